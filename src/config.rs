@@ -1,0 +1,572 @@
+//! Configuration: defaults, then a TOML file, then the environment, then flags. Every default is a
+//! documented constant; a key that does not exist is refused with the nearest one that does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+use toml::{Table, Value};
+
+use crate::model::ShardId;
+use crate::placement::{Placement, PlacementError};
+
+/// Where HTTP is served unless told otherwise: this machine only, since there is no access control.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
+/// How long a read may take. A wave may use half of what is left, so a silent shard is given up
+/// after a second and the others still have theirs.
+pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
+/// Connections to one server. A page needs one per shard and wave for about a millisecond.
+pub const CONNECTIONS_DEFAULT: usize = 16;
+/// Shards of a new folder.
+pub const EMBEDDED_SHARDS_DEFAULT: u16 = 4;
+/// Environment variables that set a key start with this: `TRIBUTARY_HTTP__LISTEN`.
+const ENV_PREFIX: &str = "TRIBUTARY_";
+/// Between the parts of a key in a variable's name.
+const ENV_SEPARATOR: &str = "__";
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The HTTP server.
+    pub http: Http,
+    /// Reading timelines.
+    pub read: Read,
+    /// Which shard owns a user.
+    pub placement: PlacementConfig,
+    /// Where the rows are.
+    pub fleet: FleetConfig,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// The address that is listened on; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[read]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Read {
+    /// How long a read may take, in milliseconds.
+    #[serde(deserialize_with = "number")]
+    pub deadline_ms: u64,
+}
+
+/// `[placement]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlacementConfig {
+    /// The owning shard of each bucket, by name; `user_id % N` over the shards when absent.
+    pub map: Option<Vec<String>>,
+}
+
+/// Where the rows are.
+#[derive(Clone, Debug)]
+pub enum FleetConfig {
+    /// In SQLite files in one folder.
+    Embedded(Embedded),
+    /// On MySQL or MariaDB servers.
+    Servers(Servers),
+}
+
+/// `[embedded]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedded {
+    /// The folder.
+    pub dir: PathBuf,
+    /// How many shards a new folder gets. An existing one keeps its number.
+    #[serde(default = "embedded_shards", deserialize_with = "number")]
+    pub shards: u16,
+}
+
+/// `[servers.NAME]` and `[[shards]]`.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// Servers by name.
+    pub servers: BTreeMap<String, ServerConfig>,
+    /// Shards in placement order.
+    pub shards: Vec<ShardConfig>,
+}
+
+/// A MySQL or MariaDB server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// `host:port`. The name is looked up again for every new connection.
+    pub address: String,
+    /// The account.
+    pub user: String,
+    /// Its password, from the environment only.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// How the connection is protected; `verify-identity` unless the host is this machine.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Authorities to trust instead of the public ones, as PEM.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Connections at most.
+    #[serde(default = "connections", deserialize_with = "number")]
+    pub connections_max: usize,
+}
+
+/// How a connection to a server is protected, in the words of the MySQL clients.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Not at all.
+    Disabled,
+    /// Encrypted; whoever answers is believed.
+    Required,
+    /// Encrypted; the certificate must come from a trusted authority.
+    VerifyCa,
+    /// Also it must be made out to the host that is asked for.
+    VerifyIdentity,
+}
+
+/// `[[shards]]`: a database that owns users.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardConfig {
+    /// Its name in answers and logs.
+    pub name: String,
+    /// The server that holds it.
+    pub server: String,
+    /// The database on that server.
+    pub database: String,
+}
+
+/// A password. It is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+/// A configuration that cannot be used; the text says what to change.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// What a file and the environment may say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    http: Http,
+    #[serde(default)]
+    read: Read,
+    #[serde(default)]
+    placement: PlacementConfig,
+    embedded: Option<Embedded>,
+    #[serde(default)]
+    servers: BTreeMap<String, ServerConfig>,
+    #[serde(default)]
+    shards: Vec<ShardConfig>,
+}
+
+impl Config {
+    /// Reads a file, under the variables of `environment`.
+    ///
+    /// # Errors
+    /// An unknown key, a value of the wrong kind, a shard on no server: the text names the place.
+    pub fn from_file(
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = read_file(path)?;
+        set_from_environment(&mut table, environment)?;
+        Document::from_table(table)?.check()
+    }
+
+    /// The configuration of a folder of shards, all else at its default or from `environment`,
+    /// whose servers do not count.
+    pub fn from_folder(
+        dir: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = Table::new();
+        set_from_environment(&mut table, environment)?;
+        table.remove("servers");
+        let dir = Value::String(dir.to_string_lossy().into_owned());
+        match table.get_mut("embedded") {
+            Some(Value::Table(embedded)) => drop(embedded.insert("dir".into(), dir)),
+            _ => drop(
+                table.insert("embedded".into(), Table::from_iter([("dir".to_owned(), dir)]).into()),
+            ),
+        }
+        Document::from_table(table)?.check()
+    }
+}
+
+impl Document {
+    fn from_table(table: Table) -> Result<Self, ConfigError> {
+        let document = Self::deserialize(Value::Table(table));
+        document.map_err(|error| ConfigError(explain(error.message())))
+    }
+
+    fn check(self) -> Result<Config, ConfigError> {
+        let Self { http, read, placement, embedded, servers, shards } = self;
+        let fleet = match embedded {
+            Some(_) if !(servers.is_empty() && shards.is_empty()) => {
+                return fail("[embedded] and [servers] exclude each other; remove one of them");
+            }
+            Some(embedded) => FleetConfig::Embedded(embedded),
+            None => FleetConfig::Servers(check_servers(Servers { servers, shards })?),
+        };
+        if read.deadline_ms == 0 {
+            return fail("read.deadline_ms must be at least 1");
+        }
+        Ok(Config { http, read, placement, fleet })
+    }
+}
+
+fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
+    if fleet.shards.is_empty() {
+        return fail(
+            "no shards are configured: name servers in [servers.NAME] and their databases in \
+             [[shards]], or give a folder with --data",
+        );
+    }
+    for (index, shard) in fleet.shards.iter().enumerate() {
+        if !fleet.servers.contains_key(&shard.server) {
+            let known: Vec<&str> = fleet.servers.keys().map(String::as_str).collect();
+            let hint = suggestion(&shard.server, &known);
+            return fail(format!(
+                "shard `{}` lies on server `{}`, which is not configured{hint}",
+                shard.name, shard.server
+            ));
+        }
+        if fleet.shards[..index].iter().any(|other| other.name == shard.name) {
+            return fail(format!("two shards are called `{}`", shard.name));
+        }
+    }
+    for (name, server) in &fleet.servers {
+        server.check().map_err(|error| ConfigError(format!("servers.{name}: {error}")))?;
+    }
+    Ok(fleet)
+}
+
+impl Read {
+    /// How long a read may take.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl PlacementConfig {
+    /// The placement over shards of these names, in this order.
+    pub fn build(&self, shards: &[&str]) -> Result<Placement, ConfigError> {
+        let wrong = |error: PlacementError| ConfigError(format!("placement: {error}"));
+        let Some(map) = &self.map else { return Placement::modulo(shards.len()).map_err(wrong) };
+        let mut owners = Vec::with_capacity(map.len());
+        for name in map {
+            match shards.iter().position(|shard| shard == name).and_then(|n| u16::try_from(n).ok())
+            {
+                Some(index) => owners.push(ShardId(index)),
+                None => {
+                    let hint = suggestion(name, shards);
+                    return fail(format!("placement.map names `{name}`, which is no shard{hint}"));
+                }
+            }
+        }
+        Placement::from_map(owners, shards.len()).map_err(wrong)
+    }
+}
+
+impl ServerConfig {
+    /// The host and the port of the address.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.address.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
+    }
+
+    /// The protection to use.
+    pub fn tls(&self) -> Tls {
+        let local = self.host_and_port().is_some_and(|(host, _)| {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        });
+        self.tls.unwrap_or(if local { Tls::Disabled } else { Tls::VerifyIdentity })
+    }
+
+    /// The password: of the environment, else of the file, else none.
+    pub fn secret(&self) -> Result<Option<Secret>, ConfigError> {
+        match (&self.password, &self.password_file) {
+            (Some(secret), _) => Ok(Some(secret.clone())),
+            (None, None) => Ok(None),
+            (None, Some(path)) => match fs::read_to_string(path) {
+                Ok(text) => Ok(Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))),
+                Err(error) => fail(format!("password_file {}: {error}", path.display())),
+            },
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.host_and_port().is_none() {
+            return fail(format!("address `{}` is not of the form host:port", self.address));
+        }
+        if self.connections_max == 0 {
+            return fail("connections_max must be at least 1");
+        }
+        self.secret().map(drop)
+    }
+}
+
+impl Secret {
+    /// The password itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: LISTEN_DEFAULT.parse().expect("the constant is an address") }
+    }
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        Self { deadline_ms: DEADLINE_MS_DEFAULT }
+    }
+}
+
+fn embedded_shards() -> u16 {
+    EMBEDDED_SHARDS_DEFAULT
+}
+
+fn connections() -> usize {
+    CONNECTIONS_DEFAULT
+}
+
+fn fail<T>(text: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError(text.into()))
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let at = |text: &dyn fmt::Display| ConfigError(format!("{}: {text}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| at(&error))?;
+    // Only the message and the line are told: the line itself may hold a password.
+    let place = |error: &toml::de::Error| {
+        let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        at(&format!("{line}{}", explain(error.message())))
+    };
+    let table: Table = toml::from_str(&text).map_err(|error| place(&error))?;
+    let servers = table.get("servers").and_then(Value::as_table);
+    for (name, server) in servers.into_iter().flatten() {
+        if server.get("password").is_some() {
+            let variable = format!("TRIBUTARY_SERVERS__{}__PASSWORD", name.to_uppercase());
+            return Err(at(&format!(
+                "servers.{name}: a password does not belong in this file; put it in a file of its \
+                 own and name that with password_file, or in {variable}"
+            )));
+        }
+    }
+    // Read on its own as well, since only here a mistake still has a line.
+    toml::from_str::<Document>(&text).map_err(|error| place(&error))?;
+    Ok(table)
+}
+
+/// Sets the keys that variables name.
+fn set_from_environment(
+    table: &mut Table,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(), ConfigError> {
+    environment.into_iter().try_for_each(|(name, text)| set_from_variable(table, &name, text))
+}
+
+/// Sets the key that a variable names. Variables without a separator are no keys.
+fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), ConfigError> {
+    let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|key| key.contains(ENV_SEPARATOR)) else {
+        return Ok(());
+    };
+    let path: Vec<String> = key.split(ENV_SEPARATOR).map(str::to_lowercase).collect();
+    let Some((last, sections)) = path.split_last() else { return Ok(()) };
+    let mut table = table;
+    for section in sections {
+        let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(inner) = entry else {
+            return fail(format!("{name}: `{section}` is no section that a variable can set"));
+        };
+        table = inner;
+    }
+    table.insert(last.clone(), Value::String(text));
+    Ok(())
+}
+
+/// Adds the nearest known key to serde's "unknown field `x`, expected `y`" or "expected one of
+/// `y`, `z`".
+fn explain(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    match names.next() {
+        Some(unknown) if message.starts_with("unknown field") => {
+            let known: Vec<&str> = names.collect();
+            let hint = suggestion(unknown, &known);
+            let list = known.join(", ");
+            format!("unknown key `{unknown}`{hint} (known here: {list})")
+        }
+        _ => message.trim().to_owned(),
+    }
+}
+
+fn suggestion(unknown: &str, known: &[&str]) -> String {
+    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(unknown, name));
+    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// A number, or a text that is one: the environment knows texts only.
+fn number<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr + TryFrom<i64>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NumberOrText {
+        Number(i64),
+        Text(String),
+    }
+    let wrong = || D::Error::custom("not a whole number in range");
+    match NumberOrText::deserialize(deserializer).map_err(|_| wrong())? {
+        NumberOrText::Number(number) => T::try_from(number).map_err(|_| wrong()),
+        NumberOrText::Text(text) => text.parse().map_err(|_| wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLEET: &str = r#"
+[servers.db1]
+address = "127.0.0.1:3306"
+user = "reader"
+
+[[shards]]
+name = "s0"
+server = "db1"
+database = "social_0"
+
+[[shards]]
+name = "s1"
+server = "db1"
+database = "social_1"
+"#;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::from_file(file.path(), variables).map_err(|error| {
+            let path = file.path().display().to_string();
+            error.to_string().replace(&path, "FILE")
+        })
+    }
+
+    #[test]
+    fn the_environment_stands_over_the_file_and_the_file_over_the_defaults() {
+        let config = load(FLEET, &[]).unwrap();
+        assert_eq!(config.http.listen.to_string(), LISTEN_DEFAULT);
+        assert_eq!(config.read.deadline_ms, DEADLINE_MS_DEFAULT);
+        let text = format!("[read]\ndeadline_ms = 300\n{FLEET}");
+        assert_eq!(load(&text, &[]).unwrap().read.deadline_ms, 300);
+        let environment = [
+            ("TRIBUTARY_READ__DEADLINE_MS", "400"),
+            ("TRIBUTARY_HTTP__LISTEN", "127.0.0.1:1"),
+            ("TRIBUTARY_SERVERS__DB1__PASSWORD", "12345"),
+            ("TRIBUTARY_CACHE", "not a key"),
+        ];
+        let config = load(&text, &environment).unwrap();
+        assert_eq!(config.read.deadline_ms, 400);
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
+        let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
+        assert_eq!(fleet.servers["db1"].secret().unwrap().unwrap().reveal(), "12345");
+        assert!(!format!("{config:?}").contains("12345"));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place_and_their_cure() {
+        let cases: [(String, &[(&str, &str)], &str); 10] = [
+            (
+                format!("[htp]\n{FLEET}"),
+                &[],
+                "FILE: line 1: unknown key `htp`; did you mean `http`?",
+            ),
+            (
+                format!("[http]\nlistn = 1\n{FLEET}"),
+                &[],
+                "line 2: unknown key `listn`; did you mean `listen`?",
+            ),
+            (
+                FLEET.into(),
+                &[("TRIBUTARY_READ__DEADLINE", "1")],
+                "unknown key `deadline`; did you mean `deadline_ms`?",
+            ),
+            (FLEET.into(), &[("TRIBUTARY_READ__DEADLINE_MS", "soon")], "not a whole number"),
+            (format!("[read]\ndeadline_ms = 0\n{FLEET}"), &[], "at least 1"),
+            (
+                FLEET.replace("user =", "password = \"x\"\nuser ="),
+                &[],
+                "TRIBUTARY_SERVERS__DB1__PASSWORD",
+            ),
+            (FLEET.replace("server = \"db1\"", "server = \"db2\""), &[], "did you mean `db1`?"),
+            (FLEET.replace("s1", "s0"), &[], "two shards are called `s0`"),
+            (FLEET.replace(":3306", ""), &[], "not of the form host:port"),
+            (String::new(), &[], "no shards are configured"),
+        ];
+        for (text, environment, expected) in cases {
+            let error = load(&text, environment).unwrap_err();
+            assert!(error.contains(expected), "{error}\n  lacks\n{expected}");
+        }
+    }
+
+    #[test]
+    fn a_folder_needs_no_file() {
+        let variables = [("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), "2".to_owned())];
+        let config = Config::from_folder(Path::new("here"), variables).unwrap();
+        let FleetConfig::Embedded(embedded) = config.fleet else { panic!("a folder was named") };
+        assert_eq!((embedded.dir.as_path(), embedded.shards), (Path::new("here"), 2));
+    }
+
+    #[test]
+    fn tls_is_on_unless_the_server_is_this_machine() {
+        let tls = |address: &str| {
+            let text = FLEET.replace("127.0.0.1:3306", address);
+            let FleetConfig::Servers(fleet) = load(&text, &[]).unwrap().fleet else { panic!() };
+            fleet.servers["db1"].tls()
+        };
+        for local in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
+            assert_eq!(tls(local), Tls::Disabled);
+        }
+        for remote in ["10.0.0.1:1", "db.example.org:3306"] {
+            assert_eq!(tls(remote), Tls::VerifyIdentity);
+        }
+    }
+
+    #[test]
+    fn a_placement_map_names_shards() {
+        let config = load(&format!("[placement]\nmap = [\"s1\", \"s0\"]\n{FLEET}"), &[]).unwrap();
+        let placement = config.placement.build(&["s0", "s1"]).unwrap();
+        assert_eq!(placement.shard_of(crate::model::UserId(0)), ShardId(1));
+        let wrong = PlacementConfig { map: Some(vec!["s2".into()]) };
+        assert!(wrong.build(&["s0", "s1"]).unwrap_err().0.contains("no shard; did you mean `s0`?"));
+    }
+}

@@ -1,0 +1,114 @@
+//! What goes wrong in a request, and how the client is told: RFC 9457 problem details with a
+//! stable `code` and a `trace_id`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::frame::TraceId;
+use crate::cursor::BadCursor;
+use crate::model::ID_MAX;
+use crate::timeline::{FOLLOWEES_MAX, Limit, ReadError};
+
+/// A request that is not answered as it was asked. The text is for the client and never holds
+/// internals.
+#[derive(Clone, Debug, Error)]
+pub(super) enum ApiError {
+    #[error("the user id must be a decimal number from 0 to {ID_MAX}")]
+    BadUserId,
+    #[error("limit must be a number from 1 to {max}", max = Limit::MAX)]
+    BadLimit,
+    #[error("the cursor is not one of this server; leave it out to start from the newest post")]
+    BadCursor,
+    #[error("the query string cannot be read; each parameter may appear once: {0}")]
+    BadQuery(&'static str),
+    #[error("there is nothing at this address")]
+    NotFound,
+    #[error("this address does not take this method; see the Allow header")]
+    MethodNotAllowed,
+    #[error("the request body is larger than {0} bytes")]
+    BodyTooLarge(u64),
+    #[error("the address is longer than {0} bytes")]
+    UriTooLong(usize),
+    #[error("the user follows more than {FOLLOWEES_MAX} users, the most a timeline is read for")]
+    TooManyFollowees,
+    #[error("some shards did not answer and the request accepts only complete pages; try again")]
+    Incomplete,
+    #[error("something went wrong here; the log has more under this trace id")]
+    Internal,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: String,
+    trace_id: &'a str,
+}
+
+impl ApiError {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadUserId => (StatusCode::BAD_REQUEST, "invalid_user_id"),
+            Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
+            Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
+            Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
+            Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// The body, for the request of this trace id. `response` keeps its other headers.
+    pub(super) fn render(&self, trace_id: &TraceId, mut response: Response) -> Response {
+        let (status, code) = self.status_and_code();
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code,
+            detail: self.to_string(),
+            trace_id: trace_id.as_str(),
+        };
+        *response.body_mut() = serde_json::to_vec(&problem).unwrap_or_default().into();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.remove(header::CONTENT_LENGTH);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// The status alone; the frame around all routes renders the body, since only it knows the trace
+/// id.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status_and_code().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooManyFollowees => Self::TooManyFollowees,
+        }
+    }
+}
+
+impl From<BadCursor> for ApiError {
+    fn from(_: BadCursor) -> Self {
+        Self::BadCursor
+    }
+}

@@ -1,0 +1,72 @@
+//! What is done around every request: a trace id, limits on its size, errors as problem details,
+//! and a panic that stays within its request.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::error;
+
+use super::error::ApiError;
+
+/// No address of ours is longer: a cursor has at most 4,096 characters.
+const URI_BYTES_MAX: usize = 8 * 1024;
+/// No route takes a body yet; a small one is ignored rather than refused.
+const BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Names one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace Context.
+#[derive(Clone, Debug)]
+pub(super) struct TraceId(String);
+
+impl TraceId {
+    /// The caller's, from a `traceparent` header, or a new one.
+    fn of(headers: &HeaderMap) -> Self {
+        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let theirs = parent.and_then(|parent| parent.split('-').nth(1)).filter(|id| {
+            id.len() == 32
+                && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+                && id.bytes().any(|b| b != b'0')
+        });
+        match theirs {
+            Some(id) => Self(id.to_owned()),
+            None => Self(format!("{:032x}", rand::random::<u128>())),
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Runs a request.
+pub(super) async fn around(request: Request, next: Next) -> Response {
+    let trace_id = TraceId::of(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = match oversize(&request) {
+        Some(error) => error.into_response(),
+        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+            error!(trace_id = trace_id.as_str(), %method, path, "request panicked");
+            ApiError::Internal.into_response()
+        }),
+    };
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = error.render(&trace_id, response);
+    }
+    // A timeline is one reader's; no cache in between may keep it.
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn oversize(request: &Request) -> Option<ApiError> {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    if uri_bytes > URI_BYTES_MAX {
+        return Some(ApiError::UriTooLong(URI_BYTES_MAX));
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>();
+    (length.ok()? > BODY_BYTES_MAX).then_some(ApiError::BodyTooLarge(BODY_BYTES_MAX))
+}

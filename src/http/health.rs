@@ -1,0 +1,41 @@
+//! Is the process alive, and can it answer?
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::timeline::json;
+use super::wire::{Ready, ShardState};
+use crate::Tributary;
+
+/// `GET /livez`, `GET /healthz`: the process answers. Says nothing of the shards, so that a dead
+/// database does not get this process restarted.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: 200 while at least one shard answers, `degraded` while not all do. With
+/// `?strict`, 503 unless all do.
+pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
+    let strict = query.0.is_some_and(|query| query.split('&').any(|p| p.starts_with("strict")));
+    let health = tributary.fleet().health();
+    let up = health.iter().filter(|shard| shard.state.is_ok()).count();
+    let status = match up {
+        up if up == health.len() => "ok",
+        0 => "unavailable",
+        _ => "degraded",
+    };
+    let shards = health
+        .iter()
+        .map(|shard| ShardState {
+            name: shard.name,
+            status: if shard.state.is_ok() { "ok" } else { "missing" },
+        })
+        .collect();
+    let code = match status {
+        "ok" => StatusCode::OK,
+        "degraded" if !strict => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, json(&Ready { status, shards })).into_response()
+}

@@ -1,0 +1,33 @@
+//! The HTTP server: the route table, and what all routes share.
+
+mod error;
+mod frame;
+mod health;
+mod query;
+mod serve;
+mod timeline;
+mod wire;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::get;
+
+use self::error::ApiError;
+pub use self::serve::{Bound, bind};
+use crate::Tributary;
+
+/// Every route there is.
+fn routes(tributary: Tributary) -> Router {
+    Router::new()
+        .route("/user/feed/{user_id}", get(timeline::express_feed))
+        .route("/v1/users/{user_id}/feed", get(timeline::feed))
+        .route("/v1/users/{user_id}/posts", get(timeline::posts))
+        .route("/v1/users/{user_id}/following", get(timeline::following))
+        .route("/livez", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(from_fn(frame::around))
+        .with_state(tributary)
+}

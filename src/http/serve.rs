@@ -1,0 +1,99 @@
+//! The listening socket: accepting, bounded; stopping, gracefully.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::routes;
+use crate::Tributary;
+
+/// Connections at once; more wait in the listening socket's queue.
+const CONNECTIONS_MAX: usize = 8_192;
+/// How long a client may take to send a request's head, and how long an idle connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The head of a request; a larger one is answered 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long requests under way may take after the signal to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// After an error of `accept`, most likely a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A server that listens and does not serve yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Listens on `address`; port 0 takes a free one.
+pub async fn bind(address: SocketAddr) -> io::Result<Bound> {
+    let listener = TcpListener::bind(address).await?;
+    Ok(Bound { address: listener.local_addr()?, listener })
+}
+
+impl Bound {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is ready, then ends the requests under way, for ten seconds at most.
+    pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
+        let service = TowerToHyperService::new(routes(tributary));
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let graceful = GracefulShutdown::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            // Cancelled by `stop` only between two connections; nothing is lost.
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = accept(&self.listener, &connections) => accepted,
+            };
+            let (stream, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service.clone());
+            let connection = graceful.watch(connection);
+            // Owned by `graceful`, which ends and awaits it.
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "connection ended");
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        if timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
+            warn!("some requests did not end in time and are cut off");
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, permit))
+}

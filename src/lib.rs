@@ -1,0 +1,123 @@
+//! Tributary answers "what have the people I follow posted, newest first?" from `followers` and
+//! `tweets` tables that are hash-sharded over many databases: MySQL or MariaDB servers, or SQLite
+//! files in one folder.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use tributary::{Config, PageRequest, Tributary, UserId};
+//!
+//! let config = Config::from_file("tributary.toml".as_ref(), std::env::vars())?;
+//! let tributary = Tributary::open(&config).await?;
+//! let page = tributary.home_timeline(UserId(42), &PageRequest::default()).await?;
+//! for post in &page.posts {
+//!     println!("{}: {}", post.key.author, post.content);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # How a page is read
+//! 1. [`http`] takes user, cursor and limit from the request and calls
+//!    [`timeline::home_timeline`], which makes all decisions of a read.
+//! 2. The reader's follow list comes from the one shard that owns the reader: [`placement`] knows
+//!    which, [`shard`] asks it.
+//! 3. One post of every followee is read from the cursor on, then more of those few authors whose
+//!    whole known tail stands on the page: `timeline::merge` says which. Each time only the shards
+//!    that own these authors are asked, all at once: [`shard::Fleet::scatter`].
+//! 4. The texts of the posts on the page are fetched in one more wave, and the [`Page`] gets the
+//!    [`cursor`]s that lead on from it. A shard that did not answer is named on the page, and its
+//!    place is kept in the cursors.
+//!
+//! # Which way the arrows point
+//! [`model`], [`cursor`], [`placement`] and the merge are pure: they know no runtime, no SQL and no
+//! HTTP. SQL stands in [`shard`] alone. [`http`] and [`commands`] are the edges.
+
+pub mod clock;
+
+pub mod config;
+pub mod cursor;
+
+pub mod http;
+pub mod model;
+pub mod placement;
+pub mod shard;
+pub mod timeline;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use config::Config;
+pub use cursor::Cursor;
+pub use model::{Post, PostId, PostKey, ShardId, UserId};
+pub use shard::{Access, Fleet, OpenError};
+pub use timeline::{Limit, Page, PageRequest, ReadError};
+
+/// A fleet of shards, ready to be read. Cheap to clone; all clones share the connections.
+#[derive(Clone, Debug)]
+pub struct Tributary {
+    fleet: Arc<Fleet>,
+}
+
+/// A part of a follow list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowingPage {
+    /// By rising id.
+    pub followees: Vec<UserId>,
+    /// Where the list goes on, if it does or if it could not be read.
+    pub next: Option<UserId>,
+    /// The reader's shard, if it did not answer.
+    pub missing: BTreeSet<ShardId>,
+}
+
+impl Tributary {
+    /// Opens the folder of shards, as its only owner, or connects to all servers at once.
+    ///
+    /// # Errors
+    /// What an operator must mend: a wrong password, a missing table, index or right, a folder
+    /// that another process owns. A server that cannot be reached is no error: its shards are
+    /// missing until it can.
+    pub async fn open(config: &Config) -> Result<Self, OpenError> {
+        Self::open_with(config, Access::Own).await
+    }
+
+    /// Like [`Tributary::open`]; with [`Access::Read`] a folder is read beside its owner.
+    pub async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
+        Ok(Self { fleet: Arc::new(Fleet::open(config, access).await?) })
+    }
+
+    /// A page of posts by everyone `reader` follows; see [`timeline::home_timeline`].
+    pub async fn home_timeline(
+        &self,
+        reader: UserId,
+        request: &PageRequest,
+    ) -> Result<Page, ReadError> {
+        timeline::home_timeline(&self.fleet, reader, request).await
+    }
+
+    /// A page of one author's posts.
+    pub async fn author_timeline(&self, author: UserId, request: &PageRequest) -> Page {
+        timeline::author_timeline(&self.fleet, author, request).await
+    }
+
+    /// Users that `reader` follows, by rising id, from `from` on. One query on one shard.
+    pub async fn following(&self, reader: UserId, from: UserId, limit: Limit) -> FollowingPage {
+        let (fleet, max) = (&self.fleet, limit.get());
+        let answer = fleet.following(reader, from, max + 1, fleet.read_deadline()).await;
+        match answer {
+            Ok(mut followees) => {
+                let next = followees.get(max).copied();
+                followees.truncate(max);
+                FollowingPage { followees, next, missing: BTreeSet::new() }
+            }
+            Err(shard) => FollowingPage {
+                followees: Vec::new(),
+                next: Some(from),
+                missing: BTreeSet::from([shard]),
+            },
+        }
+    }
+
+    /// The shards and their placement.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+}

@@ -1,0 +1,193 @@
+//! All shards together: placement, scatter-gather, health.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::mysql::Server;
+use super::sqlite::{Folder, SqliteShard};
+use super::{Access, Deadline, Shard, ShardError, Store};
+use crate::config::{Config, FleetConfig};
+use crate::model::{ShardId, UserId};
+use crate::placement::Placement;
+
+/// The shards and the rule that says which of them owns a user.
+#[derive(Debug)]
+pub struct Fleet {
+    placement: Placement,
+    shards: Vec<Arc<Shard>>,
+    read_deadline: Duration,
+    /// One supervisor per server; they end with the fleet.
+    _supervisors: JoinSet<()>,
+}
+
+/// Why a fleet does not start. An unreachable server is no such reason.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The configuration, the schema or a right is wrong. The text says what to do.
+    #[error("{0}")]
+    Prerequisite(String),
+}
+
+/// What the shards answered, and which did not.
+#[derive(Debug)]
+pub struct Gathered<T> {
+    /// One answer of each shard that gave one.
+    pub answers: Vec<T>,
+    /// The others.
+    pub missing: BTreeSet<ShardId>,
+}
+
+/// Why a follow list cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FolloweesError {
+    /// It is longer than the caller takes.
+    TooMany,
+    /// The reader's shard does not answer.
+    Missing(ShardId),
+}
+
+/// One shard's state for health checks.
+#[derive(Debug)]
+pub struct ShardHealth<'a> {
+    /// The configured name.
+    pub name: &'a str,
+    /// Whether requests are sent to it now, else why not.
+    pub state: Result<(), String>,
+}
+
+impl Fleet {
+    /// Opens the folder or dials all servers at once. A wrong password, schema or index is an
+    /// error that says the cure; a server that cannot be reached is tried again every second, and
+    /// until then its shards are missing.
+    pub async fn open(config: &Config, access: Access) -> Result<Self, OpenError> {
+        let mut supervisors = JoinSet::new();
+        let shards = match &config.fleet {
+            FleetConfig::Embedded(embedded) => open_folder(embedded, access).await?,
+            FleetConfig::Servers(servers) => {
+                let (servers, shards) = Server::connect_all(servers, config).await?;
+                for server in servers {
+                    supervisors.spawn(server.supervise());
+                }
+                shards
+            }
+        };
+        let placement = config
+            .placement
+            .build(&shards.iter().map(Shard::name).collect::<Vec<_>>())
+            .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
+        let read_deadline = config.read.deadline();
+        let shards = shards.into_iter().map(Arc::new).collect();
+        Ok(Self { placement, shards, read_deadline, _supervisors: supervisors })
+    }
+
+    /// Which shard owns a user.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// A shard's configured name.
+    pub fn shard_name(&self, shard: ShardId) -> &str {
+        self.shards.get(shard.index()).map_or("unknown", |shard| shard.name())
+    }
+
+    /// By when a read that starts now must be answered.
+    pub fn read_deadline(&self) -> Deadline {
+        Deadline::after(self.read_deadline)
+    }
+
+    /// Every shard's state, in configured order.
+    pub fn health(&self) -> Vec<ShardHealth<'_>> {
+        self.shards
+            .iter()
+            .map(|shard| ShardHealth { name: shard.name(), state: shard.health() })
+            .collect()
+    }
+
+    /// All users that `reader` follows, at most `max`, by rising id.
+    pub async fn followees(
+        &self,
+        reader: UserId,
+        max: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<UserId>, FolloweesError> {
+        match self.following(reader, UserId(0), max + 1, deadline).await {
+            Ok(followees) if followees.len() > max => Err(FolloweesError::TooMany),
+            Ok(followees) => Ok(followees),
+            Err(shard) => Err(FolloweesError::Missing(shard)),
+        }
+    }
+
+    /// At most `max` users that `reader` follows, by rising id, from `from` on; or the reader's
+    /// shard, if it does not answer.
+    pub async fn following(
+        &self,
+        reader: UserId,
+        from: UserId,
+        max: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<UserId>, ShardId> {
+        let own = self.placement.shard_of(reader);
+        let work = BTreeMap::from([(own, ())]);
+        let gathered = self
+            .scatter(work, deadline, |shard, (), until| async move {
+                shard.followees(reader, from, max, until).await
+            })
+            .await;
+        gathered.answers.into_iter().next().ok_or(own)
+    }
+
+    /// Calls every shard in `work` at the same time and waits for all of them, at most for half of
+    /// the time until `deadline`. A shard that fails or is late is missing.
+    pub async fn scatter<A, T, F>(
+        &self,
+        work: BTreeMap<ShardId, A>,
+        deadline: Deadline,
+        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+    ) -> Gathered<T>
+    where
+        F: Future<Output = Result<T, ShardError>>,
+    {
+        let until = deadline.half();
+        let calls = work.into_iter().map(|(id, ask)| {
+            let answer = call(Arc::clone(&self.shards[id.index()]), ask, until);
+            answer.map(move |outcome| (id, outcome))
+        });
+        let mut gathered = Gathered { answers: Vec::new(), missing: BTreeSet::new() };
+        for (id, outcome) in join_all(calls).await {
+            match outcome {
+                Ok(answer) => gathered.answers.push(answer),
+                Err(error) => {
+                    // Told once by the server's gate when its state changes; here only the detail.
+                    debug!(shard = self.shard_name(id), %error, "shard is missing from an answer");
+                    gathered.missing.insert(id);
+                }
+            }
+        }
+        gathered
+    }
+
+    /// One shard, for loading rows into it.
+    pub(super) fn shard(&self, id: ShardId) -> &Shard {
+        &self.shards[id.index()]
+    }
+}
+
+async fn open_folder(
+    folder: &crate::config::Embedded,
+    access: Access,
+) -> Result<Vec<Shard>, OpenError> {
+    let folder = Folder::open(&folder.dir, folder.shards, access)?;
+    let mut shards = Vec::new();
+    for (name, path) in folder.shard_files() {
+        let store = Store::Sqlite(SqliteShard::open(&path, access, folder.clone()).await?);
+        shards.push(Shard { name, store });
+    }
+    Ok(shards)
+}

@@ -1,0 +1,214 @@
+//! The gate before a server: how many requests may be in it or wait for it, how long each may
+//! take, and whether it is asked at all (a circuit breaker).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore};
+use tracing::{error, info, warn};
+
+use super::{Deadline, ShardError};
+
+/// So many failures in a row close the gate: more than one unlucky query, few enough that a dead
+/// server is left alone before its requests pile up.
+const FAILURES_MAX: u32 = 3;
+/// Requests that may wait for each one that runs. What waits longer is late anyway.
+const WAITING_PER_PERMIT: usize = 16;
+
+/// The gate before one server.
+#[derive(Debug)]
+pub(super) struct Gate {
+    server: String,
+    permits: Semaphore,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    state: Mutex<State>,
+    /// Wakes the supervisor when the gate closes.
+    closed: Notify,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Requests pass; so many have failed in a row.
+    Open { failures: u32 },
+    /// Requests are turned away at once until the supervisor has reached the server.
+    Closed { reason: String },
+}
+
+impl Gate {
+    /// A closed gate; the first successful check opens it.
+    pub(super) fn new(server: &str, permits: usize) -> Self {
+        Self {
+            server: server.to_owned(),
+            permits: Semaphore::new(permits),
+            waiting: AtomicUsize::new(0),
+            waiting_max: permits * WAITING_PER_PERMIT,
+            state: Mutex::new(State::Closed { reason: "not reached yet".into() }),
+            closed: Notify::new(),
+        }
+    }
+
+    /// Runs `work` if the gate is open, when there is room, until the deadline.
+    pub(super) async fn pass<T>(
+        &self,
+        until: Deadline,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        self.health().map_err(ShardError::Unavailable)?;
+        let _permit = {
+            let _place = self.queue()?;
+            match until.limit(self.permits.acquire()).await {
+                Some(Ok(permit)) => permit,
+                Some(Err(_)) | None => {
+                    return Err(ShardError::Unavailable("its queue is too slow".into()));
+                }
+            }
+        };
+        let outcome = until.limit(work).await;
+        let outcome =
+            outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())));
+        match &outcome {
+            Ok(_) | Err(ShardError::Refused(_)) => self.note_success(),
+            Err(error) => self.note_failure(error),
+        }
+        outcome
+    }
+
+    /// The name of the server behind it.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Whether requests pass, else why not.
+    pub(super) fn health(&self) -> Result<(), String> {
+        match &*self.state() {
+            State::Open { .. } => Ok(()),
+            State::Closed { reason } => Err(reason.clone()),
+        }
+    }
+
+    /// The server was reached and is as it must be.
+    pub(super) fn open(&self) {
+        let before = std::mem::replace(&mut *self.state(), State::Open { failures: 0 });
+        if matches!(before, State::Closed { .. }) {
+            info!(server = self.server, "server is in use");
+        }
+    }
+
+    /// The server must not be asked, because of `reason`. Told once for each reason.
+    pub(super) fn close(&self, reason: &ShardError) {
+        let text = reason.to_string();
+        let mut state = self.state();
+        if matches!(&*state, State::Closed { reason } if *reason == text) {
+            return;
+        }
+        match reason {
+            ShardError::Unavailable(_) => {
+                warn!(server = self.server, reason = text, "server is left out");
+            }
+            ShardError::Faulty(_) | ShardError::Refused(_) => {
+                error!(server = self.server, reason = text, "server is left out");
+            }
+        }
+        *state = State::Closed { reason: text };
+        self.closed.notify_one();
+    }
+
+    /// Returns when the gate is closed.
+    pub(super) async fn wait_closed(&self) {
+        while self.health().is_ok() {
+            // A permit of the notification is kept if the gate closes before this line.
+            self.closed.notified().await;
+        }
+    }
+
+    fn note_success(&self) {
+        if let State::Open { failures } = &mut *self.state() {
+            *failures = 0;
+        }
+    }
+
+    fn note_failure(&self, error: &ShardError) {
+        let close = match &mut *self.state() {
+            State::Open { failures } => {
+                *failures += 1;
+                *failures >= FAILURES_MAX
+            }
+            State::Closed { .. } => false,
+        };
+        if close {
+            self.close(error);
+        }
+    }
+
+    fn queue(&self) -> Result<Place<'_>, ShardError> {
+        let place = Place(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
+            return Err(ShardError::Unavailable("its queue is full".into()));
+        }
+        Ok(place)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue, given back when dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_millis(20))
+    }
+
+    async fn fail(gate: &Gate) -> ShardError {
+        let work = async { Err::<(), _>(ShardError::Unavailable("cut".into())) };
+        gate.pass(soon(), work).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn failures_in_a_row_close_it_and_a_success_between_them_does_not() {
+        let gate = Gate::new("db", 2);
+        assert!(fail(&gate).await.to_string().contains("not reached yet"));
+        gate.open();
+        for _ in 0..5 {
+            fail(&gate).await;
+            fail(&gate).await;
+            gate.pass(soon(), async { Ok(()) }).await.unwrap();
+        }
+        for _ in 0..FAILURES_MAX {
+            assert!(gate.health().is_ok());
+            fail(&gate).await;
+        }
+        assert!(gate.health().unwrap_err().contains("cut"));
+        gate.wait_closed().await;
+        gate.open();
+        gate.pass(soon(), async { Ok(()) }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn silence_ends_at_the_deadline_and_the_queue_has_an_end() {
+        let gate = Gate::new("db", 1);
+        gate.open();
+        let silent = std::future::pending::<Result<(), ShardError>>();
+        let error = gate.pass(soon(), silent).await.unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+
+        let places: Vec<_> = (0..WAITING_PER_PERMIT).map(|_| gate.queue().unwrap()).collect();
+        assert!(gate.queue().is_err());
+        drop(places);
+        assert!(gate.queue().is_ok());
+    }
+}

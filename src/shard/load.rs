@@ -1,0 +1,152 @@
+//! Bulk loading: rows go to their owning shards in batches; running it again neither loses nor
+//! doubles a row, and a row that cannot be stored is named, never dropped.
+
+use std::collections::HashMap;
+
+use futures_util::future::try_join_all;
+
+use super::{Deadline, Fleet, Shard, ShardError};
+use crate::model::{Follow, Post, PostKey};
+
+/// How a batch went.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Rows that are new.
+    pub added: usize,
+    /// Rows that were there already, equal in every field.
+    pub present: usize,
+    /// Rows that are not stored.
+    pub refused: Vec<Refused>,
+}
+
+/// A row that is not stored.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why.
+    pub reason: String,
+}
+
+impl Fleet {
+    /// Stores follows, each on its follower's shard, all shards at the same time.
+    pub async fn load_follows(
+        &self,
+        rows: Vec<Follow>,
+        until: Deadline,
+    ) -> Result<Loaded, ShardError> {
+        let rows = rows.into_iter().enumerate();
+        let groups = self.placement().group(rows, |(_, follow)| follow.follower);
+        let loads = groups.into_iter().map(|(id, rows)| load_follows(self.shard(id), rows, until));
+        Ok(sum(try_join_all(loads).await?))
+    }
+
+    /// Stores posts, each on its author's shard, all shards at the same time. A post whose id or
+    /// key already belongs to a different one is refused.
+    pub async fn load_posts(&self, rows: Vec<Post>, until: Deadline) -> Result<Loaded, ShardError> {
+        let rows = rows.into_iter().enumerate();
+        let groups = self.placement().group(rows, |(_, post)| post.key.author);
+        let loads = groups.into_iter().map(|(id, rows)| load_posts(self.shard(id), rows, until));
+        Ok(sum(try_join_all(loads).await?))
+    }
+}
+
+/// Rows with their places in the batch.
+type Part<T> = Vec<(usize, T)>;
+
+async fn load_follows(
+    shard: &Shard,
+    rows: Part<Follow>,
+    until: Deadline,
+) -> Result<Loaded, ShardError> {
+    let mut loaded = Loaded::default();
+    let mut waiting = vec![rows];
+    while let Some(part) = waiting.pop() {
+        let rows: Vec<Follow> = part.iter().map(|(_, row)| *row).collect();
+        match shard.insert_follows(&rows, until).await {
+            // A follow is its key, so rows that are there already are equal.
+            Ok(added) => {
+                loaded.added += added;
+                loaded.present += part.len() - added;
+            }
+            Err(error) => refuse_or_halve(error, part, &mut waiting, &mut loaded)?,
+        }
+    }
+    Ok(loaded)
+}
+
+async fn load_posts(
+    shard: &Shard,
+    rows: Part<Post>,
+    until: Deadline,
+) -> Result<Loaded, ShardError> {
+    let mut loaded = Loaded::default();
+    let mut waiting = vec![rows];
+    while let Some(part) = waiting.pop() {
+        let rows: Vec<Post> = part.iter().map(|(_, row)| row.clone()).collect();
+        match shard.insert_posts(&rows, until).await {
+            Ok(added) => {
+                let all_new = added == part.len();
+                let conflicts =
+                    if all_new { Vec::new() } else { conflicts(shard, &part, until).await? };
+                loaded.added += added;
+                loaded.present += part.len().saturating_sub(added + conflicts.len());
+                loaded.refused.extend(conflicts);
+            }
+            Err(error) => refuse_or_halve(error, part, &mut waiting, &mut loaded)?,
+        }
+    }
+    Ok(loaded)
+}
+
+/// What to do with a part that was not inserted: where the database refuses some of its rows, it
+/// is halved until those are alone. Any other error ends the load.
+fn refuse_or_halve<T>(
+    error: ShardError,
+    mut part: Part<T>,
+    waiting: &mut Vec<Part<T>>,
+    loaded: &mut Loaded,
+) -> Result<(), ShardError> {
+    let ShardError::Refused(reason) = error else { return Err(error) };
+    if let [(index, _)] = part.as_slice() {
+        loaded.refused.push(Refused { index: *index, reason });
+    } else {
+        // The front half is taken first: of two rows that exclude each other the first one stays.
+        let behind = part.split_off(part.len() / 2);
+        waiting.push(behind);
+        waiting.push(part);
+    }
+    Ok(())
+}
+
+/// The rows that are not stored as they are, because another post has their id or key.
+async fn conflicts(
+    shard: &Shard,
+    part: &Part<Post>,
+    until: Deadline,
+) -> Result<Vec<Refused>, ShardError> {
+    let keys: Vec<PostKey> = part.iter().map(|(_, post)| post.key).collect();
+    let stored = shard.posts(&keys, until).await?;
+    let stored: HashMap<PostKey, String> =
+        stored.into_iter().map(|post| (post.key, post.content)).collect();
+    let conflict = |(index, post): &(usize, Post)| {
+        let reason = match stored.get(&post.key) {
+            Some(content) if *content == post.content => return None,
+            Some(_) => format!("post {} is already stored with other content", post.key.post),
+            None => format!("post id {} already belongs to another post", post.key.post),
+        };
+        Some(Refused { index: *index, reason })
+    };
+    Ok(part.iter().filter_map(conflict).collect())
+}
+
+fn sum(parts: Vec<Loaded>) -> Loaded {
+    let mut whole = Loaded::default();
+    for part in parts {
+        whole.added += part.added;
+        whole.present += part.present;
+        whole.refused.extend(part.refused);
+    }
+    whole.refused.sort_by_key(|refused| refused.index);
+    whole
+}

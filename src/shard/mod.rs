@@ -1,0 +1,127 @@
+//! Shards: the databases that own users' follows and posts, and the only place where SQL stands.
+//! It knows nothing of timelines, cursors or HTTP.
+
+mod deadline;
+mod fleet;
+mod gate;
+mod load;
+mod mysql;
+pub(crate) mod schema;
+mod sqlite;
+
+use thiserror::Error;
+
+pub use self::deadline::Deadline;
+pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
+pub use self::load::{Loaded, Refused};
+use self::mysql::MySqlShard;
+pub use self::sqlite::Access;
+pub(crate) use self::sqlite::Folder;
+use self::sqlite::SqliteShard;
+use crate::model::{Direction, Follow, Post, PostKey, UserId};
+use crate::timeline::TailAsk;
+
+/// A database that owns some users: their follow lists and their posts.
+#[derive(Debug)]
+pub struct Shard {
+    name: String,
+    store: Store,
+}
+
+/// The kinds of database a shard can be. They differ below this line only.
+#[derive(Debug)]
+enum Store {
+    Sqlite(SqliteShard),
+    MySql(MySqlShard),
+}
+
+/// Why a shard did not do as asked, by what the caller can do about it.
+#[derive(Debug, Error)]
+pub enum ShardError {
+    /// Gone, silent or overloaded: go on without it.
+    #[error("shard is unavailable: {0}")]
+    Unavailable(String),
+    /// It answers, but not as it must (a table or right is missing, a row cannot be read): go on
+    /// without it; an operator has to act.
+    #[error("shard is at fault: {0}")]
+    Faulty(String),
+    /// It refuses the rows it was given; the rows are at fault.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Shard {
+    /// The configured name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Up to `max` users that `reader` follows, by rising id, from `from` on. One statement.
+    pub async fn followees(
+        &self,
+        reader: UserId,
+        from: UserId,
+        max: usize,
+        until: Deadline,
+    ) -> Result<Vec<UserId>, ShardError> {
+        let mut followees = match &self.store {
+            Store::Sqlite(shard) => shard.followees(reader, from, max, until).await?,
+            Store::MySql(shard) => shard.followees(reader, from, max, until).await?,
+        };
+        // Adopted tables may hold a follow twice.
+        followees.dedup();
+        Ok(followees)
+    }
+
+    /// The keys that answer `asks`, each author's in reading order.
+    pub async fn tails(
+        &self,
+        direction: Direction,
+        asks: &[TailAsk],
+        until: Deadline,
+    ) -> Result<Vec<PostKey>, ShardError> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.store {
+            Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
+            Store::MySql(shard) => shard.tails(direction, asks, until).await,
+        }
+    }
+
+    /// Those posts of `keys` that exist, in any order.
+    pub async fn posts(&self, keys: &[PostKey], until: Deadline) -> Result<Vec<Post>, ShardError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.store {
+            Store::Sqlite(shard) => shard.posts(keys, until).await,
+            Store::MySql(shard) => shard.posts(keys, until).await,
+        }
+    }
+
+    /// Inserts follows in one transaction; those already there stay. Returns how many are new.
+    async fn insert_follows(&self, rows: &[Follow], until: Deadline) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.insert_follows(rows, until).await,
+            Store::MySql(shard) => shard.insert_follows(rows, until).await,
+        }
+    }
+
+    /// Inserts posts in one transaction; where a key or an id is already there, that row stays as
+    /// it is. Returns how many are new.
+    async fn insert_posts(&self, rows: &[Post], until: Deadline) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.insert_posts(rows, until).await,
+            Store::MySql(shard) => shard.insert_posts(rows, until).await,
+        }
+    }
+
+    /// Whether requests are sent to the shard now, else why not.
+    fn health(&self) -> Result<(), String> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(()),
+            Store::MySql(shard) => shard.health(),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A shard in a database on a MySQL or MariaDB server: what is asked of it and how rows are read.
+
+mod check;
+mod server;
+mod statements;
+
+use std::sync::Arc;
+
+use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::{Conn, DriverError, Error, Row, TxOpts, Value};
+
+pub(super) use self::server::Server;
+use self::server::StatementsSlot;
+use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements};
+use super::{Deadline, ShardError};
+use crate::cursor::AuthorEdge;
+use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+use crate::timeline::TailAsk;
+
+/// One database on a server.
+#[derive(Debug)]
+pub(super) struct MySqlShard {
+    server: Arc<Server>,
+    statements: StatementsSlot,
+}
+
+impl MySqlShard {
+    /// Whether requests are sent to the shard's server now, else why not.
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.server.gate().health()
+    }
+
+    pub(super) async fn followees(
+        &self,
+        reader: UserId,
+        from: UserId,
+        max: usize,
+        until: Deadline,
+    ) -> Result<Vec<UserId>, ShardError> {
+        let run = async {
+            let mut session = self.session().await?;
+            let parameters = (reader.0, from.0, max);
+            let sql = &session.statements.followees;
+            let rows: Vec<Row> = session.connection.exec(sql, parameters).await?;
+            rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
+        };
+        self.server.gate().pass(until, run).await
+    }
+
+    /// Statements of at most fifty authors each, one after the other on one connection.
+    pub(super) async fn tails(
+        &self,
+        direction: Direction,
+        asks: &[TailAsk],
+        until: Deadline,
+    ) -> Result<Vec<PostKey>, ShardError> {
+        let start = match direction {
+            Direction::Older => AuthorEdge::Top,
+            Direction::Newer => AuthorEdge::Bottom,
+        };
+        let (from_start, from_key): (Vec<TailAsk>, Vec<TailAsk>) =
+            asks.iter().partition(|ask| ask.from == start);
+        let from_key: Vec<(TailAsk, i64, u64)> = from_key
+            .into_iter()
+            .filter_map(|ask| match ask.from {
+                AuthorEdge::At { time, post } => Some((ask, time, post)),
+                // Nothing lies beyond the far end.
+                AuthorEdge::Bottom | AuthorEdge::Top => None,
+            })
+            .collect();
+        let run = async {
+            let Session { mut connection, statements } = self.session().await?;
+            let tails = statements.tails(direction);
+            let mut keys = Vec::new();
+            for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |ask: &TailAsk| vec![ask.author.0.into(), ask.count.into()];
+                let padding = vec![Value::UInt(0), Value::UInt(0)];
+                let rows = union(&mut connection, &tails.from_start, chunk, parameters, padding);
+                read_keys(&rows.await?, &mut keys)?;
+            }
+            for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |(ask, time, post): &(TailAsk, i64, u64)| {
+                    let (author, time) = (Value::UInt(ask.author.0), Value::Int(*time));
+                    vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
+                };
+                let padding = vec![0.into(), 0.into(), 0.into(), 0.into(), Value::UInt(0)];
+                let rows = union(&mut connection, &tails.from_key, chunk, parameters, padding);
+                read_keys(&rows.await?, &mut keys)?;
+            }
+            Ok(keys)
+        };
+        self.server.gate().pass(until, run).await
+    }
+
+    pub(super) async fn posts(
+        &self,
+        keys: &[PostKey],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        let run = async {
+            let Session { mut connection, statements } = self.session().await?;
+            let mut posts = Vec::with_capacity(keys.len());
+            for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |key: &PostKey| {
+                    vec![key.author.0.into(), key.time.into(), key.post.0.into(), 1.into()]
+                };
+                let padding = vec![0.into(), 0.into(), 0.into(), Value::UInt(0)];
+                let rows = union(&mut connection, &statements.posts, chunk, parameters, padding);
+                for row in rows.await? {
+                    posts.push(Post { key: key_of(&row)?, content: text_of(&row, 3) });
+                }
+            }
+            Ok(posts)
+        };
+        self.server.gate().pass(until, run).await
+    }
+
+    pub(super) async fn insert_follows(
+        &self,
+        rows: &[Follow],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let run = async {
+            let Session { mut connection, statements } = self.session().await?;
+            let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
+            Ok(insert(&mut connection, &statements.insert_follows, rows, row).await?)
+        };
+        self.server.gate().pass(until, run).await
+    }
+
+    pub(super) async fn insert_posts(
+        &self,
+        rows: &[Post],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let run = async {
+            let Session { mut connection, statements } = self.session().await?;
+            let row = |Post { key, content }: &Post| {
+                vec![key.post.0.into(), key.author.0.into(), content.into(), key.time.into()]
+            };
+            Ok(insert(&mut connection, &statements.insert_posts, rows, row).await?)
+        };
+        self.server.gate().pass(until, run).await
+    }
+
+    async fn session(&self) -> Result<Session, ShardError> {
+        let statements = self
+            .statements
+            .get()
+            .ok_or_else(|| ShardError::Unavailable("it was not checked yet".into()))?;
+        Ok(Session { connection: self.server.connection().await?, statements })
+    }
+}
+
+/// A connection of the server's pool with this database's statements. Used behind the gate only.
+struct Session {
+    connection: Conn,
+    statements: Arc<Statements>,
+}
+
+/// Runs the smallest statement that has an arm for every item. Arms that are left over get
+/// `padding`, whose `LIMIT 0` reads nothing.
+async fn union<T>(
+    connection: &mut Conn,
+    statement: &Chunked,
+    items: &[T],
+    parameters: impl Fn(&T) -> Vec<Value>,
+    padding: Vec<Value>,
+) -> Result<Vec<Row>, Error> {
+    let (sql, arms) = statement.at_least(items.len());
+    let mut values: Vec<Value> = items.iter().flat_map(parameters).collect();
+    for _ in items.len()..arms {
+        values.extend_from_slice(&padding);
+    }
+    connection.exec(sql, values).await
+}
+
+/// Inserts in one transaction; rows whose key is there already are left alone and not counted.
+async fn insert<T>(
+    connection: &mut Conn,
+    statement: &Chunked,
+    mut rows: &[T],
+    parameters: impl Fn(&T) -> Vec<Value>,
+) -> Result<usize, Error> {
+    let mut transaction = connection.start_transaction(TxOpts::default()).await?;
+    let mut added = 0;
+    while !rows.is_empty() {
+        let (sql, count) = statement.at_most(rows.len());
+        let (chunk, rest) = rows.split_at(count);
+        let values: Vec<Value> = chunk.iter().flat_map(&parameters).collect();
+        transaction.exec_drop(sql, values).await?;
+        added += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
+        rows = rest;
+    }
+    transaction.commit().await?;
+    Ok(added)
+}
+
+fn read_keys(rows: &[Row], keys: &mut Vec<PostKey>) -> Result<(), Error> {
+    for row in rows {
+        keys.push(key_of(row)?);
+    }
+    Ok(())
+}
+
+/// The key in the first three columns.
+fn key_of(row: &Row) -> Result<PostKey, Error> {
+    let author = UserId(field(row, 0)?);
+    Ok(PostKey { author, time: field(row, 1)?, post: PostId(field(row, 2)?) })
+}
+
+fn field<T: FromValue>(row: &Row, column: usize) -> Result<T, Error> {
+    match row.get_opt(column) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(_)) | None => Err(Error::Driver(DriverError::FromRow { row: row.clone() })),
+    }
+}
+
+/// A text column. NULL is shown as an empty text, and bytes that are no UTF-8 (the column may be
+/// binary) as replacement characters, rather than failing the page.
+fn text_of(row: &Row, column: usize) -> String {
+    match row.as_ref(column) {
+        Some(Value::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        Some(Value::NULL) | None => String::new(),
+        Some(other) => other.as_sql(true),
+    }
+}
+
+/// Sorts the client's errors by what can be done about them.
+impl From<Error> for ShardError {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Server(server) => match server.code {
+                // Too many connections, shutting down, resource limits, lock waits, deadlock,
+                // interrupted, connection killed, over the time limit (MariaDB, MySQL).
+                1040 | 1053 | 1203 | 1205 | 1213 | 1226 | 1317 | 1927 | 1969 | 3024 => {
+                    ShardError::Unavailable(error.to_string())
+                }
+                // NULL, duplicate, packet too large, out of range, truncated, bad value, too long.
+                1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3988 => {
+                    ShardError::Refused(error.to_string())
+                }
+                _ => ShardError::Faulty(error.to_string()),
+            },
+            // The row itself is not told: it may hold a user's text.
+            Error::Driver(DriverError::FromRow { .. } | DriverError::FromValue { .. }) => {
+                ShardError::Faulty("a row holds a value that is no id or time".into())
+            }
+            _ => ShardError::Unavailable(error.to_string()),
+        }
+    }
+}

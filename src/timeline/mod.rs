@@ -1,0 +1,251 @@
+//! The read path: a page of a home timeline or of an author timeline, from the shards that own the
+//! authors. All decisions of a read stand here; how rows are fetched stands in `shard`.
+
+mod merge;
+mod page;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use self::merge::Merge;
+pub use self::merge::TailAsk;
+pub use self::page::{Limit, Page, PageRequest};
+use crate::cursor::{AuthorEdge, Cursor, Edge};
+use crate::model::{Direction, Post, PostKey, ShardId, UserId};
+use crate::shard::{Deadline, Fleet, FolloweesError, Shard, ShardError};
+
+/// A follow list longer than this is refused, never cut: a cut list would be a silently incomplete
+/// timeline. A list of this length is 800 KB and its heads a few thousand statements.
+pub const FOLLOWEES_MAX: usize = 100_000;
+
+/// Why a timeline cannot be read at all. A shard that is away is no such reason: it makes a page
+/// incomplete.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ReadError {
+    /// The reader follows more than [`FOLLOWEES_MAX`] users.
+    #[error("the user follows more than {FOLLOWEES_MAX} users, the most a timeline is read for")]
+    TooManyFollowees,
+}
+
+/// The page of `reader`'s home timeline that `request` names: posts by everyone the reader follows.
+///
+/// Costs one query for the follow list on the reader's shard and at most five waves, in each of
+/// which every shard that owns a followee still in question is asked once, all at the same time;
+/// at most `4 x followees + 12 x limit` rows are read. (A page towards newer posts whose anchor was
+/// deleted since may take a sixth wave.) An unknown reader has an empty timeline.
+pub async fn home_timeline(
+    fleet: &Fleet,
+    reader: UserId,
+    request: &PageRequest,
+) -> Result<Page, ReadError> {
+    let deadline = fleet.read_deadline();
+    match fleet.followees(reader, FOLLOWEES_MAX, deadline).await {
+        Ok(followees) => Ok(read_page(fleet, &followees, request, deadline).await),
+        Err(FolloweesError::TooMany) => Err(ReadError::TooManyFollowees),
+        Err(FolloweesError::Missing(shard)) => Ok(page_without_follows(shard, request)),
+    }
+}
+
+/// The page of the posts of one author that `request` names.
+pub async fn author_timeline(fleet: &Fleet, author: UserId, request: &PageRequest) -> Page {
+    read_page(fleet, &[author], request, fleet.read_deadline()).await
+}
+
+async fn read_page(
+    fleet: &Fleet,
+    authors: &[UserId],
+    request: &PageRequest,
+    deadline: Deadline,
+) -> Page {
+    let mut reading = Reading { fleet, deadline, missing: BTreeSet::new(), waves: 0 };
+    match request.cursor.direction {
+        Direction::Older => reading.older_page(authors, request).await,
+        Direction::Newer => reading.newer_page(authors, request).await,
+    }
+}
+
+/// Nobody's posts can be found while the reader's follow list is away: the same place again.
+fn page_without_follows(own: ShardId, request: &PageRequest) -> Page {
+    let cursor = &request.cursor;
+    let (next, prev) = match cursor.direction {
+        Direction::Older => (cursor.clone(), prev_of_empty(cursor, false)),
+        Direction::Newer => (Cursor::older(cursor.edge), cursor.clone()),
+    };
+    Page { posts: Vec::new(), next: Some(next), prev, missing: BTreeSet::from([own]), waves: 0 }
+}
+
+/// Where to look for newer posts when a page read towards older ones has none.
+fn prev_of_empty(cursor: &Cursor, complete: bool) -> Cursor {
+    match cursor.edge {
+        // The timeline is empty: whatever comes is newer.
+        Edge::Top if complete => Cursor::newer(Edge::Bottom),
+        // What it holds is not known; the newest page is the only honest start.
+        Edge::Top => Cursor::newest(),
+        edge => Cursor::newer(edge),
+    }
+}
+
+/// One page in the making.
+struct Reading<'a> {
+    fleet: &'a Fleet,
+    deadline: Deadline,
+    missing: BTreeSet<ShardId>,
+    waves: u32,
+}
+
+impl Reading<'_> {
+    async fn older_page(&mut self, authors: &[UserId], request: &PageRequest) -> Page {
+        let cursor = &request.cursor;
+        let mut keys = self.merged_keys(authors, request).await;
+        let more = keys.len() > request.limit.get();
+        keys.truncate(request.limit.get());
+        let (posts, _) = self.hydrate(&keys, &[]).await;
+        let end = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
+        let next = (more || !self.missing.is_empty()).then(|| self.moved(cursor, end));
+        let prev = match keys.first() {
+            Some(first) => Cursor::newer(Edge::above(*first)),
+            None => prev_of_empty(cursor, self.missing.is_empty()),
+        };
+        Page { posts, next, prev, missing: self.missing.clone(), waves: self.waves }
+    }
+
+    async fn newer_page(&mut self, authors: &[UserId], request: &PageRequest) -> Page {
+        let cursor = &request.cursor;
+        let mut keys = self.merged_keys(authors, request).await;
+        keys.truncate(request.limit.get());
+        keys.reverse();
+        let (posts, anchored) = self.hydrate(&keys, &anchor_ask(cursor, authors)).await;
+        let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
+        let bottom = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
+        let older = anchored || self.any_older(authors, bottom).await;
+        let next = (older || !self.missing.is_empty()).then(|| Cursor {
+            direction: Direction::Older,
+            edge: bottom,
+            // What a missing shard has beside this page comes with the page below it.
+            behind: self.missing.iter().map(|shard| (*shard, top)).collect(),
+        });
+        let prev = self.moved(cursor, top);
+        Page { posts, next, prev, missing: self.missing.clone(), waves: self.waves }
+    }
+
+    /// The keys of the page and, if there are more, one more; in the direction of the request.
+    async fn merged_keys(&mut self, authors: &[UserId], request: &PageRequest) -> Vec<PostKey> {
+        let (fleet, direction) = (self.fleet, request.cursor.direction);
+        let placement = fleet.placement();
+        let starts = authors.iter().map(|&author| {
+            let edge = request.cursor.edge_on(placement.shard_of(author));
+            (author, edge.for_author(author))
+        });
+        let mut merge = Merge::new(direction, starts, request.limit.get() + 1);
+        loop {
+            let asks = merge.next_wave();
+            if asks.is_empty() {
+                return merge.page();
+            }
+            for (asks, rows) in self.tails(direction, asks).await {
+                merge.admit(&asks, &rows);
+            }
+            merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
+        }
+    }
+
+    /// One wave of tails: each owning shard's asks with the rows that answer them.
+    async fn tails(
+        &mut self,
+        direction: Direction,
+        asks: Vec<TailAsk>,
+    ) -> Vec<(Vec<TailAsk>, Vec<PostKey>)> {
+        let by_shard = self.fleet.placement().group(asks, |ask| ask.author);
+        self.wave(by_shard, |shard, asks, until| async move {
+            let rows = shard.tails(direction, &asks, until).await?;
+            Ok((asks, rows))
+        })
+        .await
+    }
+
+    /// The posts of `keys`, in their order, and whether `probe` found a post older than its edge.
+    /// A post that was deleted since its key was read is left out.
+    async fn hydrate(&mut self, keys: &[PostKey], probe: &[TailAsk]) -> (Vec<Post>, bool) {
+        type Work = (Vec<PostKey>, Vec<TailAsk>);
+        let placement = self.fleet.placement();
+        let mut work: BTreeMap<ShardId, Work> = BTreeMap::new();
+        for key in keys {
+            work.entry(placement.shard_of(key.author)).or_default().0.push(*key);
+        }
+        for ask in probe {
+            work.entry(placement.shard_of(ask.author)).or_default().1.push(*ask);
+        }
+        let answers = self
+            .wave(work, |shard, (keys, probe): Work, until| async move {
+                let posts = shard.posts(&keys, until).await?;
+                let found = shard.tails(Direction::Older, &probe, until).await?;
+                Ok((posts, !found.is_empty()))
+            })
+            .await;
+        let mut found_older = false;
+        let mut by_key: HashMap<PostKey, Post> = HashMap::new();
+        for (posts, found) in answers {
+            found_older |= found;
+            by_key.extend(posts.into_iter().map(|post| (post.key, post)));
+        }
+        (keys.iter().filter_map(|key| by_key.remove(key)).collect(), found_older)
+    }
+
+    /// Whether any of `authors` has a post under `edge`. Costs a head of each.
+    async fn any_older(&mut self, authors: &[UserId], edge: Edge) -> bool {
+        let asks = authors
+            .iter()
+            .map(|&author| TailAsk { author, from: edge.for_author(author), count: 1 })
+            .filter(|ask| ask.from != AuthorEdge::Bottom)
+            .collect();
+        self.tails(Direction::Older, asks).await.iter().any(|(_, rows)| !rows.is_empty())
+    }
+
+    /// Asks every shard in `work` at the same time, but for those found missing before.
+    async fn wave<A, T, F>(
+        &mut self,
+        mut work: BTreeMap<ShardId, A>,
+        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+    ) -> Vec<T>
+    where
+        F: Future<Output = Result<T, ShardError>>,
+    {
+        work.retain(|shard, _| !self.missing.contains(shard));
+        if work.is_empty() {
+            return Vec::new();
+        }
+        self.waves += 1;
+        let gathered = self.fleet.scatter(work, self.deadline, call).await;
+        self.missing.extend(gathered.missing);
+        gathered.answers
+    }
+
+    /// The cursor behind this page in the direction of `from`, the page having reached `end`:
+    /// shards that answered go on from there, missing ones stay where they were.
+    fn moved(&self, from: &Cursor, end: Edge) -> Cursor {
+        let further = |edge: Edge| match from.direction {
+            Direction::Older => edge.min(end),
+            Direction::Newer => edge.max(end),
+        };
+        let edge = further(from.edge);
+        let mut behind: BTreeMap<ShardId, Edge> =
+            from.behind.iter().map(|(shard, edge)| (*shard, further(*edge))).collect();
+        behind.extend(self.missing.iter().map(|shard| (*shard, from.edge_on(*shard))));
+        behind.retain(|_, place| *place != edge);
+        Cursor { direction: from.direction, edge, behind }
+    }
+}
+
+/// A cheap proof that something older than a page of newer posts exists: the author of the post
+/// that the cursor stands beside has one, unless it was deleted.
+fn anchor_ask(cursor: &Cursor, authors: &[UserId]) -> Vec<TailAsk> {
+    match cursor.edge {
+        Edge::Beside { key, .. } if cursor.behind.is_empty() && authors.contains(&key.author) => {
+            let from = cursor.edge.for_author(key.author);
+            vec![TailAsk { author: key.author, from, count: 1 }]
+        }
+        _ => Vec::new(),
+    }
+}
