@@ -17,9 +17,9 @@ pub fn rfc3339_ms(epoch_ms: i64) -> String {
 
 /// 0000-01-01T00:00:00Z; RFC 3339 has no earlier year.
 const YEAR_0_MS: i64 = -62_167_219_200_000;
-/// The last millisecond that the time library holds, a day before the end of year 9999, so that
-/// any zone can still show it.
-const YEAR_9999_END_MS: i64 = 253_402_207_200_999;
+/// The last second that the time library holds, a day before the end of year 9999, so that any
+/// zone can still show it.
+const YEAR_9999_END_MS: i64 = 253_402_207_200_000;
 
 #[cfg(test)]
 mod tests {
@@ -30,6 +30,6 @@ mod tests {
         assert_eq!(rfc3339_ms(1_651_362_712_000), "2022-04-30T23:51:52.000Z");
         assert_eq!(rfc3339_ms(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(rfc3339_ms(i64::MIN), "0000-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339_ms(i64::MAX), "9999-12-30T22:00:00.999Z");
+        assert_eq!(rfc3339_ms(i64::MAX), "9999-12-30T22:00:00.000Z");
     }
 }

@@ -504,7 +504,8 @@ database = "social_1"
 
     #[test]
     fn mistakes_are_told_with_their_place_and_their_cure() {
-        let cases: [(String, &[(&str, &str)], &str); 10] = [
+        type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 10] = [
             (
                 format!("[htp]\n{FLEET}"),
                 &[],

@@ -32,9 +32,10 @@
 //! HTTP. SQL stands in [`shard`] alone. [`http`] and [`commands`] are the edges.
 
 pub mod clock;
-
+pub mod commands;
 pub mod config;
 pub mod cursor;
+mod demo;
 
 pub mod http;
 pub mod model;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tributary` command: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tributary::commands::main()
+}

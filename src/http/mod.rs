@@ -15,6 +15,8 @@ use axum::routing::get;
 use self::error::ApiError;
 pub use self::serve::{Bound, bind};
 use crate::Tributary;
+use crate::shard::Fleet;
+use crate::timeline::Page;
 
 /// Every route there is.
 fn routes(tributary: Tributary) -> Router {
@@ -30,4 +32,9 @@ fn routes(tributary: Tributary) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(from_fn(frame::around))
         .with_state(tributary)
+}
+
+/// The page as `GET /v1/users/{id}/feed` answers it, on several lines.
+pub(crate) fn page_json(page: &Page, fleet: &Fleet) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&wire::Posts::new(page, fleet))
 }

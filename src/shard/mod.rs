@@ -6,7 +6,7 @@ mod fleet;
 mod gate;
 mod load;
 mod mysql;
-pub(crate) mod schema;
+mod schema;
 mod sqlite;
 
 use thiserror::Error;
@@ -15,9 +15,10 @@ pub use self::deadline::Deadline;
 pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
 pub use self::load::{Loaded, Refused};
 use self::mysql::MySqlShard;
+pub use self::schema::mysql_tables;
 pub use self::sqlite::Access;
-pub(crate) use self::sqlite::Folder;
 use self::sqlite::SqliteShard;
+pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, open_writer};
 use crate::model::{Direction, Follow, Post, PostKey, UserId};
 use crate::timeline::TailAsk;
 

@@ -1,7 +1,7 @@
 //! The tables: their names, their columns, and the statements that make them.
 
 /// The tables of an embedded shard, as in [`mysql_tables`].
-pub(crate) const SQLITE_SCHEMA: &str = "
+pub(super) const SQLITE_SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS followers (
     follower_user_id INTEGER NOT NULL,
     followed_user_id INTEGER NOT NULL,

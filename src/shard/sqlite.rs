@@ -23,7 +23,6 @@ const READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Written to a new folder and checked in an old one.
 const FOLDER_VERSION: u32 = 1;
-const FOLDER_FILE: &str = "folder.toml";
 const LOCK_FILE: &str = "lock";
 
 /// What a process does with a folder of shards.
@@ -44,7 +43,7 @@ pub(crate) struct Folder {
     _lock: Option<File>,
 }
 
-/// What [`FOLDER_FILE`] says. The number of shards decides where rows lie, so it is fixed when the
+/// What [`Folder::FILE`] says. The number of shards decides where rows lie, so it is fixed when the
 /// folder is made.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,13 +53,16 @@ struct FolderFile {
 }
 
 impl Folder {
+    /// Says what the folder holds; a folder without it holds no shards.
+    pub(crate) const FILE: &str = "folder.toml";
+
     /// Opens or makes the folder; `shards` counts only when it is made.
     pub(crate) fn open(dir: &Path, shards: u16, access: Access) -> Result<Arc<Self>, OpenError> {
         let lock = match access {
             Access::Own => Some(lock(dir)?),
             Access::Read => None,
         };
-        let path = dir.join(FOLDER_FILE);
+        let path = dir.join(Self::FILE);
         let file = match fs::read_to_string(&path) {
             Ok(text) => read_folder_file(&path, &text)?,
             Err(_) if access == Access::Read => {

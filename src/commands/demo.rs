@@ -1,0 +1,129 @@
+//! `tributary demo`: a social graph made once, then served.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::serve::{Listen, serve};
+use super::{FOLDER_DEFAULT, Outcome, Source, progress, say};
+use crate::Tributary;
+use crate::clock::now_ms;
+use crate::demo::{Size, follows, posts};
+use crate::model::{Follow, Post, UserId};
+use crate::placement::Placement;
+use crate::shard::{Access, Folder, OpenError, insert_follows, insert_posts, open_writer};
+
+const SIZE: Size = Size { users: 10_000, posts: 300_000, shards: 4 };
+/// Rows of one transaction while the demo's data is made.
+const ROWS_PER_COMMIT: usize = 20_000;
+
+#[derive(Args, Debug)]
+pub(super) struct Demo {
+    /// The folder for the data
+    #[arg(long, value_name = "DIR", default_value = FOLDER_DEFAULT)]
+    data: PathBuf,
+    #[command(flatten)]
+    listen: Listen,
+}
+
+impl Demo {
+    pub(super) async fn run(self) -> Result<Outcome> {
+        let config = Source { config: None, data: Some(self.data.clone()) }.load()?;
+        let bound = self.listen.bind(&config).await?;
+        if !self.data.join(Folder::FILE).exists() {
+            let data = self.data.clone();
+            tokio::task::spawn_blocking(move || make(&data, SIZE)).await??;
+        }
+        let tributary = Tributary::open(&config).await?;
+        let address = bound.address();
+        let folder = fs::canonicalize(&self.data).unwrap_or(self.data);
+        say(format_args!(
+            "Tributary serves the home timelines of {} users on http://{address}\n\n  \
+             curl 'http://{address}/v1/users/{}/feed?limit=5'\n\n\
+             The data lies in {}; delete the folder to start anew. Ctrl-C stops.",
+            SIZE.users,
+            reader(&tributary).await,
+            folder.display()
+        ));
+        serve(bound, tributary).await;
+        Ok(Outcome::Done)
+    }
+}
+
+/// A reader with enough to read, for the example.
+async fn reader(tributary: &Tributary) -> UserId {
+    let limit = crate::timeline::Limit::DEFAULT;
+    for id in 1..=u64::from(SIZE.users) {
+        let page = tributary.following(UserId(id), UserId(0), limit).await;
+        if page.next.is_some() {
+            return UserId(id);
+        }
+    }
+    UserId(1)
+}
+
+/// Makes the folder beside its place and moves it there when it is whole, so that a demo that was
+/// cut off in the middle leaves nothing half-made.
+fn make(data: &Path, size: Size) -> Result<()> {
+    let mut making = data.as_os_str().to_owned();
+    making.push(".making");
+    let making = PathBuf::from(making);
+    let folder = Folder::open(&making, size.shards, Access::Own)?;
+    let bar = progress(0, "rows", "making a social graph");
+    let graph = follows(size);
+    let posts = posts(size, &graph, now_ms());
+    bar.set_length((graph.len() + posts.len()) as u64);
+
+    let placement = Placement::modulo(size.shards.into())?;
+    let mut follows_of = placement.group(graph, |follow| follow.follower);
+    let mut posts_of = placement.group(posts, |post| post.key.author);
+    thread::scope(|scope| {
+        let files = folder.shard_files().into_iter().zip(0u16..);
+        let threads: Vec<_> = files
+            .map(|((_, path), index)| {
+                let shard = crate::model::ShardId(index);
+                let follows = follows_of.remove(&shard).unwrap_or_default();
+                let posts = posts_of.remove(&shard).unwrap_or_default();
+                let bar = &bar;
+                scope.spawn(move || fill(&path, &follows, &posts, bar))
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(filled) => filled,
+            Err(_) => anyhow::bail!("a thread failed while the data was made"),
+        })
+    })?;
+    bar.finish_and_clear();
+    fs::rename(&making, data).map_err(|error| {
+        let text = format!("{} cannot be made: {error}; give --data another", data.display());
+        OpenError::Prerequisite(text)
+    })?;
+    Ok(())
+}
+
+/// Fills one shard in primary-key order, and leaves all of it on disk.
+fn fill(path: &Path, follows: &[Follow], posts: &[Post], bar: &ProgressBar) -> Result<()> {
+    let place = || path.display().to_string();
+    if path.exists() {
+        // Of a demo that was cut off.
+        fs::remove_file(path).with_context(place)?;
+    }
+    let mut connection = open_writer(path).with_context(place)?;
+    // Nothing is lost if this is cut off: it is then made anew.
+    connection.pragma_update(None, "synchronous", "off")?;
+    for rows in follows.chunks(ROWS_PER_COMMIT) {
+        insert_follows(&mut connection, rows)?;
+        bar.inc(rows.len() as u64);
+    }
+    for rows in posts.chunks(ROWS_PER_COMMIT) {
+        insert_posts(&mut connection, rows)?;
+        bar.inc(rows.len() as u64);
+    }
+    // Closing the last connection moves the log into the file.
+    connection.close().map_err(|(_, error)| error).with_context(place)?;
+    File::open(path).and_then(|file| file.sync_all()).with_context(place)
+}

@@ -1,0 +1,126 @@
+//! `tributary feed USER`: a home timeline as a person likes to read it, or as JSON.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::{Outcome, Source, say};
+use crate::clock::now_ms;
+use crate::cursor::Cursor;
+use crate::http::page_json;
+use crate::model::{Post, UserId, parse_id};
+use crate::shard::Access;
+use crate::timeline::{Limit, Page, PageRequest};
+use crate::{Tributary, clock};
+
+#[derive(Args, Debug)]
+pub(super) struct Feed {
+    /// The reader's id
+    #[arg(value_parser = |text: &str| parse_id(text).ok_or("not a user id: a decimal number below 2^63"))]
+    user: u64,
+    #[command(flatten)]
+    source: Source,
+    /// Posts on the page, 1 to 100
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
+    limit: u8,
+    /// Where to read on: a cursor that an earlier page named
+    #[arg(long)]
+    cursor: Option<Cursor>,
+    /// Print the page as GET /v1/users/{id}/feed answers it
+    #[arg(long)]
+    json: bool,
+}
+
+impl Feed {
+    pub(super) async fn run(self) -> Result<Outcome> {
+        let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
+        let request = PageRequest { cursor: self.cursor.unwrap_or_else(Cursor::newest), limit };
+        let config = self.source.load()?;
+        let tributary = Tributary::open_with(&config, Access::Read).await?;
+        let page = tributary.home_timeline(UserId(self.user), &request).await?;
+        let fleet = tributary.fleet();
+        if self.json {
+            say(page_json(&page, fleet)?);
+        } else {
+            say(readable(&page, self.user, |shard| fleet.shard_name(shard).to_owned()));
+        }
+        Ok(if page.is_complete() { Outcome::Done } else { Outcome::Partial })
+    }
+}
+
+fn readable(page: &Page, user: u64, name: impl Fn(crate::model::ShardId) -> String) -> String {
+    let mut text = format!("Home timeline of user {user}\n\n");
+    let now = now_ms();
+    for post in &page.posts {
+        text.push_str(&readable_post(post, now));
+    }
+    if page.posts.is_empty() {
+        text.push_str("No posts here.\n\n");
+    }
+    if !page.is_complete() {
+        let names: Vec<String> = page.missing.iter().map(|shard| name(*shard)).collect();
+        let _ = writeln!(text, "Incomplete: no answer from {}.", names.join(", "));
+    }
+    match &page.next {
+        Some(next) => {
+            let _ = write!(text, "Older posts: tributary feed {user} --cursor {next}");
+        }
+        None => text.push_str("Nothing older."),
+    }
+    text
+}
+
+/// Who and when on one line, then the text, indented. Control characters could steer the terminal,
+/// so they are shown as symbols.
+fn readable_post(post: &Post, now: i64) -> String {
+    let when = clock::rfc3339_ms(post.key.time);
+    let age = age(now.saturating_sub(post.key.time));
+    let mut text = format!("@{}  {age}  ({when})\n", post.key.author);
+    for line in post.content.lines() {
+        let line: String = line.chars().map(visible).collect();
+        let _ = writeln!(text, "    {line}");
+    }
+    text.push('\n');
+    text
+}
+
+fn visible(character: char) -> char {
+    match u32::from(character) {
+        9 => ' ',
+        code @ 0..32 => char::from_u32(0x2400 + code).unwrap_or('?'),
+        127..160 => '\u{2421}',
+        _ => character,
+    }
+}
+
+/// A span in the largest unit that fits.
+fn age(ms: i64) -> String {
+    const UNITS: [(i64, &str); 5] =
+        [(31_536_000_000, "y"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    match UNITS.iter().find(|(unit, _)| ms >= *unit) {
+        Some((unit, name)) => format!("{} {name} ago", ms / unit),
+        None if ms < 0 => "in the future".to_owned(),
+        None => "now".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PostId, PostKey};
+
+    #[test]
+    fn a_post_is_shown_with_its_age_and_cannot_steer_the_terminal() {
+        let key = PostKey { time: 1_000, post: PostId(1), author: UserId(7) };
+        let post = Post { key, content: "one\n\u{1b}[2Jtwo 🎉".into() };
+        assert_eq!(
+            readable_post(&post, 7_201_000),
+            "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo 🎉\n\n"
+        );
+        assert_eq!(
+            [age(-1), age(999), age(1_000), age(90_000_000)].join(", "),
+            "in the future, now, 1 s ago, 1 d ago"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! `tributary import`: follows and posts from CSV files into their shards.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use csv::{ByteRecord, ReaderBuilder};
+use flate2::read::MultiGzDecoder;
+use indicatif::ProgressBar;
+
+use super::{Outcome, Source, progress, say};
+use crate::model::{Follow, Post, PostId, PostKey, UserId, parse_id};
+use crate::shard::{Access, Deadline, Fleet, Loaded, ShardError};
+
+/// Rows of one round; every shard commits its part of them at the same time.
+const BATCH_ROWS: usize = 10_000;
+/// Text of one round, so that long posts do not fill the memory.
+const BATCH_BYTES: usize = 8 << 20;
+/// What a shard may take for its part of a round.
+const BATCH_DEADLINE: Duration = Duration::from_secs(60);
+/// Bad rows that are shown one by one; the others are only counted.
+const SHOWN_MAX: usize = 20;
+
+const FOLLOW_COLUMNS: [&str; 2] = ["follower_user_id", "followed_user_id"];
+const POST_COLUMNS: [&str; 4] = ["tweet_id", "user_id", "content", "timestamp"];
+
+#[derive(Args, Debug)]
+#[command(after_help = "The files are CSV with a header line, plain or gzipped: \
+    follower_user_id,followed_user_id and tweet_id,user_id,content,timestamp (epoch milliseconds). \
+    Running an import again neither loses nor doubles a row.")]
+pub(super) struct Import {
+    #[command(flatten)]
+    source: Source,
+    /// Who follows whom
+    #[arg(long, value_name = "FILE", required_unless_present = "posts")]
+    follows: Option<PathBuf>,
+    /// Who posted what, when
+    #[arg(long, value_name = "FILE")]
+    posts: Option<PathBuf>,
+}
+
+impl Import {
+    pub(super) async fn run(self) -> Result<Outcome> {
+        let mut config = self.source.load()?;
+        // Servers end a statement that takes longer than a read may; a batch may take this long.
+        config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
+        let fleet = Fleet::open(&config, Access::Own).await?;
+        if let Some(shard) = fleet.health().iter().find(|shard| shard.state.is_err()) {
+            bail!("shard {} cannot be reached; nothing was imported", shard.name);
+        }
+        let mut complete = true;
+        if let Some(path) = &self.follows {
+            let rows = Rows::open(path, &FOLLOW_COLUMNS, "follows", follow)?;
+            complete &= rows.load(async |rows| fleet.load_follows(rows, batch_end()).await).await?;
+        }
+        if let Some(path) = &self.posts {
+            let rows = Rows::open(path, &POST_COLUMNS, "posts", post)?;
+            complete &= rows.load(async |rows| fleet.load_posts(rows, batch_end()).await).await?;
+        }
+        Ok(if complete { Outcome::Done } else { Outcome::Partial })
+    }
+}
+
+fn batch_end() -> Deadline {
+    Deadline::after(BATCH_DEADLINE)
+}
+
+/// The rows of one file.
+struct Rows<T> {
+    what: &'static str,
+    reader: csv::Reader<Box<dyn Read>>,
+    /// Where each wanted column stands in the file.
+    columns: Vec<usize>,
+    parse: fn(&[&[u8]]) -> Result<T, String>,
+    bar: ProgressBar,
+    refused: usize,
+}
+
+impl<T> Rows<T> {
+    fn open(
+        path: &Path,
+        columns: &[&str],
+        what: &'static str,
+        parse: fn(&[&[u8]]) -> Result<T, String>,
+    ) -> Result<Self> {
+        let place = || path.display().to_string();
+        let file = File::open(path).with_context(place)?;
+        let bar = progress(file.metadata().with_context(place)?.len(), "bytes", what);
+        let file = unpacked(bar.wrap_read(file)).with_context(place)?;
+        // Rows with too few or too many fields are told one by one, not the end of it.
+        let mut reader = ReaderBuilder::new().flexible(true).from_reader(file);
+        let header = reader.byte_headers().with_context(place)?.clone();
+        let mut found = Vec::new();
+        for column in columns {
+            match header.iter().position(|name| name == column.as_bytes()) {
+                Some(index) => found.push(index),
+                None => bail!("{} has no column `{column}` in its first line", place()),
+            }
+        }
+        Ok(Self { what, reader, columns: found, parse, bar, refused: 0 })
+    }
+
+    /// Loads all rows; false when some could not be.
+    async fn load(
+        mut self,
+        store: impl AsyncFn(Vec<T>) -> Result<Loaded, ShardError>,
+    ) -> Result<bool> {
+        let start = Instant::now();
+        let (mut added, mut present) = (0, 0);
+        loop {
+            let (rows, lines) = self.next_batch()?;
+            if rows.is_empty() {
+                break;
+            }
+            let loaded = store(rows).await.with_context(|| {
+                format!("stopped after {} {}; run it again to go on", added + present, self.what)
+            })?;
+            added += loaded.added;
+            present += loaded.present;
+            for refused in loaded.refused {
+                let line = lines.get(refused.index).copied().unwrap_or_default();
+                self.refuse(line, &refused.reason);
+            }
+        }
+        self.bar.finish_and_clear();
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = (added + present) as f64 / seconds.max(0.001);
+        say(format_args!(
+            "{}: {added} added, {present} already there, {} refused in {seconds:.1} s \
+             ({rate:.0} rows/s)",
+            self.what, self.refused
+        ));
+        Ok(self.refused == 0)
+    }
+
+    /// The next rows with their lines in the file; none at its end.
+    fn next_batch(&mut self) -> Result<(Vec<T>, Vec<u64>)> {
+        let (mut rows, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut record = ByteRecord::new();
+        let fields_expected = self.reader.byte_headers()?.len();
+        while rows.len() < BATCH_ROWS && bytes < BATCH_BYTES {
+            if !self.reader.read_byte_record(&mut record)? {
+                break;
+            }
+            let line = record.position().map_or(0, csv::Position::line);
+            let parsed = if record.len() == fields_expected {
+                let fields: Vec<&[u8]> =
+                    self.columns.iter().map(|column| &record[*column]).collect();
+                (self.parse)(&fields)
+            } else {
+                Err(format!("{} fields instead of {fields_expected}", record.len()))
+            };
+            match parsed {
+                Ok(row) => {
+                    bytes += record.as_slice().len();
+                    rows.push(row);
+                    lines.push(line);
+                }
+                Err(reason) => self.refuse(line, &reason),
+            }
+        }
+        Ok((rows, lines))
+    }
+
+    fn refuse(&mut self, line: u64, reason: &str) {
+        self.refused += 1;
+        let text = match self.refused {
+            count if count <= SHOWN_MAX => format!("{}: line {line}: {reason}", self.what),
+            count if count == SHOWN_MAX + 1 => {
+                format!("{}: more rows are refused; they are only counted", self.what)
+            }
+            _ => return,
+        };
+        self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{text}")));
+    }
+}
+
+/// The content of a file, gzipped or not.
+fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn Read>> {
+    const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+    let mut file = BufReader::with_capacity(1 << 16, file);
+    let gzipped = std::io::BufRead::fill_buf(&mut file)?.starts_with(&GZIP_MAGIC);
+    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+fn follow(fields: &[&[u8]]) -> Result<Follow, String> {
+    let [follower, followee] = fields else { return Err("not two fields".into()) };
+    let follower = UserId(id(follower, FOLLOW_COLUMNS[0])?);
+    Ok(Follow { follower, followee: UserId(id(followee, FOLLOW_COLUMNS[1])?) })
+}
+
+fn post(fields: &[&[u8]]) -> Result<Post, String> {
+    let [post, author, content, time] = fields else { return Err("not four fields".into()) };
+    let (post, author) = (id(post, POST_COLUMNS[0])?, id(author, POST_COLUMNS[1])?);
+    let content = std::str::from_utf8(content).map_err(|error| format!("content: {error}"))?;
+    let time = std::str::from_utf8(time).ok().and_then(|text| text.parse().ok());
+    let time = time.ok_or("timestamp is not a number of milliseconds")?;
+    let key = PostKey { time, post: PostId(post), author: UserId(author) };
+    Ok(Post { key, content: content.to_owned() })
+}
+
+fn id(field: &[u8], column: &str) -> Result<u64, String> {
+    let text = std::str::from_utf8(field).ok();
+    text.and_then(parse_id).ok_or_else(|| format!("{column} is not an id below 2^63"))
+}

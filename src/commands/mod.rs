@@ -1,0 +1,147 @@
+//! The commands: what is typed, what is printed, which exit code.
+
+mod demo;
+mod feed;
+mod import;
+mod serve;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::{Config, ConfigError};
+use crate::shard::OpenError;
+
+/// The folder of `tributary demo`, and of every command that is told of no other.
+const FOLDER_DEFAULT: &str = "tributary-demo";
+
+/// Exit codes, beside 0 for success and 2 for wrong usage.
+const FAILED: u8 = 1;
+const PREREQUISITE: u8 = 3;
+const PARTIAL: u8 = 4;
+
+/// Home timelines from sharded MySQL, MariaDB or embedded SQLite.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite or the \
+                  configuration is wrong, 4 done in part."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a social graph to play with, once, and serve it
+    Demo(demo::Demo),
+    /// Answer timelines over HTTP
+    Serve(serve::Serve),
+    /// Load follows and posts from CSV files
+    Import(import::Import),
+    /// Show a user's home timeline
+    Feed(feed::Feed),
+}
+
+/// Where the rows are.
+#[derive(Args, Debug)]
+struct Source {
+    /// A TOML file that names servers and shards
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    config: Option<PathBuf>,
+    /// A folder of embedded shards [default: tributary-demo]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Source {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        match &self.config {
+            Some(file) => Config::from_file(file, environment),
+            None => Config::from_folder(&self.folder(), environment),
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| FOLDER_DEFAULT.into())
+    }
+}
+
+/// How a command ended.
+enum Outcome {
+    Done,
+    /// Done, but for what was said on the way.
+    Partial,
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.context("cannot start").and_then(|runtime| {
+        let outcome = runtime.block_on(async {
+            match cli.command {
+                Command::Demo(demo) => demo.run().await,
+                Command::Serve(serve) => serve.run().await,
+                Command::Import(import) => import.run().await,
+                Command::Feed(feed) => feed.run().await,
+            }
+        });
+        // Queries that are still running have nobody left to answer.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        outcome
+    });
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Partial) => ExitCode::from(PARTIAL),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "tributary: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<OpenError>() || error.is::<ConfigError>() { PREREQUISITE } else { FAILED }
+}
+
+/// The log goes to standard error, coloured on a terminal unless `NO_COLOR` is set;
+/// `TRIBUTARY_LOG` is `error`, `warn`, `info` (the default), `debug` or `trace`.
+fn start_log() {
+    let level = std::env::var("TRIBUTARY_LOG").ok().and_then(|level| level.parse().ok());
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
+        .init();
+}
+
+/// Prints to standard output. That nobody reads on is no failure of the command.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A bar on standard error, if that is a terminal.
+fn progress(total: u64, unit: &'static str, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = match unit {
+        "bytes" => "{msg} {wide_bar} {bytes}/{total_bytes} {eta}",
+        _ => "{msg} {wide_bar} {human_pos}/{human_len} {eta}",
+    };
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
+    bar.with_message(what)
+}

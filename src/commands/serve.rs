@@ -1,0 +1,88 @@
+//! `tributary serve`: timelines over HTTP until it is told to stop.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use clap::Args;
+use tokio::signal;
+use tracing::info;
+
+use super::{Outcome, Source, say};
+use crate::config::Config;
+use crate::shard::OpenError;
+use crate::{Tributary, http};
+
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    listen: Listen,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Listen {
+    /// The address to listen on [default: 127.0.0.1:7878]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Serve other machines although there is no access control yet
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<Outcome> {
+        let config = self.source.load()?;
+        let bound = self.listen.bind(&config).await?;
+        let tributary = Tributary::open(&config).await?;
+        say(format_args!("Serving timelines on http://{}", bound.address()));
+        serve(bound, tributary).await;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Listen {
+    /// Listens as the flag or the configuration says, on this machine only unless told otherwise.
+    pub(super) async fn bind(&self, config: &Config) -> Result<http::Bound> {
+        let address = self.listen.unwrap_or(config.http.listen);
+        if !address.ip().is_loopback() && !self.insecure {
+            let text = format!(
+                "{address} can be reached from other machines and there is no access control yet; \
+                 put a proxy that has one in front of a loopback address, or add --insecure"
+            );
+            return Err(OpenError::Prerequisite(text).into());
+        }
+        http::bind(address).await.map_err(|error| {
+            let text = format!("cannot listen on {address}: {error}; choose another with --listen");
+            OpenError::Prerequisite(text).into()
+        })
+    }
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub(super) async fn serve(bound: http::Bound, tributary: Tributary) {
+    bound.serve(tributary, stopped()).await;
+    info!("stopped");
+}
+
+async fn stopped() {
+    let interrupted = async {
+        if signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated => {}
+    }
+    info!("stopping: requests under way are ended first");
+}

@@ -1,0 +1,37 @@
+//! A made-up social network, the same for the same seed: who follows whom, who posts what, when.
+//! Pure; the demo command stores it.
+
+mod follows;
+mod posts;
+mod text;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+pub(crate) use self::follows::follows;
+pub(crate) use self::posts::posts;
+
+/// How large the network is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Users have the ids from 1 to this.
+    pub(crate) users: u32,
+    /// Posts of all of them.
+    pub(crate) posts: u32,
+    /// Shards, as minted post ids name them.
+    pub(crate) shards: u16,
+}
+
+/// Independent streams of chance, so that one part can change without the others.
+#[derive(Clone, Copy)]
+enum Stream {
+    Follows = 1,
+    Posts = 2,
+    Text = 3,
+}
+
+const SEED: u64 = 7_878;
+
+fn random(stream: Stream) -> StdRng {
+    StdRng::seed_from_u64(SEED + ((stream as u64) << 32))
+}

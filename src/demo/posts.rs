@@ -1,0 +1,136 @@
+//! Who posts when: a few authors write most of it, in bursts, more by day than by night.
+
+use std::collections::HashMap;
+
+use rand::RngExt;
+use rand::distr::Distribution;
+use rand::distr::weighted::WeightedIndex;
+use rand::rngs::StdRng;
+use rand_distr::{Exp1, LogNormal};
+
+use super::text::Writer;
+use super::{Size, Stream, random};
+use crate::model::{Follow, Post, PostId, PostKey, UserId};
+
+/// The network is this old.
+const SPAN_MS: f64 = 60.0 * 24.0 * HOUR_MS;
+const HOUR_MS: f64 = 3_600_000.0;
+/// Between two posts of one burst, in the mean.
+const BURST_GAP_MS: f64 = 240_000.0;
+/// How often a burst goes on after a post.
+const BURST_GOES_ON: f64 = 0.6;
+/// How much authors differ beyond what their fame explains (sigma of the logarithm).
+const ACTIVITY_SIGMA: f64 = 1.8;
+/// Some posts arrive late by up to two seconds, so ids are not quite in time order.
+const LATE_SHARE: f64 = 0.01;
+const LATE_MS: f64 = 2_000.0;
+
+/// All posts up to `now_ms`, by author, time and id.
+pub(crate) fn posts(size: Size, follows: &[Follow], now_ms: i64) -> Vec<Post> {
+    let mut random = random(Stream::Posts);
+    let weights = activity(size, follows, &mut random);
+    let authors = WeightedIndex::new(weights).expect("a network has users, none of weight 0");
+    let mut times: Vec<(i64, UserId)> = Vec::new();
+    while times.len() < size.posts as usize {
+        let author = UserId(authors.sample(&mut random) as u64 + 1);
+        burst(now_ms, &mut random, |time| times.push((time, author)));
+    }
+    times.truncate(size.posts as usize);
+    times.sort_unstable();
+
+    let mut minted = HashMap::new();
+    let mut writer = Writer::new();
+    let post = |(arrived, author): (i64, UserId)| {
+        let late = random.random_bool(LATE_SHARE);
+        let delay = if late { random.random_range(0.0..LATE_MS) } else { 0.0 };
+        let post = mint(arrived, author, size.shards, &mut minted);
+        #[expect(clippy::cast_possible_truncation, reason = "at most LATE_MS")]
+        let time = arrived - delay as i64;
+        Post { key: PostKey { time, post, author }, content: writer.text(size.users) }
+    };
+    let mut posts: Vec<Post> = times.into_iter().map(post).collect();
+    posts.sort_unstable_by_key(|post| (post.key.author, post.key.time, post.key.post));
+    posts
+}
+
+/// How much each author posts, relative to the others: who has readers writes more.
+fn activity(size: Size, follows: &[Follow], random: &mut StdRng) -> Vec<f64> {
+    let mut followers = vec![0u32; size.users as usize + 1];
+    for follow in follows {
+        followers[usize::try_from(follow.followee.0).unwrap_or(0)] += 1;
+    }
+    let spread = LogNormal::new(0.0, ACTIVITY_SIGMA).expect("the constant is finite");
+    let weight = |&followers: &u32| {
+        let fame = match followers {
+            0..10 => 0.1,
+            followers => {
+                let most = (2.0 * f64::from(followers).log10()).floor();
+                random.random_range(1.0..=most.max(1.0)).floor()
+            }
+        };
+        fame * random.sample(spread)
+    };
+    followers[1..].iter().map(weight).collect()
+}
+
+/// One sitting: a first post, then perhaps more.
+fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64)) {
+    // A network grows: the newer, the more.
+    let mut age_ms = SPAN_MS * (1.0 - random.random::<f64>().sqrt());
+    // Most who would write by night wait for the day, half a day later.
+    let hour = (age_ms / HOUR_MS) % 24.0;
+    if (8.0..16.0).contains(&hour) && age_ms > 12.0 * HOUR_MS && random.random_bool(0.6) {
+        age_ms -= 12.0 * HOUR_MS;
+    }
+    loop {
+        #[expect(clippy::cast_possible_truncation, reason = "at most SPAN_MS")]
+        post(now_ms - age_ms.max(0.0) as i64);
+        age_ms -= BURST_GAP_MS * random.sample::<f64, _>(Exp1);
+        if age_ms < 0.0 || !random.random_bool(BURST_GOES_ON) {
+            return;
+        }
+    }
+}
+
+/// An id as the server will mint it: 41 bits of milliseconds, 12 of the shard, 10 of a sequence.
+fn mint(ms: i64, author: UserId, shards: u16, minted: &mut HashMap<(i64, u64), u64>) -> PostId {
+    let shard = author.0 % u64::from(shards);
+    let sequence = minted.entry((ms, shard)).or_default();
+    let id = (ms.unsigned_abs() << 22) | (shard << 10) | *sequence;
+    *sequence += 1;
+    PostId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::demo::follows;
+
+    #[test]
+    fn posts_are_skewed_in_order_and_the_same_every_time() {
+        let size = Size { users: 1_000, posts: 20_000, shards: 4 };
+        let graph = follows(size);
+        let now = 1_800_000_000_000;
+        let all = posts(size, &graph, now);
+        assert_eq!(all, posts(size, &graph, now));
+        assert_eq!(all.len(), 20_000);
+        assert!(all.iter().all(|post| post.key.time <= now && !post.content.is_empty()));
+        assert!(all.is_sorted_by_key(|post| (post.key.author, post.key.time, post.key.post)));
+        let ids: HashSet<PostId> = all.iter().map(|post| post.key.post).collect();
+        assert_eq!(ids.len(), all.len(), "an id was minted twice");
+
+        let mut by_author: HashMap<UserId, usize> = HashMap::new();
+        for post in &all {
+            *by_author.entry(post.key.author).or_default() += 1;
+        }
+        let mut counts: Vec<usize> = by_author.into_values().collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        let top_tenth: usize = counts[..100].iter().sum();
+        assert!(top_tenth > 10_000, "the busiest tenth writes {top_tenth} of 20,000");
+        let odd = |wanted: fn(&str) -> bool| all.iter().any(|post| wanted(&post.content));
+        assert!(odd(|t| t.contains('\n')) && odd(|t| t.contains('"')) && odd(|t| t.contains("</")));
+        assert!(odd(|t| t.chars().any(|c| c > '\u{1f000}')) && odd(|t| t.contains('#')));
+    }
+}
