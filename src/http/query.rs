@@ -1,6 +1,6 @@
 //! What a request says, checked.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use serde::Deserialize;
 
@@ -57,7 +57,15 @@ impl Parameters {
     }
 }
 
-/// A user id in a path.
-pub(super) fn user_id(text: &str) -> Result<UserId, ApiError> {
-    parse_id(text).map(UserId).ok_or(ApiError::BadUserId)
+/// The user id in the path.
+pub(super) struct User(pub(super) UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for User {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let id = path.ok().and_then(|Path(text)| parse_id(&text));
+        id.map(|id| Self(UserId(id))).ok_or(ApiError::BadUserId)
+    }
 }

@@ -1,12 +1,12 @@
 //! The routes that read timelines and follow lists.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::query::{Parameters, user_id};
+use super::query::{Parameters, User};
 use super::wire::{ExpressFeed, Following, Posts, names};
 use crate::Tributary;
 use crate::cursor::{Cursor, FollowingCursor};
@@ -16,10 +16,10 @@ use crate::timeline::{Limit, Page};
 /// `GET /user/feed/{user_id}`.
 pub(super) async fn express_feed(
     State(tributary): State<Tributary>,
-    Path(user): Path<String>,
+    User(user): User,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let page = tributary.home_timeline(user_id(&user)?, &parameters.page()?).await?;
+    let page = tributary.home_timeline(user, &parameters.page()?).await?;
     accept(&parameters, page.is_complete())?;
     Ok(json(&ExpressFeed::new(&page, tributary.fleet())))
 }
@@ -27,44 +27,44 @@ pub(super) async fn express_feed(
 /// `GET /v1/users/{user_id}/feed`.
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
-    Path(user): Path<String>,
+    User(user): User,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let (reader, request) = (user_id(&user)?, parameters.page()?);
-    let page = tributary.home_timeline(reader, &request).await?;
+    let request = parameters.page()?;
+    let page = tributary.home_timeline(user, &request).await?;
     accept(&parameters, page.is_complete())?;
-    let path = format!("/v1/users/{reader}/feed");
+    let path = format!("/v1/users/{user}/feed");
     Ok(posts_page(&page, &tributary, &path, request.limit))
 }
 
 /// `GET /v1/users/{user_id}/posts`.
 pub(super) async fn posts(
     State(tributary): State<Tributary>,
-    Path(user): Path<String>,
+    User(user): User,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let (author, request) = (user_id(&user)?, parameters.page()?);
-    let page = tributary.author_timeline(author, &request).await;
+    let request = parameters.page()?;
+    let page = tributary.author_timeline(user, &request).await;
     accept(&parameters, page.is_complete())?;
-    let path = format!("/v1/users/{author}/posts");
+    let path = format!("/v1/users/{user}/posts");
     Ok(posts_page(&page, &tributary, &path, request.limit))
 }
 
 /// `GET /v1/users/{user_id}/following`.
 pub(super) async fn following(
     State(tributary): State<Tributary>,
-    Path(user): Path<String>,
+    User(user): User,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let (reader, limit) = (user_id(&user)?, parameters.limit()?);
+    let limit = parameters.limit()?;
     let from = match parameters.cursor() {
         Some(text) => text.parse::<FollowingCursor>()?.0,
         None => UserId(0),
     };
-    let page = tributary.following(reader, from, limit).await;
+    let page = tributary.following(user, from, limit).await;
     accept(&parameters, page.missing.is_empty())?;
     let next = page.next.map(|user| FollowingCursor(user).to_string());
-    let path = format!("/v1/users/{reader}/following");
+    let path = format!("/v1/users/{user}/following");
     let links = link_header(&path, limit, &[("next", next.as_deref())]);
     let body = Following {
         following: page.followees.iter().map(Into::into).collect(),

@@ -52,8 +52,7 @@ async fn readable(
     let Err(error) = connection.query_drop(probe).await else { return Ok(()) };
     let Error::Server(server) = &error else { return Err(error.into()) };
     let cure = match server.code {
-        1049 => format!("; make it, and in it the tables: CREATE DATABASE {database}"),
-        1146 => format!("; make it: {create}"),
+        1049 | 1146 => format!("; make it: CREATE DATABASE IF NOT EXISTS {database}; {create}"),
         1054 => format!("; `{table}` must have the columns {columns}"),
         1044 | 1142 | 1143 => {
             format!("; give the account its rights: GRANT SELECT ON {database}.* TO ...")

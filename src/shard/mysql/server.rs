@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts};
 use rand::RngExt;
 
@@ -19,6 +20,8 @@ use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two attempts to reach a server that is left out, give or take a quarter.
 const RETRY_MS: u64 = 1_000;
+/// Between two signs of life of a server in use. Without requests a dead one is noticed after three.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Connections that nobody used for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
 
@@ -109,21 +112,35 @@ impl Server {
         pool.get_conn().await
     }
 
-    /// Checks the server again and again while its gate is closed. Runs until it is dropped.
+    /// Notices when an idle server goes away, and brings back one that is left out. Runs until it
+    /// is dropped.
     pub(in crate::shard) async fn supervise(self: Arc<Self>) {
         loop {
-            self.gate.wait_closed().await;
-            let pause = rand::rng().random_range(RETRY_MS * 3 / 4..=RETRY_MS * 5 / 4);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            match self.check().await {
-                Ok(()) => {
-                    // Connections from before may be dead without knowing it.
-                    *locked(&self.pool) = Pool::new(self.options.clone());
-                    self.gate.open();
-                }
-                Err(error) => self.gate.close(&error),
+            // Neither branch has anything to lose when the other one is first.
+            tokio::select! {
+                () = self.gate.wait_closed() => self.retry().await,
+                () = tokio::time::sleep(HEARTBEAT) => self.beat().await,
             }
         }
+    }
+
+    async fn retry(&self) {
+        let pause = rand::rng().random_range(RETRY_MS * 3 / 4..=RETRY_MS * 5 / 4);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        match self.check().await {
+            Ok(()) => {
+                // Connections from before may be dead without knowing it.
+                *locked(&self.pool) = Pool::new(self.options.clone());
+                self.gate.open();
+            }
+            Err(error) => self.gate.close(&error),
+        }
+    }
+
+    /// Asks the server for nothing, as any request would. The gate counts what comes of it.
+    async fn beat(&self) {
+        let ping = async { Ok(self.connection().await?.ping().await?) };
+        let _ = self.gate.pass(Deadline::after(HEARTBEAT), ping).await;
     }
 
     /// The first check. Returns what an operator must mend.

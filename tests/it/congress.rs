@@ -1,0 +1,187 @@
+//! The real follows and posts of 629 accounts, loaded whole and compared with the oracle.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Instant;
+
+use flate2::read::GzDecoder;
+use tributary::{PostId, Tributary, UserId, model};
+
+use crate::support::fleet::{Backend, Tables, TestFleet};
+use crate::support::world::{Oracle, Walk, World, check_walk};
+use crate::support::{run, shared_data};
+
+/// Timelines are walked by so many readers at once: enough to keep the servers busy.
+const READERS_AT_ONCE: usize = 4;
+
+fn congress() -> Option<&'static (World, Oracle)> {
+    static WORLD: LazyLock<Option<(World, Oracle)>> = LazyLock::new(|| {
+        let dir = shared_data()?;
+        let world = World { follows: follows(&dir), posts: posts(&dir) };
+        assert_eq!((world.follows.len(), world.posts.len()), (93_989, 157_817));
+        let oracle = Oracle::new(&world);
+        Some((world, oracle))
+    });
+    WORLD.as_ref()
+}
+
+fn csv(dir: &Path, name: &str) -> csv::Reader<impl Read> {
+    csv::Reader::from_reader(GzDecoder::new(File::open(dir.join(name)).unwrap()))
+}
+
+fn follows(dir: &Path) -> Vec<model::Follow> {
+    let mut reader = csv(dir, "follows.csv.gz");
+    let rows = reader.deserialize::<(u64, u64)>().map(Result::unwrap);
+    let follow = |(a, b)| model::Follow { follower: UserId(a), followee: UserId(b) };
+    rows.map(follow).collect()
+}
+
+fn posts(dir: &Path) -> Vec<tributary::Post> {
+    let mut reader = csv(dir, "tweets.csv.gz");
+    let rows = reader.deserialize::<(u64, u64, String, i64)>().map(Result::unwrap);
+    let post = |(post, author, content, time)| {
+        let key = tributary::PostKey { time, post: PostId(post), author: UserId(author) };
+        tributary::Post { key, content }
+    };
+    rows.map(post).collect()
+}
+
+#[test]
+fn congress_on_sqlite() {
+    imported(Backend::Sqlite);
+}
+
+#[test]
+fn congress_on_mariadb() {
+    imported(Backend::MariaDb);
+}
+
+#[test]
+fn congress_on_mysql() {
+    imported(Backend::MySql);
+}
+
+#[test]
+fn congress_in_old_tables_on_mariadb() {
+    by_plain_sql(Backend::MariaDb);
+}
+
+#[test]
+fn congress_in_old_tables_on_mysql() {
+    by_plain_sql(Backend::MySql);
+}
+
+/// Loaded by `tributary import`, twice: the second run finds every row in its place.
+fn imported(backend: Backend) {
+    let Some((_, oracle)) = congress() else { return };
+    let Some(fleet) = run(TestFleet::new(backend, Tables::Ours)) else { return };
+    let dir = shared_data().unwrap();
+    let import = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_tributary"))
+            .arg("import")
+            .args(fleet.source())
+            .arg("--follows")
+            .arg(dir.join("follows.csv.gz"))
+            .arg("--posts")
+            .arg(dir.join("tweets.csv.gz"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = import();
+    println!("{backend:?}: {first}");
+    assert!(first.contains("follows: 93989 added, 0 already there, 0 refused"), "{first}");
+    assert!(first.contains("posts: 157817 added, 0 already there, 0 refused"), "{first}");
+    let second = import();
+    assert!(second.contains("follows: 0 added, 93989 already there, 0 refused"), "{second}");
+    assert!(second.contains("posts: 0 added, 157817 already there, 0 refused"), "{second}");
+    run(check(&format!("{backend:?}, imported"), fleet, oracle));
+}
+
+fn by_plain_sql(backend: Backend) {
+    let Some((world, oracle)) = congress() else { return };
+    let Some(fleet) = run(TestFleet::new(backend, Tables::Old)) else { return };
+    run(fleet.load_by_sql(world));
+    run(check(&format!("{backend:?}, old tables"), fleet, oracle));
+}
+
+async fn check(name: &str, fleet: TestFleet, oracle: &'static Oracle) {
+    let tributary = fleet.open().await;
+    let start = Instant::now();
+    let readers = oracle.readers();
+    assert_eq!(readers.len(), 570);
+    let mut by_length: Vec<(usize, UserId)> =
+        readers.iter().map(|reader| (oracle.feed(*reader).len(), *reader)).collect();
+    by_length.sort();
+
+    let first_pages = [1, 7, 20, 100].map(|limit| Walk { limit, pages_max: 5, with_prev: true });
+    let to_the_end = |limit| Walk { limit, pages_max: usize::MAX, with_prev: false };
+    let mut walks: BTreeMap<UserId, Vec<Walk>> =
+        readers.iter().map(|reader| (*reader, first_pages.to_vec())).collect();
+    // Twenty readers spread over all lengths, and the shortest with the smallest pages.
+    for n in 0..20 {
+        let (_, reader) = by_length[n * (by_length.len() - 1) / 19];
+        walks.entry(reader).or_default().push(to_the_end(100));
+    }
+    for (_, reader) in &by_length[..5] {
+        walks.entry(*reader).or_default().extend([1, 7].map(to_the_end));
+    }
+    let pages = walk_all(&tributary, oracle, walks).await;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{name}: {pages} pages, 0 differences, {seconds:.0} s");
+}
+
+/// Each reader's walks one after the other, several readers at once.
+async fn walk_all(
+    tributary: &Tributary,
+    oracle: &'static Oracle,
+    walks: BTreeMap<UserId, Vec<Walk>>,
+) -> usize {
+    let walks = Arc::new(Mutex::new(walks));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..READERS_AT_ONCE {
+        let (walks, tributary) = (Arc::clone(&walks), tributary.clone());
+        tasks.spawn(async move {
+            let take = || walks.lock().unwrap().pop_first();
+            let mut pages = 0;
+            while let Some((reader, walks)) = take() {
+                let feed = oracle.feed(reader);
+                for walk in walks {
+                    pages += check_walk(&tributary, &feed, reader, walk).await;
+                }
+            }
+            pages
+        });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+/// Ids above 2^53, an emoji, a newline and a quote come through HTTP byte for byte.
+#[test]
+fn congress_over_http_is_byte_exact() {
+    let Some((world, oracle)) = congress() else { return };
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        fleet.load(world).await;
+        let server = crate::support::http::TestServer::start(fleet.open().await).await;
+        let contents: HashMap<String, &str> = world
+            .posts
+            .iter()
+            .map(|post| (post.key.post.to_string(), post.content.as_str()))
+            .collect();
+        for reader in oracle.readers().iter().step_by(30) {
+            let answer = server.get(&format!("/user/feed/{reader}?limit=100")).await.json();
+            let feed = answer["feed"].as_array().unwrap();
+            assert_eq!(feed.len(), oracle.feed(*reader).len().min(100));
+            for tweet in feed {
+                let id = tweet["tweet_id"].as_str().unwrap();
+                assert_eq!(tweet["content"].as_str().unwrap(), contents[id]);
+            }
+        }
+    });
+}

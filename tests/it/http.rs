@@ -1,0 +1,264 @@
+//! The HTTP interface as a client sees it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use hyper::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::support::fleet::{Backend, Tables, TestFleet};
+use crate::support::http::TestServer;
+use crate::support::run;
+use crate::support::world::World;
+
+/// Reader 1 follows 2 and 3; their ids are beyond what a JavaScript number holds.
+const AUTHOR: u64 = 9_007_199_254_740_993;
+
+async fn server() -> (TestServer, TestFleet) {
+    let mut world = World::default();
+    world.follow(1, AUTHOR);
+    world.follow(1, 3);
+    for n in 0..3 {
+        world.post(
+            AUTHOR,
+            1_650_000_000_000 + n * 1_000,
+            9_100_000_000_000_000_001 + n.unsigned_abs(),
+        );
+    }
+    world.post(3, 1_650_000_000_500, 7);
+    world.posts[3].content = "a \"quoted\"\r\nline \\ <b>&amp;</b> 👩‍💻\u{202e}".into();
+    for followee in 10..40 {
+        world.follow(5, followee);
+    }
+    let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+    fleet.load(&world).await;
+    (TestServer::start(fleet.open().await).await, fleet)
+}
+
+#[test]
+fn the_express_route_answers_with_the_names_people_have() {
+    run(async {
+        let (server, _fleet) = server().await;
+        let answer = server.get("/user/feed/1?limit=3").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-type")),
+            (200, "application/json")
+        );
+        let body = answer.json();
+        let cursor = body["next_cursor"].as_str().unwrap();
+        assert_eq!(
+            body,
+            json!({
+                "feed": [
+                    {"tweet_id": "9100000000000000003", "user_id": "9007199254740993",
+                     "content": "post 9100000000000000003 of 9007199254740993 at 1650000002000\n🎉",
+                     "timestamp": 1_650_000_002_000i64},
+                    {"tweet_id": "9100000000000000002", "user_id": "9007199254740993",
+                     "content": "post 9100000000000000002 of 9007199254740993 at 1650000001000\n🎉",
+                     "timestamp": 1_650_000_001_000i64},
+                    {"tweet_id": "7", "user_id": "3",
+                     "content": "a \"quoted\"\r\nline \\ <b>&amp;</b> 👩‍💻\u{202e}",
+                     "timestamp": 1_650_000_000_500i64},
+                ],
+                "next_cursor": cursor,
+                "complete": true,
+                "missing_shards": [],
+            })
+        );
+        let last = server.get(&format!("/user/feed/1?limit=3&cursor={cursor}")).await.json();
+        assert_eq!(last["feed"][0]["timestamp"], 1_650_000_000_000i64);
+        assert_eq!(last["next_cursor"], Value::Null);
+    });
+}
+
+#[test]
+fn the_feed_leads_on_by_links_in_both_directions() {
+    run(async {
+        let (server, _fleet) = server().await;
+        let first = server.get("/v1/users/1/feed?limit=2").await;
+        let body = first.json();
+        assert_eq!(body["posts"][0]["post_id"], "9100000000000000003");
+        assert_eq!(body["posts"][0]["author_id"], "9007199254740993");
+        assert_eq!(body["posts"][0]["created_at"], "2022-04-15T05:20:02.000Z");
+        assert_eq!(body["stale_shards"], json!([]));
+        let next = link(first.header("link"), "next");
+        assert_eq!(
+            next,
+            format!("/v1/users/1/feed?limit=2&cursor={}", body["next"].as_str().unwrap())
+        );
+        assert!(
+            next.bytes().all(|b| b.is_ascii_alphanumeric() || b"/?&=-_".contains(&b)),
+            "{next}"
+        );
+
+        let second = server.get(&next).await;
+        assert_eq!(second.json()["next"], Value::Null, "the last page is full and says so");
+        assert!(!second.header("link").contains("rel=\"next\""));
+        let back = server.get(&link(second.header("link"), "prev")).await;
+        assert_eq!(back.json()["posts"], body["posts"]);
+        let top = server.get(&link(back.header("link"), "prev")).await.json();
+        assert_eq!(top["posts"], json!([]));
+        assert!(top["prev"].is_string() && top["next"].is_string());
+    });
+}
+
+fn link(header: &str, rel: &str) -> String {
+    let rel = format!("rel=\"{rel}\"");
+    let part = header.split(", ").find(|part| part.ends_with(&rel));
+    let part = part.unwrap_or_else(|| panic!("no {rel} in {header}"));
+    part.split(['<', '>']).nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn author_timelines_and_follow_lists_are_paged_too() {
+    run(async {
+        let (server, _fleet) = server().await;
+        let posts = server.get(&format!("/v1/users/{AUTHOR}/posts?limit=3")).await.json();
+        assert_eq!((posts["posts"].as_array().unwrap().len(), &posts["next"]), (3, &Value::Null));
+
+        let mut path = "/v1/users/5/following".to_owned();
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            let answer = server.get(&path).await;
+            let body = answer.json();
+            assert_eq!(body["complete"], true);
+            let ids = body["following"].as_array().unwrap().iter();
+            found.extend(ids.map(|user| user["user_id"].as_str().unwrap().parse::<u64>().unwrap()));
+            path = match &body["next"] {
+                Value::Null => "/livez".into(),
+                _ => link(answer.header("link"), "next"),
+            };
+        }
+        assert_eq!(found, (10..40).collect::<Vec<u64>>());
+    });
+}
+
+#[test]
+fn unknown_users_have_empty_timelines() {
+    run(async {
+        let (server, _fleet) = server().await;
+        for path in ["/user/feed/99", "/v1/users/99/feed", "/v1/users/99/posts"] {
+            let answer = server.get(path).await;
+            assert_eq!(answer.status, 200);
+            let body = answer.json();
+            let posts = body.get("posts").or(body.get("feed")).unwrap();
+            assert_eq!((posts, &body["complete"]), (&json!([]), &json!(true)));
+        }
+    });
+}
+
+#[test]
+fn bad_requests_get_the_right_4xx_and_a_stable_code() {
+    run(async {
+        let (server, _fleet) = server().await;
+        let following = server.get("/v1/users/5/following").await.json();
+        let long = format!("/v1/users/1/feed?cursor={}", "A".repeat(5_000));
+        let longer = format!("/v1/users/1/feed?cursor={}", "A".repeat(9_000));
+        let wrong_kind = format!("/v1/users/1/feed?cursor={}", following["next"].as_str().unwrap());
+        let cases = [
+            ("/v1/users/abc/feed", 400, "invalid_user_id"),
+            ("/v1/users/-1/feed", 400, "invalid_user_id"),
+            ("/v1/users/9223372036854775808/feed", 400, "invalid_user_id"),
+            ("/user/feed/1%00", 400, "invalid_user_id"),
+            ("/v1/users/1%20/posts", 400, "invalid_user_id"),
+            ("/v1/users/%ff/posts", 400, "invalid_user_id"),
+            ("/v1/users/1/feed?limit=0", 400, "invalid_limit"),
+            ("/v1/users/1/feed?limit=101", 400, "invalid_limit"),
+            ("/v1/users/1/feed?limit=%2B5", 400, "invalid_limit"),
+            ("/v1/users/1/following?limit=x", 400, "invalid_limit"),
+            ("/v1/users/1/feed?limit=", 400, "invalid_limit"),
+            ("/v1/users/1/feed?cursor=nonsense", 400, "invalid_cursor"),
+            ("/v1/users/1/feed?cursor=", 400, "invalid_cursor"),
+            (&wrong_kind, 400, "invalid_cursor"),
+            (&long, 400, "invalid_cursor"),
+            (&longer, 414, "uri_too_long"),
+            ("/v1/users/1/feed?limit=1&limit=2", 400, "invalid_query"),
+            ("/v1/users/1/feed?require=everything", 400, "invalid_query"),
+            ("/v1/users/1", 404, "not_found"),
+            ("/", 404, "not_found"),
+            ("/v1/users//feed", 404, "not_found"),
+            ("/user/feed/", 404, "not_found"),
+        ];
+        for (path, status, code) in cases {
+            let answer = server.get(path).await;
+            assert_eq!(answer.problem(), (status, code.to_owned()), "{path}");
+        }
+    });
+}
+
+#[test]
+fn methods_bodies_and_heads_have_limits() {
+    run(async {
+        let (server, _fleet) = server().await;
+        for method in [Method::POST, Method::DELETE, Method::PUT] {
+            let request = Request::builder().method(method).uri("/v1/users/1/feed");
+            let answer = server.send(request).await;
+            assert_eq!(answer.problem(), (405, "method_not_allowed".into()));
+            assert_eq!(answer.header("allow"), "GET,HEAD");
+        }
+        let head = server.send(Request::head("/v1/users/1/feed")).await;
+        assert_eq!((head.status.as_u16(), head.body.as_str()), (200, ""));
+
+        let large = "GET /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        let answer = raw(&server, large.as_bytes());
+        assert!(
+            answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"),
+            "{answer}"
+        );
+        let many = format!("GET /livez HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(40_000));
+        assert!(raw(&server, many.as_bytes()).starts_with("HTTP/1.1 431"));
+        for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
+            assert!(raw(&server, garbage.as_bytes()).starts_with("HTTP/1.1 400"), "{garbage:?}");
+        }
+        assert_eq!(server.get("/livez").await.status, 200);
+    });
+}
+
+fn raw(server: &TestServer, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // The server may answer and close before it has read everything.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(&answer).contains("\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_trace_id_of_the_caller_is_kept() {
+    run(async {
+        let (server, _fleet) = server().await;
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = format!("00-{id}-00f067aa0ba902b7-01");
+        let request = Request::get("/nowhere").header("traceparent", parent);
+        assert_eq!(server.send(request).await.json()["trace_id"], id);
+        for bad in ["00-xyz-1-1", "00-00000000000000000000000000000000-1-1", "<script>"] {
+            let request = Request::get("/nowhere").header("traceparent", bad);
+            let own = server.send(request).await.json()["trace_id"].as_str().unwrap().to_owned();
+            assert!(own.len() == 32 && own.bytes().all(|b| b.is_ascii_hexdigit()), "{own}");
+        }
+    });
+}
+
+#[test]
+fn health_is_told() {
+    run(async {
+        let (server, _fleet) = server().await;
+        for path in ["/livez", "/healthz"] {
+            let answer = server.get(path).await;
+            assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok\n"));
+        }
+        let ready = server.get("/readyz?strict").await;
+        assert_eq!(ready.status, 200);
+        let shards: Vec<Value> =
+            (0..4).map(|n| json!({"name": format!("shard-{n}"), "status": "ok"})).collect();
+        assert_eq!(ready.json(), json!({"status": "ok", "shards": shards}));
+    });
+}

@@ -1,0 +1,255 @@
+//! What happens when servers are dead, silent or wrong: pages say so, lose nothing, and become
+//! whole by themselves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tributary::{Cursor, Limit, OpenError, Page, PageRequest, Tributary, UserId};
+
+use crate::support::database::{Database, Kind};
+use crate::support::fleet::TestFleet;
+use crate::support::http::TestServer;
+use crate::support::run;
+use crate::support::world::{Oracle, World};
+
+/// Longer than a server that is back may need to be used again.
+const PATIENCE: Duration = Duration::from_secs(30);
+const READER: UserId = UserId(4);
+
+/// A reader on shard 0 who follows authors on all shards, ten posts each.
+fn world() -> World {
+    let mut world = World::default();
+    for author in 8..16 {
+        world.follow(READER.0, author);
+        for n in 0..10 {
+            world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
+        }
+    }
+    world
+}
+
+/// Shards 0 and 2 on the first server, 1 and 3 on the second.
+async fn two_servers() -> (Vec<Arc<Database>>, TestFleet) {
+    let servers: Vec<Arc<Database>> =
+        (0..2).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
+    let fleet = TestFleet::on(&servers);
+    make_tables(&fleet).await;
+    fleet.load(&world()).await;
+    (servers, fleet)
+}
+
+async fn make_tables(fleet: &TestFleet) {
+    for (server, database) in &fleet.databases {
+        let mut statements = vec![format!("CREATE DATABASE {database}")];
+        statements.extend(tributary::shard::mysql_tables(database));
+        server.execute(&statements).await;
+    }
+}
+
+async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
+    let request = PageRequest { cursor, limit: Limit::new(7).unwrap() };
+    tributary.home_timeline(READER, &request).await.unwrap()
+}
+
+/// Reads the newest page until it is complete.
+async fn wait_complete(tributary: &Tributary) -> Duration {
+    let start = Instant::now();
+    while !read(tributary, Cursor::newest()).await.is_complete() {
+        assert!(start.elapsed() < PATIENCE, "it does not become whole again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    start.elapsed()
+}
+
+fn is_on_second(user: UserId) -> bool {
+    user.0 % 2 == 1
+}
+
+#[test]
+fn posts_of_a_shard_that_was_dead_come_first_when_it_is_back_and_each_comes_once() {
+    run(async {
+        let (servers, fleet) = two_servers().await;
+        let tributary = fleet.open().await;
+        servers[1].kill();
+        let oracle = Oracle::new(&world());
+        let feed = oracle.feed(READER);
+
+        // Two pages without the second server.
+        let mut walked = Vec::new();
+        let mut cursor = Cursor::newest();
+        for _ in 0..2 {
+            let page = read(&tributary, cursor).await;
+            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.0).collect();
+            assert_eq!(missing, [1, 3]);
+            walked.extend(page.posts);
+            cursor = page.next.expect("never null while a shard is missing");
+        }
+        let there: Vec<_> =
+            feed.iter().filter(|post| !is_on_second(post.key.author)).take(14).collect();
+        assert!(walked.iter().eq(there.into_iter().copied()), "the others' posts, in order");
+
+        servers[1].launch();
+        let seconds = wait_complete(&tributary).await.as_secs_f64();
+        println!("whole again {seconds:.1} s after the server was back");
+        let edge = walked.last().unwrap().key;
+        let page = read(&tributary, cursor).await;
+        assert!(page.posts.iter().all(|post| is_on_second(post.key.author) && post.key > edge));
+        let mut next = page.next;
+        let mut pages = vec![page.posts];
+        while let Some(cursor) = next {
+            let page = read(&tributary, cursor).await;
+            assert!(page.posts.is_sorted_by(|a, b| a.key > b.key));
+            next = page.next;
+            pages.push(page.posts);
+        }
+        walked.extend(pages.into_iter().flatten());
+        walked.sort_by_key(|post| std::cmp::Reverse(post.key));
+        assert!(walked.iter().eq(feed), "every post once");
+    });
+}
+
+#[test]
+fn a_dead_server_at_the_start_means_a_degraded_start() {
+    run(async {
+        let (servers, fleet) = two_servers().await;
+        servers[1].kill();
+        let tributary = fleet.open().await;
+        let http = TestServer::start(tributary.clone()).await;
+        let ready = http.get("/readyz").await;
+        assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (200, &"degraded".into()));
+        assert_eq!(http.get("/readyz?strict").await.status, 503);
+
+        let body = http.get("/v1/users/4/feed").await.json();
+        assert_eq!(body["complete"], false);
+        assert_eq!(body["missing_shards"], serde_json::json!(["s1", "s3"]));
+        assert!(body["next"].is_string());
+        let strict = http.get("/v1/users/4/feed?require=complete").await;
+        assert_eq!(strict.problem(), (503, "incomplete".into()));
+        assert_eq!(strict.header("retry-after"), "1");
+        // User 5's own follow list lies on the dead server.
+        let body = http.get("/v1/users/5/feed").await.json();
+        assert_eq!(body["missing_shards"], serde_json::json!(["s1"]));
+        assert!(body["next"].is_string());
+        let body = http.get("/v1/users/5/following").await.json();
+        assert_eq!((&body["complete"], body["next"].is_string()), (&false.into(), true));
+
+        servers[1].launch();
+        wait_complete(&tributary).await;
+        assert_eq!(http.get("/readyz?strict").await.status, 200);
+        servers.iter().for_each(|server| server.kill());
+        let give_up = Instant::now() + PATIENCE;
+        while http.get("/readyz").await.status != 503 {
+            assert!(Instant::now() < give_up, "nobody notices that all servers are gone");
+            assert_eq!(http.get("/v1/users/4/feed").await.json()["complete"], false);
+        }
+        assert_eq!(http.get("/livez").await.status, 200);
+    });
+}
+
+#[test]
+fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
+    run(async {
+        let (servers, fleet) = two_servers().await;
+        let tributary = fleet.open().await;
+        assert!(read(&tributary, Cursor::newest()).await.is_complete());
+        servers[1].signal("STOP");
+        let mut slowest = Duration::ZERO;
+        for _ in 0..3 {
+            let start = Instant::now();
+            let page = read(&tributary, Cursor::newest()).await;
+            slowest = slowest.max(start.elapsed());
+            assert_eq!(page.missing.len(), 2);
+            assert_eq!(page.posts.len(), 7, "the other server has its time");
+        }
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        // The gate is closed: nobody waits for it any more.
+        let start = Instant::now();
+        for _ in 0..20 {
+            assert!(!read(&tributary, Cursor::newest()).await.is_complete());
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?} for 20 pages", start.elapsed());
+        servers[1].signal("CONT");
+        wait_complete(&tributary).await;
+    });
+}
+
+/// Each of these is for an operator to mend, so the start is refused with the cure.
+#[test]
+fn what_an_operator_must_mend_is_told_with_its_cure() {
+    run(async {
+        let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
+        let fleet = TestFleet::on(&[Arc::clone(&server)]);
+        let database = fleet.databases[2].1.clone();
+        assert_refused(&fleet, "CREATE DATABASE").await;
+        make_tables(&fleet).await;
+        drop(fleet.open().await);
+
+        let broken = [
+            (format!("DROP TABLE {database}.tweets"), "CREATE TABLE"),
+            (
+                format!(
+                    "CREATE TABLE {database}.tweets (tweet_id BIGINT PRIMARY KEY, user_id BIGINT, \
+                     content TEXT, timestamp BIGINT, KEY (user_id))"
+                ),
+                "CREATE INDEX tributary_tail",
+            ),
+            (format!("ALTER TABLE {database}.tweets DROP COLUMN content"), "must have the columns"),
+            (
+                format!(
+                    "ALTER TABLE {database}.tweets ADD content TEXT, MODIFY timestamp DATETIME, \
+                     ADD KEY (user_id, timestamp)"
+                ),
+                "milliseconds since 1970",
+            ),
+            (
+                format!("ALTER TABLE {database}.followers DROP PRIMARY KEY"),
+                "CREATE INDEX tributary_follows",
+            ),
+        ];
+        for (sql, cure) in broken {
+            server.execute(&[sql]).await;
+            if cure == "CREATE INDEX tributary_follows" {
+                let mend = format!("ALTER TABLE {database}.tweets MODIFY timestamp BIGINT");
+                server.execute(&[mend]).await;
+            }
+            assert_refused(&fleet, cure).await;
+        }
+        let mended = format!("CREATE INDEX f ON {database}.followers (follower_user_id)");
+        server.execute(&[mended]).await;
+        drop(fleet.open().await);
+
+        std::fs::write(fleet.dir.path().join("password"), "wrong").unwrap();
+        let text = assert_refused(&fleet, "password_file").await;
+        assert!(!text.contains("wrong"), "{text}");
+    });
+}
+
+async fn assert_refused(fleet: &TestFleet, cure: &str) -> String {
+    let outcome = Tributary::open(&fleet.config()).await;
+    let Err(OpenError::Prerequisite(text)) = outcome else { panic!("started without {cure}") };
+    assert!(text.contains(cure), "{text}\n  lacks\n{cure}");
+    text
+}
+
+/// An account that may only SELECT is enough to read; one that may not is told what it lacks.
+#[test]
+fn select_is_the_only_right_that_is_needed() {
+    run(async {
+        let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
+        let fleet = TestFleet::on(&[Arc::clone(&server)]);
+        make_tables(&fleet).await;
+        fleet.load(&world()).await;
+        let account = "'reader'@'127.0.0.1'";
+        server.execute(&[format!("CREATE USER {account} IDENTIFIED BY 'r'")]).await;
+        let file = fleet.config_file.clone().unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("user = \"tributary\"", "user = \"reader\"")).unwrap();
+        std::fs::write(fleet.dir.path().join("password"), "r").unwrap();
+        assert_refused(&fleet, "GRANT SELECT").await;
+        for (_, database) in &fleet.databases {
+            server.execute(&[format!("GRANT SELECT ON {database}.* TO {account}")]).await;
+        }
+        let page = read(&fleet.open().await, Cursor::newest()).await;
+        assert!(page.is_complete() && page.posts.len() == 7);
+    });
+}

@@ -1,0 +1,113 @@
+//! How servers are talked to: TLS, login methods, time limits.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use mysql_async::prelude::Queryable;
+use tributary::{OpenError, PageRequest, Tributary, UserId};
+
+use crate::support::database::{Database, Kind};
+use crate::support::fleet::{TestFleet, every_backend};
+use crate::support::run;
+use crate::support::world::World;
+
+/// Opens the fleet with these lines added to its server's section.
+async fn open_with(fleet: &TestFleet, lines: &str) -> Result<Tributary, String> {
+    let file = fleet.config_file.clone().unwrap();
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, before.replace("user = ", &format!("{lines}\nuser = "))).unwrap();
+    let outcome = Tributary::open(&fleet.config()).await;
+    fs::write(&file, before).unwrap();
+    outcome.map_err(|OpenError::Prerequisite(text)| text)
+}
+
+fn toml_path(key: &str, path: &Path) -> String {
+    format!("{key} = \"{}\"", path.display())
+}
+
+/// A MySQL 9 account uses `caching_sha2_password`; the first login after a start sends the password
+/// itself, under TLS or encrypted with the server's key.
+#[test]
+fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
+    let Some(server) = Database::start(Kind::MySql).map(Arc::new) else { return };
+    run(async {
+        let fleet = TestFleet::on(&[Arc::clone(&server)]);
+        for (server, database) in &fleet.databases {
+            let mut statements = vec![format!("CREATE DATABASE {database}")];
+            statements.extend(tributary::shard::mysql_tables(database));
+            server.execute(&statements).await;
+        }
+        let mut world = World::default();
+        world.follow(1, 2);
+        world.post(2, 1, 1);
+        fleet.load(&world).await;
+        let mut connection = server.connect().await;
+        let plugin: Option<String> = connection
+            .query_first("SELECT plugin FROM mysql.user WHERE user = 'tributary'")
+            .await
+            .unwrap();
+        assert_eq!(plugin.as_deref(), Some("caching_sha2_password"));
+
+        let ca = toml_path("tls_ca_file", &server.ca_file());
+        let secure = [
+            "tls = \"disabled\"".to_owned(),
+            "tls = \"required\"".to_owned(),
+            format!("tls = \"verify-ca\"\n{ca}"),
+        ];
+        for lines in secure {
+            // Forgets the passwords it knows, so that the whole login is made.
+            connection.query_drop("FLUSH PRIVILEGES").await.unwrap();
+            let tributary = open_with(&fleet, &lines).await.unwrap();
+            let page = tributary.home_timeline(UserId(1), &PageRequest::default()).await.unwrap();
+            assert!(page.is_complete() && page.posts.len() == 1, "{lines}");
+        }
+        // The account may be told to accept nothing else.
+        let account = "ALTER USER 'tributary'@'127.0.0.1' REQUIRE SSL";
+        connection.query_drop(account).await.unwrap();
+        assert!(open_with(&fleet, "tls = \"disabled\"").await.is_err());
+        assert!(open_with(&fleet, "tls = \"required\"").await.is_ok());
+
+        // Its certificate is its own and made out to nobody: not to be believed by default.
+        for lines in ["tls = \"verify-ca\"".into(), format!("tls = \"verify-identity\"\n{ca}")] {
+            let error = open_with(&fleet, &lines).await.unwrap_err();
+            assert!(error.contains("check tls"), "{error}");
+        }
+    });
+}
+
+/// A query that its reader has given up must not go on burdening the server.
+#[test]
+fn the_server_itself_ends_a_statement_that_takes_too_long() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            let Some((server, database)) = fleet.databases.first() else { continue };
+            // A table lock makes every read of it wait; the limit must end the wait.
+            let mut lock = server.connect().await;
+            let mut config = fleet.config();
+            config.read.deadline_ms = 600;
+            let tributary = Tributary::open(&config).await.unwrap();
+            lock.query_drop(format!("LOCK TABLES {database}.followers WRITE")).await.unwrap();
+            let page = tributary.home_timeline(UserId(4), &PageRequest::default()).await.unwrap();
+            assert!(!page.is_complete());
+            let mut connection = server.connect().await;
+            let give_up = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            loop {
+                let left: Option<u64> = connection
+                    .exec_first(
+                        "SELECT count(*) FROM information_schema.processlist
+                         WHERE info LIKE ? AND id <> connection_id()",
+                        (format!("%{database}%"),),
+                    )
+                    .await
+                    .unwrap();
+                if left == Some(0) {
+                    break;
+                }
+                assert!(std::time::Instant::now() < give_up, "{backend:?}: it still runs");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            lock.query_drop("UNLOCK TABLES").await.unwrap();
+        }
+    });
+}

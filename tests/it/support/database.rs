@@ -1,0 +1,263 @@
+//! Real MariaDB and MySQL servers on free loopback ports, with throw-away data.
+//!
+//! Every server runs under a small shell that waits on a pipe from this process. However the
+//! process ends, the pipe closes and the shell kills the server: nothing is left running.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+use tempfile::TempDir;
+
+use super::{run, scratch, skip};
+
+pub(crate) const USER: &str = "tributary";
+pub(crate) const PASSWORD: &str = "a secret, not told";
+
+/// The two kinds of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    MariaDb,
+    MySql,
+}
+
+/// One running server. Killed when dropped.
+pub(crate) struct Database {
+    pub(crate) kind: Kind,
+    pub(crate) port: u16,
+    dir: TempDir,
+    process: Mutex<Option<Child>>,
+}
+
+/// The four MariaDB servers that most tests share, each test in databases of its own.
+pub(crate) fn mariadb() -> &'static [Arc<Database>] {
+    static SERVERS: LazyLock<Vec<Arc<Database>>> = LazyLock::new(|| {
+        (0..4).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect()
+    });
+    &SERVERS
+}
+
+/// The MySQL server that most tests share; none, and said so, where MySQL cannot be had.
+pub(crate) fn mysql() -> Option<&'static Arc<Database>> {
+    static SERVER: LazyLock<Option<Arc<Database>>> =
+        LazyLock::new(|| Database::start(Kind::MySql).map(Arc::new));
+    SERVER.as_ref()
+}
+
+impl Database {
+    /// A new server; none, and said so, where MySQL cannot be had.
+    pub(crate) fn start(kind: Kind) -> Option<Self> {
+        let template = template(kind)?;
+        let dir = scratch();
+        let data = dir.path().join("data");
+        copy_dir(template, &data);
+        let database = Self { kind, port: free_port(), dir, process: Mutex::new(None) };
+        database.launch();
+        Some(database)
+    }
+
+    /// Starts the process again, on the same port with the same data.
+    pub(crate) fn launch(&self) {
+        let binary = match self.kind {
+            Kind::MariaDb => mariadbd(),
+            Kind::MySql => mysqld().expect("it was started before"),
+        };
+        let dir = self.dir.path();
+        let init = dir.join("init.sql");
+        let account = format!("'{USER}'@'127.0.0.1'");
+        let sql = format!(
+            "CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{PASSWORD}';\n\
+             GRANT ALL ON *.* TO {account} WITH GRANT OPTION;\n"
+        );
+        fs::write(&init, sql).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(r#"trap "" INT; "$@" </dev/null & pid=$!; read -r _; kill -9 $pid; wait $pid"#)
+            .arg("sh")
+            .arg(binary)
+            .arg(flag("datadir", &dir.join("data")))
+            .arg(flag("socket", &dir.join("sock")))
+            .arg(flag("pid-file", &dir.join("pid")))
+            .arg(flag("init-file", &init))
+            .arg(format!("--port={}", self.port))
+            .args(self.settings())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        *self.process.lock().unwrap() = Some(child);
+        self.wait_ready();
+    }
+
+    fn settings(&self) -> Vec<String> {
+        let id = u32::from(self.port);
+        let mut settings = vec![
+            format!("--server-id={id}"),
+            "--bind-address=127.0.0.1".into(),
+            "--skip-name-resolve".into(),
+            "--log-bin=binlog".into(),
+            "--binlog-format=ROW".into(),
+            "--innodb-buffer-pool-size=128M".into(),
+            "--innodb-flush-log-at-trx-commit=2".into(),
+            "--sync-binlog=0".into(),
+            "--character-set-server=utf8mb4".into(),
+        ];
+        settings.extend(match self.kind {
+            Kind::MariaDb => ["--gtid-strict-mode=ON".into(), "--innodb-log-file-size=32M".into()],
+            Kind::MySql => ["--gtid-mode=ON".into(), "--enforce-gtid-consistency=ON".into()],
+        });
+        settings.push("--performance-schema=OFF".into());
+        settings
+    }
+
+    fn wait_ready(&self) {
+        let give_up = Instant::now() + Duration::from_secs(90);
+        loop {
+            if self.answers() {
+                return;
+            }
+            if Instant::now() > give_up {
+                let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+                panic!("{:?} does not start:\n{log}", self.kind);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Tried on a thread of its own, since the caller may be within a runtime.
+    fn answers(&self) -> bool {
+        let connect = || {
+            run(async {
+                let connect = Conn::new(self.options());
+                match tokio::time::timeout(Duration::from_secs(2), connect).await {
+                    Ok(Ok(connection)) => connection.disconnect().await.is_ok(),
+                    _ => false,
+                }
+            })
+        };
+        std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
+    }
+
+    /// Kills the server as a power cut would, and waits until it is gone.
+    pub(crate) fn kill(&self) {
+        let Some(mut child) = self.process.lock().unwrap().take() else { return };
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    /// Sends a signal, such as `STOP` or `CONT`, to the server itself.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = fs::read_to_string(self.dir.path().join("pid")).unwrap();
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.trim()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The authority that signed the certificate a MySQL server makes for itself.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.dir.path().join("data/ca.pem")
+    }
+
+    pub(crate) fn options(&self) -> OptsBuilder {
+        OptsBuilder::default()
+            .ip_or_hostname("127.0.0.1")
+            .tcp_port(self.port)
+            .user(Some(USER))
+            .pass(Some(PASSWORD))
+            .prefer_socket(false)
+    }
+
+    /// A connection with all rights.
+    pub(crate) async fn connect(&self) -> Conn {
+        Conn::new(self.options()).await.unwrap()
+    }
+
+    /// Runs statements one by one.
+    pub(crate) async fn execute(&self, statements: &[String]) {
+        let mut connection = self.connect().await;
+        for sql in statements {
+            let done = connection.query_drop(sql).await;
+            done.unwrap_or_else(|error| panic!("{error}: {}", &sql[..sql.len().min(300)]));
+        }
+        connection.disconnect().await.unwrap();
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn flag(name: &str, path: &Path) -> OsString {
+    let mut flag = OsString::from(format!("--{name}="));
+    flag.push(path);
+    flag
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn mariadbd() -> PathBuf {
+    let path = std::env::var_os("TRIBUTARY_MARIADBD");
+    path.expect("real MariaDB servers are needed; run `./dev test`").into()
+}
+
+fn mysqld() -> Option<PathBuf> {
+    std::env::var_os("TRIBUTARY_MYSQLD").map(PathBuf::from)
+}
+
+/// An initialised data folder of the kind, made once in a run and copied for every server.
+fn template(kind: Kind) -> Option<&'static Path> {
+    static MARIADB: LazyLock<TempDir> = LazyLock::new(|| {
+        let install = std::env::var_os("TRIBUTARY_MARIADB_INSTALL_DB");
+        let install = install.expect("real MariaDB servers are needed; run `./dev test`");
+        initialised(Command::new(install), &["--innodb-log-file-size=32M"])
+    });
+    static MYSQL: LazyLock<Option<TempDir>> = LazyLock::new(|| {
+        let Some(binary) = mysqld() else {
+            let reason = std::env::var("TRIBUTARY_MYSQL_MISSING");
+            let reason = reason.expect("a real MySQL server is needed; run `./dev test`");
+            skip(&format!("mysql: {reason}"));
+            return None;
+        };
+        Some(initialised(Command::new(binary), &["--initialize-insecure"]))
+    });
+    match kind {
+        Kind::MariaDb => Some(MARIADB.path()),
+        Kind::MySql => MYSQL.as_ref().map(TempDir::path),
+    }
+}
+
+fn initialised(mut command: Command, flags: &[&str]) -> TempDir {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let output = command.args(flags).arg(flag("datadir", &data)).output().unwrap();
+    if !output.status.success() {
+        std::io::stderr().write_all(&output.stdout).unwrap();
+        std::io::stderr().write_all(&output.stderr).unwrap();
+        panic!("{command:?} failed");
+    }
+    // Two servers must not share one identity.
+    let _ = fs::remove_file(data.join("auto.cnf"));
+    dir
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    let from = from.join("data");
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}

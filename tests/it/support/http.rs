@@ -1,0 +1,75 @@
+//! A server on a free port, and requests to it.
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tributary::{Tributary, http};
+
+/// A server that stops when it is dropped.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl TestServer {
+    pub(crate) async fn start(tributary: Tributary) -> Self {
+        let bound = http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = bound.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
+        Self { address, _stop: stop }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path)).await
+    }
+
+    pub(crate) async fn send(&self, request: hyper::http::request::Builder) -> Answer {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = request.header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body: String::from_utf8(body).unwrap(),
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The status and the stable code of a problem.
+    pub(crate) fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert_eq!(problem["trace_id"].as_str().unwrap().len(), 32);
+        (self.status.as_u16(), problem["code"].as_str().unwrap().to_owned())
+    }
+}

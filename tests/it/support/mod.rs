@@ -1,0 +1,47 @@
+//! What the tests share: worlds with their oracle, fleets on every backend, servers, HTTP.
+
+pub(crate) mod database;
+pub(crate) mod fleet;
+pub(crate) mod http;
+pub(crate) mod world;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// The real follows and posts beside a working copy; a public checkout has none.
+pub(crate) fn shared_data() -> Option<PathBuf> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    if dir.join("tweets.csv.gz").exists() {
+        return Some(dir);
+    }
+    skip("shared data: ../shared/data is missing");
+    None
+}
+
+/// Says what is left out, in the list that ends `./dev test`. Nothing is skipped silently.
+pub(crate) fn skip(what: &str) {
+    eprintln!("SKIPPED {what}");
+    let Some(path) = std::env::var_os("TRIBUTARY_SKIPS") else { return };
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    writeln!(file, "{what}").unwrap();
+}
+
+/// A folder for this run's throw-away data.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
+        std::env::var_os("TRIBUTARY_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
+    });
+    std::fs::create_dir_all(&*BASE).unwrap();
+    tempfile::Builder::new().prefix("tributary-test-").tempdir_in(&*BASE).unwrap()
+}
+
+/// Runs a test's future on threads of its own.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let output = runtime.block_on(test);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    output
+}

@@ -1,0 +1,118 @@
+//! House rules that the compiler cannot see.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longer files do two jobs.
+const FILE_LINES_MAX: usize = 700;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file under `dir` that ends like this, with its text.
+fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root().join(dir)];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.to_str().unwrap().ends_with(ending) {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The part of a source file that is shipped.
+fn shipped(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or(text)
+}
+
+#[test]
+fn the_pure_parts_know_no_runtime_no_sql_and_no_http() {
+    const PURE: [&str; 7] = [
+        "src/model.rs",
+        "src/cursor.rs",
+        "src/placement.rs",
+        "src/timeline/merge.rs",
+        "src/timeline/page.rs",
+        "src/demo/",
+        "src/clock.rs",
+    ];
+    const BANNED: [&str; 8] = [
+        "tokio",
+        "mysql_async",
+        "rusqlite",
+        "axum",
+        "hyper",
+        "crate::shard",
+        "crate::http",
+        "std::fs",
+    ];
+    for (name, text) in files("src", ".rs") {
+        if PURE.iter().any(|pure| name.starts_with(pure)) {
+            for banned in BANNED {
+                assert!(!shipped(&text).contains(banned), "{name} knows {banned}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sql_stands_in_the_shards_alone_and_json_shapes_in_the_wire_alone() {
+    for (name, text) in files("src", ".rs") {
+        let text = shipped(&text);
+        if !name.starts_with("src/shard/") {
+            for sql in ["SELECT ", "INSERT INTO", "CREATE TABLE"] {
+                assert!(!text.contains(sql), "{name} holds SQL");
+            }
+            assert!(!text.contains("mysql_async::"), "{name} knows the MySQL client");
+        }
+        let may_serialise = ["src/http/wire.rs", "src/http/error.rs", "src/shard/sqlite.rs"];
+        if !may_serialise.contains(&name.as_str()) {
+            assert!(!text.contains("Serialize)]"), "{name} derives Serialize");
+        }
+        if name.starts_with("src/shard/") {
+            assert!(!text.contains("crate::http"), "{name} knows HTTP");
+        }
+    }
+}
+
+#[test]
+fn files_say_their_job_first_and_stay_short() {
+    for (name, text) in files("src", ".rs").into_iter().chain(files("tests", ".rs")) {
+        assert!(text.starts_with("//! "), "{name} does not begin with its job");
+        let lines = text.lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines");
+    }
+}
+
+#[test]
+fn the_documents_point_at_files_that_exist() {
+    let documents = files("docs", ".md").into_iter().chain(
+        ["README.md", "ARCHITECTURE.md"]
+            .map(|name| (name.to_owned(), fs::read_to_string(root().join(name)).unwrap())),
+    );
+    for (name, text) in documents {
+        let dir = root().join(&name).parent().map(Path::to_path_buf).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.starts_with('#') {
+                continue;
+            }
+            let path = link.split('#').next().unwrap_or(link);
+            assert!(dir.join(path).exists(), "{name} links to {link}, which does not exist");
+        }
+        for path in text.split('`').skip(1).step_by(2).filter(|word| word.starts_with("src/")) {
+            if path.contains(['{', '*', ' ']) {
+                continue;
+            }
+            assert!(root().join(path).exists(), "{name} names {path}, which does not exist");
+        }
+    }
+}
