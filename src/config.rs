@@ -131,9 +131,7 @@ pub enum Tls {
     Disabled,
     /// Encrypted; whoever answers is believed.
     Required,
-    /// Encrypted; the certificate must come from a trusted authority.
-    VerifyCa,
-    /// Also it must be made out to the host that is asked for.
+    /// Encrypted; the certificate must come from a trusted authority and be made out to the host.
     VerifyIdentity,
 }
 

@@ -21,7 +21,7 @@ pub(super) enum ApiError {
     BadLimit,
     #[error("the cursor is not one of this server; leave it out to start from the newest post")]
     BadCursor,
-    #[error("the query string cannot be read; each parameter may appear once: {0}")]
+    #[error("the query string cannot be read: {0}")]
     BadQuery(&'static str),
     #[error("there is nothing at this address")]
     NotFound,

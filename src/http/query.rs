@@ -9,9 +9,18 @@ use crate::cursor::Cursor;
 use crate::model::{UserId, parse_id};
 use crate::timeline::{Limit, PageRequest};
 
-/// The parameters that the routes of timelines and lists know. Others are ignored.
-#[derive(Debug, Deserialize)]
+/// The parameters that the routes of timelines and lists know, checked. Others are ignored.
+#[derive(Debug)]
 pub(super) struct Parameters {
+    /// Of a timeline or of a list: which, the route knows.
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Limit,
+    /// Whether an incomplete answer is to be an error.
+    pub(super) require_complete: bool,
+}
+
+#[derive(Deserialize)]
+struct RawParameters {
     cursor: Option<String>,
     limit: Option<String>,
     require: Option<String>,
@@ -21,39 +30,38 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = Query::<Self>::try_from_uri(&parts.uri);
-        query.map(|Query(parameters)| parameters).map_err(|_| ApiError::BadQuery("see docs/api.md"))
+        let query = Query::<RawParameters>::try_from_uri(&parts.uri);
+        let Query(RawParameters { cursor, limit, require }) =
+            query.map_err(|_| ApiError::BadQuery("each parameter may appear once, in UTF-8"))?;
+        let require_complete = match require.as_deref() {
+            None => false,
+            Some("complete") => true,
+            Some(_) => return Err(ApiError::BadQuery("`require` knows only the value `complete`")),
+        };
+        let limit = match limit {
+            None => Limit::DEFAULT,
+            Some(text) => parse_id(&text)
+                .and_then(|limit| u8::try_from(limit).ok())
+                .and_then(Limit::new)
+                .ok_or(ApiError::BadLimit)?,
+        };
+        Ok(Self { cursor, limit, require_complete })
     }
 }
 
 impl Parameters {
-    /// The page that is asked for.
+    /// The page of a timeline that is asked for.
     pub(super) fn page(&self) -> Result<PageRequest, ApiError> {
         let cursor = match &self.cursor {
             Some(text) => text.parse()?,
             None => Cursor::newest(),
         };
-        Ok(PageRequest { cursor, limit: self.limit()? })
+        Ok(PageRequest { cursor, limit: self.limit })
     }
 
-    pub(super) fn cursor(&self) -> Option<&str> {
-        self.cursor.as_deref()
-    }
-
-    pub(super) fn limit(&self) -> Result<Limit, ApiError> {
-        let Some(text) = &self.limit else { return Ok(Limit::DEFAULT) };
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        let limit = text.parse().ok().filter(|_| digits).and_then(Limit::new);
-        limit.ok_or(ApiError::BadLimit)
-    }
-
-    /// Whether an incomplete answer is to be an error.
-    pub(super) fn requires_complete(&self) -> Result<bool, ApiError> {
-        match self.require.as_deref() {
-            None => Ok(false),
-            Some("complete") => Ok(true),
-            Some(_) => Err(ApiError::BadQuery("require knows only the value `complete`")),
-        }
+    /// Refuses an incomplete answer if the request does.
+    pub(super) fn accept(&self, complete: bool) -> Result<(), ApiError> {
+        if self.require_complete && !complete { Err(ApiError::Incomplete) } else { Ok(()) }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn express_feed(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let page = tributary.home_timeline(user, &parameters.page()?).await?;
-    accept(&parameters, page.is_complete())?;
+    parameters.accept(page.is_complete())?;
     Ok(json(&ExpressFeed::new(&page, tributary.fleet())))
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn feed(
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
     let page = tributary.home_timeline(user, &request).await?;
-    accept(&parameters, page.is_complete())?;
+    parameters.accept(page.is_complete())?;
     let path = format!("/v1/users/{user}/feed");
     Ok(posts_page(&page, &tributary, &path, request.limit))
 }
@@ -45,7 +45,7 @@ pub(super) async fn posts(
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
     let page = tributary.author_timeline(user, &request).await;
-    accept(&parameters, page.is_complete())?;
+    parameters.accept(page.is_complete())?;
     let path = format!("/v1/users/{user}/posts");
     Ok(posts_page(&page, &tributary, &path, request.limit))
 }
@@ -56,13 +56,13 @@ pub(super) async fn following(
     User(user): User,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let limit = parameters.limit()?;
-    let from = match parameters.cursor() {
+    let limit = parameters.limit;
+    let from = match &parameters.cursor {
         Some(text) => text.parse::<FollowingCursor>()?.0,
         None => UserId(0),
     };
     let page = tributary.following(user, from, limit).await;
-    accept(&parameters, page.missing.is_empty())?;
+    parameters.accept(page.missing.is_empty())?;
     let next = page.next.map(|user| FollowingCursor(user).to_string());
     let path = format!("/v1/users/{user}/following");
     let links = link_header(&path, limit, &[("next", next.as_deref())]);
@@ -95,10 +95,6 @@ fn link_header(
     let links: Vec<String> = cursors.iter().filter_map(link).collect();
     let value = HeaderValue::try_from(links.join(", ")).ok().filter(|value| !value.is_empty());
     value.map(|value| [(header::LINK, value)])
-}
-
-fn accept(parameters: &Parameters, complete: bool) -> Result<(), ApiError> {
-    if !complete && parameters.requires_complete()? { Err(ApiError::Incomplete) } else { Ok(()) }
 }
 
 pub(super) fn json(body: &impl Serialize) -> Response {

@@ -40,11 +40,11 @@ enum Store {
 #[derive(Debug, Error)]
 pub enum ShardError {
     /// Gone, silent or overloaded: go on without it.
-    #[error("shard is unavailable: {0}")]
+    #[error("{0}")]
     Unavailable(String),
     /// It answers, but not as it must (a table or right is missing, a row cannot be read): go on
     /// without it; an operator has to act.
-    #[error("shard is at fault: {0}")]
+    #[error("{0}")]
     Faulty(String),
     /// It refuses the rows it was given; the rows are at fault.
     #[error("{0}")]

@@ -177,7 +177,7 @@ fn bad_requests_get_the_right_4xx_and_a_stable_code() {
             ("/v1/users/1/feed?require=everything", 400, "invalid_query"),
             ("/v1/users/1", 404, "not_found"),
             ("/", 404, "not_found"),
-            ("/v1/users//feed", 404, "not_found"),
+            ("/v1/users//feed", 400, "invalid_user_id"),
             ("/user/feed/", 404, "not_found"),
         ];
         for (path, status, code) in cases {

@@ -49,31 +49,56 @@ fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
             .unwrap();
         assert_eq!(plugin.as_deref(), Some("caching_sha2_password"));
 
-        let ca = toml_path("tls_ca_file", &server.ca_file());
-        let secure = [
-            "tls = \"disabled\"".to_owned(),
-            "tls = \"required\"".to_owned(),
-            format!("tls = \"verify-ca\"\n{ca}"),
-        ];
-        for lines in secure {
+        for lines in ["tls = \"disabled\"", "tls = \"required\""] {
             // Forgets the passwords it knows, so that the whole login is made.
             connection.query_drop("FLUSH PRIVILEGES").await.unwrap();
-            let tributary = open_with(&fleet, &lines).await.unwrap();
-            let page = tributary.home_timeline(UserId(1), &PageRequest::default()).await.unwrap();
-            assert!(page.is_complete() && page.posts.len() == 1, "{lines}");
+            assert_reads(&open_with(&fleet, lines).await.unwrap()).await;
         }
         // The account may be told to accept nothing else.
         let account = "ALTER USER 'tributary'@'127.0.0.1' REQUIRE SSL";
         connection.query_drop(account).await.unwrap();
         assert!(open_with(&fleet, "tls = \"disabled\"").await.is_err());
-        assert!(open_with(&fleet, "tls = \"required\"").await.is_ok());
+        assert_reads(&open_with(&fleet, "tls = \"required\"").await.unwrap()).await;
 
-        // Its certificate is its own and made out to nobody: not to be believed by default.
-        for lines in ["tls = \"verify-ca\"".into(), format!("tls = \"verify-identity\"\n{ca}")] {
-            let error = open_with(&fleet, &lines).await.unwrap_err();
+        // The certificate that the server made for itself is made out to nobody.
+        let ca = toml_path("tls_ca_file", &server.data_file("ca.pem"));
+        let verified = format!("tls = \"verify-identity\"\n{ca}");
+        for lines in ["tls = \"verify-identity\"", &verified] {
+            let error = open_with(&fleet, lines).await.unwrap_err();
             assert!(error.contains("check tls"), "{error}");
         }
+        connection.query_drop("ALTER USER 'tributary'@'127.0.0.1' REQUIRE NONE").await.unwrap();
+        server.kill();
+        certify(&server);
+        server.launch();
+        assert_reads(&open_with(&fleet, &verified).await.unwrap()).await;
+        let error = open_with(&fleet, "tls = \"verify-identity\"").await.unwrap_err();
+        assert!(error.contains("check tls"), "{error}: the authority is not a public one");
     });
+}
+
+async fn assert_reads(tributary: &Tributary) {
+    let page = tributary.home_timeline(UserId(1), &PageRequest::default()).await.unwrap();
+    assert!(page.is_complete() && page.posts.len() == 1, "{page:?}");
+}
+
+/// Gives the server a certificate for its address, signed by an authority of its own.
+fn certify(server: &Database) {
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = own.signed_by(&key, &issuer).unwrap();
+    for (name, pem) in [
+        ("ca.pem", authority_pem),
+        ("server-cert.pem", certificate.pem()),
+        ("server-key.pem", key.serialize_pem()),
+    ] {
+        fs::write(server.data_file(name), pem).unwrap();
+    }
 }
 
 /// A query that its reader has given up must not go on burdening the server.

@@ -75,7 +75,8 @@ impl MySqlShard {
             for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |ask: &TailAsk| vec![ask.author.0.into(), ask.count.into()];
                 let padding = vec![Value::UInt(0), Value::UInt(0)];
-                let rows = union(&mut connection, &tails.from_start, chunk, parameters, padding);
+                let rows =
+                    run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
                 read_keys(&rows.await?, &mut keys)?;
             }
             for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
@@ -84,7 +85,7 @@ impl MySqlShard {
                     vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
                 };
                 let padding = vec![0.into(), 0.into(), 0.into(), 0.into(), Value::UInt(0)];
-                let rows = union(&mut connection, &tails.from_key, chunk, parameters, padding);
+                let rows = run_padded(&mut connection, &tails.from_key, chunk, parameters, padding);
                 read_keys(&rows.await?, &mut keys)?;
             }
             Ok(keys)
@@ -101,11 +102,12 @@ impl MySqlShard {
             let Session { mut connection, statements } = self.session().await?;
             let mut posts = Vec::with_capacity(keys.len());
             for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |key: &PostKey| {
-                    vec![key.author.0.into(), key.time.into(), key.post.0.into(), 1.into()]
-                };
-                let padding = vec![0.into(), 0.into(), 0.into(), Value::UInt(0)];
-                let rows = union(&mut connection, &statements.posts, chunk, parameters, padding);
+                let parameters =
+                    |key: &PostKey| vec![key.author.0.into(), key.time.into(), key.post.0.into()];
+                // A key that is named twice is looked up once.
+                let padding = parameters(&chunk[0]);
+                let rows =
+                    run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
                 for row in rows.await? {
                     posts.push(Post { key: key_of(&row)?, content: text_of(&row, 3) });
                 }
@@ -158,9 +160,9 @@ struct Session {
     statements: Arc<Statements>,
 }
 
-/// Runs the smallest statement that has an arm for every item. Arms that are left over get
-/// `padding`, whose `LIMIT 0` reads nothing.
-async fn union<T>(
+/// Runs the smallest statement that has a place for every item. Places that are left over get
+/// `padding`, which reads nothing: `LIMIT 0`, or what is asked for anyway.
+async fn run_padded<T>(
     connection: &mut Conn,
     statement: &Chunked,
     items: &[T],

@@ -1,5 +1,6 @@
 //! A MySQL or MariaDB server: its connections, its gate, and the supervisor that brings it back.
 
+use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts};
+use mysql_async::{
+    Conn, DriverError, Error, IoError, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts,
+};
 use rand::RngExt;
 
 use super::statements::{STATEMENTS_PER_SHARD, Statements};
@@ -183,8 +186,16 @@ fn login_error(error: Error) -> ShardError {
             "{}; check user, password_file and the account's host",
             server.message
         )),
-        Error::Io(mysql_async::IoError::Tls(_)) => {
-            ShardError::Faulty(format!("{error}; check tls and tls_ca_file of this server"))
+        // The TLS library wraps its own errors so.
+        Error::Io(IoError::Io(io)) if io.kind() == ErrorKind::InvalidData => {
+            ShardError::Faulty(format!("{io}; check tls and tls_ca_file of this server"))
+        }
+        Error::Io(IoError::Tls(tls)) => {
+            ShardError::Faulty(format!("{tls}; check tls and tls_ca_file of this server"))
+        }
+        // The server has no TLS.
+        Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+            ShardError::Faulty("the server does not offer TLS; check tls of this server".into())
         }
         _ => error.into(),
     }
@@ -227,9 +238,7 @@ fn ssl_options(config: &ServerConfig) -> Option<SslOpts> {
     if tls == Tls::Disabled {
         return None;
     }
-    let mut ssl = SslOpts::default()
-        .with_danger_accept_invalid_certs(tls == Tls::Required)
-        .with_danger_skip_domain_validation(tls != Tls::VerifyIdentity);
+    let mut ssl = SslOpts::default().with_danger_accept_invalid_certs(tls == Tls::Required);
     if let Some(path) = &config.tls_ca_file {
         ssl = ssl.with_root_certs(vec![path.clone().into()]).with_disable_built_in_roots(true);
     }

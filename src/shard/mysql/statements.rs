@@ -25,7 +25,7 @@ pub(super) struct Statements {
     pub(super) followees: String,
     older: Tails,
     newer: Tails,
-    /// (author, time, post, 1) for each -> author, time, post, content.
+    /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
     /// (follower, followee) for each.
     pub(super) insert_follows: Chunked,
@@ -75,10 +75,16 @@ impl Statements {
             ),
             older: Tails::new(&posts, Direction::Older),
             newer: Tails::new(&posts, Direction::Newer),
-            posts: union_all(&format!(
-                "SELECT user_id, timestamp, tweet_id, content FROM {posts}
-                 WHERE user_id = ? AND timestamp = ? AND tweet_id = ? LIMIT ?"
-            )),
+            posts: Chunked(UNION_ARMS.map(|keys| {
+                let keys_sql = vec!["(?, ?, ?)"; keys].join(", ");
+                let columns = "user_id, timestamp, tweet_id";
+                (
+                    keys,
+                    format!(
+                        "SELECT {columns}, content FROM {posts} WHERE ({columns}) IN ({keys_sql})"
+                    ),
+                )
+            })),
             insert_follows: insert(
                 &format!("{database}.`followers` (follower_user_id, followed_user_id)"),
                 "(?, ?)",

@@ -165,9 +165,9 @@ impl Database {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The authority that signed the certificate a MySQL server makes for itself.
-    pub(crate) fn ca_file(&self) -> PathBuf {
-        self.dir.path().join("data/ca.pem")
+    /// Where a MySQL server finds its certificate, its key and the authority's certificate.
+    pub(crate) fn data_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("data").join(name)
     }
 
     pub(crate) fn options(&self) -> OptsBuilder {
