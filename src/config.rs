@@ -15,7 +15,7 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 use crate::model::ShardId;
-use crate::placement::{Placement, PlacementError};
+use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
 /// Where HTTP is served unless told otherwise: this machine only, since there is no access control.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
@@ -24,6 +24,8 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
 /// Connections to one server. A page needs one per shard and wave for about a millisecond.
 pub const CONNECTIONS_DEFAULT: usize = 16;
+/// A server that takes more is not known.
+const CONNECTIONS_MAX: usize = 10_000;
 /// Shards of a new folder.
 pub const EMBEDDED_SHARDS_DEFAULT: u16 = 4;
 /// Environment variables that set a key start with this: `TRIBUTARY_HTTP__LISTEN`.
@@ -226,6 +228,11 @@ impl Document {
         if read.deadline_ms == 0 {
             return fail("read.deadline_ms must be at least 1");
         }
+        if let FleetConfig::Embedded(Embedded { shards, .. }) = &fleet
+            && !(1..=SHARDS_MAX).contains(&usize::from(*shards))
+        {
+            return fail(format!("embedded.shards must be from 1 to {SHARDS_MAX}"));
+        }
         Ok(Config { http, read, placement, fleet })
     }
 }
@@ -315,8 +322,8 @@ impl ServerConfig {
         if self.host_and_port().is_none() {
             return fail(format!("address `{}` is not of the form host:port", self.address));
         }
-        if self.connections_max == 0 {
-            return fail("connections_max must be at least 1");
+        if !(1..=CONNECTIONS_MAX).contains(&self.connections_max) {
+            return fail(format!("connections_max must be from 1 to {CONNECTIONS_MAX}"));
         }
         self.secret().map(drop)
     }
@@ -401,7 +408,10 @@ fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), 
     let Some((last, sections)) = path.split_last() else { return Ok(()) };
     let mut table = table;
     for section in sections {
-        let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+        // Names of servers may have capital letters, which variables do not tell apart.
+        let known = table.keys().find(|key| key.eq_ignore_ascii_case(section)).cloned();
+        let entry = table.entry(known.unwrap_or_else(|| section.clone()));
+        let entry = entry.or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = entry else {
             return fail(format!("{name}: `{section}` is no section that a variable can set"));
         };
@@ -535,6 +545,14 @@ database = "social_1"
             let error = load(&text, environment).unwrap_err();
             assert!(error.contains(expected), "{error}\n  lacks\n{expected}");
         }
+    }
+
+    #[test]
+    fn a_variable_finds_a_server_with_capital_letters() {
+        let variable = [("TRIBUTARY_SERVERS__DB1__PASSWORD", "p")];
+        let config = load(&FLEET.replace("db1", "Db1"), &variable).unwrap();
+        let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
+        assert!(fleet.servers["Db1"].secret().unwrap().is_some());
     }
 
     #[test]

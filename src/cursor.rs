@@ -77,6 +77,17 @@ pub enum AuthorEdge {
     Top,
 }
 
+/// A wish to read an author's tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailAsk {
+    /// Whose posts.
+    pub author: UserId,
+    /// From where, exclusive, in the direction of the merge.
+    pub from: AuthorEdge,
+    /// How many at most, 1 to 100.
+    pub count: u16,
+}
+
 /// A page starts here and reads this way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {

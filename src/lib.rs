@@ -36,7 +36,6 @@ pub mod commands;
 pub mod config;
 pub mod cursor;
 mod demo;
-
 pub mod http;
 pub mod model;
 pub mod placement;

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::serve::{Listen, serve};
-use super::{FOLDER_DEFAULT, Outcome, Source, progress, say};
+use super::{DEMO_FOLDER, Outcome, Source, progress, say};
 use crate::Tributary;
 use crate::clock::now_ms;
 use crate::demo::{Size, follows, posts};
@@ -18,13 +18,15 @@ use crate::placement::Placement;
 use crate::shard::{Access, Folder, OpenError, insert_follows, insert_posts, open_writer};
 
 const SIZE: Size = Size { users: 10_000, posts: 300_000, shards: 4 };
+/// A file that says that the folder holds the demo's data.
+const MARK: &str = "demo";
 /// Rows of one transaction while the demo's data is made.
 const ROWS_PER_COMMIT: usize = 20_000;
 
 #[derive(Args, Debug)]
 pub(super) struct Demo {
     /// The folder for the data
-    #[arg(long, value_name = "DIR", default_value = FOLDER_DEFAULT)]
+    #[arg(long, value_name = "DIR", default_value = DEMO_FOLDER)]
     data: PathBuf,
     #[command(flatten)]
     listen: Listen,
@@ -32,9 +34,18 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(self) -> Result<Outcome> {
-        let config = Source { config: None, data: Some(self.data.clone()) }.load()?;
+        let source = Source { config: None, data: Some(self.data.clone()) };
+        let config = source.load(DEMO_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
-        if !self.data.join(Folder::FILE).exists() {
+        if !self.data.join(MARK).exists() {
+            if self.data.join(Folder::FILE).exists() {
+                let text = format!(
+                    "{} holds other data than the demo's; give the demo a folder of its own with \
+                     --data",
+                    self.data.display()
+                );
+                return Err(OpenError::Prerequisite(text).into());
+            }
             let data = self.data.clone();
             tokio::task::spawn_blocking(move || make(&data, SIZE)).await??;
         }
@@ -98,6 +109,7 @@ fn make(data: &Path, size: Size) -> Result<()> {
         })
     })?;
     bar.finish_and_clear();
+    fs::write(making.join(MARK), "made by tributary demo\n")?;
     fs::rename(&making, data).map_err(|error| {
         let text = format!("{} cannot be made: {error}; give --data another", data.display());
         OpenError::Prerequisite(text)

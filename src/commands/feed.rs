@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{Outcome, Source, say};
+use super::{DEMO_FOLDER, Outcome, Source, say};
 use crate::clock::now_ms;
 use crate::cursor::Cursor;
 use crate::http::page_json;
@@ -36,7 +36,7 @@ impl Feed {
     pub(super) async fn run(self) -> Result<Outcome> {
         let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
         let request = PageRequest { cursor: self.cursor.unwrap_or_else(Cursor::newest), limit };
-        let config = self.source.load()?;
+        let config = self.source.load(DEMO_FOLDER)?;
         let tributary = Tributary::open_with(&config, Access::Read).await?;
         let page = tributary.home_timeline(UserId(self.user), &request).await?;
         let fleet = tributary.fleet();

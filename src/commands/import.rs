@@ -1,7 +1,7 @@
 //! `tributary import`: follows and posts from CSV files into their shards.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
 
-use super::{Outcome, Source, progress, say};
+use super::{DATA_FOLDER, Outcome, Source, progress, say};
 use crate::model::{Follow, Post, PostId, PostKey, UserId, parse_id};
 use crate::shard::{Access, Deadline, Fleet, Loaded, ShardError};
 
@@ -21,6 +21,8 @@ const BATCH_ROWS: usize = 10_000;
 const BATCH_BYTES: usize = 8 << 20;
 /// What a shard may take for its part of a round.
 const BATCH_DEADLINE: Duration = Duration::from_secs(60);
+/// A longer text is no post; no table of ours could hold it.
+const CONTENT_BYTES_MAX: usize = 1 << 20;
 /// Bad rows that are shown one by one; the others are only counted.
 const SHOWN_MAX: usize = 20;
 
@@ -44,13 +46,14 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self) -> Result<Outcome> {
-        let mut config = self.source.load()?;
+        let mut config = self.source.load(DATA_FOLDER)?;
         // Servers end a statement that takes longer than a read may; a batch may take this long.
         config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
         let fleet = Fleet::open(&config, Access::Own).await?;
         if let Some(shard) = fleet.health().iter().find(|shard| shard.state.is_err()) {
             bail!("shard {} cannot be reached; nothing was imported", shard.name);
         }
+        fleet.loadable()?;
         let mut complete = true;
         if let Some(path) = &self.follows {
             let rows = Rows::open(path, &FOLLOW_COLUMNS, "follows", follow)?;
@@ -71,12 +74,16 @@ fn batch_end() -> Deadline {
 /// The rows of one file.
 struct Rows<T> {
     what: &'static str,
-    reader: csv::Reader<Box<dyn Read>>,
+    reader: csv::Reader<Box<dyn BufRead>>,
     /// Where each wanted column stands in the file.
     columns: Vec<usize>,
     parse: fn(&[&[u8]]) -> Result<T, String>,
     bar: ProgressBar,
     refused: usize,
+    path: String,
+    /// Lines end with CR LF. The CSV reader then counts the LF to the next line, so the line that
+    /// it gives a row is one too low.
+    crlf: bool,
 }
 
 impl<T> Rows<T> {
@@ -89,7 +96,9 @@ impl<T> Rows<T> {
         let place = || path.display().to_string();
         let file = File::open(path).with_context(place)?;
         let bar = progress(file.metadata().with_context(place)?.len(), "bytes", what);
-        let file = unpacked(bar.wrap_read(file)).with_context(place)?;
+        let mut file = unpacked(bar.wrap_read(file)).with_context(place)?;
+        let start = file.fill_buf().with_context(place)?;
+        let crlf = start.split(|byte| *byte == b'\n').next().is_some_and(|l| l.ends_with(b"\r"));
         // Rows with too few or too many fields are told one by one, not the end of it.
         let mut reader = ReaderBuilder::new().flexible(true).from_reader(file);
         let header = reader.byte_headers().with_context(place)?.clone();
@@ -100,7 +109,7 @@ impl<T> Rows<T> {
                 None => bail!("{} has no column `{column}` in its first line", place()),
             }
         }
-        Ok(Self { what, reader, columns: found, parse, bar, refused: 0 })
+        Ok(Self { what, reader, columns: found, parse, bar, refused: 0, path: place(), crlf })
     }
 
     /// Loads all rows; false when some could not be.
@@ -111,7 +120,9 @@ impl<T> Rows<T> {
         let start = Instant::now();
         let (mut added, mut present) = (0, 0);
         loop {
-            let (rows, lines) = self.next_batch()?;
+            let (rows, lines) = self.next_batch().with_context(|| {
+                format!("{}: stopped after {} rows", self.path, added + present + self.refused)
+            })?;
             if rows.is_empty() {
                 break;
             }
@@ -145,7 +156,7 @@ impl<T> Rows<T> {
             if !self.reader.read_byte_record(&mut record)? {
                 break;
             }
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = record.position().map_or(0, csv::Position::line) + u64::from(self.crlf);
             let parsed = if record.len() == fields_expected {
                 let fields: Vec<&[u8]> =
                     self.columns.iter().map(|column| &record[*column]).collect();
@@ -179,11 +190,13 @@ impl<T> Rows<T> {
 }
 
 /// The content of a file, gzipped or not.
-fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn Read>> {
+fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut file = BufReader::with_capacity(1 << 16, file);
-    let gzipped = std::io::BufRead::fill_buf(&mut file)?.starts_with(&GZIP_MAGIC);
-    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+    if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
+        return Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))));
+    }
+    Ok(Box::new(file))
 }
 
 fn follow(fields: &[&[u8]]) -> Result<Follow, String> {
@@ -195,6 +208,9 @@ fn follow(fields: &[&[u8]]) -> Result<Follow, String> {
 fn post(fields: &[&[u8]]) -> Result<Post, String> {
     let [post, author, content, time] = fields else { return Err("not four fields".into()) };
     let (post, author) = (id(post, POST_COLUMNS[0])?, id(author, POST_COLUMNS[1])?);
+    if content.len() > CONTENT_BYTES_MAX {
+        return Err(format!("content is longer than {CONTENT_BYTES_MAX} bytes"));
+    }
     let content = std::str::from_utf8(content).map_err(|error| format!("content: {error}"))?;
     let time = std::str::from_utf8(time).ok().and_then(|text| text.parse().ok());
     let time = time.ok_or("timestamp is not a number of milliseconds")?;

@@ -6,7 +6,7 @@ mod import;
 mod serve;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,8 +18,10 @@ use tracing::level_filters::LevelFilter;
 use crate::config::{Config, ConfigError};
 use crate::shard::OpenError;
 
-/// The folder of `tributary demo`, and of every command that is told of no other.
-const FOLDER_DEFAULT: &str = "tributary-demo";
+/// The folder of `tributary demo`, which `tributary feed` looks into unless told otherwise.
+const DEMO_FOLDER: &str = "tributary-demo";
+/// The folder of the other commands.
+const DATA_FOLDER: &str = "tributary-data";
 
 /// Exit codes, beside 0 for success and 2 for wrong usage.
 const FAILED: u8 = 1;
@@ -57,24 +59,24 @@ struct Source {
     /// A TOML file that names servers and shards
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     config: Option<PathBuf>,
-    /// A folder of embedded shards [default: tributary-demo]
+    /// A folder of embedded shards
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 impl Source {
-    fn load(&self) -> Result<Config, ConfigError> {
+    /// The configuration; that of `folder` when no other place is named.
+    fn load(&self, folder: &str) -> Result<Config, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
         match &self.config {
             Some(file) => Config::from_file(file, environment),
-            None => Config::from_folder(&self.folder(), environment),
+            None => {
+                let folder = self.data.as_deref().unwrap_or(Path::new(folder));
+                Config::from_folder(folder, environment)
+            }
         }
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| FOLDER_DEFAULT.into())
     }
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::signal;
 use tracing::info;
 
-use super::{Outcome, Source, say};
+use super::{DATA_FOLDER, Outcome, Source, say};
 use crate::config::Config;
 use crate::shard::OpenError;
 use crate::{Tributary, http};
@@ -32,7 +32,7 @@ pub(super) struct Listen {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<Outcome> {
-        let config = self.source.load()?;
+        let config = self.source.load(DATA_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
         let tributary = Tributary::open(&config).await?;
         say(format_args!("Serving timelines on http://{}", bound.address()));

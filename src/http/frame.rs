@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::error::ApiError;
 
@@ -48,11 +48,14 @@ pub(super) async fn around(request: Request, next: Next) -> Response {
     let mut response = match oversize(&request) {
         Some(error) => error.into_response(),
         None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-            error!(trace_id = trace_id.as_str(), %method, path, "request panicked");
+            error!(trace_id = trace_id.as_str(), "request panicked");
             ApiError::Internal.into_response()
         }),
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        if response.status().is_server_error() {
+            warn!(trace_id = trace_id.as_str(), %method, path, %error, "request failed");
+        }
         response = error.render(&trace_id, response);
     }
     // A timeline is one reader's; no cache in between may keep it.

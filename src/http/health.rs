@@ -17,7 +17,9 @@ pub(super) async fn live() -> &'static str {
 /// `GET /readyz`: 200 while at least one shard answers, `degraded` while not all do. With
 /// `?strict`, 503 unless all do.
 pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
-    let strict = query.0.is_some_and(|query| query.split('&').any(|p| p.starts_with("strict")));
+    let strict = query
+        .0
+        .is_some_and(|query| query.split('&').any(|p| p == "strict" || p.starts_with("strict=")));
     let health = tributary.fleet().health();
     let up = health.iter().filter(|shard| shard.state.is_ok()).count();
     let status = match up {

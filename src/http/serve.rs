@@ -24,7 +24,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The head of a request; a larger one is answered 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long requests under way may take after the signal to stop.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// After an error of `accept`, most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,7 +47,7 @@ impl Bound {
         self.address
     }
 
-    /// Serves until `stop` is ready, then ends the requests under way, for ten seconds at most.
+    /// Serves until `stop` is ready, then ends the requests under way, for eight seconds at most.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
         let service = TowerToHyperService::new(routes(tributary));
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));

@@ -110,6 +110,14 @@ impl Fleet {
             .collect()
     }
 
+    /// Whether rows can be loaded into every shard, else which cannot take them, and why.
+    pub fn loadable(&self) -> Result<(), OpenError> {
+        self.shards.iter().try_for_each(|shard| {
+            let wrong = |why| OpenError::Prerequisite(format!("shard {}: {why}", shard.name()));
+            shard.loadable().map_err(wrong)
+        })
+    }
+
     /// All users that `reader` follows, at most `max`, by rising id.
     pub async fn followees(
         &self,

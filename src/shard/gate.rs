@@ -1,7 +1,7 @@
 //! The gate before a server: how many requests may be in it or wait for it, how long each may
 //! take, and whether it is asked at all (a circuit breaker).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore};
@@ -27,6 +27,21 @@ pub(super) struct Gate {
     closed: Notify,
 }
 
+/// Whether the server has answered anything yet, in a piece of work of several statements.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicBool);
+
+impl Progress {
+    /// A statement was answered.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_made(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug)]
 enum State {
     /// Requests pass; so many have failed in a row.
@@ -48,10 +63,12 @@ impl Gate {
         }
     }
 
-    /// Runs `work` if the gate is open, when there is room, until the deadline.
+    /// Runs `work` if the gate is open, when there is room, until the deadline. Work that is late
+    /// but has made `progress` was too much for its time; that is no fault of the server.
     pub(super) async fn pass<T>(
         &self,
         until: Deadline,
+        progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
         self.health().map_err(ShardError::Unavailable)?;
@@ -68,8 +85,11 @@ impl Gate {
         let outcome =
             outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())));
         match &outcome {
-            Ok(_) | Err(ShardError::Refused(_)) => self.note_success(),
-            Err(error) => self.note_failure(error),
+            Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
+                self.note_failure(error);
+            }
+            // Any other error is an answer.
+            Ok(_) | Err(_) => self.note_success(),
         }
         outcome
     }
@@ -106,7 +126,7 @@ impl Gate {
             ShardError::Unavailable(_) => {
                 warn!(server = self.server, reason = text, "server is left out");
             }
-            ShardError::Faulty(_) | ShardError::Refused(_) => {
+            ShardError::Faulty(_) | ShardError::Unreadable(_) | ShardError::Refused(_) => {
                 error!(server = self.server, reason = text, "server is left out");
             }
         }
@@ -175,7 +195,7 @@ mod tests {
 
     async fn fail(gate: &Gate) -> ShardError {
         let work = async { Err::<(), _>(ShardError::Unavailable("cut".into())) };
-        gate.pass(soon(), work).await.unwrap_err()
+        gate.pass(soon(), &Progress::default(), work).await.unwrap_err()
     }
 
     #[tokio::test]
@@ -186,7 +206,7 @@ mod tests {
         for _ in 0..5 {
             fail(&gate).await;
             fail(&gate).await;
-            gate.pass(soon(), async { Ok(()) }).await.unwrap();
+            gate.pass(soon(), &Progress::default(), async { Ok(()) }).await.unwrap();
         }
         for _ in 0..FAILURES_MAX {
             assert!(gate.health().is_ok());
@@ -195,7 +215,7 @@ mod tests {
         assert!(gate.health().unwrap_err().contains("cut"));
         gate.wait_closed().await;
         gate.open();
-        gate.pass(soon(), async { Ok(()) }).await.unwrap();
+        gate.pass(soon(), &Progress::default(), async { Ok(()) }).await.unwrap();
     }
 
     #[tokio::test]
@@ -203,8 +223,17 @@ mod tests {
         let gate = Gate::new("db", 1);
         gate.open();
         let silent = std::future::pending::<Result<(), ShardError>>();
-        let error = gate.pass(soon(), silent).await.unwrap_err();
+        let error = gate.pass(soon(), &Progress::default(), silent).await.unwrap_err();
         assert!(error.to_string().contains("no answer in time"), "{error}");
+
+        gate.open();
+        let progress = Progress::default();
+        progress.note();
+        for _ in 0..=FAILURES_MAX {
+            let silent = std::future::pending::<Result<(), ShardError>>();
+            gate.pass(soon(), &progress, silent).await.unwrap_err();
+        }
+        assert!(gate.health().is_ok(), "too much work is no fault of the server");
 
         let places: Vec<_> = (0..WAITING_PER_PERMIT).map(|_| gate.queue().unwrap()).collect();
         assert!(gate.queue().is_err());

@@ -1,5 +1,5 @@
 //! Shards: the databases that own users' follows and posts, and the only place where SQL stands.
-//! It knows nothing of timelines, cursors or HTTP.
+//! It knows nothing of pages, timelines or HTTP.
 
 mod deadline;
 mod fleet;
@@ -19,8 +19,8 @@ pub use self::schema::mysql_tables;
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, open_writer};
+use crate::cursor::TailAsk;
 use crate::model::{Direction, Follow, Post, PostKey, UserId};
-use crate::timeline::TailAsk;
 
 /// A database that owns some users: their follow lists and their posts.
 #[derive(Debug)]
@@ -42,10 +42,13 @@ pub enum ShardError {
     /// Gone, silent or overloaded: go on without it.
     #[error("{0}")]
     Unavailable(String),
-    /// It answers, but not as it must (a table or right is missing, a row cannot be read): go on
-    /// without it; an operator has to act.
+    /// It answers, but not as it must (a table, an index or a right is missing): go on without it
+    /// until an operator has acted.
     #[error("{0}")]
     Faulty(String),
+    /// A row holds what no row may: go on without the shard this once; an operator has to act.
+    #[error("{0}")]
+    Unreadable(String),
     /// It refuses the rows it was given; the rows are at fault.
     #[error("{0}")]
     Refused(String),
@@ -65,13 +68,10 @@ impl Shard {
         max: usize,
         until: Deadline,
     ) -> Result<Vec<UserId>, ShardError> {
-        let mut followees = match &self.store {
-            Store::Sqlite(shard) => shard.followees(reader, from, max, until).await?,
-            Store::MySql(shard) => shard.followees(reader, from, max, until).await?,
-        };
-        // Adopted tables may hold a follow twice.
-        followees.dedup();
-        Ok(followees)
+        match &self.store {
+            Store::Sqlite(shard) => shard.followees(reader, from, max, until).await,
+            Store::MySql(shard) => shard.followees(reader, from, max, until).await,
+        }
     }
 
     /// The keys that answer `asks`, each author's in reading order.
@@ -115,6 +115,15 @@ impl Shard {
         match &self.store {
             Store::Sqlite(shard) => shard.insert_posts(rows, until).await,
             Store::MySql(shard) => shard.insert_posts(rows, until).await,
+        }
+    }
+
+    /// Whether rows can be loaded into it, else why not: without unique keys the tables would take
+    /// the same row twice.
+    pub(crate) fn loadable(&self) -> Result<(), String> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(()),
+            Store::MySql(shard) => shard.loadable(),
         }
     }
 

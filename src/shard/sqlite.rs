@@ -2,19 +2,19 @@
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Row, params};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::schema::SQLITE_SCHEMA;
 use super::{Deadline, OpenError, ShardError};
-use crate::cursor::AuthorEdge;
+use crate::cursor::{AuthorEdge, TailAsk};
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
-use crate::timeline::TailAsk;
 
 /// Reading connections of one shard. Reads are short and the files are in the page cache; more
 /// would only hold more caches.
@@ -45,7 +45,7 @@ pub(crate) struct Folder {
 
 /// What [`Folder::FILE`] says. The number of shards decides where rows lie, so it is fixed when the
 /// folder is made.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FolderFile {
     version: u32,
@@ -65,18 +65,20 @@ impl Folder {
         let path = dir.join(Self::FILE);
         let file = match fs::read_to_string(&path) {
             Ok(text) => read_folder_file(&path, &text)?,
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(unusable(&path, &error));
+            }
             Err(_) if access == Access::Read => {
                 return Err(OpenError::Prerequisite(format!(
                     "there are no shards in {}; `tributary demo` or `tributary import` makes some",
                     dir.display()
                 )));
             }
-            Err(_) => {
-                let file = FolderFile { version: FOLDER_VERSION, shards };
-                let text = format!("version = {}\nshards = {}\n", file.version, file.shards);
-                fs::write(&path, text).map_err(|error| unusable(&path, &error))?;
-                file
+            // Where rows lie depends on the number of shards; guessing it would lose them.
+            Err(error) if dir.join("shard-0.sqlite").exists() => {
+                return Err(unusable(&path, &error));
             }
+            Err(_) => write_folder_file(&path, shards)?,
         };
         Ok(Arc::new(Self { dir: dir.to_path_buf(), shards: file.shards, _lock: lock }))
     }
@@ -116,6 +118,12 @@ fn read_folder_file(path: &Path, text: &str) -> Result<FolderFile, OpenError> {
         return Err(unusable(path, &text));
     }
     Ok(file)
+}
+
+fn write_folder_file(path: &Path, shards: u16) -> Result<FolderFile, OpenError> {
+    let text = format!("version = {FOLDER_VERSION}\nshards = {shards}\n");
+    fs::write(path, text).map_err(|error| unusable(path, &error))?;
+    Ok(FolderFile { version: FOLDER_VERSION, shards })
 }
 
 fn unusable(path: &Path, error: &dyn fmt::Display) -> OpenError {
@@ -382,9 +390,10 @@ pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Ids are below 2^63 by their parsers, so the cast keeps every value.
+/// Ids are below 2^63 by their parsers. A larger one, by way of the library, becomes negative, which
+/// is nobody's.
 fn signed(id: u64) -> i64 {
-    i64::try_from(id).unwrap_or(i64::MAX)
+    id.cast_signed()
 }
 
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {

@@ -9,19 +9,8 @@
 
 use std::collections::HashMap;
 
-use crate::cursor::AuthorEdge;
+use crate::cursor::{AuthorEdge, TailAsk};
 use crate::model::{Direction, PostKey, UserId};
-
-/// A wish to read an author's tail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TailAsk {
-    /// Whose posts.
-    pub author: UserId,
-    /// From where, exclusive, in the direction of the merge.
-    pub from: AuthorEdge,
-    /// How many at most, 1 to 100.
-    pub count: u16,
-}
 
 /// How many more posts are read of one author in each wave. Together they are 101: a page of 100 by
 /// one author, and the one post that tells whether another page follows. Growing by four keeps the
@@ -141,7 +130,7 @@ impl Merge {
 fn beyond(direction: Direction, key: PostKey) -> AuthorEdge {
     let post = match direction {
         Direction::Older => key.post.0,
-        Direction::Newer => key.post.0 + 1,
+        Direction::Newer => key.post.0.saturating_add(1),
     };
     AuthorEdge::At { time: key.time, post }
 }

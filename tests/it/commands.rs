@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use crate::support::fleet::every_backend;
+use crate::support::fleet::{Backend, Tables, TestFleet, every_backend};
 use crate::support::{run, scratch};
 
 fn tributary(arguments: &[&str]) -> Command {
@@ -204,6 +204,80 @@ fn an_import_names_bad_rows_loads_all_others_and_can_be_run_again() {
             .collect();
         assert_eq!(contents, ["", "the same id on another shard", "two\nlines, \"quoted\""]);
     }
+}
+
+/// Tables as people have them may lack the key that keeps a row single, and servers may be told to
+/// cut what does not fit.
+#[test]
+fn an_import_refuses_tables_that_would_double_rows_and_never_cuts_a_text() {
+    run(async {
+        let fleet = TestFleet::new(Backend::MariaDb, Tables::Old).await.unwrap();
+        let dir = fleet.dir.path();
+        fs::write(dir.join("f.csv"), "follower_user_id,followed_user_id\r\n4,8\r\nx,1\r\n")
+            .unwrap();
+        let posts =
+            "tweet_id,user_id,content,timestamp\n1,8,short,1\n2,8,much too long,2\n3,8,🎉,3\n";
+        fs::write(dir.join("p.csv"), posts).unwrap();
+        let import = || {
+            let mut command = tributary(&["import"]);
+            command.args(fleet.source());
+            command.arg("--follows").arg(dir.join("f.csv"));
+            output(command.arg("--posts").arg(dir.join("p.csv")))
+        };
+        let (code, _, error) = import();
+        assert!(code == 3 && error.contains("CREATE UNIQUE INDEX tributary_follow"), "{error}");
+
+        for (server, database) in &fleet.databases {
+            let unique = "(follower_user_id, followed_user_id)";
+            server
+                .execute(&[
+                    format!("CREATE UNIQUE INDEX tributary_follow ON {database}.followers {unique}"),
+                    format!(
+                        "ALTER TABLE {database}.tweets MODIFY content VARCHAR(5) CHARACTER SET latin1"
+                    ),
+                    "SET GLOBAL sql_mode = ''".into(),
+                ])
+                .await;
+        }
+        let (code, text, error) = import();
+        for (server, _) in &fleet.databases {
+            server.execute(&["SET GLOBAL sql_mode = DEFAULT".into()]).await;
+        }
+        assert_eq!(code, 4, "{error}");
+        assert!(text.contains("follows: 1 added, 0 already there, 1 refused"), "{text}");
+        assert!(text.contains("posts: 1 added, 0 already there, 2 refused"), "{text}");
+        for told in ["follows: line 3:", "posts: line 3:", "posts: line 4:"] {
+            assert!(error.contains(told), "{told}\n{error}");
+        }
+    });
+}
+
+#[test]
+fn a_damaged_folder_is_refused_rather_than_guessed() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let serve = || {
+        let mut command = tributary(&["serve", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(&data);
+        command
+    };
+    drop(Serving::start(serve().env("TRIBUTARY_EMBEDDED__SHARDS", "8")));
+    let folder = data.join("folder.toml");
+    let text = fs::read_to_string(&folder).unwrap();
+    assert!(text.contains("shards = 8"));
+    for damaged in [Some(b"shards = 8\n\xff".as_slice()), None] {
+        match damaged {
+            Some(bytes) => fs::write(&folder, bytes).unwrap(),
+            None => fs::remove_file(&folder).unwrap(),
+        }
+        let (code, _, error) = output(&mut serve());
+        assert!(code == 3 && error.contains("folder.toml cannot be used"), "{error}");
+    }
+    fs::write(&folder, text).unwrap();
+    drop(Serving::start(&mut serve()));
+    let demo = ["demo", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+    let (code, _, error) = output(&mut tributary(&demo));
+    assert!(code == 3 && error.contains("other data than the demo's"), "{error}");
 }
 
 #[test]

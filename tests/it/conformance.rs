@@ -8,7 +8,7 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 use tributary::model::Follow;
 use tributary::{Cursor, Limit, PageRequest, PostId, ReadError, Tributary, UserId};
 
-use crate::support::fleet::{Backend, SHARDS, TestFleet, every_backend, load_into};
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend, load_into};
 use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, assert_page, check_walk};
 
@@ -154,6 +154,29 @@ fn a_million_followers_make_an_author_no_different() {
             let page = page.unwrap();
             assert_eq!(page.posts.len(), 20, "{backend:?}");
             assert!(page.posts.iter().all(|post| post.key.author == UserId(7)));
+        }
+    });
+}
+
+/// Adopted tables may hold a follow twice; it must not shorten the list.
+#[test]
+fn a_follow_that_is_stored_twice_counts_once() {
+    run(async {
+        for backend in [Backend::MariaDb, Backend::MySql] {
+            let Some(fleet) = TestFleet::new(backend, Tables::Old).await else { continue };
+            let mut world = World::default();
+            for followee in [2, 2, 3, 4, 4, 4, 5, 6] {
+                world.follow(4, followee);
+            }
+            fleet.load_by_sql(&world).await;
+            let tributary = fleet.open().await;
+            let (mut found, mut from) = (Vec::new(), Some(UserId(0)));
+            while let Some(next) = from {
+                let page = tributary.following(UserId(4), next, Limit::new(2).unwrap()).await;
+                found.extend(page.followees.iter().map(|user| user.0));
+                from = page.next;
+            }
+            assert_eq!(found, [2, 3, 4, 5, 6], "{backend:?}");
         }
     });
 }

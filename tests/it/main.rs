@@ -8,6 +8,7 @@ mod commands;
 mod conformance;
 mod congress;
 mod http;
+mod missing;
 mod outages;
 mod rows;
 mod servers;

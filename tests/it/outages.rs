@@ -193,10 +193,16 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
                 ),
                 "CREATE INDEX tributary_tail",
             ),
+            (format!("CREATE INDEX tail ON {database}.tweets (user_id, timestamp)"), "started"),
+            (format!("ALTER TABLE {database}.tweets ALTER INDEX tail IGNORED"), "tail"),
+            (
+                format!("ALTER TABLE {database}.tweets MODIFY tweet_id VARCHAR(20)"),
+                "must be an integer",
+            ),
             (format!("ALTER TABLE {database}.tweets DROP COLUMN content"), "must have the columns"),
             (
                 format!(
-                    "ALTER TABLE {database}.tweets ADD content TEXT, MODIFY timestamp DATETIME, \
+                    "ALTER TABLE {database}.tweets ADD content TEXT, MODIFY tweet_id BIGINT, MODIFY timestamp DATETIME, \
                      ADD KEY (user_id, timestamp)"
                 ),
                 "milliseconds since 1970",
@@ -208,6 +214,10 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
         ];
         for (sql, cure) in broken {
             server.execute(&[sql]).await;
+            if cure == "started" {
+                drop(fleet.open().await);
+                continue;
+            }
             if cure == "CREATE INDEX tributary_follows" {
                 let mend = format!("ALTER TABLE {database}.tweets MODIFY timestamp BIGINT");
                 server.execute(&[mend]).await;
@@ -221,6 +231,54 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
         std::fs::write(fleet.dir.path().join("password"), "wrong").unwrap();
         let text = assert_refused(&fleet, "password_file").await;
         assert!(!text.contains("wrong"), "{text}");
+    });
+}
+
+/// A fault of one database is its own, and a row that cannot be read harms only pages with it.
+#[test]
+fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
+    run(async {
+        let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
+        let fleet = TestFleet::on(&[Arc::clone(&server)]);
+        make_tables(&fleet).await;
+        fleet.load(&world()).await;
+        let tributary = fleet.open().await;
+        let shown = format!("{tributary:?}");
+        assert!(!shown.contains(crate::support::database::PASSWORD), "{shown}");
+
+        let database = fleet.databases[1].1.clone();
+        let rename = |from, to| format!("RENAME TABLE {database}.{from} TO {database}.{to}");
+        server.execute(&[rename("tweets", "away")]).await;
+        for _ in 0..10 {
+            let page = read(&tributary, Cursor::newest()).await;
+            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.0).collect();
+            assert_eq!(missing, [1]);
+            assert_eq!(page.posts.len(), 7);
+        }
+        server.execute(&[rename("away", "tweets")]).await;
+        wait_complete(&tributary).await;
+
+        // Times that are NULL have no place in the order; a negative id is no id.
+        let bad = |database: &str| {
+            [
+                format!(
+                    "ALTER TABLE {database}.tweets DROP PRIMARY KEY, MODIFY timestamp BIGINT, \
+                         MODIFY tweet_id BIGINT, ADD KEY tail (user_id, timestamp, tweet_id)"
+                ),
+                format!("INSERT INTO {database}.tweets VALUES (77, 9, 'no time', NULL)"),
+                format!("INSERT INTO {database}.tweets VALUES (-5, 13, 'no id', 9999)"),
+            ]
+        };
+        drop(tributary);
+        server.execute(&bad(&database)).await;
+        let tributary = fleet.open().await;
+        for _ in 0..10 {
+            let whole = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
+            let page = tributary.author_timeline(UserId(9), &whole).await;
+            assert_eq!((page.posts.len(), page.is_complete()), (10, true));
+            assert!(!tributary.author_timeline(UserId(13), &whole).await.is_complete());
+            assert!(tributary.author_timeline(UserId(8), &whole).await.is_complete());
+        }
     });
 }
 

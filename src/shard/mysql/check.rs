@@ -1,43 +1,48 @@
 //! Is a database as it must be? Every fault is told with its cure.
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error};
+use mysql_async::{Conn, Error, Row, Value};
 
+use super::statements::Statements;
 use crate::shard::ShardError;
 use crate::shard::schema::{mysql_tables, quoted};
 
-/// The indexes that reads go over, by name.
+/// What reads and writes need to know of the indexes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Indexes {
+    /// The one that an author's posts are read over.
     pub(super) posts: String,
+    /// The one that a follow list is read over.
     pub(super) follows: String,
+    /// Whether inserting a row again leaves one row, else which key is missing.
+    pub(super) loadable: Result<(), String>,
 }
 
 const POSTS_COLUMNS: &str = "tweet_id, user_id, content, timestamp";
 const FOLLOWS_COLUMNS: &str = "follower_user_id, followed_user_id";
+const INTEGERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
 
-/// Checks that both tables can be read, that times are integers, and that reads have their indexes.
-pub(super) async fn tables(connection: &mut Conn, database: &str) -> Result<Indexes, ShardError> {
-    let [create_follows, create_posts] = mysql_tables(database);
-    readable(connection, database, "followers", FOLLOWS_COLUMNS, &create_follows).await?;
-    readable(connection, database, "tweets", POSTS_COLUMNS, &create_posts).await?;
-    integer_times(connection, database).await?;
-    let quoted = quoted(database);
-    let posts = index(connection, database, "tweets", &["user_id", "timestamp", "tweet_id"]);
-    let posts = posts.await?.ok_or_else(|| {
-        ShardError::Faulty(format!(
-            "table {quoted}.`tweets` has no index to read an author's newest posts with; make one: \
-             CREATE INDEX tributary_tail ON {quoted}.`tweets` (user_id, timestamp, tweet_id)"
-        ))
-    })?;
-    let follows = index(connection, database, "followers", &["follower_user_id"]);
-    let follows = follows.await?.ok_or_else(|| {
-        ShardError::Faulty(format!(
-            "table {quoted}.`followers` has no index to read a follow list with; make one: CREATE \
-             INDEX tributary_follows ON {quoted}.`followers` (follower_user_id, followed_user_id)"
-        ))
-    })?;
-    Ok(Indexes { posts, follows })
+/// Checks that both tables can be read as pages need it, and returns the statements to do so.
+pub(super) async fn tables(connection: &mut Conn, name: &str) -> Result<Statements, ShardError> {
+    let [create_follows, create_posts] = mysql_tables(name);
+    readable(connection, name, "followers", FOLLOWS_COLUMNS, &create_follows).await?;
+    readable(connection, name, "tweets", POSTS_COLUMNS, &create_posts).await?;
+    integers(connection, name).await?;
+    let posts = declared_indexes(connection, name, "tweets").await?;
+    let follows = declared_indexes(connection, name, "followers").await?;
+    let statements = Statements::new(name, choose(&quoted(name), &posts, &follows)?);
+    // The proof: an index may be invisible, a right may be for some columns only.
+    for (sql, values) in statements.reads() {
+        let proof: Result<Vec<Row>, Error> =
+            connection.exec(sql, vec![Value::UInt(0); values]).await;
+        proof.map_err(|error| match ShardError::from(error) {
+            ShardError::Faulty(text) => ShardError::Faulty(format!(
+                "{text}; the indexes and columns of both tables must be usable by this account"
+            )),
+            other => other,
+        })?;
+    }
+    Ok(statements)
 }
 
 async fn readable(
@@ -62,78 +67,151 @@ async fn readable(
     Err(ShardError::Faulty(format!("{}{cure}", server.message)))
 }
 
-async fn integer_times(connection: &mut Conn, database: &str) -> Result<(), ShardError> {
-    let sql = "SELECT CAST(data_type AS CHAR) FROM information_schema.columns
-         WHERE table_schema = ? AND table_name = 'tweets' AND column_name = 'timestamp'";
-    let kind: Option<String> = connection.exec_first(sql, (database,)).await?;
-    match kind {
-        Some(kind) if !kind.to_lowercase().ends_with("int") => Err(ShardError::Faulty(format!(
-            "column timestamp of {}.`tweets` is of type {kind}; it must be an integer that counts \
-             milliseconds since 1970 in UTC, such as BIGINT",
-            quoted(database)
-        ))),
-        _ => Ok(()),
+/// Ids and times are compared as numbers here, so the database must compare them so too.
+async fn integers(connection: &mut Conn, database: &str) -> Result<(), ShardError> {
+    let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR), CAST(data_type AS CHAR)
+         FROM information_schema.columns
+         WHERE table_schema = ? AND (table_name, column_name) IN
+             (('tweets', 'tweet_id'), ('tweets', 'user_id'), ('tweets', 'timestamp'),
+              ('followers', 'follower_user_id'), ('followers', 'followed_user_id'))";
+    let columns: Vec<(String, String, String)> = connection.exec(sql, (database,)).await?;
+    for (table, column, kind) in columns {
+        if !INTEGERS.contains(&kind.to_lowercase().as_str()) {
+            let what = match column.as_str() {
+                "timestamp" => "an integer that counts milliseconds since 1970 in UTC",
+                _ => "an integer",
+            };
+            let database = quoted(database);
+            return Err(ShardError::Faulty(format!(
+                "column {column} of {database}.`{table}` is of type {kind}; it must be {what}, \
+                 such as BIGINT"
+            )));
+        }
     }
+    Ok(())
+}
+
+/// An index as it is declared.
+#[derive(Debug)]
+struct Declared {
+    name: String,
+    unique: bool,
+    columns: Vec<String>,
+}
+
+/// The indexes of a table, the primary key first.
+async fn declared_indexes(
+    connection: &mut Conn,
+    database: &str,
+    table: &str,
+) -> Result<Vec<Declared>, ShardError> {
+    let sql = "SELECT CAST(index_name AS CHAR), non_unique = 0, CAST(column_name AS CHAR)
+         FROM information_schema.statistics WHERE table_schema = ? AND table_name = ?
+         ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
+    let rows: Vec<(String, bool, Option<String>)> = connection.exec(sql, (database, table)).await?;
+    let mut indexes: Vec<Declared> = Vec::new();
+    for (name, unique, column) in rows {
+        let column = column.unwrap_or_default().to_lowercase();
+        match indexes.last_mut().filter(|index| index.name == name) {
+            Some(index) => index.columns.push(column),
+            None => indexes.push(Declared { name, unique, columns: vec![column] }),
+        }
+    }
+    Ok(indexes)
+}
+
+/// Chooses the indexes to read over. `database` is quoted.
+fn choose(database: &str, posts: &[Declared], follows: &[Declared]) -> Result<Indexes, ShardError> {
+    let missing = |table: &str, what: &str, name: &str, columns: &str| {
+        ShardError::Faulty(format!(
+            "table {database}.`{table}` has no index to read {what} with; make one: CREATE INDEX \
+             {name} ON {database}.`{table}` ({columns})"
+        ))
+    };
+    let tail = ["user_id", "timestamp", "tweet_id"];
+    let posts_index = starting_with(posts, &tail).ok_or_else(|| {
+        missing("tweets", "an author's newest posts", "tributary_tail", &tail.join(", "))
+    })?;
+    let follows_index = starting_with(follows, &["follower_user_id"]).ok_or_else(|| {
+        missing("followers", "a follow list", "tributary_follows", FOLLOWS_COLUMNS)
+    })?;
+    let loadable = if !unique_over(follows, &["follower_user_id", "followed_user_id"], 2) {
+        Err(format!(
+            "`followers` would take a follow twice; make a key: CREATE UNIQUE INDEX \
+             tributary_follow ON {database}.`followers` ({FOLLOWS_COLUMNS})"
+        ))
+    } else if !unique_over(posts, &["tweet_id", "user_id", "timestamp"], 1) {
+        Err(format!(
+            "`tweets` would take a post twice; make a key: CREATE UNIQUE INDEX tributary_post ON \
+             {database}.`tweets` (tweet_id)"
+        ))
+    } else {
+        Ok(())
+    };
+    Ok(Indexes { posts: posts_index, follows: follows_index, loadable })
 }
 
 /// The name of an index that starts with `columns`. An InnoDB index ends with the primary key's
 /// columns, declared or not, so (user_id, timestamp) is enough where `tweet_id` is the primary key.
-async fn index(
-    connection: &mut Conn,
-    database: &str,
-    table: &str,
-    columns: &[&str],
-) -> Result<Option<String>, ShardError> {
-    let sql = "SELECT CAST(index_name AS CHAR), CAST(column_name AS CHAR)
-         FROM information_schema.statistics WHERE table_schema = ? AND table_name = ?
-         ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
-    let rows: Vec<(String, Option<String>)> = connection.exec(sql, (database, table)).await?;
-    Ok(choose_index(&rows, columns))
+fn starting_with(indexes: &[Declared], columns: &[&str]) -> Option<String> {
+    let primary = indexes.iter().find(|index| index.name == "PRIMARY");
+    let behind: &[String] = primary.map_or(&[], |primary| &primary.columns);
+    let fits = |index: &&Declared| {
+        let behind = if index.name == "PRIMARY" { &[] } else { behind };
+        let mut all = index.columns.iter().chain(behind);
+        columns.iter().all(|column| all.next().is_some_and(|other| other == column))
+    };
+    indexes.iter().find(fits).map(|index| index.name.clone())
 }
 
-/// `rows` are (index, column) in order, the primary key first.
-fn choose_index(rows: &[(String, Option<String>)], columns: &[&str]) -> Option<String> {
-    let of = |name: &str| -> Vec<String> {
-        let columns = rows.iter().filter(|(index, _)| index == name);
-        columns.map(|(_, column)| column.clone().unwrap_or_default().to_lowercase()).collect()
-    };
-    let primary = of("PRIMARY");
-    let mut names: Vec<&String> = rows.iter().map(|(index, _)| index).collect();
-    names.dedup();
-    let fits = |name: &&&String| {
-        let mut index = of(name);
-        if ***name != "PRIMARY" {
-            index.extend(primary.iter().cloned());
-        }
-        index.len() >= columns.len() && index.iter().zip(columns).all(|(a, b)| a == b)
-    };
-    names.iter().find(fits).map(|name| (*name).clone())
+/// Whether a unique index covers the first `needed` of `columns` and no others than `columns`.
+fn unique_over(indexes: &[Declared], columns: &[&str], needed: usize) -> bool {
+    indexes.iter().any(|index| {
+        index.unique
+            && index.columns.iter().all(|column| columns.contains(&column.as_str()))
+            && columns[..needed].iter().all(|column| index.columns.iter().any(|c| c == column))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn index(declared: &[(&str, &[&str])], columns: &[&str]) -> Option<String> {
-        let rows: Vec<(String, Option<String>)> = declared
-            .iter()
-            .flat_map(|(name, columns)| {
-                columns.iter().map(|column| ((*name).to_owned(), Some((*column).to_owned())))
-            })
-            .collect();
-        choose_index(&rows, columns)
+    fn declared(indexes: &[(&str, &[&str])]) -> Vec<Declared> {
+        let index = |(name, columns): &(&str, &[&str])| Declared {
+            name: (*name).to_owned(),
+            unique: *name == "PRIMARY" || name.starts_with("unique"),
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+        };
+        indexes.iter().map(index).collect()
     }
 
     #[test]
     fn an_index_fits_when_it_starts_with_the_columns_the_primary_key_behind_it() {
         let wanted = ["user_id", "timestamp", "tweet_id"];
+        let index = |indexes: &[(&str, &[&str])]| starting_with(&declared(indexes), &wanted);
         let primary: (&str, &[&str]) = ("PRIMARY", &["tweet_id"]);
-        assert_eq!(index(&[("PRIMARY", &wanted)], &wanted).unwrap(), "PRIMARY");
-        assert_eq!(index(&[primary, ("a", &["user_id"])], &wanted), None);
-        let short: (&str, &[&str]) = ("b", &["USER_ID", "timestamp"]);
-        assert_eq!(index(&[primary, ("a", &["user_id"]), short], &wanted).unwrap(), "b");
-        let swapped: (&str, &[&str]) = ("c", &["user_id", "tweet_id", "timestamp"]);
-        assert_eq!(index(&[primary, swapped], &wanted), None);
-        assert_eq!(index(&[("PRIMARY", &["other"]), short], &wanted), None);
+        let short: (&str, &[&str]) = ("b", &["user_id", "timestamp"]);
+        assert_eq!(index(&[("PRIMARY", &wanted)]).as_deref(), Some("PRIMARY"));
+        assert_eq!(index(&[primary, ("a", &["user_id"])]), None);
+        assert_eq!(index(&[primary, ("a", &["user_id"]), short]).as_deref(), Some("b"));
+        assert_eq!(index(&[primary, ("c", &["user_id", "tweet_id", "timestamp"])]), None);
+        assert_eq!(index(&[("PRIMARY", &["other"]), short]), None);
+    }
+
+    #[test]
+    fn rows_are_loaded_only_where_a_key_keeps_them_single() {
+        let posts: (&str, &[&str]) = ("PRIMARY", &["user_id", "timestamp", "tweet_id"]);
+        let tail: (&str, &[&str]) = ("tail", &["user_id", "timestamp", "tweet_id"]);
+        let follows: (&str, &[&str]) = ("PRIMARY", &["follower_user_id", "followed_user_id"]);
+        let loadable = |posts: &[(&str, &[&str])], follows: &[(&str, &[&str])]| {
+            choose("`d`", &declared(posts), &declared(follows)).unwrap().loadable
+        };
+        assert_eq!(loadable(&[posts], &[follows]), Ok(()));
+        assert_eq!(loadable(&[tail, ("unique_id", &["tweet_id"])], &[follows]), Ok(()));
+        let error = loadable(&[tail], &[follows]).unwrap_err();
+        assert!(error.contains("CREATE UNIQUE INDEX tributary_post"), "{error}");
+        let error = loadable(&[posts], &[("f", &["follower_user_id"])]).unwrap_err();
+        assert!(error.contains("CREATE UNIQUE INDEX tributary_follow"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! A shard in a database on a MySQL or MariaDB server: what is asked of it and how rows are read.
 
 mod check;
+mod database;
 mod server;
 mod statements;
 
@@ -9,25 +10,31 @@ use std::sync::Arc;
 use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, DriverError, Error, Row, TxOpts, Value};
 
+use self::database::Database;
 pub(super) use self::server::Server;
-use self::server::StatementsSlot;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements};
+use super::gate::Progress;
 use super::{Deadline, ShardError};
-use crate::cursor::AuthorEdge;
+use crate::cursor::{AuthorEdge, TailAsk};
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
-use crate::timeline::TailAsk;
 
 /// One database on a server.
 #[derive(Debug)]
 pub(super) struct MySqlShard {
     server: Arc<Server>,
-    statements: StatementsSlot,
+    database: Arc<Database>,
 }
 
 impl MySqlShard {
     /// Whether requests are sent to the shard's server now, else why not.
     pub(super) fn health(&self) -> Result<(), String> {
-        self.server.gate().health()
+        self.server.gate().health()?;
+        self.database.statements().map(drop)
+    }
+
+    /// Whether the tables would take no row twice, else why not.
+    pub(super) fn loadable(&self) -> Result<(), String> {
+        self.database.statements()?.loadable.clone()
     }
 
     pub(super) async fn followees(
@@ -44,7 +51,7 @@ impl MySqlShard {
             let rows: Vec<Row> = session.connection.exec(sql, parameters).await?;
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
         };
-        self.server.gate().pass(until, run).await
+        self.pass(until, &Progress::default(), run).await
     }
 
     /// Statements of at most fifty authors each, one after the other on one connection.
@@ -68,6 +75,7 @@ impl MySqlShard {
                 AuthorEdge::Bottom | AuthorEdge::Top => None,
             })
             .collect();
+        let progress = Progress::default();
         let run = async {
             let Session { mut connection, statements } = self.session().await?;
             let tails = statements.tails(direction);
@@ -78,6 +86,7 @@ impl MySqlShard {
                 let rows =
                     run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
                 read_keys(&rows.await?, &mut keys)?;
+                progress.note();
             }
             for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |(ask, time, post): &(TailAsk, i64, u64)| {
@@ -87,10 +96,11 @@ impl MySqlShard {
                 let padding = vec![0.into(), 0.into(), 0.into(), 0.into(), Value::UInt(0)];
                 let rows = run_padded(&mut connection, &tails.from_key, chunk, parameters, padding);
                 read_keys(&rows.await?, &mut keys)?;
+                progress.note();
             }
             Ok(keys)
         };
-        self.server.gate().pass(until, run).await
+        self.pass(until, &progress, run).await
     }
 
     pub(super) async fn posts(
@@ -114,7 +124,7 @@ impl MySqlShard {
             }
             Ok(posts)
         };
-        self.server.gate().pass(until, run).await
+        self.pass(until, &Progress::default(), run).await
     }
 
     pub(super) async fn insert_follows(
@@ -127,7 +137,7 @@ impl MySqlShard {
             let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
             Ok(insert(&mut connection, &statements.insert_follows, rows, row).await?)
         };
-        self.server.gate().pass(until, run).await
+        self.pass(until, &Progress::default(), run).await
     }
 
     pub(super) async fn insert_posts(
@@ -142,14 +152,26 @@ impl MySqlShard {
             };
             Ok(insert(&mut connection, &statements.insert_posts, rows, row).await?)
         };
-        self.server.gate().pass(until, run).await
+        self.pass(until, &Progress::default(), run).await
+    }
+
+    /// Runs `work` behind the server's gate, unless the database must not be asked.
+    async fn pass<T>(
+        &self,
+        until: Deadline,
+        progress: &Progress,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        self.database.statements().map_err(ShardError::Unavailable)?;
+        let outcome = self.server.gate().pass(until, progress, work).await;
+        if let Err(error) = &outcome {
+            self.database.note(error);
+        }
+        outcome
     }
 
     async fn session(&self) -> Result<Session, ShardError> {
-        let statements = self
-            .statements
-            .get()
-            .ok_or_else(|| ShardError::Unavailable("it was not checked yet".into()))?;
+        let statements = self.database.statements().map_err(ShardError::Unavailable)?;
         Ok(Session { connection: self.server.connection().await?, statements })
     }
 }
@@ -246,7 +268,7 @@ impl From<Error> for ShardError {
             },
             // The row itself is not told: it may hold a user's text.
             Error::Driver(DriverError::FromRow { .. } | DriverError::FromValue { .. }) => {
-                ShardError::Faulty("a row holds a value that is no id or time".into())
+                ShardError::Unreadable("a row holds a value that is no id or time".into())
             }
             _ => ShardError::Unavailable(error.to_string()),
         }

@@ -1,5 +1,6 @@
 //! A MySQL or MariaDB server: its connections, its gate, and the supervisor that brings it back.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +14,11 @@ use mysql_async::{
 };
 use rand::RngExt;
 
-use super::statements::{STATEMENTS_PER_SHARD, Statements};
-use super::{MySqlShard, check};
+use super::MySqlShard;
+use super::database::Database;
+use super::statements::STATEMENTS_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
-use crate::shard::gate::Gate;
+use crate::shard::gate::{Gate, Progress};
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
 /// How long dialling and checking a server may take: at the start, and whenever it is tried again.
@@ -25,30 +27,17 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(5);
 const RETRY_MS: u64 = 1_000;
 /// Between two signs of life of a server in use. Without requests a dead one is noticed after three.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Connections that are ready before the first request.
+const WARM_CONNECTIONS: usize = 4;
 /// Connections that nobody used for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
 
 /// A server with the databases on it that are shards.
-#[derive(Debug)]
 pub(in crate::shard) struct Server {
     options: Opts,
     gate: Gate,
     pool: Mutex<Pool>,
-    databases: Vec<(String, StatementsSlot)>,
-}
-
-/// The statements of one database, once it was checked. A later check may find other indexes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct StatementsSlot(Arc<Mutex<Option<Arc<Statements>>>>);
-
-impl StatementsSlot {
-    pub(super) fn get(&self) -> Option<Arc<Statements>> {
-        locked(&self.0).clone()
-    }
-
-    fn set(&self, statements: Statements) {
-        *locked(&self.0) = Some(Arc::new(statements));
-    }
+    databases: Vec<Arc<Database>>,
 }
 
 impl Server {
@@ -62,14 +51,13 @@ impl Server {
         let mut shards: Vec<Option<Shard>> = fleet.shards.iter().map(|_| None).collect();
         for (name, server) in &fleet.servers {
             let here = || fleet.shards.iter().enumerate().filter(|(_, s)| s.server == *name);
-            let databases: Vec<(String, StatementsSlot)> = here()
-                .map(|(_, shard)| (shard.database.clone(), StatementsSlot::default()))
+            let databases: Vec<Arc<Database>> = here()
+                .map(|(_, shard)| Arc::new(Database::new(&shard.name, &shard.database)))
                 .collect();
-            let slots: Vec<StatementsSlot> =
-                databases.iter().map(|(_, slot)| slot.clone()).collect();
-            let server = Arc::new(Self::new(name, server, databases, config.read.deadline())?);
-            for ((index, shard), statements) in here().zip(slots) {
-                let store = Store::MySql(MySqlShard { server: Arc::clone(&server), statements });
+            let server =
+                Arc::new(Self::new(name, server, databases.clone(), config.read.deadline())?);
+            for ((index, shard), database) in here().zip(databases) {
+                let store = Store::MySql(MySqlShard { server: Arc::clone(&server), database });
                 shards[index] = Some(Shard { name: shard.name.clone(), store });
             }
             servers.push(server);
@@ -85,7 +73,7 @@ impl Server {
     fn new(
         name: &str,
         config: &ServerConfig,
-        databases: Vec<(String, StatementsSlot)>,
+        databases: Vec<Arc<Database>>,
         statement_max: Duration,
     ) -> Result<Self, OpenError> {
         let wrong =
@@ -110,13 +98,13 @@ impl Server {
     }
 
     /// A connection of the pool, in which there are as many as the gate lets pass.
-    pub(super) async fn connection(&self) -> Result<Conn, Error> {
+    pub(super) async fn connection(&self) -> Result<Conn, ShardError> {
         let pool = locked(&self.pool).clone();
-        pool.get_conn().await
+        logged_in(async { pool.get_conn().await }).await
     }
 
-    /// Notices when an idle server goes away, and brings back one that is left out. Runs until it
-    /// is dropped.
+    /// Notices when an idle server goes away, and brings back what is left out. Runs until it is
+    /// dropped.
     pub(in crate::shard) async fn supervise(self: Arc<Self>) {
         loop {
             // Neither branch has anything to lose when the other one is first.
@@ -134,49 +122,80 @@ impl Server {
             Ok(()) => {
                 // Connections from before may be dead without knowing it.
                 *locked(&self.pool) = Pool::new(self.options.clone());
+                self.warm().await;
                 self.gate.open();
             }
             Err(error) => self.gate.close(&error),
         }
     }
 
-    /// Asks the server for nothing, as any request would. The gate counts what comes of it.
+    /// Asks the server for nothing, as any request would, and checks the databases that are left
+    /// out. The gate counts what comes of it.
     async fn beat(&self) {
-        let ping = async { Ok(self.connection().await?.ping().await?) };
-        let _ = self.gate.pass(Deadline::after(HEARTBEAT), ping).await;
+        let beat = async {
+            let mut connection = self.connection().await?;
+            connection.ping().await?;
+            for database in self.databases.iter().filter(|database| database.fault().is_some()) {
+                database.check(&mut connection).await?;
+            }
+            Ok(())
+        };
+        let _ = self.gate.pass(Deadline::after(HEARTBEAT), &Progress::default(), beat).await;
     }
 
     /// The first check. Returns what an operator must mend.
-    async fn admit(&self) -> Option<String> {
+    async fn admit(&self) -> Vec<String> {
+        let told = |fault| format!("server {}: {fault}", self.gate.server());
         match self.check().await {
-            Ok(()) => self.gate.open(),
+            Ok(()) => {
+                self.warm().await;
+                self.gate.open();
+            }
             Err(error @ ShardError::Unavailable(_)) => self.gate.close(&error),
-            Err(error) => return Some(format!("server {}: {error}", self.gate.server())),
+            Err(error) => return vec![told(error.to_string())],
         }
-        None
+        self.databases.iter().filter_map(|database| database.fault()).map(told).collect()
     }
 
-    /// Connects and checks every database, within [`CHECK_DEADLINE`].
+    /// Opens a few connections, so that the first requests need not.
+    async fn warm(&self) {
+        let some = self.options.pool_opts().constraints().max().min(WARM_CONNECTIONS);
+        let connections = join_all((0..some).map(|_| self.connection()));
+        // They go back to the pool together; that one failed will be seen when it is needed.
+        drop(Deadline::after(CHECK_DEADLINE).limit(connections).await);
+    }
+
+    /// Connects and checks every database, within [`CHECK_DEADLINE`]. The databases remember their
+    /// own faults; an error is one of the whole server.
     async fn check(&self) -> Result<(), ShardError> {
         let check = async {
-            let mut connection = Conn::new(self.options.clone()).await.map_err(login_error)?;
-            for (database, slot) in &self.databases {
-                let indexes = check::tables(&mut connection, database).await?;
-                slot.set(Statements::new(database, &indexes));
+            let mut connection = logged_in(Conn::new(self.options.clone())).await?;
+            for database in &self.databases {
+                database.check(&mut connection).await?;
             }
             Ok(connection.disconnect().await?)
         };
-        // The client panics at a login method it was built without.
-        let check = AssertUnwindSafe(check).catch_unwind();
-        match Deadline::after(CHECK_DEADLINE).limit(check).await {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Err(ShardError::Faulty(
-                "the account uses a login method that is not known here; use \
-                 caching_sha2_password, mysql_native_password or ed25519"
-                    .into(),
-            )),
-            None => Err(ShardError::Unavailable("no answer in time".into())),
-        }
+        let outcome = Deadline::after(CHECK_DEADLINE).limit(check).await;
+        outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
+    }
+}
+
+/// The password and whatever else the options hold are not shown.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+/// Awaits a login. The client panics at a login method it does not know.
+async fn logged_in(login: impl Future<Output = Result<Conn, Error>>) -> Result<Conn, ShardError> {
+    match AssertUnwindSafe(login).catch_unwind().await {
+        Ok(connection) => connection.map_err(login_error),
+        Err(_) => Err(ShardError::Faulty(
+            "the account uses a login method that is not known here; use caching_sha2_password, \
+             mysql_native_password or ed25519"
+                .into(),
+        )),
     }
 }
 
@@ -214,11 +233,12 @@ fn options(
         // No session state is changed after the start, so there is nothing to reset; a reset
         // would cost a round trip and all prepared statements.
         .with_reset_connection(false);
-    // Only a comment to the other kind of server: the limit on a statement's time.
+    // Strict, or the server would cut what does not fit. The limit on a statement's time is only a
+    // comment to the other kind of server.
     let (ms, s) = (statement_max.as_millis(), statement_max.as_secs_f64());
     let session = format!(
-        "SET time_zone = '+00:00' /*M!100101 , max_statement_time = {s} */ \
-         /*!50708 , max_execution_time = {ms} */"
+        "SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES') \
+         /*M!100101 , max_statement_time = {s} */ /*!50708 , max_execution_time = {ms} */"
     );
     let options = OptsBuilder::default()
         .ip_or_hostname(host)

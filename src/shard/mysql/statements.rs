@@ -31,6 +31,8 @@ pub(super) struct Statements {
     pub(super) insert_follows: Chunked,
     /// (post, author, content, time) for each.
     pub(super) insert_posts: Chunked,
+    /// Whether inserting a row again leaves one row, else which key is missing.
+    pub(super) loadable: Result<(), String>,
 }
 
 /// Authors' tails in one direction -> author, time, post.
@@ -63,13 +65,13 @@ impl Chunked {
 }
 
 impl Statements {
-    pub(super) fn new(database: &str, indexes: &Indexes) -> Self {
+    pub(super) fn new(database: &str, indexes: Indexes) -> Self {
         let database = quoted(database);
         let posts = format!("{database}.`tweets` FORCE INDEX ({})", quoted(&indexes.posts));
         let follows = format!("{database}.`followers` FORCE INDEX ({})", quoted(&indexes.follows));
         Self {
             followees: format!(
-                "SELECT followed_user_id FROM {follows}
+                "SELECT DISTINCT followed_user_id FROM {follows}
                  WHERE follower_user_id = ? AND followed_user_id >= ?
                  ORDER BY followed_user_id LIMIT ?"
             ),
@@ -95,7 +97,23 @@ impl Statements {
                 "(?, ?, ?, ?)",
                 "tweet_id = tweet_id",
             ),
+            loadable: indexes.loadable,
         }
+    }
+
+    /// A statement of each kind of read, for one author. They read nothing with all values 0.
+    pub(super) fn reads(&self) -> [(&str, usize); 6] {
+        fn one(chunked: &Chunked) -> &str {
+            chunked.at_least(1).0
+        }
+        [
+            (&self.followees, 3),
+            (one(&self.older.from_start), 2),
+            (one(&self.older.from_key), 5),
+            (one(&self.newer.from_start), 2),
+            (one(&self.newer.from_key), 5),
+            (one(&self.posts), 3),
+        ]
     }
 
     pub(super) fn tails(&self, direction: Direction) -> &Tails {
@@ -123,7 +141,9 @@ impl Tails {
                  WHERE user_id = ?{condition} ORDER BY {order} LIMIT ?"
             ))
         };
-        Self { from_start: arm(""), from_key: arm(&format!(" AND ({beyond})")) }
+        // A column that may be NULL has no place for such rows in the order.
+        let from_start = arm(" AND timestamp IS NOT NULL");
+        Self { from_start, from_key: arm(&format!(" AND ({beyond})")) }
     }
 }
 
