@@ -43,13 +43,15 @@ impl Feed {
         if self.json {
             say(page_json(&page, fleet)?);
         } else {
-            say(readable(&page, self.user, |shard| fleet.shard_name(shard).to_owned()));
+            let missing: Vec<&str> =
+                page.missing.iter().map(|shard| fleet.shard_name(*shard)).collect();
+            say(readable(&page, self.user, &missing, &self.source.flags()));
         }
         Ok(if page.is_complete() { Outcome::Done } else { Outcome::Partial })
     }
 }
 
-fn readable(page: &Page, user: u64, name: impl Fn(crate::model::ShardId) -> String) -> String {
+fn readable(page: &Page, user: u64, missing: &[&str], flags: &str) -> String {
     let mut text = format!("Home timeline of user {user}\n\n");
     let now = now_ms();
     for post in &page.posts {
@@ -58,21 +60,20 @@ fn readable(page: &Page, user: u64, name: impl Fn(crate::model::ShardId) -> Stri
     if page.posts.is_empty() {
         text.push_str("No posts here.\n\n");
     }
-    if !page.is_complete() {
-        let names: Vec<String> = page.missing.iter().map(|shard| name(*shard)).collect();
-        let _ = writeln!(text, "Incomplete: no answer from {}.", names.join(", "));
+    if !missing.is_empty() {
+        let _ = writeln!(text, "Incomplete: no answer from {}.", missing.join(", "));
     }
     match &page.next {
         Some(next) => {
-            let _ = write!(text, "Older posts: tributary feed {user} --cursor {next}");
+            let _ = write!(text, "Older posts: tributary feed {user}{flags} --cursor {next}");
         }
         None => text.push_str("Nothing older."),
     }
     text
 }
 
-/// Who and when on one line, then the text, indented. Control characters could steer the terminal,
-/// so they are shown as symbols.
+/// Who and when on one line, then the text, indented. Control characters could steer the terminal
+/// and turn its lines around, so they are shown as symbols.
 fn readable_post(post: &Post, now: i64) -> String {
     let when = clock::rfc3339_ms(post.key.time);
     let age = age(now.saturating_sub(post.key.time));
@@ -90,6 +91,7 @@ fn visible(character: char) -> char {
         9 => ' ',
         code @ 0..32 => char::from_u32(0x2400 + code).unwrap_or('?'),
         127..160 => '\u{2421}',
+        0x202a..=0x202e | 0x2066..=0x2069 => char::REPLACEMENT_CHARACTER,
         _ => character,
     }
 }
@@ -113,10 +115,10 @@ mod tests {
     #[test]
     fn a_post_is_shown_with_its_age_and_cannot_steer_the_terminal() {
         let key = PostKey { time: 1_000, post: PostId(1), author: UserId(7) };
-        let post = Post { key, content: "one\n\u{1b}[2Jtwo 🎉".into() };
+        let post = Post { key, content: "one\n\u{1b}[2Jtwo\u{202e} 🎉".into() };
         assert_eq!(
             readable_post(&post, 7_201_000),
-            "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo 🎉\n\n"
+            "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"
         );
         assert_eq!(
             [age(-1), age(999), age(1_000), age(90_000_000)].join(", "),

@@ -30,9 +30,11 @@ const FOLLOW_COLUMNS: [&str; 2] = ["follower_user_id", "followed_user_id"];
 const POST_COLUMNS: [&str; 4] = ["tweet_id", "user_id", "content", "timestamp"];
 
 #[derive(Args, Debug)]
-#[command(after_help = "The files are CSV with a header line, plain or gzipped: \
+#[command(
+    after_help = "Rows go to the folder tributary-data unless --config or --data says otherwise. The files are CSV with a header line, plain or gzipped: \
     follower_user_id,followed_user_id and tweet_id,user_id,content,timestamp (epoch milliseconds). \
-    Running an import again neither loses nor doubles a row.")]
+    Running an import again neither loses nor doubles a row."
+)]
 pub(super) struct Import {
     #[command(flatten)]
     source: Source,

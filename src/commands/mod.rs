@@ -65,6 +65,15 @@ struct Source {
 }
 
 impl Source {
+    /// The flags that were given, to be typed again.
+    fn flags(&self) -> String {
+        match (&self.config, &self.data) {
+            (Some(file), _) => format!(" --config {}", file.display()),
+            (None, Some(folder)) => format!(" --data {}", folder.display()),
+            (None, None) => String::new(),
+        }
+    }
+
     /// The configuration; that of `folder` when no other place is named.
     fn load(&self, folder: &str) -> Result<Config, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
