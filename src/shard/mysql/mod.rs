@@ -8,7 +8,7 @@ mod statements;
 use std::sync::Arc;
 
 use mysql_async::prelude::{FromValue, Queryable};
-use mysql_async::{Conn, DriverError, Error, Row, TxOpts, Value};
+use mysql_async::{Conn, DriverError, Error, IoError, Row, TxOpts, Value};
 
 use self::database::Database;
 pub(super) use self::server::Server;
@@ -266,6 +266,8 @@ impl From<Error> for ShardError {
                 }
                 _ => ShardError::Faulty(error.to_string()),
             },
+            // Without the client's own words around it, which say nothing more.
+            Error::Io(IoError::Io(io)) => ShardError::Unavailable(io.to_string()),
             // The row itself is not told: it may hold a user's text.
             Error::Driver(DriverError::FromRow { .. } | DriverError::FromValue { .. }) => {
                 ShardError::Unreadable("a row holds a value that is no id or time".into())
