@@ -31,7 +31,7 @@ pub(super) async fn tables(connection: &mut Conn, name: &str) -> Result<Statemen
     let posts = declared_indexes(connection, name, "tweets").await?;
     let follows = declared_indexes(connection, name, "followers").await?;
     let statements = Statements::new(name, choose(&quoted(name), &posts, &follows)?);
-    // The proof: an index may be invisible, a right may be for some columns only.
+    // The proof of it all: a right may be for some columns only.
     for (sql, values) in statements.reads() {
         let proof: Result<Vec<Row>, Error> =
             connection.exec(sql, vec![Value::UInt(0); values]).await;
@@ -96,6 +96,8 @@ async fn integers(connection: &mut Conn, database: &str) -> Result<(), ShardErro
 struct Declared {
     name: String,
     unique: bool,
+    /// The optimizer may use it: it is not INVISIBLE (MySQL), not IGNORED (MariaDB).
+    visible: bool,
     columns: Vec<String>,
 }
 
@@ -105,16 +107,26 @@ async fn declared_indexes(
     database: &str,
     table: &str,
 ) -> Result<Vec<Declared>, ShardError> {
-    let sql = "SELECT CAST(index_name AS CHAR), non_unique = 0, CAST(column_name AS CHAR)
-         FROM information_schema.statistics WHERE table_schema = ? AND table_name = ?
+    // All columns, since each kind of server has one of its own that the other does not know.
+    let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
+         WHERE table_schema = ? AND table_name = ?
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
-    let rows: Vec<(String, bool, Option<String>)> = connection.exec(sql, (database, table)).await?;
+    let rows: Vec<Row> = connection.exec(sql, (database, table)).await?;
     let mut indexes: Vec<Declared> = Vec::new();
-    for (name, unique, column) in rows {
-        let column = column.unwrap_or_default().to_lowercase();
+    for row in rows {
+        let text = |column: &str| -> String {
+            let value: Option<Option<String>> = row.get_opt(column).and_then(Result::ok);
+            value.flatten().unwrap_or_default()
+        };
+        let (name, column) = (text("INDEX_NAME"), text("COLUMN_NAME").to_lowercase());
         match indexes.last_mut().filter(|index| index.name == name) {
             Some(index) => index.columns.push(column),
-            None => indexes.push(Declared { name, unique, columns: vec![column] }),
+            None => indexes.push(Declared {
+                name,
+                unique: row.get("is_unique").unwrap_or(false),
+                visible: text("IS_VISIBLE") != "NO" && text("IGNORED") != "YES",
+                columns: vec![column],
+            }),
         }
     }
     Ok(indexes)
@@ -157,6 +169,9 @@ fn starting_with(indexes: &[Declared], columns: &[&str]) -> Option<String> {
     let primary = indexes.iter().find(|index| index.name == "PRIMARY");
     let behind: &[String] = primary.map_or(&[], |primary| &primary.columns);
     let fits = |index: &&Declared| {
+        if !index.visible {
+            return false;
+        }
         let behind = if index.name == "PRIMARY" { &[] } else { behind };
         let mut all = index.columns.iter().chain(behind);
         columns.iter().all(|column| all.next().is_some_and(|other| other == column))
@@ -181,6 +196,7 @@ mod tests {
         let index = |(name, columns): &(&str, &[&str])| Declared {
             name: (*name).to_owned(),
             unique: *name == "PRIMARY" || name.starts_with("unique"),
+            visible: !name.starts_with("hidden"),
             columns: columns.iter().map(|column| (*column).to_owned()).collect(),
         };
         indexes.iter().map(index).collect()
@@ -197,6 +213,7 @@ mod tests {
         assert_eq!(index(&[primary, ("a", &["user_id"]), short]).as_deref(), Some("b"));
         assert_eq!(index(&[primary, ("c", &["user_id", "tweet_id", "timestamp"])]), None);
         assert_eq!(index(&[("PRIMARY", &["other"]), short]), None);
+        assert_eq!(index(&[primary, ("hidden", &wanted)]), None);
     }
 
     #[test]

@@ -21,6 +21,10 @@ use super::{run, scratch, skip};
 pub(crate) const USER: &str = "tributary";
 pub(crate) const PASSWORD: &str = "a secret, not told";
 
+/// Runs a server until it ends or standard input does.
+const SUPERVISOR: &str = r#"trap "" INT; exec 3<&0; "$@" </dev/null 3<&- & pid=$!
+(read -r _ <&3; kill -9 $pid) & reader=$!; exec 3<&-; wait $pid; kill $reader 2>&-"#;
+
 /// The two kinds of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -58,13 +62,26 @@ impl Database {
         let dir = scratch();
         let data = dir.path().join("data");
         copy_dir(template, &data);
-        let database = Self { kind, port: free_port(), dir, process: Mutex::new(None) };
+        let mut database = Self { kind, port: free_port(), dir, process: Mutex::new(None) };
+        // Another run may have taken the port since it was found free.
+        for _ in 0..2 {
+            if database.try_launch().is_ok() {
+                return Some(database);
+            }
+            database.kill();
+            database.port = free_port();
+        }
         database.launch();
         Some(database)
     }
 
     /// Starts the process again, on the same port with the same data.
     pub(crate) fn launch(&self) {
+        self.try_launch().unwrap_or_else(|log| panic!("{:?} does not start:\n{log}", self.kind));
+    }
+
+    /// Starts the process; its log when it ends or is not ready in time.
+    fn try_launch(&self) -> Result<(), String> {
         let binary = match self.kind {
             Kind::MariaDb => mariadbd(),
             Kind::MySql => mysqld().expect("it was started before"),
@@ -80,7 +97,7 @@ impl Database {
         let log = fs::File::create(dir.join("log")).unwrap();
         let child = Command::new("sh")
             .arg("-c")
-            .arg(r#"trap "" INT; "$@" </dev/null & pid=$!; read -r _; kill -9 $pid; wait $pid"#)
+            .arg(SUPERVISOR)
             .arg("sh")
             .arg(binary)
             .arg(flag("datadir", &dir.join("data")))
@@ -95,7 +112,7 @@ impl Database {
             .spawn()
             .unwrap();
         *self.process.lock().unwrap() = Some(child);
-        self.wait_ready();
+        self.wait_ready()
     }
 
     fn settings(&self) -> Vec<String> {
@@ -119,18 +136,18 @@ impl Database {
         settings
     }
 
-    fn wait_ready(&self) {
+    fn wait_ready(&self) -> Result<(), String> {
         let give_up = Instant::now() + Duration::from_secs(90);
-        loop {
-            if self.answers() {
-                return;
+        while !self.answers() {
+            let mut process = self.process.lock().unwrap();
+            let ended = process.as_mut().unwrap().try_wait().unwrap().is_some();
+            if ended || Instant::now() > give_up {
+                return Err(fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
             }
-            if Instant::now() > give_up {
-                let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-                panic!("{:?} does not start:\n{log}", self.kind);
-            }
+            drop(process);
             std::thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
     }
 
     /// Tried on a thread of its own, since the caller may be within a runtime.

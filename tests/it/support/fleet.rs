@@ -110,10 +110,12 @@ impl TestFleet {
         }
     }
 
+    /// As configured, but with so long a deadline that a busy machine makes no page incomplete.
     pub(crate) fn config(&self) -> Config {
+        let deadline = ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned());
         match &self.config_file {
-            Some(file) => Config::from_file(file, []).unwrap(),
-            None => Config::from_folder(&self.dir.path().join("data"), []).unwrap(),
+            Some(file) => Config::from_file(file, [deadline]).unwrap(),
+            None => Config::from_folder(&self.dir.path().join("data"), [deadline]).unwrap(),
         }
     }
 
@@ -123,9 +125,7 @@ impl TestFleet {
 
     /// Loads a world as `import` does.
     pub(crate) async fn load(&self, world: &World) {
-        let mut config = self.config();
-        config.read.deadline_ms = 60_000;
-        load_into(&Fleet::open(&config, Access::Own).await.unwrap(), world).await;
+        load_into(&Fleet::open(&self.config(), Access::Own).await.unwrap(), world).await;
     }
 
     /// Loads a world by plain SQL, as somebody else's program would.
