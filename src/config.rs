@@ -256,6 +256,14 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
         if fleet.shards[..index].iter().any(|other| other.name == shard.name) {
             return fail(format!("two shards are called `{}`", shard.name));
         }
+        let same =
+            |other: &&ShardConfig| other.server == shard.server && other.database == shard.database;
+        if let Some(other) = fleet.shards[..index].iter().find(same) {
+            return fail(format!(
+                "shards `{}` and `{}` are the same database `{}` on server `{}`",
+                other.name, shard.name, shard.database, shard.server
+            ));
+        }
     }
     for (name, server) in &fleet.servers {
         server.check().map_err(|error| ConfigError(format!("servers.{name}: {error}")))?;
@@ -513,7 +521,7 @@ database = "social_1"
     #[test]
     fn mistakes_are_told_with_their_place_and_their_cure() {
         type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 10] = [
+        let cases: [Case<'_>; 11] = [
             (
                 format!("[htp]\n{FLEET}"),
                 &[],
@@ -538,6 +546,7 @@ database = "social_1"
             ),
             (FLEET.replace("server = \"db1\"", "server = \"db2\""), &[], "did you mean `db1`?"),
             (FLEET.replace("s1", "s0"), &[], "two shards are called `s0`"),
+            (FLEET.replace("social_1", "social_0"), &[], "are the same database `social_0`"),
             (FLEET.replace(":3306", ""), &[], "not of the form host:port"),
             (String::new(), &[], "no shards are configured"),
         ];

@@ -15,7 +15,7 @@ use crate::clock::now_ms;
 use crate::demo::{Size, follows, posts};
 use crate::model::{Follow, Post, UserId};
 use crate::placement::Placement;
-use crate::shard::{Access, Folder, OpenError, insert_follows, insert_posts, open_writer};
+use crate::shard::{Access, Folder, OpenError, insert_follows, insert_posts, lock, open_writer};
 
 const SIZE: Size = Size { users: 10_000, posts: 300_000, shards: 4 };
 /// A file that says that the folder holds the demo's data.
@@ -38,7 +38,7 @@ impl Demo {
         let config = source.load(DEMO_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
         if !self.data.join(MARK).exists() {
-            if self.data.join(Folder::FILE).exists() {
+            if fs::read_dir(&self.data).is_ok_and(|mut files| files.next().is_some()) {
                 let text = format!(
                     "{} holds other data than the demo's; give the demo a folder of its own with \
                      --data",
@@ -80,9 +80,15 @@ async fn reader(tributary: &Tributary) -> UserId {
 /// Makes the folder beside its place and moves it there when it is whole, so that a demo that was
 /// cut off in the middle leaves nothing half-made.
 fn make(data: &Path, size: Size) -> Result<()> {
-    let mut making = data.as_os_str().to_owned();
+    // By its components, since a path may end with a slash.
+    let mut making = data.components().collect::<PathBuf>().into_os_string();
     making.push(".making");
     let making = PathBuf::from(making);
+    if making.exists() {
+        // Of a demo that was cut off, unless another one makes it now.
+        let _lock = lock(&making)?;
+        fs::remove_dir_all(&making).with_context(|| making.display().to_string())?;
+    }
     let folder = Folder::open(&making, size.shards, Access::Own)?;
     let bar = progress(0, "rows", "making a social graph");
     let graph = follows(size);
@@ -120,10 +126,6 @@ fn make(data: &Path, size: Size) -> Result<()> {
 /// Fills one shard in primary-key order, and leaves all of it on disk.
 fn fill(path: &Path, follows: &[Follow], posts: &[Post], bar: &ProgressBar) -> Result<()> {
     let place = || path.display().to_string();
-    if path.exists() {
-        // Of a demo that was cut off.
-        fs::remove_file(path).with_context(place)?;
-    }
     let mut connection = open_writer(path).with_context(place)?;
     // Nothing is lost if this is cut off: it is then made anew.
     connection.pragma_update(None, "synchronous", "off")?;

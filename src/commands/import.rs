@@ -52,8 +52,10 @@ impl Import {
         // Servers end a statement that takes longer than a read may; a batch may take this long.
         config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
         let fleet = Fleet::open(&config, Access::Own).await?;
-        if let Some(shard) = fleet.health().iter().find(|shard| shard.state.is_err()) {
-            bail!("shard {} cannot be reached; nothing was imported", shard.name);
+        for shard in fleet.health() {
+            if let Err(why) = shard.state {
+                bail!("shard {} cannot be reached ({why}); nothing was imported", shard.name);
+            }
         }
         fleet.loadable()?;
         let mut complete = true;

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tracing::{error, info, warn};
 
 use super::{Deadline, ShardError};
@@ -71,19 +71,8 @@ impl Gate {
         progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
-        self.health().map_err(ShardError::Unavailable)?;
-        let _permit = {
-            let _place = self.queue()?;
-            match until.limit(self.permits.acquire()).await {
-                Some(Ok(permit)) => permit,
-                Some(Err(_)) | None => {
-                    return Err(ShardError::Unavailable("its queue is too slow".into()));
-                }
-            }
-        };
-        let outcome = until.limit(work).await;
-        let outcome =
-            outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())));
+        let _permit = self.enter(until).await?;
+        let outcome = in_time(until, work).await;
         match &outcome {
             Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
                 self.note_failure(error);
@@ -92,6 +81,29 @@ impl Gate {
             Ok(_) | Err(_) => self.note_success(),
         }
         outcome
+    }
+
+    /// Runs `work` that nobody asked for. That it fails counts; that it does not says nothing of
+    /// the requests.
+    pub(super) async fn probe(
+        &self,
+        until: Deadline,
+        work: impl Future<Output = Result<(), ShardError>>,
+    ) {
+        let Ok(_permit) = self.enter(until).await else { return };
+        if let Err(error @ ShardError::Unavailable(_)) = in_time(until, work).await {
+            self.note_failure(&error);
+        }
+    }
+
+    /// Waits for room, if the gate is open.
+    async fn enter(&self, until: Deadline) -> Result<SemaphorePermit<'_>, ShardError> {
+        self.health().map_err(ShardError::Unavailable)?;
+        let _place = self.queue()?;
+        match until.limit(self.permits.acquire()).await {
+            Some(Ok(permit)) => Ok(permit),
+            Some(Err(_)) | None => Err(ShardError::Unavailable("its queue is too slow".into())),
+        }
     }
 
     /// The name of the server behind it.
@@ -123,7 +135,7 @@ impl Gate {
             return;
         }
         match reason {
-            ShardError::Unavailable(_) => {
+            ShardError::Unavailable(_) | ShardError::Slow(_) => {
                 warn!(server = self.server, reason = text, "server is left out");
             }
             ShardError::Faulty(_) | ShardError::Unreadable(_) | ShardError::Refused(_) => {
@@ -172,6 +184,14 @@ impl Gate {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn in_time<T>(
+    until: Deadline,
+    work: impl Future<Output = Result<T, ShardError>>,
+) -> Result<T, ShardError> {
+    let outcome = until.limit(work).await;
+    outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
 }
 
 /// A place in the queue, given back when dropped.

@@ -18,7 +18,7 @@ use self::mysql::MySqlShard;
 pub use self::schema::mysql_tables;
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
-pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, open_writer};
+pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
 use crate::cursor::TailAsk;
 use crate::model::{Direction, Follow, Post, PostKey, UserId};
 
@@ -42,6 +42,9 @@ pub enum ShardError {
     /// Gone, silent or overloaded: go on without it.
     #[error("{0}")]
     Unavailable(String),
+    /// A statement took too long there, or waited for a lock: go on without it this once.
+    #[error("{0}")]
+    Slow(String),
     /// It answers, but not as it must (a table, an index or a right is missing): go on without it
     /// until an operator has acted.
     #[error("{0}")]

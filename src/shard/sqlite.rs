@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,23 +75,41 @@ impl Folder {
                 )));
             }
             // Where rows lie depends on the number of shards; guessing it would lose them.
-            Err(error) if dir.join("shard-0.sqlite").exists() => {
+            Err(error) if shard_file(dir, 0).exists() => {
                 return Err(unusable(&path, &error));
             }
-            Err(_) => write_folder_file(&path, shards)?,
+            Err(_) => make_folder(dir, shards)?,
         };
         Ok(Arc::new(Self { dir: dir.to_path_buf(), shards: file.shards, _lock: lock }))
     }
 
     /// Each shard's name and file.
     pub(crate) fn shard_files(&self) -> Vec<(String, PathBuf)> {
-        (0..self.shards)
-            .map(|n| (format!("shard-{n}"), self.dir.join(format!("shard-{n}.sqlite"))))
-            .collect()
+        (0..self.shards).map(|n| (format!("shard-{n}"), shard_file(&self.dir, n))).collect()
     }
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+fn shard_file(dir: &Path, number: u16) -> PathBuf {
+    dir.join(format!("shard-{number}.sqlite"))
+}
+
+/// Makes the shards first: a folder that says it holds them does.
+fn make_folder(dir: &Path, shards: u16) -> Result<FolderFile, OpenError> {
+    for number in 0..shards {
+        let path = shard_file(dir, number);
+        open_writer(&path).map_err(|error| unusable(&path, &error))?;
+    }
+    let (path, new) = (dir.join(Folder::FILE), dir.join("folder.new"));
+    let text = format!("version = {FOLDER_VERSION}\nshards = {shards}\n");
+    let written = File::create(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&new, &path));
+    written.map_err(|error| unusable(&path, &error))?;
+    Ok(FolderFile { version: FOLDER_VERSION, shards })
+}
+
+/// Owns the folder for as long as the file is open.
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     fs::create_dir_all(dir).map_err(|error| unusable(dir, &error))?;
     let path = dir.join(LOCK_FILE);
     let file = File::options()
@@ -120,12 +138,6 @@ fn read_folder_file(path: &Path, text: &str) -> Result<FolderFile, OpenError> {
     Ok(file)
 }
 
-fn write_folder_file(path: &Path, shards: u16) -> Result<FolderFile, OpenError> {
-    let text = format!("version = {FOLDER_VERSION}\nshards = {shards}\n");
-    fs::write(path, text).map_err(|error| unusable(path, &error))?;
-    Ok(FolderFile { version: FOLDER_VERSION, shards })
-}
-
 fn unusable(path: &Path, error: &dyn fmt::Display) -> OpenError {
     OpenError::Prerequisite(format!("{} cannot be used: {error}", path.display()))
 }
@@ -151,6 +163,10 @@ impl SqliteShard {
         access: Access,
         folder: Arc<Folder>,
     ) -> Result<Self, OpenError> {
+        // To make it anew would hide that its posts are lost.
+        if let Err(error) = path.metadata() {
+            return Err(unusable(path, &error));
+        }
         let path = path.to_path_buf();
         let open = move || -> rusqlite::Result<_> {
             let writer = match access {

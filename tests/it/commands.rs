@@ -73,7 +73,8 @@ impl Drop for Serving {
 fn the_demo_serves_a_feed_at_once_and_keeps_its_data() {
     let dir = scratch();
     let data = dir.path().join("demo");
-    let demo = || tributary(&["demo", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
+    let with_slash = format!("{}/", data.display());
+    let demo = || tributary(&["demo", "--listen", "127.0.0.1:0", "--data", &with_slash]);
     let start = Instant::now();
     let first = Serving::start(&mut demo());
     println!("demo: first answer after {:.1} s", start.elapsed().as_secs_f64());
@@ -274,6 +275,11 @@ fn a_damaged_folder_is_refused_rather_than_guessed() {
         assert!(code == 3 && error.contains("folder.toml cannot be used"), "{error}");
     }
     fs::write(&folder, text).unwrap();
+    let shard = data.join("shard-3.sqlite");
+    fs::rename(&shard, dir.path().join("elsewhere")).unwrap();
+    let (code, _, error) = output(&mut serve());
+    assert!(code == 3 && error.contains("shard-3.sqlite cannot be used"), "{error}");
+    fs::rename(dir.path().join("elsewhere"), &shard).unwrap();
     drop(Serving::start(&mut serve()));
     let demo = ["demo", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
     let (code, _, error) = output(&mut tributary(&demo));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable;
 use tributary::{Cursor, Limit, OpenError, Page, PageRequest, Tributary, UserId};
 
 use crate::support::database::{Database, Kind};
@@ -262,6 +263,18 @@ fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
         }
         server.execute(&[rename("away", "tweets")]).await;
         wait_complete(&tributary).await;
+
+        // A lock, as a restore holds it, keeps out that shard alone, also at a start.
+        let mut lock = server.connect().await;
+        lock.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
+        let mut config = fleet.config();
+        config.read.deadline_ms = 800;
+        let beside = Tributary::open(&config).await.unwrap();
+        let left_out: Vec<bool> =
+            beside.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
+        assert_eq!(left_out, [false, true, false, false]);
+        lock.query_drop("UNLOCK TABLES").await.unwrap();
+        wait_complete(&beside).await;
 
         // Times that are NULL have no place in the order; a negative id is no id.
         let bad = |database: &str| {

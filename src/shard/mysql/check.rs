@@ -28,8 +28,8 @@ pub(super) async fn tables(connection: &mut Conn, name: &str) -> Result<Statemen
     readable(connection, name, "followers", FOLLOWS_COLUMNS, &create_follows).await?;
     readable(connection, name, "tweets", POSTS_COLUMNS, &create_posts).await?;
     integers(connection, name).await?;
-    let posts = declared_indexes(connection, name, "tweets").await?;
-    let follows = declared_indexes(connection, name, "followers").await?;
+    let posts = declared(connection, name, "tweets").await?;
+    let follows = declared(connection, name, "followers").await?;
     let statements = Statements::new(name, choose(&quoted(name), &posts, &follows)?);
     // The proof of it all: a right may be for some columns only.
     for (sql, values) in statements.reads() {
@@ -91,37 +91,75 @@ async fn integers(connection: &mut Conn, database: &str) -> Result<(), ShardErro
     Ok(())
 }
 
-/// An index as it is declared.
+/// A table as it is declared.
 #[derive(Debug)]
 struct Declared {
+    /// Every index ends with the columns of the primary key, declared or not: so in InnoDB, but for
+    /// the order over several partitions.
+    primary_behind: bool,
+    /// The primary key first.
+    indexes: Vec<Index>,
+}
+
+#[derive(Debug)]
+struct Index {
     name: String,
     unique: bool,
     /// The optimizer may use it: it is not INVISIBLE (MySQL), not IGNORED (MariaDB).
     visible: bool,
-    columns: Vec<String>,
+    columns: Vec<Column>,
 }
 
-/// The indexes of a table, the primary key first.
+#[derive(Clone, Debug)]
+struct Column {
+    name: String,
+    descending: bool,
+}
+
+async fn declared(
+    connection: &mut Conn,
+    database: &str,
+    table: &str,
+) -> Result<Declared, ShardError> {
+    let sql = "SELECT CAST(table_type AS CHAR), CAST(engine AS CHAR), CAST(create_options AS CHAR)
+         FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
+    type Kind = (Option<String>, Option<String>, Option<String>);
+    let kind: Option<Kind> = connection.exec_first(sql, (database, table)).await?;
+    let (kind, engine, options) = kind.unwrap_or_default();
+    if kind.is_some_and(|kind| kind.to_uppercase().contains("VIEW")) {
+        return Err(ShardError::Faulty(format!(
+            "{}.`{table}` is a view, whose reads cannot be bounded; it must be a table",
+            quoted(database)
+        )));
+    }
+    let innodb = engine.is_some_and(|engine| engine.eq_ignore_ascii_case("InnoDB"));
+    let partitioned = options.is_some_and(|options| options.contains("partitioned"));
+    let indexes = declared_indexes(connection, database, table).await?;
+    Ok(Declared { primary_behind: innodb && !partitioned, indexes })
+}
+
 async fn declared_indexes(
     connection: &mut Conn,
     database: &str,
     table: &str,
-) -> Result<Vec<Declared>, ShardError> {
+) -> Result<Vec<Index>, ShardError> {
     // All columns, since each kind of server has one of its own that the other does not know.
     let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
          WHERE table_schema = ? AND table_name = ?
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
     let rows: Vec<Row> = connection.exec(sql, (database, table)).await?;
-    let mut indexes: Vec<Declared> = Vec::new();
+    let mut indexes: Vec<Index> = Vec::new();
     for row in rows {
         let text = |column: &str| -> String {
             let value: Option<Option<String>> = row.get_opt(column).and_then(Result::ok);
             value.flatten().unwrap_or_default()
         };
-        let (name, column) = (text("INDEX_NAME"), text("COLUMN_NAME").to_lowercase());
+        let descending = text("COLLATION") == "D";
+        let column = Column { name: text("COLUMN_NAME").to_lowercase(), descending };
+        let name = text("INDEX_NAME");
         match indexes.last_mut().filter(|index| index.name == name) {
             Some(index) => index.columns.push(column),
-            None => indexes.push(Declared {
+            None => indexes.push(Index {
                 name,
                 unique: row.get("is_unique").unwrap_or(false),
                 visible: text("IS_VISIBLE") != "NO" && text("IGNORED") != "YES",
@@ -133,7 +171,7 @@ async fn declared_indexes(
 }
 
 /// Chooses the indexes to read over. `database` is quoted.
-fn choose(database: &str, posts: &[Declared], follows: &[Declared]) -> Result<Indexes, ShardError> {
+fn choose(database: &str, posts: &Declared, follows: &Declared) -> Result<Indexes, ShardError> {
     let missing = |table: &str, what: &str, name: &str, columns: &str| {
         ShardError::Faulty(format!(
             "table {database}.`{table}` has no index to read {what} with; make one: CREATE INDEX \
@@ -163,28 +201,32 @@ fn choose(database: &str, posts: &[Declared], follows: &[Declared]) -> Result<In
     Ok(Indexes { posts: posts_index, follows: follows_index, loadable })
 }
 
-/// The name of an index that starts with `columns`. An InnoDB index ends with the primary key's
-/// columns, declared or not, so (user_id, timestamp) is enough where `tweet_id` is the primary key.
-fn starting_with(indexes: &[Declared], columns: &[&str]) -> Option<String> {
-    let primary = indexes.iter().find(|index| index.name == "PRIMARY");
-    let behind: &[String] = primary.map_or(&[], |primary| &primary.columns);
-    let fits = |index: &&Declared| {
-        if !index.visible {
-            return false;
-        }
-        let behind = if index.name == "PRIMARY" { &[] } else { behind };
-        let mut all = index.columns.iter().chain(behind);
-        columns.iter().all(|column| all.next().is_some_and(|other| other == column))
+/// The name of an index that starts with `columns`, all after the first in one direction, so that
+/// it is read in order. (user_id, timestamp) is enough where `tweet_id` is the primary key behind it.
+fn starting_with(table: &Declared, columns: &[&str]) -> Option<String> {
+    let primary = table.indexes.iter().find(|index| index.name == "PRIMARY");
+    let behind: &[Column] = match primary {
+        Some(primary) if table.primary_behind => &primary.columns,
+        _ => &[],
     };
-    indexes.iter().find(fits).map(|index| index.name.clone())
+    let fits = |index: &&Index| {
+        let behind = if index.name == "PRIMARY" { &[] } else { behind };
+        let all: Vec<&Column> = index.columns.iter().chain(behind).take(columns.len()).collect();
+        let named = all.iter().map(|column| column.name.as_str()).eq(columns.iter().copied());
+        let ordered =
+            all.iter().skip(1).map(|column| column.descending).all(|d| d == all[1].descending);
+        index.visible && named && ordered
+    };
+    table.indexes.iter().find(fits).map(|index| index.name.clone())
 }
 
 /// Whether a unique index covers the first `needed` of `columns` and no others than `columns`.
-fn unique_over(indexes: &[Declared], columns: &[&str], needed: usize) -> bool {
-    indexes.iter().any(|index| {
+fn unique_over(table: &Declared, columns: &[&str], needed: usize) -> bool {
+    table.indexes.iter().any(|index| {
+        let has = |name: &str| index.columns.iter().any(|column| column.name == name);
         index.unique
-            && index.columns.iter().all(|column| columns.contains(&column.as_str()))
-            && columns[..needed].iter().all(|column| index.columns.iter().any(|c| c == column))
+            && index.columns.iter().all(|column| columns.contains(&column.name.as_str()))
+            && columns[..needed].iter().all(|column| has(column))
     })
 }
 
@@ -192,14 +234,19 @@ fn unique_over(indexes: &[Declared], columns: &[&str], needed: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn declared(indexes: &[(&str, &[&str])]) -> Vec<Declared> {
-        let index = |(name, columns): &(&str, &[&str])| Declared {
+    /// A column ending in `-` is descending.
+    fn declared(indexes: &[(&str, &[&str])]) -> Declared {
+        let column = |name: &&str| Column {
+            name: name.trim_end_matches('-').to_owned(),
+            descending: name.ends_with('-'),
+        };
+        let index = |(name, columns): &(&str, &[&str])| Index {
             name: (*name).to_owned(),
             unique: *name == "PRIMARY" || name.starts_with("unique"),
             visible: !name.starts_with("hidden"),
-            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+            columns: columns.iter().map(column).collect(),
         };
-        indexes.iter().map(index).collect()
+        Declared { primary_behind: true, indexes: indexes.iter().map(index).collect() }
     }
 
     #[test]
@@ -214,6 +261,12 @@ mod tests {
         assert_eq!(index(&[primary, ("c", &["user_id", "tweet_id", "timestamp"])]), None);
         assert_eq!(index(&[("PRIMARY", &["other"]), short]), None);
         assert_eq!(index(&[primary, ("hidden", &wanted)]), None);
+        assert_eq!(index(&[primary, ("d", &["user_id", "timestamp-"])]), None, "not in order");
+        let newest_first: (&str, &[&str]) = ("d", &["user_id", "timestamp-", "tweet_id-"]);
+        assert_eq!(index(&[primary, newest_first]).as_deref(), Some("d"));
+        let mut partitioned = declared(&[primary, short]);
+        partitioned.primary_behind = false;
+        assert_eq!(starting_with(&partitioned, &wanted), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) struct Database {
 struct State {
     /// As of the last check; a later one may find other indexes.
     statements: Option<Arc<Statements>>,
-    /// What an operator must mend before the database is asked again.
+    /// Why it is left out until a check finds it well.
     fault: Option<String>,
     /// When rows that cannot be read were last told.
     told: Option<Instant>,
@@ -47,8 +47,9 @@ impl Database {
         }
     }
 
-    /// Checks it on this connection and remembers what is found. An error is one of the server.
-    pub(super) async fn check(&self, connection: &mut Conn) -> Result<(), ShardError> {
+    /// Checks it on this connection and remembers what is found. Returns what an operator must
+    /// mend, if anything; an error is one of the server.
+    pub(super) async fn check(&self, connection: &mut Conn) -> Result<Option<String>, ShardError> {
         match check::tables(connection, &self.name).await {
             Ok(statements) => {
                 let mut state = self.state();
@@ -56,12 +57,18 @@ impl Database {
                 if state.fault.take().is_some() {
                     info!(shard = self.shard, "shard is in use");
                 }
-                Ok(())
+                Ok(None)
             }
             Err(error @ ShardError::Unavailable(_)) => Err(error),
+            // A table that is locked, by a restore for example, keeps this database out alone, and
+            // nobody has to do anything about it.
+            Err(ShardError::Slow(reason)) => {
+                self.note(&ShardError::Faulty(reason));
+                Ok(None)
+            }
             Err(fault) => {
                 self.note(&fault);
-                Ok(())
+                Ok(Some(fault.to_string()))
             }
         }
     }
@@ -84,9 +91,9 @@ impl Database {
         }
     }
 
-    /// What an operator must mend, if anything.
-    pub(super) fn fault(&self) -> Option<String> {
-        self.state().fault.clone()
+    /// Whether it is left out.
+    pub(super) fn is_left_out(&self) -> bool {
+        self.state().fault.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

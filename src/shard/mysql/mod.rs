@@ -44,11 +44,11 @@ impl MySqlShard {
         max: usize,
         until: Deadline,
     ) -> Result<Vec<UserId>, ShardError> {
+        let statements = self.statements()?;
         let run = async {
-            let mut session = self.session().await?;
+            let mut connection = self.server.connection().await?;
             let parameters = (reader.0, from.0, max);
-            let sql = &session.statements.followees;
-            let rows: Vec<Row> = session.connection.exec(sql, parameters).await?;
+            let rows: Vec<Row> = connection.exec(&statements.followees, parameters).await?;
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
         };
         self.pass(until, &Progress::default(), run).await
@@ -76,8 +76,9 @@ impl MySqlShard {
             })
             .collect();
         let progress = Progress::default();
+        let statements = self.statements()?;
         let run = async {
-            let Session { mut connection, statements } = self.session().await?;
+            let mut connection = self.server.connection().await?;
             let tails = statements.tails(direction);
             let mut keys = Vec::new();
             for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
@@ -108,8 +109,9 @@ impl MySqlShard {
         keys: &[PostKey],
         until: Deadline,
     ) -> Result<Vec<Post>, ShardError> {
+        let statements = self.statements()?;
         let run = async {
-            let Session { mut connection, statements } = self.session().await?;
+            let mut connection = self.server.connection().await?;
             let mut posts = Vec::with_capacity(keys.len());
             for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters =
@@ -132,8 +134,9 @@ impl MySqlShard {
         rows: &[Follow],
         until: Deadline,
     ) -> Result<usize, ShardError> {
+        let statements = self.statements()?;
         let run = async {
-            let Session { mut connection, statements } = self.session().await?;
+            let mut connection = self.server.connection().await?;
             let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
             Ok(insert(&mut connection, &statements.insert_follows, rows, row).await?)
         };
@@ -145,8 +148,9 @@ impl MySqlShard {
         rows: &[Post],
         until: Deadline,
     ) -> Result<usize, ShardError> {
+        let statements = self.statements()?;
         let run = async {
-            let Session { mut connection, statements } = self.session().await?;
+            let mut connection = self.server.connection().await?;
             let row = |Post { key, content }: &Post| {
                 vec![key.post.0.into(), key.author.0.into(), content.into(), key.time.into()]
             };
@@ -155,31 +159,24 @@ impl MySqlShard {
         self.pass(until, &Progress::default(), run).await
     }
 
-    /// Runs `work` behind the server's gate, unless the database must not be asked.
+    /// The statements, unless the database must not be asked.
+    fn statements(&self) -> Result<Arc<Statements>, ShardError> {
+        self.database.statements().map_err(ShardError::Unavailable)
+    }
+
+    /// Runs `work` behind the server's gate. The database remembers what is wrong with it.
     async fn pass<T>(
         &self,
         until: Deadline,
         progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
-        self.database.statements().map_err(ShardError::Unavailable)?;
         let outcome = self.server.gate().pass(until, progress, work).await;
         if let Err(error) = &outcome {
             self.database.note(error);
         }
         outcome
     }
-
-    async fn session(&self) -> Result<Session, ShardError> {
-        let statements = self.database.statements().map_err(ShardError::Unavailable)?;
-        Ok(Session { connection: self.server.connection().await?, statements })
-    }
-}
-
-/// A connection of the server's pool with this database's statements. Used behind the gate only.
-struct Session {
-    connection: Conn,
-    statements: Arc<Statements>,
 }
 
 /// Runs the smallest statement that has a place for every item. Places that are left over get
@@ -255,16 +252,19 @@ impl From<Error> for ShardError {
     fn from(error: Error) -> Self {
         match &error {
             Error::Server(server) => match server.code {
-                // Too many connections, shutting down, resource limits, lock waits, deadlock,
-                // interrupted, connection killed, over the time limit (MariaDB, MySQL).
-                1040 | 1053 | 1203 | 1205 | 1213 | 1226 | 1317 | 1927 | 1969 | 3024 => {
-                    ShardError::Unavailable(error.to_string())
+                // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
+                1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
+                // No right, no database, no column, no table, no index, a broken view.
+                1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1356 | 1698 => {
+                    ShardError::Faulty(error.to_string())
                 }
-                // NULL, duplicate, packet too large, out of range, truncated, bad value, too long.
-                1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3988 => {
-                    ShardError::Refused(error.to_string())
-                }
-                _ => ShardError::Faulty(error.to_string()),
+                // NULL, duplicate, packet too large, foreign key, out of range, truncated, bad value,
+                // too long, foreign key, no partition, out of range, check constraint (MySQL,
+                // MariaDB), not in the character set.
+                1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1452 | 1526
+                | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
+                // Too many connections, shutting down, out of some resource.
+                _ => ShardError::Unavailable(error.to_string()),
             },
             // Without the client's own words around it, which say nothing more.
             Error::Io(IoError::Io(io)) => ShardError::Unavailable(io.to_string()),

@@ -18,7 +18,7 @@ use super::MySqlShard;
 use super::database::Database;
 use super::statements::STATEMENTS_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
-use crate::shard::gate::{Gate, Progress};
+use crate::shard::gate::Gate;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
 /// How long dialling and checking a server may take: at the start, and whenever it is tried again.
@@ -100,7 +100,14 @@ impl Server {
     /// A connection of the pool, in which there are as many as the gate lets pass.
     pub(super) async fn connection(&self) -> Result<Conn, ShardError> {
         let pool = locked(&self.pool).clone();
-        logged_in(async { pool.get_conn().await }).await
+        logged_in(async { pool.get_conn().await }).await.map_err(|error| {
+            // A login that is refused is refused for all databases.
+            if let ShardError::Faulty(reason) = &error {
+                self.gate.close(&error);
+                return ShardError::Unavailable(reason.clone());
+            }
+            error
+        })
     }
 
     /// Notices when an idle server goes away, and brings back what is left out. Runs until it is
@@ -119,7 +126,7 @@ impl Server {
         let pause = rand::rng().random_range(RETRY_MS * 3 / 4..=RETRY_MS * 5 / 4);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         match self.check().await {
-            Ok(()) => {
+            Ok(_) => {
                 // Connections from before may be dead without knowing it.
                 *locked(&self.pool) = Pool::new(self.options.clone());
                 self.warm().await;
@@ -129,32 +136,35 @@ impl Server {
         }
     }
 
-    /// Asks the server for nothing, as any request would, and checks the databases that are left
-    /// out. The gate counts what comes of it.
+    /// Asks the server for nothing, and checks the databases that are left out.
     async fn beat(&self) {
         let beat = async {
             let mut connection = self.connection().await?;
             connection.ping().await?;
-            for database in self.databases.iter().filter(|database| database.fault().is_some()) {
+            for database in self.databases.iter().filter(|database| database.is_left_out()) {
                 database.check(&mut connection).await?;
             }
             Ok(())
         };
-        let _ = self.gate.pass(Deadline::after(HEARTBEAT), &Progress::default(), beat).await;
+        self.gate.probe(Deadline::after(HEARTBEAT), beat).await;
     }
 
     /// The first check. Returns what an operator must mend.
     async fn admit(&self) -> Vec<String> {
         let told = |fault| format!("server {}: {fault}", self.gate.server());
         match self.check().await {
-            Ok(()) => {
+            Ok(faults) if faults.is_empty() => {
                 self.warm().await;
                 self.gate.open();
+                faults
             }
-            Err(error @ ShardError::Unavailable(_)) => self.gate.close(&error),
-            Err(error) => return vec![told(error.to_string())],
+            Ok(faults) => faults.into_iter().map(told).collect(),
+            Err(error @ ShardError::Unavailable(_)) => {
+                self.gate.close(&error);
+                Vec::new()
+            }
+            Err(error) => vec![told(error.to_string())],
         }
-        self.databases.iter().filter_map(|database| database.fault()).map(told).collect()
     }
 
     /// Opens a few connections, so that the first requests need not.
@@ -165,15 +175,17 @@ impl Server {
         drop(Deadline::after(CHECK_DEADLINE).limit(connections).await);
     }
 
-    /// Connects and checks every database, within [`CHECK_DEADLINE`]. The databases remember their
-    /// own faults; an error is one of the whole server.
-    async fn check(&self) -> Result<(), ShardError> {
+    /// Connects and checks every database, within [`CHECK_DEADLINE`]. Returns what an operator must
+    /// mend in them; an error is one of the whole server.
+    async fn check(&self) -> Result<Vec<String>, ShardError> {
         let check = async {
             let mut connection = logged_in(Conn::new(self.options.clone())).await?;
+            let mut faults = Vec::new();
             for database in &self.databases {
-                database.check(&mut connection).await?;
+                faults.extend(database.check(&mut connection).await?);
             }
-            Ok(connection.disconnect().await?)
+            connection.disconnect().await?;
+            Ok(faults)
         };
         let outcome = Deadline::after(CHECK_DEADLINE).limit(check).await;
         outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
