@@ -5,7 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 use serde::Deserialize;
@@ -21,6 +21,9 @@ use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 const READERS: usize = 4;
 /// How long a statement waits for another process that writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// A process that has just ended, or a child that it was about to start, may hold the lock a moment
+/// longer.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Written to a new folder and checked in an old one.
 const FOLDER_VERSION: u32 = 1;
 const LOCK_FILE: &str = "lock";
@@ -118,7 +121,16 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|error| unusable(&path, &error))?;
-    match file.try_lock() {
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                std::thread::sleep(LOCK_PATIENCE / 20);
+            }
+            outcome => break outcome,
+        }
+    };
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Prerequisite(format!(
             "another process owns the folder {}; stop it, or give this one a folder of its own \

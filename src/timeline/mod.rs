@@ -33,8 +33,7 @@ pub enum ReadError {
 /// Costs one query for the follow list on the reader's shard and at most five waves, in each of
 /// which every shard that owns a followee still in question is asked once, all at the same time;
 /// at most `4 x followees + 12 x limit` rows are read. (A page towards newer posts whose anchor was
-/// deleted since may take a sixth wave, and six rows for each followee.) An unknown reader has an
-/// empty timeline.
+/// deleted since may take a sixth wave.) An unknown reader has an empty timeline.
 pub async fn home_timeline(
     fleet: &Fleet,
     reader: UserId,
@@ -193,20 +192,17 @@ impl Reading<'_> {
         (keys.iter().filter_map(|key| by_key.remove(key)).collect(), found_older)
     }
 
-    /// Whether any of `authors` has a post under `edge`, for all that is known. Costs a head of
-    /// each. A shard that does not answer now may have one, but its part of the page is whole, so
-    /// it is not missing.
+    /// Whether any of `authors` has a post under `edge`, for all that is known. Reads one row of
+    /// each, the oldest. A shard that does not answer now may have one, but its part of the page is
+    /// whole, so it is not missing.
     async fn any_older(&mut self, authors: &[UserId], edge: Edge) -> bool {
         let missing = self.missing.clone();
-        let asks = authors
-            .iter()
-            .map(|&author| TailAsk { author, from: edge.for_author(author), count: 1 })
-            .filter(|ask| ask.from != AuthorEdge::Bottom)
-            .collect();
-        let answers = self.tails(Direction::Older, asks).await;
+        let oldest = |&author| TailAsk { author, from: AuthorEdge::Bottom, count: 1 };
+        let answers = self.tails(Direction::Newer, authors.iter().map(oldest).collect()).await;
         let all_answered = self.missing == missing;
         self.missing = missing;
-        !all_answered || answers.iter().any(|(_, rows)| !rows.is_empty())
+        let is_older = |key: &PostKey| Edge::below(*key) < edge;
+        !all_answered || answers.iter().any(|(_, rows)| rows.iter().any(is_older))
     }
 
     /// Asks every shard in `work` at the same time, but for those found missing before.
