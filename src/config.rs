@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use toml::{Table, Value};
 
+use crate::mapping::Tables;
 use crate::model::ShardId;
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
@@ -98,6 +99,8 @@ pub struct Servers {
     pub servers: BTreeMap<String, ServerConfig>,
     /// Shards in placement order.
     pub shards: Vec<ShardConfig>,
+    /// How the tables are called on all of them.
+    pub tables: Tables,
 }
 
 /// A MySQL or MariaDB server.
@@ -174,6 +177,7 @@ struct Document {
     servers: BTreeMap<String, ServerConfig>,
     #[serde(default)]
     shards: Vec<ShardConfig>,
+    tables: Option<Tables>,
 }
 
 impl Config {
@@ -199,6 +203,7 @@ impl Config {
         let mut table = Table::new();
         set_from_environment(&mut table, environment)?;
         table.remove("servers");
+        table.remove("tables");
         let dir = Value::String(dir.to_string_lossy().into_owned());
         match table.get_mut("embedded") {
             Some(Value::Table(embedded)) => drop(embedded.insert("dir".into(), dir)),
@@ -217,13 +222,19 @@ impl Document {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let Self { http, read, placement, embedded, servers, shards } = self;
+        let Self { http, read, placement, embedded, servers, shards, tables } = self;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
             }
+            Some(_) if tables.is_some() => {
+                return fail("[tables] is for tables on servers; those of a folder are ours");
+            }
             Some(embedded) => FleetConfig::Embedded(embedded),
-            None => FleetConfig::Servers(check_servers(Servers { servers, shards })?),
+            None => {
+                let tables = tables.unwrap_or_default();
+                FleetConfig::Servers(check_servers(Servers { servers, shards, tables })?)
+            }
         };
         if read.deadline_ms == 0 {
             return fail("read.deadline_ms must be at least 1");

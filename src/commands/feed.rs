@@ -10,6 +10,7 @@ use crate::clock::now_ms;
 use crate::cursor::Cursor;
 use crate::http::page_json;
 use crate::model::{Post, UserId, parse_id};
+use crate::moment::PostTimes;
 use crate::shard::Access;
 use crate::timeline::{Limit, Page, PageRequest};
 use crate::{Tributary, clock};
@@ -45,17 +46,28 @@ impl Feed {
         } else {
             let missing: Vec<&str> =
                 page.missing.iter().map(|shard| fleet.shard_name(*shard)).collect();
-            say(readable(&page, self.user, &missing, &self.source.flags()));
+            let times = fleet.times();
+            say(readable(&page, self.user, times, &missing, &self.source.flags()));
         }
         Ok(if page.is_complete() { Outcome::Done } else { Outcome::Partial })
     }
 }
 
-fn readable(page: &Page, user: u64, missing: &[&str], flags: &str) -> String {
+fn readable(
+    page: &Page,
+    user: u64,
+    times: &PostTimes,
+    missing: &[&str],
+    flags: &str,
+) -> String {
     let mut text = format!("Home timeline of user {user}\n\n");
     let now = now_ms();
     for post in &page.posts {
-        text.push_str(&readable_post(post, now));
+        let author = match page.handles.get(&post.key.author) {
+            Some(handle) => handle.clone(),
+            None => post.key.author.to_string(),
+        };
+        text.push_str(&readable_post(post, &author, times.epoch_ms(post.key.time), now));
     }
     if page.posts.is_empty() {
         text.push_str("No posts here.\n\n");
@@ -74,10 +86,11 @@ fn readable(page: &Page, user: u64, missing: &[&str], flags: &str) -> String {
 
 /// Who and when on one line, then the text, indented. Control characters could steer the terminal
 /// and turn its lines around, so they are shown as symbols.
-fn readable_post(post: &Post, now: i64) -> String {
-    let when = clock::rfc3339_ms(post.key.time);
-    let age = age(now.saturating_sub(post.key.time));
-    let mut text = format!("@{}  {age}  ({when})\n", post.key.author);
+fn readable_post(post: &Post, author: &str, time: i64, now: i64) -> String {
+    let when = clock::rfc3339_ms(time);
+    let age = age(now.saturating_sub(time));
+    let author: String = author.chars().map(visible).collect();
+    let mut text = format!("@{author}  {age}  ({when})\n");
     for line in post.content.lines() {
         let line: String = line.chars().map(visible).collect();
         let _ = writeln!(text, "    {line}");
@@ -117,7 +130,7 @@ mod tests {
         let key = PostKey { time: 1_000, post: PostId(1), author: UserId(7) };
         let post = Post { key, content: "one\n\u{1b}[2Jtwo\u{202e} 🎉".into() };
         assert_eq!(
-            readable_post(&post, 7_201_000),
+            readable_post(&post, "7", 1_000, 7_201_000),
             "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"
         );
         assert_eq!(

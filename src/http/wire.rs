@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::clock::rfc3339_ms;
 use crate::model::{Post, ShardId, UserId};
+use crate::moment::TimeUnit;
 use crate::shard::Fleet;
 use crate::timeline::Page;
 
@@ -23,7 +24,15 @@ struct Tweet<'a> {
     tweet_id: String,
     user_id: String,
     content: &'a str,
-    timestamp: i64,
+    timestamp: Timestamp,
+}
+
+/// As the handler gives it: a number as it is stored, a date as JavaScript writes it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Timestamp {
+    Number(i64),
+    Date(String),
 }
 
 /// A page of the `v1` timelines.
@@ -41,6 +50,8 @@ pub(crate) struct Posts<'a> {
 struct WirePost<'a> {
     post_id: String,
     author_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author_handle: Option<&'a str>,
     content: &'a str,
     created_at: String,
 }
@@ -78,7 +89,10 @@ impl<'a> ExpressFeed<'a> {
             tweet_id: post.key.post.to_string(),
             user_id: post.key.author.to_string(),
             content: &post.content,
-            timestamp: post.key.time,
+            timestamp: match fleet.times().unit {
+                TimeUnit::DateTime { .. } => Timestamp::Date(created_at(post, fleet)),
+                _ => Timestamp::Number(post.key.time),
+            },
         };
         Self {
             feed: page.posts.iter().map(tweet).collect(),
@@ -94,8 +108,9 @@ impl<'a> Posts<'a> {
         let post = |post: &'a Post| WirePost {
             post_id: post.key.post.to_string(),
             author_id: post.key.author.to_string(),
+            author_handle: page.handles.get(&post.key.author).map(String::as_str),
             content: &post.content,
-            created_at: rfc3339_ms(post.key.time),
+            created_at: created_at(post, fleet),
         };
         Self {
             posts: page.posts.iter().map(post).collect(),
@@ -113,6 +128,10 @@ impl From<&UserId> for Followee {
     fn from(user: &UserId) -> Self {
         Self { user_id: user.to_string() }
     }
+}
+
+fn created_at(post: &Post, fleet: &Fleet) -> String {
+    rfc3339_ms(fleet.times().epoch_ms(post.key.time))
 }
 
 pub(super) fn names<'a>(shards: &BTreeSet<ShardId>, fleet: &'a Fleet) -> Vec<&'a str> {

@@ -15,6 +15,7 @@ use super::sqlite::{Folder, SqliteShard};
 use super::{Access, Deadline, Shard, ShardError, Store};
 use crate::config::{Config, FleetConfig};
 use crate::model::{ShardId, UserId};
+use crate::moment::PostTimes;
 use crate::placement::Placement;
 
 /// The shards and the rule that says which of them owns a user.
@@ -23,6 +24,7 @@ pub struct Fleet {
     placement: Placement,
     shards: Vec<Arc<Shard>>,
     read_deadline: Duration,
+    times: PostTimes,
     /// One supervisor per server; they end with the fleet.
     _supervisors: JoinSet<()>,
 }
@@ -84,12 +86,21 @@ impl Fleet {
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
         let read_deadline = config.read.deadline();
         let shards = shards.into_iter().map(Arc::new).collect();
-        Ok(Self { placement, shards, read_deadline, _supervisors: supervisors })
+        let times = match &config.fleet {
+            FleetConfig::Embedded(_) => PostTimes::MILLISECONDS,
+            FleetConfig::Servers(servers) => servers.tables.posts.times(),
+        };
+        Ok(Self { placement, shards, read_deadline, times, _supervisors: supervisors })
     }
 
     /// Which shard owns a user.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// What the times in the posts' keys mean.
+    pub fn times(&self) -> &PostTimes {
+        &self.times
     }
 
     /// A shard's configured name.

@@ -2,6 +2,7 @@
 //! It knows nothing of pages, timelines or HTTP.
 
 mod deadline;
+mod finding;
 mod fleet;
 mod gate;
 mod load;
@@ -12,6 +13,7 @@ mod sqlite;
 use thiserror::Error;
 
 pub use self::deadline::Deadline;
+pub use self::finding::{Finding, Level};
 pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
 pub use self::load::{Loaded, Refused};
 use self::mysql::MySqlShard;
@@ -101,6 +103,21 @@ impl Shard {
         match &self.store {
             Store::Sqlite(shard) => shard.posts(keys, until).await,
             Store::MySql(shard) => shard.posts(keys, until).await,
+        }
+    }
+
+    /// The names that people know these users by; only of those that have one.
+    pub async fn handles(
+        &self,
+        users: &[UserId],
+        until: Deadline,
+    ) -> Result<Vec<(UserId, String)>, ShardError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.store {
+            Store::Sqlite(_) => Ok(Vec::new()),
+            Store::MySql(shard) => shard.handles(users, until).await,
         }
     }
 

@@ -58,7 +58,13 @@ async fn read_page(
     request: &PageRequest,
     deadline: Deadline,
 ) -> Page {
-    let mut reading = Reading { fleet, deadline, missing: BTreeSet::new(), waves: 0 };
+    let mut reading = Reading {
+        fleet,
+        deadline,
+        missing: BTreeSet::new(),
+        handles: BTreeMap::new(),
+        waves: 0,
+    };
     match request.cursor.direction {
         Direction::Older => reading.older_page(authors, request).await,
         Direction::Newer => reading.newer_page(authors, request).await,
@@ -72,7 +78,14 @@ fn page_without_follows(own: ShardId, request: &PageRequest) -> Page {
         Direction::Older => (cursor.clone(), prev_of_empty(cursor, false)),
         Direction::Newer => (Cursor::older(cursor.edge), cursor.clone()),
     };
-    Page { posts: Vec::new(), next: Some(next), prev, missing: BTreeSet::from([own]), waves: 0 }
+    Page {
+        posts: Vec::new(),
+        next: Some(next),
+        prev,
+        missing: BTreeSet::from([own]),
+        handles: BTreeMap::new(),
+        waves: 0,
+    }
 }
 
 /// Where to look for newer posts when a page read towards older ones has none.
@@ -91,6 +104,7 @@ struct Reading<'a> {
     fleet: &'a Fleet,
     deadline: Deadline,
     missing: BTreeSet<ShardId>,
+    handles: BTreeMap<UserId, String>,
     waves: u32,
 }
 
@@ -107,7 +121,7 @@ impl Reading<'_> {
             Some(first) => Cursor::newer(Edge::above(*first)),
             None => prev_of_empty(cursor, self.missing.is_empty()),
         };
-        Page { posts, next, prev, missing: self.missing.clone(), waves: self.waves }
+        self.page(posts, next, prev)
     }
 
     async fn newer_page(&mut self, authors: &[UserId], request: &PageRequest) -> Page {
@@ -126,7 +140,12 @@ impl Reading<'_> {
             behind: self.missing.iter().map(|shard| (*shard, top)).collect(),
         });
         let prev = self.moved(cursor, top);
-        Page { posts, next, prev, missing: self.missing.clone(), waves: self.waves }
+        self.page(posts, next, prev)
+    }
+
+    fn page(&mut self, posts: Vec<Post>, next: Option<Cursor>, prev: Cursor) -> Page {
+        let handles = std::mem::take(&mut self.handles);
+        Page { posts, next, prev, missing: self.missing.clone(), handles, waves: self.waves }
     }
 
     /// The keys of the page and, if there are more, one more; in the direction of the request.
@@ -179,14 +198,18 @@ impl Reading<'_> {
         let answers = self
             .wave(work, |shard, (keys, probe): Work, until| async move {
                 let posts = shard.posts(&keys, until).await?;
+                let authors: BTreeSet<UserId> = keys.iter().map(|key| key.author).collect();
+                let authors: Vec<UserId> = authors.into_iter().collect();
+                let handles = shard.handles(&authors, until).await?;
                 let found = shard.tails(Direction::Older, &probe, until).await?;
-                Ok((posts, !found.is_empty()))
+                Ok((posts, handles, !found.is_empty()))
             })
             .await;
         let mut found_older = false;
         let mut by_key: HashMap<PostKey, Post> = HashMap::new();
-        for (posts, found) in answers {
+        for (posts, handles, found) in answers {
             found_older |= found;
+            self.handles.extend(handles);
             by_key.extend(posts.into_iter().map(|post| (post.key, post)));
         }
         (keys.iter().filter_map(|key| by_key.remove(key)).collect(), found_older)

@@ -1,9 +1,9 @@
 //! What a reader asks for and what a page says. Pure data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cursor::Cursor;
-use crate::model::{Post, ShardId};
+use crate::model::{Post, ShardId, UserId};
 
 /// How many posts a page may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Page {
     /// Shards that could not be asked; their authors' posts are not on this page. They come first
     /// on the next page that can ask them.
     pub missing: BTreeSet<ShardId>,
+    /// The names that the authors on the page are known by, where the shards know them.
+    pub handles: BTreeMap<UserId, String>,
     /// Rounds of simultaneous shard queries that the page took, the follow list not counted.
     pub waves: u32,
 }

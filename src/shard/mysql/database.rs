@@ -8,7 +8,8 @@ use tracing::{error, info};
 
 use super::check;
 use super::statements::Statements;
-use crate::shard::ShardError;
+use crate::mapping::Tables;
+use crate::shard::{Finding, ShardError};
 
 /// Rows that cannot be read are told this often, not once for every page that meets them.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -18,6 +19,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Database {
     shard: String,
     name: String,
+    tables: Arc<Tables>,
     state: Mutex<State>,
 }
 
@@ -32,9 +34,9 @@ struct State {
 }
 
 impl Database {
-    pub(super) fn new(shard: &str, name: &str) -> Self {
+    pub(super) fn new(shard: &str, name: &str, tables: Arc<Tables>) -> Self {
         let state = State { statements: None, fault: None, told: None };
-        Self { shard: shard.to_owned(), name: name.to_owned(), state: Mutex::new(state) }
+        Self { shard: shard.to_owned(), name: name.to_owned(), tables, state: Mutex::new(state) }
     }
 
     /// The statements to read and write it with, unless it must not be asked.
@@ -50,14 +52,20 @@ impl Database {
     /// Checks it on this connection and remembers what is found. Returns what an operator must
     /// mend, if anything; an error is one of the server.
     pub(super) async fn check(&self, connection: &mut Conn) -> Result<Option<String>, ShardError> {
-        match check::tables(connection, &self.name).await {
-            Ok(statements) => {
+        match check::tables(connection, &self.name, &self.tables).await {
+            Ok(Ok(statements)) => {
                 let mut state = self.state();
                 state.statements = Some(Arc::new(statements));
                 if state.fault.take().is_some() {
                     info!(shard = self.shard, "shard is in use");
                 }
                 Ok(None)
+            }
+            Ok(Err(faults)) => {
+                let faults: Vec<String> = faults.iter().map(Finding::to_string).collect();
+                let faults = faults.join("; also: ");
+                self.note(&ShardError::Faulty(faults.clone()));
+                Ok(Some(faults))
             }
             Err(error @ ShardError::Unavailable(_)) => Err(error),
             // A table that is locked, by a restore for example, keeps this database out alone, and

@@ -12,11 +12,12 @@ use mysql_async::{Conn, DriverError, Error, IoError, Row, TxOpts, Value};
 
 use self::database::Database;
 pub(super) use self::server::Server;
-use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements};
+use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
 use super::gate::Progress;
 use super::{Deadline, ShardError};
 use crate::cursor::{AuthorEdge, TailAsk};
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+use crate::moment::{CalendarTime, TimeUnit};
 
 /// One database on a server.
 #[derive(Debug)]
@@ -77,6 +78,7 @@ impl MySqlShard {
             .collect();
         let progress = Progress::default();
         let statements = self.statements()?;
+        let unit = statements.unit;
         let run = async {
             let mut connection = self.server.connection().await?;
             let tails = statements.tails(direction);
@@ -86,17 +88,18 @@ impl MySqlShard {
                 let padding = vec![Value::UInt(0), Value::UInt(0)];
                 let rows =
                     run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
-                read_keys(&rows.await?, &mut keys)?;
+                read_keys(unit, &rows.await?, &mut keys)?;
                 progress.note();
             }
             for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |(ask, time, post): &(TailAsk, i64, u64)| {
-                    let (author, time) = (Value::UInt(ask.author.0), Value::Int(*time));
+                    let (author, time) = (Value::UInt(ask.author.0), time_value(unit, *time));
                     vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
                 };
-                let padding = vec![0.into(), 0.into(), 0.into(), 0.into(), Value::UInt(0)];
+                let mut padding = parameters(&chunk[0]);
+                padding[4] = Value::UInt(0);
                 let rows = run_padded(&mut connection, &tails.from_key, chunk, parameters, padding);
-                read_keys(&rows.await?, &mut keys)?;
+                read_keys(unit, &rows.await?, &mut keys)?;
                 progress.note();
             }
             Ok(keys)
@@ -110,21 +113,47 @@ impl MySqlShard {
         until: Deadline,
     ) -> Result<Vec<Post>, ShardError> {
         let statements = self.statements()?;
+        let unit = statements.unit;
         let run = async {
             let mut connection = self.server.connection().await?;
             let mut posts = Vec::with_capacity(keys.len());
             for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters =
-                    |key: &PostKey| vec![key.author.0.into(), key.time.into(), key.post.0.into()];
+                let parameters = |key: &PostKey| {
+                    vec![key.author.0.into(), time_value(unit, key.time), key.post.0.into()]
+                };
                 // A key that is named twice is looked up once.
                 let padding = parameters(&chunk[0]);
                 let rows =
                     run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
                 for row in rows.await? {
-                    posts.push(Post { key: key_of(&row)?, content: text_of(&row, 3) });
+                    posts.push(Post { key: key_of(unit, &row)?, content: text_of(&row, 3) });
                 }
             }
             Ok(posts)
+        };
+        self.pass(until, &Progress::default(), run).await
+    }
+
+    /// The names of those users that have one.
+    pub(super) async fn handles(
+        &self,
+        users: &[UserId],
+        until: Deadline,
+    ) -> Result<Vec<(UserId, String)>, ShardError> {
+        let statements = self.statements()?;
+        let Some(sql) = &statements.handles else { return Ok(Vec::new()) };
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let mut handles = Vec::with_capacity(users.len());
+            for chunk in users.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |user: &UserId| vec![user.0.into()];
+                let padding = parameters(&chunk[0]);
+                let rows = run_padded(&mut connection, sql, chunk, parameters, padding).await?;
+                for row in rows {
+                    handles.push((UserId(field(&row, 0)?), text_of(&row, 1)));
+                }
+            }
+            Ok(handles)
         };
         self.pass(until, &Progress::default(), run).await
     }
@@ -152,7 +181,8 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.connection().await?;
             let row = |Post { key, content }: &Post| {
-                vec![key.post.0.into(), key.author.0.into(), content.into(), key.time.into()]
+                let time = time_value(statements.unit, key.time);
+                vec![key.post.0.into(), key.author.0.into(), content.into(), time]
             };
             Ok(insert(&mut connection, &statements.insert_posts, rows, row).await?)
         };
@@ -217,17 +247,24 @@ async fn insert<T>(
     Ok(added)
 }
 
-fn read_keys(rows: &[Row], keys: &mut Vec<PostKey>) -> Result<(), Error> {
+fn read_keys(unit: TimeUnit, rows: &[Row], keys: &mut Vec<PostKey>) -> Result<(), Error> {
     for row in rows {
-        keys.push(key_of(row)?);
+        keys.push(key_of(unit, row)?);
     }
     Ok(())
 }
 
 /// The key in the first three columns.
-fn key_of(row: &Row) -> Result<PostKey, Error> {
+fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     let author = UserId(field(row, 0)?);
-    Ok(PostKey { author, time: field(row, 1)?, post: PostId(field(row, 2)?) })
+    let time = match (unit, row.as_ref(1)) {
+        (
+            TimeUnit::DateTime { .. },
+            Some(&Value::Date(year, month, day, hour, minute, second, micros)),
+        ) => CalendarTime { year, month, day, hour, minute, second, micros }.packed(),
+        _ => field(row, 1)?,
+    };
+    Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
 }
 
 fn field<T: FromValue>(row: &Row, column: usize) -> Result<T, Error> {

@@ -48,11 +48,13 @@ impl Server {
         config: &Config,
     ) -> Result<(Vec<Arc<Self>>, Vec<Shard>), OpenError> {
         let mut servers = Vec::new();
+        let tables = Arc::new(fleet.tables.clone());
         let mut shards: Vec<Option<Shard>> = fleet.shards.iter().map(|_| None).collect();
         for (name, server) in &fleet.servers {
             let here = || fleet.shards.iter().enumerate().filter(|(_, s)| s.server == *name);
             let databases: Vec<Arc<Database>> = here()
-                .map(|(_, shard)| Arc::new(Database::new(&shard.name, &shard.database)))
+                .map(|(_, shard)| Database::new(&shard.name, &shard.database, Arc::clone(&tables)))
+                .map(Arc::new)
                 .collect();
             let server =
                 Arc::new(Self::new(name, server, databases.clone(), config.read.deadline())?);

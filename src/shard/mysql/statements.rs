@@ -4,8 +4,12 @@
 //! page and the whole table depending on who is followed; an arm per author, over a forced index,
 //! with a range that starts exactly at the key, reads what it returns.
 
+use mysql_async::Value;
+
 use super::check::Indexes;
-use crate::model::Direction;
+use crate::mapping::{Mark, PostsTable, Tables, Visible};
+use crate::model::{Direction, ID_MAX};
+use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
 
 /// Arms of a `UNION ALL`. Beyond this a statement gets no cheaper per author, only longer to plan.
@@ -16,17 +20,21 @@ const UNION_ARMS: [usize; 4] = [1, 4, 16, AUTHORS_PER_STATEMENT];
 /// Rows of one insert. Sixteen rows are ten times as fast as one; past 64 little is gained.
 const INSERT_ROWS: [usize; 4] = [1, 4, 16, 64];
 /// Prepared statements of one shard; a connection caches this many for each shard of its server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 1 + 4 * UNION_ARMS.len() + 4 + 2 * INSERT_ROWS.len();
+pub(super) const STATEMENTS_PER_SHARD: usize = 1 + 6 * UNION_ARMS.len() + 2 * INSERT_ROWS.len();
 
 /// All statements for one database.
 #[derive(Debug)]
 pub(super) struct Statements {
+    /// What the time column holds.
+    pub(super) unit: TimeUnit,
     /// (reader, from, max) -> followee, rising.
     pub(super) followees: String,
     older: Tails,
     newer: Tails,
     /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
+    /// (user) for each -> user, handle; none where the shards know no handles.
+    pub(super) handles: Option<Chunked>,
     /// (follower, followee) for each.
     pub(super) insert_follows: Chunked,
     /// (post, author, content, time) for each.
@@ -65,55 +73,42 @@ impl Chunked {
 }
 
 impl Statements {
-    pub(super) fn new(database: &str, indexes: Indexes) -> Self {
+    pub(super) fn new(database: &str, tables: &Tables, indexes: Indexes) -> Self {
         let database = quoted(database);
-        let posts = format!("{database}.`tweets` FORCE INDEX ({})", quoted(&indexes.posts));
-        let follows = format!("{database}.`followers` FORCE INDEX ({})", quoted(&indexes.follows));
+        let posts = Posts::new(&database, &tables.posts, &indexes.posts);
         Self {
-            followees: format!(
-                "SELECT DISTINCT followed_user_id FROM {follows}
-                 WHERE follower_user_id = ? AND followed_user_id >= ?
-                 ORDER BY followed_user_id LIMIT ?"
-            ),
+            unit: tables.posts.unit,
+            followees: followees(&database, tables, &indexes.follows),
             older: Tails::new(&posts, Direction::Older),
             newer: Tails::new(&posts, Direction::Newer),
-            posts: Chunked(UNION_ARMS.map(|keys| {
-                let keys_sql = vec!["(?, ?, ?)"; keys].join(", ");
-                let columns = "user_id, timestamp, tweet_id";
-                (
-                    keys,
-                    format!(
-                        "SELECT {columns}, content FROM {posts} WHERE ({columns}) IN ({keys_sql})"
-                    ),
-                )
-            })),
-            insert_follows: insert(
-                &format!("{database}.`followers` (follower_user_id, followed_user_id)"),
-                "(?, ?)",
-                "follower_user_id = follower_user_id",
-            ),
-            insert_posts: insert(
-                &format!("{database}.`tweets` (tweet_id, user_id, content, timestamp)"),
-                "(?, ?, ?, ?)",
-                "tweet_id = tweet_id",
-            ),
+            posts: posts.by_key(),
+            handles: handles(&database, tables),
+            insert_follows: insert_follows(&database, tables),
+            insert_posts: posts.insert(&database, &tables.posts),
             loadable: indexes.loadable,
         }
     }
 
-    /// A statement of each kind of read, for one author. They read nothing with all values 0.
-    pub(super) fn reads(&self) -> [(&str, usize); 6] {
+    /// A statement of each kind of read, for one author, with the values that it takes. They read
+    /// nothing.
+    pub(super) fn reads(&self) -> Vec<(&str, Vec<Value>)> {
         fn one(chunked: &Chunked) -> &str {
             chunked.at_least(1).0
         }
-        [
-            (&self.followees, 3),
-            (one(&self.older.from_start), 2),
-            (one(&self.older.from_key), 5),
-            (one(&self.newer.from_start), 2),
-            (one(&self.newer.from_key), 5),
-            (one(&self.posts), 3),
-        ]
+        let (none, time) = (Value::UInt(0), time_value(self.unit, NO_TIME));
+        let from_start = vec![none.clone(), none.clone()];
+        let key = vec![none.clone(), time.clone(), none.clone()];
+        let from_key = vec![none.clone(), time.clone(), time, none.clone(), none.clone()];
+        let mut reads = vec![
+            (self.followees.as_str(), vec![none.clone(); 3]),
+            (one(&self.older.from_start), from_start.clone()),
+            (one(&self.older.from_key), from_key.clone()),
+            (one(&self.newer.from_start), from_start),
+            (one(&self.newer.from_key), from_key),
+            (one(&self.posts), key),
+        ];
+        reads.extend(self.handles.as_ref().map(|handles| (one(handles), vec![none])));
+        reads
     }
 
     pub(super) fn tails(&self, direction: Direction) -> &Tails {
@@ -124,26 +119,148 @@ impl Statements {
     }
 }
 
+/// The posts table in SQL: every name quoted.
+struct Posts {
+    /// The table, read over the one index that keeps reads bounded.
+    from: String,
+    id: String,
+    author: String,
+    content: String,
+    time: String,
+    /// A further condition on what is read, or nothing.
+    visible: String,
+}
+
+impl Posts {
+    fn new(database: &str, table: &PostsTable, index: &str) -> Self {
+        Self {
+            from: format!("{database}.{} FORCE INDEX ({})", quoted(&table.name), quoted(index)),
+            id: quoted(&table.id),
+            author: quoted(&table.author),
+            content: quoted(&table.content),
+            time: quoted(&table.time),
+            visible: table.visible.as_ref().map(condition).unwrap_or_default(),
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("{}, {}, {}", self.author, self.time, self.id)
+    }
+
+    fn by_key(&self) -> Chunked {
+        let (key, Self { content, from, visible, .. }) = (self.key(), self);
+        Chunked(UNION_ARMS.map(|keys| {
+            let values = vec!["(?, ?, ?)"; keys].join(", ");
+            let sql = format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}");
+            (keys, sql)
+        }))
+    }
+
+    fn insert(&self, database: &str, table: &PostsTable) -> Chunked {
+        let Self { id, author, content, time, .. } = self;
+        insert(
+            &format!("{database}.{} ({id}, {author}, {content}, {time})", quoted(&table.name)),
+            "(?, ?, ?, ?)",
+            &format!("{id} = {id}"),
+        )
+    }
+}
+
+fn followees(database: &str, tables: &Tables, index: &str) -> String {
+    let table = &tables.follows;
+    let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
+    format!(
+        "SELECT DISTINCT {followed} FROM {database}.{} FORCE INDEX ({})
+         WHERE {follower} = ? AND {followed} >= ? ORDER BY {followed} LIMIT ?",
+        quoted(&table.name),
+        quoted(index)
+    )
+}
+
+fn insert_follows(database: &str, tables: &Tables) -> Chunked {
+    let table = &tables.follows;
+    let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
+    insert(
+        &format!("{database}.{} ({follower}, {followed})", quoted(&table.name)),
+        "(?, ?)",
+        &format!("{follower} = {follower}"),
+    )
+}
+
+fn handles(database: &str, tables: &Tables) -> Option<Chunked> {
+    let table = tables.users.as_ref()?;
+    let (id, handle) = (quoted(&table.id), quoted(&table.handle));
+    let from = format!("{database}.{}", quoted(&table.name));
+    Some(Chunked(UNION_ARMS.map(|users| {
+        let values = vec!["?"; users].join(", ");
+        (users, format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})"))
+    })))
+}
+
 impl Tails {
-    fn new(posts: &str, direction: Direction) -> Self {
+    fn new(posts: &Posts, direction: Direction) -> Self {
+        let Posts { from, id, author, time, visible, .. } = posts;
         let (beyond, order) = match direction {
             Direction::Older => (
-                "timestamp < ? OR (timestamp = ? AND tweet_id < ?)",
-                "timestamp DESC, tweet_id DESC",
+                format!("{time} < ? OR ({time} = ? AND {id} < ?)"),
+                format!("{time} DESC, {id} DESC"),
             ),
-            Direction::Newer => {
-                ("timestamp > ? OR (timestamp = ? AND tweet_id >= ?)", "timestamp, tweet_id")
-            }
+            Direction::Newer => (
+                format!("{time} > ? OR ({time} = ? AND {id} >= ?)"),
+                format!("{time}, {id}"),
+            ),
         };
+        let key = posts.key();
         let arm = |condition: &str| {
             union_all(&format!(
-                "SELECT user_id, timestamp, tweet_id FROM {posts}
-                 WHERE user_id = ?{condition} ORDER BY {order} LIMIT ?"
+                "SELECT {key} FROM {from}
+                 WHERE {author} = ? AND {condition} AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+                 ORDER BY {order} LIMIT ?"
             ))
         };
-        // A column that may be NULL has no place for such rows in the order.
-        let from_start = arm(" AND timestamp IS NOT NULL");
-        Self { from_start, from_key: arm(&format!(" AND ({beyond})")) }
+        // A time that is NULL has no place in the order; an id that is NULL or out of range is no
+        // post's.
+        Self {
+            from_start: arm(&format!("{time} IS NOT NULL")),
+            from_key: arm(&format!("({beyond})")),
+        }
+    }
+}
+
+/// What a post must be to be seen, as a further condition.
+fn condition(visible: &Visible) -> String {
+    let column = quoted(&visible.column);
+    match &visible.value {
+        Mark::Null => format!(" AND {column} IS NULL"),
+        mark => format!(" AND {column} = {}", literal(mark)),
+    }
+}
+
+/// A mark in SQL. A text is written in hexadecimal digits: no quote can end it.
+pub(super) fn literal(mark: &Mark) -> String {
+    match mark {
+        Mark::Null => "NULL".into(),
+        Mark::Now => "CURRENT_TIMESTAMP(6)".into(),
+        Mark::Number(number) => number.to_string(),
+        Mark::Text(text) => {
+            let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+            format!("_utf8mb4 X'{digits}'")
+        }
+    }
+}
+
+/// A time that no row is asked for at.
+const NO_TIME: i64 = 0;
+
+/// A time of a key as the column takes it.
+pub(super) fn time_value(unit: TimeUnit, time: i64) -> Value {
+    match unit {
+        TimeUnit::DateTime { .. } => {
+            let CalendarTime { year, month, day, hour, minute, second, micros } =
+                CalendarTime::unpacked(time);
+            Value::Date(year, month, day, hour, minute, second, micros)
+        }
+        TimeUnit::Seconds | TimeUnit::Milliseconds | TimeUnit::Microseconds => Value::Int(time),
     }
 }
 
