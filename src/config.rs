@@ -78,7 +78,7 @@ pub enum FleetConfig {
     /// In SQLite files in one folder.
     Embedded(Embedded),
     /// On MySQL or MariaDB servers.
-    Servers(Servers),
+    Servers(Box<Servers>),
 }
 
 /// `[embedded]`.
@@ -162,6 +162,12 @@ pub struct Secret(String);
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
 /// What a file and the environment may say.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,7 +195,19 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut table = read_file(path)?;
+        let at = |text: &str| ConfigError(format!("{}: {text}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| at(&error.to_string()))?;
+        let mut table = read_text(&text, at)?;
+        set_from_environment(&mut table, environment)?;
+        Document::from_table(table)?.check()
+    }
+
+    /// The same from a text that stands in no file.
+    pub fn from_text(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = read_text(text, |text| ConfigError(text.to_owned()))?;
         set_from_environment(&mut table, environment)?;
         Document::from_table(table)?.check()
     }
@@ -201,8 +219,10 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut table = Table::new();
-        set_from_environment(&mut table, environment)?;
-        table.remove("servers");
+        let is_server = |(name, _): &(String, String)| {
+            name.strip_prefix(ENV_PREFIX).is_some_and(|key| key.starts_with("SERVERS__"))
+        };
+        set_from_environment(&mut table, environment.into_iter().filter(|v| !is_server(v)))?;
         table.remove("tables");
         let dir = Value::String(dir.to_string_lossy().into_owned());
         match table.get_mut("embedded") {
@@ -233,7 +253,7 @@ impl Document {
             Some(embedded) => FleetConfig::Embedded(embedded),
             None => {
                 let tables = tables.unwrap_or_default();
-                FleetConfig::Servers(check_servers(Servers { servers, shards, tables })?)
+                FleetConfig::Servers(Box::new(check_servers(Servers { servers, shards, tables })?))
             }
         };
         if read.deadline_ms == 0 {
@@ -385,20 +405,19 @@ fn fail<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(text.into()))
 }
 
-fn read_file(path: &Path) -> Result<Table, ConfigError> {
-    let at = |text: &dyn fmt::Display| ConfigError(format!("{}: {text}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| at(&error))?;
+/// Reads a document; `at` says where it came from.
+fn read_text(text: &str, at: impl Fn(&str) -> ConfigError) -> Result<Table, ConfigError> {
     // Only the message and the line are told: the line itself may hold a password.
     let place = |error: &toml::de::Error| {
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         at(&format!("{line}{}", explain(error.message())))
     };
-    let table: Table = toml::from_str(&text).map_err(|error| place(&error))?;
+    let table: Table = toml::from_str(text).map_err(|error| place(&error))?;
     let servers = table.get("servers").and_then(Value::as_table);
     for (name, server) in servers.into_iter().flatten() {
         if server.get("password").is_some() {
-            let variable = format!("TRIBUTARY_SERVERS__{}__PASSWORD", name.to_uppercase());
+            let variable = password_variable(name);
             return Err(at(&format!(
                 "servers.{name}: a password does not belong in this file; put it in a file of its \
                  own and name that with password_file, or in {variable}"
@@ -406,8 +425,13 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
         }
     }
     // Read on its own as well, since only here a mistake still has a line.
-    toml::from_str::<Document>(&text).map_err(|error| place(&error))?;
+    toml::from_str::<Document>(text).map_err(|error| place(&error))?;
     Ok(table)
+}
+
+/// The variable that holds the password of a server.
+pub fn password_variable(server: &str) -> String {
+    format!("{ENV_PREFIX}SERVERS__{}__PASSWORD", server.to_uppercase())
 }
 
 /// Sets the keys that variables name.
@@ -426,9 +450,17 @@ fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), 
     let path: Vec<String> = key.split(ENV_SEPARATOR).map(str::to_lowercase).collect();
     let Some((last, sections)) = path.split_last() else { return Ok(()) };
     let mut table = table;
+    let mut place = String::new();
     for section in sections {
-        // Names of servers may have capital letters, which variables do not tell apart.
-        let known = table.keys().find(|key| key.eq_ignore_ascii_case(section)).cloned();
+        // Names of servers may have capital letters and hyphens, which variables do not have.
+        let same = |key: &&String| key.replace('-', "_").eq_ignore_ascii_case(section);
+        let known = table.keys().find(same).cloned();
+        if known.is_none() && place == "servers" {
+            let names: Vec<&str> = table.keys().map(String::as_str).collect();
+            let hint = suggestion(section, &names);
+            return fail(format!("{name}: no server is called `{section}`{hint}"));
+        }
+        place.clone_from(section);
         let entry = table.entry(known.unwrap_or_else(|| section.clone()));
         let entry = entry.or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = entry else {
@@ -532,7 +564,7 @@ database = "social_1"
     #[test]
     fn mistakes_are_told_with_their_place_and_their_cure() {
         type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 11] = [
+        let cases: [Case<'_>; 12] = [
             (
                 format!("[htp]\n{FLEET}"),
                 &[],
@@ -551,6 +583,11 @@ database = "social_1"
             (FLEET.into(), &[("TRIBUTARY_READ__DEADLINE_MS", "soon")], "not a whole number"),
             (format!("[read]\ndeadline_ms = 0\n{FLEET}"), &[], "at least 1"),
             (
+                FLEET.into(),
+                &[("TRIBUTARY_SERVERS__DB2__PASSWORD", "p")],
+                "no server is called `db2`; did you mean `db1`?",
+            ),
+            (
                 FLEET.replace("user =", "password = \"x\"\nuser ="),
                 &[],
                 "TRIBUTARY_SERVERS__DB1__PASSWORD",
@@ -568,11 +605,11 @@ database = "social_1"
     }
 
     #[test]
-    fn a_variable_finds_a_server_with_capital_letters() {
-        let variable = [("TRIBUTARY_SERVERS__DB1__PASSWORD", "p")];
-        let config = load(&FLEET.replace("db1", "Db1"), &variable).unwrap();
+    fn a_variable_finds_a_server_with_capital_letters_and_hyphens() {
+        let variable = [("TRIBUTARY_SERVERS__DB_1__PASSWORD", "p")];
+        let config = load(&FLEET.replace("db1", "Db-1"), &variable).unwrap();
         let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
-        assert!(fleet.servers["Db1"].secret().unwrap().is_some());
+        assert!(fleet.servers["Db-1"].secret().unwrap().is_some());
     }
 
     #[test]

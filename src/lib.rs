@@ -36,6 +36,7 @@ pub mod commands;
 pub mod config;
 pub mod cursor;
 mod demo;
+pub mod fit;
 pub mod http;
 pub mod mapping;
 pub mod model;

@@ -7,9 +7,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -58,8 +58,7 @@ pub struct CalendarTime {
 
 impl PostTimes {
     /// Milliseconds since 1970 in UTC, whose numbers are stored as they are.
-    pub const MILLISECONDS: Self =
-        Self { unit: TimeUnit::Milliseconds, zone: Zone(TimeZone::UTC) };
+    pub const MILLISECONDS: Self = Self { unit: TimeUnit::Milliseconds, zone: Zone(TimeZone::UTC) };
 
     /// When it was, in milliseconds since 1970 in UTC. A date that no calendar has, such as one in
     /// month 0, is the nearest one there is.
@@ -177,9 +176,14 @@ impl FromStr for Zone {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no zone; give UTC, an offset such as +02:00, or a name \
-             such as Europe/Berlin");
-        if let Some((sign, rest)) = text.split_at_checked(1).filter(|(s, _)| ["+", "-"].contains(s)) {
+        let wrong = || {
+            format!(
+                "`{text}` is no zone; give UTC, an offset such as +02:00, or a name \
+             such as Europe/Berlin"
+            )
+        };
+        if let Some((sign, rest)) = text.split_at_checked(1).filter(|(s, _)| ["+", "-"].contains(s))
+        {
             let (hours, minutes) = rest.split_once(':').ok_or_else(wrong)?;
             let number = |text: &str, max: i32| {
                 let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
@@ -187,7 +191,7 @@ impl FromStr for Zone {
             };
             let minutes = number(hours, 23)? * 60 + number(minutes, 59)?;
             let seconds = if sign == "-" { -minutes * 60 } else { minutes * 60 };
-            
+
             return Ok(Self(Offset::from_seconds(seconds).map_err(|_| wrong())?.to_time_zone()));
         }
         TimeZone::get(text).map(Self).map_err(|_| wrong())
@@ -294,7 +298,10 @@ mod tests {
         };
         assert_eq!(CalendarTime::unpacked(stored), expected);
         assert_eq!(berlin.epoch_ms(stored), 1_651_362_712_340);
-        assert_eq!(times("datetime", "-03:30").epoch_ms(date(2022, 5, 1).packed()), 1_651_381_200_000);
+        assert_eq!(
+            times("datetime", "-03:30").epoch_ms(date(2022, 5, 1).packed()),
+            1_651_381_200_000
+        );
     }
 
     #[test]

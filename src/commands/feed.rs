@@ -53,13 +53,7 @@ impl Feed {
     }
 }
 
-fn readable(
-    page: &Page,
-    user: u64,
-    times: &PostTimes,
-    missing: &[&str],
-    flags: &str,
-) -> String {
+fn readable(page: &Page, user: u64, times: &PostTimes, missing: &[&str], flags: &str) -> String {
     let mut text = format!("Home timeline of user {user}\n\n");
     let now = now_ms();
     for post in &page.posts {

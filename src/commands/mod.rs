@@ -1,5 +1,6 @@
 //! The commands: what is typed, what is printed, which exit code.
 
+mod check;
 mod demo;
 mod feed;
 mod import;
@@ -49,6 +50,8 @@ enum Command {
     Serve(serve::Serve),
     /// Load follows and posts from CSV files
     Import(import::Import),
+    /// Look at servers: how to serve them, and what to mend first
+    Check(check::Check),
     /// Show a user's home timeline
     Feed(feed::Feed),
 }
@@ -76,17 +79,20 @@ impl Source {
 
     /// The configuration; that of `folder` when no other place is named.
     fn load(&self, folder: &str) -> Result<Config, ConfigError> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
         match &self.config {
-            Some(file) => Config::from_file(file, environment),
+            Some(file) => Config::from_file(file, environment()),
             None => {
                 let folder = self.data.as_deref().unwrap_or(Path::new(folder));
-                Config::from_folder(folder, environment)
+                Config::from_folder(folder, environment())
             }
         }
     }
+}
+
+/// The variables that are texts; a key has no other.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// How a command ended.
@@ -94,6 +100,8 @@ enum Outcome {
     Done,
     /// Done, but for what was said on the way.
     Partial,
+    /// Something that was said must be mended first.
+    NotReady,
 }
 
 /// Runs the command that the arguments name.
@@ -107,6 +115,7 @@ pub fn main() -> ExitCode {
                 Command::Demo(demo) => demo.run().await,
                 Command::Serve(serve) => serve.run().await,
                 Command::Import(import) => import.run().await,
+                Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
             }
         });
@@ -117,6 +126,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Partial) => ExitCode::from(PARTIAL),
+        Ok(Outcome::NotReady) => ExitCode::from(PREREQUISITE),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "tributary: {error:#}");
             ExitCode::from(exit_code(&error))

@@ -26,16 +26,16 @@ pub struct Finding {
 
 impl Finding {
     /// A fault that keeps a shard from being served.
-    pub(super) fn error(code: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn error(code: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Error, code, text: text.into(), cure: None }
     }
 
     /// A thing that is worse than it could be.
-    pub(super) fn warning(code: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn warning(code: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::error(code, text) }
     }
 
-    pub(super) fn cure(self, cure: impl Into<String>) -> Self {
+    pub(crate) fn cure(self, cure: impl Into<String>) -> Self {
         Self { cure: Some(cure.into()), ..self }
     }
 }

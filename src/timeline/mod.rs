@@ -58,13 +58,8 @@ async fn read_page(
     request: &PageRequest,
     deadline: Deadline,
 ) -> Page {
-    let mut reading = Reading {
-        fleet,
-        deadline,
-        missing: BTreeSet::new(),
-        handles: BTreeMap::new(),
-        waves: 0,
-    };
+    let mut reading =
+        Reading { fleet, deadline, missing: BTreeSet::new(), handles: BTreeMap::new(), waves: 0 };
     match request.cursor.direction {
         Direction::Older => reading.older_page(authors, request).await,
         Direction::Newer => reading.newer_page(authors, request).await,

@@ -83,8 +83,9 @@ fn world(times: &PostTimes) -> World {
     for author in 0..12 {
         (0..4).for_each(|reader| world.follow(reader, (author * (reader + 1)) % 12));
         for n in 0..15 {
-            let n = i64::try_from(n).unwrap();
-            let ms = 1_698_540_000_000 + (i64::try_from(author).unwrap() * 7 + n * 11) % 40 * 127_250;
+            let n = i64::from(n);
+            let ms =
+                1_698_540_000_000 + (i64::try_from(author).unwrap() * 7 + n * 11) % 40 * 127_250;
             let stored = times.stored(ms);
             world.post(author, stored, author * 100 + n.unsigned_abs());
         }

@@ -76,7 +76,8 @@ async fn unreadable(
     ];
     wanted.extend(tables.users.iter().map(|users| (&users.name, vec![&users.id, &users.handle])));
     // Ours can be made as they are; how others were made is not known here.
-    let create = if *tables == Tables::default() { mysql_tables(name).to_vec() } else { Vec::new() };
+    let create =
+        if *tables == Tables::default() { mysql_tables(name).to_vec() } else { Vec::new() };
     let mut faults = Vec::new();
     for (index, (table, columns)) in wanted.into_iter().enumerate() {
         let create = create.get(index).map(String::as_str);
@@ -99,14 +100,13 @@ async fn unreadable_table(
     let Error::Server(server) = &error else { return Err(error.into()) };
     let text = server.message.clone();
     let finding = match server.code {
-        1049 => Finding::error("no_database", text)
-            .cure(format!("CREATE DATABASE {database}; {}", create.unwrap_or_default())),
-        1146 => {
-            let finding = Finding::error("no_table", text);
-            match create {
-                Some(create) => finding.cure(create),
-                None => finding.cure("the names under [tables] in the configuration"),
-            }
+        // A database that is not there is told in both ways.
+        1049 | 1146 => {
+            let cure = match create {
+                Some(create) => format!("CREATE DATABASE IF NOT EXISTS {database}; {create}"),
+                None => "the names under [tables] in the configuration".to_owned(),
+            };
+            Finding::error("no_table", text).cure(cure)
         }
         1054 => Finding::error("no_column", format!("{text}: {table} must have {columns}"))
             .cure("the names under [tables] in the configuration"),
@@ -152,8 +152,12 @@ async fn wrong_types(
         let place = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
         if ids.iter().any(is) && !INTEGERS.contains(&kind.as_str()) {
             let text = format!("{} is of type {kind}; it must be an integer", place());
-            let cure = format!("ALTER TABLE {}.{} MODIFY {} BIGINT UNSIGNED NOT NULL",
-                quoted(database), quoted(&table), quoted(&column));
+            let cure = format!(
+                "ALTER TABLE {}.{} MODIFY {} BIGINT UNSIGNED NOT NULL",
+                quoted(database),
+                quoted(&table),
+                quoted(&column)
+            );
             faults.push(Finding::error("wrong_type", text).cure(cure));
         } else if is(&(&posts.name, &posts.time))
             && let Some((why, cure)) = wrong_time(posts, &kind, digits)
@@ -183,7 +187,10 @@ fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(Str
         }
     };
     if found != posts.unit {
-        return Some((format!(", but the configuration says unit = \"{}\"", posts.unit), set(found)));
+        return Some((
+            format!(", but the configuration says unit = \"{}\"", posts.unit),
+            set(found),
+        ));
     }
     if kind == "timestamp" && !posts.zone.is_utc() {
         let why = ", which servers give in UTC here".to_owned();
@@ -286,8 +293,11 @@ fn choose(
     let (post, follow) = (&tables.posts, &tables.follows);
     let (posts_sql, follows_sql) = (quoted(&post.name), quoted(&follow.name));
     let missing = |table: &str, what: &str, name: &str, columns: String| {
-        Finding::error("no_index", format!("table {database}.{table} has no index to read {what} with"))
-            .cure(format!("CREATE INDEX {name} ON {database}.{table} ({columns})"))
+        Finding::error(
+            "no_index",
+            format!("table {database}.{table} has no index to read {what} with"),
+        )
+        .cure(format!("CREATE INDEX {name} ON {database}.{table} ({columns})"))
     };
     let tail = [&post.author, &post.time, &post.id];
     let posts_index = starting_with(posts, &tail).ok_or_else(|| {

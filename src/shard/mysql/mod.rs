@@ -3,7 +3,9 @@
 mod check;
 mod database;
 mod server;
+mod settings;
 mod statements;
+mod survey;
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use mysql_async::{Conn, DriverError, Error, IoError, Row, TxOpts, Value};
 use self::database::Database;
 pub(super) use self::server::Server;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
+pub use self::survey::{Survey, find_tables, strays, survey};
 use super::gate::Progress;
 use super::{Deadline, ShardError};
 use crate::cursor::{AuthorEdge, TailAsk};

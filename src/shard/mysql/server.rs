@@ -213,6 +213,17 @@ async fn logged_in(login: impl Future<Output = Result<Conn, Error>>) -> Result<C
     }
 }
 
+/// A connection outside any pool; each of its statements ends by itself after `statement_max`.
+pub(super) async fn dial(
+    config: &ServerConfig,
+    statement_max: Duration,
+) -> Result<Conn, ShardError> {
+    let options = options(config, 1, statement_max);
+    let options = options.map_err(|error| ShardError::Faulty(error.to_string()))?;
+    let connected = Deadline::after(CHECK_DEADLINE).limit(logged_in(Conn::new(options))).await;
+    connected.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
+}
+
 fn login_error(error: Error) -> ShardError {
     match &error {
         Error::Server(server) if matches!(server.code, 1045 | 1698) => ShardError::Faulty(format!(

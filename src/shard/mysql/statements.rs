@@ -151,7 +151,8 @@ impl Posts {
         let (key, Self { content, from, visible, .. }) = (self.key(), self);
         Chunked(UNION_ARMS.map(|keys| {
             let values = vec!["(?, ?, ?)"; keys].join(", ");
-            let sql = format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}");
+            let sql =
+                format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}");
             (keys, sql)
         }))
     }
@@ -205,10 +206,9 @@ impl Tails {
                 format!("{time} < ? OR ({time} = ? AND {id} < ?)"),
                 format!("{time} DESC, {id} DESC"),
             ),
-            Direction::Newer => (
-                format!("{time} > ? OR ({time} = ? AND {id} >= ?)"),
-                format!("{time}, {id}"),
-            ),
+            Direction::Newer => {
+                (format!("{time} > ? OR ({time} = ? AND {id} >= ?)"), format!("{time}, {id}"))
+            }
         };
         let key = posts.key();
         let arm = |condition: &str| {

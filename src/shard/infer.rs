@@ -1,0 +1,391 @@
+//! Which of these tables hold follows and posts, and which columns what? Told by names and types.
+//! Pure: it sees the shape of a database and no row of it.
+
+use super::Finding;
+use crate::mapping::{FollowsTable, Mark, PostsTable, Tables, UsersTable, Visible};
+use crate::moment::{TimeUnit, Zone};
+
+/// A table as it is declared.
+#[derive(Clone, Debug)]
+pub(super) struct TableShape {
+    pub(super) name: String,
+    pub(super) columns: Vec<ColumnShape>,
+}
+
+/// A column as it is declared.
+#[derive(Clone, Debug)]
+pub(super) struct ColumnShape {
+    pub(super) name: String,
+    /// The type in lower case, without its length.
+    pub(super) kind: String,
+    /// Digits after the second, of a date.
+    pub(super) digits: Option<u8>,
+    pub(super) nullable: bool,
+}
+
+// Names as teams write them, the likeliest first; case and underscores do not count.
+const FOLLOWS: &[&str] = &[
+    "followers",
+    "follows",
+    "follow",
+    "following",
+    "followings",
+    "userfollows",
+    "userfollowers",
+    "friendships",
+    "relationships",
+    "subscriptions",
+    "graph",
+    "edges",
+];
+const FOLLOWER: &[&str] = &[
+    "followeruserid",
+    "followerid",
+    "follower",
+    "fromuserid",
+    "fromid",
+    "sourceuserid",
+    "sourceid",
+    "subscriberid",
+    "srcid",
+    "userid",
+    "accountid",
+    "uid",
+];
+const FOLLOWED: &[&str] = &[
+    "followeduserid",
+    "followedid",
+    "followed",
+    "followeeuserid",
+    "followeeid",
+    "followee",
+    "followinguserid",
+    "followingid",
+    "following",
+    "touserid",
+    "toid",
+    "targetuserid",
+    "targetaccountid",
+    "targetid",
+    "destinationid",
+    "dstid",
+    "friendid",
+    "authorid",
+    "creatorid",
+];
+const POSTS: &[&str] = &[
+    "tweets",
+    "posts",
+    "statuses",
+    "toots",
+    "notes",
+    "messages",
+    "updates",
+    "entries",
+    "tweet",
+    "post",
+    "userposts",
+];
+const POST_ID: &[&str] = &["tweetid", "postid", "statusid", "messageid", "noteid", "entryid", "id"];
+const AUTHOR: &[&str] = &[
+    "userid",
+    "authorid",
+    "authoruserid",
+    "accountid",
+    "ownerid",
+    "creatorid",
+    "senderid",
+    "postedby",
+    "createdby",
+    "uid",
+    "author",
+];
+const CONTENT: &[&str] = &[
+    "content",
+    "body",
+    "text",
+    "message",
+    "tweet",
+    "status",
+    "caption",
+    "contents",
+    "tweettext",
+    "posttext",
+];
+const TIME: &[&str] = &[
+    "timestamp",
+    "createdat",
+    "postedat",
+    "publishedat",
+    "created",
+    "createdon",
+    "createdtime",
+    "createtime",
+    "datecreated",
+    "insertedat",
+    "posted",
+    "time",
+    "date",
+    "ts",
+];
+const USERS: &[&str] = &["users", "accounts", "profiles", "members", "user"];
+const USER_ID: &[&str] = &["userid", "accountid", "id", "uid"];
+const HANDLE: &[&str] = &["handle", "username", "screenname", "nickname", "login", "name"];
+
+const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
+const TEXTS: &[&str] = &[
+    "char",
+    "varchar",
+    "tinytext",
+    "text",
+    "mediumtext",
+    "longtext",
+    "binary",
+    "varbinary",
+    "blob",
+    "tinyblob",
+    "mediumblob",
+    "longblob",
+    "json",
+];
+const NAMES: &[&str] = &["char", "varchar", "tinytext", "text"];
+const TIMES: &[&str] = &["datetime", "timestamp", "int", "bigint"];
+
+/// What the tables are, as far as can be told; the unit of an integer time is left for its values
+/// to tell. Or what could not be found.
+pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec<Finding>> {
+    let follows = choose(shapes, FOLLOWS, follows_of)
+        .map_err(|found| unfound("follows", "who follows whom", shapes, &found));
+    let posts = choose(shapes, POSTS, posts_of)
+        .map_err(|found| unfound("posts", "an id, an author, a text and a time", shapes, &found));
+    match (follows, posts) {
+        (Ok((follows, _)), Ok((posts, others))) => {
+            let users = choose(shapes, USERS, users_of).ok();
+            let users = users.filter(|(table, _)| rank(USERS, &table.name).is_some());
+            let mut notes = Vec::new();
+            if !others.is_empty() {
+                let text = format!(
+                    "posts are read from `{}`; `{}` could hold posts too",
+                    posts.name,
+                    others.join("`, `")
+                );
+                notes.push(Finding::warning("other_posts", text).cure("name under [tables.posts]"));
+            }
+            if let Some(visible) = &posts.visible {
+                let text = format!(
+                    "posts are taken for deleted by what `{}` of `{}` holds",
+                    visible.column, posts.name
+                );
+                notes.push(
+                    Finding::warning("soft_delete", text).cure("visible under [tables.posts]"),
+                );
+            }
+            Ok((Tables { follows, posts, users: users.map(|(users, _)| users) }, notes))
+        }
+        (follows, posts) => Err([follows.err(), posts.err()].into_iter().flatten().collect()),
+    }
+}
+
+/// The table of the likeliest name that has all columns, and the names of others that could be
+/// meant; or the names of those among which none is likelier.
+fn choose<T>(
+    shapes: &[TableShape],
+    names: &[&str],
+    map: impl Fn(&TableShape) -> Option<T>,
+) -> Result<(T, Vec<String>), Vec<String>> {
+    let mut found: Vec<(Option<usize>, &str, T)> = shapes
+        .iter()
+        .filter_map(|shape| Some((rank(names, &shape.name), shape.name.as_str(), map(shape)?)))
+        .collect();
+    // Tables of other names count only where none has a known one.
+    if found.iter().any(|(rank, ..)| rank.is_some()) {
+        found.retain(|(rank, ..)| rank.is_some());
+        found.sort_by_key(|(rank, ..)| *rank);
+    } else if found.len() != 1 {
+        return Err(found.into_iter().map(|(_, name, _)| name.to_owned()).collect());
+    }
+    let mut found = found.into_iter();
+    let first = found.next().map(|(_, _, table)| table).ok_or_else(Vec::new)?;
+    Ok((first, found.map(|(_, name, _)| name.to_owned()).collect()))
+}
+
+fn unfound(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -> Finding {
+    let list = |names: Vec<&str>| match names.len() {
+        0 => "none".to_owned(),
+        _ => format!("`{}`", names.join("`, `")),
+    };
+    let (code, text) = if found.is_empty() {
+        let all = list(shapes.iter().map(|shape| shape.name.as_str()).take(20).collect());
+        ("no_table", format!("no table looks as if it held {what}; tables there are: {all}"))
+    } else {
+        let found = list(found.iter().map(String::as_str).collect());
+        ("ambiguous", format!("several tables could hold {what}: {found}"))
+    };
+    Finding::error(code, text).cure(format!(
+        "a configuration that names it under [tables.{section}], then check --config"
+    ))
+}
+
+fn follows_of(shape: &TableShape) -> Option<FollowsTable> {
+    let followed = column(shape, FOLLOWED, INTEGERS, &[])?;
+    let follower = column(shape, FOLLOWER, INTEGERS, &[followed])?;
+    Some(FollowsTable {
+        name: shape.name.clone(),
+        follower: follower.name.clone(),
+        followed: followed.name.clone(),
+    })
+}
+
+fn posts_of(shape: &TableShape) -> Option<PostsTable> {
+    let author = column(shape, AUTHOR, INTEGERS, &[])?;
+    let id = column(shape, POST_ID, INTEGERS, &[author])?;
+    let content = column(shape, CONTENT, TEXTS, &[])?;
+    let time = column(shape, TIME, TIMES, &[author, id])?;
+    let unit = match (time.kind.as_str(), time.digits) {
+        ("datetime" | "timestamp", digits) => TimeUnit::DateTime { digits: digits.unwrap_or(0) },
+        _ => TimeUnit::Milliseconds,
+    };
+    Some(PostsTable {
+        name: shape.name.clone(),
+        id: id.name.clone(),
+        author: author.name.clone(),
+        content: content.name.clone(),
+        time: time.name.clone(),
+        unit,
+        zone: Zone::default(),
+        visible: visible_of(shape),
+    })
+}
+
+fn users_of(shape: &TableShape) -> Option<UsersTable> {
+    let id = column(shape, USER_ID, INTEGERS, &[])?;
+    let handle = column(shape, HANDLE, NAMES, &[])?;
+    Some(UsersTable { name: shape.name.clone(), id: id.name.clone(), handle: handle.name.clone() })
+}
+
+/// A column that marks posts as deleted.
+fn visible_of(shape: &TableShape) -> Option<Visible> {
+    let mark = |column: &ColumnShape| {
+        let flag = INTEGERS.contains(&column.kind.as_str());
+        match plain(&column.name).as_str() {
+            "deletedat" | "removedat" | "deletedon" if column.nullable => Some(Mark::Null),
+            "deleted" | "isdeleted" | "removed" | "isremoved" | "hidden" | "ishidden" if flag => {
+                Some(Mark::Number(0))
+            }
+            "visible" | "isvisible" | "published" | "ispublished" if flag => Some(Mark::Number(1)),
+            _ => None,
+        }
+    };
+    let found = shape.columns.iter().find_map(|column| Some((column, mark(column)?)));
+    found.map(|(column, value)| Visible { column: column.name.clone(), value, hidden: None })
+}
+
+/// The column of the likeliest name among those of these types, `others` left out.
+fn column<'a>(
+    shape: &'a TableShape,
+    names: &[&str],
+    kinds: &[&str],
+    others: &[&ColumnShape],
+) -> Option<&'a ColumnShape> {
+    let fits = |column: &&ColumnShape| {
+        kinds.contains(&column.kind.as_str())
+            && others.iter().all(|other| other.name != column.name)
+            && rank(names, &column.name).is_some()
+    };
+    shape.columns.iter().filter(fits).min_by_key(|column| rank(names, &column.name))
+}
+
+/// How likely a name is: its place in the list.
+fn rank(names: &[&str], name: &str) -> Option<usize> {
+    let name = plain(name);
+    names.iter().position(|known| *known == name)
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| *c != '_').collect::<String>().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table from `name type, name type`; a type ending in `?` may be NULL.
+    fn table(name: &str, columns: &str) -> TableShape {
+        let column = |text: &str| {
+            let (name, kind) = text.trim().rsplit_once(' ').unwrap();
+            ColumnShape {
+                name: name.into(),
+                kind: kind.trim_end_matches('?').into(),
+                digits: kind.starts_with("datetime").then_some(3),
+                nullable: kind.ends_with('?'),
+            }
+        };
+        TableShape { name: name.into(), columns: columns.split(',').map(column).collect() }
+    }
+
+    #[test]
+    fn tables_are_known_by_names_and_types() {
+        let shapes = [
+            table("Account", "id bigint, userName varchar"),
+            table("users", "id bigint, email varchar, username varchar"),
+            table(
+                "follows",
+                "id bigint, account_id bigint, target_account_id bigint, created_at datetime",
+            ),
+            table(
+                "statuses",
+                "id bigint, text text, created_at datetime, accountId bigint, deletedAt datetime?",
+            ),
+            table("likes", "user_id bigint, status_id bigint, created_at datetime"),
+        ];
+        let (tables, notes) = infer(&shapes).unwrap();
+        let follows = ("follows", "account_id", "target_account_id");
+        let found = &tables.follows;
+        assert_eq!(
+            (found.name.as_str(), found.follower.as_str(), found.followed.as_str()),
+            follows
+        );
+        let posts = &tables.posts;
+        assert_eq!(
+            [&posts.name, &posts.id, &posts.author, &posts.content, &posts.time],
+            ["statuses", "id", "accountId", "text", "created_at"]
+        );
+        assert_eq!(posts.unit, TimeUnit::DateTime { digits: 3 });
+        let visible = posts.visible.as_ref().unwrap();
+        assert_eq!((visible.column.as_str(), &visible.value), ("deletedAt", &Mark::Null));
+        assert_eq!(tables.users.unwrap().handle, "username");
+        assert_eq!(notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["soft_delete"]);
+    }
+
+    #[test]
+    fn our_own_tables_are_the_default() {
+        let shapes = [
+            table("followers", "follower_user_id bigint, followed_user_id bigint"),
+            table("tweets", "tweet_id bigint, user_id bigint, content text, timestamp bigint"),
+        ];
+        assert_eq!(infer(&shapes).unwrap(), (Tables::default(), Vec::new()));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_said() {
+        let posts = "id bigint, user_id bigint, body text, created int";
+        let follows = table("followers", "follower_id int, followee_id int");
+        let codes = |shapes: &[TableShape]| -> Vec<&str> {
+            infer(shapes).unwrap_err().iter().map(|finding| finding.code).collect()
+        };
+        assert_eq!(codes(&[]), ["no_table", "no_table"]);
+        assert_eq!(codes(&[table("posts", posts)]), ["no_table"]);
+        assert_eq!(codes(&[follows.clone(), table("a", posts), table("b", posts)]), ["ambiguous"]);
+        assert_eq!(
+            codes(&[follows.clone(), table("posts", "id varchar, user_id varchar, body text")]),
+            ["no_table"]
+        );
+        // One table of a strange name is enough, and a known name wins.
+        assert_eq!(infer(&[follows.clone(), table("wall", posts)]).unwrap().0.posts.name, "wall");
+        let (tables, notes) =
+            infer(&[follows, table("wall", posts), table("posts", posts), table("tweets", posts)])
+                .unwrap();
+        assert_eq!(tables.posts.name, "tweets");
+        assert!(notes[0].text.contains("`posts` could hold posts too"), "{notes:?}");
+    }
+}

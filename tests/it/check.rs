@@ -1,0 +1,429 @@
+//! `tributary check`: from addresses to a served fleet, and twelve and more broken fleets, each
+//! fault told by its name.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use serde_json::Value;
+use tributary::shard::mysql_tables;
+
+use crate::support::database::{Database, Kind, PASSWORD, USER, mariadb, mysql};
+use crate::support::{run, scratch};
+
+/// A fleet by its addresses, as an engineer brings it.
+struct Given {
+    servers: Vec<Arc<Database>>,
+    databases: Vec<String>,
+}
+
+impl Given {
+    /// Databases on these servers in turn, empty.
+    async fn new(servers: &[Arc<Database>], shards: usize) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let servers: Vec<_> = servers.iter().cycle().take(shards).cloned().collect();
+        let databases: Vec<String> = (0..shards).map(|n| format!("given{number}_{n}")).collect();
+        let given = Self { servers, databases };
+        given.each(|_, database| vec![format!("CREATE DATABASE {database}")]).await;
+        given
+    }
+
+    /// Runs statements in every shard.
+    async fn each(&self, statements: impl Fn(usize, &str) -> Vec<String>) {
+        for (index, (server, database)) in self.servers.iter().zip(&self.databases).enumerate() {
+            let mut all = vec!["SET time_zone = '+00:00'".to_owned()];
+            all.extend(statements(index, database));
+            server.execute(&all).await;
+        }
+    }
+
+    /// Our tables with a few users' rows in each shard.
+    async fn with_rows(servers: &[Arc<Database>], shards: usize) -> Self {
+        let given = Self::new(servers, shards).await;
+        given
+            .each(|index, database| {
+                let mut statements = mysql_tables(database).to_vec();
+                for user in (0..60).map(|n| n * shards + index) {
+                    let ms = 1_690_000_000_000 + user;
+                    statements.push(format!(
+                        "INSERT INTO {database}.followers VALUES ({user}, {})",
+                        user + 1
+                    ));
+                    statements.push(format!(
+                        "INSERT INTO {database}.tweets VALUES ({user}, {user}, 'hello', {ms})"
+                    ));
+                }
+                statements
+            })
+            .await;
+        given
+    }
+
+    fn dsn(&self, shard: usize) -> String {
+        let password = PASSWORD.replace(' ', "%20").replace(',', "%2C");
+        let (server, database) = (&self.servers[shard], &self.databases[shard]);
+        format!("mysql://{USER}:{password}@{}/{database}", server.address())
+    }
+
+    fn dsns(&self) -> Vec<String> {
+        (0..self.databases.len()).map(|shard| self.dsn(shard)).collect()
+    }
+}
+
+/// Exit code, standard output, standard error.
+fn tributary(arguments: &[String]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+    let file = arguments.iter().skip_while(|argument| *argument != "--config").nth(1);
+    let configuration = file.map(|file| fs::read_to_string(file).unwrap()).unwrap_or_default();
+    for server in 0..configuration.matches("[servers.").count() {
+        command.env(format!("TRIBUTARY_SERVERS__DB{server}__PASSWORD"), PASSWORD);
+    }
+    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn check(arguments: &[String]) -> (i32, Value) {
+    let mut all = vec!["check".to_owned(), "--json".to_owned()];
+    all.extend_from_slice(arguments);
+    let (code, out, error) = tributary(&all);
+    assert!(!out.contains("a secret") && !error.contains("a secret"), "{out}{error}");
+    (code, serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{error}")))
+}
+
+fn codes(report: &Value, level: &str) -> Vec<String> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let findings = findings.filter(|finding| finding["level"] == level);
+    let mut codes: Vec<String> =
+        findings.map(|finding| finding["code"].as_str().unwrap().to_owned()).collect();
+    codes.dedup();
+    codes
+}
+
+fn kinds() -> Vec<Vec<Arc<Database>>> {
+    let mysql = mysql().map(|server| vec![Arc::clone(server)]);
+    [Some(mariadb().to_vec()), mysql].into_iter().flatten().collect()
+}
+
+/// Tables of a team that never heard of us, DSNs in the wrong order, and no file: the printed
+/// configuration serves them.
+#[test]
+fn from_addresses_to_the_first_page() {
+    run(async {
+        for servers in kinds() {
+            let given = Given::new(&servers, 3).await;
+            given
+                .each(|index, database| {
+                    let mut statements = vec![
+                        format!(
+                            "CREATE TABLE {database}.follows (id INT AUTO_INCREMENT PRIMARY KEY, \
+                             followerId INT UNSIGNED NOT NULL, followeeId INT UNSIGNED NOT NULL, \
+                             UNIQUE KEY pair (followerId, followeeId))"
+                        ),
+                        format!(
+                            "CREATE TABLE {database}.posts (id BIGINT AUTO_INCREMENT PRIMARY KEY, \
+                             author_id INT UNSIGNED NOT NULL, body TEXT, created_at DATETIME(3), \
+                             deleted_at DATETIME, KEY wall (author_id, created_at))"
+                        ),
+                        format!("CREATE TABLE {database}.users (id INT PRIMARY KEY, username VARCHAR(30))"),
+                        format!("CREATE TABLE {database}.sessions (id INT PRIMARY KEY, user_id INT)"),
+                    ];
+                    for user in (0..30).map(|n| n * 3 + index) {
+                        let hour = user % 24;
+                        statements.extend([
+                            format!("INSERT INTO {database}.follows (followerId, followeeId) VALUES ({user}, {})", (user + 1) % 90),
+                            format!("INSERT INTO {database}.posts (author_id, body, created_at) VALUES ({user}, 'I am {user}', '2024-03-01 {hour:02}:00:00.5')"),
+                            format!("INSERT INTO {database}.posts (author_id, body, created_at, deleted_at) VALUES ({user}, 'gone', '2024-03-02 {hour:02}:00:00', '2024-03-03')"),
+                            format!("INSERT INTO {database}.users VALUES ({user}, 'user{user}')"),
+                        ]);
+                    }
+                    statements
+                })
+                .await;
+            let start = Instant::now();
+            let dir = scratch();
+            let arguments = [
+                "check".to_owned(),
+                given.dsn(2),
+                given.dsn(0),
+                given.dsn(1),
+                "--zone".into(),
+                "+01:00".into(),
+            ];
+            let (code, configuration, report) = tributary(&arguments);
+            assert_eq!(code, 0, "{report}");
+            assert!(report.contains("It can be served."), "{report}");
+            let file = dir.path().join("tributary.toml");
+            fs::write(&file, &configuration).unwrap();
+            let feed =
+                ["feed", "1", "--json", "--config", file.to_str().unwrap()].map(str::to_owned);
+            let (code, page, error) = tributary(&feed);
+            assert_eq!(code, 0, "{error}\n{configuration}");
+            println!(
+                "{:?}: from check to the first page: {:?}",
+                given.servers[0].kind,
+                start.elapsed()
+            );
+            let page: Value = serde_json::from_str(&page).unwrap();
+            assert_eq!(page["posts"].as_array().unwrap().len(), 1, "{page}");
+            let post = &page["posts"][0];
+            assert_eq!(
+                (&post["content"], &post["author_handle"], &post["created_at"]),
+                (
+                    &Value::from("I am 2"),
+                    &Value::from("user2"),
+                    &Value::from("2024-03-01T01:00:00.500Z")
+                )
+            );
+            // The file can be checked as well, by programs too.
+            let (code, report) = check(&["--config".into(), file.display().to_string()]);
+            assert_eq!((code, &report["ready"]), (0, &Value::from(true)), "{report}");
+        }
+    });
+}
+
+/// The rule is found whatever the number of shards and the order they are given in.
+#[test]
+fn a_million_ids_on_two_to_ten_shards() {
+    run(async {
+        for servers in kinds() {
+            let digits = "(SELECT 0 d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
+                 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)";
+            for shards in [2, 3, 4, 7, 10] {
+                let given = Given::new(&servers, shards).await;
+                given
+                    .each(|index, database| {
+                        let [follows, posts] = mysql_tables(database);
+                        vec![
+                            follows,
+                            posts,
+                            format!("ALTER TABLE {database}.followers DROP KEY followers_by_followed"),
+                            format!(
+                                "INSERT INTO {database}.followers SELECT id, 1 FROM (SELECT a.d + \
+                                 10 * b.d + 100 * c.d + 1000 * d.d + 10000 * e.d + 100000 * f.d AS \
+                                 id FROM {digits} a, {digits} b, {digits} c, {digits} d, {digits} e, \
+                                 {digits} f) ids WHERE id % {shards} = {index}"
+                            ),
+                        ]
+                    })
+                    .await;
+                let mut dsns = given.dsns();
+                dsns.reverse();
+                let (code, report) = check(&dsns);
+                assert_eq!(code, 0, "{report}");
+                let configuration = report["configuration"].as_str().unwrap();
+                let found: Vec<&str> =
+                    configuration.lines().filter(|line| line.starts_with("database")).collect();
+                let expected: Vec<String> =
+                    given.databases.iter().map(|name| format!("database = \"{name}\"")).collect();
+                assert_eq!(found, expected, "{configuration}");
+                assert!(!configuration.contains("[placement]"));
+                given.each(|_, database| vec![format!("DROP DATABASE {database}")]).await;
+            }
+        }
+    });
+}
+
+/// A way to break the fleet, and the name of the fault. `{db}` is the last shard's database.
+struct Broken {
+    statements: &'static [&'static str],
+    code: &'static str,
+    /// What the cure must name.
+    cure: &'static str,
+}
+
+const BROKEN: [Broken; 12] = [
+    Broken {
+        statements: &["DROP TABLE {db}.followers"],
+        code: "no_table",
+        cure: "[tables.follows]",
+    },
+    Broken { statements: &["DROP DATABASE {db}"], code: "no_table", cure: "GRANT SELECT" },
+    Broken {
+        statements: &["ALTER TABLE {db}.tweets DROP PRIMARY KEY"],
+        code: "no_index",
+        cure: "CREATE INDEX tributary_tail ON",
+    },
+    Broken {
+        statements: &["ALTER TABLE {db}.followers DROP PRIMARY KEY"],
+        code: "no_index",
+        cure: "CREATE INDEX tributary_follows ON",
+    },
+    Broken {
+        statements: &["ALTER TABLE {db}.tweets MODIFY user_id VARCHAR(20) NOT NULL"],
+        code: "no_table",
+        cure: "[tables.posts]",
+    },
+    Broken {
+        statements: &["ALTER TABLE {db}.tweets RENAME COLUMN timestamp TO posted_at"],
+        code: "different_tables",
+        cure: "s0",
+    },
+    Broken {
+        statements: &[
+            "RENAME TABLE {db}.tweets TO {db}.all_posts",
+            "CREATE VIEW {db}.tweets AS SELECT * FROM {db}.all_posts",
+        ],
+        code: "view",
+        cure: "the table itself",
+    },
+    Broken {
+        statements: &[
+            "UPDATE {db}.tweets SET user_id = user_id + 1 WHERE user_id < 12",
+            "UPDATE {db}.followers SET follower_user_id = follower_user_id + 1 WHERE follower_user_id < 12",
+        ],
+        code: "wrong_shard",
+        cure: "SELECT * FROM",
+    },
+    Broken {
+        statements: &[
+            "UPDATE {db}.tweets SET user_id = user_id + (user_id DIV 3) % 3",
+            "UPDATE {db}.followers SET follower_user_id = follower_user_id + (follower_user_id DIV 3) % 3",
+        ],
+        code: "unknown_placement",
+        cure: "all shards",
+    },
+    Broken {
+        statements: &["UPDATE {db}.tweets SET timestamp = timestamp DIV 1000"],
+        code: "wrong_unit",
+        cure: "unit = \"s\"",
+    },
+    Broken {
+        statements: &["ALTER TABLE {db}.tweets MODIFY timestamp VARCHAR(20) NOT NULL"],
+        code: "no_table",
+        cure: "[tables.posts]",
+    },
+    Broken { statements: &["LOCK TABLES {db}.tweets WRITE"], code: "too_slow", cure: "" },
+];
+
+#[test]
+fn broken_fleets_are_told_by_the_name_of_the_fault() {
+    run(async {
+        for servers in kinds() {
+            for broken in &BROKEN {
+                let given = Given::with_rows(&servers, 3).await;
+                let (server, database) = (&given.servers[2], &given.databases[2]);
+                let mut connection = server.connect().await;
+                for statement in broken.statements {
+                    connection.query_drop(statement.replace("{db}", database)).await.unwrap();
+                }
+                let (code, report) = check(&given.dsns());
+                let place = format!("{:?}, {:?}: {report:#}", server.kind, broken.statements);
+                assert_eq!((code, &report["ready"]), (3, &Value::from(false)), "{place}");
+                assert!(codes(&report, "error").contains(&broken.code.to_owned()), "{place}");
+                let findings = report["findings"].as_array().unwrap();
+                let finding = findings.iter().find(|f| f["code"] == broken.code).unwrap();
+                let cure = finding["cure"].as_str().unwrap_or_default();
+                assert!(cure.contains(broken.cure), "{place}");
+            }
+        }
+    });
+}
+
+/// What is wrong with a way in, with a server, or with a configuration rather than with tables.
+#[test]
+fn wrong_addresses_accounts_and_settings_are_told() {
+    run(async {
+        for kind in [Kind::MariaDb, Kind::MySql] {
+            let Some(server) = Database::start(kind).map(Arc::new) else { continue };
+            let servers = [Arc::clone(&server)];
+            let given = Given::with_rows(&servers, 2).await;
+            let good = given.dsns();
+            let first = |dsns: &[String]| {
+                let (code, report) = check(dsns);
+                (code, codes(&report, "error"), report.to_string())
+            };
+            let with = |dsn: String| vec![good[0].clone(), dsn];
+            let guessed: Vec<String> =
+                good.iter().map(|dsn| dsn.replace("secret", "guess")).collect();
+            let (code, errors, report) = first(&guessed);
+            assert!(code == 3 && errors == ["refused"], "{report}");
+            let port = format!("{}", server.port);
+            let (code, errors, report) = first(&with(good[1].replace(&port, "1")));
+            assert!(code == 3 && errors == ["unreachable"], "{report}");
+            // Mistakes in what is typed.
+            for (dsns, text) in [
+                (vec![good[0].clone(), good[0].clone()], "are the same database"),
+                (vec!["db0.internal/social".into()], "of the form mysql://"),
+                (vec![format!("{}?ssl=1", good[0])], "parameter tls"),
+            ] {
+                let mut arguments = vec!["check".to_owned()];
+                arguments.extend(dsns);
+                let (code, _, error) = tributary(&arguments);
+                assert!(code == 3 && error.contains(text), "{error}");
+            }
+
+            // An account that may read only, on a server whose log says little.
+            let account = "'reader'@'127.0.0.1'";
+            server
+                .execute(&[
+                    format!("CREATE USER {account} IDENTIFIED BY 'r'"),
+                    format!("GRANT SELECT ON {}.* TO {account}", given.databases[0]),
+                    "SET GLOBAL binlog_row_image = MINIMAL".into(),
+                ])
+                .await;
+            let reader: Vec<String> = given
+                .databases
+                .iter()
+                .map(|database| format!("mysql://reader:r@{}/{database}", server.address()))
+                .collect();
+            let (_, report) = check(&reader);
+            assert!(codes(&report, "error").contains(&"no_table".to_owned()), "{report:#}");
+            assert!(report.to_string().contains("TO 'reader'@'127.0.0.1'"), "{report:#}");
+            server
+                .execute(&[format!("GRANT SELECT ON {}.* TO {account}", given.databases[1])])
+                .await;
+            let (code, report) = check(&reader);
+            assert_eq!(code, 0, "{report:#}");
+            let warnings = codes(&report, "warning");
+            for code in ["server_setting", "no_replication_right"] {
+                assert!(warnings.contains(&code.to_owned()), "{report:#}");
+            }
+            assert!(report.to_string().contains("SET GLOBAL binlog_row_image = FULL"));
+
+            // A clock that is off: new sessions of accounts like this one live in another time.
+            let then = "SET GLOBAL init_connect = 'SET timestamp = 1700000000'";
+            server.execute(&[then.into()]).await;
+            let (_, report) = check(&reader);
+            assert!(codes(&report, "warning").contains(&"clock_skew".to_owned()), "{report:#}");
+            server.execute(&["SET GLOBAL init_connect = ''".into()]).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+
+            wrong_files(&given);
+        }
+    });
+}
+
+/// Configurations that do not fit what they name.
+fn wrong_files(given: &Given) {
+    let (code, report) = check(&given.dsns());
+    assert_eq!(code, 0, "{report:#}");
+    let right = report["configuration"].as_str().unwrap();
+    let dir = scratch();
+    let file = dir.path().join("tributary.toml");
+    let swapped = right
+        .replace(&given.databases[0], "other")
+        .replace(&given.databases[1], &given.databases[0]);
+    let swapped = swapped.replace("other", &given.databases[1]);
+    let map = format!("{right}\n[placement]\nmap = [\"s0\", \"s0\", \"s1\", \"s1\"]\n");
+    for (text, code, cure) in [
+        (swapped, "wrong_order", "s1, s0"),
+        (map, "wrong_shard", "SELECT"),
+        (right.replace("\"ms\"", "\"s\""), "wrong_unit", "unit = \"ms\""),
+        (right.replace("\"ms\"", "\"datetime\""), "wrong_unit", "under [tables.posts]"),
+        (right.replace("\"content\"", "\"words\""), "no_column", "[tables]"),
+        (right.replace("\"tweets\"", "\"posts\""), "no_table", "[tables]"),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let (exit, report) = check(&["--config".into(), file.display().to_string()]);
+        assert_eq!(exit, 3, "{report:#}");
+        let findings = report["findings"].as_array().unwrap();
+        let finding = findings.iter().find(|f| f["code"] == code);
+        let finding = finding.unwrap_or_else(|| panic!("no {code}: {report:#}"));
+        assert!(finding["cure"].as_str().unwrap().contains(cure), "{report:#}");
+    }
+}
