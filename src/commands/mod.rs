@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, environment};
 use crate::shard::OpenError;
 
 /// The folder of `tributary demo`, which `tributary feed` looks into unless told otherwise.
@@ -76,14 +76,11 @@ impl Source {
 
     /// The configuration; that of `folder` when no other place is named.
     fn load(&self, folder: &str) -> Result<Config, ConfigError> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
         match &self.config {
-            Some(file) => Config::from_file(file, environment),
+            Some(file) => Config::from_file(file, environment()),
             None => {
                 let folder = self.data.as_deref().unwrap_or(Path::new(folder));
-                Config::from_folder(folder, environment)
+                Config::from_folder(folder, environment())
             }
         }
     }
