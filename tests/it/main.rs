@@ -10,6 +10,7 @@ mod congress;
 mod http;
 mod missing;
 mod outages;
+mod packaging;
 mod rows;
 mod servers;
 mod support;
