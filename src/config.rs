@@ -235,6 +235,12 @@ impl Config {
     }
 }
 
+/// The variables of this process. One that is not UTF-8 names no key and holds no value of one.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 impl Document {
     fn from_table(table: Table) -> Result<Self, ConfigError> {
         let document = Self::deserialize(Value::Table(table));

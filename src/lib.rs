@@ -4,9 +4,10 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use tributary::config::environment;
 //! use tributary::{Config, PageRequest, Tributary, UserId};
 //!
-//! let config = Config::from_file("tributary.toml".as_ref(), std::env::vars())?;
+//! let config = Config::from_file("tributary.toml".as_ref(), environment())?;
 //! let tributary = Tributary::open(&config).await?;
 //! let page = tributary.home_timeline(UserId(42), &PageRequest::default()).await?;
 //! for post in &page.posts {

@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Outcome, environment, say};
-use crate::config::{Config, ConfigError, FleetConfig, Servers, password_variable};
+use super::{Outcome, say};
+use crate::config::{Config, ConfigError, FleetConfig, Servers, environment, password_variable};
 use crate::fit::{Fit, fit, strays};
 use crate::mapping::{Mark, Tables};
 use crate::model::UserId;

@@ -116,6 +116,10 @@ fn make(data: &Path, size: Size) -> Result<()> {
     })?;
     bar.finish_and_clear();
     fs::write(making.join(MARK), "made by tributary demo\n")?;
+    if cfg!(windows) {
+        // A folder with an open file in it cannot be renamed there; elsewhere the lock is kept.
+        drop(folder);
+    }
     fs::rename(&making, data).map_err(|error| {
         let text = format!("{} cannot be made: {error}; give --data another", data.display());
         OpenError::Prerequisite(text)
@@ -139,5 +143,6 @@ fn fill(path: &Path, follows: &[Follow], posts: &[Post], bar: &ProgressBar) -> R
     }
     // Closing the last connection moves the log into the file.
     connection.close().map_err(|(_, error)| error).with_context(place)?;
-    File::open(path).and_then(|file| file.sync_all()).with_context(place)
+    // Opened for writing, since not every system flushes through a handle that only reads.
+    File::options().write(true).open(path).and_then(|file| file.sync_all()).with_context(place)
 }

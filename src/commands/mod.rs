@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, environment};
 use crate::shard::OpenError;
 
 /// The folder of `tributary demo`, which `tributary feed` looks into unless told otherwise.
@@ -87,12 +87,6 @@ impl Source {
             }
         }
     }
-}
-
-/// The variables that are texts; a key has no other.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// How a command ended.

@@ -12,6 +12,7 @@ mod congress;
 mod http;
 mod missing;
 mod outages;
+mod packaging;
 mod rows;
 mod servers;
 mod support;

@@ -205,13 +205,13 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
                 format!("ALTER TABLE {database}.tweets MODIFY tweet_id VARCHAR(20)"),
                 "must be an integer",
             ),
-            (format!("ALTER TABLE {database}.tweets DROP COLUMN content"), "must have the columns"),
+            (format!("ALTER TABLE {database}.tweets DROP COLUMN content"), "must have"),
             (
                 format!(
                     "ALTER TABLE {database}.tweets ADD content TEXT, MODIFY tweet_id BIGINT, MODIFY timestamp DATETIME, \
                      ADD KEY (user_id, timestamp)"
                 ),
-                "milliseconds since 1970",
+                "unit = \"datetime\"",
             ),
             (
                 format!("ALTER TABLE {database}.followers DROP PRIMARY KEY"),

@@ -228,7 +228,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn mariadbd() -> PathBuf {
+pub(crate) fn mariadbd() -> PathBuf {
     let path = std::env::var_os("TRIBUTARY_MARIADBD");
     path.expect("real MariaDB servers are needed; run `./dev test`").into()
 }

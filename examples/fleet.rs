@@ -1,0 +1,39 @@
+//! Reads a home timeline page by page, to its end:
+//! `cargo run --example fleet -- CONFIG USER`, with a configuration as `tributary serve` takes it.
+
+use std::env;
+use std::error::Error;
+
+use tributary::config::environment;
+use tributary::model::parse_id;
+use tributary::{Access, Config, PageRequest, Tributary, UserId};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args_os().skip(1);
+    let (Some(file), Some(user)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: fleet CONFIG USER".into());
+    };
+    let user = user.to_str().and_then(parse_id).map(UserId).ok_or("USER is not an id")?;
+    let config = Config::from_file(file.as_ref(), environment())?;
+    // `Access::Read` also reads a folder of shards beside the process that owns it.
+    let tributary = Tributary::open_with(&config, Access::Read).await?;
+
+    let mut request = PageRequest::default();
+    loop {
+        let page = tributary.home_timeline(user, &request).await?;
+        for post in &page.posts {
+            println!("{} {}: {:?}", post.key.time, post.key.author, post.content);
+        }
+        for shard in &page.missing {
+            let name = tributary.fleet().shard_name(*shard);
+            eprintln!("no answer from {name}: its posts come first once it is back");
+        }
+        // While a shard is missing there is always a next page; in the end it has no posts.
+        let stuck = page.posts.is_empty() && !page.is_complete();
+        match page.next {
+            Some(next) if !stuck => request.cursor = next,
+            _ => return Ok(()),
+        }
+    }
+}
