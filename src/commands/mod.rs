@@ -3,6 +3,7 @@
 mod demo;
 mod feed;
 mod import;
+mod migrate;
 mod serve;
 
 use std::io::{IsTerminal, Write};
@@ -51,6 +52,8 @@ enum Command {
     Import(import::Import),
     /// Show a user's home timeline
     Feed(feed::Feed),
+    /// Make the tables that writing needs
+    Migrate(migrate::Migrate),
 }
 
 /// Where the rows are.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
                 Command::Serve(serve) => serve.run().await,
                 Command::Import(import) => import.run().await,
                 Command::Feed(feed) => feed.run().await,
+                Command::Migrate(migrate) => migrate.run().await,
             }
         });
         // Queries that are still running have nobody left to answer.

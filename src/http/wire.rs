@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
 use crate::model::{Post, ShardId, UserId};
@@ -37,8 +37,9 @@ pub(crate) struct Posts<'a> {
     stale_shards: [&'a str; 0],
 }
 
+/// A post of the `v1` routes.
 #[derive(Serialize)]
-struct WirePost<'a> {
+pub(super) struct WirePost<'a> {
     post_id: String,
     author_id: String,
     content: &'a str,
@@ -57,6 +58,27 @@ pub(super) struct Following<'a> {
 #[derive(Serialize)]
 pub(super) struct Followee {
     user_id: String,
+}
+
+/// What `POST /v1/users/{user_id}/posts` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewPost {
+    pub(super) content: String,
+}
+
+/// What `POST /v1/users/{user_id}/following` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewFollows {
+    pub(super) follow: Vec<String>,
+}
+
+/// What `POST /v1/users/{user_id}/following` answers.
+#[derive(Serialize)]
+pub(super) struct Followed {
+    /// How many are new.
+    pub(super) added: usize,
 }
 
 /// `GET /readyz`.
@@ -91,20 +113,25 @@ impl<'a> ExpressFeed<'a> {
 
 impl<'a> Posts<'a> {
     pub(crate) fn new(page: &'a Page, fleet: &'a Fleet) -> Self {
-        let post = |post: &'a Post| WirePost {
-            post_id: post.key.post.to_string(),
-            author_id: post.key.author.to_string(),
-            content: &post.content,
-            created_at: rfc3339_ms(post.key.time),
-        };
         Self {
-            posts: page.posts.iter().map(post).collect(),
+            posts: page.posts.iter().map(Into::into).collect(),
             next: page.next.as_ref().map(ToString::to_string),
             prev: page.prev.to_string(),
             complete: page.is_complete(),
             missing_shards: names(&page.missing, fleet),
             // Nothing is served from memory yet, so nothing is stale.
             stale_shards: [],
+        }
+    }
+}
+
+impl<'a> From<&'a Post> for WirePost<'a> {
+    fn from(post: &'a Post) -> Self {
+        Self {
+            post_id: post.key.post.to_string(),
+            author_id: post.key.author.to_string(),
+            content: &post.content,
+            created_at: rfc3339_ms(post.key.time),
         }
     }
 }

@@ -13,22 +13,29 @@ use mysql_async::{
     Conn, DriverError, Error, IoError, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts,
 };
 use rand::RngExt;
+use tokio::sync::Semaphore;
 
 use super::MySqlShard;
 use super::database::Database;
 use super::statements::STATEMENTS_PER_SHARD;
+use super::write::WRITES_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
 use crate::shard::gate::Gate;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
 /// How long dialling and checking a server may take: at the start, and whenever it is tried again.
 const CHECK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a statement may take that nobody's request waits for.
+const ERRAND_MAX: Duration = Duration::from_secs(60);
 /// Between two attempts to reach a server that is left out, give or take a quarter.
 const RETRY_MS: u64 = 1_000;
 /// Between two signs of life of a server in use. Without requests a dead one is noticed after three.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Connections that are ready before the first request.
 const WARM_CONNECTIONS: usize = 4;
+/// Connections beside the pool. A server that loses more connections than this at once has other
+/// troubles.
+const BESIDE_MAX: usize = 4;
 /// Connections that nobody used for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
 
@@ -38,6 +45,8 @@ pub(in crate::shard) struct Server {
     gate: Gate,
     pool: Mutex<Pool>,
     databases: Vec<Arc<Database>>,
+    /// For connections beside the pool, on which commits in doubt are looked after.
+    beside: Semaphore,
 }
 
 impl Server {
@@ -52,7 +61,9 @@ impl Server {
         for (name, server) in &fleet.servers {
             let here = || fleet.shards.iter().enumerate().filter(|(_, s)| s.server == *name);
             let databases: Vec<Arc<Database>> = here()
-                .map(|(_, shard)| Arc::new(Database::new(&shard.name, &shard.database)))
+                .map(|(_, shard)| {
+                    Arc::new(Database::new(&shard.name, &shard.database, config.write.clone()))
+                })
                 .collect();
             let server =
                 Arc::new(Self::new(name, server, databases.clone(), config.read.deadline())?);
@@ -90,6 +101,7 @@ impl Server {
             pool: Mutex::new(Pool::new(options.clone())),
             options,
             databases,
+            beside: Semaphore::new(BESIDE_MAX),
         })
     }
 
@@ -108,6 +120,19 @@ impl Server {
             }
             error
         })
+    }
+
+    /// Does `work` on a new connection beside the pool, whatever the gate thinks.
+    pub(super) async fn beside<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, ShardError>,
+    ) -> Result<T, ShardError> {
+        let permit = self.beside.acquire().await;
+        let _permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
+        let mut connection = logged_in(Conn::new(self.options.clone())).await?;
+        let outcome = work(&mut connection).await;
+        drop(connection.disconnect().await);
+        outcome
     }
 
     /// Notices when an idle server goes away, and brings back what is left out. Runs until it is
@@ -141,7 +166,7 @@ impl Server {
         let beat = async {
             let mut connection = self.connection().await?;
             connection.ping().await?;
-            for database in self.databases.iter().filter(|database| database.is_left_out()) {
+            for database in self.databases.iter().filter(|database| database.is_at_fault()) {
                 database.check(&mut connection).await?;
             }
             Ok(())
@@ -190,6 +215,14 @@ impl Server {
         let outcome = Deadline::after(CHECK_DEADLINE).limit(check).await;
         outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
     }
+}
+
+/// A connection for an errand that is no request.
+pub(super) async fn dial(config: &ServerConfig) -> Result<Conn, ShardError> {
+    let options = options(config, 1, ERRAND_MAX);
+    let options = options.map_err(|error| ShardError::Faulty(error.to_string()))?;
+    let dialled = Deadline::after(CHECK_DEADLINE).limit(logged_in(Conn::new(options))).await;
+    dialled.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
 }
 
 /// The password and whatever else the options hold are not shown.
@@ -248,8 +281,10 @@ fn options(
     // Strict, or the server would cut what does not fit. The limit on a statement's time is only a
     // comment to the other kind of server.
     let (ms, s) = (statement_max.as_millis(), statement_max.as_secs_f64());
+    let lock_s = statement_max.as_secs().max(1);
     let session = format!(
-        "SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES') \
+        "SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), \
+         innodb_lock_wait_timeout = {lock_s} \
          /*M!100101 , max_statement_time = {s} */ /*!50708 , max_execution_time = {ms} */"
     );
     let options = OptsBuilder::default()
@@ -258,7 +293,7 @@ fn options(
         .user(Some(config.user.as_str()))
         .pass(config.secret()?.map(|secret| secret.reveal().to_owned()))
         .prefer_socket(false)
-        .stmt_cache_size(STATEMENTS_PER_SHARD * shards.max(1))
+        .stmt_cache_size((STATEMENTS_PER_SHARD + WRITES_PER_SHARD) * shards.max(1))
         .init(vec![session])
         .pool_opts(pool)
         .ssl_opts(ssl_options(config));
