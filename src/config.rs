@@ -29,6 +29,10 @@ pub const CONNECTIONS_DEFAULT: usize = 16;
 const CONNECTIONS_MAX: usize = 10_000;
 /// Shards of a new folder.
 pub const EMBEDDED_SHARDS_DEFAULT: u16 = 4;
+/// Longest text of a post, in bytes.
+pub const CONTENT_BYTES_DEFAULT: usize = 10_000;
+/// A longer text is no post, and six times as many bytes may be its JSON.
+const CONTENT_BYTES_MAX: usize = 1 << 20;
 /// Environment variables that set a key start with this: `TRIBUTARY_HTTP__LISTEN`.
 const ENV_PREFIX: &str = "TRIBUTARY_";
 /// Between the parts of a key in a variable's name.
@@ -41,6 +45,8 @@ pub struct Config {
     pub http: Http,
     /// Reading timelines.
     pub read: Read,
+    /// Posting and following.
+    pub write: Write,
     /// Which shard owns a user.
     pub placement: PlacementConfig,
     /// Where the rows are.
@@ -62,6 +68,26 @@ pub struct Read {
     /// How long a read may take, in milliseconds.
     #[serde(deserialize_with = "number")]
     pub deadline_ms: u64,
+}
+
+/// `[write]`.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Whether anything may be written: in a folder unless told otherwise, on servers only when
+    /// told, since somebody else's tables are not written unasked.
+    pub enabled: bool,
+    /// Longest text of a post, in bytes.
+    pub content_bytes_max: usize,
+}
+
+/// What a file may say in `[write]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WriteKeys {
+    #[serde(deserialize_with = "switch")]
+    enabled: Option<bool>,
+    #[serde(deserialize_with = "number")]
+    content_bytes_max: usize,
 }
 
 /// `[placement]`.
@@ -177,6 +203,8 @@ struct Document {
     #[serde(default)]
     read: Read,
     #[serde(default)]
+    write: WriteKeys,
+    #[serde(default)]
     placement: PlacementConfig,
     embedded: Option<Embedded>,
     #[serde(default)]
@@ -248,7 +276,7 @@ impl Document {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let Self { http, read, placement, embedded, servers, shards, tables } = self;
+        let Self { http, read, write, placement, embedded, servers, shards, tables } = self;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -270,7 +298,14 @@ impl Document {
         {
             return fail(format!("embedded.shards must be from 1 to {SHARDS_MAX}"));
         }
-        Ok(Config { http, read, placement, fleet })
+        if !(1..=CONTENT_BYTES_MAX).contains(&write.content_bytes_max) {
+            return fail(format!("write.content_bytes_max must be from 1 to {CONTENT_BYTES_MAX}"));
+        }
+        let write = Write {
+            enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
+            content_bytes_max: write.content_bytes_max,
+        };
+        Ok(Config { http, read, write, placement, fleet })
     }
 }
 
@@ -390,6 +425,12 @@ impl fmt::Debug for Secret {
 impl Default for Http {
     fn default() -> Self {
         Self { listen: LISTEN_DEFAULT.parse().expect("the constant is an address") }
+    }
+}
+
+impl Default for WriteKeys {
+    fn default() -> Self {
+        Self { enabled: None, content_bytes_max: CONTENT_BYTES_DEFAULT }
     }
 }
 
@@ -516,6 +557,21 @@ where
     }
 }
 
+/// True or false, also as a text.
+fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum SwitchOrText {
+        Switch(bool),
+        Text(String),
+    }
+    let wrong = || D::Error::custom("neither true nor false");
+    match SwitchOrText::deserialize(deserializer).map_err(|_| wrong())? {
+        SwitchOrText::Switch(on) => Ok(Some(on)),
+        SwitchOrText::Text(text) => text.parse().map(Some).map_err(|_| wrong()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -624,6 +680,21 @@ database = "social_1"
         let config = Config::from_folder(Path::new("here"), variables).unwrap();
         let FleetConfig::Embedded(embedded) = config.fleet else { panic!("a folder was named") };
         assert_eq!((embedded.dir.as_path(), embedded.shards), (Path::new("here"), 2));
+    }
+
+    #[test]
+    fn servers_are_written_only_when_that_is_asked_for() {
+        let write = |text: &str, environment: &[(&str, &str)]| {
+            load(&format!("{text}\n{FLEET}"), environment).map(|config| config.write)
+        };
+        assert!(!write("", &[]).unwrap().enabled);
+        assert!(write("[write]\nenabled = true", &[]).unwrap().enabled);
+        assert!(write("", &[("TRIBUTARY_WRITE__ENABLED", "true")]).unwrap().enabled);
+        assert_eq!(write("", &[]).unwrap().content_bytes_max, CONTENT_BYTES_DEFAULT);
+        assert!(write("[write]\nenabled = 1", &[]).unwrap_err().contains("neither true nor"));
+        let error = write("[write]\ncontent_bytes_max = 2000000", &[]).unwrap_err();
+        assert!(error.contains("from 1 to 1048576"), "{error}");
+        assert!(Config::from_folder(Path::new("here"), []).unwrap().write.enabled);
     }
 
     #[test]

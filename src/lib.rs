@@ -28,8 +28,16 @@
 //!    [`cursor`]s that lead on from it. A shard that did not answer is named on the page, and its
 //!    place is kept in the cursors.
 //!
+//! # How a post is written
+//! 1. [`http`] takes author, text and perhaps an `Idempotency-Key` from the request and calls
+//!    [`Tributary::publish`]; [`publish`] makes all decisions of a write.
+//! 2. The post gets a time and an id of its own (`post_id`), and is stored with its key in one
+//!    transaction on the one shard that owns the author. An id that is taken is minted anew.
+//! 3. When the connection is lost at the commit, a new one is asked what became of it; only what
+//!    was surely not stored is stored again, under the same id and key.
+//!
 //! # Which way the arrows point
-//! [`model`], [`cursor`], [`placement`] and the merge are pure: they know no runtime, no SQL and no
+//! [`model`], [`cursor`], [`placement`], `post_id` and the merge are pure: they know no runtime, no SQL and no
 //! HTTP. SQL stands in [`shard`] alone. [`http`] and [`commands`] are the edges.
 
 pub mod clock;
@@ -43,6 +51,8 @@ pub mod mapping;
 pub mod model;
 pub mod moment;
 pub mod placement;
+mod post_id;
+pub mod publish;
 pub mod shard;
 pub mod timeline;
 
@@ -51,14 +61,17 @@ use std::sync::Arc;
 
 pub use config::Config;
 pub use cursor::Cursor;
-pub use model::{Post, PostId, PostKey, ShardId, UserId};
+pub use model::{IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
+use publish::Publisher;
+pub use publish::{Published, WriteError};
 pub use shard::{Access, Fleet, OpenError};
 pub use timeline::{Limit, Page, PageRequest, ReadError};
 
-/// A fleet of shards, ready to be read. Cheap to clone; all clones share the connections.
+/// A fleet of shards, ready to be read and written. Cheap to clone; all clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Tributary {
     fleet: Arc<Fleet>,
+    publisher: Arc<Publisher>,
 }
 
 /// A part of a follow list.
@@ -85,7 +98,9 @@ impl Tributary {
 
     /// Like [`Tributary::open`]; with [`Access::Read`] a folder is read beside its owner.
     pub async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
-        Ok(Self { fleet: Arc::new(Fleet::open(config, access).await?) })
+        let fleet = Arc::new(Fleet::open(config, access).await?);
+        let publisher = Arc::new(Publisher::new(&config.write, access, fleet.health().len()));
+        Ok(Self { fleet, publisher })
     }
 
     /// A page of posts by everyone `reader` follows; see [`timeline::home_timeline`].
@@ -118,6 +133,52 @@ impl Tributary {
                 missing: BTreeSet::from([shard]),
             },
         }
+    }
+
+    /// One post; or its author's shard, if it does not answer.
+    pub async fn post(&self, author: UserId, post: PostId) -> Result<Option<Post>, ShardId> {
+        self.fleet.post(author, post, self.fleet.read_deadline()).await
+    }
+
+    /// Posts. When this returns, the post is committed; it is on the next page that is read. With
+    /// a key, the same wish is carried out once however often it is repeated, for a day at least.
+    pub async fn publish(
+        &self,
+        author: UserId,
+        content: &str,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, WriteError> {
+        self.publisher.publish(&self.fleet, author, content, key).await
+    }
+
+    /// Deletes a post, if it is there.
+    pub async fn delete_post(&self, author: UserId, post: PostId) -> Result<(), WriteError> {
+        self.publisher.delete_post(&self.fleet, author, post).await
+    }
+
+    /// Makes `follower` follow `followee`, if it does not yet.
+    pub async fn follow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
+        self.follow_all(follower, &[followee]).await.map(drop)
+    }
+
+    /// Makes `follower` follow all of them, 1,000 at most, in one transaction. Returns how many it
+    /// did not follow yet; fewer if the commit was in doubt and was done again.
+    pub async fn follow_all(
+        &self,
+        follower: UserId,
+        followees: &[UserId],
+    ) -> Result<usize, WriteError> {
+        self.publisher.follow_all(&self.fleet, follower, followees).await
+    }
+
+    /// Ends that `follower` follows `followee`, if it does.
+    pub async fn unfollow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
+        self.publisher.unfollow(&self.fleet, follower, followee).await
+    }
+
+    /// How writes are limited.
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.publisher
     }
 
     /// The shards and their placement.

@@ -57,6 +57,27 @@ pub struct Follow {
     pub followee: UserId,
 }
 
+/// Names one wish to post, so that asking again posts once. The client chooses it; it counts among
+/// the keys of one author only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// What our table holds; far more than a UUID.
+    pub const CHARACTERS_MAX: usize = 255;
+
+    /// 1 to 255 visible ASCII characters.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=Self::CHARACTERS_MAX).contains(&text.len());
+        (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
+    }
+
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Which way a timeline is read from a place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -105,6 +126,16 @@ mod tests {
         for bad in ["", "+1", "-1", " 1", "1.0", "9223372036854775808", "99999999999999999999", "x"]
         {
             assert_eq!(parse_id(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_visible_ascii() {
+        for good in ["a", "8e03978e-40d5-43e8-bc93-6894a57f9324", "\"!~\"", &"k".repeat(255)] {
+            assert_eq!(IdempotencyKey::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", " ", "a b", "a\n", "é", &"k".repeat(256)] {
+            assert_eq!(IdempotencyKey::new(bad), None, "{bad:?}");
         }
     }
 }

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod feed;
 mod import;
+mod migrate;
 mod serve;
 
 use std::io::{IsTerminal, Write};
@@ -54,6 +55,8 @@ enum Command {
     Check(check::Check),
     /// Show a user's home timeline
     Feed(feed::Feed),
+    /// Make the tables that writing needs
+    Migrate(migrate::Migrate),
 }
 
 /// Where the rows are.
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
                 Command::Import(import) => import.run().await,
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
+                Command::Migrate(migrate) => migrate.run().await,
             }
         });
         // Queries that are still running have nobody left to answer.

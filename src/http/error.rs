@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::frame::TraceId;
 use crate::cursor::BadCursor;
-use crate::model::ID_MAX;
+use crate::model::{ID_MAX, IdempotencyKey};
+use crate::publish::WriteError;
 use crate::timeline::{FOLLOWEES_MAX, Limit, ReadError};
 
 /// A request that is not answered as it was asked. The text is for the client and never holds
@@ -17,6 +18,16 @@ use crate::timeline::{FOLLOWEES_MAX, Limit, ReadError};
 pub(super) enum ApiError {
     #[error("the user id must be a decimal number from 0 to {ID_MAX}")]
     BadUserId,
+    #[error("the post id must be a decimal number from 0 to {ID_MAX}")]
+    BadPostId,
+    #[error("the Idempotency-Key must be one header of 1 to {max} visible ASCII characters", max = IdempotencyKey::CHARACTERS_MAX)]
+    BadIdempotencyKey,
+    #[error("the body must be of the type application/json")]
+    BadBodyType,
+    #[error("the body is not the JSON that is wanted here: {0}")]
+    BadBody(String),
+    #[error("the body did not arrive in time")]
+    SlowBody,
     #[error("limit must be a number from 1 to {max}", max = Limit::MAX)]
     BadLimit,
     #[error("the cursor is not one of this server; leave it out to start from the newest post")]
@@ -35,6 +46,10 @@ pub(super) enum ApiError {
     TooManyFollowees,
     #[error("some shards did not answer and the request accepts only complete pages; try again")]
     Incomplete,
+    #[error(transparent)]
+    NotWritten(WriteError),
+    #[error("the shard of this post does not answer now; try again")]
+    ShardUnavailable,
     #[error("something went wrong here; the log has more under this trace id")]
     Internal,
 }
@@ -53,6 +68,11 @@ impl ApiError {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadUserId => (StatusCode::BAD_REQUEST, "invalid_user_id"),
+            Self::BadPostId => (StatusCode::BAD_REQUEST, "invalid_post_id"),
+            Self::BadIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::BadBodyType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::BadBody(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
             Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
@@ -62,6 +82,8 @@ impl ApiError {
             Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
             Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
+            Self::NotWritten(error) => write_status(*error),
+            Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -89,6 +111,22 @@ impl ApiError {
     }
 }
 
+fn write_status(error: WriteError) -> (StatusCode, &'static str) {
+    match error {
+        WriteError::ReadOnly => (StatusCode::FORBIDDEN, "read_only"),
+        WriteError::Id => (StatusCode::BAD_REQUEST, "invalid_user_id"),
+        WriteError::ContentLength { .. } | WriteError::Content => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "invalid_content")
+        }
+        WriteError::Refused => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+        WriteError::TooManyFollows => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_follows"),
+        WriteError::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
+        WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
+        WriteError::InDoubt => (StatusCode::SERVICE_UNAVAILABLE, "in_doubt"),
+        WriteError::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+    }
+}
+
 /// The status alone; the frame around all routes renders the body, since only it knows the trace
 /// id.
 impl IntoResponse for ApiError {
@@ -104,6 +142,12 @@ impl From<ReadError> for ApiError {
         match error {
             ReadError::TooManyFollowees => Self::TooManyFollowees,
         }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        Self::NotWritten(error)
     }
 }
 

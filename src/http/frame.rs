@@ -3,7 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -11,11 +11,29 @@ use futures_util::FutureExt;
 use tracing::{error, warn};
 
 use super::error::ApiError;
+use crate::Tributary;
 
 /// No address of ours is longer: a cursor has at most 4,096 characters.
 const URI_BYTES_MAX: usize = 8 * 1024;
-/// No route takes a body yet; a small one is ignored rather than refused.
+/// The body of a request, unless longer posts are allowed. Routes that take none ignore a small one
+/// rather than refuse it.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
+/// JSON may write a byte of text as six: `\u0041`.
+const ESCAPED_BYTES: u64 = 6;
+/// What stands around the text of a post in its JSON.
+const ENVELOPE_BYTES: u64 = 1024;
+
+/// How many bytes the body of a request may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit(pub(super) u64);
+
+impl BodyLimit {
+    /// Room for the longest post, however its JSON is written.
+    pub(super) fn of(tributary: &Tributary) -> Self {
+        let content = tributary.publisher().content_bytes_max() as u64;
+        Self(BODY_BYTES_MAX.max(content * ESCAPED_BYTES + ENVELOPE_BYTES))
+    }
+}
 
 /// Names one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace Context.
 #[derive(Clone, Debug)]
@@ -42,10 +60,15 @@ impl TraceId {
 }
 
 /// Runs a request.
-pub(super) async fn around(request: Request, next: Next) -> Response {
+pub(super) async fn around(
+    State(limit): State<BodyLimit>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let trace_id = TraceId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match oversize(&request) {
+    request.extensions_mut().insert(limit);
+    let mut response = match oversize(&request, limit) {
         Some(error) => error.into_response(),
         None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
             error!(trace_id = trace_id.as_str(), "request panicked");
@@ -65,11 +88,11 @@ pub(super) async fn around(request: Request, next: Next) -> Response {
     response
 }
 
-fn oversize(request: &Request) -> Option<ApiError> {
+fn oversize(request: &Request, limit: BodyLimit) -> Option<ApiError> {
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     if uri_bytes > URI_BYTES_MAX {
         return Some(ApiError::UriTooLong(URI_BYTES_MAX));
     }
     let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>();
-    (length.ok()? > BODY_BYTES_MAX).then_some(ApiError::BodyTooLarge(BODY_BYTES_MAX))
+    (length.ok()? > limit.0).then_some(ApiError::BodyTooLarge(limit.0))
 }

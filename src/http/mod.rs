@@ -3,16 +3,18 @@
 mod error;
 mod frame;
 mod health;
+mod publish;
 mod query;
 mod serve;
 mod timeline;
 mod wire;
 
 use axum::Router;
-use axum::middleware::from_fn;
-use axum::routing::get;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, put};
 
 use self::error::ApiError;
+use self::frame::BodyLimit;
 pub use self::serve::{Bound, bind};
 use crate::Tributary;
 use crate::shard::Fleet;
@@ -20,17 +22,26 @@ use crate::timeline::Page;
 
 /// Every route there is.
 fn routes(tributary: Tributary) -> Router {
+    let body_bytes_max = BodyLimit::of(&tributary);
     Router::new()
         .route("/user/feed/{user_id}", get(timeline::express_feed))
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
-        .route("/v1/users/{user_id}/posts", get(timeline::posts))
-        .route("/v1/users/{user_id}/following", get(timeline::following))
+        .route("/v1/users/{user_id}/posts", get(timeline::posts).post(publish::publish))
+        .route(
+            "/v1/users/{user_id}/posts/{post_id}",
+            get(publish::post).delete(publish::delete_post),
+        )
+        .route("/v1/users/{user_id}/following", get(timeline::following).post(publish::follow_all))
+        .route(
+            "/v1/users/{user_id}/following/{followee_id}",
+            put(publish::follow).delete(publish::unfollow),
+        )
         .route("/livez", get(health::live))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn(frame::around))
+        .layer(from_fn_with_state(body_bytes_max, frame::around))
         .with_state(tributary)
 }
 

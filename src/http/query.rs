@@ -1,13 +1,23 @@
 //! What a request says, checked.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::error::ApiError;
+use super::frame::BodyLimit;
 use crate::cursor::Cursor;
-use crate::model::{UserId, parse_id};
+use crate::model::{IdempotencyKey, PostId, UserId, parse_id};
 use crate::timeline::{Limit, PageRequest};
+
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The parameters that the routes of timelines and lists know, checked. Others are ignored.
 #[derive(Debug)]
@@ -75,5 +85,74 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let id = path.ok().and_then(|Path(text)| parse_id(&text));
         id.map(|id| Self(UserId(id))).ok_or(ApiError::BadUserId)
+    }
+}
+
+/// The two ids in the path: a user's, and that of a post or of another user.
+pub(super) struct UserAnd<T>(pub(super) UserId, pub(super) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for UserAnd<PostId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let (user, post) = two_ids(parts, state).await?;
+        Ok(Self(user, PostId(post.ok_or(ApiError::BadPostId)?)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for UserAnd<UserId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let (user, other) = two_ids(parts, state).await?;
+        Ok(Self(user, UserId(other.ok_or(ApiError::BadUserId)?)))
+    }
+}
+
+/// The user, and the other number if it is an id.
+async fn two_ids<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<(UserId, Option<u64>), ApiError> {
+    let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+    let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
+    let user = parse_id(&user).ok_or(ApiError::BadUserId)?;
+    Ok((UserId(user), parse_id(&other)))
+}
+
+/// The body, as JSON of the wanted shape and of bounded length.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::BadBodyType);
+        }
+        let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
+        let read = to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(0));
+        let body = timeout(BODY_TIMEOUT, read).await.map_err(|_| ApiError::SlowBody)?;
+        // Its length was not said before, or the client has left.
+        let body = body.map_err(|_| ApiError::BodyTooLarge(limit))?;
+        let parsed = serde_json::from_slice(&body);
+        parsed.map(Self).map_err(|error| ApiError::BadBody(error.to_string()))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
+}
+
+/// The `Idempotency-Key`, if the request has one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().ok().and_then(IdempotencyKey::new);
+    match (key, values.next()) {
+        (Some(key), None) => Ok(Some(key)),
+        _ => Err(ApiError::BadIdempotencyKey),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
 use crate::model::{Post, ShardId, UserId};
@@ -46,8 +46,9 @@ pub(crate) struct Posts<'a> {
     stale_shards: [&'a str; 0],
 }
 
+/// A post of the `v1` routes.
 #[derive(Serialize)]
-struct WirePost<'a> {
+pub(super) struct WirePost<'a> {
     post_id: String,
     author_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +69,27 @@ pub(super) struct Following<'a> {
 #[derive(Serialize)]
 pub(super) struct Followee {
     user_id: String,
+}
+
+/// What `POST /v1/users/{user_id}/posts` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewPost {
+    pub(super) content: String,
+}
+
+/// What `POST /v1/users/{user_id}/following` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewFollows {
+    pub(super) follow: Vec<String>,
+}
+
+/// What `POST /v1/users/{user_id}/following` answers.
+#[derive(Serialize)]
+pub(super) struct Followed {
+    /// How many are new.
+    pub(super) added: usize,
 }
 
 /// `GET /readyz`.
@@ -106,11 +128,8 @@ impl<'a> ExpressFeed<'a> {
 impl<'a> Posts<'a> {
     pub(crate) fn new(page: &'a Page, fleet: &'a Fleet) -> Self {
         let post = |post: &'a Post| WirePost {
-            post_id: post.key.post.to_string(),
-            author_id: post.key.author.to_string(),
             author_handle: page.handles.get(&post.key.author).map(String::as_str),
-            content: &post.content,
-            created_at: created_at(post, fleet),
+            ..WirePost::new(post, fleet)
         };
         Self {
             posts: page.posts.iter().map(post).collect(),
@@ -120,6 +139,19 @@ impl<'a> Posts<'a> {
             missing_shards: names(&page.missing, fleet),
             // Nothing is served from memory yet, so nothing is stale.
             stale_shards: [],
+        }
+    }
+}
+
+impl<'a> WirePost<'a> {
+    /// A post whose author's handle is not known.
+    pub(super) fn new(post: &'a Post, fleet: &Fleet) -> Self {
+        Self {
+            post_id: post.key.post.to_string(),
+            author_id: post.key.author.to_string(),
+            author_handle: None,
+            content: &post.content,
+            created_at: created_at(post, fleet),
         }
     }
 }

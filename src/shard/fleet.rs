@@ -1,7 +1,7 @@
 //! All shards together: placement, scatter-gather, health.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,10 +13,21 @@ use tracing::debug;
 use super::mysql::Server;
 use super::sqlite::{Folder, SqliteShard};
 use super::{Access, Deadline, Shard, ShardError, Store};
+use crate::clock::now_ms;
 use crate::config::{Config, FleetConfig};
-use crate::model::{ShardId, UserId};
+use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
+
+/// How long an idempotency key is kept, at least: clients repeat within minutes.
+const KEYS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Old keys that are forgotten at once: few enough to hold no lock for long, many enough to keep up
+/// with two hundred posts a second on each shard.
+const EXPIRE_BATCH: u32 = 1_000;
+/// Between two batches of a shard.
+const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
+/// Nobody waits for it.
+const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The shards and the rule that says which of them owns a user.
 #[derive(Debug)]
@@ -25,7 +36,7 @@ pub struct Fleet {
     shards: Vec<Arc<Shard>>,
     read_deadline: Duration,
     times: PostTimes,
-    /// One supervisor per server; they end with the fleet.
+    /// One supervisor per server, and the one that forgets old keys; they end with the fleet.
     _supervisors: JoinSet<()>,
 }
 
@@ -62,6 +73,8 @@ pub struct ShardHealth<'a> {
     pub name: &'a str,
     /// Whether requests are sent to it now, else why not.
     pub state: Result<(), String>,
+    /// How often another program was found to have written to a file that is ours alone.
+    pub foreign_writes: u64,
 }
 
 impl Fleet {
@@ -85,11 +98,14 @@ impl Fleet {
             .build(&shards.iter().map(Shard::name).collect::<Vec<_>>())
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
         let read_deadline = config.read.deadline();
-        let shards = shards.into_iter().map(Arc::new).collect();
         let times = match &config.fleet {
             FleetConfig::Embedded(_) => PostTimes::MILLISECONDS,
             FleetConfig::Servers(servers) => servers.tables.posts.times(),
         };
+        let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
+        if config.write.enabled && access == Access::Own {
+            supervisors.spawn(expire_keys(shards.iter().map(Arc::downgrade).collect()));
+        }
         Ok(Self { placement, shards, read_deadline, times, _supervisors: supervisors })
     }
 
@@ -113,11 +129,25 @@ impl Fleet {
         Deadline::after(self.read_deadline)
     }
 
+    /// By when a write that starts now must be answered.
+    pub(crate) fn write_deadline(&self) -> Deadline {
+        Deadline::after(self.read_deadline)
+    }
+
+    /// The shard that owns `user`.
+    pub(crate) fn owner(&self, user: UserId) -> Arc<Shard> {
+        Arc::clone(&self.shards[self.placement.shard_of(user).index()])
+    }
+
     /// Every shard's state, in configured order.
     pub fn health(&self) -> Vec<ShardHealth<'_>> {
         self.shards
             .iter()
-            .map(|shard| ShardHealth { name: shard.name(), state: shard.health() })
+            .map(|shard| ShardHealth {
+                name: shard.name(),
+                state: shard.health(),
+                foreign_writes: shard.foreign_writes(),
+            })
             .collect()
     }
 
@@ -152,13 +182,38 @@ impl Fleet {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<UserId>, ShardId> {
-        let own = self.placement.shard_of(reader);
+        self.ask_owner(reader, deadline, |shard, until| async move {
+            shard.followees(reader, from, max, until).await
+        })
+        .await
+    }
+
+    /// One post; or its author's shard, if it does not answer.
+    pub async fn post(
+        &self,
+        author: UserId,
+        post: PostId,
+        deadline: Deadline,
+    ) -> Result<Option<Post>, ShardId> {
+        self.ask_owner(author, deadline, |shard, until| async move {
+            shard.post(author, post, until).await
+        })
+        .await
+    }
+
+    /// Calls the shard that owns `user`.
+    async fn ask_owner<T, F>(
+        &self,
+        user: UserId,
+        deadline: Deadline,
+        call: impl Fn(Arc<Shard>, Deadline) -> F,
+    ) -> Result<T, ShardId>
+    where
+        F: Future<Output = Result<T, ShardError>>,
+    {
+        let own = self.placement.shard_of(user);
         let work = BTreeMap::from([(own, ())]);
-        let gathered = self
-            .scatter(work, deadline, |shard, (), until| async move {
-                shard.followees(reader, from, max, until).await
-            })
-            .await;
+        let gathered = self.scatter(work, deadline, |shard, (), until| call(shard, until)).await;
         gathered.answers.into_iter().next().ok_or(own)
     }
 
@@ -192,9 +247,27 @@ impl Fleet {
         gathered
     }
 
-    /// One shard, for loading rows into it.
-    pub(super) fn shard(&self, id: ShardId) -> &Shard {
+    /// One shard, for writing to it.
+    pub(crate) fn shard(&self, id: ShardId) -> &Shard {
         &self.shards[id.index()]
+    }
+}
+
+/// Forgets idempotency keys after their time, a few at once, for as long as the shards are there.
+async fn expire_keys(shards: Vec<Weak<Shard>>) {
+    loop {
+        tokio::time::sleep(EXPIRE_PAUSE).await;
+        let before_ms = now_ms() - KEYS_KEPT_MS;
+        for shard in &shards {
+            let Some(shard) = shard.upgrade() else { return };
+            let until = Deadline::after(EXPIRE_DEADLINE);
+            // What is left of an error or of a full batch is forgotten the next time.
+            match shard.expire_keys(before_ms, EXPIRE_BATCH, until).await {
+                Ok(0) => {}
+                Ok(keys) => debug!(shard = shard.name(), keys, "old keys are forgotten"),
+                Err(error) => debug!(shard = shard.name(), %error, "old keys are kept"),
+            }
+        }
     }
 }
 

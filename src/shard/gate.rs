@@ -138,7 +138,11 @@ impl Gate {
             ShardError::Unavailable(_) | ShardError::Slow(_) => {
                 warn!(server = self.server, reason = text, "server is left out");
             }
-            ShardError::Faulty(_) | ShardError::Unreadable(_) | ShardError::Refused(_) => {
+            ShardError::Faulty(_)
+            | ShardError::Unreadable(_)
+            | ShardError::Refused(_)
+            | ShardError::Full(_)
+            | ShardError::InDoubt(_) => {
                 error!(server = self.server, reason = text, "server is left out");
             }
         }

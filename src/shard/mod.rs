@@ -7,9 +7,11 @@ mod fleet;
 mod gate;
 mod infer;
 mod load;
+mod migrate;
 mod mysql;
 mod schema;
 mod sqlite;
+mod write;
 
 use thiserror::Error;
 
@@ -17,14 +19,16 @@ pub use self::deadline::Deadline;
 pub use self::finding::{Finding, Level};
 pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
 pub use self::load::{Loaded, Refused};
+pub use self::migrate::{Migrated, migrate};
 use self::mysql::MySqlShard;
 pub use self::mysql::{Survey, find_tables, strays, survey};
-pub use self::schema::mysql_tables;
+pub use self::schema::{mysql_tables, mysql_writes_table};
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
+pub(crate) use self::write::{Earlier, NewPost, Once, Stored};
 use crate::cursor::TailAsk;
-use crate::model::{Direction, Follow, Post, PostKey, UserId};
+use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 
 /// A database that owns some users: their follow lists and their posts.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ enum Store {
 }
 
 /// Why a shard did not do as asked, by what the caller can do about it.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum ShardError {
     /// Gone, silent or overloaded: go on without it.
     #[error("{0}")]
@@ -59,6 +63,13 @@ pub enum ShardError {
     /// It refuses the rows it was given; the rows are at fault.
     #[error("{0}")]
     Refused(String),
+    /// It has no room for more. Nothing was stored.
+    #[error("{0}")]
+    Full(String),
+    /// It was told to commit and did not answer: look, or ask again for what can be done twice.
+    /// After any other error nothing was stored.
+    #[error("{0}")]
+    InDoubt(String),
 }
 
 impl Shard {
@@ -123,8 +134,88 @@ impl Shard {
         }
     }
 
+    /// The post of this author and id, if there is one.
+    async fn post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<Option<Post>, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.post(author, post, until).await,
+            Store::MySql(shard) => shard.post(author, post, until).await,
+        }
+    }
+
+    /// Stores a post and, in the same transaction, the key it was sent under.
+    pub(crate) async fn store_post(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Stored, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.store_post(new, until).await,
+            Store::MySql(shard) => shard.store_post(new, until).await,
+        }
+    }
+
+    /// What became of a post whose commit is in doubt; none if it was not committed and no longer
+    /// can be. Asked for on a new connection; waits for a commit that is still under way.
+    pub(crate) async fn find_stored(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Option<Stored>, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.find_stored(new, until).await,
+            Store::MySql(shard) => shard.find_stored(new, until).await,
+        }
+    }
+
+    /// Deletes a post. Returns how many rows there were.
+    pub(crate) async fn delete_post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.delete_post(author, post, until).await,
+            Store::MySql(shard) => shard.delete_post(author, post, until).await,
+        }
+    }
+
+    /// Deletes a follow. Returns how many rows there were.
+    pub(crate) async fn delete_follow(
+        &self,
+        follow: Follow,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.delete_follow(follow, until).await,
+            Store::MySql(shard) => shard.delete_follow(follow, until).await,
+        }
+    }
+
+    /// Forgets up to `max` idempotency keys that are older. Returns how many.
+    async fn expire_keys(
+        &self,
+        before_ms: i64,
+        max: u32,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.expire_keys(before_ms, max, until).await,
+            Store::MySql(shard) => shard.expire_keys(before_ms, max, until).await,
+        }
+    }
+
     /// Inserts follows in one transaction; those already there stay. Returns how many are new.
-    async fn insert_follows(&self, rows: &[Follow], until: Deadline) -> Result<usize, ShardError> {
+    pub(crate) async fn insert_follows(
+        &self,
+        rows: &[Follow],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
         match &self.store {
             Store::Sqlite(shard) => shard.insert_follows(rows, until).await,
             Store::MySql(shard) => shard.insert_follows(rows, until).await,
@@ -146,6 +237,14 @@ impl Shard {
         match &self.store {
             Store::Sqlite(_) => Ok(()),
             Store::MySql(shard) => shard.loadable(),
+        }
+    }
+
+    /// How often another program was found to have written to a file that is ours alone.
+    fn foreign_writes(&self) -> u64 {
+        match &self.store {
+            Store::Sqlite(shard) => shard.foreign_writes(),
+            Store::MySql(_) => 0,
         }
     }
 

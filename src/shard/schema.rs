@@ -1,5 +1,8 @@
 //! The tables: their names, their columns, and the statements that make them.
 
+/// All tables there are, in the order they are made.
+pub(super) const OUR_TABLES: [&str; 3] = ["followers", "tweets", "tributary_writes"];
+
 /// The tables of an embedded shard, as in [`mysql_tables`].
 pub(super) const SQLITE_SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS followers (
@@ -16,6 +19,16 @@ CREATE TABLE IF NOT EXISTS tweets (
     PRIMARY KEY (user_id, timestamp, tweet_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS tweets_by_id ON tweets (tweet_id);
+CREATE TABLE IF NOT EXISTS tributary_writes (
+    author INTEGER NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    content_sha256 BLOB NOT NULL,
+    post_id INTEGER NOT NULL,
+    post_time INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    PRIMARY KEY (author, idempotency_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tributary_writes_by_age ON tributary_writes (created_ms);
 ";
 
 /// The tables of a shard in MySQL or MariaDB, as we would make them. Posts are clustered by author
@@ -42,6 +55,24 @@ pub fn mysql_tables(database: &str) -> [String; 2] {
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
         ),
     ]
+}
+
+/// Our own table beside them: which post was stored under which idempotency key. Keys are compared
+/// byte by byte.
+pub fn mysql_writes_table(database: &str) -> String {
+    let database = quoted(database);
+    format!(
+        "CREATE TABLE {database}.`tributary_writes` (
+    author BIGINT UNSIGNED NOT NULL,
+    idempotency_key VARBINARY(255) NOT NULL,
+    content_sha256 BINARY(32) NOT NULL,
+    post_id BIGINT UNSIGNED NOT NULL,
+    post_time BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    PRIMARY KEY (author, idempotency_key),
+    KEY tributary_writes_by_age (created_ms)
+) ENGINE=InnoDB"
+    )
 }
 
 /// An identifier in backticks, whatever it contains.

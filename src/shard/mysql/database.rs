@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use tracing::{error, info};
 
-use super::check;
 use super::statements::Statements;
+use super::write::WriteStatements;
+use super::{check, write_check};
+use crate::config::Write;
 use crate::mapping::Tables;
 use crate::shard::{Finding, ShardError};
 
@@ -20,6 +22,8 @@ pub(super) struct Database {
     shard: String,
     name: String,
     tables: Arc<Tables>,
+    write: Write,
+    write_statements: WriteStatements,
     state: Mutex<State>,
 }
 
@@ -29,14 +33,47 @@ struct State {
     statements: Option<Arc<Statements>>,
     /// Why it is left out until a check finds it well.
     fault: Option<String>,
+    /// Why it is not written until a check finds it well. It is read all the same.
+    write_fault: Option<String>,
     /// When rows that cannot be read were last told.
     told: Option<Instant>,
 }
 
 impl Database {
-    pub(super) fn new(shard: &str, name: &str, tables: Arc<Tables>) -> Self {
-        let state = State { statements: None, fault: None, told: None };
-        Self { shard: shard.to_owned(), name: name.to_owned(), tables, state: Mutex::new(state) }
+    pub(super) fn new(shard: &str, name: &str, tables: Arc<Tables>, write: Write) -> Self {
+        let state = State { statements: None, fault: None, write_fault: None, told: None };
+        Self {
+            shard: shard.to_owned(),
+            name: name.to_owned(),
+            write,
+            write_statements: WriteStatements::new(name, &tables),
+            tables,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The statements to write it with, and to find one post.
+    pub(super) fn write_statements(&self) -> &WriteStatements {
+        &self.write_statements
+    }
+
+    /// How the tables are called.
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Longest text that may be written, in bytes.
+    pub(super) fn content_bytes_max(&self) -> usize {
+        self.write.content_bytes_max
+    }
+
+    /// Whether it may be written now.
+    pub(super) fn writable(&self) -> Result<(), ShardError> {
+        self.statements().map_err(ShardError::Unavailable)?;
+        match &self.state().write_fault {
+            Some(fault) => Err(ShardError::Faulty(fault.clone())),
+            None => Ok(()),
+        }
     }
 
     /// The statements to read and write it with, unless it must not be asked.
@@ -54,12 +91,15 @@ impl Database {
     pub(super) async fn check(&self, connection: &mut Conn) -> Result<Option<String>, ShardError> {
         match check::tables(connection, &self.name, &self.tables).await {
             Ok(Ok(statements)) => {
+                let write_fault = self.check_writes(connection, &statements).await?;
                 let mut state = self.state();
                 state.statements = Some(Arc::new(statements));
                 if state.fault.take().is_some() {
                     info!(shard = self.shard, "shard is in use");
                 }
-                Ok(None)
+                drop(state);
+                self.note_write_fault(write_fault.as_deref());
+                Ok(write_fault)
             }
             Ok(Err(faults)) => {
                 let faults: Vec<String> = faults.iter().map(Finding::to_string).collect();
@@ -81,6 +121,38 @@ impl Database {
         }
     }
 
+    /// What an operator must mend before it can be written, if it is to be.
+    async fn check_writes(
+        &self,
+        connection: &mut Conn,
+        statements: &Statements,
+    ) -> Result<Option<String>, ShardError> {
+        if !self.write.enabled {
+            return Ok(None);
+        }
+        if let Err(fault) = &statements.loadable {
+            return Ok(Some(fault.clone()));
+        }
+        match write_check::tables(connection, &self.name, self).await {
+            Ok(()) => Ok(None),
+            Err(error @ ShardError::Unavailable(_)) => Err(error),
+            Err(fault) => Ok(Some(fault.to_string())),
+        }
+    }
+
+    /// Remembers whether it can be written, and tells changes.
+    pub(super) fn note_write_fault(&self, fault: Option<&str>) {
+        let mut state = self.state();
+        match (state.write_fault.as_deref(), fault) {
+            (before, Some(reason)) if before != fault => {
+                error!(shard = self.shard, reason, "shard cannot be written");
+            }
+            (Some(_), None) => info!(shard = self.shard, "shard can be written again"),
+            _ => {}
+        }
+        state.write_fault = fault.map(str::to_owned);
+    }
+
     /// Remembers a fault, and tells it once.
     pub(super) fn note(&self, error: &ShardError) {
         let mut state = self.state();
@@ -99,9 +171,10 @@ impl Database {
         }
     }
 
-    /// Whether it is left out.
-    pub(super) fn is_left_out(&self) -> bool {
-        self.state().fault.is_some()
+    /// Whether it is left out, or not written.
+    pub(super) fn is_at_fault(&self) -> bool {
+        let state = self.state();
+        state.fault.is_some() || state.write_fault.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

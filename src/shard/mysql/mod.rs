@@ -2,20 +2,25 @@
 
 mod check;
 mod database;
+mod migrate;
 mod server;
 mod settings;
 mod statements;
 mod survey;
+mod write;
+mod write_check;
 
 use std::sync::Arc;
 
 use mysql_async::prelude::{FromValue, Queryable};
-use mysql_async::{Conn, DriverError, Error, IoError, Row, TxOpts, Value};
+use mysql_async::{Conn, DriverError, Error, IoError, Row, Value};
 
 use self::database::Database;
+pub(super) use self::migrate::make_tables;
 pub(super) use self::server::Server;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
 pub use self::survey::{Survey, find_tables, strays, survey};
+use self::write::Attempt;
 use super::gate::Progress;
 use super::{Deadline, ShardError};
 use crate::cursor::{AuthorEdge, TailAsk};
@@ -166,13 +171,13 @@ impl MySqlShard {
         rows: &[Follow],
         until: Deadline,
     ) -> Result<usize, ShardError> {
-        let statements = self.statements()?;
+        let (statements, attempt) = (self.statements()?, Attempt::default());
         let run = async {
             let mut connection = self.server.connection().await?;
             let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
-            Ok(insert(&mut connection, &statements.insert_follows, rows, row).await?)
+            Ok(insert(&mut connection, &statements.insert_follows, rows, row, &attempt).await?)
         };
-        self.pass(until, &Progress::default(), run).await
+        self.attempt(until, &attempt, run).await
     }
 
     pub(super) async fn insert_posts(
@@ -180,16 +185,16 @@ impl MySqlShard {
         rows: &[Post],
         until: Deadline,
     ) -> Result<usize, ShardError> {
-        let statements = self.statements()?;
+        let (statements, attempt) = (self.statements()?, Attempt::default());
         let run = async {
             let mut connection = self.server.connection().await?;
             let row = |Post { key, content }: &Post| {
                 let time = time_value(statements.unit, key.time);
                 vec![key.post.0.into(), key.author.0.into(), content.into(), time]
             };
-            Ok(insert(&mut connection, &statements.insert_posts, rows, row).await?)
+            Ok(insert(&mut connection, &statements.insert_posts, rows, row, &attempt).await?)
         };
-        self.pass(until, &Progress::default(), run).await
+        self.attempt(until, &attempt, run).await
     }
 
     /// The statements, unless the database must not be asked.
@@ -235,8 +240,9 @@ async fn insert<T>(
     statement: &Chunked,
     mut rows: &[T],
     parameters: impl Fn(&T) -> Vec<Value>,
+    attempt: &Attempt,
 ) -> Result<usize, Error> {
-    let mut transaction = connection.start_transaction(TxOpts::default()).await?;
+    let mut transaction = attempt.begin(connection).await?;
     let mut added = 0;
     while !rows.is_empty() {
         let (sql, count) = statement.at_most(rows.len());
@@ -246,7 +252,7 @@ async fn insert<T>(
         added += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
         rows = rest;
     }
-    transaction.commit().await?;
+    attempt.commit(transaction).await?;
     Ok(added)
 }
 
@@ -260,14 +266,19 @@ fn read_keys(unit: TimeUnit, rows: &[Row], keys: &mut Vec<PostKey>) -> Result<()
 /// The key in the first three columns.
 fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     let author = UserId(field(row, 0)?);
-    let time = match (unit, row.as_ref(1)) {
+    let time = time_of(unit, row, 1)?;
+    Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
+}
+
+/// A time as a key holds it.
+fn time_of(unit: TimeUnit, row: &Row, column: usize) -> Result<i64, Error> {
+    match (unit, row.as_ref(column)) {
         (
             TimeUnit::DateTime { .. },
             Some(&Value::Date(year, month, day, hour, minute, second, micros)),
-        ) => CalendarTime { year, month, day, hour, minute, second, micros }.packed(),
-        _ => field(row, 1)?,
-    };
-    Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
+        ) => Ok(CalendarTime { year, month, day, hour, minute, second, micros }.packed()),
+        _ => field(row, column),
+    }
 }
 
 fn field<T: FromValue>(row: &Row, column: usize) -> Result<T, Error> {
@@ -294,15 +305,17 @@ impl From<Error> for ShardError {
             Error::Server(server) => match server.code {
                 // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
                 1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
-                // No right, no database, no column, no table, no index, a broken view.
-                1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1356 | 1698 => {
-                    ShardError::Faulty(error.to_string())
-                }
+                // No right, no database, no column, no table, no index, a read-only server, a
+                // broken view.
+                1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1290 | 1356
+                | 1698 | 1792 | 1836 => ShardError::Faulty(error.to_string()),
                 // NULL, duplicate, packet too large, foreign key, out of range, truncated, bad value,
-                // too long, foreign key, no partition, out of range, check constraint (MySQL,
-                // MariaDB), not in the character set.
+                // too long, foreign key, no partition, a trigger's own error, out of range, check
+                // constraint (MySQL, MariaDB), not in the character set.
                 1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1452 | 1526
-                | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
+                | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
+                // The disk, the table.
+                1021 | 1114 => ShardError::Full(error.to_string()),
                 // Too many connections, shutting down, out of some resource.
                 _ => ShardError::Unavailable(error.to_string()),
             },

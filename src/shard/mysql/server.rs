@@ -13,10 +13,12 @@ use mysql_async::{
     Conn, DriverError, Error, IoError, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, SslOpts,
 };
 use rand::RngExt;
+use tokio::sync::Semaphore;
 
 use super::MySqlShard;
 use super::database::Database;
 use super::statements::STATEMENTS_PER_SHARD;
+use super::write::WRITES_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
 use crate::shard::gate::Gate;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
@@ -29,6 +31,9 @@ const RETRY_MS: u64 = 1_000;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Connections that are ready before the first request.
 const WARM_CONNECTIONS: usize = 4;
+/// Connections beside the pool. A server that loses more connections than this at once has other
+/// troubles.
+const BESIDE_MAX: usize = 4;
 /// Connections that nobody used for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
 
@@ -38,6 +43,8 @@ pub(in crate::shard) struct Server {
     gate: Gate,
     pool: Mutex<Pool>,
     databases: Vec<Arc<Database>>,
+    /// For connections beside the pool, on which commits in doubt are looked after.
+    beside: Semaphore,
 }
 
 impl Server {
@@ -53,7 +60,10 @@ impl Server {
         for (name, server) in &fleet.servers {
             let here = || fleet.shards.iter().enumerate().filter(|(_, s)| s.server == *name);
             let databases: Vec<Arc<Database>> = here()
-                .map(|(_, shard)| Database::new(&shard.name, &shard.database, Arc::clone(&tables)))
+                .map(|(_, shard)| {
+                    let tables = Arc::clone(&tables);
+                    Database::new(&shard.name, &shard.database, tables, config.write.clone())
+                })
                 .map(Arc::new)
                 .collect();
             let server =
@@ -92,6 +102,7 @@ impl Server {
             pool: Mutex::new(Pool::new(options.clone())),
             options,
             databases,
+            beside: Semaphore::new(BESIDE_MAX),
         })
     }
 
@@ -110,6 +121,19 @@ impl Server {
             }
             error
         })
+    }
+
+    /// Does `work` on a new connection beside the pool, whatever the gate thinks.
+    pub(super) async fn beside<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, ShardError>,
+    ) -> Result<T, ShardError> {
+        let permit = self.beside.acquire().await;
+        let _permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
+        let mut connection = logged_in(Conn::new(self.options.clone())).await?;
+        let outcome = work(&mut connection).await;
+        drop(connection.disconnect().await);
+        outcome
     }
 
     /// Notices when an idle server goes away, and brings back what is left out. Runs until it is
@@ -143,7 +167,7 @@ impl Server {
         let beat = async {
             let mut connection = self.connection().await?;
             connection.ping().await?;
-            for database in self.databases.iter().filter(|database| database.is_left_out()) {
+            for database in self.databases.iter().filter(|database| database.is_at_fault()) {
                 database.check(&mut connection).await?;
             }
             Ok(())
@@ -261,8 +285,10 @@ fn options(
     // Strict, or the server would cut what does not fit. The limit on a statement's time is only a
     // comment to the other kind of server.
     let (ms, s) = (statement_max.as_millis(), statement_max.as_secs_f64());
+    let lock_s = statement_max.as_secs().max(1);
     let session = format!(
-        "SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES') \
+        "SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), \
+         innodb_lock_wait_timeout = {lock_s} \
          /*M!100101 , max_statement_time = {s} */ /*!50708 , max_execution_time = {ms} */"
     );
     let options = OptsBuilder::default()
@@ -271,7 +297,7 @@ fn options(
         .user(Some(config.user.as_str()))
         .pass(config.secret()?.map(|secret| secret.reveal().to_owned()))
         .prefer_socket(false)
-        .stmt_cache_size(STATEMENTS_PER_SHARD * shards.max(1))
+        .stmt_cache_size((STATEMENTS_PER_SHARD + WRITES_PER_SHARD) * shards.max(1))
         .init(vec![session])
         .pool_opts(pool)
         .ssl_opts(ssl_options(config));

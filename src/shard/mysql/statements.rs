@@ -228,7 +228,7 @@ impl Tails {
 }
 
 /// What a post must be to be seen, as a further condition.
-fn condition(visible: &Visible) -> String {
+pub(super) fn condition(visible: &Visible) -> String {
     let column = quoted(&visible.column);
     match &visible.value {
         Mark::Null => format!(" AND {column} IS NULL"),

@@ -140,9 +140,7 @@ async fn with_server<T>(
             .cure(format!("a server that answers at {}, or the right address", server.address)),
         ShardError::Slow(text) => Finding::error("too_slow", text),
         ShardError::Faulty(text) => Finding::error("refused", text),
-        ShardError::Unreadable(text) | ShardError::Refused(text) => {
-            Finding::error("unreadable", text)
-        }
+        other => Finding::error("unreadable", other.to_string()),
     })
 }
 

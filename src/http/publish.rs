@@ -1,0 +1,87 @@
+//! The routes that write, and the one that reads a single post.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::query::{JsonBody, User, UserAnd, idempotency_key};
+use super::timeline::json;
+use super::wire::{Followed, NewFollows, NewPost, WirePost};
+use crate::Tributary;
+use crate::model::{PostId, UserId, parse_id};
+
+/// Says that the answer is the one to an earlier request with the same `Idempotency-Key`.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// `POST /v1/users/{user_id}/posts`.
+pub(super) async fn publish(
+    State(tributary): State<Tributary>,
+    User(author): User,
+    headers: HeaderMap,
+    JsonBody(NewPost { content }): JsonBody<NewPost>,
+) -> Result<Response, ApiError> {
+    let key = idempotency_key(&headers)?;
+    let published = tributary.publish(author, &content, key).await?;
+    let post = &published.post;
+    let mut response =
+        (StatusCode::CREATED, json(&WirePost::new(post, tributary.fleet()))).into_response();
+    let place = format!("/v1/users/{author}/posts/{}", post.key.post);
+    let place = HeaderValue::try_from(place).map_err(|_| ApiError::Internal)?;
+    response.headers_mut().insert(header::LOCATION, place);
+    if published.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// `GET /v1/users/{user_id}/posts/{post_id}`.
+pub(super) async fn post(
+    State(tributary): State<Tributary>,
+    UserAnd(author, post): UserAnd<PostId>,
+) -> Result<Response, ApiError> {
+    match tributary.post(author, post).await {
+        Ok(Some(post)) => Ok(json(&WirePost::new(&post, tributary.fleet()))),
+        Ok(None) => Err(ApiError::NotFound),
+        Err(_) => Err(ApiError::ShardUnavailable),
+    }
+}
+
+/// `DELETE /v1/users/{user_id}/posts/{post_id}`.
+pub(super) async fn delete_post(
+    State(tributary): State<Tributary>,
+    UserAnd(author, post): UserAnd<PostId>,
+) -> Result<StatusCode, ApiError> {
+    tributary.delete_post(author, post).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `PUT /v1/users/{user_id}/following/{followee_id}`.
+pub(super) async fn follow(
+    State(tributary): State<Tributary>,
+    UserAnd(follower, followee): UserAnd<UserId>,
+) -> Result<StatusCode, ApiError> {
+    tributary.follow(follower, followee).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /v1/users/{user_id}/following/{followee_id}`.
+pub(super) async fn unfollow(
+    State(tributary): State<Tributary>,
+    UserAnd(follower, followee): UserAnd<UserId>,
+) -> Result<StatusCode, ApiError> {
+    tributary.unfollow(follower, followee).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/users/{user_id}/following`.
+pub(super) async fn follow_all(
+    State(tributary): State<Tributary>,
+    User(follower): User,
+    JsonBody(NewFollows { follow }): JsonBody<NewFollows>,
+) -> Result<Response, ApiError> {
+    let ids = follow.iter().map(|id| parse_id(id).map(UserId).ok_or(ApiError::BadUserId));
+    let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
+    let added = tributary.follow_all(follower, &followees).await?;
+    Ok(json(&Followed { added }))
+}

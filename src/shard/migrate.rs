@@ -1,0 +1,56 @@
+//! Makes the tables that writing needs, where they are absent. It changes nothing that is there.
+
+use super::mysql::make_tables;
+use super::schema::OUR_TABLES;
+use super::sqlite::{Folder, open_writer, tables};
+use super::{Access, OpenError, ShardError};
+use crate::config::{Config, Embedded, FleetConfig};
+
+/// A table of a shard, as it was found or made.
+#[derive(Debug)]
+pub struct Migrated {
+    /// The shard's configured name.
+    pub shard: String,
+    /// The table.
+    pub table: String,
+    /// It was not there before.
+    pub made: bool,
+}
+
+/// Goes through all shards in configured order and tells of every table.
+///
+/// # Errors
+/// The first shard that is not as it must be, or cannot be reached; those before it are done.
+pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<(), ShardError> {
+    match &config.fleet {
+        FleetConfig::Embedded(embedded) => migrate_folder(embedded, tell)
+            .map_err(|OpenError::Prerequisite(text)| ShardError::Faulty(text)),
+        FleetConfig::Servers(fleet) => {
+            for shard in &fleet.shards {
+                let server = &fleet.servers[&shard.server];
+                let tables =
+                    make_tables(&shard.server, server, (&shard.database, &fleet.tables)).await?;
+                for (table, made) in tables {
+                    tell(Migrated { shard: shard.name.clone(), table, made });
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn migrate_folder(embedded: &Embedded, mut tell: impl FnMut(Migrated)) -> Result<(), OpenError> {
+    let is_new = !embedded.dir.join(Folder::FILE).exists();
+    let folder = Folder::open(&embedded.dir, embedded.shards, Access::Own)?;
+    for (shard, path) in folder.shard_files() {
+        let wrong =
+            |error| OpenError::Prerequisite(format!("{} cannot be used: {error}", path.display()));
+        let before = if is_new { Vec::new() } else { tables(&path).map_err(wrong)? };
+        open_writer(&path).map_err(wrong)?;
+        for table in OUR_TABLES {
+            let made = !before.iter().any(|name| name == table);
+            tell(Migrated { shard: shard.clone(), table: table.to_owned(), made });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Makes the tables of a shard on a server, where they are absent.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error};
+
+use super::server::dial;
+use crate::config::ServerConfig;
+use crate::mapping::Tables;
+use crate::shard::ShardError;
+use crate::shard::schema::{OUR_TABLES, mysql_tables, mysql_writes_table, quoted};
+
+/// How long making a table may take.
+const ERRAND_MAX: Duration = Duration::from_secs(60);
+/// The table that is ours alone.
+const WRITES_TABLE: &str = "tributary_writes";
+
+/// Each table with whether it was made now. Posts and follows are made only where nothing else is:
+/// a database that holds other tables may have them under other names.
+pub(in crate::shard) async fn make_tables(
+    server: &str,
+    config: &ServerConfig,
+    (database, tables): (&str, &Tables),
+) -> Result<Vec<(String, bool)>, ShardError> {
+    let told = |error: ShardError| match error {
+        ShardError::Unavailable(text) | ShardError::Slow(text) => {
+            ShardError::Unavailable(format!("server {server}: {text}"))
+        }
+        other => ShardError::Faulty(format!("server {server}: {other}")),
+    };
+    let mut connection = dial(config, ERRAND_MAX).await.map_err(told)?;
+    let tables = make(&mut connection, database, tables).await.map_err(told)?;
+    drop(connection.disconnect().await);
+    Ok(tables)
+}
+
+async fn make(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<Vec<(String, bool)>, ShardError> {
+    let sql = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables
+         WHERE table_schema = ?";
+    let present: Vec<String> = connection.exec(sql, (database,)).await?;
+    let is_ours = |name: &String| OUR_TABLES.contains(&name.as_str());
+    let is_adopted = *tables != Tables::default() || !present.iter().all(is_ours);
+    let names = [&tables.follows.name, &tables.posts.name, WRITES_TABLE];
+    let [follows, posts] = mysql_tables(database);
+    let mut done = Vec::new();
+    for (table, create) in names.into_iter().zip([follows, posts, mysql_writes_table(database)]) {
+        let made = if present.iter().any(|name| name == table) {
+            false
+        } else if is_adopted && table != WRITES_TABLE {
+            let by_hand = if is_ours(&table.to_owned()) { create.as_str() } else { "" };
+            return Err(ShardError::Faulty(format!(
+                "{} is missing in {}, which is not empty or has tables of its own names; make it by \
+                 hand {by_hand}",
+                quoted(table),
+                quoted(database)
+            )));
+        } else {
+            make_one(connection, database, &create).await?
+        };
+        done.push((table.to_owned(), made));
+    }
+    Ok(done)
+}
+
+/// False when the table was there already, unseen by this account.
+async fn make_one(connection: &mut Conn, database: &str, create: &str) -> Result<bool, ShardError> {
+    let Err(error) = connection.query_drop(create).await else { return Ok(true) };
+    let Error::Server(server) = &error else { return Err(error.into()) };
+    let database = quoted(database);
+    let cure = match server.code {
+        1050 => return Ok(false),
+        1049 => format!("make it: CREATE DATABASE {database}"),
+        1044 | 1142 => format!(
+            "give the account the right, GRANT CREATE ON {database}.* TO ..., or make the table \
+             by hand: {create}"
+        ),
+        _ => return Err(error.into()),
+    };
+    Err(ShardError::Faulty(format!("{}; {cure}", server.message)))
+}

@@ -1,0 +1,358 @@
+//! The writes of a shard on a server. Each is one transaction, and the commit is told apart: before
+//! it was sent nothing is stored, after it only the server knows.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row, Transaction, TxOpts};
+
+use super::statements::{condition, literal, time_value};
+use super::{MySqlShard, field, text_of, time_of};
+use crate::mapping::{PostsTable, Tables};
+use crate::model::{Follow, Post, PostId, PostKey, UserId};
+use crate::moment::TimeUnit;
+use crate::shard::gate::Progress;
+use crate::shard::schema::quoted;
+use crate::shard::write::{Earlier, NewPost, Once, Stored};
+use crate::shard::{Deadline, ShardError};
+
+/// Prepared statements of one shard, beside those in `statements.rs`.
+pub(super) const WRITES_PER_SHARD: usize = 8;
+/// Between two attempts to reach a server that may know what became of a commit.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The server's code for a key that is there already.
+const DUPLICATE: u16 = 1062;
+
+/// The statements that write one database, and those that look for one post.
+#[derive(Debug)]
+pub(super) struct WriteStatements {
+    /// What the time column holds.
+    unit: TimeUnit,
+    /// (author, post) -> time, content.
+    post: String,
+    /// (post, author, content, time).
+    insert_post: String,
+    /// (author, time, post) -> content; waits for whoever has it under way.
+    post_when_settled: String,
+    /// (author, post).
+    delete_post: String,
+    /// (follower, followee).
+    delete_follow: String,
+    /// (author, key, digest, post, time, `created_ms`).
+    insert_key: String,
+    /// (author, key) -> post, time, digest; waits for whoever has it under way.
+    key_when_settled: String,
+    /// (`before_ms`, max).
+    expire_keys: String,
+}
+
+impl WriteStatements {
+    pub(super) fn new(database: &str, tables: &Tables) -> Self {
+        let (posts, follows) = (&tables.posts, &tables.follows);
+        let keys = format!("{}.`tributary_writes`", quoted(database));
+        let follows_table = format!("{}.{}", quoted(database), quoted(&follows.name));
+        let (follower, followed) = (quoted(&follows.follower), quoted(&follows.followed));
+        let table = format!("{}.{}", quoted(database), quoted(&posts.name));
+        let (id, author) = (quoted(&posts.id), quoted(&posts.author));
+        let (content, time) = (quoted(&posts.content), quoted(&posts.time));
+        let visible = posts.visible.as_ref().map(condition).unwrap_or_default();
+        let (mark_column, mark) = match &posts.visible {
+            Some(visible) => {
+                let column = quoted(&visible.column);
+                (format!(", {column}"), format!(", {}", literal(&visible.value)))
+            }
+            None => Default::default(),
+        };
+        Self {
+            unit: posts.unit,
+            post: format!(
+                "SELECT {time}, {content} FROM {table} WHERE {author} = ? AND {id} = ?{visible}
+                 ORDER BY {time} DESC LIMIT 1"
+            ),
+            insert_post: format!(
+                "INSERT INTO {table} ({id}, {author}, {content}, {time}{mark_column})
+                 VALUES (?, ?, ?, ?{mark})"
+            ),
+            post_when_settled: format!(
+                "SELECT {content} FROM {table} WHERE {author} = ? AND {time} = ? AND {id} = ?
+                 LOCK IN SHARE MODE"
+            ),
+            delete_post: delete_post(&table, posts),
+            delete_follow: format!(
+                "DELETE FROM {follows_table} WHERE {follower} = ? AND {followed} = ?"
+            ),
+            insert_key: format!(
+                "INSERT INTO {keys}
+                 (author, idempotency_key, content_sha256, post_id, post_time, created_ms)
+                 VALUES (?, ?, ?, ?, ?, ?)"
+            ),
+            key_when_settled: format!(
+                "SELECT post_id, post_time, content_sha256 FROM {keys}
+                 WHERE author = ? AND idempotency_key = ? LOCK IN SHARE MODE"
+            ),
+            expire_keys: format!(
+                "DELETE FROM {keys} WHERE created_ms < ? ORDER BY created_ms LIMIT ?"
+            ),
+        }
+    }
+
+    /// Every statement that needs more than the right to read, by what it needs it for.
+    pub(super) fn writes(&self) -> [&str; 7] {
+        [
+            &self.insert_post,
+            &self.post_when_settled,
+            &self.delete_post,
+            &self.delete_follow,
+            &self.insert_key,
+            &self.key_when_settled,
+            &self.expire_keys,
+        ]
+    }
+}
+
+/// Deletes a post, or marks it as deleted where that is the team's way.
+fn delete_post(table: &str, posts: &PostsTable) -> String {
+    let (id, author) = (quoted(&posts.id), quoted(&posts.author));
+    match posts.visible.as_ref().map(|visible| (visible, visible.hidden())) {
+        Some((visible, Some(hidden))) => {
+            let (column, hidden) = (quoted(&visible.column), literal(&hidden));
+            let visible = condition(visible);
+            format!(
+                "UPDATE {table} SET {column} = {hidden} WHERE {author} = ? AND {id} = ?{visible}"
+            )
+        }
+        // Without a known mark the check of writes refuses them.
+        _ => format!("DELETE FROM {table} WHERE {author} = ? AND {id} = ?"),
+    }
+}
+
+/// How far a write has come, for whoever has to judge its failure.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    progress: Progress,
+    commit_sent: AtomicBool,
+}
+
+impl Attempt {
+    /// Begins the transaction. From here on it is not the server's fault if the time is too short.
+    pub(super) async fn begin<'a>(
+        &self,
+        connection: &'a mut Conn,
+    ) -> Result<Transaction<'a>, Error> {
+        let transaction = connection.start_transaction(TxOpts::default()).await?;
+        self.progress.note();
+        Ok(transaction)
+    }
+
+    /// Commits. A failure from here on says nothing of what is stored.
+    pub(super) async fn commit(&self, transaction: Transaction<'_>) -> Result<(), Error> {
+        self.commit_sent.store(true, Ordering::Relaxed);
+        transaction.commit().await
+    }
+}
+
+impl MySqlShard {
+    /// Runs the work of `attempt` behind the server's gate. What is wrong with writing does not
+    /// keep the database from being read.
+    pub(super) async fn attempt<T>(
+        &self,
+        until: Deadline,
+        attempt: &Attempt,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        let outcome = self.server.gate().pass(until, &attempt.progress, work).await;
+        outcome.map_err(|error| {
+            if attempt.commit_sent.load(Ordering::Relaxed) {
+                return ShardError::InDoubt(error.to_string());
+            }
+            if let ShardError::Faulty(reason) = &error {
+                self.database.note_write_fault(Some(reason));
+            }
+            error
+        })
+    }
+
+    pub(in crate::shard) async fn post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<Option<Post>, ShardError> {
+        self.statements()?;
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let statements = self.database.write_statements();
+            let row: Option<Row> =
+                connection.exec_first(&statements.post, (author.0, post.0)).await?;
+            let Some(row) = row else { return Ok(None) };
+            let time = time_of(statements.unit, &row, 0)?;
+            let key = PostKey { time, post, author };
+            Ok(Some(Post { key, content: text_of(&row, 1) }))
+        };
+        self.pass(until, &Progress::default(), run).await
+    }
+
+    pub(in crate::shard) async fn store_post(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Stored, ShardError> {
+        self.database.writable()?;
+        let (statements, attempt) = (self.database.write_statements(), Attempt::default());
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let mut transaction = attempt.begin(&mut connection).await?;
+            // The key first: whoever has the same one under way is waited for here.
+            if let Some(once) = &new.once
+                && let Some(earlier) = insert_key(statements, &mut transaction, new, once).await?
+            {
+                transaction.rollback().await?;
+                return Ok(new.met(earlier));
+            }
+            let Post { key, content } = &new.post;
+            let time = time_value(statements.unit, key.time);
+            let values = (key.post.0, key.author.0, content, time);
+            match transaction.exec_drop(&statements.insert_post, values).await {
+                Ok(()) => {}
+                Err(error) if is_duplicate(&error) => {
+                    transaction.rollback().await?;
+                    return Ok(Stored::IdTaken);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            attempt.commit(transaction).await?;
+            Ok(Stored::Now)
+        };
+        self.attempt(until, &attempt, run).await
+    }
+
+    /// Asks on a new connection, as often as there is time: the old one may be lost in a way that
+    /// nobody has noticed yet. A transaction that holds the row is waited for; one that was told to
+    /// commit held it before it was, so what is not found then never will be.
+    pub(in crate::shard) async fn find_stored(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Option<Stored>, ShardError> {
+        let statements = self.database.write_statements();
+        let find = async {
+            loop {
+                let look = async |connection: &mut Conn| look(statements, connection, new).await;
+                match self.server.beside(look).await {
+                    Err(ShardError::Unavailable(_) | ShardError::Slow(_)) => {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                    }
+                    found => return found,
+                }
+            }
+        };
+        let late = || Err(ShardError::Unavailable("no answer in time".into()));
+        until.limit(find).await.unwrap_or_else(late)
+    }
+
+    pub(in crate::shard) async fn delete_post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let sql = &self.database.write_statements().delete_post;
+        self.delete(sql, (author.0, post.0), until).await
+    }
+
+    pub(in crate::shard) async fn delete_follow(
+        &self,
+        follow: Follow,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let sql = &self.database.write_statements().delete_follow;
+        self.delete(sql, (follow.follower.0, follow.followee.0), until).await
+    }
+
+    pub(in crate::shard) async fn expire_keys(
+        &self,
+        before_ms: i64,
+        max: u32,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let sql = &self.database.write_statements().expire_keys;
+        self.delete(sql, (before_ms, max), until).await
+    }
+
+    /// Runs one statement in a transaction; the number of rows it changed.
+    async fn delete(
+        &self,
+        sql: &str,
+        values: impl Into<mysql_async::Params> + Send,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        self.database.writable()?;
+        let (attempt, values) = (Attempt::default(), values.into());
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let mut transaction = attempt.begin(&mut connection).await?;
+            transaction.exec_drop(sql, values).await?;
+            let rows = usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
+            attempt.commit(transaction).await?;
+            Ok(rows)
+        };
+        self.attempt(until, &attempt, run).await
+    }
+}
+
+/// Takes the key, or says what it was used for.
+async fn insert_key(
+    statements: &WriteStatements,
+    transaction: &mut Transaction<'_>,
+    new: &NewPost,
+    once: &Once,
+) -> Result<Option<Earlier>, ShardError> {
+    let (author, key) = (new.post.key.author.0, once.key.as_str());
+    let (post, time) = (new.post.key.post.0, new.post.key.time);
+    let values = (author, key, once.digest.as_slice(), post, time, once.created_ms);
+    match transaction.exec_drop(&statements.insert_key, values).await {
+        Ok(()) => Ok(None),
+        Err(error) if is_duplicate(&error) => {
+            let sql = &statements.key_when_settled;
+            let row: Option<Row> = transaction.exec_first(sql, (author, key)).await?;
+            match row {
+                Some(row) => Ok(Some(earlier(&row)?)),
+                // It was forgotten in this very moment.
+                None => Err(ShardError::Slow("the key is being forgotten".into())),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What became of `new`, once nobody has it under way.
+async fn look(
+    statements: &WriteStatements,
+    connection: &mut Conn,
+    new: &NewPost,
+) -> Result<Option<Stored>, ShardError> {
+    let Post { key, content } = &new.post;
+    if let Some(once) = &new.once {
+        let values = (key.author.0, once.key.as_str());
+        let row: Option<Row> = connection.exec_first(&statements.key_when_settled, values).await?;
+        return row.map(|row| Ok(new.met(earlier(&row)?))).transpose();
+    }
+    let values = (key.author.0, time_value(statements.unit, key.time), key.post.0);
+    let row: Option<Row> = connection.exec_first(&statements.post_when_settled, values).await?;
+    let is_ours = |row: &Row| text_of(row, 0) == *content;
+    Ok(row.map(|row| if is_ours(&row) { Stored::Now } else { Stored::IdTaken }))
+}
+
+/// What a row of keys says.
+fn earlier(row: &Row) -> Result<Earlier, ShardError> {
+    let digest: Vec<u8> = field(row, 2)?;
+    let digest = digest.try_into();
+    let digest =
+        digest.map_err(|_| ShardError::Unreadable("a digest has a wrong length".into()))?;
+    Ok(Earlier { post: PostId(field(row, 0)?), time: field(row, 1)?, digest })
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(error, Error::Server(server) if server.code == DUPLICATE)
+}

@@ -1,0 +1,200 @@
+//! Can a database be written as it must be? Every fault is told with its cure. Nothing is written
+//! to find out.
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Value};
+
+use super::database::Database;
+use super::write::WriteStatements;
+use crate::mapping::Tables;
+use crate::moment::TimeUnit;
+use crate::shard::ShardError;
+use crate::shard::schema::quoted;
+
+/// The kinds of column that keep a text as it is; CHAR loses blanks, ENUM and JSON are not texts.
+const TEXTS: [&str; 10] = [
+    "varchar",
+    "tinytext",
+    "text",
+    "mediumtext",
+    "longtext",
+    "varbinary",
+    "tinyblob",
+    "blob",
+    "mediumblob",
+    "longblob",
+];
+
+/// A column as it is declared.
+struct Column {
+    table: String,
+    name: String,
+    kind: String,
+    bytes_max: Option<u64>,
+    /// A row can be made without a word of it.
+    optional: bool,
+}
+
+/// Checks that posts and follows can be written to the database of this name.
+pub(super) async fn tables(
+    connection: &mut Conn,
+    name: &str,
+    database: &Database,
+) -> Result<(), ShardError> {
+    let tables = database.tables();
+    let columns = columns(connection, name, tables).await?;
+    keys_table(name, &columns)?;
+    mark(tables)?;
+    let bytes_max = database.content_bytes_max();
+    columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
+    rights(connection, name, database.write_statements()).await
+}
+
+async fn columns(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<Vec<Column>, ShardError> {
+    let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
+             LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
+             is_nullable = 'YES' OR column_default IS NOT NULL OR extra LIKE '%auto_increment%'
+                 OR extra LIKE '%GENERATED%'
+         FROM information_schema.columns
+         WHERE table_schema = ? AND table_name IN (?, ?, 'tributary_writes')";
+    let names = (database, &tables.posts.name, &tables.follows.name);
+    let rows: Vec<(String, String, String, Option<u64>, bool)> =
+        connection.exec(sql, names).await?;
+    let column = |(table, name, kind, bytes_max, optional)| Column {
+        table,
+        name,
+        kind,
+        bytes_max,
+        optional,
+    };
+    Ok(rows.into_iter().map(column).collect())
+}
+
+/// Where posts are deleted by a mark, it must be known.
+fn mark(tables: &Tables) -> Result<(), ShardError> {
+    match &tables.posts.visible {
+        Some(visible) if visible.hidden().is_none() => Err(ShardError::Faulty(format!(
+            "it is not known what `{}` holds for a deleted post; add hidden = ... to \
+             tables.posts.visible, or set write.enabled = false",
+            visible.column
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Our own table holds what is known of idempotency keys.
+fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
+    if columns.iter().any(|column| column.table == "tributary_writes") {
+        return Ok(());
+    }
+    Err(ShardError::Faulty(format!(
+        "{}.`tributary_writes` is missing, which writing needs; make it with `tributary migrate`, \
+         or set write.enabled = false",
+        quoted(database)
+    )))
+}
+
+fn fits(
+    database: &str,
+    tables: &Tables,
+    column: &Column,
+    bytes_max: usize,
+) -> Result<(), ShardError> {
+    let table = format!("{}.{}", quoted(database), quoted(&column.table));
+    let name = quoted(&column.name);
+    let kind = column.kind.as_str();
+    let wrong = |text: String| Err(ShardError::Faulty(format!("column {name} of {table} {text}")));
+    match role(tables, column) {
+        Role::PostId if kind != "bigint" => wrong(format!(
+            "is {kind}, which is too small for new ids; change it: ALTER TABLE {table} MODIFY \
+             {name} BIGINT UNSIGNED NOT NULL"
+        )),
+        Role::Time if kind != "bigint" && counts_finely(tables.posts.unit) => wrong(format!(
+            "is {kind}, which does not hold today in {}; change it: ALTER TABLE {table} MODIFY \
+             {name} BIGINT NOT NULL",
+            tables.posts.unit
+        )),
+        Role::Content if !TEXTS.contains(&kind) => wrong(format!(
+            "is {kind}, which does not keep every text as it is; change it: ALTER TABLE {table} \
+             MODIFY {name} TEXT NOT NULL"
+        )),
+        Role::Content => match column.bytes_max {
+            Some(held) if held < bytes_max as u64 => wrong(format!(
+                "holds {held} bytes and write.content_bytes_max is {bytes_max}; set it to {held} \
+                 at most"
+            )),
+            _ => Ok(()),
+        },
+        Role::Other if !column.optional => wrong(format!(
+            "has no default and is not known here, so no row could be made; give it one: ALTER \
+             TABLE {table} ALTER {name} SET DEFAULT ..."
+        )),
+        Role::PostId | Role::Time | Role::Known | Role::Other => Ok(()),
+    }
+}
+
+/// What a column is to us.
+enum Role {
+    PostId,
+    Time,
+    Content,
+    /// It gets a value and needs no look.
+    Known,
+    Other,
+}
+
+fn role(tables: &Tables, column: &Column) -> Role {
+    let (posts, follows) = (&tables.posts, &tables.follows);
+    let is = |name: &String| name.eq_ignore_ascii_case(&column.name);
+    if column.table == follows.name {
+        let known = is(&follows.follower) || is(&follows.followed);
+        return if known { Role::Known } else { Role::Other };
+    }
+    if column.table != posts.name {
+        return Role::Known;
+    }
+    let mark = posts.visible.as_ref().is_some_and(|visible| is(&visible.column));
+    match () {
+        () if is(&posts.id) => Role::PostId,
+        () if is(&posts.time) => Role::Time,
+        () if is(&posts.content) => Role::Content,
+        () if is(&posts.author) || mark => Role::Known,
+        () => Role::Other,
+    }
+}
+
+fn counts_finely(unit: TimeUnit) -> bool {
+    matches!(unit, TimeUnit::Milliseconds | TimeUnit::Microseconds)
+}
+
+/// Lets the server plan every statement, for which it wants the same rights as to run it.
+async fn rights(
+    connection: &mut Conn,
+    database: &str,
+    statements: &WriteStatements,
+) -> Result<(), ShardError> {
+    for sql in statements.writes() {
+        let plan: Result<(), Error> = async {
+            let statement = connection.prep(format!("EXPLAIN {sql}")).await?;
+            // Values of any kind will do.
+            let values = vec![Value::Int(0); statement.num_params().into()];
+            connection.exec_drop(&statement, values).await?;
+            connection.close(statement).await
+        }
+        .await;
+        let Err(error) = plan else { continue };
+        return Err(match ShardError::from(error) {
+            ShardError::Faulty(text) => ShardError::Faulty(format!(
+                "{text}; give the account its rights: GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* \
+                 TO ..., or set write.enabled = false",
+                quoted(database)
+            )),
+            other => other,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The writes of a shard in SQLite. There is one writer, so what it has looked up stays true until
+//! it commits.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::writer::Writer;
+use super::{SqliteShard, signed, unsigned};
+use crate::model::{Follow, Post, PostId, UserId};
+use crate::shard::write::{Earlier, NewPost, Stored};
+use crate::shard::{Deadline, ShardError};
+
+impl SqliteShard {
+    pub(in crate::shard) async fn insert_follows(
+        &self,
+        rows: &[Follow],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let rows = rows.to_vec();
+        self.writer()?.run(until, move |connection| add_follows(connection, &rows)).await
+    }
+
+    pub(in crate::shard) async fn insert_posts(
+        &self,
+        rows: &[Post],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let rows = rows.to_vec();
+        self.writer()?.run(until, move |connection| add_posts(connection, &rows)).await
+    }
+
+    pub(in crate::shard) async fn store_post(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Stored, ShardError> {
+        let new = new.clone();
+        self.writer()?.run(until, move |connection| store(connection, &new)).await
+    }
+
+    /// What became of a post that may or may not be committed. It waits for the writer, so a
+    /// commit under way has ended.
+    pub(in crate::shard) async fn find_stored(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Option<Stored>, ShardError> {
+        let new = new.clone();
+        let find = move |connection: &Connection| match find_key(connection, &new)? {
+            Some(earlier) => Ok(Some(new.met(earlier))),
+            None if new.once.is_some() => Ok(None),
+            None => Ok(is_stored(connection, &new.post)?.then_some(Stored::Now)),
+        };
+        self.writer()?.run(until, find).await
+    }
+
+    pub(in crate::shard) async fn delete_post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let delete = move |connection: &Connection| {
+            let sql = "DELETE FROM tweets WHERE user_id = ? AND tweet_id = ?";
+            connection.prepare_cached(sql)?.execute([signed(author.0), signed(post.0)])
+        };
+        self.writer()?.run(until, delete).await
+    }
+
+    pub(in crate::shard) async fn delete_follow(
+        &self,
+        follow: Follow,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let Follow { follower, followee } = follow;
+        let delete = move |connection: &Connection| {
+            let sql = "DELETE FROM followers WHERE follower_user_id = ? AND followed_user_id = ?";
+            connection.prepare_cached(sql)?.execute([signed(follower.0), signed(followee.0)])
+        };
+        self.writer()?.run(until, delete).await
+    }
+
+    pub(in crate::shard) async fn expire_keys(
+        &self,
+        before_ms: i64,
+        max: u32,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let expire = move |connection: &Connection| {
+            let sql = "DELETE FROM tributary_writes WHERE (author, idempotency_key) IN
+                 (SELECT author, idempotency_key FROM tributary_writes WHERE created_ms < ?
+                  ORDER BY created_ms LIMIT ?)";
+            connection.prepare_cached(sql)?.execute(params![before_ms, max])
+        };
+        self.writer()?.run(until, expire).await
+    }
+
+    /// How often another program was found to have written to the file.
+    pub(in crate::shard) fn foreign_writes(&self) -> u64 {
+        self.writer.as_ref().map_or(0, Writer::foreign_writes)
+    }
+
+    fn writer(&self) -> Result<&Writer, ShardError> {
+        let reading_only = || ShardError::Faulty("the folder is open for reading only".into());
+        self.writer.as_ref().ok_or_else(reading_only)
+    }
+}
+
+fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<Stored> {
+    if let Some(earlier) = find_key(connection, new)? {
+        return Ok(new.met(earlier));
+    }
+    if add_posts(connection, std::slice::from_ref(&new.post))? == 0 {
+        return Ok(Stored::IdTaken);
+    }
+    if let Some(once) = &new.once {
+        let key = new.post.key;
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO tributary_writes
+             (author, idempotency_key, content_sha256, post_id, post_time, created_ms)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )?;
+        statement.execute(params![
+            signed(key.author.0),
+            once.key.as_str(),
+            once.digest,
+            signed(key.post.0),
+            key.time,
+            once.created_ms
+        ])?;
+    }
+    Ok(Stored::Now)
+}
+
+/// The post that the key of `new`, if it has one, was used for.
+fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<Earlier>> {
+    let Some(once) = &new.once else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "SELECT post_id, post_time, content_sha256 FROM tributary_writes
+         WHERE author = ? AND idempotency_key = ?",
+    )?;
+    let author = signed(new.post.key.author.0);
+    let found = statement.query_row(params![author, once.key.as_str()], |row| {
+        let post = PostId(unsigned(row, 0)?);
+        Ok(Earlier { post, time: row.get(1)?, digest: row.get(2)? })
+    });
+    found.optional()
+}
+
+/// Whether exactly this post is there.
+fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
+    let key = post.key;
+    let mut statement = connection.prepare_cached(
+        "SELECT 1 FROM tweets
+         WHERE user_id = ? AND timestamp = ? AND tweet_id = ? AND content = ?",
+    )?;
+    statement.exists(params![signed(key.author.0), key.time, signed(key.post.0), post.content])
+}
+
+fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usize> {
+    let mut statement =
+        connection.prepare_cached("INSERT INTO followers VALUES (?, ?) ON CONFLICT DO NOTHING")?;
+    let mut added = 0;
+    for row in rows {
+        added += statement.execute([signed(row.follower.0), signed(row.followee.0)])?;
+    }
+    Ok(added)
+}
+
+fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    )?;
+    let mut added = 0;
+    for Post { key, content } in rows {
+        let (post, author) = (signed(key.post.0), signed(key.author.0));
+        added += statement.execute(params![post, author, content, key.time])?;
+    }
+    Ok(added)
+}
+
+/// Inserts in one transaction and returns how many are new.
+pub(crate) fn insert_follows(
+    connection: &mut Connection,
+    rows: &[Follow],
+) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    let added = add_follows(&transaction, rows)?;
+    transaction.commit()?;
+    Ok(added)
+}
+
+/// Inserts in one transaction and returns how many are new.
+pub(crate) fn insert_posts(connection: &mut Connection, rows: &[Post]) -> rusqlite::Result<usize> {
+    let transaction = connection.transaction()?;
+    let added = add_posts(&transaction, rows)?;
+    transaction.commit()?;
+    Ok(added)
+}
