@@ -1,19 +1,23 @@
 //! Configuration: defaults, then a TOML file, then the environment, then flags. Every default is a
 //! documented constant; a key that does not exist is refused with the nearest one that does.
 
+mod source;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
 
+use self::source::{
+    ENV_PREFIX, explain, number, read_text, set_from_environment, suggestion, switch,
+};
+pub use self::source::{environment, password_variable};
 use crate::mapping::Tables;
 use crate::model::ShardId;
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
@@ -33,10 +37,6 @@ pub const EMBEDDED_SHARDS_DEFAULT: u16 = 4;
 pub const CONTENT_BYTES_DEFAULT: usize = 10_000;
 /// A longer text is no post, and six times as many bytes may be its JSON.
 const CONTENT_BYTES_MAX: usize = 1 << 20;
-/// Environment variables that set a key start with this: `TRIBUTARY_HTTP__LISTEN`.
-const ENV_PREFIX: &str = "TRIBUTARY_";
-/// Between the parts of a key in a variable's name.
-const ENV_SEPARATOR: &str = "__";
 
 /// The whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -263,12 +263,6 @@ impl Config {
     }
 }
 
-/// The variables of this process. One that is not UTF-8 names no key and holds no value of one.
-pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
 impl Document {
     fn from_table(table: Table) -> Result<Self, ConfigError> {
         let document = Self::deserialize(Value::Table(table));
@@ -450,126 +444,6 @@ fn connections() -> usize {
 
 fn fail<T>(text: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(text.into()))
-}
-
-/// Reads a document; `at` says where it came from.
-fn read_text(text: &str, at: impl Fn(&str) -> ConfigError) -> Result<Table, ConfigError> {
-    // Only the message and the line are told: the line itself may hold a password.
-    let place = |error: &toml::de::Error| {
-        let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        at(&format!("{line}{}", explain(error.message())))
-    };
-    let table: Table = toml::from_str(text).map_err(|error| place(&error))?;
-    let servers = table.get("servers").and_then(Value::as_table);
-    for (name, server) in servers.into_iter().flatten() {
-        if server.get("password").is_some() {
-            let variable = password_variable(name);
-            return Err(at(&format!(
-                "servers.{name}: a password does not belong in this file; put it in a file of its \
-                 own and name that with password_file, or in {variable}"
-            )));
-        }
-    }
-    // Read on its own as well, since only here a mistake still has a line.
-    toml::from_str::<Document>(text).map_err(|error| place(&error))?;
-    Ok(table)
-}
-
-/// The variable that holds the password of a server.
-pub fn password_variable(server: &str) -> String {
-    format!("{ENV_PREFIX}SERVERS__{}__PASSWORD", server.to_uppercase())
-}
-
-/// Sets the keys that variables name.
-fn set_from_environment(
-    table: &mut Table,
-    environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
-    environment.into_iter().try_for_each(|(name, text)| set_from_variable(table, &name, text))
-}
-
-/// Sets the key that a variable names. Variables without a separator are no keys.
-fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), ConfigError> {
-    let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|key| key.contains(ENV_SEPARATOR)) else {
-        return Ok(());
-    };
-    let path: Vec<String> = key.split(ENV_SEPARATOR).map(str::to_lowercase).collect();
-    let Some((last, sections)) = path.split_last() else { return Ok(()) };
-    let mut table = table;
-    let mut place = String::new();
-    for section in sections {
-        // Names of servers may have capital letters and hyphens, which variables do not have.
-        let same = |key: &&String| key.replace('-', "_").eq_ignore_ascii_case(section);
-        let known = table.keys().find(same).cloned();
-        if known.is_none() && place == "servers" {
-            let names: Vec<&str> = table.keys().map(String::as_str).collect();
-            let hint = suggestion(section, &names);
-            return fail(format!("{name}: no server is called `{section}`{hint}"));
-        }
-        place.clone_from(section);
-        let entry = table.entry(known.unwrap_or_else(|| section.clone()));
-        let entry = entry.or_insert_with(|| Value::Table(Table::new()));
-        let Value::Table(inner) = entry else {
-            return fail(format!("{name}: `{section}` is no section that a variable can set"));
-        };
-        table = inner;
-    }
-    table.insert(last.clone(), Value::String(text));
-    Ok(())
-}
-
-/// Adds the nearest known key to serde's "unknown field `x`, expected `y`" or "expected one of
-/// `y`, `z`".
-fn explain(message: &str) -> String {
-    let mut names = message.split('`').skip(1).step_by(2);
-    match names.next() {
-        Some(unknown) if message.starts_with("unknown field") => {
-            let known: Vec<&str> = names.collect();
-            let hint = suggestion(unknown, &known);
-            let list = known.join(", ");
-            format!("unknown key `{unknown}`{hint} (known here: {list})")
-        }
-        _ => message.trim().to_owned(),
-    }
-}
-
-fn suggestion(unknown: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(unknown, name));
-    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
-}
-
-/// A number, or a text that is one: the environment knows texts only.
-fn number<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
-where
-    T: FromStr + TryFrom<i64>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum NumberOrText {
-        Number(i64),
-        Text(String),
-    }
-    let wrong = || D::Error::custom("not a whole number in range");
-    match NumberOrText::deserialize(deserializer).map_err(|_| wrong())? {
-        NumberOrText::Number(number) => T::try_from(number).map_err(|_| wrong()),
-        NumberOrText::Text(text) => text.parse().map_err(|_| wrong()),
-    }
-}
-
-/// True or false, also as a text.
-fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum SwitchOrText {
-        Switch(bool),
-        Text(String),
-    }
-    let wrong = || D::Error::custom("neither true nor false");
-    match SwitchOrText::deserialize(deserializer).map_err(|_| wrong())? {
-        SwitchOrText::Switch(on) => Ok(Some(on)),
-        SwitchOrText::Text(text) => text.parse().map(Some).map_err(|_| wrong()),
-    }
 }
 
 #[cfg(test)]
