@@ -88,7 +88,7 @@ impl Check {
         let Some(tables) = tables else { return Ok(Report { findings, ..Report::default() }) };
 
         let servers = Servers { tables: tables.clone(), ..Servers::clone(servers) };
-        let survey = shard::survey(&servers).await;
+        let survey = shard::survey(&servers, &config.write).await;
         // What could not be reached is told once.
         let known: Vec<_> = findings.iter().map(|(place, f)| (place.clone(), f.code)).collect();
         let is_new = |(place, f): &(String, Finding)| !known.contains(&(place.clone(), f.code));
@@ -118,7 +118,7 @@ impl Check {
 }
 
 async fn check_fleet(config: &Config, servers: &Servers) -> Result<Report> {
-    let survey = shard::survey(servers).await;
+    let survey = shard::survey(servers, &config.write).await;
     let mut findings = survey.findings;
     let strays = stray_findings(config, servers, &survey.samples)?;
     match fit(&survey.samples) {

@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use mysql_async::Value as Sql;
+use mysql_async::prelude::Queryable;
 use tributary::moment::{CalendarTime, PostTimes, TimeUnit};
 use tributary::{Cursor, Limit, PageRequest, Tributary, UserId};
 
@@ -40,7 +41,7 @@ impl Team {
             "[tables.follows]\nname = \"my graph\"\nfollower = \"from\"\nfollowed = \"to\"\n\
              [tables.posts]\nname = \"status`es\"\nid = \"id\"\nauthor = \"account\"\n\
              content = \"select\"\ntime = \"when\"\nunit = \"{}\"\nzone = \"{}\"\n\
-             visible = {{ column = \"state\", value = \"it's public\" }}\n\
+             visible = {{ column = \"state\", value = \"it's public\", hidden = \"gone\" }}\n\
              [tables.users]\nname = \"accounts\"\nid = \"id\"\nhandle = \"name\"\n",
             self.unit, self.zone
         )
@@ -149,6 +150,7 @@ fn tables_of_any_name_unit_and_zone_are_read_as_the_oracle_reads_them() {
                 }
                 check_json(&tributary, &oracle, team).await;
                 zero_times_come_last(&fleet, &tributary, team).await;
+                posts_are_written_as_the_team_writes_them(&fleet, team).await;
             }
         }
     });
@@ -204,4 +206,50 @@ async fn zero_times_come_last(fleet: &TestFleet, tributary: &Tributary, team: &T
     }
     assert_eq!(ids.len(), 18, "{}: {ids:?}", team.unit);
     assert_eq!(ids[15..], [50003, 50002, 50001], "{}", team.unit);
+}
+
+/// What is written stands in the team's columns and is read back; what is deleted is only marked.
+async fn posts_are_written_as_the_team_writes_them(fleet: &TestFleet, team: &Team) {
+    let file = fleet.config_file.clone().unwrap();
+    let config = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{config}\n[write]\nenabled = true\n")).unwrap();
+    let Err(error) = Tributary::open(&fleet.config()).await else { panic!("it was not migrated") };
+    assert!(error.to_string().contains("tributary migrate"), "{error}");
+    let mut made = 0;
+    tributary::shard::migrate(&fleet.config(), |table| made += u32::from(table.made))
+        .await
+        .unwrap();
+    assert_eq!(made, 4, "a table of ours in every shard, and no other");
+
+    let tributary = fleet.open().await;
+    let before = tributary::clock::now_ms();
+    let key = || tributary::IdempotencyKey::new("a-key");
+    let post = tributary.publish(UserId(7), "written 🎉", key()).await.unwrap().post;
+    let (times, id) = (team.times(), post.key.post);
+    assert_eq!(tributary.post(UserId(7), id).await.unwrap().as_ref(), Some(&post));
+    let written = times.epoch_ms(post.key.time);
+    let coarse = times.epoch_ms(times.stored(before));
+    assert!((coarse..=tributary::clock::now_ms()).contains(&written), "{}", team.unit);
+    let newest = PageRequest { limit: Limit::new(1).unwrap(), ..PageRequest::default() };
+    let page = tributary.author_timeline(UserId(7), &newest).await;
+    assert_eq!(page.posts, [post.clone()], "{}", team.unit);
+    let again = tributary.publish(UserId(7), "written 🎉", key()).await.unwrap();
+    assert!(again.replayed && again.post == post);
+
+    tributary.delete_post(UserId(7), id).await.unwrap();
+    assert_eq!(tributary.post(UserId(7), id).await.unwrap(), None);
+    let (server, database) = &fleet.databases[3];
+    let mut connection = server.connect().await;
+    let sql = format!("SELECT state FROM {database}.`status``es` WHERE id = {id}");
+    let state: Option<String> = connection.query_first(sql).await.unwrap();
+    assert_eq!(state.as_deref(), Some("gone"));
+
+    tributary.follow(UserId(7), UserId(11)).await.unwrap();
+    let follows = async || {
+        let page = tributary.following(UserId(7), UserId(0), Limit::new(100).unwrap()).await;
+        page.followees.contains(&UserId(11))
+    };
+    assert!(follows().await);
+    tributary.unfollow(UserId(7), UserId(11)).await.unwrap();
+    assert!(!follows().await);
 }

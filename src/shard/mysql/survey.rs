@@ -1,6 +1,7 @@
 //! Looking at servers from outside, for `tributary check`: what tables there are, whose rows lie
 //! where, how the server is set. It writes nothing and reads no more than samples.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -8,12 +9,13 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use rand::RngExt;
 
-use super::check;
+use super::database::Database;
 use super::server::dial;
 use super::settings;
 use super::statements::time_value;
+use super::{check, write_check};
 use crate::clock::now_ms;
-use crate::config::{ServerConfig, Servers, ShardConfig};
+use crate::config::{ServerConfig, Servers, ShardConfig, Write};
 use crate::mapping::Tables;
 use crate::model::{ID_MAX, UserId};
 use crate::moment::{TimeUnit, Zone};
@@ -78,7 +80,7 @@ pub async fn find_tables(
 }
 
 /// Looks at everything that a fleet of this configuration stands on.
-pub async fn survey(servers: &Servers) -> Survey {
+pub async fn survey(servers: &Servers, write: &Write) -> Survey {
     let tables = &servers.tables;
     let of_servers = join_all(servers.servers.iter().map(async |(name, server)| {
         let place = format!("server {name}");
@@ -86,7 +88,7 @@ pub async fn survey(servers: &Servers) -> Survey {
         outcome.await.map(|findings| findings.into_iter().map(|f| (place.clone(), f)).collect())
     }));
     let of_shards = of_each_shard(servers, async |connection, database| {
-        look_at(connection, database, tables).await
+        look_at(connection, database, tables, write).await
     });
     let mut survey = Survey::default();
     // A server that cannot be reached is told for its shards.
@@ -240,6 +242,7 @@ async fn look_at(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
+    write: &Write,
 ) -> Result<(Vec<Finding>, Vec<UserId>), ShardError> {
     let statements = match check::tables(connection, database, tables).await? {
         Ok(statements) => statements,
@@ -253,6 +256,12 @@ async fn look_at(
     sample.dedup();
     if let Err(text) = &statements.loadable {
         findings.push(Finding::warning("not_unique", text.clone()));
+    } else if write.enabled {
+        let written = Database::new("", database, Arc::new(tables.clone()), write.clone());
+        match write_check::tables(connection, database, &written).await {
+            Err(ShardError::Faulty(text)) => findings.push(Finding::error("cannot_write", text)),
+            other => other?,
+        }
     }
     let numbers = !matches!(posts.unit, TimeUnit::DateTime { .. });
     match unit(connection, database, tables).await {
