@@ -7,10 +7,14 @@
 mod commands;
 mod conformance;
 mod congress;
+mod doubts;
 mod http;
+mod http_writes;
+mod migrate;
 mod missing;
 mod outages;
 mod rows;
 mod servers;
 mod support;
 mod tidy;
+mod writes;
