@@ -307,3 +307,37 @@ fn not_stored(shard: &Shard, error: &ShardError) -> WriteError {
         | ShardError::Unreadable(_) => WriteError::Unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Tributary};
+
+    /// The mint's clock is put ahead, so that the next ids are known.
+    #[tokio::test]
+    async fn a_taken_id_is_minted_anew_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::from_folder(dir.path(), []).unwrap();
+        let tributary = Tributary::open(&config).await.unwrap();
+        let (author, soon) = (UserId(4), || Deadline::after(std::time::Duration::from_secs(20)));
+        let shard = tributary.fleet.placement().shard_of(author);
+        let PostId(last) = tributary.publisher.mint.next(shard, now_ms() + 3_600_000, 0);
+        let take = async |id: u64| {
+            let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
+            let theirs = Post { key, content: "theirs".into() };
+            tributary.fleet.load_posts(vec![theirs], soon()).await.unwrap();
+        };
+        take(last + 1).await;
+        take(last + 2).await;
+        let posted = tributary.publish(author, "ours", None).await.unwrap();
+        assert_eq!(posted.post.key.post, PostId(last + 3));
+        for id in 0..MINTS_MAX as u64 {
+            take(last + 4 + id).await;
+        }
+        let refused = tributary.publish(author, "ours", None).await;
+        assert_eq!(refused, Err(WriteError::Unavailable));
+        assert!(tributary.publish(author, "ours", None).await.is_ok());
+        let theirs = tributary.post(UserId(8), PostId(last + 1)).await.unwrap().unwrap();
+        assert_eq!(theirs.content, "theirs");
+    }
+}

@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::support::fleet::{Backend, Tables, TestFleet, every_backend};
 use crate::support::{run, scratch};
 
-fn tributary(arguments: &[&str]) -> Command {
+pub(crate) fn tributary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
 /// Exit code, standard output and standard error.
-fn output(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))

@@ -294,7 +294,11 @@ impl MySqlShard {
             let mut transaction = attempt.begin(&mut connection).await?;
             transaction.exec_drop(sql, values).await?;
             let rows = usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
-            attempt.commit(transaction).await?;
+            match rows {
+                // Nothing to wait for the disk for.
+                0 => transaction.rollback().await?,
+                _ => attempt.commit(transaction).await?,
+            }
             Ok(rows)
         };
         self.attempt(until, &attempt, run).await

@@ -268,3 +268,103 @@ pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     connection.execute_batch(SQLITE_SCHEMA)?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+    use crate::shard::Access;
+
+    fn writer() -> (tempfile::TempDir, Writer) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), 1, Access::Own).unwrap();
+        let (_, path) = folder.shard_files().remove(0);
+        let writer = Writer::start(open_writer(&path).unwrap(), &path, folder).unwrap();
+        (dir, writer)
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(20))
+    }
+
+    fn post(id: i64, content: String) -> impl FnOnce(&Connection) -> rusqlite::Result<usize> {
+        move |connection| {
+            let sql =
+                "INSERT INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, 1, ?, 1)";
+            connection.execute(sql, params![id, content])
+        }
+    }
+
+    async fn count(writer: &Writer) -> i64 {
+        let count = |connection: &Connection| {
+            connection.query_row("SELECT count(*) FROM tweets", [], |row| row.get(0))
+        };
+        writer.run(soon(), count).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_takes_back_its_own_work_and_no_other() {
+        let (_dir, writer) = writer();
+        let half = |connection: &Connection| {
+            post(1, "half".into())(connection)?;
+            post(2, "taken".into())(connection)
+        };
+        let (good, bad, also_good) = tokio::join!(
+            writer.run(soon(), post(2, "good".into())),
+            writer.run(soon(), half),
+            writer.run(soon(), post(3, "good".into())),
+        );
+        assert_eq!((good.unwrap(), also_good.unwrap()), (1, 1));
+        assert!(matches!(bad, Err(ShardError::Refused(_))));
+        assert_eq!(count(&writer).await, 2);
+    }
+
+    /// SQLite's own limit on a file stands in for the disk's.
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_loses_nothing_that_was_acknowledged() {
+        let (_dir, writer) = writer();
+        writer.run(soon(), post(0, "there".into())).await.unwrap();
+        let limit = |connection: &Connection| {
+            connection.query_row("PRAGMA max_page_count = 60", [], |_| Ok(()))
+        };
+        writer.run(soon(), limit).await.unwrap();
+        let mut stored = 1;
+        let mut refused = 0;
+        for id in 1..9 {
+            let (large, small) = tokio::join!(
+                writer.run(soon(), post(id, "x".repeat(60_000))),
+                writer.run(soon(), post(100 + id, "x".into())),
+            );
+            refused += i64::from(matches!(large, Err(ShardError::Full(_))));
+            stored += i64::from(large.is_ok()) + i64::from(small.is_ok());
+        }
+        assert!(refused > 3, "{refused} of 8 were told that the disk is full");
+        assert_eq!(count(&writer).await, stored);
+        let unlimit = |connection: &Connection| {
+            connection.query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(()))
+        };
+        writer.run(soon(), unlimit).await.unwrap();
+        writer.run(soon(), post(200, "x".repeat(60_000))).await.unwrap();
+        assert_eq!(count(&writer).await, stored + 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_begun_in_time_never_is_and_what_was_is_in_doubt() {
+        let (_dir, writer) = writer();
+        let short = || Deadline::after(Duration::from_millis(50));
+        let slow = |connection: &Connection| {
+            thread::sleep(Duration::from_millis(300));
+            post(1, "slow".into())(connection)
+        };
+        let behind = async {
+            // After the slow one has begun, or it would be given up as well.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            writer.run(short(), post(2, "late".into())).await
+        };
+        let (slow, behind) = tokio::join!(writer.run(short(), slow), behind);
+        assert!(matches!(slow, Err(ShardError::InDoubt(_))), "{slow:?}");
+        assert!(matches!(behind, Err(ShardError::Unavailable(_))), "{behind:?}");
+        assert_eq!(count(&writer).await, 1);
+    }
+}

@@ -119,6 +119,18 @@ impl TestFleet {
         }
     }
 
+    /// The same, with our own table made and writing enabled.
+    pub(crate) async fn config_for_writing(&self) -> Config {
+        let mut config = self.config();
+        config.write.enabled = true;
+        tributary::shard::migrate(&config, drop).await.unwrap();
+        config
+    }
+
+    pub(crate) async fn open_for_writing(&self) -> Tributary {
+        Tributary::open(&self.config_for_writing().await).await.unwrap()
+    }
+
     pub(crate) async fn open(&self) -> Tributary {
         Tributary::open(&self.config()).await.unwrap()
     }

@@ -38,12 +38,34 @@ impl TestServer {
         self.send(Request::get(path)).await
     }
 
+    /// Posts JSON, under an `Idempotency-Key` if there is one.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: impl AsRef<[u8]>,
+        key: Option<&str>,
+    ) -> Answer {
+        let mut request = Request::post(path).header("content-type", "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.send_with(request, Bytes::copy_from_slice(body.as_ref())).await
+    }
+
     pub(crate) async fn send(&self, request: hyper::http::request::Builder) -> Answer {
+        self.send_with(request, Bytes::new()).await
+    }
+
+    pub(crate) async fn send_with(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> Answer {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = request.header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
+        let request = request.header("host", "localhost").body(Full::new(body)).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();

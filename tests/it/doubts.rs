@@ -1,0 +1,147 @@
+//! Connections that are lost at the commit: whatever was lost on the wire, a post is there once.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tributary::{IdempotencyKey, PageRequest, Tributary, UserId, WriteError};
+
+use crate::support::database::{Database, mariadb, mysql};
+use crate::support::fleet::TestFleet;
+use crate::support::http::TestServer;
+use crate::support::proxy::{FATES, Fate, Proxy};
+use crate::support::run;
+
+const AUTHOR: UserId = UserId(8);
+
+fn key(text: &str) -> Option<IdempotencyKey> {
+    Some(IdempotencyKey::new(text).unwrap())
+}
+
+/// A fleet of empty databases on one server, behind a proxy.
+async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tributary, TestFleet) {
+    let proxy = Proxy::start(server.port).await;
+    let fleet = TestFleet::on(&[Arc::clone(server)]);
+    for (server, database) in &fleet.databases {
+        server.execute(&[format!("CREATE DATABASE {database}")]).await;
+    }
+    let file = fleet.config_file.clone().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let place = format!("127.0.0.1:{}", proxy.port);
+    fs::write(&file, text.replace(&server.address(), &place)).unwrap();
+    let mut config = fleet.config_for_writing().await;
+    config.read.deadline_ms = deadline_ms;
+    let tributary = Tributary::open(&config).await.unwrap();
+    (proxy, tributary, fleet)
+}
+
+fn servers() -> Vec<&'static Arc<Database>> {
+    mariadb().iter().take(1).chain(mysql()).collect()
+}
+
+async fn contents(tributary: &Tributary) -> Vec<String> {
+    let page = tributary.author_timeline(AUTHOR, &PageRequest::default()).await;
+    assert!(page.is_complete());
+    page.posts.into_iter().map(|post| post.content).collect()
+}
+
+#[test]
+fn a_post_whose_commit_is_lost_is_there_once() {
+    run(async {
+        for server in servers() {
+            let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
+            let mut expected = Vec::new();
+            for fate in FATES {
+                for keyed in [true, false] {
+                    let content = format!("{fate:?} {keyed} 🎉");
+                    proxy.commits();
+                    proxy.next(fate);
+                    let key = keyed.then(|| IdempotencyKey::new(&format!("{fate:?}")).unwrap());
+                    let posted = tributary.publish(AUTHOR, &content, key.clone()).await;
+                    let posted = posted.unwrap_or_else(|error| panic!("{fate:?}: {error}"));
+                    assert!(!posted.replayed, "{fate:?}");
+                    let undone = matches!(fate, Fate::CutBefore | Fate::CutThenLost);
+                    let place = format!("{:?} {fate:?} {keyed}", server.kind);
+                    assert_eq!(proxy.commits(), 1 + usize::from(undone), "{place}");
+                    if keyed {
+                        let again = tributary.publish(AUTHOR, &content, key).await.unwrap();
+                        assert_eq!((again.replayed, again.post), (true, posted.post), "{place}");
+                    }
+                    expected.insert(0, content);
+                    assert_eq!(contents(&tributary).await, expected, "{place}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn follows_and_deletes_whose_commit_is_lost_are_done() {
+    run(async {
+        for server in servers() {
+            let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
+            let follows = async || {
+                let limit = tributary::Limit::DEFAULT;
+                tributary.following(AUTHOR, UserId(0), limit).await.followees
+            };
+            for fate in FATES {
+                proxy.next(fate);
+                tributary.follow(AUTHOR, UserId(5)).await.unwrap();
+                assert_eq!(follows().await, [UserId(5)], "{fate:?}");
+                proxy.next(fate);
+                tributary.unfollow(AUTHOR, UserId(5)).await.unwrap();
+                assert_eq!(follows().await, [], "{fate:?}");
+                let post = tributary.publish(AUTHOR, "x", None).await.unwrap().post;
+                proxy.next(fate);
+                tributary.delete_post(AUTHOR, post.key.post).await.unwrap();
+                assert_eq!(contents(&tributary).await, [""; 0], "{fate:?}");
+            }
+        }
+    });
+}
+
+/// Repeats a write until its server is used again.
+async fn when_back<T>(write: impl AsyncFn() -> Result<T, WriteError>) -> Result<T, WriteError> {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    loop {
+        match write().await {
+            Err(WriteError::Unavailable) if Instant::now() < give_up => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// When the server cannot be asked either, the client is told that it is not known, and repeating
+/// under the same key posts once.
+#[test]
+fn what_stays_in_doubt_is_said_and_can_be_repeated() {
+    run(async {
+        for server in servers() {
+            let (proxy, tributary, _fleet) = behind_proxy(server, 1_000).await;
+            let http = TestServer::start(tributary.clone()).await;
+            for (n, fate) in [Fate::CutBefore, Fate::CutAfter].into_iter().enumerate() {
+                proxy.next_and_then_nothing(fate);
+                let path = format!("/v1/users/{AUTHOR}/posts");
+                let (name, body) = (format!("k{n}"), format!("{{\"content\":\"{n}\"}}"));
+                let answer = http.post(&path, &body, Some(&name)).await;
+                assert_eq!(answer.problem(), (503, "in_doubt".into()));
+                assert!(answer.json()["detail"].as_str().unwrap().contains("Idempotency-Key"));
+                assert_eq!(answer.header("retry-after"), "1");
+                proxy.accept_again();
+                let again =
+                    when_back(async || tributary.publish(AUTHOR, &n.to_string(), key(&name)).await);
+                let again = again.await.unwrap();
+                assert_eq!(again.replayed, fate == Fate::CutAfter, "{fate:?}");
+                assert_eq!(contents(&tributary).await.len(), n + 1, "{fate:?}");
+
+                proxy.next_and_then_nothing(fate);
+                let followed = tributary.follow(AUTHOR, UserId(9)).await;
+                assert_eq!(followed, Err(WriteError::InDoubt));
+                proxy.accept_again();
+                when_back(async || tributary.unfollow(AUTHOR, UserId(9)).await).await.unwrap();
+            }
+        }
+    });
+}
