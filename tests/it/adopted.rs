@@ -232,7 +232,7 @@ async fn posts_are_written_as_the_team_writes_them(fleet: &TestFleet, team: &Tea
     assert!((coarse..=tributary::clock::now_ms()).contains(&written), "{}", team.unit);
     let newest = PageRequest { limit: Limit::new(1).unwrap(), ..PageRequest::default() };
     let page = tributary.author_timeline(UserId(7), &newest).await;
-    assert_eq!(page.posts, [post.clone()], "{}", team.unit);
+    assert_eq!(page.posts, std::slice::from_ref(&post), "{}", team.unit);
     let again = tributary.publish(UserId(7), "written 🎉", key()).await.unwrap();
     assert!(again.replayed && again.post == post);
 

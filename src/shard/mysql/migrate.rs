@@ -52,13 +52,12 @@ async fn make(
         let made = if present.iter().any(|name| name == table) {
             false
         } else if is_adopted && table != WRITES_TABLE {
-            let by_hand = if is_ours(&table.to_owned()) { create.as_str() } else { "" };
-            return Err(ShardError::Faulty(format!(
-                "{} is missing in {}, which is not empty or has tables of its own names; make it by \
-                 hand {by_hand}",
-                quoted(table),
-                quoted(database)
-            )));
+            let place = format!("{} is missing in {}", quoted(table), quoted(database));
+            return Err(ShardError::Faulty(if *tables == Tables::default() {
+                format!("{place}, which holds other tables; make it by hand: {create}")
+            } else {
+                format!("{place}; mend its name under [tables], or make it by hand")
+            }));
         } else {
             make_one(connection, database, &create).await?
         };

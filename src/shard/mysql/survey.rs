@@ -24,7 +24,7 @@ use crate::shard::schema::quoted;
 use crate::shard::{Deadline, Finding, ShardError};
 
 /// How long looking at one server may take; its statements end by themselves before that.
-const SURVEY_DEADLINE: Duration = Duration::from_secs(60);
+const SURVEY_DEADLINE: Duration = Duration::from_secs(20);
 /// Places in a table's ids where users are looked up.
 const PROBES: usize = 300;
 /// Columns of one database that are looked at.
