@@ -52,7 +52,7 @@ impl Listen {
             );
             return Err(OpenError::Prerequisite(text).into());
         }
-        http::bind(address).await.map_err(|error| {
+        http::bind(address, &config.http.hosts).await.map_err(|error| {
             let text = format!("cannot listen on {address}: {error}; choose another with --listen");
             OpenError::Prerequisite(text).into()
         })

@@ -59,6 +59,9 @@ pub struct Config {
 pub struct Http {
     /// The address that is listened on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Names in `Host` headers that are answered to beside this machine's own, as a proxy before an
+    /// address of this machine may send them.
+    pub hosts: Vec<String>,
 }
 
 /// `[read]`.
@@ -418,7 +421,8 @@ impl fmt::Debug for Secret {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: LISTEN_DEFAULT.parse().expect("the constant is an address") }
+        let listen = LISTEN_DEFAULT.parse().expect("the constant is an address");
+        Self { listen, hosts: Vec::new() }
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) enum ApiError {
     BadCursor,
     #[error("the query string cannot be read: {0}")]
     BadQuery(&'static str),
+    #[error("this server does not answer to the name in the Host header; add it to http.hosts")]
+    UnknownHost,
     #[error("there is nothing at this address")]
     NotFound,
     #[error("this address does not take this method; see the Allow header")]
@@ -76,6 +78,7 @@ impl ApiError {
             Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
             Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),

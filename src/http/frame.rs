@@ -1,7 +1,9 @@
 //! What is done around every request: a trace id, limits on its size, errors as problem details,
 //! and a panic that stays within its request.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -35,6 +37,39 @@ impl BodyLimit {
     }
 }
 
+/// The names that the server answers to.
+#[derive(Clone, Debug)]
+pub(super) enum Hosts {
+    /// All: whoever reaches it was meant to.
+    Any,
+    /// This machine's own and these. A page of another site could else have its name lead to this
+    /// machine and read what only this machine may (DNS rebinding).
+    Local(Arc<[String]>),
+}
+
+impl Hosts {
+    fn include(&self, request: &Request) -> bool {
+        let Self::Local(names) = self else { return true };
+        let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+        let Some(host) = request.uri().host().or(header) else { return true };
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+/// What is the same for all requests.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) limit: BodyLimit,
+    pub(super) hosts: Hosts,
+}
+
 /// Names one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace Context.
 #[derive(Clone, Debug)]
 pub(super) struct TraceId(String);
@@ -61,14 +96,15 @@ impl TraceId {
 
 /// Runs a request.
 pub(super) async fn around(
-    State(limit): State<BodyLimit>,
+    State(Frame { limit, hosts }): State<Frame>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let trace_id = TraceId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(limit);
-    let mut response = match oversize(&request, limit) {
+    let wrong_host = || (!hosts.include(&request)).then_some(ApiError::UnknownHost);
+    let mut response = match oversize(&request, limit).or_else(wrong_host) {
         Some(error) => error.into_response(),
         None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
             error!(trace_id = trace_id.as_str(), "request panicked");

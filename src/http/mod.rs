@@ -14,15 +14,15 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, put};
 
 use self::error::ApiError;
-use self::frame::BodyLimit;
+use self::frame::{BodyLimit, Frame, Hosts};
 pub use self::serve::{Bound, bind};
 use crate::Tributary;
 use crate::shard::Fleet;
 use crate::timeline::Page;
 
 /// Every route there is.
-fn routes(tributary: Tributary) -> Router {
-    let body_bytes_max = BodyLimit::of(&tributary);
+fn routes(tributary: Tributary, hosts: Hosts) -> Router {
+    let frame = Frame { limit: BodyLimit::of(&tributary), hosts };
     Router::new()
         .route("/user/feed/{user_id}", get(timeline::express_feed))
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
@@ -41,7 +41,7 @@ fn routes(tributary: Tributary) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn_with_state(body_bytes_max, frame::around))
+        .layer(from_fn_with_state(frame, frame::around))
         .with_state(tributary)
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::frame::Hosts;
 use super::routes;
 use crate::Tributary;
 
@@ -32,13 +33,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
+    hosts: Hosts,
     address: SocketAddr,
 }
 
-/// Listens on `address`; port 0 takes a free one.
-pub async fn bind(address: SocketAddr) -> io::Result<Bound> {
+/// Listens on `address`; port 0 takes a free one. On an address of this machine only requests to
+/// this machine's names and to `names` are answered.
+pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<Bound> {
     let listener = TcpListener::bind(address).await?;
-    Ok(Bound { address: listener.local_addr()?, listener })
+    let address = listener.local_addr()?;
+    let hosts = if address.ip().is_loopback() { Hosts::Local(names.into()) } else { Hosts::Any };
+    Ok(Bound { listener, hosts, address })
 }
 
 impl Bound {
@@ -49,7 +54,7 @@ impl Bound {
 
     /// Serves until `stop` is ready, then ends the requests under way, for eight seconds at most.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
-        let service = TowerToHyperService::new(routes(tributary));
+        let service = TowerToHyperService::new(routes(tributary, self.hosts));
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);

@@ -200,13 +200,13 @@ fn methods_bodies_and_heads_have_limits() {
         let head = server.send(Request::head("/v1/users/1/feed")).await;
         assert_eq!((head.status.as_u16(), head.body.as_str()), (200, ""));
 
-        let large = "GET /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        let large = "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n";
         let answer = raw(&server, large.as_bytes());
         assert!(
             answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"),
             "{answer}"
         );
-        let many = format!("GET /livez HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(40_000));
+        let many = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(40_000));
         assert!(raw(&server, many.as_bytes()).starts_with("HTTP/1.1 431"));
         for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
             assert!(raw(&server, garbage.as_bytes()).starts_with("HTTP/1.1 400"), "{garbage:?}");
@@ -260,5 +260,26 @@ fn health_is_told() {
         let shards: Vec<Value> =
             (0..4).map(|n| json!({"name": format!("shard-{n}"), "status": "ok"})).collect();
         assert_eq!(ready.json(), json!({"status": "ok", "shards": shards}));
+    });
+}
+
+/// A page of another site may make its own name lead to this machine; its requests say that name.
+#[test]
+fn only_this_machines_names_are_answered_to() {
+    run(async {
+        let (server, _fleet) = server().await;
+        let status = |host: &str| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            write!(stream, "GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let answer = std::io::read_to_string(stream).unwrap();
+            answer.split(' ').nth(1).unwrap().to_owned()
+        };
+        for own in ["localhost", "LocalHost:7878", "127.0.0.1", "[::1]:80", "feeds.example.org:1"] {
+            assert_eq!(status(own), "200", "{own}");
+        }
+        for other in ["evil.example", "localhost.evil.example:7878", "127.0.0.1.evil.example", ""] {
+            assert_eq!(status(other), "421", "{other}");
+        }
     });
 }

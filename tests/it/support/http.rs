@@ -27,7 +27,9 @@ pub(crate) struct Answer {
 
 impl TestServer {
     pub(crate) async fn start(tributary: Tributary) -> Self {
-        let bound = http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let bound = http::bind("127.0.0.1:0".parse().unwrap(), &["feeds.example.org".into()])
+            .await
+            .unwrap();
         let address = bound.address();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
