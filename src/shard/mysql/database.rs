@@ -115,7 +115,9 @@ impl Database {
             return Ok(Some(fault.clone()));
         }
         let bytes_max = self.write.content_bytes_max;
-        match write_check::tables(connection, &self.name, bytes_max, &self.write_statements).await {
+        let mut writes = self.write_statements.writes().to_vec();
+        writes.push(statements.insert_follows.at_most(1).0);
+        match write_check::tables(connection, &self.name, bytes_max, &writes).await {
             Ok(()) => Ok(None),
             Err(error @ ShardError::Unavailable(_)) => Err(error),
             Err(fault) => Ok(Some(fault.to_string())),

@@ -4,7 +4,6 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 
-use super::write::WriteStatements;
 use crate::shard::ShardError;
 use crate::shard::schema::quoted;
 
@@ -32,17 +31,17 @@ struct Column {
     optional: bool,
 }
 
-/// Checks that posts and follows can be written, texts up to `bytes_max`.
+/// Checks that posts and follows can be written by the statements `writes`, texts up to `bytes_max`.
 pub(super) async fn tables(
     connection: &mut Conn,
     name: &str,
     bytes_max: usize,
-    statements: &WriteStatements,
+    writes: &[&str],
 ) -> Result<(), ShardError> {
     let columns = columns(connection, name).await?;
     keys_table(name, &columns)?;
     columns.iter().try_for_each(|column| fits(name, column, bytes_max))?;
-    rights(connection, name, statements).await
+    rights(connection, name, writes).await
 }
 
 async fn columns(connection: &mut Conn, database: &str) -> Result<Vec<Column>, ShardError> {
@@ -114,12 +113,8 @@ fn fits(database: &str, column: &Column, bytes_max: usize) -> Result<(), ShardEr
 }
 
 /// Lets the server plan every statement, for which it wants the same rights as to run it.
-async fn rights(
-    connection: &mut Conn,
-    database: &str,
-    statements: &WriteStatements,
-) -> Result<(), ShardError> {
-    for sql in statements.writes() {
+async fn rights(connection: &mut Conn, database: &str, writes: &[&str]) -> Result<(), ShardError> {
+    for sql in writes {
         let plan: Result<(), Error> = async {
             let statement = connection.prep(format!("EXPLAIN {sql}")).await?;
             // Values of any kind will do.
