@@ -139,6 +139,11 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
                 proxy.next_and_then_nothing(fate);
                 let followed = tributary.follow(AUTHOR, UserId(9)).await;
                 assert_eq!(followed, Err(WriteError::InDoubt));
+                // What was not begun is plainly not done.
+                let answer = http.post(&path, "{\"content\":\"x\"}", None).await;
+                assert_eq!(answer.problem(), (503, "shard_unavailable".into()));
+                let found = http.get(&format!("{path}/1")).await;
+                assert_eq!(found.problem(), (503, "shard_unavailable".into()));
                 proxy.accept_again();
                 when_back(async || tributary.unfollow(AUTHOR, UserId(9)).await).await.unwrap();
             }

@@ -206,7 +206,8 @@ fn methods_bodies_and_heads_have_limits() {
             answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"),
             "{answer}"
         );
-        let many = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(40_000));
+        let many =
+            format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(40_000));
         assert!(raw(&server, many.as_bytes()).starts_with("HTTP/1.1 431"));
         for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
             assert!(raw(&server, garbage.as_bytes()).starts_with("HTTP/1.1 400"), "{garbage:?}");

@@ -210,7 +210,7 @@ fn a_start_checks_the_rights_to_write_without_writing() {
                     server.execute(&[grant]).await;
                 }
             };
-            for right in ["SELECT", "INSERT", "UPDATE"] {
+            for right in ["SELECT", "INSERT", "DELETE"] {
                 grant(right).await;
                 let error = refused(&fleet).await;
                 assert!(
@@ -218,7 +218,7 @@ fn a_start_checks_the_rights_to_write_without_writing() {
                     "{right}: {error}"
                 );
             }
-            grant("DELETE").await;
+            grant("UPDATE").await;
             let mut config = fleet.config();
             config.write.enabled = true;
             let tributary = Tributary::open(&config).await.unwrap();

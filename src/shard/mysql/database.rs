@@ -57,6 +57,13 @@ impl Database {
         &self.write_statements
     }
 
+    /// Every statement that needs more than the right to read.
+    pub(super) fn writes<'a>(&'a self, statements: &'a Statements) -> Vec<&'a str> {
+        let mut writes = self.write_statements.writes().to_vec();
+        writes.push(statements.insert_follows.at_most(1).0);
+        writes
+    }
+
     /// How the tables are called.
     pub(super) fn tables(&self) -> &Tables {
         &self.tables
@@ -133,7 +140,7 @@ impl Database {
         if let Err(fault) = &statements.loadable {
             return Ok(Some(fault.clone()));
         }
-        match write_check::tables(connection, &self.name, self).await {
+        match write_check::tables(connection, &self.name, self, &self.writes(statements)).await {
             Ok(()) => Ok(None),
             Err(error @ ShardError::Unavailable(_)) => Err(error),
             Err(fault) => Ok(Some(fault.to_string())),

@@ -159,12 +159,22 @@ impl Posts {
 
     fn insert(&self, database: &str, table: &PostsTable) -> Chunked {
         let Self { id, author, content, time, .. } = self;
+        let (mark_column, mark) = visible_mark(table);
+        let name = quoted(&table.name);
         insert(
-            &format!("{database}.{} ({id}, {author}, {content}, {time})", quoted(&table.name)),
-            "(?, ?, ?, ?)",
+            &format!("{database}.{name} ({id}, {author}, {content}, {time}{mark_column})"),
+            &format!("(?, ?, ?, ?{mark})"),
             &format!("{id} = {id}"),
         )
     }
+}
+
+/// The column that a new post's mark goes to, and the mark, to stand behind others; or nothing.
+pub(super) fn visible_mark(table: &PostsTable) -> (String, String) {
+    let mark = |visible: &Visible| {
+        (format!(", {}", quoted(&visible.column)), format!(", {}", literal(&visible.value)))
+    };
+    table.visible.as_ref().map(mark).unwrap_or_default()
 }
 
 fn followees(database: &str, tables: &Tables, index: &str) -> String {

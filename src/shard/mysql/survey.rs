@@ -258,7 +258,8 @@ async fn look_at(
         findings.push(Finding::warning("not_unique", text.clone()));
     } else if write.enabled {
         let written = Database::new("", database, Arc::new(tables.clone()), write.clone());
-        match write_check::tables(connection, database, &written).await {
+        let writes = written.writes(&statements);
+        match write_check::tables(connection, database, &written, &writes).await {
             Err(ShardError::Faulty(text)) => findings.push(Finding::error("cannot_write", text)),
             other => other?,
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Transaction, TxOpts};
 
-use super::statements::{condition, literal, time_value};
+use super::statements::{condition, literal, time_value, visible_mark};
 use super::{MySqlShard, field, text_of, time_of};
 use crate::mapping::{PostsTable, Tables};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
@@ -57,13 +57,7 @@ impl WriteStatements {
         let (id, author) = (quoted(&posts.id), quoted(&posts.author));
         let (content, time) = (quoted(&posts.content), quoted(&posts.time));
         let visible = posts.visible.as_ref().map(condition).unwrap_or_default();
-        let (mark_column, mark) = match &posts.visible {
-            Some(visible) => {
-                let column = quoted(&visible.column);
-                (format!(", {column}"), format!(", {}", literal(&visible.value)))
-            }
-            None => Default::default(),
-        };
+        let (mark_column, mark) = visible_mark(posts);
         Self {
             unit: posts.unit,
             post: format!(

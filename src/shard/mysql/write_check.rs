@@ -5,7 +5,6 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 
 use super::database::Database;
-use super::write::WriteStatements;
 use crate::mapping::Tables;
 use crate::moment::TimeUnit;
 use crate::shard::ShardError;
@@ -35,11 +34,13 @@ struct Column {
     optional: bool,
 }
 
-/// Checks that posts and follows can be written to the database of this name.
+/// Checks that posts and follows can be written to the database of this name by the statements
+/// `writes`.
 pub(super) async fn tables(
     connection: &mut Conn,
     name: &str,
     database: &Database,
+    writes: &[&str],
 ) -> Result<(), ShardError> {
     let tables = database.tables();
     let columns = columns(connection, name, tables).await?;
@@ -47,7 +48,7 @@ pub(super) async fn tables(
     mark(tables)?;
     let bytes_max = database.content_bytes_max();
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
-    rights(connection, name, database.write_statements()).await
+    rights(connection, name, writes).await
 }
 
 async fn columns(
@@ -172,12 +173,8 @@ fn counts_finely(unit: TimeUnit) -> bool {
 }
 
 /// Lets the server plan every statement, for which it wants the same rights as to run it.
-async fn rights(
-    connection: &mut Conn,
-    database: &str,
-    statements: &WriteStatements,
-) -> Result<(), ShardError> {
-    for sql in statements.writes() {
+async fn rights(connection: &mut Conn, database: &str, writes: &[&str]) -> Result<(), ShardError> {
+    for sql in writes {
         let plan: Result<(), Error> = async {
             let statement = connection.prep(format!("EXPLAIN {sql}")).await?;
             // Values of any kind will do.
