@@ -97,6 +97,17 @@ impl PostsTable {
 }
 
 impl Visible {
+    /// Marks that can be told apart, the visible one fixed.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match (&self.value, self.hidden()) {
+            (Mark::Now, _) => Err("value cannot be NOW: no post would ever be visible"),
+            (value, Some(hidden)) if *value == hidden => {
+                Err("value and hidden are the same: a deleted post would stay visible")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the column is set to when a post is deleted, if that is known.
     pub fn hidden(&self) -> Option<Mark> {
         match (&self.hidden, &self.value) {

@@ -171,7 +171,10 @@ impl Publisher {
         let rows: Arc<[Follow]> = rows.into();
         let insert = |shard: Arc<Shard>, until| {
             let rows = Arc::clone(&rows);
-            async move { shard.insert_follows(&rows, until).await }
+            async move {
+                shard.writable()?;
+                shard.insert_follows(&rows, until).await
+            }
         };
         repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await
     }
@@ -296,7 +299,11 @@ where
 }
 
 fn not_stored(shard: &Shard, error: &ShardError) -> WriteError {
-    debug!(shard = shard.name(), %error, "a write is not done");
+    if matches!(error, ShardError::Refused(_)) {
+        debug!(shard = shard.name(), %error, "a write is refused");
+    } else {
+        warn!(shard = shard.name(), %error, "a write is not done");
+    }
     match error {
         ShardError::Refused(_) => WriteError::Refused,
         ShardError::Full(_) => WriteError::Full,

@@ -46,6 +46,9 @@ pub(super) struct Check {
     json: bool,
 }
 
+/// Users of a shard that leave no doubt.
+const USERS_ENOUGH: usize = 8;
+
 /// What a check found.
 #[derive(Default)]
 struct Report {
@@ -93,6 +96,7 @@ impl Check {
         let known: Vec<_> = findings.iter().map(|(place, f)| (place.clone(), f.code)).collect();
         let is_new = |(place, f): &(String, Finding)| !known.contains(&(place.clone(), f.code));
         findings.extend(survey.findings.into_iter().filter(is_new));
+        let (mut known_rule, place) = (true, || "the fleet".to_owned());
         let order = match fit(&survey.samples) {
             Fit::Modulo(order) => Order { shards: order, map: None },
             Fit::Map(map) => {
@@ -100,7 +104,8 @@ impl Check {
                 Order { map: Some(map), ..Order::given(self.dsns.len()) }
             }
             Fit::Unknown => {
-                findings.push(("the fleet".into(), unknown_placement(self.dsns.len())));
+                known_rule = false;
+                findings.push((place(), unknown_placement(self.dsns.len())));
                 Order::given(self.dsns.len())
             }
         };
@@ -108,13 +113,32 @@ impl Check {
             order.shards.iter().map(|index| survey.samples[*index].clone()).collect();
         let config = draft.config(&tables, &order)?;
         let FleetConfig::Servers(servers) = &config.fleet else { bail!("no servers were named") };
-        if !findings.iter().any(|(_, finding)| finding.code == "unknown_placement") {
+        let mut placement = None;
+        if known_rule {
             findings.extend(stray_findings(&config, servers, &in_order)?);
+            findings.extend(doubts(&in_order).into_iter().map(|doubt| (place(), doubt)));
+            placement = Some(placement_words(&order, &in_order));
         }
-        let placement = placement_words(&order, &in_order);
-        let configuration = Some(format!("# {placement}\n\n{}", draft.text(&tables, &order)));
-        Ok(Report { findings, configuration, placement: Some(placement) })
+        let head = placement.as_ref().map_or(String::new(), |words| format!("# {words}\n\n"));
+        let configuration = Some(format!("{head}{}", draft.text(&tables, &order)));
+        Ok(Report { findings, configuration, placement })
     }
+}
+
+/// Why an order of shards that fits may not be the right one.
+fn doubts(samples: &[Vec<UserId>]) -> Option<Finding> {
+    let unseen = samples.iter().filter(|sample| sample.is_empty()).count();
+    let fewest = samples.iter().map(Vec::len).min().unwrap_or(0);
+    if samples.len() < 2 || fewest >= USERS_ENOUGH {
+        return None;
+    }
+    let text = match unseen {
+        0 => format!("only {fewest} users were seen on one of the shards: the order is a guess"),
+        unseen => format!("no user was seen on {unseen} of the shards: their order is a guess"),
+    };
+    let cure =
+        "a look at it: the shards in the order that user_id % N counts in, and check --config";
+    Some(Finding::warning("few_users", text).cure(cure))
 }
 
 async fn check_fleet(config: &Config, servers: &Servers) -> Result<Report> {
@@ -141,7 +165,7 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<Report> {
                 map.iter().map(|shard| servers.shards[shard.index()].name.as_str()).collect();
             let finding =
                 Finding::error("wrong_placement", "the rows were not spread by this placement");
-            let cure = format!("[placement] map = {}", quoted_list(&names));
+            let cure = format!("placement.map = {}", quoted_list(&names));
             findings.push(("the fleet".into(), finding.cure(cure)));
         }
         Fit::Modulo(_) => findings.extend(strays),

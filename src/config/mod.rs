@@ -334,6 +334,10 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
             ));
         }
     }
+    if let Some(visible) = &fleet.tables.posts.visible {
+        let wrong = |error| ConfigError(format!("tables.posts.visible: {error}"));
+        visible.check().map_err(wrong)?;
+    }
     for (name, server) in &fleet.servers {
         server.check().map_err(|error| ConfigError(format!("servers.{name}: {error}")))?;
     }
@@ -504,7 +508,7 @@ database = "social_1"
     #[test]
     fn mistakes_are_told_with_their_place_and_their_cure() {
         type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
-        let cases: [Case<'_>; 12] = [
+        let cases: [Case<'_>; 14] = [
             (
                 format!("[htp]\n{FLEET}"),
                 &[],
@@ -537,6 +541,18 @@ database = "social_1"
             (FLEET.replace("social_1", "social_0"), &[], "are the same database `social_0`"),
             (FLEET.replace(":3306", ""), &[], "not of the form host:port"),
             (String::new(), &[], "no shards are configured"),
+            (
+                format!("{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = \"now\" }}"),
+                &[],
+                "no post would ever be visible",
+            ),
+            (
+                format!(
+                    "{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = 0, hidden = 0 }}"
+                ),
+                &[],
+                "would stay visible",
+            ),
         ];
         for (text, environment, expected) in cases {
             let error = load(&text, environment).unwrap_err();

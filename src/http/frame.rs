@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use tracing::{error, warn};
+use tracing::{Instrument, error, info_span, warn};
 
 use super::error::ApiError;
 use crate::Tributary;
@@ -106,10 +106,15 @@ pub(super) async fn around(
     let wrong_host = || (!hosts.include(&request)).then_some(ApiError::UnknownHost);
     let mut response = match oversize(&request, limit).or_else(wrong_host) {
         Some(error) => error.into_response(),
-        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-            error!(trace_id = trace_id.as_str(), "request panicked");
-            ApiError::Internal.into_response()
-        }),
+        None => {
+            // What is logged on the way has the trace id too.
+            let run =
+                next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
+            AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+                error!(trace_id = trace_id.as_str(), "request panicked");
+                ApiError::Internal.into_response()
+            })
+        }
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         if response.status().is_server_error() {

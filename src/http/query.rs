@@ -19,6 +19,9 @@ use crate::timeline::{Limit, PageRequest};
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is told of a body that cannot be read: it may hold long names of the client's own.
+const PROBLEM_CHARACTERS: usize = 200;
+
 /// The parameters that the routes of timelines and lists know, checked. Others are ignored.
 #[derive(Debug)]
 pub(super) struct Parameters {
@@ -136,7 +139,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         // Its length was not said before, or the client has left.
         let body = body.map_err(|_| ApiError::BodyTooLarge(limit))?;
         let parsed = serde_json::from_slice(&body);
-        parsed.map(Self).map_err(|error| ApiError::BadBody(error.to_string()))
+        parsed.map(Self).map_err(|error| {
+            ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
+        })
     }
 }
 

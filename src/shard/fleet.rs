@@ -21,8 +21,7 @@ use crate::placement::Placement;
 
 /// How long an idempotency key is kept, at least: clients repeat within minutes.
 const KEYS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Old keys that are forgotten at once: few enough to hold no lock for long, many enough to keep up
-/// with two hundred posts a second on each shard.
+/// Old keys that are forgotten at once: few enough to hold no lock for long.
 const EXPIRE_BATCH: u32 = 1_000;
 /// Between two batches of a shard.
 const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
@@ -258,15 +257,20 @@ async fn expire_keys(shards: Vec<Weak<Shard>>) {
     loop {
         tokio::time::sleep(EXPIRE_PAUSE).await;
         let before_ms = now_ms() - KEYS_KEPT_MS;
-        for shard in &shards {
-            let Some(shard) = shard.upgrade() else { return };
-            let until = Deadline::after(EXPIRE_DEADLINE);
-            // What is left of an error or of a full batch is forgotten the next time.
-            match shard.expire_keys(before_ms, EXPIRE_BATCH, until).await {
-                Ok(0) => {}
-                Ok(keys) => debug!(shard = shard.name(), keys, "old keys are forgotten"),
-                Err(error) => debug!(shard = shard.name(), %error, "old keys are kept"),
-            }
+        let shards: Option<Vec<Arc<Shard>>> = shards.iter().map(Weak::upgrade).collect();
+        let Some(shards) = shards else { return };
+        join_all(shards.iter().map(|shard| expire_keys_of(shard, before_ms))).await;
+    }
+}
+
+/// Goes on while batches are full. What an error leaves is forgotten the next time.
+async fn expire_keys_of(shard: &Shard, before_ms: i64) {
+    loop {
+        let until = Deadline::after(EXPIRE_DEADLINE);
+        match shard.expire_keys(before_ms, EXPIRE_BATCH, until).await {
+            Ok(keys) if keys >= EXPIRE_BATCH as usize => {}
+            Ok(_) => return,
+            Err(error) => return debug!(shard = shard.name(), %error, "old keys are kept"),
         }
     }
 }

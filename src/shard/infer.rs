@@ -30,13 +30,11 @@ const FOLLOWS: &[&str] = &[
     "follow",
     "following",
     "followings",
+    "follower",
     "userfollows",
     "userfollowers",
     "friendships",
     "relationships",
-    "subscriptions",
-    "graph",
-    "edges",
 ];
 const FOLLOWER: &[&str] = &[
     "followeruserid",
@@ -73,19 +71,8 @@ const FOLLOWED: &[&str] = &[
     "authorid",
     "creatorid",
 ];
-const POSTS: &[&str] = &[
-    "tweets",
-    "posts",
-    "statuses",
-    "toots",
-    "notes",
-    "messages",
-    "updates",
-    "entries",
-    "tweet",
-    "post",
-    "userposts",
-];
+const POSTS: &[&str] =
+    &["tweets", "posts", "statuses", "toots", "tweet", "post", "status", "toot", "userposts"];
 const POST_ID: &[&str] = &["tweetid", "postid", "statusid", "messageid", "noteid", "entryid", "id"];
 const AUTHOR: &[&str] = &[
     "userid",
@@ -106,11 +93,11 @@ const CONTENT: &[&str] = &[
     "text",
     "message",
     "tweet",
-    "status",
     "caption",
     "contents",
     "tweettext",
     "posttext",
+    "description",
 ];
 const TIME: &[&str] = &[
     "timestamp",
@@ -131,6 +118,12 @@ const TIME: &[&str] = &[
 const USERS: &[&str] = &["users", "accounts", "profiles", "members", "user"];
 const USER_ID: &[&str] = &["userid", "accountid", "id", "uid"];
 const HANDLE: &[&str] = &["handle", "username", "screenname", "nickname", "login", "name"];
+
+/// Parts of the names of columns that may say that a row is not for everybody.
+const MARKS: &[&str] = &[
+    "delet", "remov", "discard", "hidden", "visib", "publish", "status", "state", "active",
+    "draft", "archiv", "pending", "approved", "accepted", "banned",
+];
 
 const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
 const TEXTS: &[&str] = &[
@@ -159,35 +152,60 @@ pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec
     let posts = choose(shapes, POSTS, posts_of)
         .map_err(|found| unfound("posts", "an id, an author, a text and a time", shapes, &found));
     match (follows, posts) {
-        (Ok((follows, _)), Ok((posts, others))) => {
+        (Ok((follows, other_follows)), Ok((posts, others))) => {
             let users = choose(shapes, USERS, users_of).ok();
             let users = users.filter(|(table, _)| rank(USERS, &table.name).is_some());
             let mut notes = Vec::new();
-            if !others.is_empty() {
-                let text = format!(
-                    "posts are read from `{}`; `{}` could hold posts too",
-                    posts.name,
-                    others.join("`, `")
-                );
-                notes.push(Finding::warning("other_posts", text).cure("name under [tables.posts]"));
-            }
+            notes.extend(other_tables("follows", &follows.name, &other_follows));
+            notes.extend(other_tables("posts", &posts.name, &others));
             if let Some(visible) = &posts.visible {
                 let text = format!(
                     "posts are taken for deleted by what `{}` of `{}` holds",
                     visible.column, posts.name
                 );
-                notes.push(
-                    Finding::warning("soft_delete", text).cure("visible under [tables.posts]"),
-                );
+                let cure = "visible under [tables.posts]";
+                notes.push(Finding::warning("soft_delete", text).cure(cure));
             }
+            let known = [&posts.content, &posts.time];
+            let mark = posts.visible.as_ref().map(|visible| &visible.column);
+            let known: Vec<&String> = known.into_iter().chain(mark).collect();
+            notes.extend(unused_marks(shapes, &posts.name, &known));
+            notes.extend(unused_marks(shapes, &follows.name, &[]));
             Ok((Tables { follows, posts, users: users.map(|(users, _)| users) }, notes))
         }
         (follows, posts) => Err([follows.err(), posts.err()].into_iter().flatten().collect()),
     }
 }
 
+/// Other tables that could be meant.
+fn other_tables(section: &str, chosen: &str, others: &[String]) -> Option<Finding> {
+    let others = others.join("`, `");
+    let text = format!("{section} are read from `{chosen}`; `{others}` could hold {section} too");
+    let finding = Finding::warning("other_tables", text);
+    (!others.is_empty()).then(|| finding.cure(format!("name under [tables.{section}]")))
+}
+
+/// Columns that may say which rows are not for everybody, and that are not heeded.
+fn unused_marks(shapes: &[TableShape], table: &str, known: &[&String]) -> Option<Finding> {
+    let shape = shapes.iter().find(|shape| shape.name == table)?;
+    let is_mark = |column: &&ColumnShape| {
+        let name = plain(&column.name);
+        MARKS.iter().any(|mark| name.contains(mark)) && !known.contains(&&column.name)
+    };
+    let names: Vec<&str> =
+        shape.columns.iter().filter(is_mark).map(|column| column.name.as_str()).collect();
+    let text = format!(
+        "`{}` of `{table}` may say which rows are not for everybody; all rows are read",
+        names.join("`, `")
+    );
+    let cure = "visible under [tables.posts] for posts; for follows there is no such setting: \
+         a table or rows of their own";
+    (!names.is_empty()).then(|| Finding::warning("unused_mark", text).cure(cure))
+}
+
 /// The table of the likeliest name that has all columns, and the names of others that could be
-/// meant; or the names of those among which none is likelier.
+/// meant. Tables of other names are never chosen: a block list looks like a follow list. Or the
+/// names of all that have the columns.
 fn choose<T>(
     shapes: &[TableShape],
     names: &[&str],
@@ -195,18 +213,24 @@ fn choose<T>(
 ) -> Result<(T, Vec<String>), Vec<String>> {
     let mut found: Vec<(Option<usize>, &str, T)> = shapes
         .iter()
-        .filter_map(|shape| Some((rank(names, &shape.name), shape.name.as_str(), map(shape)?)))
+        .filter_map(|shape| {
+            Some((table_rank(names, &shape.name), shape.name.as_str(), map(shape)?))
+        })
         .collect();
-    // Tables of other names count only where none has a known one.
-    if found.iter().any(|(rank, ..)| rank.is_some()) {
-        found.retain(|(rank, ..)| rank.is_some());
-        found.sort_by_key(|(rank, ..)| *rank);
-    } else if found.len() != 1 {
+    if found.iter().all(|(rank, ..)| rank.is_none()) {
         return Err(found.into_iter().map(|(_, name, _)| name.to_owned()).collect());
     }
+    found.retain(|(rank, ..)| rank.is_some());
+    found.sort_by_key(|(rank, ..)| *rank);
     let mut found = found.into_iter();
     let first = found.next().map(|(_, _, table)| table).ok_or_else(Vec::new)?;
     Ok((first, found.map(|(_, name, _)| name.to_owned()).collect()))
+}
+
+/// As [`rank`], with a prefix as frameworks write it: `app_posts`.
+fn table_rank(names: &[&str], name: &str) -> Option<usize> {
+    let last = || rank(names, name.rsplit('_').next()?).map(|rank| rank + names.len());
+    rank(names, name).or_else(last)
 }
 
 fn unfound(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -> Finding {
@@ -219,7 +243,7 @@ fn unfound(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -
         ("no_table", format!("no table looks as if it held {what}; tables there are: {all}"))
     } else {
         let found = list(found.iter().map(String::as_str).collect());
-        ("ambiguous", format!("several tables could hold {what}: {found}"))
+        ("ambiguous", format!("none of these has a name that is known for {what}: {found}"))
     };
     Finding::error(code, text).cure(format!(
         "a configuration that names it under [tables.{section}], then check --config"
@@ -269,6 +293,8 @@ fn visible_of(shape: &TableShape) -> Option<Visible> {
         let flag = INTEGERS.contains(&column.kind.as_str());
         match plain(&column.name).as_str() {
             "deletedat" | "removedat" | "deletedon" if column.nullable => Some(Mark::Null),
+            // A flag that may be NULL may mean anything by it.
+            _ if column.nullable => None,
             "deleted" | "isdeleted" | "removed" | "isremoved" | "hidden" | "ishidden" if flag => {
                 Some(Mark::Number(0))
             }
@@ -380,12 +406,36 @@ mod tests {
             codes(&[follows.clone(), table("posts", "id varchar, user_id varchar, body text")]),
             ["no_table"]
         );
-        // One table of a strange name is enough, and a known name wins.
-        assert_eq!(infer(&[follows.clone(), table("wall", posts)]).unwrap().0.posts.name, "wall");
+        // A strange name is never chosen, however well its columns fit.
+        assert_eq!(codes(&[follows.clone(), table("wall", posts)]), ["ambiguous"]);
+        let blocks = table("blocks", "account_id int, target_account_id int");
+        assert_eq!(codes(&[blocks, table("posts", posts)]), ["ambiguous"]);
+        let letters = "id bigint, sender_id int, body text, created_at datetime";
+        assert_eq!(codes(&[follows.clone(), table("messages", letters)]), ["ambiguous"]);
+        // A prefix is none of its business, a known name wins.
+        let django =
+            [table("app_follow", "follower_id int, followee_id int"), table("app_post", posts)];
+        assert_eq!(infer(&django).unwrap().0.posts.name, "app_post");
         let (tables, notes) =
             infer(&[follows, table("wall", posts), table("posts", posts), table("tweets", posts)])
                 .unwrap();
         assert_eq!(tables.posts.name, "tweets");
         assert!(notes[0].text.contains("`posts` could hold posts too"), "{notes:?}");
+    }
+
+    #[test]
+    fn marks_that_are_not_understood_are_pointed_at() {
+        let posts = "id bigint, user_id bigint, body text, created_at datetime, status varchar, \
+             deleted tinyint?, is_hidden tinyint";
+        let follows = "follower_id int, followee_id int, accepted tinyint";
+        let (tables, notes) = infer(&[table("posts", posts), table("follows", follows)]).unwrap();
+        assert_eq!(tables.posts.visible.unwrap().column, "is_hidden");
+        let texts: Vec<&str> = notes.iter().map(|note| note.text.as_str()).collect();
+        assert_eq!(
+            notes.iter().map(|n| n.code).collect::<Vec<_>>(),
+            ["soft_delete", "unused_mark", "unused_mark"]
+        );
+        assert!(texts[1].starts_with("`status`, `deleted` of `posts`"), "{texts:?}");
+        assert!(texts[2].starts_with("`accepted` of `follows`"), "{texts:?}");
     }
 }

@@ -197,6 +197,14 @@ impl Shard {
         }
     }
 
+    /// Whether what a request says may be written now, else why not.
+    pub(crate) fn writable(&self) -> Result<(), ShardError> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(()),
+            Store::MySql(shard) => shard.writable(),
+        }
+    }
+
     /// Forgets up to `max` idempotency keys that are older. Returns how many.
     async fn expire_keys(
         &self,

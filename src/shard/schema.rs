@@ -1,7 +1,9 @@
 //! The tables: their names, their columns, and the statements that make them.
 
 /// All tables there are, in the order they are made.
-pub(super) const OUR_TABLES: [&str; 3] = ["followers", "tweets", "tributary_writes"];
+pub(super) const OUR_TABLES: [&str; 3] = ["followers", "tweets", WRITES_TABLE];
+/// The table that is ours alone, beside any team's.
+pub(super) const WRITES_TABLE: &str = "tributary_writes";
 
 /// The tables of an embedded shard, as in [`mysql_tables`].
 pub(super) const SQLITE_SCHEMA: &str = "

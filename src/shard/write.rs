@@ -42,6 +42,11 @@ pub(crate) struct Earlier {
 impl NewPost {
     /// What it means that its key was used for `earlier`: perhaps by this very wish.
     pub(crate) fn met(&self, earlier: Earlier) -> Stored {
-        if earlier.post == self.post.key.post { Stored::Now } else { Stored::Before(earlier) }
+        let same_text = self.once.as_ref().is_some_and(|once| once.digest == earlier.digest);
+        if earlier.post == self.post.key.post && same_text {
+            Stored::Now
+        } else {
+            Stored::Before(earlier)
+        }
     }
 }

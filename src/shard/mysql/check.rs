@@ -148,16 +148,11 @@ async fn wrong_types(
     let mut faults = Vec::new();
     for (table, column, kind, digits) in columns {
         let kind = kind.to_lowercase();
-        let is = |other: &(&String, &String)| *other.0 == table && same(other.1, &column);
+        let is = |other: &(&String, &String)| same(other.0, &table) && same(other.1, &column);
         let place = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
         if ids.iter().any(is) && !INTEGERS.contains(&kind.as_str()) {
             let text = format!("{} is of type {kind}; it must be an integer", place());
-            let cure = format!(
-                "ALTER TABLE {}.{} MODIFY {} BIGINT UNSIGNED NOT NULL",
-                quoted(database),
-                quoted(&table),
-                quoted(&column)
-            );
+            let cure = "the name of an integer column under [tables]; other ids are not supported";
             faults.push(Finding::error("wrong_type", text).cure(cure));
         } else if is(&(&posts.name, &posts.time))
             && let Some((why, cure)) = wrong_time(posts, &kind, digits)
@@ -200,7 +195,7 @@ fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(Str
 }
 
 /// Column names have no case on a server.
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 

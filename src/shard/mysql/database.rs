@@ -99,13 +99,13 @@ impl Database {
         match check::tables(connection, &self.name, &self.tables).await {
             Ok(Ok(statements)) => {
                 let write_fault = self.check_writes(connection, &statements).await?;
+                // First what forbids writing, then what allows it.
+                self.note_write_fault(write_fault.as_deref());
                 let mut state = self.state();
                 state.statements = Some(Arc::new(statements));
                 if state.fault.take().is_some() {
                     info!(shard = self.shard, "shard is in use");
                 }
-                drop(state);
-                self.note_write_fault(write_fault.as_deref());
                 Ok(write_fault)
             }
             Ok(Err(faults)) => {

@@ -9,12 +9,10 @@ use super::server::dial;
 use crate::config::ServerConfig;
 use crate::mapping::Tables;
 use crate::shard::ShardError;
-use crate::shard::schema::{OUR_TABLES, mysql_tables, mysql_writes_table, quoted};
+use crate::shard::schema::{OUR_TABLES, WRITES_TABLE, mysql_tables, mysql_writes_table, quoted};
 
 /// How long making a table may take.
 const ERRAND_MAX: Duration = Duration::from_secs(60);
-/// The table that is ours alone.
-const WRITES_TABLE: &str = "tributary_writes";
 
 /// Each table with whether it was made now. Posts and follows are made only where nothing else is:
 /// a database that holds other tables may have them under other names.

@@ -41,6 +41,11 @@ impl MySqlShard {
         self.database.statements().map(drop)
     }
 
+    /// Whether it may be written now, else why not.
+    pub(super) fn writable(&self) -> Result<(), ShardError> {
+        self.database.writable()
+    }
+
     /// Whether the tables would take no row twice, else why not.
     pub(super) fn loadable(&self) -> Result<(), String> {
         self.database.statements()?.loadable.clone()
@@ -306,14 +311,16 @@ impl From<Error> for ShardError {
                 // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
                 1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
                 // No right, no database, no column, no table, no index, a read-only server, a
-                // broken view.
+                // broken view, a column without default, no transactions, a generated column.
                 1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1290 | 1356
-                | 1698 | 1792 | 1836 => ShardError::Faulty(error.to_string()),
+                | 1364 | 1698 | 1785 | 1792 | 1836 | 1906 | 3105 => {
+                    ShardError::Faulty(error.to_string())
+                }
                 // NULL, duplicate, packet too large, foreign key, out of range, truncated, bad value,
                 // too long, foreign key, no partition, a trigger's own error, out of range, check
                 // constraint (MySQL, MariaDB), not in the character set.
-                1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1452 | 1526
-                | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
+                1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1451 | 1452
+                | 1526 | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
                 // The disk, the table.
                 1021 | 1114 => ShardError::Full(error.to_string()),
                 // Too many connections, shutting down, out of some resource.

@@ -287,7 +287,7 @@ fn options(
     let (ms, s) = (statement_max.as_millis(), statement_max.as_secs_f64());
     let lock_s = statement_max.as_secs().max(1);
     let session = format!(
-        "SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), \
+        "SET autocommit = 1, time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), \
          innodb_lock_wait_timeout = {lock_s} \
          /*M!100101 , max_statement_time = {s} */ /*!50708 , max_execution_time = {ms} */"
     );

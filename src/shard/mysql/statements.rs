@@ -249,8 +249,8 @@ pub(super) fn condition(visible: &Visible) -> String {
 /// A mark in SQL. A text is written in hexadecimal digits: no quote can end it.
 pub(super) fn literal(mark: &Mark) -> String {
     match mark {
-        Mark::Null => "NULL".into(),
-        Mark::Now => "CURRENT_TIMESTAMP(6)".into(),
+        // The time is no fixed mark: the configuration has it for deleted posts only, as a value.
+        Mark::Null | Mark::Now => "NULL".into(),
         Mark::Number(number) => number.to_string(),
         Mark::Text(text) => {
             let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();

@@ -2,7 +2,7 @@
 //! where, how the server is set. It writes nothing and reads no more than samples.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::database::Database;
 use super::server::dial;
 use super::settings;
-use super::statements::time_value;
+use super::statements::{Statements, time_value};
 use super::{check, write_check};
 use crate::clock::now_ms;
 use crate::config::{ServerConfig, Servers, ShardConfig, Write};
@@ -25,6 +25,8 @@ use crate::shard::{Deadline, Finding, ShardError};
 
 /// How long looking at one server may take; its statements end by themselves before that.
 const SURVEY_DEADLINE: Duration = Duration::from_secs(20);
+/// How long users of one table are looked up: a server may be far away.
+const SAMPLE_TIME: Duration = Duration::from_secs(4);
 /// Places in a table's ids where users are looked up.
 const PROBES: usize = 300;
 /// Columns of one database that are looked at.
@@ -56,27 +58,62 @@ pub async fn find_tables(
     let found = of_each_shard(servers, async |connection, database| {
         find_on(connection, database, zone).await
     });
-    let mut first: Option<(String, Tables)> = None;
+    let mut first: Option<(String, Found)> = None;
     let mut findings = Vec::new();
     for (place, outcome) in found.await {
         match outcome {
             Err(finding) => findings.push((place, finding)),
             Ok(Err(faults)) => findings.extend(faults.into_iter().map(|f| (place.clone(), f))),
-            Ok(Ok((tables, notes))) => match &first {
+            Ok(Ok(found)) => match &mut first {
                 None => {
-                    findings.extend(notes.into_iter().map(|note| (place.clone(), note)));
-                    first = Some((place, tables));
+                    findings.extend(found.notes.iter().map(|note| (place.clone(), note.clone())));
+                    first = Some((place, found));
                 }
-                Some((other, same)) if *same != tables => {
-                    let text = format!("its tables are not those of {other}");
-                    let finding = Finding::error("different_tables", text);
-                    findings.push((place, finding.cure(format!("the same tables as on {other}"))));
+                Some((other, same)) => {
+                    if !same.join(&found.tables, found.unit) {
+                        let text = format!("its tables are not those of {other}");
+                        let finding = Finding::error("different_tables", text)
+                            .cure(format!("the same tables as on {other}"));
+                        findings.push((place, finding));
+                    }
                 }
-                Some(_) => {}
             },
         }
     }
-    (first.map(|(_, tables)| tables), findings)
+    if let Some((place, found)) = &first
+        && found.unit.is_none()
+    {
+        let text = "the posts hold no time yet; milliseconds are assumed";
+        let finding = Finding::warning("unit_assumed", text).cure("unit under [tables.posts]");
+        findings.push((place.clone(), finding));
+    }
+    (first.map(|(_, found)| found.tables), findings)
+}
+
+/// The tables of a shard, as far as they can be told.
+struct Found {
+    tables: Tables,
+    /// Of the time column, unless there is no time to tell it by.
+    unit: Option<TimeUnit>,
+    notes: Vec<Finding>,
+}
+
+impl Found {
+    /// Adds what another shard knows; false if its tables are others. Users that not all shards
+    /// know are left out.
+    fn join(&mut self, tables: &Tables, unit: Option<TimeUnit>) -> bool {
+        if self.unit.is_none() {
+            self.unit = unit;
+            self.tables.posts.unit = unit.unwrap_or(self.tables.posts.unit);
+        }
+        if self.tables.users != tables.users {
+            self.tables.users = None;
+        }
+        let mut other = tables.clone();
+        other.users.clone_from(&self.tables.users);
+        other.posts.unit = unit.unwrap_or(self.tables.posts.unit);
+        other == self.tables
+    }
 }
 
 /// Looks at everything that a fleet of this configuration stands on.
@@ -150,16 +187,17 @@ async fn find_on(
     connection: &mut Conn,
     database: &str,
     zone: Option<&Zone>,
-) -> Result<Result<(Tables, Vec<Finding>), Vec<Finding>>, ShardError> {
+) -> Result<Result<Found, Vec<Finding>>, ShardError> {
     let shapes = shapes(connection, database).await?;
     if shapes.is_empty() {
         let account = check::account(connection).await?;
-        let finding = Finding::error(
-            "no_table",
-            "the database holds no table, or none that this account may read",
+        let text = "the database is not there, or holds no table that this account may read";
+        let cure = format!(
+            "GRANT SELECT ON {}.* TO {account}; or, for a new fleet, a configuration written by hand \
+             and `tributary migrate`",
+            quoted(database)
         );
-        let grant = format!("GRANT SELECT ON {}.* TO {account}", quoted(database));
-        return Ok(Err(vec![finding.cure(grant)]));
+        return Ok(Err(vec![Finding::error("no_table", text).cure(cure)]));
     }
     let (mut tables, mut notes) = match infer(&shapes) {
         Ok(found) => found,
@@ -169,7 +207,7 @@ async fn find_on(
         .iter()
         .find(|shape| shape.name == tables.posts.name)
         .and_then(|shape| shape.columns.iter().find(|column| column.name == tables.posts.time));
-    match time.map_or("", |column| column.kind.as_str()) {
+    let unit = match time.map_or("", |column| column.kind.as_str()) {
         "datetime" => {
             tables.posts.zone = zone.cloned().unwrap_or_default();
             if zone.is_none() {
@@ -177,24 +215,16 @@ async fn find_on(
                     "`{}` is a DATETIME, which does not say its zone; UTC is assumed",
                     tables.posts.time
                 );
-                notes.push(
-                    Finding::warning("zone_assumed", text)
-                        .cure("--zone with the zone of the programs that write it"),
-                );
+                let finding = Finding::warning("zone_assumed", text);
+                notes.push(finding.cure("--zone with the zone of the programs that write it"));
             }
+            Some(tables.posts.unit)
         }
-        "timestamp" => {}
-        _ => match unit(connection, database, &tables).await? {
-            Some(unit) => tables.posts.unit = unit,
-            None => {
-                let text =
-                    format!("`{}` holds no time yet; milliseconds are assumed", tables.posts.name);
-                notes
-                    .push(Finding::warning("unit_assumed", text).cure("unit under [tables.posts]"));
-            }
-        },
-    }
-    Ok(Ok((tables, notes)))
+        "timestamp" => Some(tables.posts.unit),
+        _ => unit(connection, database, &tables).await?,
+    };
+    tables.posts.unit = unit.unwrap_or(tables.posts.unit);
+    Ok(Ok(Found { tables, unit, notes }))
 }
 
 async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>, ShardError> {
@@ -244,25 +274,20 @@ async fn look_at(
     tables: &Tables,
     write: &Write,
 ) -> Result<(Vec<Finding>, Vec<UserId>), ShardError> {
-    let statements = match check::tables(connection, database, tables).await? {
-        Ok(statements) => statements,
-        Err(faults) => return Ok((faults, Vec::new())),
-    };
     let (follows, posts) = (&tables.follows, &tables.posts);
-    let mut findings = Vec::new();
     let mut sample = sample(connection, database, &follows.name, &follows.follower).await?;
     sample.extend(self::sample(connection, database, &posts.name, &posts.author).await?);
     sample.sort_unstable();
     sample.dedup();
-    if let Err(text) = &statements.loadable {
+    let statements = match check::tables(connection, database, tables).await? {
+        Ok(statements) => statements,
+        Err(faults) => return Ok((faults, sample)),
+    };
+    let mut findings = Vec::new();
+    if write.enabled {
+        findings.extend(unwritable(connection, database, tables, write, &statements).await?);
+    } else if let Err(text) = &statements.loadable {
         findings.push(Finding::warning("not_unique", text.clone()));
-    } else if write.enabled {
-        let written = Database::new("", database, Arc::new(tables.clone()), write.clone());
-        let writes = written.writes(&statements);
-        match write_check::tables(connection, database, &written, &writes).await {
-            Err(ShardError::Faulty(text)) => findings.push(Finding::error("cannot_write", text)),
-            other => other?,
-        }
     }
     let numbers = !matches!(posts.unit, TimeUnit::DateTime { .. });
     match unit(connection, database, tables).await {
@@ -277,6 +302,26 @@ async fn look_at(
     Ok((findings, sample))
 }
 
+/// What stands in the way of writing, if something does.
+async fn unwritable(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+    write: &Write,
+    statements: &Statements,
+) -> Result<Option<Finding>, ShardError> {
+    let fault = |text| Some(Finding::error("cannot_write", text));
+    if let Err(text) = &statements.loadable {
+        return Ok(fault(text.clone()));
+    }
+    let written = Database::new("", database, Arc::new(tables.clone()), write.clone());
+    let writes = written.writes(statements);
+    match write_check::tables(connection, database, &written, &writes).await {
+        Err(ShardError::Faulty(text)) => Ok(fault(text)),
+        other => other.map(|()| None),
+    }
+}
+
 /// Users with rows in the table: at its ends and at places between them, by one look into an index
 /// each.
 async fn sample(
@@ -288,11 +333,20 @@ async fn sample(
     let (column, from) = (quoted(column), format!("{}.{}", quoted(database), quoted(table)));
     let next = format!("SELECT MIN({column}) FROM {from} WHERE {column} >= ?");
     let last = format!("SELECT MAX({column}) FROM {from} WHERE {column} <= ?");
-    let Some(max) = number(connection, &last, ID_MAX).await? else { return Ok(Vec::new()) };
+    let start = Instant::now();
+    // Without an index each look may be too slow, and there may be no table: that is told elsewhere.
+    let Ok(Some(max)) = number(connection, &last, ID_MAX).await else { return Ok(Vec::new()) };
     let mut users = vec![UserId(max)];
     let mut from = 0;
     for probe in 0..PROBES {
-        let Some(user) = number(connection, &next, from).await? else { break };
+        if start.elapsed() > SAMPLE_TIME {
+            break;
+        }
+        let user = match number(connection, &next, from).await {
+            Ok(Some(user)) => user,
+            Ok(None) | Err(ShardError::Slow(_)) => break,
+            Err(error) => return Err(error),
+        };
         users.push(UserId(user));
         // The first users one by one, then pairs of neighbours anywhere.
         from = match probe {

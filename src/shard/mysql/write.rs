@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Row, Transaction, TxOpts};
+use mysql_async::{Conn, Error, Row, Transaction, TxOpts, Value};
 
 use super::statements::{condition, literal, time_value, visible_mark};
 use super::{MySqlShard, field, text_of, time_of};
-use crate::mapping::{PostsTable, Tables};
+use crate::clock::now_ms;
+use crate::mapping::{Mark, PostsTable, Tables, Visible};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
-use crate::moment::TimeUnit;
+use crate::moment::{PostTimes, TimeUnit, Zone};
 use crate::shard::gate::Progress;
-use crate::shard::schema::quoted;
+use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::write::{Earlier, NewPost, Once, Stored};
 use crate::shard::{Deadline, ShardError};
 
@@ -35,8 +36,10 @@ pub(super) struct WriteStatements {
     insert_post: String,
     /// (author, time, post) -> content; waits for whoever has it under way.
     post_when_settled: String,
-    /// (author, post).
+    /// (author, post), before them the time where that is the mark.
     delete_post: String,
+    /// How the time is written where it marks a post as deleted.
+    deleted_at: Option<Zone>,
     /// (follower, followee).
     delete_follow: String,
     /// (author, key, digest, post, time, `created_ms`).
@@ -50,7 +53,7 @@ pub(super) struct WriteStatements {
 impl WriteStatements {
     pub(super) fn new(database: &str, tables: &Tables) -> Self {
         let (posts, follows) = (&tables.posts, &tables.follows);
-        let keys = format!("{}.`tributary_writes`", quoted(database));
+        let keys = format!("{}.{}", quoted(database), quoted(WRITES_TABLE));
         let follows_table = format!("{}.{}", quoted(database), quoted(&follows.name));
         let (follower, followed) = (quoted(&follows.follower), quoted(&follows.followed));
         let table = format!("{}.{}", quoted(database), quoted(&posts.name));
@@ -61,7 +64,8 @@ impl WriteStatements {
         Self {
             unit: posts.unit,
             post: format!(
-                "SELECT {time}, {content} FROM {table} WHERE {author} = ? AND {id} = ?{visible}
+                "SELECT {time}, {content} FROM {table}
+                 WHERE {author} = ? AND {id} = ? AND {time} IS NOT NULL{visible}
                  ORDER BY {time} DESC LIMIT 1"
             ),
             insert_post: format!(
@@ -73,6 +77,7 @@ impl WriteStatements {
                  LOCK IN SHARE MODE"
             ),
             delete_post: delete_post(&table, posts),
+            deleted_at: (hidden_mark(posts) == Some(Mark::Now)).then(|| posts.zone.clone()),
             delete_follow: format!(
                 "DELETE FROM {follows_table} WHERE {follower} = ? AND {followed} = ?"
             ),
@@ -105,20 +110,24 @@ impl WriteStatements {
     }
 }
 
+fn hidden_mark(posts: &PostsTable) -> Option<Mark> {
+    posts.visible.as_ref().and_then(Visible::hidden)
+}
+
 /// Deletes a post, or marks it as deleted where that is the team's way.
 fn delete_post(table: &str, posts: &PostsTable) -> String {
     let (id, author) = (quoted(&posts.id), quoted(&posts.author));
-    match posts.visible.as_ref().map(|visible| (visible, visible.hidden())) {
-        Some((visible, Some(hidden))) => {
-            let (column, hidden) = (quoted(&visible.column), literal(&hidden));
-            let visible = condition(visible);
-            format!(
-                "UPDATE {table} SET {column} = {hidden} WHERE {author} = ? AND {id} = ?{visible}"
-            )
-        }
-        // Without a known mark the check of writes refuses them.
-        _ => format!("DELETE FROM {table} WHERE {author} = ? AND {id} = ?"),
-    }
+    let Some(visible) = &posts.visible else {
+        return format!("DELETE FROM {table} WHERE {author} = ? AND {id} = ?");
+    };
+    let (column, condition) = (quoted(&visible.column), condition(visible));
+    let hidden = match visible.hidden() {
+        Some(Mark::Now) => "?".to_owned(),
+        Some(mark) => literal(&mark),
+        // The check of writes refuses them then; this changes nothing.
+        None => column.clone(),
+    };
+    format!("UPDATE {table} SET {column} = {hidden} WHERE {author} = ? AND {id} = ?{condition}")
 }
 
 /// How far a write has come, for whoever has to judge its failure.
@@ -211,7 +220,7 @@ impl MySqlShard {
                 Ok(()) => {}
                 Err(error) if is_duplicate(&error) => {
                     transaction.rollback().await?;
-                    return Ok(Stored::IdTaken);
+                    return is_of_id(&error, key.post);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -251,8 +260,14 @@ impl MySqlShard {
         post: PostId,
         until: Deadline,
     ) -> Result<usize, ShardError> {
-        let sql = &self.database.write_statements().delete_post;
-        self.delete(sql, (author.0, post.0), until).await
+        let statements = self.database.write_statements();
+        let mut values: Vec<Value> = Vec::new();
+        values.extend(statements.deleted_at.as_ref().map(|zone| {
+            let times = PostTimes { unit: TimeUnit::DateTime { digits: 6 }, zone: zone.clone() };
+            time_value(times.unit, times.stored(now_ms()))
+        }));
+        values.extend([author.0.into(), post.0.into()]);
+        self.delete(&statements.delete_post, values, until).await
     }
 
     pub(in crate::shard) async fn delete_follow(
@@ -338,8 +353,22 @@ async fn look(
     }
     let values = (key.author.0, time_value(statements.unit, key.time), key.post.0);
     let row: Option<Row> = connection.exec_first(&statements.post_when_settled, values).await?;
-    let is_ours = |row: &Row| text_of(row, 0) == *content;
-    Ok(row.map(|row| if is_ours(&row) { Stored::Now } else { Stored::IdTaken }))
+    match row {
+        None => Ok(None),
+        Some(row) if text_of(&row, 0) == *content => Ok(Some(Stored::Now)),
+        // Ours, altered by a trigger or by its reader; or, by a rare chance, somebody else's.
+        Some(_) => Err(ShardError::InDoubt("a post of this id has another text".into())),
+    }
+}
+
+/// Whether it is the id that is there already; else a key that the team made for rules of its own.
+fn is_of_id(error: &Error, id: PostId) -> Result<Stored, ShardError> {
+    let text = error.to_string();
+    if text.contains(&id.to_string()) {
+        Ok(Stored::IdTaken)
+    } else {
+        Err(ShardError::Refused(text))
+    }
 }
 
 /// What a row of keys says.

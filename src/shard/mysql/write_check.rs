@@ -4,11 +4,12 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 
+use super::check::{account, same};
 use super::database::Database;
-use crate::mapping::Tables;
+use crate::mapping::{Mark, Tables};
 use crate::moment::TimeUnit;
 use crate::shard::ShardError;
-use crate::shard::schema::quoted;
+use crate::shard::schema::{WRITES_TABLE, quoted};
 
 /// The kinds of column that keep a text as it is; CHAR loses blanks, ENUM and JSON are not texts.
 const TEXTS: [&str; 10] = [
@@ -30,6 +31,8 @@ struct Column {
     name: String,
     kind: String,
     bytes_max: Option<u64>,
+    /// The server computes it.
+    generated: bool,
     /// A row can be made without a word of it.
     optional: bool,
 }
@@ -45,7 +48,8 @@ pub(super) async fn tables(
     let tables = database.tables();
     let columns = columns(connection, name, tables).await?;
     keys_table(name, &columns)?;
-    mark(tables)?;
+    transactional(connection, name, tables).await?;
+    mark(tables, &columns)?;
     let bytes_max = database.content_bytes_max();
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
     rights(connection, name, writes).await
@@ -58,38 +62,68 @@ async fn columns(
 ) -> Result<Vec<Column>, ShardError> {
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
              LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
+             extra LIKE '%GENERATED%',
              is_nullable = 'YES' OR column_default IS NOT NULL OR extra LIKE '%auto_increment%'
-                 OR extra LIKE '%GENERATED%'
-         FROM information_schema.columns
-         WHERE table_schema = ? AND table_name IN (?, ?, 'tributary_writes')";
-    let names = (database, &tables.posts.name, &tables.follows.name);
-    let rows: Vec<(String, String, String, Option<u64>, bool)> =
+         FROM information_schema.columns WHERE table_schema = ? AND table_name IN (?, ?, ?)";
+    let names = (database, &tables.posts.name, &tables.follows.name, WRITES_TABLE);
+    let rows: Vec<(String, String, String, Option<u64>, bool, bool)> =
         connection.exec(sql, names).await?;
-    let column = |(table, name, kind, bytes_max, optional)| Column {
+    let column = |(table, name, kind, bytes_max, generated, optional)| Column {
         table,
         name,
         kind,
         bytes_max,
-        optional,
+        generated,
+        optional: optional || generated,
     };
     Ok(rows.into_iter().map(column).collect())
 }
 
-/// Where posts are deleted by a mark, it must be known.
-fn mark(tables: &Tables) -> Result<(), ShardError> {
-    match &tables.posts.visible {
-        Some(visible) if visible.hidden().is_none() => Err(ShardError::Faulty(format!(
+/// Other engines keep what a transaction that failed has written so far.
+async fn transactional(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<(), ShardError> {
+    let sql = "SELECT CAST(table_name AS CHAR), CAST(engine AS CHAR) FROM information_schema.tables
+         WHERE table_schema = ? AND table_name IN (?, ?, ?) AND engine <> 'InnoDB'";
+    let names = (database, &tables.posts.name, &tables.follows.name, WRITES_TABLE);
+    let other: Option<(String, String)> = connection.exec_first(sql, names).await?;
+    let Some((table, engine)) = other else { return Ok(()) };
+    let table = format!("{}.{}", quoted(database), quoted(&table));
+    Err(ShardError::Faulty(format!(
+        "{table} is of the engine {engine}, which knows no transactions; change it: ALTER TABLE \
+         {table} ENGINE = InnoDB, or set write.enabled = false"
+    )))
+}
+
+/// Where posts are deleted by a mark, it must be known and one that the column holds.
+fn mark(tables: &Tables, columns: &[Column]) -> Result<(), ShardError> {
+    let Some(visible) = &tables.posts.visible else { return Ok(()) };
+    let is_it = |column: &&Column| {
+        same(&column.table, &tables.posts.name) && same(&column.name, &visible.column)
+    };
+    let kind = columns.iter().find(is_it).map_or("", |column| column.kind.as_str());
+    match visible.hidden() {
+        Some(Mark::Now) if !["datetime", "timestamp"].contains(&kind) => {
+            Err(ShardError::Faulty(format!(
+                "`{}` is {kind}, which holds no date; add what it holds for a deleted post, hidden \
+                 = ..., to tables.posts.visible, or set write.enabled = false",
+                visible.column
+            )))
+        }
+        Some(_) => Ok(()),
+        None => Err(ShardError::Faulty(format!(
             "it is not known what `{}` holds for a deleted post; add hidden = ... to \
              tables.posts.visible, or set write.enabled = false",
             visible.column
         ))),
-        _ => Ok(()),
     }
 }
 
 /// Our own table holds what is known of idempotency keys.
 fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
-    if columns.iter().any(|column| column.table == "tributary_writes") {
+    if columns.iter().any(|column| column.table == WRITES_TABLE) {
         return Ok(());
     }
     Err(ShardError::Faulty(format!(
@@ -110,13 +144,15 @@ fn fits(
     let kind = column.kind.as_str();
     let wrong = |text: String| Err(ShardError::Faulty(format!("column {name} of {table} {text}")));
     match role(tables, column) {
+        Role::PostId | Role::Time | Role::Content | Role::Known if column.generated => {
+            wrong("is computed by the server, so nothing can be written to it".into())
+        }
         Role::PostId if kind != "bigint" => wrong(format!(
-            "is {kind}, which is too small for new ids; change it: ALTER TABLE {table} MODIFY \
-             {name} BIGINT UNSIGNED NOT NULL"
+            "is {kind}, which is too small for new ids; make it BIGINT, its other attributes kept \
+             (ALTER TABLE {table} MODIFY {name} BIGINT ...), or set write.enabled = false"
         )),
         Role::Time if kind != "bigint" && counts_finely(tables.posts.unit) => wrong(format!(
-            "is {kind}, which does not hold today in {}; change it: ALTER TABLE {table} MODIFY \
-             {name} BIGINT NOT NULL",
+            "is {kind}, which does not hold today in {}; make it BIGINT, its other attributes kept",
             tables.posts.unit
         )),
         Role::Content if !TEXTS.contains(&kind) => wrong(format!(
@@ -150,12 +186,12 @@ enum Role {
 
 fn role(tables: &Tables, column: &Column) -> Role {
     let (posts, follows) = (&tables.posts, &tables.follows);
-    let is = |name: &String| name.eq_ignore_ascii_case(&column.name);
-    if column.table == follows.name {
+    let is = |name: &String| same(name, &column.name);
+    if same(&column.table, &follows.name) {
         let known = is(&follows.follower) || is(&follows.followed);
         return if known { Role::Known } else { Role::Other };
     }
-    if column.table != posts.name {
+    if !same(&column.table, &posts.name) {
         return Role::Known;
     }
     let mark = posts.visible.as_ref().is_some_and(|visible| is(&visible.column));
@@ -184,14 +220,21 @@ async fn rights(connection: &mut Conn, database: &str, writes: &[&str]) -> Resul
         }
         .await;
         let Err(error) = plan else { continue };
-        return Err(match ShardError::from(error) {
-            ShardError::Faulty(text) => ShardError::Faulty(format!(
-                "{text}; give the account its rights: GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* \
-                 TO ..., or set write.enabled = false",
-                quoted(database)
-            )),
-            other => other,
-        });
+        let Error::Server(server) = &error else { return Err(error.into()) };
+        let cure = match server.code {
+            1044 | 1142 | 1143 => {
+                let account = account(connection).await?;
+                let rights = "SELECT, INSERT, UPDATE, DELETE";
+                format!(
+                    "give the account its rights: GRANT {rights} ON {}.* TO {account}, or ",
+                    quoted(database)
+                )
+            }
+            _ => String::new(),
+        };
+        // Whatever it is, it does not keep the database from being read.
+        let text = format!("{}; {cure}set write.enabled = false", server.message);
+        return Err(ShardError::Faulty(text));
     }
     Ok(())
 }
