@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod adopted;
+mod adopted_writes;
 mod check;
 mod commands;
 mod conformance;

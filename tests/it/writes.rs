@@ -262,8 +262,8 @@ fn ids_rise_and_name_their_shard_and_times_are_now() {
     });
 }
 
-/// Another writer may mint the same id. A trigger puts one that is taken in its place, once for
-/// every connection.
+/// Another writer may mint the same id. Here a trigger takes it as soon as it is known, once for every
+/// connection.
 #[test]
 fn an_id_that_is_taken_is_minted_anew() {
     run(async {
@@ -273,18 +273,20 @@ fn an_id_that_is_taken_is_minted_anew() {
             let (server, database) = &fleet.databases[1];
             server
                 .execute(&[
-                    format!("INSERT INTO {database}.tweets VALUES (5, 9, 'theirs', 1)"),
                     format!(
-                        "CREATE TRIGGER {database}.meet BEFORE INSERT ON {database}.tweets \
-                         FOR EACH ROW IF @met IS NULL THEN SET @met = 1, NEW.tweet_id = 5; END IF"
+                        "CREATE TRIGGER {database}.meet BEFORE INSERT ON {database}.tributary_writes \
+                         FOR EACH ROW IF @met IS NULL THEN SET @met = GET_LOCK('{database}', 0); INSERT INTO \
+                         {database}.tweets VALUES (NEW.post_id, 9, 'theirs', 1); END IF"
                     ),
                 ])
                 .await;
             let posted = tributary.publish(UserId(9), "ours", key("k")).await.unwrap();
-            assert_ne!(posted.post.key.post, PostId(5));
-            let all = posts(&tributary, UserId(9)).await;
-            assert_eq!(all.len(), 2, "{backend:?}");
-            assert_eq!(all[0], posted.post, "{backend:?}");
+            assert_eq!(posts(&tributary, UserId(9)).await, [posted.post], "{backend:?}");
+            // The lock outlives what was undone, and tells that they did meet.
+            let mut connection = server.connect().await;
+            let met = format!("SELECT IS_USED_LOCK('{database}')");
+            let met: Option<Option<u64>> = connection.query_first(met).await.unwrap();
+            assert!(met.flatten().is_some(), "{backend:?}");
         }
     });
 }
