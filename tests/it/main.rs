@@ -9,6 +9,7 @@ mod check;
 mod commands;
 mod conformance;
 mod congress;
+mod faults;
 mod http;
 mod missing;
 mod outages;

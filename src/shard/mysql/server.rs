@@ -88,8 +88,7 @@ impl Server {
                 })
                 .map(Arc::new)
                 .collect();
-            let server =
-                Arc::new(Self::new(name, server, databases.clone(), config)?);
+            let server = Arc::new(Self::new(name, server, databases.clone(), config)?);
             for ((index, shard), database) in here().zip(databases) {
                 let store = Store::MySql(MySqlShard { server: Arc::clone(&server), database });
                 shards[index] = Some(Shard { name: shard.name.clone(), store });
