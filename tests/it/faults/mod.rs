@@ -1,7 +1,7 @@
 //! Faults of real servers under a running fleet: what it promises while they last and after them.
 //! They assert how long things take, so `./dev test` runs them last, alone and one at a time.
 
-mod disk;
+mod embedded;
 mod failover;
 mod history;
 mod rows;

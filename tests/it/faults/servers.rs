@@ -146,7 +146,7 @@ fn a_slow_server_harms_no_page_of_the_others() {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         crowd(&tributary).await;
-        let (tasks, before) = (site.tasks(), median_of_others(&tributary).await);
+        let tasks = site.tasks();
 
         // Pages of both servers are asked for all the while.
         let ended = Arc::new(AtomicBool::new(false));
@@ -166,6 +166,8 @@ fn a_slow_server_harms_no_page_of_the_others() {
                 })
             })
             .collect();
+        sleep(Duration::from_secs(1)).await;
+        let before = median_of_others(&tributary).await;
         site.links[1].slow(Duration::from_millis(200));
         sleep(Duration::from_secs(3)).await;
         let slow = median_of_others(&tributary).await;
