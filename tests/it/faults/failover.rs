@@ -7,9 +7,8 @@ use mysql_async::prelude::Queryable;
 use tributary::shard::{mysql_tables, mysql_writes_table};
 use tributary::{Cursor, Limit, PageRequest, PostId, Tributary, UserId, WriteError};
 
-use super::{ANSWERED, Site, Times, WHOLE, kill, make_account, make_shard, newest};
+use super::{ANSWERED, Site, Times, WHOLE, alone, kill, make_account, make_shard, newest};
 use crate::support::database::{Database, Kind};
-use crate::support::run;
 
 /// The post that only the second server has.
 const MARK: PostId = PostId(77_777);
@@ -76,7 +75,7 @@ async fn posts_on(server: &Database, site: &Site) -> usize {
 
 #[test]
 fn an_address_that_leads_to_another_server_is_followed_when_the_first_one_dies() {
-    run(async {
+    alone(async {
         let (site, second) = two_at_one_address().await;
         let tributary = site.open().await;
         let tasks = site.tasks();
@@ -92,14 +91,14 @@ fn an_address_that_leads_to_another_server_is_followed_when_the_first_one_dies()
         reads.hold(WHOLE);
         // What was refused is not there.
         assert_eq!(posts_on(&second, &site).await, 12);
-        assert!(site.tasks() <= tasks + 40);
+        assert!(site.tasks() <= tasks + super::TASKS_MORE);
     });
 }
 
 /// Nothing is cut: the old connections would go on for ever.
 #[test]
 fn a_server_that_was_demoted_is_left() {
-    run(async {
+    alone(async {
         let (site, second) = two_at_one_address().await;
         let tributary = site.open().await;
         tributary.publish(AUTHOR, "before the failover", None).await.unwrap();
@@ -156,7 +155,7 @@ fn a_server_that_was_demoted_is_left() {
 /// A start in the middle of a failover is a start.
 #[test]
 fn a_read_only_server_is_served_and_written_when_it_is_promoted() {
-    run(async {
+    alone(async {
         let site = Site::new(1).await;
         site.servers[0].execute(&["SET GLOBAL read_only = ON".into()]).await;
         let tributary = site.open().await;

@@ -20,8 +20,7 @@ use tributary::{
     WriteError,
 };
 
-use super::{ANSWERED, READER, Site, kill, launch, until_whole};
-use crate::support::run;
+use super::{ANSWERED, READER, Site, alone, kill, launch, until_whole};
 
 const WRITERS: u64 = 20;
 const WRITES_PER_WRITER: u64 = 500;
@@ -303,7 +302,7 @@ async fn break_things(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
 
 #[test]
 fn ten_thousand_writes_under_faults_lose_and_double_nothing() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         let authors: Vec<UserId> = (AUTHORS_FROM..AUTHORS_FROM + WRITERS * 4).map(UserId).collect();
@@ -405,7 +404,7 @@ async fn faults_of_rows(site: &Site, history: &History) -> Vec<String> {
 /// A checker that finds nothing must be one that would have.
 #[test]
 fn the_checker_finds_what_is_lost_doubled_or_back() {
-    run(async {
+    alone(async {
         let site = Site::new(1).await;
         let tributary = site.open().await;
         let author = UserId(AUTHORS_FROM);

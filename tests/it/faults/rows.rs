@@ -9,10 +9,9 @@ use tributary::{
     Cursor, IdempotencyKey, Limit, Page, PageRequest, PostKey, Tributary, UserId, WriteError,
 };
 
-use super::{ANSWERED, FLAGGED, Site, Times, WHOLE, missing, newest, until_whole, world};
+use super::{ANSWERED, FLAGGED, Site, Times, WHOLE, alone, missing, newest, until_whole, world};
 use crate::support::database::PASSWORD;
 use crate::support::fleet::{SHARDS, load_into};
-use crate::support::run;
 
 /// Whom everything is done to; on shard 1.
 const AUTHOR: UserId = UserId(9);
@@ -26,7 +25,7 @@ async fn whole_timeline(tributary: &Tributary, author: UserId) -> Page {
 
 #[test]
 fn a_password_that_is_changed_and_changed_back() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         let tasks = site.tasks();
@@ -80,7 +79,7 @@ fn breaks(database: &str) -> [[String; 2]; 5] {
 
 #[test]
 fn a_table_or_an_index_that_goes_and_comes_back() {
-    run(async {
+    alone(async {
         let site = Site::empty(1, |database| {
             let mut tables = mysql_tables(database).to_vec();
             tables[1] = format!(
@@ -146,7 +145,7 @@ fn lax(database: &str, content: &str, time: &str) -> Vec<String> {
 
 #[test]
 fn a_poisonous_row_harms_itself_alone() {
-    run(async {
+    alone(async {
         for (content, time, unit) in [
             ("LONGBLOB NULL", "BIGINT NULL", "ms"),
             ("LONGTEXT CHARACTER SET latin1 NULL", "DATETIME NULL", "datetime"),

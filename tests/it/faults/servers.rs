@@ -9,8 +9,9 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tributary::{PageRequest, Tributary, UserId};
 
-use super::{ANSWERED, FLAGGED, Site, Times, WHOLE, kill, launch, missing, newest, until_whole};
-use crate::support::run;
+use super::{
+    ANSWERED, FLAGGED, Site, Times, WHOLE, alone, kill, launch, missing, newest, until_whole,
+};
 
 /// On the first server, which nothing is done to.
 const THERE: UserId = UserId(8);
@@ -40,7 +41,7 @@ async fn median_of_others(tributary: &Tributary) -> Duration {
 
 #[test]
 fn a_killed_server_is_named_within_a_second_and_used_within_five_of_its_return() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         crowd(&tributary).await;
@@ -63,7 +64,7 @@ fn a_killed_server_is_named_within_a_second_and_used_within_five_of_its_return()
 
 #[test]
 fn a_stopped_server_costs_half_a_deadline_until_it_is_left_alone() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         crowd(&tributary).await;
@@ -93,7 +94,7 @@ fn a_stopped_server_costs_half_a_deadline_until_it_is_left_alone() {
 /// What was connected while nothing went through is dead for good.
 #[test]
 fn a_half_open_link_is_left_and_dialled_anew() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         crowd(&tributary).await;
@@ -119,7 +120,7 @@ fn a_half_open_link_is_left_and_dialled_anew() {
 
 #[test]
 fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let mut whole = Times::of("refused at the start: whole");
         for round in 0..ROUNDS {
@@ -142,7 +143,7 @@ fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
 
 #[test]
 fn a_slow_server_harms_no_page_of_the_others() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         crowd(&tributary).await;
@@ -194,7 +195,7 @@ fn a_slow_server_harms_no_page_of_the_others() {
 
 #[test]
 fn a_flapping_server_leaves_no_trace() {
-    run(async {
+    alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
         crowd(&tributary).await;
