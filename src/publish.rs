@@ -311,6 +311,7 @@ fn not_stored(shard: &Shard, error: &ShardError) -> WriteError {
         ShardError::Unavailable(_)
         | ShardError::Slow(_)
         | ShardError::Faulty(_)
+        | ShardError::ReadOnly(_)
         | ShardError::Unreadable(_) => WriteError::Unavailable,
     }
 }

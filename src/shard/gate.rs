@@ -139,6 +139,7 @@ impl Gate {
                 warn!(server = self.server, reason = text, "server is left out");
             }
             ShardError::Faulty(_)
+            | ShardError::ReadOnly(_)
             | ShardError::Unreadable(_)
             | ShardError::Refused(_)
             | ShardError::Full(_)

@@ -57,6 +57,10 @@ pub enum ShardError {
     /// until an operator has acted.
     #[error("{0}")]
     Faulty(String),
+    /// It is not the one to write to, or not any more: nothing was stored. Its address may lead to
+    /// another server by now.
+    #[error("{0}")]
+    ReadOnly(String),
     /// A row holds what no row may: go on without the shard this once; an operator has to act.
     #[error("{0}")]
     Unreadable(String),

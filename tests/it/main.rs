@@ -11,6 +11,7 @@ mod commands;
 mod conformance;
 mod congress;
 mod doubts;
+mod faults;
 mod http;
 mod http_writes;
 mod migrate;

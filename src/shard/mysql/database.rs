@@ -143,6 +143,8 @@ impl Database {
         match write_check::tables(connection, &self.name, self, &self.writes(statements)).await {
             Ok(()) => Ok(None),
             Err(error @ ShardError::Unavailable(_)) => Err(error),
+            // Where it is read-only it is not the one to write to, or not yet: a write will tell.
+            Err(ShardError::ReadOnly(_)) => Ok(None),
             Err(fault) => Ok(Some(fault.to_string())),
         }
     }

@@ -310,12 +310,12 @@ impl From<Error> for ShardError {
             Error::Server(server) => match server.code {
                 // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
                 1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
-                // No right, no database, no column, no table, no index, a read-only server, a
-                // broken view, a column without default, no transactions, a generated column.
-                1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1290 | 1356
-                | 1364 | 1698 | 1785 | 1792 | 1836 | 1906 | 3105 => {
-                    ShardError::Faulty(error.to_string())
-                }
+                // No right, no database, no column, no table, no index, a broken view, a column without
+                // default, no transactions, a generated column.
+                1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1356 | 1364
+                | 1698 | 1785 | 1906 | 3105 => ShardError::Faulty(error.to_string()),
+                // The server, the transaction or the engine is read-only.
+                1290 | 1792 | 1836 => ShardError::ReadOnly(error.to_string()),
                 // NULL, duplicate, packet too large, foreign key, out of range, truncated, bad value,
                 // too long, foreign key, no partition, a trigger's own error, out of range, check
                 // constraint (MySQL, MariaDB), not in the character set.

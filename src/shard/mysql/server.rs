@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -14,6 +14,7 @@ use mysql_async::{
 };
 use rand::RngExt;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::MySqlShard;
 use super::database::Database;
@@ -25,6 +26,9 @@ use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
 /// How long dialling and checking a server may take: at the start, and whenever it is tried again.
 const CHECK_DEADLINE: Duration = Duration::from_secs(5);
+/// How much of that may pass before the login is done. A connection that was dialled into nothing
+/// stays dead when the server is back, so that a new one has to be tried soon.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two attempts to reach a server that is left out, give or take a quarter.
 const RETRY_MS: u64 = 1_000;
 /// Between two signs of life of a server in use. Without requests a dead one is noticed after three.
@@ -36,15 +40,33 @@ const WARM_CONNECTIONS: usize = 4;
 const BESIDE_MAX: usize = 4;
 /// Connections that nobody used for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
+/// No connection lives longer, so that a name that leads to another server by now is followed.
+const CONNECTION_TTL: Duration = Duration::from_secs(180);
+/// What that is lengthened by at most: connections that were dialled together do not end together.
+const CONNECTION_TTL_JITTER: Duration = Duration::from_secs(60);
+/// All connections are left at most this often, however many writes find the server read-only.
+const DIAL_ANEW_PAUSE: Duration = Duration::from_secs(1);
+/// That a server is read-only is told this often.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// A server with the databases on it that are shards.
 pub(in crate::shard) struct Server {
     options: Opts,
     gate: Gate,
-    pool: Mutex<Pool>,
+    connections: Mutex<Connections>,
     databases: Vec<Arc<Database>>,
+    /// Whether it is to be written.
+    write: bool,
     /// For connections beside the pool, on which commits in doubt are looked after.
     beside: Semaphore,
+}
+
+/// The connections that requests share.
+struct Connections {
+    pool: Pool,
+    since: Instant,
+    /// When it was last told that the server is read-only.
+    told: Option<Instant>,
 }
 
 impl Server {
@@ -66,8 +88,7 @@ impl Server {
                 })
                 .map(Arc::new)
                 .collect();
-            let server =
-                Arc::new(Self::new(name, server, databases.clone(), config.read.deadline())?);
+            let server = Arc::new(Self::new(name, server, databases.clone(), config)?);
             for ((index, shard), database) in here().zip(databases) {
                 let store = Store::MySql(MySqlShard { server: Arc::clone(&server), database });
                 shards[index] = Some(Shard { name: shard.name.clone(), store });
@@ -84,24 +105,23 @@ impl Server {
 
     fn new(
         name: &str,
-        config: &ServerConfig,
+        server: &ServerConfig,
         databases: Vec<Arc<Database>>,
-        statement_max: Duration,
+        config: &Config,
     ) -> Result<Self, OpenError> {
         let wrong =
             |error: ConfigError| OpenError::Prerequisite(format!("servers.{name}: {error}"));
-        let options = options(config, databases.len(), statement_max).map_err(wrong)?;
-        if config.tls() == Tls::Disabled && config.tls.is_some() {
-            tracing::warn!(
-                server = name,
-                "passwords and posts travel unprotected: tls is disabled"
-            );
+        let options = options(server, databases.len(), config.read.deadline()).map_err(wrong)?;
+        if server.tls() == Tls::Disabled && server.tls.is_some() {
+            warn!(server = name, "passwords and posts travel unprotected: tls is disabled");
         }
+        let pool = Pool::new(options.clone());
         Ok(Self {
-            gate: Gate::new(name, config.connections_max),
-            pool: Mutex::new(Pool::new(options.clone())),
+            gate: Gate::new(name, server.connections_max),
+            connections: Mutex::new(Connections { pool, since: Instant::now(), told: None }),
             options,
             databases,
+            write: config.write.enabled,
             beside: Semaphore::new(BESIDE_MAX),
         })
     }
@@ -112,7 +132,7 @@ impl Server {
 
     /// A connection of the pool, in which there are as many as the gate lets pass.
     pub(super) async fn connection(&self) -> Result<Conn, ShardError> {
-        let pool = locked(&self.pool).clone();
+        let pool = locked(&self.connections).pool.clone();
         logged_in(async { pool.get_conn().await }).await.map_err(|error| {
             // A login that is refused is refused for all databases.
             if let ShardError::Faulty(reason) = &error {
@@ -121,6 +141,20 @@ impl Server {
             }
             error
         })
+    }
+
+    /// Leaves all connections of the pool, since the server was found to be read-only: its address
+    /// may lead to the one that took its place. Those in use end when they are given back.
+    pub(super) fn dial_anew(&self, reason: &str) {
+        let mut connections = locked(&self.connections);
+        if connections.since.elapsed() < DIAL_ANEW_PAUSE {
+            return;
+        }
+        connections.renew(&self.options);
+        if connections.told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+            warn!(server = self.gate.server(), reason, "server cannot be written; dialling anew");
+            connections.told = Some(Instant::now());
+        }
     }
 
     /// Does `work` on a new connection beside the pool, whatever the gate thinks.
@@ -154,7 +188,7 @@ impl Server {
         match self.check().await {
             Ok(_) => {
                 // Connections from before may be dead without knowing it.
-                *locked(&self.pool) = Pool::new(self.options.clone());
+                locked(&self.connections).renew(&self.options);
                 self.warm().await;
                 self.gate.open();
             }
@@ -162,11 +196,17 @@ impl Server {
         }
     }
 
-    /// Asks the server for nothing, and checks the databases that are left out.
+    /// Asks the server for a sign of life, and checks the databases that are left out. Where it was
+    /// demoted and its address leads to another one, reads would be from the past.
     async fn beat(&self) {
         let beat = async {
             let mut connection = self.connection().await?;
-            connection.ping().await?;
+            if is_read_only(&mut connection).await? && self.write {
+                let elsewhere = self.beside(async |new| Ok(!is_read_only(new).await?)).await;
+                if elsewhere.is_ok_and(|elsewhere| elsewhere) {
+                    self.dial_anew("it is read-only, and its address leads to another server");
+                }
+            }
             for database in self.databases.iter().filter(|database| database.is_at_fault()) {
                 database.check(&mut connection).await?;
             }
@@ -205,7 +245,9 @@ impl Server {
     /// mend in them; an error is one of the whole server.
     async fn check(&self) -> Result<Vec<String>, ShardError> {
         let check = async {
-            let mut connection = logged_in(Conn::new(self.options.clone())).await?;
+            let login = logged_in(Conn::new(self.options.clone()));
+            let login = Deadline::after(LOGIN_DEADLINE).limit(login).await;
+            let mut connection = login.unwrap_or_else(late)?;
             let mut faults = Vec::new();
             for database in &self.databases {
                 faults.extend(database.check(&mut connection).await?);
@@ -213,9 +255,26 @@ impl Server {
             connection.disconnect().await?;
             Ok(faults)
         };
-        let outcome = Deadline::after(CHECK_DEADLINE).limit(check).await;
-        outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
+        Deadline::after(CHECK_DEADLINE).limit(check).await.unwrap_or_else(late)
     }
+}
+
+impl Connections {
+    /// Connections from before are closed, by and by.
+    fn renew(&mut self, options: &Opts) {
+        self.pool = Pool::new(options.clone());
+        self.since = Instant::now();
+    }
+}
+
+fn late<T>() -> Result<T, ShardError> {
+    Err(ShardError::Unavailable("no answer in time".into()))
+}
+
+/// Newer servers say it in words.
+async fn is_read_only(connection: &mut Conn) -> Result<bool, Error> {
+    let sql = "SELECT CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF')";
+    Ok(connection.query_first(sql).await?.unwrap_or(false))
 }
 
 /// The password and whatever else the options hold are not shown.
@@ -245,7 +304,7 @@ pub(super) async fn dial(
     let options = options(config, 1, statement_max);
     let options = options.map_err(|error| ShardError::Faulty(error.to_string()))?;
     let connected = Deadline::after(CHECK_DEADLINE).limit(logged_in(Conn::new(options))).await;
-    connected.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
+    connected.unwrap_or_else(late)
 }
 
 fn login_error(error: Error) -> ShardError {
@@ -279,6 +338,8 @@ fn options(
     let pool = PoolOpts::default()
         .with_constraints(constraints)
         .with_inactive_connection_ttl(IDLE_TTL)
+        .with_abs_conn_ttl(Some(CONNECTION_TTL))
+        .with_abs_conn_ttl_jitter(Some(CONNECTION_TTL_JITTER))
         // No session state is changed after the start, so there is nothing to reset; a reset
         // would cost a round trip and all prepared statements.
         .with_reset_connection(false);

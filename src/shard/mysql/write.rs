@@ -157,7 +157,7 @@ impl Attempt {
 
 impl MySqlShard {
     /// Runs the work of `attempt` behind the server's gate. What is wrong with writing does not
-    /// keep the database from being read.
+    /// keep the database from being read; a server that is read-only is no fault of the database.
     pub(super) async fn attempt<T>(
         &self,
         until: Deadline,
@@ -166,11 +166,14 @@ impl MySqlShard {
     ) -> Result<T, ShardError> {
         let outcome = self.server.gate().pass(until, &attempt.progress, work).await;
         outcome.map_err(|error| {
-            if attempt.commit_sent.load(Ordering::Relaxed) {
-                return ShardError::InDoubt(error.to_string());
-            }
-            if let ShardError::Faulty(reason) = &error {
-                self.database.note_write_fault(Some(reason));
+            match &error {
+                // Said to a commit, it means that the transaction was undone.
+                ShardError::ReadOnly(reason) => self.server.dial_anew(reason),
+                _ if attempt.commit_sent.load(Ordering::Relaxed) => {
+                    return ShardError::InDoubt(error.to_string());
+                }
+                ShardError::Faulty(reason) => self.database.note_write_fault(Some(reason)),
+                _ => {}
             }
             error
         })

@@ -25,6 +25,9 @@ const TEXTS: [&str; 10] = [
     "longblob",
 ];
 
+/// The server's codes for too many connections and for its own end.
+const LEAVING: [u16; 5] = [1040, 1053, 1077, 1079, 1203];
+
 /// A column as it is declared.
 struct Column {
     table: String,
@@ -221,20 +224,25 @@ async fn rights(connection: &mut Conn, database: &str, writes: &[&str]) -> Resul
         .await;
         let Err(error) = plan else { continue };
         let Error::Server(server) = &error else { return Err(error.into()) };
-        let cure = match server.code {
-            1044 | 1142 | 1143 => {
-                let account = account(connection).await?;
-                let rights = "SELECT, INSERT, UPDATE, DELETE";
-                format!(
-                    "give the account its rights: GRANT {rights} ON {}.* TO {account}, or ",
-                    quoted(database)
-                )
+        let code = server.code;
+        return Err(match ShardError::from(error) {
+            error @ (ShardError::ReadOnly(_) | ShardError::Slow(_)) => error,
+            error if LEAVING.contains(&code) => error,
+            // Whatever else it is, it does not keep the database from being read.
+            error => {
+                let cure = match code {
+                    1044 | 1142 | 1143 => grant(database, &account(connection).await?),
+                    _ => String::new(),
+                };
+                ShardError::Faulty(format!("{error}; {cure}set write.enabled = false"))
             }
-            _ => String::new(),
-        };
-        // Whatever it is, it does not keep the database from being read.
-        let text = format!("{}; {cure}set write.enabled = false", server.message);
-        return Err(ShardError::Faulty(text));
+        });
     }
     Ok(())
+}
+
+fn grant(database: &str, account: &str) -> String {
+    let rights = "SELECT, INSERT, UPDATE, DELETE";
+    let database = quoted(database);
+    format!("give the account its rights: GRANT {rights} ON {database}.* TO {account}, or ")
 }

@@ -3,6 +3,7 @@
 pub(crate) mod database;
 pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod link;
 pub(crate) mod proxy;
 pub(crate) mod world;
 

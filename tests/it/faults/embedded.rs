@@ -1,0 +1,208 @@
+//! Embedded shards: a disk that is full, and a process that is killed while it writes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::WHOLE;
+use crate::support::{scratch, skip};
+
+/// Serves a folder on a small file system that only this process and its children see, so that
+/// it goes with them.
+const SCRIPT: &str = r#"mount -t tmpfs -o size=2m tmpfs "$1" && head -c 700000 /dev/zero >"$1/ballast" &&
+exec "$2" serve --data "$1/data" --listen 127.0.0.1:0"#;
+
+/// A server process of its own, killed when dropped.
+struct Serving {
+    process: Child,
+    address: String,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Serving {
+    fn start(dir: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+        Self::run(
+            command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(dir.join("data")),
+        )
+    }
+
+    /// On a disk of its own with a file that takes room; none where no file system can be mounted.
+    fn on_small_disk(dir: &Path) -> Option<Self> {
+        let mount = ["--mount", "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs"];
+        let mut tried = Command::new("unshare");
+        let tried = tried.args(mount).arg(dir).stderr(Stdio::null()).status();
+        if !tried.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        let script = command.args(["--mount", "sh", "-c", SCRIPT, "sh"]);
+        Some(Self::run(script.arg(dir).arg(env!("CARGO_BIN_EXE_tributary"))))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().unwrap();
+        let mut told = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended before it served");
+            if let Some((_, rest)) = line.split_once("http://") {
+                break rest.split(['/', ' ', '\'', '\n']).next().unwrap().to_owned();
+            }
+        };
+        // What it prints later is read, so that it never waits for a reader.
+        std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+        Self { process, address }
+    }
+
+    /// Status and body; none if the connection ends before the answer does.
+    fn send(&self, head: &str, body: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.address).ok()?;
+        let length = body.len();
+        write!(
+            stream,
+            "{head}\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head[9..12].parse().unwrap(), body.to_owned()))
+    }
+
+    /// The status, and the id of the post where there is one.
+    fn post(&self, author: u64, content: &str, key: Option<&str>) -> Option<(u16, String)> {
+        let key = key.map(|key| format!("\r\nIdempotency-Key: {key}")).unwrap_or_default();
+        let head = format!("POST /v1/users/{author}/posts HTTP/1.1{key}");
+        let (status, body) = self.send(&head, &format!(r#"{{"content":"{content}"}}"#))?;
+        let body: Value = serde_json::from_str(&body).ok()?;
+        Some((status, body["post_id"].as_str().unwrap_or_default().to_owned()))
+    }
+
+    /// Id and text of the posts on an author's timeline.
+    fn posts(&self, author: u64) -> Vec<(String, String)> {
+        let (mut posts, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/users/{author}/posts?limit=100{cursor}");
+            let (status, body) = self.send(&format!("GET {path} HTTP/1.1"), "").unwrap();
+            assert_eq!(status, 200, "{body}");
+            let page: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(page["complete"], true);
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let found = page["posts"].as_array().unwrap().iter();
+            posts.extend(found.map(|post| (text(&post["post_id"]), text(&post["content"]))));
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return posts,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_keeps_reads_and_what_was_stored() {
+    let dir = scratch();
+    let Some(serving) = Serving::on_small_disk(dir.path()) else {
+        skip("full disk: a file system cannot be mounted here (needs root and unshare)");
+        return;
+    };
+    let text = "x".repeat(9_000);
+    let post = || serving.post(4, &text, None).unwrap();
+    let mut stored = Vec::new();
+    let refused = loop {
+        match post() {
+            (201, id) => stored.push((id, text.clone())),
+            (status, _) => break status,
+        }
+        assert!(stored.len() < 1_000, "the disk is never full");
+    };
+    println!("  {} posts, then {refused}", stored.len());
+    assert_eq!(refused, 507);
+    for _ in 0..20 {
+        assert_eq!(post().0, 507);
+    }
+    stored.reverse();
+    assert_eq!(serving.posts(4), stored);
+
+    // Its file system is seen through its process alone.
+    let inside = format!("/proc/{}/root{}", serving.process.id(), dir.path().display());
+    fs::remove_file(Path::new(&inside).join("ballast")).unwrap();
+    let start = Instant::now();
+    loop {
+        match post() {
+            (201, id) => break stored.insert(0, (id, text.clone())),
+            (status, _) => assert!(start.elapsed() < WHOLE, "{status}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("  written again after {:.1?}", start.elapsed());
+    assert_eq!(serving.posts(4), stored);
+}
+
+/// Clients repeat what was not acknowledged under its key, also with the next process.
+#[test]
+fn a_process_that_is_killed_while_it_writes_loses_and_doubles_nothing() {
+    const CLIENTS: u64 = 8;
+    let dir = scratch();
+    let serving = RwLock::new(Serving::start(dir.path()));
+    let ended = AtomicBool::new(false);
+    let client = |author: u64| {
+        let (mut stored, mut repeated) = (Vec::new(), 0);
+        while !ended.load(Ordering::Relaxed) {
+            let text = format!("{} of {author}", stored.len());
+            let key = format!("{author}-{}", stored.len());
+            loop {
+                match serving.read().unwrap().post(author, &text, Some(&key)) {
+                    Some((201, id)) => break stored.push((id, text)),
+                    Some((status, _)) => panic!("{status}"),
+                    None => repeated += 1,
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        stored.reverse();
+        (stored, repeated)
+    };
+    let mut acknowledged = std::thread::scope(|scope| {
+        let client = &client;
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|author| scope.spawn(move || client(author))).collect();
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(400));
+            let pid = serving.read().unwrap().process.id().to_string();
+            assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+            let mut serving = serving.write().unwrap();
+            serving.process.wait().unwrap();
+            *serving = Serving::start(dir.path());
+        }
+        ended.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    let serving = serving.into_inner().unwrap();
+    let posts: usize = acknowledged.iter().map(|(stored, _)| stored.len()).sum();
+    let repeated: usize = acknowledged.iter().map(|(_, repeated)| repeated).sum();
+    println!("  {posts} posts, {repeated} repeated");
+    assert!(posts > 100 && repeated > 0);
+    for (author, (stored, _)) in (0..).zip(&mut acknowledged) {
+        let mut found = serving.posts(author);
+        found.sort_unstable();
+        stored.sort_unstable();
+        assert_eq!(&found, stored, "author {author}");
+    }
+}

@@ -1,0 +1,470 @@
+//! A history of writes under faults, compared at the end with the rows and with the timelines: no
+//! acknowledged post is lost or doubled, and no complete page lacks one.
+//!
+//! The servers flush their logs once a second (`innodb_flush_log_at_trx_commit=2`,
+//! `sync_binlog=0`). That survives the death of the process, which is what is tested; it would not
+//! survive that of the machine.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::sleep;
+use tributary::{
+    Cursor, IdempotencyKey, Limit, Page, PageRequest, PostId, PostKey, Tributary, UserId,
+    WriteError,
+};
+
+use super::{ANSWERED, READER, Site, alone, kill, launch, until_whole};
+
+const WRITERS: u64 = 20;
+const WRITES_PER_WRITER: u64 = 500;
+const WRITES: usize = 10_000;
+/// Between two writes of one writer, so that the faults have their time.
+const PACE: Duration = Duration::from_millis(90);
+/// How often a client repeats a post under its key.
+const REPEATS: u32 = 4;
+/// Writer n posts as this user and the three after; the reader follows all of them.
+const AUTHORS_FROM: u64 = 100;
+/// Writer n follows as this user.
+const FOLLOWERS_FROM: u64 = 1_000;
+
+/// What is known of the writes.
+#[derive(Default)]
+struct History {
+    /// Acknowledged, and no delete of them was begun.
+    there: BTreeMap<PostKey, String>,
+    /// Their delete was acknowledged.
+    gone: BTreeSet<PostKey>,
+    /// Nothing was said of their delete that holds.
+    deleting: BTreeMap<PostKey, String>,
+    /// Texts of posts of which nothing was stored.
+    refused: Vec<(UserId, String)>,
+    /// Texts of posts that may be there, once.
+    unknown: Vec<(UserId, String)>,
+    /// Whether an edge was last made or ended, if that is known.
+    follows: HashMap<(UserId, UserId), Option<bool>>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    acknowledged: usize,
+    refused: usize,
+    unknown: usize,
+    repeated: usize,
+    replayed: usize,
+}
+
+type Shared = Arc<Mutex<History>>;
+
+fn locked(history: &Shared) -> MutexGuard<'_, History> {
+    history.lock().unwrap()
+}
+
+impl History {
+    fn note(&mut self, outcome: Result<(), WriteError>) {
+        match outcome {
+            Ok(()) => self.counts.acknowledged += 1,
+            Err(WriteError::Unavailable) => self.counts.refused += 1,
+            Err(WriteError::InDoubt) => self.counts.unknown += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+struct Writer {
+    number: u64,
+    tributary: Tributary,
+    history: Shared,
+    chance: StdRng,
+    mine: Vec<PostKey>,
+}
+
+impl Writer {
+    async fn write_all(mut self) {
+        for write in 0..WRITES_PER_WRITER {
+            let start = Instant::now();
+            match self.chance.random_range(0..100) {
+                0..55 => self.post(write).await,
+                55..80 => self.post_under_a_key(write).await,
+                80..90 if !self.mine.is_empty() => self.delete().await,
+                _ => self.follow().await,
+            }
+            assert!(start.elapsed() < ANSWERED * 2 * REPEATS, "{:?}", start.elapsed());
+            sleep(PACE.saturating_sub(start.elapsed())).await;
+        }
+    }
+
+    fn author(&mut self) -> UserId {
+        UserId(AUTHORS_FROM + self.number * 4 + self.chance.random_range(0..4))
+    }
+
+    fn acknowledged(&mut self, key: PostKey, content: String) {
+        self.mine.push(key);
+        let doubled = locked(&self.history).there.insert(key, content);
+        assert!(doubled.is_none(), "two posts have one key");
+    }
+
+    async fn post(&mut self, write: u64) {
+        let (author, content) = (self.author(), format!("{write} of {} ✓", self.number));
+        let outcome = self.tributary.publish(author, &content, None).await;
+        locked(&self.history).note(outcome.as_ref().map(drop).map_err(|error| *error));
+        match outcome {
+            Ok(published) => self.acknowledged(published.post.key, content),
+            Err(WriteError::InDoubt) => locked(&self.history).unknown.push((author, content)),
+            Err(_) => locked(&self.history).refused.push((author, content)),
+        }
+    }
+
+    /// Repeats what was not acknowledged, as a client would, and some of what was.
+    async fn post_under_a_key(&mut self, write: u64) {
+        let (author, content) = (self.author(), format!("{write} of {}, once", self.number));
+        let key = IdempotencyKey::new(&format!("{}-{write}", self.number)).unwrap();
+        let mut in_doubt = false;
+        for attempt in 0..REPEATS {
+            let outcome = self.tributary.publish(author, &content, Some(key.clone())).await;
+            if attempt > 0 {
+                locked(&self.history).counts.repeated += 1;
+            }
+            match outcome {
+                Ok(published) => {
+                    locked(&self.history).counts.replayed += usize::from(published.replayed);
+                    assert!(!published.replayed || in_doubt, "by whom?");
+                    locked(&self.history).note(Ok(()));
+                    self.acknowledged(published.post.key, content.clone());
+                    if self.chance.random_bool(0.3) {
+                        self.replay(author, &content, key, published.post.key).await;
+                    }
+                    return;
+                }
+                Err(WriteError::InDoubt) => in_doubt = true,
+                Err(WriteError::Unavailable) => {}
+                Err(error) => panic!("{error}"),
+            }
+            sleep(Duration::from_millis(60)).await;
+        }
+        let mut history = locked(&self.history);
+        if in_doubt {
+            history.note(Err(WriteError::InDoubt));
+            history.unknown.push((author, content));
+        } else {
+            history.note(Err(WriteError::Unavailable));
+            history.refused.push((author, content));
+        }
+    }
+
+    async fn replay(&self, author: UserId, content: &str, key: IdempotencyKey, first: PostKey) {
+        match self.tributary.publish(author, content, Some(key)).await {
+            Ok(again) => {
+                assert_eq!((again.replayed, again.post.key), (true, first));
+                locked(&self.history).counts.replayed += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, WriteError::Unavailable | WriteError::InDoubt), "{error}");
+            }
+        }
+    }
+
+    async fn delete(&mut self) {
+        let key = self.mine.swap_remove(self.chance.random_range(0..self.mine.len()));
+        let content = locked(&self.history).there.remove(&key).unwrap();
+        locked(&self.history).deleting.insert(key, content);
+        let outcome = self.tributary.delete_post(key.author, key.post).await;
+        let mut history = locked(&self.history);
+        history.note(outcome);
+        match outcome {
+            Ok(()) => {
+                history.deleting.remove(&key);
+                history.gone.insert(key);
+            }
+            // Nothing was done, so it is there.
+            Err(WriteError::Unavailable) => {
+                let content = history.deleting.remove(&key).unwrap();
+                history.there.insert(key, content);
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn follow(&mut self) {
+        let follower = UserId(FOLLOWERS_FROM + self.number);
+        let followee = UserId(self.chance.random_range(0..20));
+        let make = self.chance.random_bool(0.7);
+        let outcome = match make {
+            true => self.tributary.follow(follower, followee).await,
+            false => self.tributary.unfollow(follower, followee).await,
+        };
+        let mut history = locked(&self.history);
+        history.note(outcome);
+        match outcome {
+            Ok(()) => drop(history.follows.insert((follower, followee), Some(make))),
+            Err(WriteError::Unavailable) => {}
+            Err(_) => drop(history.follows.insert((follower, followee), None)),
+        }
+    }
+}
+
+/// Reads the newest page again and again. Of the shards that are not said to be missing it must
+/// have every post that was acknowledged before.
+async fn read_on(tributary: Tributary, history: Shared, ended: Arc<AtomicBool>) -> (usize, usize) {
+    let (mut complete, mut incomplete) = (0, 0);
+    let limit = Limit::new(60).unwrap();
+    while !ended.load(Ordering::Relaxed) {
+        let (there, gone): (BTreeMap<PostKey, String>, BTreeSet<PostKey>) = {
+            let history = locked(&history);
+            let newest = history.there.iter().rev().take(200);
+            (newest.map(|(key, text)| (*key, text.clone())).collect(), history.gone.clone())
+        };
+        let request = PageRequest { cursor: Cursor::newest(), limit };
+        let start = Instant::now();
+        let page = tributary.home_timeline(READER, &request).await.unwrap();
+        assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());
+        match page.is_complete() {
+            true => complete += 1,
+            false => incomplete += 1,
+        }
+        check_page(&tributary, &page, &there, &gone, &locked(&history));
+        sleep(Duration::from_millis(10)).await;
+    }
+    (complete, incomplete)
+}
+
+fn check_page(
+    tributary: &Tributary,
+    page: &Page,
+    there: &BTreeMap<PostKey, String>,
+    gone: &BTreeSet<PostKey>,
+    after: &History,
+) {
+    assert!(page.posts.is_sorted_by(|a, b| a.key > b.key));
+    let shown: BTreeMap<PostKey, &str> =
+        page.posts.iter().map(|post| (post.key, post.content.as_str())).collect();
+    for key in shown.keys() {
+        assert!(!gone.contains(key), "{key:?} is back");
+    }
+    let Some(last) = page.posts.last() else {
+        assert!(!page.is_complete() || there.is_empty(), "an empty page is said to be complete");
+        return;
+    };
+    let is_missing =
+        |key: &PostKey| page.missing.contains(&tributary.fleet().placement().shard_of(key.author));
+    for (key, content) in there.range(last.key..) {
+        // Deleted since, or perhaps.
+        if !after.there.contains_key(key) || is_missing(key) {
+            continue;
+        }
+        assert_eq!(shown.get(key), Some(&content.as_str()), "{key:?}, missing {:?}", page.missing);
+    }
+}
+
+/// One fault after the other, until the writers are done.
+async fn break_things(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
+    let pause = async || sleep(Duration::from_millis(1_200)).await;
+    let mut turn = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let (server, link) = (&site.servers[turn % 2], &site.links[turn % 2]);
+        match (turn / 2) % 5 {
+            0 | 3 => {
+                kill(server).await;
+                sleep(Duration::from_millis(300)).await;
+                launch(server).await;
+            }
+            1 => {
+                for _ in 0..10 {
+                    link.cut();
+                    sleep(Duration::from_millis(70)).await;
+                }
+            }
+            2 => {
+                server.signal("STOP");
+                sleep(Duration::from_millis(1_600)).await;
+                server.signal("CONT");
+            }
+            _ => {
+                link.silence();
+                sleep(Duration::from_millis(1_500)).await;
+                link.refuse();
+                sleep(Duration::from_millis(500)).await;
+                link.mend();
+            }
+        }
+        faults.fetch_add(1, Ordering::Relaxed);
+        turn += 1;
+        pause().await;
+    }
+}
+
+#[test]
+fn ten_thousand_writes_under_faults_lose_and_double_nothing() {
+    alone(async {
+        let site = Site::new(2).await;
+        let tributary = site.open().await;
+        let authors: Vec<UserId> = (AUTHORS_FROM..AUTHORS_FROM + WRITERS * 4).map(UserId).collect();
+        tributary.follow_all(READER, &authors).await.unwrap();
+        let tasks = site.tasks();
+
+        let history: Shared = Arc::default();
+        let (ended, faults) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (history, ended) = (Arc::clone(&history), Arc::clone(&ended));
+                tokio::spawn(read_on(tributary.clone(), history, ended))
+            })
+            .collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let (tributary, history) = (tributary.clone(), Arc::clone(&history));
+                let chance = StdRng::seed_from_u64(number);
+                let writer = Writer { number, tributary, history, chance, mine: Vec::new() };
+                tokio::spawn(writer.write_all())
+            })
+            .collect();
+        let written = async {
+            for writer in join_all(writers).await {
+                writer.unwrap();
+            }
+            ended.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(written, break_things(&site, &ended, &faults));
+        for reader in readers {
+            let (complete, incomplete) = reader.await.unwrap();
+            println!("  {complete} complete pages, {incomplete} incomplete");
+            assert!(complete > 50 && incomplete > 50);
+        }
+        let whole = until_whole(&tributary, true).await;
+        println!("  {} faults, whole again after {whole:.1?}", faults.load(Ordering::Relaxed));
+
+        let history = std::mem::take(&mut *locked(&history));
+        println!("  {:?}", history.counts);
+        let Counts { acknowledged, refused, unknown, .. } = history.counts;
+        assert_eq!(acknowledged + refused + unknown, WRITES);
+        assert!(acknowledged > 4_000, "{acknowledged}");
+        assert_eq!(faults_of_rows(&site, &history).await, Vec::<String>::new());
+        check_timelines(&tributary, &history, &authors).await;
+        site.assert_no_pile(tasks).await;
+    });
+}
+
+/// Where the tables differ from the history, by plain SQL on each server itself.
+async fn faults_of_rows(site: &Site, history: &History) -> Vec<String> {
+    let mut rows: BTreeMap<(UserId, String), Vec<PostKey>> = BTreeMap::new();
+    let mut follows = BTreeSet::new();
+    for (server, database) in &site.fleet.databases {
+        let mut connection = server.connect().await;
+        let sql = format!(
+            "SELECT user_id, timestamp, tweet_id, content FROM {database}.tweets \
+             WHERE user_id >= {AUTHORS_FROM}"
+        );
+        let posts: Vec<(u64, i64, u64, String)> = connection.query(sql).await.unwrap();
+        for (author, time, post, content) in posts {
+            let author = UserId(author);
+            let key = PostKey { time, post: PostId(post), author };
+            rows.entry((author, content)).or_default().push(key);
+        }
+        let sql = format!("SELECT * FROM {database}.followers");
+        let edges: Vec<(u64, u64)> = connection.query(sql).await.unwrap();
+        follows.extend(edges.into_iter().map(|(from, to)| (UserId(from), UserId(to))));
+    }
+    let mut faults = Vec::new();
+    for (key, content) in &history.there {
+        let found = rows.remove(&(key.author, content.clone())).unwrap_or_default();
+        if found != [*key] {
+            faults.push(format!("{content}, acknowledged as {key:?}, is {found:?}"));
+        }
+    }
+    for wish in &history.refused {
+        if let Some(found) = rows.remove(wish) {
+            faults.push(format!("{}, said not to be stored, is {found:?}", wish.1));
+        }
+    }
+    let in_doubt = history.unknown.iter().cloned();
+    let deleting = history.deleting.iter().map(|(key, text)| (key.author, text.clone()));
+    for wish in in_doubt.chain(deleting) {
+        let found = rows.remove(&wish).unwrap_or_default();
+        if found.len() > 1 {
+            faults.push(format!("{}, in doubt, is {found:?}", wish.1));
+        }
+    }
+    // Of what was deleted there is nothing, either.
+    faults.extend(rows.into_iter().map(|((_, content), keys)| format!("{content} is {keys:?}")));
+    for ((from, to), made) in &history.follows {
+        if made.is_some_and(|made| follows.contains(&(*from, *to)) != made) {
+            faults.push(format!("{from} follows {to} otherwise than {made:?}"));
+        }
+    }
+    faults
+}
+
+/// A checker that finds nothing must be one that would have.
+#[test]
+fn the_checker_finds_what_is_lost_doubled_or_back() {
+    alone(async {
+        let site = Site::new(1).await;
+        let tributary = site.open().await;
+        let author = UserId(AUTHORS_FROM);
+        let mut history = History::default();
+        for n in 0..3 {
+            let post = tributary.publish(author, &n.to_string(), None).await.unwrap().post;
+            history.there.insert(post.key, post.content);
+        }
+        tributary.follow(author, READER).await.unwrap();
+        history.follows.insert((author, READER), Some(true));
+        assert_eq!(faults_of_rows(&site, &history).await, Vec::<String>::new());
+        let (server, database) = &site.fleet.databases[0];
+        server
+            .execute(&[
+                format!("DELETE FROM {database}.tweets WHERE content = '0'"),
+                format!("INSERT INTO {database}.tweets VALUES (1, {author}, '1', 1)"),
+                format!("DELETE FROM {database}.followers WHERE follower_user_id = {author}"),
+            ])
+            .await;
+        let (key, content) = history.there.pop_last().unwrap();
+        history.gone.insert(key);
+        assert_eq!(faults_of_rows(&site, &history).await.len(), 4);
+        history.refused.push((author, content));
+        assert_eq!(faults_of_rows(&site, &history).await.len(), 4);
+    });
+}
+
+/// Every author's timeline, and the reader's to its end: each acknowledged post once.
+async fn check_timelines(tributary: &Tributary, history: &History, authors: &[UserId]) {
+    let walk = async |author: Option<UserId>| {
+        let (mut cursor, mut walked) = (Cursor::newest(), Vec::new());
+        loop {
+            let request = PageRequest { cursor, limit: Limit::new(Limit::MAX).unwrap() };
+            let page = match author {
+                Some(author) => tributary.author_timeline(author, &request).await,
+                None => tributary.home_timeline(READER, &request).await.unwrap(),
+            };
+            assert!(page.is_complete());
+            walked.extend(page.posts);
+            match page.next {
+                Some(next) => cursor = next,
+                None => return walked,
+            }
+        }
+    };
+    let feed = walk(None).await;
+    assert!(feed.is_sorted_by(|a, b| a.key > b.key), "each post once, in order");
+    let mut by_author = Vec::new();
+    for author in authors {
+        by_author.extend(walk(Some(*author)).await);
+    }
+    by_author.sort_by_key(|post| std::cmp::Reverse(post.key));
+    let old = |key: &PostKey| key.author.0 < AUTHORS_FROM;
+    assert!(feed.iter().filter(|post| !old(&post.key)).eq(&by_author));
+    let found: BTreeMap<PostKey, &String> =
+        feed.iter().map(|post| (post.key, &post.content)).collect();
+    for (key, content) in &history.there {
+        assert_eq!(found.get(key), Some(&content), "{key:?}");
+    }
+    for key in &history.gone {
+        assert_eq!(found.get(key), None, "{key:?} is back");
+    }
+}

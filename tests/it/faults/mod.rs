@@ -1,0 +1,219 @@
+//! Faults of real servers under a running fleet: what it promises while they last and after them.
+//! They assert how long things take, so `./dev test` runs them last, alone and one at a time.
+
+mod embedded;
+mod failover;
+mod history;
+mod rows;
+mod servers;
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use tributary::config::DEADLINE_MS_DEFAULT;
+use tributary::shard::{mysql_tables, mysql_writes_table};
+use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
+
+use crate::support::database::{Database, Kind, PASSWORD, USER};
+use crate::support::fleet::{TestFleet, load_into};
+use crate::support::link::Link;
+use crate::support::run;
+use crate::support::world::World;
+
+/// A dead server is named on pages within this time; a silent one when half of the deadline is over.
+const FLAGGED: Duration = Duration::from_secs(1);
+/// Pages are whole again within this time after a server's return.
+const WHOLE: Duration = Duration::from_secs(5);
+/// By when a page is there, whatever happens: the deadline, and what a busy machine adds.
+const ANSWERED: Duration = Duration::from_millis(DEADLINE_MS_DEFAULT + 500);
+/// What a server may have of our connections: the pool, those beside it, and the test's own.
+const CONNECTIONS_MAX: usize = 16 + 4 + 1;
+/// Tasks that may be alive for half a minute after a fault: one for each pool that was left.
+const TASKS_MORE: usize = 40;
+/// Follows authors on all shards; shard 0 is the reader's own.
+const READER: UserId = UserId(4);
+/// May write, but not where the server is read-only.
+const ACCOUNT: &str = "writer";
+
+/// Runs one of these tests at a time, also where nobody asked for it.
+fn alone(test: impl Future<Output = ()>) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    run(test);
+}
+
+/// Servers, each behind a link, with a fleet of four shards on them in turn.
+struct Site {
+    servers: Vec<Arc<Database>>,
+    links: Vec<Link>,
+    fleet: TestFleet,
+}
+
+impl Site {
+    /// A world on so many servers.
+    async fn new(servers: usize) -> Self {
+        let site = Self::empty(servers, |database| {
+            let mut tables = mysql_tables(database).to_vec();
+            tables.push(mysql_writes_table(database));
+            tables
+        });
+        let site = site.await;
+        load_into(site.open().await.fleet(), &world()).await;
+        site
+    }
+
+    async fn empty(servers: usize, tables: impl Fn(&str) -> Vec<String>) -> Self {
+        let servers: Vec<Arc<Database>> =
+            (0..servers).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
+        let fleet = TestFleet::on(&servers);
+        let file = fleet.config_file.clone().unwrap();
+        let mut text = fs::read_to_string(&file).unwrap();
+        text = text.replace(&format!("\"{USER}\""), &format!("\"{ACCOUNT}\""));
+        let mut links = Vec::new();
+        for server in &servers {
+            let link = Link::start(server.port).await;
+            text = text.replace(&server.address(), &format!("127.0.0.1:{}", link.port));
+            links.push(link);
+            make_account(server).await;
+        }
+        fs::write(&file, format!("{text}\n[write]\nenabled = true\n")).unwrap();
+        for (server, database) in &fleet.databases {
+            make_shard(server, database, &tables(database)).await;
+        }
+        Self { servers, links, fleet }
+    }
+
+    /// With the deadline that people have.
+    fn config(&self) -> Config {
+        let mut config = self.fleet.config();
+        config.read.deadline_ms = DEADLINE_MS_DEFAULT;
+        config
+    }
+
+    async fn open(&self) -> Tributary {
+        Tributary::open(&self.config()).await.unwrap()
+    }
+
+    /// Connections that a server has.
+    async fn connected(&self, server: usize) -> usize {
+        let mut connection = self.servers[server].connect().await;
+        let sql = "SHOW GLOBAL STATUS LIKE 'Threads_connected'";
+        let row: Option<(String, usize)> = connection.query_first(sql).await.unwrap();
+        connection.disconnect().await.unwrap();
+        row.unwrap().1
+    }
+
+    /// Tasks that are alive, without those of the links.
+    fn tasks(&self) -> usize {
+        let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        alive.saturating_sub(self.links.iter().map(Link::open).sum())
+    }
+
+    /// That nothing is left behind: connections within their bound, and tasks as `before`, but for
+    /// those that watch over a pool of connections, half a minute longer than it lives. A server
+    /// may need a moment to hear that a client has left.
+    async fn assert_no_pile(&self, before: usize) {
+        let start = Instant::now();
+        loop {
+            let mut connected = Vec::new();
+            for server in 0..self.servers.len() {
+                connected.push(self.connected(server).await);
+            }
+            let tasks = self.tasks();
+            let few = connected.iter().all(|count| *count <= CONNECTIONS_MAX);
+            if few && tasks <= before + TASKS_MORE {
+                println!("  {connected:?} connections, {tasks} tasks, {before} before");
+                return;
+            }
+            assert!(start.elapsed() < WHOLE, "{connected:?}, {tasks} tasks, {before} before");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Starting waits for the process, so it is done off the runtime's threads.
+async fn launch(server: &Arc<Database>) {
+    let server = Arc::clone(server);
+    tokio::task::spawn_blocking(move || server.launch()).await.unwrap();
+}
+
+async fn kill(server: &Arc<Database>) {
+    let server = Arc::clone(server);
+    tokio::task::spawn_blocking(move || server.kill()).await.unwrap();
+}
+
+async fn make_account(server: &Database) {
+    let account = format!("'{ACCOUNT}'@'127.0.0.1'");
+    server
+        .execute(&[
+            format!("CREATE USER {account} IDENTIFIED BY '{PASSWORD}'"),
+            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO {account}"),
+        ])
+        .await;
+}
+
+async fn make_shard(server: &Database, database: &str, tables: &[String]) {
+    let mut statements = vec![format!("CREATE DATABASE {database}")];
+    statements.extend_from_slice(tables);
+    server.execute(&statements).await;
+}
+
+/// Two authors on each shard, ten posts each.
+fn world() -> World {
+    let mut world = World::default();
+    for author in 8..16 {
+        world.follow(READER.0, author);
+        for n in 0..10 {
+            world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
+        }
+    }
+    world
+}
+
+async fn newest(tributary: &Tributary) -> Page {
+    let request = PageRequest { cursor: Cursor::newest(), limit: Limit::new(20).unwrap() };
+    let start = Instant::now();
+    let page = tributary.home_timeline(READER, &request).await.unwrap();
+    assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());
+    page
+}
+
+fn missing(page: &Page) -> Vec<u16> {
+    page.missing.iter().map(|shard| shard.0).collect()
+}
+
+/// How long it takes until the newest page is whole, or is not.
+async fn until_whole(tributary: &Tributary, whole: bool) -> Duration {
+    let start = Instant::now();
+    while newest(tributary).await.is_complete() != whole {
+        assert!(start.elapsed() < WHOLE * 6, "it does not become so");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    start.elapsed()
+}
+
+/// How long one thing took, each time.
+struct Times {
+    what: &'static str,
+    all: Vec<Duration>,
+}
+
+impl Times {
+    fn of(what: &'static str) -> Self {
+        Self { what, all: Vec::new() }
+    }
+
+    fn add(&mut self, time: Duration) {
+        self.all.push(time);
+    }
+
+    /// Prints the median, and holds all to what is promised.
+    fn hold(mut self, promise: Duration) {
+        self.all.sort_unstable();
+        let (median, max) = (self.all[self.all.len() / 2], self.all[self.all.len() - 1]);
+        println!("  {}: median {median:.1?}, longest {max:.1?}, promise {promise:?}", self.what);
+        assert!(max <= promise, "{}: {max:?}", self.what);
+    }
+}

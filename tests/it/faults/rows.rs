@@ -1,0 +1,262 @@
+//! Accounts, tables and rows that go wrong under a running fleet: what is at fault is left out, no
+//! more, and it is used again when it is mended.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tributary::shard::{mysql_tables, mysql_writes_table};
+use tributary::{
+    Cursor, IdempotencyKey, Limit, Page, PageRequest, PostKey, Tributary, UserId, WriteError,
+};
+
+use super::{ANSWERED, FLAGGED, Site, Times, WHOLE, alone, missing, newest, until_whole, world};
+use crate::support::database::PASSWORD;
+use crate::support::fleet::{SHARDS, load_into};
+
+/// Whom everything is done to; on shard 1.
+const AUTHOR: UserId = UserId(9);
+/// Beside it on the same shard.
+const NEIGHBOUR: UserId = UserId(13);
+
+async fn whole_timeline(tributary: &Tributary, author: UserId) -> Page {
+    let request = PageRequest { cursor: Cursor::newest(), limit: Limit::new(100).unwrap() };
+    tributary.author_timeline(author, &request).await
+}
+
+#[test]
+fn a_password_that_is_changed_and_changed_back() {
+    alone(async {
+        let site = Site::new(2).await;
+        let tributary = site.open().await;
+        let tasks = site.tasks();
+        let set = |password: &str| {
+            vec![format!("ALTER USER 'writer'@'127.0.0.1' IDENTIFIED BY '{password}'")]
+        };
+        let (mut flagged, mut whole) =
+            (Times::of("password: flagged"), Times::of("password: whole"));
+        for _ in 0..2 {
+            site.servers[1].execute(&set("another")).await;
+            // Connections that are there go on.
+            assert!(newest(&tributary).await.is_complete());
+            site.links[1].cut();
+            flagged.add(until_whole(&tributary, false).await);
+            assert_eq!(missing(&newest(&tributary).await), [1, 3]);
+            let refused = tributary.publish(AUTHOR, "no", None).await;
+            assert_eq!(refused, Err(WriteError::Unavailable));
+            site.servers[1].execute(&set(PASSWORD)).await;
+            whole.add(until_whole(&tributary, true).await);
+        }
+        flagged.hold(FLAGGED);
+        whole.hold(WHOLE);
+        site.assert_no_pile(tasks).await;
+    });
+}
+
+/// What is done to a table, and what mends it.
+fn breaks(database: &str) -> [[String; 2]; 5] {
+    let index = format!("DROP INDEX tail ON {database}.tweets");
+    [
+        [
+            format!("DROP TABLE {database}.tweets"),
+            format!("RENAME TABLE {database}.kept TO {database}.tweets"),
+        ],
+        [
+            index.clone(),
+            format!("CREATE INDEX tail ON {database}.tweets (user_id, timestamp, tweet_id)"),
+        ],
+        // Mended in another way than it was before.
+        [index, format!("CREATE INDEX newest ON {database}.tweets (user_id, timestamp)")],
+        [
+            format!("ALTER TABLE {database}.tweets RENAME COLUMN content TO body"),
+            format!("ALTER TABLE {database}.tweets RENAME COLUMN body TO content"),
+        ],
+        [
+            format!("RENAME TABLE {database}.tributary_writes TO {database}.away"),
+            format!("RENAME TABLE {database}.away TO {database}.tributary_writes"),
+        ],
+    ]
+}
+
+#[test]
+fn a_table_or_an_index_that_goes_and_comes_back() {
+    alone(async {
+        let site = Site::empty(1, |database| {
+            let mut tables = mysql_tables(database).to_vec();
+            tables[1] = format!(
+                "CREATE TABLE {database}.tweets (tweet_id BIGINT UNSIGNED PRIMARY KEY, user_id \
+                 BIGINT NOT NULL, content TEXT NOT NULL, timestamp BIGINT NOT NULL, \
+                 KEY tail (user_id, timestamp, tweet_id))"
+            );
+            tables.push(mysql_writes_table(database));
+            tables
+        })
+        .await;
+        load_into(site.open().await.fleet(), &world()).await;
+        let tributary = site.open().await;
+        let (server, database) = &site.fleet.databases[1];
+        let keep = [
+            format!("CREATE TABLE {database}.kept LIKE {database}.tweets"),
+            format!("INSERT INTO {database}.kept SELECT * FROM {database}.tweets"),
+        ];
+        server.execute(&keep).await;
+        let (mut flagged, mut whole) = (Times::of("table: flagged"), Times::of("table: whole"));
+        for [wrong, mended] in breaks(database) {
+            let reads = !wrong.contains("tributary_writes");
+            server.execute(&[wrong]).await;
+            if reads {
+                flagged.add(until_whole(&tributary, false).await);
+                assert_eq!(missing(&newest(&tributary).await), [1]);
+                assert_eq!(
+                    tributary.publish(AUTHOR, "no", None).await,
+                    Err(WriteError::Unavailable)
+                );
+                tributary.publish(UserId(8), "yes", None).await.unwrap();
+            } else {
+                let key = || IdempotencyKey::new("k");
+                let refused = tributary.publish(AUTHOR, "no", key()).await;
+                assert_eq!(refused, Err(WriteError::Unavailable));
+                // It is read all the same.
+                assert!(newest(&tributary).await.is_complete());
+            }
+            server.execute(&[mended]).await;
+            whole.add(until_whole(&tributary, true).await);
+            let start = Instant::now();
+            while tributary.publish(AUTHOR, "yes", None).await.is_err() {
+                assert!(start.elapsed() < WHOLE);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        flagged.hold(FLAGGED);
+        whole.hold(WHOLE);
+        // Five times yes, and the ten from before.
+        assert_eq!(whole_timeline(&tributary, AUTHOR).await.posts.len(), 15);
+    });
+}
+
+/// Columns that take anything, in a table that was there for long.
+fn lax(database: &str, content: &str, time: &str) -> Vec<String> {
+    let mut tables = mysql_tables(database).to_vec();
+    tables[1] = format!(
+        "CREATE TABLE {database}.tweets (tweet_id BIGINT, user_id BIGINT, content {content}, \
+         timestamp {time}, KEY tail (user_id, timestamp, tweet_id))"
+    );
+    tables
+}
+
+#[test]
+fn a_poisonous_row_harms_itself_alone() {
+    alone(async {
+        for (content, time, unit) in [
+            ("LONGBLOB NULL", "BIGINT NULL", "ms"),
+            ("LONGTEXT CHARACTER SET latin1 NULL", "DATETIME NULL", "datetime"),
+            ("LONGTEXT CHARACTER SET utf8mb4 NULL", "TIMESTAMP(6) NULL", "datetime(6)"),
+        ] {
+            poison(content, time, unit).await;
+        }
+    });
+}
+
+/// The world's rows, by plain SQL.
+async fn fill(site: &Site, is_date: bool) {
+    for (shard, (server, database)) in (0u64..).zip(&site.fleet.databases) {
+        let mut statements = vec!["SET time_zone = '+00:00'".to_owned()];
+        for post in world().posts.iter().filter(|post| post.key.author.0 % SHARDS == shard) {
+            let PostKey { time, post, author } = post.key;
+            let time = match is_date {
+                true => format!("FROM_UNIXTIME({})", 1_000_000 + time),
+                false => time.to_string(),
+            };
+            let row = format!("({post}, {author}, 'post', {time})");
+            statements.push(format!("INSERT INTO {database}.tweets VALUES {row}"));
+        }
+        for follow in world().follows.iter().filter(|follow| follow.follower.0 % SHARDS == shard) {
+            let (from, to) = (follow.follower, follow.followee);
+            statements.push(format!("INSERT INTO {database}.followers VALUES ({from}, {to})"));
+        }
+        server.execute(&statements).await;
+    }
+}
+
+/// Rows of one author as no program of ours writes them, and how many of them are posts.
+fn strange_rows(database: &str, unit: &str) -> (Vec<String>, usize) {
+    let now = if unit == "ms" { "1000000" } else { "'2030-01-01 00:00:00'" };
+    let insert = |id: &str, content: &str, time: &str| {
+        format!("INSERT INTO {database}.tweets VALUES ({id}, {AUTHOR}, {content}, {time})")
+    };
+    let mut rows = vec![
+        "SET sql_mode = '', time_zone = '+00:00'".to_owned(),
+        // These are posts, with what can be shown of them.
+        insert("1", "X'FF00C328'", now),
+        insert("2", "NULL", now),
+        insert("3", "REPEAT('x', 65536)", now),
+        insert("4", "REPEAT('y', 1048576)", now),
+        insert("0", "''", now),
+        insert("9223372036854775807", "'last'", now),
+        // These are not.
+        insert("5", "'no time'", "NULL"),
+        insert("NULL", "'no id'", now),
+        insert("-6", "'no id'", now),
+        format!("INSERT INTO {database}.tweets VALUES (7, NULL, 'nobody', {now})"),
+        format!("INSERT INTO {database}.tweets VALUES (7, -9, 'nobody', {now})"),
+    ];
+    let times: &[&str] = match unit {
+        "ms" => &["-9223372036854775808", "9223372036854775807"],
+        "datetime" => {
+            &["'0000-00-00'", "'0000-05-06 01:02:03'", "'2030-00-31'", "'9999-12-31 23:59:59'"]
+        }
+        _ => &["'0000-00-00 00:00:00'"],
+    };
+    for (id, time) in (10..).zip(times) {
+        rows.push(insert(&id.to_string(), "'strange'", time));
+    }
+    (rows, 6 + times.len())
+}
+
+async fn poison(content: &str, time: &str, unit: &str) {
+    let site = Site::empty(1, |database| lax(database, content, time)).await;
+    let file = site.fleet.config_file.clone().unwrap();
+    let text = fs::read_to_string(&file).unwrap().replace("[write]\nenabled = true\n", "");
+    fs::write(&file, format!("{text}\n[tables.posts]\nunit = \"{unit}\"\n")).unwrap();
+    fill(&site, unit != "ms").await;
+    let tributary = site.open().await;
+    assert_eq!(newest(&tributary).await.posts.len(), 20);
+
+    let (server, database) = &site.fleet.databases[1];
+    let (rows, posts) = strange_rows(database, unit);
+    let posts = posts + 10;
+    server.execute(&rows).await;
+    let mut times = Times::of("page with poison");
+    for _ in 0..5 {
+        let start = Instant::now();
+        let page = newest(&tributary).await;
+        times.add(start.elapsed());
+        assert!(page.is_complete(), "{content} {time}: {:?} missing", page.missing);
+        let page = whole_timeline(&tributary, AUTHOR).await;
+        assert!(page.is_complete(), "{content} {time}");
+        assert_eq!(page.posts.len(), posts, "{content} {time}");
+        let text = |id: u64| {
+            let post = page.posts.iter().find(|post| post.key.post.0 == id);
+            post.unwrap_or_else(|| panic!("{id} is lost")).content.as_str()
+        };
+        assert_eq!((text(2), text(3).len(), text(4).len()), ("", 65_536, 1 << 20));
+        if unit == "ms" {
+            assert_eq!(text(1), "\u{fffd}\0\u{fffd}(");
+        }
+        let page = whole_timeline(&tributary, NEIGHBOUR).await;
+        assert!(page.is_complete() && page.posts.len() == 10);
+    }
+    times.hold(ANSWERED);
+    // One by one: a cursor may stand beside any of them.
+    let (mut cursor, mut walked) = (Cursor::newest(), 0);
+    loop {
+        let request = PageRequest { cursor, limit: Limit::new(1).unwrap() };
+        let page = tributary.author_timeline(AUTHOR, &request).await;
+        assert!(page.is_complete(), "{content} {time}");
+        walked += page.posts.len();
+        match page.next {
+            Some(next) => cursor = next.to_string().parse().unwrap(),
+            None => break,
+        }
+    }
+    assert_eq!(walked, posts, "{content} {time}");
+}
