@@ -398,6 +398,53 @@ fn wrong_addresses_accounts_and_settings_are_told() {
     });
 }
 
+/// A fleet that is to be written needs more, and is warned of more.
+#[test]
+fn what_writing_needs_and_brings_about_is_told() {
+    run(async {
+        for servers in kinds() {
+            let given = Given::with_rows(&servers, 2).await;
+            let (_, report) = check(&given.dsns());
+            let dir = scratch();
+            let file = dir.path().join("tributary.toml");
+            let configuration = report["configuration"].as_str().unwrap();
+            fs::write(&file, format!("{configuration}\n[write]\nenabled = true\n")).unwrap();
+            let config = ["--config".to_owned(), file.display().to_string()];
+            let (code, report) = check(&config);
+            assert_eq!((code, codes(&report, "error")), (3, vec!["cannot_write".to_owned()]));
+            assert!(report.to_string().contains("tributary migrate"), "{report:#}");
+
+            let migrate = ["migrate".to_owned(), config[0].clone(), config[1].clone()];
+            let (code, made, error) = tributary(&migrate);
+            assert_eq!(
+                (code, made.matches("tributary_writes made").count()),
+                (0, 2),
+                "{made}{error}"
+            );
+            given
+                .each(|_, database| {
+                    vec![
+                        format!(
+                            "ALTER TABLE {database}.tweets MODIFY tweet_id BIGINT UNSIGNED NOT NULL \
+                             AUTO_INCREMENT"
+                        ),
+                        format!(
+                            "CREATE TRIGGER {database}.trim BEFORE INSERT ON {database}.tweets FOR \
+                             EACH ROW SET NEW.content = TRIM(NEW.content)"
+                        ),
+                    ]
+                })
+                .await;
+            let (code, report) = check(&config);
+            assert_eq!(code, 0, "{report:#}");
+            let warnings = codes(&report, "warning");
+            for code in ["auto_increment", "triggers"] {
+                assert!(warnings.contains(&code.to_owned()), "{report:#}");
+            }
+        }
+    });
+}
+
 /// Configurations that do not fit what they name.
 fn wrong_files(given: &Given) {
     let (code, report) = check(&given.dsns());

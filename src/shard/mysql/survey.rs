@@ -286,6 +286,7 @@ async fn look_at(
     let mut findings = Vec::new();
     if write.enabled {
         findings.extend(unwritable(connection, database, tables, write, &statements).await?);
+        findings.extend(write_check::side_effects(connection, database, tables).await?);
     } else if let Err(text) = &statements.loadable {
         findings.push(Finding::warning("not_unique", text.clone()));
     }

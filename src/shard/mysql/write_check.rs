@@ -8,8 +8,8 @@ use super::check::{account, same};
 use super::database::Database;
 use crate::mapping::{Mark, Tables};
 use crate::moment::TimeUnit;
-use crate::shard::ShardError;
 use crate::shard::schema::{WRITES_TABLE, quoted};
+use crate::shard::{Finding, ShardError};
 
 /// The kinds of column that keep a text as it is; CHAR loses blanks, ENUM and JSON are not texts.
 const TEXTS: [&str; 10] = [
@@ -98,6 +98,41 @@ async fn transactional(
         "{table} is of the engine {engine}, which knows no transactions; change it: ALTER TABLE \
          {table} ENGINE = InnoDB, or set write.enabled = false"
     )))
+}
+
+/// What writing here brings about beside the rows that are written.
+pub(super) async fn side_effects(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<Vec<Finding>, ShardError> {
+    let (posts, follows) = (&tables.posts, &tables.follows);
+    let mut findings = Vec::new();
+    let sql = "SELECT CAST(extra AS CHAR) FROM information_schema.columns
+         WHERE table_schema = ? AND table_name = ? AND column_name = ?";
+    let extra: Option<String> =
+        connection.exec_first(sql, (database, &posts.name, &posts.id)).await?;
+    if extra.is_some_and(|extra| extra.contains("auto_increment")) {
+        let text = format!(
+            "`{}` of `{}` is AUTO_INCREMENT: after the first post from here it goes on from ids of 19 \
+             digits, for the team's own programs too",
+            posts.id, posts.name
+        );
+        findings.push(Finding::warning("auto_increment", text).cure(
+            "64-bit ids in all that refers to posts, and in programs that read them as numbers",
+        ));
+    }
+    let sql = "SELECT CAST(trigger_name AS CHAR) FROM information_schema.triggers
+         WHERE event_object_schema = ? AND event_object_table IN (?, ?) LIMIT 5";
+    let triggers: Vec<String> =
+        connection.exec(sql, (database, &posts.name, &follows.name)).await?;
+    if !triggers.is_empty() {
+        let text = format!("triggers act on what is written: `{}`", triggers.join("`, `"));
+        let cure =
+            "none that alters a post: it would be answered as it was sent, not as it is stored";
+        findings.push(Finding::warning("triggers", text).cure(cure));
+    }
+    Ok(findings)
 }
 
 /// Where posts are deleted by a mark, it must be known and one that the column holds.
