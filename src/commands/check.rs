@@ -21,9 +21,10 @@ use crate::shard::{self, Finding, Level};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Give one DSN for each shard, mysql://user@host:3306/database, in the order that \
-    `user_id % N` counts in, if you know it. Nothing is written to the servers, and an account that may only read is \
-    enough. The configuration is printed to standard output and all else to standard error, so \
-    that `tributary check DSN DSN > tributary.toml` gives a file to serve with. Passwords: in \
+    `user_id % N` counts in, if you know it. Nothing is written to the servers, and an account \
+    that may only read is enough. The configuration is printed to standard output and all else to \
+    standard error, so that `tributary check DSN DSN > tributary.toml` gives a file to serve with. \
+    Passwords: in \
     TRIBUTARY_SERVERS__DB0__PASSWORD and so on for the servers in the order they are first named, \
     in --password-file, or in the DSN. Exit codes: 0 it can be served, 3 something must be mended \
     first."

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::ShardError;
+
 /// The moment by which an answer must be there.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
@@ -24,5 +26,14 @@ impl Deadline {
     /// The output of `work`, or `None` when the deadline comes first. The work is then dropped.
     pub async fn limit<T>(self, work: impl Future<Output = T>) -> Option<T> {
         timeout_at(self.0, work).await.ok()
+    }
+
+    /// The outcome of `work`; when the deadline comes first, whoever was asked is unavailable.
+    pub(super) async fn in_time<T>(
+        self,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        let late = || Err(ShardError::Unavailable("no answer in time".into()));
+        self.limit(work).await.unwrap_or_else(late)
     }
 }

@@ -72,7 +72,7 @@ impl Gate {
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
         let _permit = self.enter(until).await?;
-        let outcome = in_time(until, work).await;
+        let outcome = until.in_time(work).await;
         match &outcome {
             Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
                 self.note_failure(error);
@@ -91,7 +91,7 @@ impl Gate {
         work: impl Future<Output = Result<(), ShardError>>,
     ) {
         let Ok(_permit) = self.enter(until).await else { return };
-        if let Err(error @ ShardError::Unavailable(_)) = in_time(until, work).await {
+        if let Err(error @ ShardError::Unavailable(_)) = until.in_time(work).await {
             self.note_failure(&error);
         }
     }
@@ -189,14 +189,6 @@ impl Gate {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn in_time<T>(
-    until: Deadline,
-    work: impl Future<Output = Result<T, ShardError>>,
-) -> Result<T, ShardError> {
-    let outcome = until.limit(work).await;
-    outcome.unwrap_or_else(|| Err(ShardError::Unavailable("no answer in time".into())))
 }
 
 /// A place in the queue, given back when dropped.

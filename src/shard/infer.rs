@@ -125,7 +125,7 @@ const MARKS: &[&str] = &[
     "draft", "archiv", "pending", "approved", "accepted", "banned",
 ];
 
-const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
+pub(super) const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
 const TEXTS: &[&str] = &[
     "char",
     "varchar",

@@ -123,18 +123,15 @@ impl Shard {
         }
     }
 
-    /// The names that people know these users by; only of those that have one.
+    /// The names that people know the authors of `keys` by; only of those that have one.
     pub async fn handles(
         &self,
-        users: &[UserId],
+        keys: &[PostKey],
         until: Deadline,
     ) -> Result<Vec<(UserId, String)>, ShardError> {
-        if users.is_empty() {
-            return Ok(Vec::new());
-        }
         match &self.store {
             Store::Sqlite(_) => Ok(Vec::new()),
-            Store::MySql(shard) => shard.handles(users, until).await,
+            Store::MySql(shard) => shard.handles(keys, until).await,
         }
     }
 

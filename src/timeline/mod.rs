@@ -193,9 +193,7 @@ impl Reading<'_> {
         let answers = self
             .wave(work, |shard, (keys, probe): Work, until| async move {
                 let posts = shard.posts(&keys, until).await?;
-                let authors: BTreeSet<UserId> = keys.iter().map(|key| key.author).collect();
-                let authors: Vec<UserId> = authors.into_iter().collect();
-                let handles = shard.handles(&authors, until).await?;
+                let handles = shard.handles(&keys, until).await?;
                 let found = shard.tails(Direction::Older, &probe, until).await?;
                 Ok((posts, handles, !found.is_empty()))
             })

@@ -6,6 +6,7 @@ use mysql_async::{Conn, Error, Row};
 use super::statements::Statements;
 use crate::mapping::{PostsTable, Tables};
 use crate::moment::TimeUnit;
+use crate::shard::infer::INTEGERS;
 use crate::shard::schema::{mysql_tables, quoted};
 use crate::shard::{Finding, ShardError};
 
@@ -19,8 +20,6 @@ pub(super) struct Indexes {
     /// Whether inserting a row again leaves one row, else which key is missing.
     pub(super) loadable: Result<(), String>,
 }
-
-const INTEGERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
 
 /// Checks that the tables can be read as pages need it, and returns the statements to do so, or
 /// all that must be mended first. An error is one of the connection or of the server.

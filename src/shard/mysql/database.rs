@@ -57,23 +57,6 @@ impl Database {
         &self.write_statements
     }
 
-    /// Every statement that needs more than the right to read.
-    pub(super) fn writes<'a>(&'a self, statements: &'a Statements) -> Vec<&'a str> {
-        let mut writes = self.write_statements.writes().to_vec();
-        writes.push(statements.insert_follows.at_most(1).0);
-        writes
-    }
-
-    /// How the tables are called.
-    pub(super) fn tables(&self) -> &Tables {
-        &self.tables
-    }
-
-    /// Longest text that may be written, in bytes.
-    pub(super) fn content_bytes_max(&self) -> usize {
-        self.write.content_bytes_max
-    }
-
     /// Whether it may be written now.
     pub(super) fn writable(&self) -> Result<(), ShardError> {
         self.statements().map_err(ShardError::Unavailable)?;
@@ -137,10 +120,9 @@ impl Database {
         if !self.write.enabled {
             return Ok(None);
         }
-        if let Err(fault) = &statements.loadable {
-            return Ok(Some(fault.clone()));
-        }
-        match write_check::tables(connection, &self.name, self, &self.writes(statements)).await {
+        let bytes_max = self.write.content_bytes_max;
+        let (name, tables) = (&self.name, &self.tables);
+        match write_check::tables(connection, name, tables, bytes_max, statements).await {
             Ok(()) => Ok(None),
             Err(error @ ShardError::Unavailable(_)) => Err(error),
             // Where it is read-only it is not the one to write to, or not yet: a write will tell.

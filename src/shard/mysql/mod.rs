@@ -147,14 +147,19 @@ impl MySqlShard {
         self.pass(until, &Progress::default(), run).await
     }
 
-    /// The names of those users that have one.
+    /// The names of those authors of `keys` that have one.
     pub(super) async fn handles(
         &self,
-        users: &[UserId],
+        keys: &[PostKey],
         until: Deadline,
     ) -> Result<Vec<(UserId, String)>, ShardError> {
         let statements = self.statements()?;
-        let Some(sql) = &statements.handles else { return Ok(Vec::new()) };
+        let Some(sql) = statements.handles.as_ref().filter(|_| !keys.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let mut users: Vec<UserId> = keys.iter().map(|key| key.author).collect();
+        users.sort_unstable();
+        users.dedup();
         let run = async {
             let mut connection = self.server.connection().await?;
             let mut handles = Vec::with_capacity(users.len());

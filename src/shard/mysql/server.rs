@@ -241,17 +241,15 @@ impl Server {
         drop(Deadline::after(CHECK_DEADLINE).limit(connections).await);
     }
 
-    /// Connects and checks every database, each within [`CHECK_DEADLINE`]. Returns what an operator must
-    /// mend in them; an error is one of the whole server.
+    /// Connects and checks every database, each within [`CHECK_DEADLINE`]. Returns what an operator
+    /// must mend in them; an error is one of the whole server.
     async fn check(&self) -> Result<Vec<String>, ShardError> {
         let login = logged_in(Conn::new(self.options.clone()));
-        let login = Deadline::after(LOGIN_DEADLINE).limit(login).await;
-        let mut connection = login.unwrap_or_else(late)?;
+        let mut connection = Deadline::after(LOGIN_DEADLINE).in_time(login).await?;
         let mut faults = Vec::new();
         for database in &self.databases {
-            let check =
-                Deadline::after(CHECK_DEADLINE).limit(database.check(&mut connection)).await;
-            faults.extend(check.unwrap_or_else(late)?);
+            let check = database.check(&mut connection);
+            faults.extend(Deadline::after(CHECK_DEADLINE).in_time(check).await?);
         }
         drop(Deadline::after(LOGIN_DEADLINE).limit(connection.disconnect()).await);
         Ok(faults)
@@ -264,10 +262,6 @@ impl Connections {
         self.pool = Pool::new(options.clone());
         self.since = Instant::now();
     }
-}
-
-fn late<T>() -> Result<T, ShardError> {
-    Err(ShardError::Unavailable("no answer in time".into()))
 }
 
 /// Newer servers say it in words.
@@ -302,8 +296,7 @@ pub(super) async fn dial(
 ) -> Result<Conn, ShardError> {
     let options = options(config, 1, statement_max);
     let options = options.map_err(|error| ShardError::Faulty(error.to_string()))?;
-    let connected = Deadline::after(CHECK_DEADLINE).limit(logged_in(Conn::new(options))).await;
-    connected.unwrap_or_else(late)
+    Deadline::after(CHECK_DEADLINE).in_time(logged_in(Conn::new(options))).await
 }
 
 fn login_error(error: Error) -> ShardError {

@@ -1,7 +1,6 @@
 //! Looking at servers from outside, for `tributary check`: what tables there are, whose rows lie
 //! where, how the server is set. It writes nothing and reads no more than samples.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -9,10 +8,9 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use rand::RngExt;
 
-use super::database::Database;
 use super::server::dial;
 use super::settings;
-use super::statements::{Statements, time_value};
+use super::statements::time_value;
 use super::{check, write_check};
 use crate::clock::now_ms;
 use crate::config::{ServerConfig, Servers, ShardConfig, Write};
@@ -172,8 +170,7 @@ async fn with_server<T>(
         drop(connection.disconnect().await);
         outcome
     };
-    let late = || Err(ShardError::Unavailable("no answer in time".into()));
-    let outcome = Deadline::after(SURVEY_DEADLINE).limit(looking).await.unwrap_or_else(late);
+    let outcome = Deadline::after(SURVEY_DEADLINE).in_time(looking).await;
     outcome.map_err(|error| match error {
         ShardError::Unavailable(text) => Finding::error("unreachable", text)
             .cure(format!("a server that answers at {}, or the right address", server.address)),
@@ -285,7 +282,11 @@ async fn look_at(
     };
     let mut findings = Vec::new();
     if write.enabled {
-        findings.extend(unwritable(connection, database, tables, write, &statements).await?);
+        let bytes_max = write.content_bytes_max;
+        match write_check::tables(connection, database, tables, bytes_max, &statements).await {
+            Err(ShardError::Faulty(text)) => findings.push(Finding::error("cannot_write", text)),
+            other => other?,
+        }
         findings.extend(write_check::side_effects(connection, database, tables).await?);
     } else if let Err(text) = &statements.loadable {
         findings.push(Finding::warning("not_unique", text.clone()));
@@ -301,26 +302,6 @@ async fn look_at(
         _ => findings.extend(in_the_future(connection, database, tables).await?),
     }
     Ok((findings, sample))
-}
-
-/// What stands in the way of writing, if something does.
-async fn unwritable(
-    connection: &mut Conn,
-    database: &str,
-    tables: &Tables,
-    write: &Write,
-    statements: &Statements,
-) -> Result<Option<Finding>, ShardError> {
-    let fault = |text| Some(Finding::error("cannot_write", text));
-    if let Err(text) = &statements.loadable {
-        return Ok(fault(text.clone()));
-    }
-    let written = Database::new("", database, Arc::new(tables.clone()), write.clone());
-    let writes = written.writes(statements);
-    match write_check::tables(connection, database, &written, &writes).await {
-        Err(ShardError::Faulty(text)) => Ok(fault(text)),
-        other => other.map(|()| None),
-    }
 }
 
 /// Users with rows in the table: at its ends and at places between them, by one look into an index

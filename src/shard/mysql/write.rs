@@ -253,8 +253,7 @@ impl MySqlShard {
                 }
             }
         };
-        let late = || Err(ShardError::Unavailable("no answer in time".into()));
-        until.limit(find).await.unwrap_or_else(late)
+        until.in_time(find).await
     }
 
     pub(in crate::shard) async fn delete_post(
@@ -365,6 +364,7 @@ async fn look(
 }
 
 /// Whether it is the id that is there already; else a key that the team made for rules of its own.
+/// A server names the values of the key that was met, not the key alone.
 fn is_of_id(error: &Error, id: PostId) -> Result<Stored, ShardError> {
     let text = error.to_string();
     if text.contains(&id.to_string()) {

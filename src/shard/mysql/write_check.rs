@@ -5,7 +5,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 
 use super::check::{account, same};
-use super::database::Database;
+use super::statements::Statements;
+use super::write::WriteStatements;
 use crate::mapping::{Mark, Tables};
 use crate::moment::TimeUnit;
 use crate::shard::schema::{WRITES_TABLE, quoted};
@@ -40,22 +41,24 @@ struct Column {
     optional: bool,
 }
 
-/// Checks that posts and follows can be written to the database of this name by the statements
-/// `writes`.
+/// Checks that posts, with texts up to `bytes_max`, and follows can be written to the database of this
+/// name, which was found to be readable by `reads`.
 pub(super) async fn tables(
     connection: &mut Conn,
     name: &str,
-    database: &Database,
-    writes: &[&str],
+    tables: &Tables,
+    bytes_max: usize,
+    reads: &Statements,
 ) -> Result<(), ShardError> {
-    let tables = database.tables();
+    reads.loadable.clone().map_err(ShardError::Faulty)?;
     let columns = columns(connection, name, tables).await?;
     keys_table(name, &columns)?;
     transactional(connection, name, tables).await?;
     mark(tables, &columns)?;
-    let bytes_max = database.content_bytes_max();
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
-    rights(connection, name, writes).await
+    let writes = WriteStatements::new(name, tables);
+    let follow = reads.insert_follows.at_most(1).0;
+    rights(connection, name, writes.writes().into_iter().chain([follow])).await
 }
 
 async fn columns(
@@ -165,9 +168,10 @@ fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
         return Ok(());
     }
     Err(ShardError::Faulty(format!(
-        "{}.`tributary_writes` is missing, which writing needs; make it with `tributary migrate`, \
+        "{}.{} is missing, which writing needs; make it with `tributary migrate`, \
          or set write.enabled = false",
-        quoted(database)
+        quoted(database),
+        quoted(WRITES_TABLE)
     )))
 }
 
@@ -247,7 +251,11 @@ fn counts_finely(unit: TimeUnit) -> bool {
 }
 
 /// Lets the server plan every statement, for which it wants the same rights as to run it.
-async fn rights(connection: &mut Conn, database: &str, writes: &[&str]) -> Result<(), ShardError> {
+async fn rights<'a>(
+    connection: &mut Conn,
+    database: &str,
+    writes: impl Iterator<Item = &'a str>,
+) -> Result<(), ShardError> {
     for sql in writes {
         let plan: Result<(), Error> = async {
             let statement = connection.prep(format!("EXPLAIN {sql}")).await?;

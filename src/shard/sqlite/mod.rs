@@ -198,7 +198,7 @@ impl SqliteShard {
             let run = move || readers.with_idle(&permit, work);
             tokio::task::spawn_blocking(run).await.map_err(gone)?.map_err(failed)
         };
-        until.limit(run).await.unwrap_or_else(late)
+        until.in_time(run).await
     }
 }
 
@@ -269,8 +269,4 @@ fn failed(error: rusqlite::Error) -> ShardError {
 
 fn gone(error: tokio::task::JoinError) -> ShardError {
     ShardError::Unavailable(error.to_string())
-}
-
-fn late<T>() -> Result<T, ShardError> {
-    Err(ShardError::Unavailable("no answer in time".into()))
 }
