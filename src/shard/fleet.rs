@@ -10,9 +10,9 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::mysql::Server;
-use super::sqlite::{Folder, SqliteShard};
-use super::{Access, Deadline, Shard, ShardError, Store};
+use super::mysql::{Database, MySqlSource, Server};
+use super::sqlite::{Folder, SqliteShard, SqliteSource};
+use super::{Access, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
 use crate::config::{Config, FleetConfig};
 use crate::model::{Post, PostId, ShardId, UserId};
@@ -35,6 +35,7 @@ pub struct Fleet {
     shards: Vec<Arc<Shard>>,
     read_deadline: Duration,
     times: PostTimes,
+    sources: Vec<Arc<Source>>,
     /// One supervisor per server, and the one that forgets old keys; they end with the fleet.
     _supervisors: JoinSet<()>,
 }
@@ -105,12 +106,18 @@ impl Fleet {
         if config.write.enabled && access == Access::Own {
             supervisors.spawn(expire_keys(shards.iter().map(Arc::downgrade).collect()));
         }
-        Ok(Self { placement, shards, read_deadline, times, _supervisors: supervisors })
+        let sources = sources(&shards);
+        Ok(Self { placement, shards, read_deadline, times, sources, _supervisors: supervisors })
     }
 
     /// Which shard owns a user.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// The logs of all shards: one of each server, or of each file.
+    pub(crate) fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
     }
 
     /// What the times in the posts' keys mean.
@@ -273,6 +280,33 @@ async fn expire_keys_of(shard: &Shard, before_ms: i64) {
             Err(error) => return debug!(shard = shard.name(), %error, "old keys are kept"),
         }
     }
+}
+
+/// What memory can be filled from: a server once, however many shards it has.
+fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
+    let mut sources = Vec::new();
+    let mut servers: Vec<(Arc<Server>, Vec<(ShardId, Arc<Database>)>)> = Vec::new();
+    for (index, shard) in (0..).zip(shards) {
+        match &shard.store {
+            Store::Sqlite(_) => {
+                let source = SqliteSource::new(ShardId(index), Arc::clone(shard));
+                sources.push(Source::Sqlite(source));
+            }
+            Store::MySql(one) => {
+                let (server, database) = one.parts();
+                match servers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, server)) {
+                    Some((_, databases)) => databases.push((ShardId(index), Arc::clone(database))),
+                    None => {
+                        let first = vec![(ShardId(index), Arc::clone(database))];
+                        servers.push((Arc::clone(server), first));
+                    }
+                }
+            }
+        }
+    }
+    let servers = servers.into_iter().map(|(server, shards)| MySqlSource::new(server, shards));
+    sources.extend(servers.map(Source::MySql));
+    sources.into_iter().map(Arc::new).collect()
 }
 
 async fn open_folder(

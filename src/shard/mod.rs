@@ -10,6 +10,7 @@ mod load;
 mod migrate;
 mod mysql;
 mod schema;
+mod source;
 mod sqlite;
 mod write;
 
@@ -23,6 +24,7 @@ pub use self::migrate::{Migrated, migrate};
 use self::mysql::MySqlShard;
 pub use self::mysql::{Survey, find_tables, strays, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
+pub(crate) use self::source::{Answer, Filled, Heads, Source, Wanted, Wish};
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};

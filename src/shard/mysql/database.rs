@@ -18,7 +18,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// One database. Its faults are its own: other databases of the server go on.
 #[derive(Debug)]
-pub(super) struct Database {
+pub(in crate::shard) struct Database {
     shard: String,
     name: String,
     tables: Arc<Tables>,

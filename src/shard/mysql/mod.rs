@@ -5,6 +5,7 @@ mod database;
 mod migrate;
 mod server;
 mod settings;
+mod source;
 mod statements;
 mod survey;
 mod write;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, DriverError, Error, IoError, Row, Value};
 
-use self::database::Database;
+pub(super) use self::database::Database;
 pub(super) use self::migrate::make_tables;
 pub(super) use self::server::Server;
+pub(super) use self::source::MySqlSource;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
 pub use self::survey::{Survey, find_tables, strays, survey};
 use self::write::Attempt;
@@ -35,6 +37,11 @@ pub(super) struct MySqlShard {
 }
 
 impl MySqlShard {
+    /// The server and the database on it.
+    pub(super) fn parts(&self) -> (&Arc<Server>, &Arc<Database>) {
+        (&self.server, &self.database)
+    }
+
     /// Whether requests are sent to the shard's server now, else why not.
     pub(super) fn health(&self) -> Result<(), String> {
         self.server.gate().health()?;

@@ -1,6 +1,7 @@
 //! A shard in one SQLite file: what is asked of it and how rows are read and written.
 
 mod folder;
+mod source;
 mod write;
 mod writer;
 
@@ -15,6 +16,7 @@ pub use self::folder::Access;
 pub(super) use self::folder::tables;
 use self::folder::unusable;
 pub(crate) use self::folder::{Folder, lock};
+pub(super) use self::source::SqliteSource;
 pub(crate) use self::write::{insert_follows, insert_posts};
 use self::writer::Writer;
 pub(crate) use self::writer::open_writer;
