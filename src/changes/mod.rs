@@ -3,6 +3,8 @@
 //! Each server, and each SQLite file, has one log. Memory follows it: what stands in memory is what
 //! the database held at a position in its log.
 
+pub(crate) mod apply;
+
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 
 /// A place in one history of one log; it rises with every commit. The end of a transaction, or any

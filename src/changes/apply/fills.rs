@@ -1,0 +1,336 @@
+//! Fills: what readers lacked is read from the databases, in batches, off the requests.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::Applier;
+use super::entry::{Entry, Key};
+use crate::changes::Bounds;
+use crate::memory::{FollowList, Installed, Lack, Slot, Tail, Ticket, count};
+use crate::shard::{Answer, Deadline, Filled, ShardError, Wanted, Wish};
+use crate::timeline::FOLLOWEES_MAX;
+
+/// Wishes of one fill. One statement takes as many authors.
+const BATCH: usize = 50;
+/// Fills of one log at once, so that a cold memory does not starve the reads.
+const FILLS_MAX: usize = 2;
+/// Wishes that wait; more are wished for again.
+const WAITING_MAX: usize = 16_384;
+/// Nobody waits for a fill.
+const FILL_DEADLINE: Duration = Duration::from_secs(5);
+/// A snapshot that was too old is taken again after so long, then after twice as long, and so on.
+const RETRY: Duration = Duration::from_millis(5);
+/// But after so long at most.
+const RETRY_MAX: Duration = Duration::from_millis(100);
+/// After so many the next reader has to wish again.
+const TRIES_MAX: u32 = 20;
+/// Posts that are filled at first: three pages by one author.
+const DEPTH: u32 = 64;
+/// The deepest tail; what lies deeper is read from the databases.
+const DEPTH_MAX: u32 = 4_096;
+/// Memory is filled ahead up to this share of the budget, in percent.
+const AHEAD_PERCENT: usize = 70;
+/// Between two comparisons with the database.
+const AUDIT_PAUSE: Duration = Duration::from_secs(1);
+/// So much is compared each time.
+const AUDIT_BATCH: usize = 4;
+/// A comparison waits until both are as of the same place, for so many ticks.
+const AUDIT_TICKS: u32 = 250;
+
+/// Wishes and what is done for them.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    waiting: VecDeque<Waiting>,
+    /// How deep what waits is wished for.
+    wished: HashMap<Key, u32>,
+    tasks: JoinSet<Done>,
+    /// Authors to fill when nothing else is to be done, the best last.
+    ahead: Vec<Slot>,
+    /// What is compared, and for how many ticks it has waited.
+    audits: HashMap<Key, u32>,
+    next_audit: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    key: Key,
+    not_before: Option<Instant>,
+    tries: u32,
+}
+
+/// What was wished for together.
+type Asked = Vec<(Waiting, Ticket, Wish)>;
+
+/// A fill that has ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    asked: Asked,
+    outcome: Result<Filled, ShardError>,
+}
+
+impl Fills {
+    /// The next fill that ends; none while none runs. May be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Option<Done> {
+        // A fill that panicked leaves its entries pending; they go with the next history.
+        self.tasks.join_next().await?.ok()
+    }
+
+    /// Whose posts are to be filled when nobody lacks anything, by their newest times.
+    pub(super) fn plan_ahead(&mut self, mut heads: Vec<(Slot, i64)>) {
+        heads.sort_unstable_by_key(|(_, time)| *time);
+        self.ahead = heads.into_iter().map(|(slot, _)| slot).collect();
+    }
+
+    fn wait(&mut self, key: Key, depth: u32) {
+        let known = self.wished.entry(key).or_insert(0);
+        if *known == 0 && self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(Waiting { key, not_before: None, tries: 0 });
+        }
+        *known = depth.max(*known);
+    }
+
+    /// Tries again after a pause, or not any more.
+    fn again(&mut self, mut waiting: Waiting, depth: u32) {
+        waiting.tries += 1;
+        if waiting.tries > TRIES_MAX {
+            return;
+        }
+        let pause = RETRY.saturating_mul(1 << waiting.tries.min(8)).min(RETRY_MAX);
+        waiting.not_before = Some(Instant::now() + pause);
+        if self.wished.insert(waiting.key, depth).is_none() {
+            self.waiting.push_back(waiting);
+        }
+    }
+
+    /// Up to a batch of what is due, with the wished depth.
+    fn due(&mut self) -> Vec<(Waiting, u32)> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front().filter(|_| due.len() < BATCH) else { break };
+            if waiting.not_before.is_none_or(|time| time <= now) {
+                let depth = self.wished.remove(&waiting.key).unwrap_or(DEPTH);
+                due.push((waiting, depth));
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+        due
+    }
+}
+
+impl Applier {
+    /// A reader lacked something.
+    pub(super) fn wish(&mut self, lack: Lack) {
+        match lack {
+            Lack::Tail { slot, depth } => {
+                let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
+                let key = Key::Tail(slot);
+                if let Some((Entry::Tail(tail), _)) = self.keeper.get(key) {
+                    if tail.floor().is_none() || tail.depth() >= depth as usize {
+                        return;
+                    }
+                    // It is too shallow; until it is filled again readers ask the databases.
+                    self.evict(key);
+                }
+                self.fills.wait(key, depth);
+            }
+            Lack::Follows { user } => {
+                if let Some(slot) = self.memory.meet(user) {
+                    self.fills.wait(Key::Follows(slot), 1);
+                }
+            }
+        }
+    }
+
+    pub(super) fn start_fills(&mut self) {
+        if self.history.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+            return;
+        }
+        while self.fills.tasks.len() < FILLS_MAX {
+            let mut asked = Asked::new();
+            for (waiting, depth) in self.fills.due() {
+                if let Some(ticket) = self.keeper.register(waiting.key) {
+                    asked.push((waiting, ticket, self.wish_of(waiting.key, depth)));
+                }
+            }
+            if asked.is_empty() {
+                return;
+            }
+            let source = Arc::clone(&self.source);
+            self.fills.tasks.spawn(async move {
+                let wishes: Vec<Wish> = asked.iter().map(|(_, _, wish)| *wish).collect();
+                let outcome = source.fill(&wishes, Deadline::after(FILL_DEADLINE)).await;
+                Done { asked, outcome }
+            });
+        }
+    }
+
+    fn wish_of(&self, key: Key, depth: u32) -> Wish {
+        let user = self.memory.user(key.slot());
+        let what = match key {
+            Key::Tail(_) | Key::TailAudit(_) => Wanted::Tail { depth },
+            Key::Follows(_) | Key::FollowsAudit(_) => {
+                Wanted::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
+            }
+        };
+        Wish { shard: self.memory.placement().shard_of(user), user, what }
+    }
+
+    /// Takes what a fill has read.
+    pub(super) fn install(&mut self, done: Done) {
+        let Done { asked, outcome } = done;
+        let filled = match outcome {
+            Ok(filled) if Some(filled.history) == self.history => filled,
+            Ok(_) => return self.give_up(asked),
+            Err(error) => {
+                debug!(server = self.source.name(), %error, "a fill failed");
+                return self.give_up(asked);
+            }
+        };
+        let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
+        self.log().note_visible(low);
+        for ((waiting, ticket, wish), answer) in asked.into_iter().zip(filled.answers) {
+            match self.entry_of(&wish, answer) {
+                Some(entry) => self.install_one((waiting, ticket, wish), filled.bounds, entry),
+                None => self.keeper.give_up(waiting.key, ticket),
+            }
+        }
+    }
+
+    fn install_one(
+        &mut self,
+        (waiting, ticket, wish): (Waiting, Ticket, Wish),
+        bounds: Bounds,
+        entry: Entry,
+    ) {
+        let key = waiting.key;
+        let installed = self.keeper.install(key, ticket, bounds, entry);
+        let counters = &self.memory.logs()[self.index].counters;
+        match installed {
+            Installed::Ready => {
+                count(&counters.fills);
+                self.show_filled(key);
+            }
+            // It is shown when the log has come that far.
+            Installed::Held => count(&counters.fills),
+            Installed::Retry => {
+                count(&counters.fills_refused);
+                self.keeper.give_up(key, ticket);
+                self.fills.again(waiting, depth_of(&wish));
+            }
+            Installed::Void => count(&counters.fills_refused),
+        }
+    }
+
+    /// Shows what was read, and learns the author's newest time from it.
+    fn show_filled(&mut self, key: Key) {
+        let value = self.keeper.get(key).map(|(value, _)| value);
+        super::show(&self.memory, &mut self.residents, key, value);
+        if let (Key::Tail(slot), Some(Entry::Tail(tail))) = (key, value) {
+            let newest = tail.places().first().map(|(time, _)| *time);
+            self.learn_head(slot, newest);
+        }
+    }
+
+    fn give_up(&mut self, asked: Asked) {
+        for (waiting, ticket, wish) in asked {
+            self.keeper.give_up(waiting.key, ticket);
+            self.fills.again(waiting, depth_of(&wish));
+        }
+    }
+
+    /// What is kept of an answer, if it can be.
+    fn entry_of(&self, wish: &Wish, answer: Answer) -> Option<Entry> {
+        match answer {
+            Answer::Tail { posts, complete, handle } => {
+                let depth = depth_of(wish) as usize;
+                let rows = posts.iter().map(|post| self.memory.row(post)).collect();
+                let tail = Tail::new(rows, complete, depth, handle.map(Into::into));
+                Some(Entry::Tail(Arc::new(tail)))
+            }
+            Answer::Follows(followees) => {
+                let slots: Option<Vec<Slot>> =
+                    followees.into_iter().map(|user| self.memory.meet(user)).collect();
+                Some(Entry::Follows(Arc::new(FollowList::new(slots?, FOLLOWEES_MAX))))
+            }
+            Answer::TooLong => None,
+        }
+    }
+
+    /// Fills what is likely to be read, when nobody lacks anything and there is room.
+    pub(super) fn fill_ahead(&mut self) {
+        let budget = self.memory.budget();
+        let room = budget.used() < budget.max() / 100 * AHEAD_PERCENT;
+        if !room || !self.fills.waiting.is_empty() {
+            return;
+        }
+        for _ in 0..BATCH * FILLS_MAX {
+            let Some(slot) = self.fills.ahead.pop() else { return };
+            self.fills.wait(Key::Tail(slot), DEPTH);
+        }
+    }
+
+    /// Reads a few of those that are kept again, and compares them when both are as of one place.
+    pub(super) fn audit(&mut self) {
+        self.compare_audits();
+        let now = Instant::now();
+        if self.fills.next_audit.is_some_and(|time| time > now) {
+            return;
+        }
+        self.fills.next_audit = Some(now + AUDIT_PAUSE);
+        for _ in 0..AUDIT_BATCH {
+            let Some(key) = self.residents.next() else { return };
+            self.fills.audits.insert(key.audit(), 0);
+            self.fills.wait(key.audit(), DEPTH);
+        }
+    }
+
+    fn compare_audits(&mut self) {
+        let mut audits = std::mem::take(&mut self.fills.audits);
+        audits.retain(|key, ticks| {
+            *ticks += 1;
+            let open = *ticks < AUDIT_TICKS && !self.compare_audit(*key);
+            if !open {
+                self.keeper.evict(*key);
+            }
+            open
+        });
+        self.fills.audits = audits;
+    }
+
+    /// Whether there is nothing left to compare.
+    fn compare_audit(&mut self, key: Key) -> bool {
+        let Some(shown) = key.audited() else { return true };
+        let (entry, at) = match self.keeper.get(shown) {
+            Some(kept) => kept,
+            // It was dropped.
+            None => return true,
+        };
+        let Some((again, read_at)) = self.keeper.get(key) else { return false };
+        if at != read_at {
+            return false;
+        }
+        let counters = &self.log().counters;
+        count(&counters.audited);
+        if !entry.agrees_with(again) {
+            count(&counters.mismatched);
+            let (server, user) = (self.source.name(), self.memory.user(shown.slot()));
+            error!(server, %user, ?at, kept = ?entry, read = ?again, "memory differs from the database; what was kept is dropped");
+            self.evict(shown);
+        }
+        true
+    }
+}
+
+fn depth_of(wish: &Wish) -> u32 {
+    match wish.what {
+        Wanted::Tail { depth } => depth,
+        Wanted::Follows { .. } => 1,
+    }
+}

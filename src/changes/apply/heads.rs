@@ -1,0 +1,205 @@
+//! The newest time of every author of a log: loaded whole from one snapshot, then raised by the log.
+//!
+//! They are upper bounds, so the protocol is short: whatever the log says while they are loaded is
+//! remembered, and the larger time counts. The snapshot must not be older than the log's beginning:
+//! it would not show what the log said before anybody listened.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Applier;
+use crate::changes::{Bounds, History, LogPosition};
+use crate::memory::{NO_POSTS, Slot, UNKNOWN};
+use crate::model::UserId;
+use crate::shard::{Heads as HeadBatch, ShardError, Source};
+
+/// Batches that may wait.
+const BATCHES_MAX: usize = 8;
+/// After a snapshot that was too old: the database shows what the log told within milliseconds.
+const SOON: Duration = Duration::from_millis(50);
+/// After an error.
+const LATER: Duration = Duration::from_secs(2);
+
+/// How far loading is.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    state: State,
+    /// At most one.
+    tasks: JoinSet<Outcome>,
+}
+
+type Outcome = Result<(History, Bounds), ShardError>;
+
+#[derive(Debug, Default)]
+enum State {
+    /// To be loaded, not before this.
+    Wanted(Option<Instant>),
+    Loading(Box<Loading>),
+    Known,
+    /// The budget has no room for them, or cannot be had otherwise: authors are asked for in SQL.
+    #[default]
+    Without,
+}
+
+#[derive(Debug)]
+struct Loading {
+    /// Whatever is told from here on is remembered in `raised`.
+    registered: LogPosition,
+    epoch: u64,
+    batches: mpsc::Receiver<HeadBatch>,
+    staged: Vec<(Slot, i64)>,
+    raised: HashMap<Slot, i64>,
+}
+
+/// A part of what is loaded.
+pub(super) enum Loaded {
+    Batch(HeadBatch),
+    End(Outcome),
+}
+
+impl Heads {
+    /// What is known is not true any more.
+    pub(super) fn void(&mut self) {
+        self.tasks.abort_all();
+        self.state = State::Wanted(None);
+    }
+
+    /// The next part; none while nothing is loaded. May be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Option<Loaded> {
+        if let State::Loading(loading) = &mut self.state
+            && let Some(batch) = loading.batches.recv().await
+        {
+            return Some(Loaded::Batch(batch));
+        }
+        loop {
+            match self.tasks.join_next().await? {
+                Ok(outcome) => return Some(Loaded::End(outcome)),
+                // It was aborted, and what it loaded is void.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn later(&mut self, pause: Duration) {
+        self.state = State::Wanted(Some(Instant::now() + pause));
+    }
+}
+
+impl Applier {
+    /// Begins to load them when they are wanted and the log is heard.
+    pub(super) fn start_heads(&mut self) {
+        let State::Wanted(not_before) = &self.heads.state else { return };
+        let due = not_before.is_none_or(|time| time <= Instant::now());
+        if !due || self.history.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+            return;
+        }
+        let (sender, batches) = mpsc::channel(BATCHES_MAX);
+        let (registered, epoch) = (self.keeper.high_water(), self.keeper.epoch());
+        let (staged, raised) = (Vec::new(), HashMap::new());
+        let loading = Loading { registered, epoch, batches, staged, raised };
+        self.heads.state = State::Loading(Box::new(loading));
+        let source: Arc<Source> = Arc::clone(&self.source);
+        self.heads.tasks.spawn(async move { source.heads(sender).await });
+    }
+
+    /// The author has a post of this time.
+    pub(super) fn raise_head(&mut self, author: UserId, time: i64) {
+        let loading = match &mut self.heads.state {
+            State::Known => None,
+            State::Loading(loading) => Some(loading),
+            // Nothing is known of anybody.
+            State::Wanted(_) | State::Without => return,
+        };
+        let Some(slot) = self.memory.meet(author) else { return self.go_without_heads() };
+        self.memory.raise_head(slot, time);
+        if let Some(loading) = loading {
+            let raised = loading.raised.entry(slot).or_insert(NO_POSTS);
+            *raised = time.max(*raised);
+        }
+    }
+
+    /// What the author's newest time is is not known any more.
+    pub(super) fn forget_head(&mut self, author: UserId) {
+        let Some(slot) = self.memory.meet(author) else { return self.go_without_heads() };
+        self.memory.set_head(slot, UNKNOWN);
+        if let State::Loading(loading) = &mut self.heads.state {
+            loading.raised.insert(slot, UNKNOWN);
+        }
+    }
+
+    /// The newest posts of an author are all known now, and with them the newest time.
+    pub(super) fn learn_head(&mut self, slot: Slot, newest: Option<i64>) {
+        if matches!(self.heads.state, State::Known) {
+            self.memory.set_head(slot, newest.unwrap_or(NO_POSTS));
+        }
+    }
+
+    /// The budget has no room for all authors.
+    fn go_without_heads(&mut self) {
+        warn!(
+            server = self.source.name(),
+            users = self.memory.users(),
+            "the newest times of all authors do not fit into memory.budget; who may have posts on a \
+             page is asked of the databases"
+        );
+        self.heads.void();
+        self.heads.state = State::Without;
+        self.memory.forget_heads(self.log());
+    }
+
+    /// Takes a part of what is loaded.
+    pub(super) fn load_heads(&mut self, loaded: Loaded) {
+        match loaded {
+            Loaded::Batch(batch) => self.stage_heads(&batch),
+            Loaded::End(Ok((history, bounds))) => self.end_heads(history, bounds),
+            Loaded::End(Err(error)) => {
+                debug!(server = self.source.name(), %error, "newest times cannot be loaded yet");
+                self.heads.later(LATER);
+            }
+        }
+    }
+
+    fn stage_heads(&mut self, batch: &HeadBatch) {
+        let memory = Arc::clone(&self.memory);
+        for (author, time) in &batch.heads {
+            if memory.placement().shard_of(*author) != batch.shard {
+                continue;
+            }
+            let Some(slot) = memory.meet(*author) else { return self.go_without_heads() };
+            if let State::Loading(loading) = &mut self.heads.state {
+                loading.staged.push((slot, *time));
+            }
+        }
+    }
+
+    fn end_heads(&mut self, history: History, bounds: Bounds) {
+        let State::Loading(loading) = std::mem::take(&mut self.heads.state) else { return };
+        let (Bounds::Exact(low) | Bounds::Window { low, .. }) = bounds;
+        let is_this = Some(history) == self.history && loading.epoch == self.keeper.epoch();
+        if !is_this || low < loading.registered {
+            return self.heads.later(SOON);
+        }
+        let Loading { staged, raised, .. } = *loading;
+        for (slot, time) in staged.iter().copied().chain(raised) {
+            let before = self.memory.head(slot);
+            let head = if before == UNKNOWN { time } else { before.max(time) };
+            self.memory.set_head(slot, head);
+        }
+        let (memory, log) = (&self.memory, &self.memory.logs()[self.index]);
+        memory.for_each_of(log, |slot| {
+            if memory.head(slot) == UNKNOWN {
+                memory.set_head(slot, NO_POSTS);
+            }
+        });
+        log.set_heads_known(true);
+        self.heads.state = State::Known;
+        info!(server = self.source.name(), authors = staged.len(), "newest times are in memory");
+        self.fills.plan_ahead(staged);
+    }
+}

@@ -1,0 +1,290 @@
+//! The one writer into memory: follows a log, carries out what it says on what is kept, fills what
+//! readers lacked, and drops what was not used for long. One task for each log.
+
+mod entry;
+mod fills;
+mod heads;
+mod residents;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use self::entry::{Entry, EntryChange, Key};
+use self::fills::Fills;
+use self::heads::Heads;
+use self::residents::Residents;
+use super::{Change, Commit, FeedEvent, History};
+use crate::clock::now_ms;
+use crate::memory::{FollowChange, Keeper, Lack, Log, Memory, TailChange, count};
+use crate::model::{ShardId, UserId};
+use crate::shard::Source;
+
+/// Batches of events that may wait; a slower writer slows the reader of the log.
+const BATCHES_MAX: usize = 16;
+/// Between two looks at what is to be tried again, dropped or filled ahead.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Follows one log.
+pub(crate) struct Applier {
+    memory: Arc<Memory>,
+    /// Of this log, in memory.
+    index: usize,
+    source: Arc<Source>,
+    keeper: Keeper<Key, Entry>,
+    /// The log that is followed now.
+    history: Option<History>,
+    residents: Residents,
+    fills: Fills,
+    heads: Heads,
+    /// Why nothing is heard, told once.
+    told: Option<String>,
+}
+
+/// Starts the writer of each log; they end with the tasks.
+pub(crate) fn start(
+    memory: &Arc<Memory>,
+    sources: &[Arc<Source>],
+    queues: Vec<mpsc::Receiver<Lack>>,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for (index, (source, queue)) in sources.iter().zip(queues).enumerate() {
+        let (sender, events) = mpsc::channel(BATCHES_MAX);
+        tasks.spawn(Arc::clone(source).follow(sender));
+        tasks.spawn(Applier::new(Arc::clone(memory), index, Arc::clone(source)).run(events, queue));
+    }
+    tasks
+}
+
+impl Applier {
+    fn new(memory: Arc<Memory>, index: usize, source: Arc<Source>) -> Self {
+        Self {
+            memory,
+            index,
+            source,
+            keeper: Keeper::new(),
+            history: None,
+            residents: Residents::default(),
+            fills: Fills::default(),
+            heads: Heads::default(),
+            told: None,
+        }
+    }
+
+    fn log(&self) -> &Log {
+        &self.memory.logs()[self.index]
+    }
+
+    /// Runs until nothing more is told.
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Vec<FeedEvent>>,
+        mut queue: mpsc::Receiver<Lack>,
+    ) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Whatever is not chosen waits where it is.
+            tokio::select! {
+                batch = events.recv() => match batch {
+                    Some(batch) => self.take(batch),
+                    None => return,
+                },
+                Some(lack) = queue.recv() => self.wish(lack),
+                Some(filled) = self.fills.next() => self.install(filled),
+                Some(loaded) = self.heads.next() => self.load_heads(loaded),
+                _ = tick.tick() => self.tend(),
+            }
+            self.make_room();
+            self.start_fills();
+        }
+    }
+
+    fn take(&mut self, batch: Vec<FeedEvent>) {
+        for event in batch {
+            match event {
+                FeedEvent::Began { history, at } => self.begin(history, at),
+                FeedEvent::Commit(commit) => self.commit(commit),
+                FeedEvent::Alive => {
+                    self.log().renew(self.memory.now_ms(), now_ms());
+                    if self.told.take().is_some() {
+                        info!(server = self.source.name(), "memory follows the log again");
+                    }
+                }
+                FeedEvent::Lost(reason) => self.lost(reason),
+            }
+        }
+        self.log().wake();
+    }
+
+    /// Told once for each reason.
+    fn lost(&mut self, reason: String) {
+        if self.told.as_ref() != Some(&reason) {
+            let server = self.source.name();
+            warn!(server, reason, "memory cannot follow the log; reads go to the databases");
+            self.told = Some(reason);
+        }
+    }
+
+    /// Nothing from before is known to be true.
+    fn begin(&mut self, history: History, at: super::LogPosition) {
+        self.keeper.begin(at);
+        for key in self.residents.keys().to_vec() {
+            self.hide(key);
+        }
+        self.memory.forget_heads(self.log());
+        self.history = Some(history);
+        self.log().begin(history, at);
+        count(&self.log().counters.histories);
+        self.heads.void();
+    }
+
+    fn commit(&mut self, commit: Commit) {
+        let Commit { at, changes } = commit;
+        if at <= self.keeper.high_water() {
+            return;
+        }
+        let mut known = Vec::new();
+        for (shard, change) in changes {
+            self.translate(shard, change, &mut known);
+        }
+        let log = &self.memory.logs()[self.index];
+        count(&log.counters.transactions);
+        log.counters.changes.fetch_add(known.len() as u64, Ordering::Relaxed);
+        let (memory, residents) = (&self.memory, &mut self.residents);
+        self.keeper.commit(at, known, |key, value| show(memory, residents, *key, value));
+        self.log().advance(at);
+    }
+
+    /// What a change is to what is kept; nothing for what is not.
+    fn translate(&mut self, shard: ShardId, change: Change, known: &mut Vec<(Key, EntryChange)>) {
+        let user = match &change {
+            Change::Post(post) => post.key.author,
+            Change::PostGone(key) => key.author,
+            Change::Follow(follow) | Change::Unfollow(follow) => follow.follower,
+            Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => *user,
+            Change::ShardUnknown => return self.forget_shard(shard),
+        };
+        // Rows of a user on a shard that does not own it are not read either.
+        if self.memory.placement().shard_of(user) != shard {
+            return;
+        }
+        match change {
+            Change::Post(post) => {
+                self.raise_head(user, post.key.time);
+                self.push_tail(user, known, |memory| TailChange::Put(memory.row(&post)));
+            }
+            Change::PostGone(key) => {
+                let place = (key.time, key.post.0);
+                self.push_tail(user, known, |_| TailChange::Remove(place));
+            }
+            Change::Follow(follow) => {
+                self.push_follow(user, known, |memory| {
+                    memory.meet(follow.followee).map_or(FollowChange::Unknown, FollowChange::Add)
+                });
+            }
+            Change::Unfollow(follow) => {
+                // Whoever was never met stands on no list.
+                if let Some(followee) = self.memory.find(follow.followee) {
+                    self.push_follow(user, known, |_| FollowChange::Remove(followee));
+                }
+            }
+            Change::AuthorUnknown(_) => {
+                self.forget_head(user);
+                self.push_tail(user, known, |_| TailChange::Unknown);
+            }
+            Change::ReaderUnknown(_) | Change::ShardUnknown => {
+                self.push_follow(user, known, |_| FollowChange::Unknown);
+            }
+        }
+    }
+
+    fn push_tail(
+        &self,
+        author: UserId,
+        known: &mut Vec<(Key, EntryChange)>,
+        change: impl Fn(&Memory) -> TailChange,
+    ) {
+        let Some(slot) = self.memory.find(author) else { return };
+        for key in [Key::Tail(slot), Key::TailAudit(slot)] {
+            if self.keeper.knows(key) {
+                known.push((key, EntryChange::Tail(change(&self.memory))));
+            }
+        }
+    }
+
+    fn push_follow(
+        &self,
+        reader: UserId,
+        known: &mut Vec<(Key, EntryChange)>,
+        change: impl Fn(&Memory) -> FollowChange,
+    ) {
+        let Some(slot) = self.memory.find(reader) else { return };
+        for key in [Key::Follows(slot), Key::FollowsAudit(slot)] {
+            if self.keeper.knows(key) {
+                known.push((key, EntryChange::Follows(change(&self.memory))));
+            }
+        }
+    }
+
+    /// Something happened to the shard that the log does not tell: all that is kept of it goes.
+    fn forget_shard(&mut self, shard: ShardId) {
+        let owner = |key: Key| self.memory.placement().shard_of(self.memory.user(key.slot()));
+        let keys: Vec<Key> = self.keeper.keys().filter(|key| owner(*key) == shard).collect();
+        for key in keys {
+            self.evict(key);
+        }
+        self.memory.forget_heads(self.log());
+        self.heads.void();
+    }
+
+    fn evict(&mut self, key: Key) {
+        self.keeper.evict(key);
+        self.hide(key);
+    }
+
+    fn hide(&mut self, key: Key) {
+        show(&self.memory, &mut self.residents, key, None);
+    }
+
+    /// Drops what was not used for long, for as long as more is kept than may be.
+    fn make_room(&mut self) {
+        while self.memory.budget().is_over() {
+            let memory = &self.memory;
+            let oldest = self.residents.oldest(|key| memory.used(key.slot()));
+            let Some(key) = oldest else { return };
+            self.evict(key);
+            count(&self.log().counters.evictions);
+        }
+    }
+
+    /// What is to be done now and then.
+    fn tend(&mut self) {
+        self.start_heads();
+        self.fill_ahead();
+        self.audit();
+    }
+}
+
+/// Shows what is kept under a key to readers. What is only compared is shown to nobody.
+fn show(memory: &Memory, residents: &mut Residents, key: Key, value: Option<&Entry>) {
+    match (key, value) {
+        (Key::Tail(slot), Some(Entry::Tail(tail))) => memory.show_tail(slot, Some(Arc::clone(tail))),
+        (Key::Tail(slot), _) => memory.show_tail(slot, None),
+        (Key::Follows(slot), Some(Entry::Follows(list))) => {
+            memory.show_follows(slot, Some(Arc::clone(list)));
+        }
+        (Key::Follows(slot), _) => memory.show_follows(slot, None),
+        (Key::TailAudit(_) | Key::FollowsAudit(_), _) => return,
+    }
+    if value.is_some() {
+        residents.add(key);
+    } else {
+        residents.remove(key);
+    }
+}

@@ -1,0 +1,192 @@
+//! How far one log has been followed, as readers see it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::Lack;
+use crate::changes::{History, LogPosition};
+use crate::model::ShardId;
+
+/// What was heard last of a log holds so long. Its server says something every second.
+pub(crate) const LEASE_MS: u64 = 3_000;
+
+/// One log that memory follows.
+#[derive(Debug)]
+pub(crate) struct Log {
+    name: String,
+    shards: Vec<ShardId>,
+    lacks: mpsc::Sender<Lack>,
+    /// 0 while another history begins.
+    history: AtomicU64,
+    position: AtomicU64,
+    /// Wakes those who wait for a position.
+    reached: Notify,
+    /// Until when all that was committed a moment before is taken to be in memory.
+    fresh_until_ms: AtomicU64,
+    /// When that was last so, in milliseconds since 1970.
+    as_of_ms: AtomicI64,
+    /// All up to here can be seen by whoever asks the databases; of the present history.
+    visible: AtomicU64,
+    /// Whether the newest times of all its authors are known.
+    heads_known: AtomicBool,
+    pub(crate) counters: Counters,
+}
+
+/// What happened at one log since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Transactions that were carried out.
+    pub(crate) transactions: AtomicU64,
+    /// Changes that were carried out on something that is kept.
+    pub(crate) changes: AtomicU64,
+    /// Histories that were begun; more than one means that memory was lost.
+    pub(crate) histories: AtomicU64,
+    /// Wishes that were granted.
+    pub(crate) fills: AtomicU64,
+    /// Answers that came from too old a snapshot, or for nobody.
+    pub(crate) fills_refused: AtomicU64,
+    /// What was dropped to make room.
+    pub(crate) evictions: AtomicU64,
+    /// What the auditor compared with the database.
+    pub(crate) audited: AtomicU64,
+    /// What the auditor found different.
+    pub(crate) mismatched: AtomicU64,
+}
+
+/// One log's state for whoever watches.
+#[derive(Clone, Debug)]
+pub(crate) struct LogReport<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) fresh: bool,
+    pub(crate) heads_known: bool,
+    pub(crate) counters: &'a Counters,
+}
+
+impl Log {
+    pub(super) fn new(name: String, shards: Vec<ShardId>, lacks: mpsc::Sender<Lack>) -> Self {
+        Self {
+            name,
+            shards,
+            lacks,
+            history: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+            reached: Notify::new(),
+            fresh_until_ms: AtomicU64::new(0),
+            as_of_ms: AtomicI64::new(0),
+            visible: AtomicU64::new(0),
+            heads_known: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The shards it tells of.
+    pub(crate) fn shards(&self) -> &[ShardId] {
+        &self.shards
+    }
+
+    pub(super) fn lacks(&self, lack: Lack) {
+        // A full queue is no loss: the next reader wishes again.
+        drop(self.lacks.try_send(lack));
+    }
+
+    /// Another history begins here; what was shown before is gone already.
+    pub(crate) fn begin(&self, history: History, at: LogPosition) {
+        self.history.store(0, Ordering::Release);
+        self.position.store(at.0, Ordering::Release);
+        self.visible.store(0, Ordering::Release);
+        self.history.store(history.0, Ordering::Release);
+        self.reached.notify_waiters();
+    }
+
+    /// All up to here is shown.
+    pub(crate) fn advance(&self, at: LogPosition) {
+        self.position.store(at.0, Ordering::Release);
+    }
+
+    /// Wakes those who wait; after a few calls of [`Log::advance`].
+    pub(crate) fn wake(&self) {
+        self.reached.notify_waiters();
+    }
+
+    /// All up to here is shown, in this history; none while another one begins.
+    pub(crate) fn position(&self) -> Option<(History, LogPosition)> {
+        let before = self.history.load(Ordering::Acquire);
+        let position = self.position.load(Ordering::Acquire);
+        let after = self.history.load(Ordering::Acquire);
+        (before == after && before != 0).then_some((History(before), LogPosition(position)))
+    }
+
+    /// The databases were found to show all up to here.
+    pub(crate) fn note_visible(&self, at: LogPosition) {
+        self.visible.fetch_max(at.0, Ordering::AcqRel);
+    }
+
+    /// All up to here can be seen by whoever asks the databases.
+    pub(crate) fn visible(&self) -> LogPosition {
+        LogPosition(self.visible.load(Ordering::Acquire))
+    }
+
+    /// Returns when all up to here is shown, or when this is another history.
+    pub(crate) async fn wait_for(&self, history: History, at: LogPosition) -> bool {
+        loop {
+            // Made before the state is read, so that no wake-up is lost.
+            let reached = self.reached.notified();
+            match self.position() {
+                Some((known, position)) if known == history && position >= at => return true,
+                Some((known, _)) if known != history => return false,
+                _ => reached.await,
+            }
+        }
+    }
+
+    /// All that is committed by now was told.
+    pub(crate) fn renew(&self, now_ms: u64, wall_ms: i64) {
+        self.as_of_ms.store(wall_ms, Ordering::Relaxed);
+        self.fresh_until_ms.store(now_ms + LEASE_MS, Ordering::Release);
+    }
+
+    /// Nothing more is heard.
+    pub(crate) fn expire(&self) {
+        self.fresh_until_ms.store(0, Ordering::Release);
+    }
+
+    /// Whether what is shown is what the databases hold, give or take moments.
+    #[inline]
+    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
+        self.fresh_until_ms.load(Ordering::Acquire) > now_ms
+    }
+
+    /// When what is shown was last known to be whole, in milliseconds since 1970; none if never.
+    pub(crate) fn as_of_ms(&self) -> Option<i64> {
+        Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)
+    }
+
+    /// Whether an author of whom nothing is known has no posts.
+    pub(crate) fn heads_known(&self) -> bool {
+        self.heads_known.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_heads_known(&self, known: bool) {
+        self.heads_known.store(known, Ordering::Release);
+    }
+
+    /// For whoever watches.
+    pub(crate) fn report(&self, now_ms: u64) -> LogReport<'_> {
+        LogReport {
+            name: &self.name,
+            fresh: self.is_fresh(now_ms),
+            heads_known: self.heads_known(),
+            counters: &self.counters,
+        }
+    }
+}
+
+/// One more.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,265 @@
+//! What readers ask for, kept in memory: newest times, newest posts, follow lists. It knows no shard,
+//! no SQL and no HTTP.
+//!
+//! One task per log writes (`changes::apply`); readers take what is shown to them without locks.
+//! What is kept of a user is, at any time, what its database held at a position in its log: `keeper`
+//! is the whole protocol. Everything but the newest times may be dropped at any moment, so memory
+//! decides how fast a page is and never what stands on it.
+
+mod budget;
+mod follow_list;
+mod keeper;
+mod log;
+mod slots;
+mod tail;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::Guard;
+use tokio::sync::mpsc;
+
+pub(crate) use self::budget::Budget;
+pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
+pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
+pub(crate) use self::log::{Counters, Log, LogReport, count};
+pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
+use self::slots::{SLOT_BYTES, Slots};
+pub(crate) use self::tail::{Place, Row, Tail, TailChange};
+use crate::model::{Post, ShardId, UserId};
+use crate::moment::PostTimes;
+use crate::placement::Placement;
+
+/// Makes what is sent of a post.
+pub(crate) type Encode = fn(&Post, &PostTimes) -> Box<str>;
+
+/// Wishes that may wait at each log. What does not fit is wished for again by the next reader.
+const WISHES_MAX: usize = 4_096;
+
+/// What a reader would have liked to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Lack {
+    /// The newest posts of an author, at least so many.
+    Tail {
+        /// The author.
+        slot: Slot,
+        /// How many.
+        depth: u32,
+    },
+    /// Whom a reader follows.
+    Follows {
+        /// The reader.
+        user: UserId,
+    },
+}
+
+/// All that is kept.
+pub(crate) struct Memory {
+    slots: Slots,
+    budget: Budget,
+    logs: Vec<Log>,
+    /// The log of each shard, by their indexes.
+    log_of: Vec<usize>,
+    placement: Placement,
+    times: PostTimes,
+    encode: Encode,
+    started: Instant,
+}
+
+/// The logs' names and shards, as memory is to follow them.
+pub(crate) struct LogName {
+    pub(crate) name: String,
+    pub(crate) shards: Vec<ShardId>,
+}
+
+impl Memory {
+    /// An empty memory of `budget` bytes, and the queue of wishes of each log.
+    pub(crate) fn new(
+        budget: usize,
+        names: Vec<LogName>,
+        placement: Placement,
+        times: PostTimes,
+        encode: Encode,
+    ) -> (Arc<Self>, Vec<mpsc::Receiver<Lack>>) {
+        let shards = names.iter().flat_map(|log| &log.shards).map(|shard| shard.index() + 1).max();
+        let mut log_of = vec![0; shards.unwrap_or(0)];
+        let (mut logs, mut queues) = (Vec::new(), Vec::new());
+        for (index, LogName { name, shards }) in names.into_iter().enumerate() {
+            for shard in &shards {
+                log_of[shard.index()] = index;
+            }
+            let (lacks, queue) = mpsc::channel(WISHES_MAX);
+            logs.push(Log::new(name, shards, lacks));
+            queues.push(queue);
+        }
+        let (slots, budget, started) = (Slots::new(), Budget::new(budget), Instant::now());
+        let memory = Self { slots, budget, logs, log_of, placement, times, encode, started };
+        (Arc::new(memory), queues)
+    }
+
+    /// The logs that are followed.
+    pub(crate) fn logs(&self) -> &[Log] {
+        &self.logs
+    }
+
+    /// The log that tells of this user.
+    pub(crate) fn log_of(&self, user: UserId) -> &Log {
+        self.log_of_shard(self.placement.shard_of(user))
+    }
+
+    /// The log that tells of this shard.
+    pub(crate) fn log_of_shard(&self, shard: ShardId) -> &Log {
+        &self.logs[self.log_of[shard.index()]]
+    }
+
+    /// Which shard owns a user.
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// What all that is kept may take and takes.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// How many users are known.
+    pub(crate) fn users(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The time that leases are compared with: milliseconds since the start, never back.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The clock of recency: seconds since the start.
+    pub(crate) fn tick(&self) -> u32 {
+        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// What is sent of a post.
+    pub(crate) fn row(&self, post: &Post) -> Row {
+        let body = (self.encode)(post, &self.times).into();
+        Row { place: (post.key.time, post.key.post.0), body }
+    }
+
+    /// A user that was met before.
+    pub(crate) fn find(&self, user: UserId) -> Option<Slot> {
+        self.slots.find(user)
+    }
+
+    /// A user, met now or before; none when the budget has no room for more users.
+    pub(crate) fn meet(&self, user: UserId) -> Option<Slot> {
+        if let Some(slot) = self.slots.find(user) {
+            return Some(slot);
+        }
+        if !self.budget.takes_index(SLOT_BYTES) {
+            return None;
+        }
+        let log = self.log_of(user);
+        let head = if log.heads_known() { NO_POSTS } else { UNKNOWN };
+        let before = self.slots.len();
+        let slot = self.slots.add(user, head)?;
+        // Whoever forgets the heads forgets them first and then goes through all users; one that
+        // it did not see yet is seen here.
+        if !log.heads_known() {
+            self.slots.set_head(slot, UNKNOWN);
+        }
+        // Somebody else may have met another user at the same time; it counts that one.
+        if self.slots.len() > before {
+            self.budget.add_index(SLOT_BYTES);
+        }
+        Some(slot)
+    }
+
+    /// The user at a slot.
+    pub(crate) fn user(&self, slot: Slot) -> UserId {
+        self.slots.id(slot)
+    }
+
+    /// An upper bound of the time of the author's newest post, [`UNKNOWN`] or [`NO_POSTS`].
+    #[inline]
+    pub(crate) fn head(&self, slot: Slot) -> i64 {
+        self.slots.head(slot)
+    }
+
+    /// The author has a post of this time.
+    pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
+        self.slots.raise_head(slot, time);
+    }
+
+    /// Whatever was known of the author's newest post, this is.
+    pub(crate) fn set_head(&self, slot: Slot, head: i64) {
+        self.slots.set_head(slot, head);
+    }
+
+    /// The author's newest posts, if they are kept. Counts as a use.
+    #[inline]
+    pub(crate) fn tail(&self, slot: Slot, tick: u32) -> Guard<Option<Arc<Tail>>> {
+        self.slots.touch(slot, tick);
+        self.slots.tail(slot)
+    }
+
+    /// Whom the reader follows, if it is kept. Counts as a use.
+    pub(crate) fn follows(&self, reader: UserId, tick: u32) -> Option<Arc<FollowList>> {
+        let slot = self.slots.find(reader)?;
+        let follows = self.slots.follows(slot)?;
+        self.slots.touch(slot, tick);
+        Some(follows)
+    }
+
+    /// When a reader last used what is kept of the user.
+    pub(crate) fn used(&self, slot: Slot) -> u32 {
+        self.slots.used(slot)
+    }
+
+    /// Shows an author's newest posts to readers from now on, or none.
+    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) {
+        let bytes = tail.as_ref().map_or(0, |tail| tail.bytes());
+        let posts = tail.as_ref().map_or(0, |tail| tail.places().len());
+        let before = self.slots.show_tail(slot, tail);
+        let bytes_before = before.as_ref().map_or(0, |tail| tail.bytes());
+        let posts_before = before.as_ref().map_or(0, |tail| tail.places().len());
+        self.budget.tails.change((bytes_before, posts_before), (bytes, posts));
+    }
+
+    /// Shows whom a reader follows to readers from now on, or nothing.
+    pub(crate) fn show_follows(&self, slot: Slot, follows: Option<Arc<FollowList>>) {
+        let bytes = follows.as_ref().map_or(0, |follows| follows.bytes());
+        let edges = follows.as_ref().map_or(0, |follows| follows.slots().len());
+        let before = self.slots.show_follows(slot, follows);
+        let bytes_before = before.as_ref().map_or(0, |follows| follows.bytes());
+        let edges_before = before.as_ref().map_or(0, |follows| follows.slots().len());
+        self.budget.follows.change((bytes_before, edges_before), (bytes, edges));
+    }
+
+    /// Tells whoever fills memory what a reader lacked. Forgotten when there are too many wishes.
+    pub(crate) fn lacks(&self, lack: Lack) {
+        let user = match lack {
+            Lack::Tail { slot, .. } => self.slots.id(slot),
+            Lack::Follows { user } => user,
+        };
+        self.log_of(user).lacks(lack);
+    }
+
+    /// Forgets what the newest times of this log's authors are.
+    pub(crate) fn forget_heads(&self, log: &Log) {
+        log.set_heads_known(false);
+        self.for_each_of(log, |slot| self.slots.set_head(slot, UNKNOWN));
+    }
+
+    /// Calls with every known user of a log.
+    pub(crate) fn for_each_of(&self, log: &Log, mut each: impl FnMut(Slot)) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            if std::ptr::eq(self.log_of(self.slots.id(slot)), log) {
+                each(slot);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,204 @@
+//! The tables of memory: what is known of each user, read by everybody without locks.
+//!
+//! A user that is met gets the next *slot*, a small number that stays its own. What is known of it
+//! stands at that place in a few columns, so that looking at the newest times of a thousand
+//! followees is a thousand loads from one array. Columns grow by whole chunks that never move.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::{ArcSwapOption, Guard};
+use papaya::HashMap;
+
+use super::follow_list::{FollowList, Slot};
+use super::tail::Tail;
+use crate::model::UserId;
+
+/// Users of one chunk.
+const CHUNK: usize = 1 << 16;
+/// More users than any budget holds.
+const CHUNKS_MAX: usize = 1 << 12;
+/// What one user takes: 40 bytes in the columns, about as much in the map of ids.
+pub(crate) const SLOT_BYTES: usize = 88;
+
+/// The newest time of an author: nothing is known.
+pub(crate) const UNKNOWN: i64 = i64::MAX;
+/// The newest time of an author: it has no posts.
+pub(crate) const NO_POSTS: i64 = i64::MIN;
+
+/// What is known of the users, by slot.
+pub(crate) struct Slots {
+    by_id: HashMap<u64, Slot>,
+    chunks: Box<[OnceLock<Chunk>]>,
+    /// How many there are; held while one is added.
+    len: Mutex<usize>,
+}
+
+/// The columns of so many users.
+struct Chunk {
+    ids: Box<[AtomicU64]>,
+    /// An upper bound of the time of the author's newest post.
+    heads: Box<[AtomicI64]>,
+    tails: Box<[ArcSwapOption<Tail>]>,
+    follows: Box<[ArcSwapOption<FollowList>]>,
+    /// When a reader last used what is kept of the user, in ticks.
+    used: Box<[AtomicU32]>,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        fn column<T>(value: impl Fn() -> T) -> Box<[T]> {
+            (0..CHUNK).map(|_| value()).collect()
+        }
+        Self {
+            ids: column(|| AtomicU64::new(0)),
+            heads: column(|| AtomicI64::new(UNKNOWN)),
+            tails: column(ArcSwapOption::empty),
+            follows: column(ArcSwapOption::empty),
+            used: column(|| AtomicU32::new(0)),
+        }
+    }
+}
+
+impl Slots {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_id: HashMap::new(),
+            chunks: (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect(),
+            len: Mutex::new(0),
+        }
+    }
+
+    /// The slot of a user that was met before.
+    pub(crate) fn find(&self, user: UserId) -> Option<Slot> {
+        self.by_id.pin().get(&user.0).copied()
+    }
+
+    /// The slot of a user, a new one if need be; none when there is no room for more.
+    pub(crate) fn add(&self, user: UserId, head: i64) -> Option<Slot> {
+        let by_id = self.by_id.pin();
+        if let Some(slot) = by_id.get(&user.0) {
+            return Some(*slot);
+        }
+        let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = by_id.get(&user.0) {
+            return Some(*slot);
+        }
+        let chunk = self.chunks.get(*len / CHUNK)?.get_or_init(Chunk::new);
+        let slot = Slot::try_from(*len).ok()?;
+        chunk.ids[*len % CHUNK].store(user.0, Ordering::Relaxed);
+        chunk.heads[*len % CHUNK].store(head, Ordering::Relaxed);
+        // Whoever finds the slot in the map sees what was stored before.
+        by_id.insert(user.0, slot);
+        *len += 1;
+        Some(slot)
+    }
+
+    /// How many users were met.
+    pub(crate) fn len(&self) -> usize {
+        *self.len.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The user at a slot.
+    pub(crate) fn id(&self, slot: Slot) -> UserId {
+        UserId(self.column(slot, |chunk| &chunk.ids).load(Ordering::Relaxed))
+    }
+
+    /// An upper bound of the time of the author's newest post, [`UNKNOWN`] or [`NO_POSTS`].
+    #[inline]
+    pub(crate) fn head(&self, slot: Slot) -> i64 {
+        self.column(slot, |chunk| &chunk.heads).load(Ordering::Acquire)
+    }
+
+    /// The author has a post of this time.
+    pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
+        self.column(slot, |chunk| &chunk.heads).fetch_max(time, Ordering::AcqRel);
+    }
+
+    /// Whatever was known, this is.
+    pub(crate) fn set_head(&self, slot: Slot, head: i64) {
+        self.column(slot, |chunk| &chunk.heads).store(head, Ordering::Release);
+    }
+
+    /// The author's newest posts, if they are kept.
+    #[inline]
+    pub(crate) fn tail(&self, slot: Slot) -> Guard<Option<Arc<Tail>>> {
+        self.column(slot, |chunk| &chunk.tails).load()
+    }
+
+    /// Shows the author's newest posts to readers, or none. Returns what was shown before.
+    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> Option<Arc<Tail>> {
+        self.column(slot, |chunk| &chunk.tails).swap(tail)
+    }
+
+    /// Whom the reader follows, if it is kept.
+    pub(crate) fn follows(&self, slot: Slot) -> Option<Arc<FollowList>> {
+        self.column(slot, |chunk| &chunk.follows).load_full()
+    }
+
+    /// Shows whom the reader follows to readers, or nothing. Returns what was shown before.
+    pub(crate) fn show_follows(
+        &self,
+        slot: Slot,
+        follows: Option<Arc<FollowList>>,
+    ) -> Option<Arc<FollowList>> {
+        self.column(slot, |chunk| &chunk.follows).swap(follows)
+    }
+
+    /// A reader used what is kept of the user.
+    #[inline]
+    pub(crate) fn touch(&self, slot: Slot, tick: u32) {
+        let used = self.column(slot, |chunk| &chunk.used);
+        // Most are used again within the tick; a store would take the cache line from others.
+        if used.load(Ordering::Relaxed) != tick {
+            used.store(tick, Ordering::Relaxed);
+        }
+    }
+
+    /// When a reader last used what is kept of the user.
+    pub(crate) fn used(&self, slot: Slot) -> u32 {
+        self.column(slot, |chunk| &chunk.used).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn column<T>(&self, slot: Slot, column: impl Fn(&Chunk) -> &Box<[T]>) -> &T {
+        let index = slot as usize;
+        let chunk = self.chunks[index / CHUNK].get().expect("slots are given out with their chunk");
+        &column(chunk)[index % CHUNK]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_user_has_one_slot_whoever_asks_first() {
+        let slots = Slots::new();
+        let ids = 0..2_000u64;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| ids.clone().for_each(|id| drop(slots.add(UserId(id * 7), NO_POSTS))));
+            }
+        });
+        assert_eq!(slots.len(), 2_000);
+        for id in ids {
+            let slot = slots.find(UserId(id * 7)).unwrap();
+            assert_eq!((slots.id(slot), slots.head(slot)), (UserId(id * 7), NO_POSTS));
+        }
+        assert_eq!(slots.find(UserId(1)), None);
+    }
+
+    #[test]
+    fn heads_rise_and_what_is_unknown_stays_so() {
+        let slots = Slots::new();
+        let slot = slots.add(UserId(1), NO_POSTS).unwrap();
+        for (time, head) in [(5, 5), (3, 5), (8, 8)] {
+            slots.raise_head(slot, time);
+            assert_eq!(slots.head(slot), head);
+        }
+        slots.set_head(slot, UNKNOWN);
+        slots.raise_head(slot, 9);
+        assert_eq!(slots.head(slot), UNKNOWN);
+    }
+}

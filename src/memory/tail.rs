@@ -1,0 +1,211 @@
+//! The newest posts of one author, as they stand in memory. Pure.
+//!
+//! A tail answers for everything above its floor. The floor only rises: a post that is deleted
+//! leaves a tail shorter but no deeper, and one that is added below the floor is not taken up, since
+//! what lies beside it down there is not known.
+
+use std::sync::Arc;
+
+/// A post's place among its author's: (time, post id).
+pub(crate) type Place = (i64, u64);
+
+/// What a tail holds of one post: its place, and its text ready to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) place: Place,
+    pub(crate) body: Arc<str>,
+}
+
+/// A change to one author's posts.
+#[derive(Clone, Debug)]
+pub(crate) enum TailChange {
+    /// The post is there, with this text.
+    Put(Row),
+    /// The post is gone.
+    Remove(Place),
+    /// What happened is not known.
+    Unknown,
+}
+
+/// The newest posts of one author.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tail {
+    /// Newest first.
+    places: Vec<Place>,
+    /// In the same order.
+    bodies: Vec<Arc<str>>,
+    /// The lowest place that the tail answers for; none if that is all of them.
+    floor: Option<Place>,
+    /// How many posts it was filled with at most; twice as many are kept.
+    depth: usize,
+    /// The name that people know the author by, where the shards know it.
+    handle: Option<Arc<str>>,
+    bytes: usize,
+}
+
+/// What a row takes beside its text: its place, the pointer to the text, the text's two counters.
+const ROW_BYTES: usize = size_of::<Place>() + size_of::<Arc<str>>() + 16;
+
+impl Tail {
+    /// The newest `depth` posts, newest first, whether these are all, and how the author is called.
+    pub(crate) fn new(
+        rows: Vec<Row>,
+        complete: bool,
+        depth: usize,
+        handle: Option<Arc<str>>,
+    ) -> Self {
+        let floor = if complete { None } else { rows.last().map(|row| row.place) };
+        let bytes = rows.iter().map(|row| ROW_BYTES + row.body.len()).sum();
+        let (places, bodies) = rows.into_iter().map(|row| (row.place, row.body)).unzip();
+        Self { places, bodies, floor, depth, handle, bytes }
+    }
+
+    /// Carries out a change; false if it is not known any more what the author's posts are.
+    pub(crate) fn apply(&mut self, change: &TailChange) -> bool {
+        match change {
+            TailChange::Put(row) => self.put(row),
+            TailChange::Remove(place) => self.remove(*place),
+            TailChange::Unknown => return false,
+        }
+        true
+    }
+
+    fn put(&mut self, row: &Row) {
+        if self.floor.is_some_and(|floor| row.place < floor) {
+            return;
+        }
+        match self.find(row.place) {
+            Ok(index) => {
+                self.bytes += row.body.len();
+                self.bytes -= self.bodies[index].len();
+                self.bodies[index] = Arc::clone(&row.body);
+            }
+            Err(index) => {
+                self.bytes += ROW_BYTES + row.body.len();
+                self.places.insert(index, row.place);
+                self.bodies.insert(index, Arc::clone(&row.body));
+                self.trim();
+            }
+        }
+    }
+
+    fn remove(&mut self, place: Place) {
+        if let Ok(index) = self.find(place) {
+            self.places.remove(index);
+            self.bytes -= ROW_BYTES + self.bodies.remove(index).len();
+        }
+    }
+
+    /// Keeps it from growing with every new post. The floor rises to what is left.
+    fn trim(&mut self) {
+        if self.places.len() <= 2 * self.depth.max(1) {
+            return;
+        }
+        let keep = self.depth.max(1);
+        let gone: usize = self.bodies.drain(keep..).map(|body| ROW_BYTES + body.len()).sum();
+        self.bytes -= gone;
+        self.places.truncate(keep);
+        self.floor = self.places.last().copied();
+    }
+
+    fn find(&self, place: Place) -> Result<usize, usize> {
+        self.places.binary_search_by(|known| place.cmp(known))
+    }
+
+    /// Its posts' places, newest first.
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// The text of the post at this index of [`Tail::places`].
+    pub(crate) fn body(&self, index: usize) -> &Arc<str> {
+        &self.bodies[index]
+    }
+
+    /// The index of the newest post that is older than `(time, post)`.
+    pub(crate) fn first_under(&self, edge: Place) -> usize {
+        self.places.partition_point(|place| *place >= edge)
+    }
+
+    /// The lowest place that it answers for; none if it answers for all.
+    pub(crate) fn floor(&self) -> Option<Place> {
+        self.floor
+    }
+
+    /// The name that people know the author by, where the shards know it.
+    pub(crate) fn handle(&self) -> Option<&Arc<str>> {
+        self.handle.as_ref()
+    }
+
+    /// How many posts it was filled with at most.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + 16 + self.bytes + self.handle.as_ref().map_or(0, |handle| handle.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row(time: i64, post: u64, text: &str) -> Row {
+        Row { place: (time, post), body: text.into() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+        /// Whatever happens, a tail is what the database holds above its floor.
+        #[test]
+        fn a_tail_equals_the_rows_above_its_floor(
+            before in prop::collection::btree_set((0i64..30, 0u64..4), 0..40),
+            changes in prop::collection::vec((any::<bool>(), 0i64..30, 0u64..4), 0..120),
+            depth in 1usize..9,
+        ) {
+            let mut world: BTreeMap<Place, String> =
+                before.into_iter().map(|place| (place, "old".to_owned())).collect();
+            let newest = world.iter().rev().take(depth);
+            let rows = newest.map(|(place, text)| row(place.0, place.1, text)).collect();
+            let mut tail = Tail::new(rows, world.len() <= depth, depth, None);
+            let mut floor = tail.floor();
+            for (number, (put, time, post)) in changes.into_iter().enumerate() {
+                let change = if put {
+                    let text = format!("text {number}");
+                    world.insert((time, post), text.clone());
+                    TailChange::Put(row(time, post, &text))
+                } else {
+                    world.remove(&(time, post));
+                    TailChange::Remove((time, post))
+                };
+                prop_assert!(tail.apply(&change));
+                prop_assert!(tail.floor() >= floor, "the floor sank");
+                floor = tail.floor();
+                let expected: Vec<(Place, String)> = world
+                    .iter()
+                    .rev()
+                    .filter(|(place, _)| floor.is_none_or(|floor| **place >= floor))
+                    .map(|(place, text)| (*place, text.clone()))
+                    .collect();
+                let held: Vec<(Place, String)> = (0..tail.places().len())
+                    .map(|index| (tail.places()[index], tail.body(index).to_string()))
+                    .collect();
+                prop_assert_eq!(&held, &expected);
+                prop_assert!(held.len() <= 2 * depth);
+                let bytes: usize = held.iter().map(|(_, text)| ROW_BYTES + text.len()).sum();
+                prop_assert_eq!(tail.bytes, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_ends_a_tail() {
+        assert!(!Tail::default().apply(&TailChange::Unknown));
+    }
+}

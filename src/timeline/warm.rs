@@ -1,0 +1,260 @@
+//! A page from memory: which posts stand on it, as far as memory knows, and who must be asked for
+//! in the databases for the rest. It knows no database.
+//!
+//! The newest times of all authors stand in one array, so a page begins with a look at each of them.
+//! Authors are then gone through from the newest time down, and each one's newest posts are taken
+//! up, until no author that is left can have a post on the page.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::cursor::{AuthorEdge, Edge, TailAsk};
+use crate::memory::{Lack, Memory, NO_POSTS, Place, Slot, Tail};
+use crate::model::{Direction, PostId, PostKey, UserId};
+
+/// A post that was found in memory.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) key: PostKey,
+    pub(super) body: Arc<str>,
+    pub(super) handle: Option<Arc<str>>,
+}
+
+/// What memory knows of a page.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// In reading order; what is asked for may belong between them.
+    pub(super) found: Vec<Found>,
+    /// Who may have more posts on the page, and from where on.
+    pub(super) asks: Vec<(UserId, AuthorEdge)>,
+    /// The first places of the page belong to these posts whatever the answers are.
+    pub(super) waves: u32,
+}
+
+/// Where a page is read from, and how far.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) edge: Edge,
+    /// Posts that are needed: those of the page and one more.
+    pub(super) need: usize,
+}
+
+thread_local! {
+    /// Authors in question with the times they are gone through by. Kept from page to page, so that
+    /// a page allocates nothing for each followee.
+    static CANDIDATES: RefCell<Vec<(i64, Slot)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The posts of these authors older than the edge.
+pub(super) fn older(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
+    let top = match span.edge {
+        Edge::Bottom => return Scan::default(),
+        Edge::Top => i64::MAX,
+        Edge::Beside { key, .. } => key.time,
+    };
+    CANDIDATES.with_borrow_mut(|candidates| {
+        candidates.clear();
+        for &slot in authors {
+            let head = memory.head(slot);
+            if head != NO_POSTS {
+                candidates.push((head.min(top), slot));
+            }
+        }
+        Page::new(memory, span, Direction::Older).take_newest(candidates)
+    })
+}
+
+/// The posts of these authors newer than the edge, the nearest to it first.
+pub(super) fn newer(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
+    let bottom = match span.edge {
+        Edge::Top => return Scan::default(),
+        Edge::Bottom => i64::MIN,
+        Edge::Beside { key, .. } => key.time,
+    };
+    let mut page = Page::new(memory, span, Direction::Newer);
+    for &slot in authors {
+        let head = memory.head(slot);
+        if head != NO_POSTS && head >= bottom {
+            page.take_up_newer(slot);
+        }
+    }
+    page.into_scan()
+}
+
+/// Whether any of these authors has a post older than the edge: known to, known not to, or not
+/// known; then who would have to be asked.
+pub(super) enum Older {
+    Some,
+    None,
+    Ask(Vec<UserId>),
+}
+
+/// Looks for any post of these authors that is older than the edge.
+pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older {
+    let tick = memory.tick();
+    let mut unknown = Vec::new();
+    for &slot in authors {
+        if memory.head(slot) == NO_POSTS {
+            continue;
+        }
+        let author = memory.user(slot);
+        let tail = memory.tail(slot, tick);
+        let Some(tail) = tail.as_deref() else {
+            unknown.push(author);
+            continue;
+        };
+        let first = first_under(tail, edge.for_author(author));
+        if first < tail.places().len() {
+            return Older::Some;
+        }
+        if tail.floor().is_some() {
+            unknown.push(author);
+        }
+    }
+    if unknown.is_empty() { Older::None } else { Older::Ask(unknown) }
+}
+
+/// A page in the making: the best posts so far, in reading order.
+struct Page<'a> {
+    memory: &'a Memory,
+    span: Span,
+    direction: Direction,
+    tick: u32,
+    best: Vec<Found>,
+    /// Authors of whom more has to be asked if the page reaches this far: their key or time, and
+    /// where to ask on.
+    open: Vec<Open>,
+}
+
+struct Open {
+    slot: Slot,
+    /// No unknown post of the author comes before this one in reading order.
+    bound: PostKey,
+    from: AuthorEdge,
+    depth: u32,
+}
+
+impl<'a> Page<'a> {
+    fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
+        let best = Vec::with_capacity(span.need + 1);
+        Self { memory, span, direction, tick: memory.tick(), best, open: Vec::new() }
+    }
+
+    /// Goes through authors from the newest time down, a few at once: only these need be sorted.
+    fn take_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
+        let mut rest = candidates;
+        let mut count = self.span.need + self.span.need / 2;
+        while !rest.is_empty() {
+            let newest_first = |a: &(i64, Slot), b: &(i64, Slot)| b.cmp(a);
+            let (batch, others) = if count < rest.len() {
+                rest.select_nth_unstable_by(count, newest_first);
+                rest.split_at_mut(count)
+            } else {
+                rest.split_at_mut(rest.len())
+            };
+            batch.sort_unstable_by(newest_first);
+            for (time, slot) in batch.iter() {
+                if self.is_full() && self.worst().is_some_and(|worst| *time < worst.time) {
+                    return self.into_scan();
+                }
+                self.take_up_older(*slot, *time);
+            }
+            rest = others;
+            count *= 4;
+        }
+        self.into_scan()
+    }
+
+    fn take_up_older(&mut self, slot: Slot, time: i64) {
+        let tail = self.memory.tail(slot, self.tick);
+        let author = self.memory.user(slot);
+        let edge = self.span.edge.for_author(author);
+        let Some(tail) = tail.as_deref() else {
+            let bound = PostKey { time, post: PostId(u64::MAX), author };
+            return self.open.push(Open { slot, bound, from: edge, depth: 0 });
+        };
+        let first = first_under(tail, edge);
+        for (index, place) in tail.places().iter().enumerate().skip(first) {
+            if !self.take(author, *place, tail, index) {
+                return;
+            }
+        }
+        // Under the floor there may be more.
+        if let Some((time, post)) = tail.floor() {
+            let bound = PostKey { time, post: PostId(post), author };
+            let from = match edge {
+                AuthorEdge::At { time: t, post: p } if (t, p) < (time, post) => edge,
+                _ => AuthorEdge::At { time, post },
+            };
+            let depth = u32::try_from(tail.depth() * 2).unwrap_or(u32::MAX);
+            self.open.push(Open { slot, bound, from, depth });
+        }
+    }
+
+    fn take_up_newer(&mut self, slot: Slot) {
+        let tail = self.memory.tail(slot, self.tick);
+        let author = self.memory.user(slot);
+        let edge = self.span.edge.for_author(author);
+        let (known, depth) = match tail.as_deref() {
+            Some(tail) => {
+                let depth = u32::try_from(tail.depth() * 2).unwrap_or(u32::MAX);
+                (tail.floor().is_none_or(|floor| edge >= (at(floor))), depth)
+            }
+            None => (false, 0),
+        };
+        let Some(tail) = tail.as_deref().filter(|_| known) else {
+            let bound = PostKey { time: i64::MIN, post: PostId(0), author };
+            return self.open.push(Open { slot, bound, from: edge, depth });
+        };
+        let first = first_under(tail, edge);
+        for (index, place) in tail.places().iter().enumerate().take(first).rev() {
+            if !self.take(author, *place, tail, index) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a post up if it is among the best; false if it is not, nor any behind it.
+    fn take(&mut self, author: UserId, (time, post): Place, tail: &Tail, index: usize) -> bool {
+        let key = PostKey { time, post: PostId(post), author };
+        let comes_before = |a: &PostKey, b: &PostKey| match self.direction {
+            Direction::Older => a > b,
+            Direction::Newer => a < b,
+        };
+        if self.best.len() >= self.span.need {
+            match self.best.last() {
+                Some(worst) if comes_before(&key, &worst.key) => drop(self.best.pop()),
+                _ => return false,
+            }
+        }
+        let place = self.best.partition_point(|found| comes_before(&found.key, &key));
+        let (body, handle) = (Arc::clone(tail.body(index)), tail.handle().cloned());
+        self.best.insert(place, Found { key, body, handle });
+        true
+    }
+
+    fn is_full(&self) -> bool {
+        self.best.len() >= self.span.need
+    }
+
+    fn worst(&self) -> Option<PostKey> {
+        self.best.last().map(|found| found.key)
+    }
+
+    /// What is known, and who must be asked: those whose unknown posts could stand on the page.
+    fn into_scan(self) -> Scan {
+        let reach = self.worst().filter(|_| self.is_full());
+        let mut asks = Vec::new();
+        for Open { slot, bound, from, depth } in self.open {
+            let matters = reach.is_none_or(|worst| match self.direction {
+                Direction::Older => bound > worst,
+                Direction::Newer => bound < worst,
+            });
+            if matters {
+                self.memory.lacks(Lack::Tail { slot, depth });
+                asks.push((self.memory.user(slot), from));
+            }
+        }
+        Scan { found: self.best, asks, waves: 0 }
+    }
+}
