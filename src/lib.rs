@@ -49,6 +49,7 @@ mod demo;
 pub mod fit;
 pub mod http;
 pub mod mapping;
+mod memory;
 pub mod model;
 pub mod moment;
 pub mod placement;
