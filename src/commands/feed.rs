@@ -8,7 +8,7 @@ use clap::Args;
 use super::{DEMO_FOLDER, Outcome, Source, say};
 use crate::clock::now_ms;
 use crate::cursor::Cursor;
-use crate::http::page_json;
+use crate::http::{decode_content, page_json};
 use crate::model::{Post, UserId, parse_id};
 use crate::moment::PostTimes;
 use crate::shard::Access;
@@ -36,20 +36,22 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) async fn run(self) -> Result<Outcome> {
         let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
-        let request = PageRequest { cursor: self.cursor.unwrap_or_else(Cursor::newest), limit };
+        let cursor = self.cursor.unwrap_or_else(Cursor::newest);
+        let request = PageRequest { cursor, limit, ..PageRequest::default() };
         let config = self.source.load(DEMO_FOLDER)?;
         let tributary = Tributary::open_with(&config, Access::Read).await?;
-        let page = tributary.home_timeline(UserId(self.user), &request).await?;
-        let fleet = tributary.fleet();
+        let draft = tributary.home_draft(UserId(self.user), &request).await?;
+        let (fleet, complete) = (tributary.fleet(), draft.is_complete());
         if self.json {
-            say(page_json(&page, fleet)?);
+            say(page_json(&draft, fleet)?);
         } else {
+            let page = draft.into_page(decode_content);
             let missing: Vec<&str> =
                 page.missing.iter().map(|shard| fleet.shard_name(*shard)).collect();
             let times = fleet.times();
             say(readable(&page, self.user, times, &missing, &self.source.flags()));
         }
-        Ok(if page.is_complete() { Outcome::Done } else { Outcome::Partial })
+        Ok(if complete { Outcome::Done } else { Outcome::Partial })
     }
 }
 

@@ -15,7 +15,8 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 use self::source::{
-    ENV_PREFIX, explain, number, read_text, set_from_environment, suggestion, switch,
+    ENV_PREFIX, bytes, explain, machine_memory, number, read_text, set_from_environment,
+    suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 use crate::mapping::Tables;
@@ -29,6 +30,8 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
 /// Connections to one server. A page needs one per shard and wave for about a millisecond.
 pub const CONNECTIONS_DEFAULT: usize = 16;
+/// What is kept in memory at most, unless told otherwise.
+pub const MEMORY_BUDGET_DEFAULT_MAX: usize = 4 << 30;
 /// A server that takes more is not known.
 const CONNECTIONS_MAX: usize = 10_000;
 /// Shards of a new folder.
@@ -45,6 +48,8 @@ pub struct Config {
     pub http: Http,
     /// Reading timelines.
     pub read: Read,
+    /// What is kept in memory.
+    pub memory: MemoryConfig,
     /// Posting and following.
     pub write: Write,
     /// Which shard owns a user.
@@ -71,6 +76,16 @@ pub struct Read {
     /// How long a read may take, in milliseconds.
     #[serde(deserialize_with = "number")]
     pub deadline_ms: u64,
+}
+
+/// `[memory]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// What may be kept, in bytes; 0 is nothing. A quarter of the machine's memory, 4 GiB at most,
+    /// unless told otherwise.
+    #[serde(deserialize_with = "bytes")]
+    pub budget: Option<usize>,
 }
 
 /// `[write]`.
@@ -206,6 +221,8 @@ struct Document {
     #[serde(default)]
     read: Read,
     #[serde(default)]
+    memory: MemoryConfig,
+    #[serde(default)]
     write: WriteKeys,
     #[serde(default)]
     placement: PlacementConfig,
@@ -273,7 +290,7 @@ impl Document {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let Self { http, read, write, placement, embedded, servers, shards, tables } = self;
+        let Self { http, read, memory, write, placement, embedded, servers, shards, tables } = self;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -302,7 +319,7 @@ impl Document {
             enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
             content_bytes_max: write.content_bytes_max,
         };
-        Ok(Config { http, read, write, placement, fleet })
+        Ok(Config { http, read, memory, write, placement, fleet })
     }
 }
 
@@ -348,6 +365,13 @@ impl Read {
     /// How long a read may take.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl MemoryConfig {
+    /// What may be kept.
+    pub fn bytes(&self) -> usize {
+        self.budget.unwrap_or_else(|| (machine_memory() / 4).min(MEMORY_BUDGET_DEFAULT_MAX))
     }
 }
 

@@ -142,3 +142,45 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         SwitchOrText::Text(text) => text.parse().map(Some).map_err(|_| wrong()),
     }
 }
+
+/// A number of bytes, also as a text with a unit: `512MiB`.
+pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NumberOrText {
+        Number(i64),
+        Text(String),
+    }
+    let wrong = || D::Error::custom("not a number of bytes such as 536870912, 512MiB or 2GiB");
+    let text = match NumberOrText::deserialize(deserializer).map_err(|_| wrong())? {
+        NumberOrText::Number(number) => number.to_string(),
+        NumberOrText::Text(text) => text,
+    };
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number: usize = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).map(Some).ok_or_else(wrong)
+}
+
+/// What a machine has that does not say it.
+const MACHINE_MEMORY_DEFAULT: usize = 1 << 30;
+
+/// The memory of this machine, or what this process may use of it, in bytes.
+pub(super) fn machine_memory() -> usize {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = read("/proc/meminfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<usize>().ok())
+        .map(|kib| kib << 10);
+    // A container may have less; "max" means that it does not.
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = limits.iter().filter_map(|path| read(path).trim().parse::<usize>().ok());
+    limits.chain(machine).min().unwrap_or(MACHINE_MEMORY_DEFAULT)
+}

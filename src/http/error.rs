@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     BadLimit,
     #[error("the cursor is not one of this server; leave it out to start from the newest post")]
     BadCursor,
+    #[error("the Tributary-Freshness header holds no token of this server; leave it out")]
+    BadFreshness,
     #[error("the query string cannot be read: {0}")]
     BadQuery(&'static str),
     #[error("this server does not answer to the name in the Host header; add it to http.hosts")]
@@ -46,7 +48,10 @@ pub(super) enum ApiError {
     UriTooLong(usize),
     #[error("the user follows more than {FOLLOWEES_MAX} users, the most a timeline is read for")]
     TooManyFollowees,
-    #[error("some shards did not answer and the request accepts only complete pages; try again")]
+    #[error(
+        "some shards did not answer, or not from as late as was asked, and the request accepts only \
+             complete pages; try again"
+    )]
     Incomplete,
     #[error(transparent)]
     NotWritten(WriteError),
@@ -77,6 +82,7 @@ impl ApiError {
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
+            Self::BadFreshness => (StatusCode::BAD_REQUEST, "invalid_freshness"),
             Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),

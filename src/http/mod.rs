@@ -16,9 +16,10 @@ use axum::routing::{get, put};
 use self::error::ApiError;
 use self::frame::{BodyLimit, Frame, Hosts};
 pub use self::serve::{Bound, bind};
+pub(crate) use self::wire::{decode_content, encode_post};
 use crate::Tributary;
 use crate::shard::Fleet;
-use crate::timeline::Page;
+use crate::timeline::Draft;
 
 /// Every route there is.
 fn routes(tributary: Tributary, hosts: Hosts) -> Router {
@@ -46,6 +47,7 @@ fn routes(tributary: Tributary, hosts: Hosts) -> Router {
 }
 
 /// The page as `GET /v1/users/{id}/feed` answers it, on several lines.
-pub(crate) fn page_json(page: &Page, fleet: &Fleet) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&wire::Posts::new(page, fleet))
+pub(crate) fn page_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<String> {
+    let page: serde_json::Value = serde_json::from_slice(&wire::posts_json(draft, fleet)?)?;
+    serde_json::to_string_pretty(&page)
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::query::{JsonBody, User, UserAnd, idempotency_key};
-use super::timeline::json;
+use super::timeline::{json, with_freshness};
 use super::wire::{Followed, NewFollows, NewPost, WirePost};
 use crate::Tributary;
 use crate::model::{PostId, UserId, parse_id};
@@ -24,15 +24,20 @@ pub(super) async fn publish(
     let key = idempotency_key(&headers)?;
     let published = tributary.publish(author, &content, key).await?;
     let post = &published.post;
-    let mut response =
-        (StatusCode::CREATED, json(&WirePost::new(post, tributary.fleet()))).into_response();
+    let mut response = (StatusCode::CREATED, json(&WirePost::new(post, tributary.fleet().times())))
+        .into_response();
     let place = format!("/v1/users/{author}/posts/{}", post.key.post);
     let place = HeaderValue::try_from(place).map_err(|_| ApiError::Internal)?;
     response.headers_mut().insert(header::LOCATION, place);
     if published.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    Ok(written(&tributary, author, response).await)
+}
+
+/// The answer to a write: whoever brings its freshness back sees what was written.
+async fn written(tributary: &Tributary, user: UserId, response: impl IntoResponse) -> Response {
+    with_freshness(response.into_response(), &tributary.freshness(user).await, true)
 }
 
 /// `GET /v1/users/{user_id}/posts/{post_id}`.
@@ -41,7 +46,7 @@ pub(super) async fn post(
     UserAnd(author, post): UserAnd<PostId>,
 ) -> Result<Response, ApiError> {
     match tributary.post(author, post).await {
-        Ok(Some(post)) => Ok(json(&WirePost::new(&post, tributary.fleet()))),
+        Ok(Some(post)) => Ok(json(&WirePost::new(&post, tributary.fleet().times()))),
         Ok(None) => Err(ApiError::NotFound),
         Err(_) => Err(ApiError::ShardUnavailable),
     }
@@ -51,27 +56,27 @@ pub(super) async fn post(
 pub(super) async fn delete_post(
     State(tributary): State<Tributary>,
     UserAnd(author, post): UserAnd<PostId>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     tributary.delete_post(author, post).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(written(&tributary, author, StatusCode::NO_CONTENT).await)
 }
 
 /// `PUT /v1/users/{user_id}/following/{followee_id}`.
 pub(super) async fn follow(
     State(tributary): State<Tributary>,
     UserAnd(follower, followee): UserAnd<UserId>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     tributary.follow(follower, followee).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(written(&tributary, follower, StatusCode::NO_CONTENT).await)
 }
 
 /// `DELETE /v1/users/{user_id}/following/{followee_id}`.
 pub(super) async fn unfollow(
     State(tributary): State<Tributary>,
     UserAnd(follower, followee): UserAnd<UserId>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     tributary.unfollow(follower, followee).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(written(&tributary, follower, StatusCode::NO_CONTENT).await)
 }
 
 /// `POST /v1/users/{user_id}/following`.
@@ -83,5 +88,5 @@ pub(super) async fn follow_all(
     let ids = follow.iter().map(|id| parse_id(id).map(UserId).ok_or(ApiError::BadUserId));
     let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
     let added = tributary.follow_all(follower, &followees).await?;
-    Ok(json(&Followed { added }))
+    Ok(written(&tributary, follower, json(&Followed { added })).await)
 }

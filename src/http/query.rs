@@ -13,9 +13,14 @@ use tokio::time::timeout;
 use super::error::ApiError;
 use super::frame::BodyLimit;
 use crate::cursor::Cursor;
+use crate::freshness::Freshness;
 use crate::model::{IdempotencyKey, PostId, UserId, parse_id};
 use crate::timeline::{Limit, PageRequest};
 
+/// Carries a freshness token, in requests and in answers.
+pub(super) const FRESHNESS_HEADER: &str = "tributary-freshness";
+/// Says that an answer is not as fresh as the request asked for.
+pub(super) const FRESHNESS_LOST_HEADER: &str = "tributary-freshness-lost";
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,6 +35,8 @@ pub(super) struct Parameters {
     pub(super) limit: Limit,
     /// Whether an incomplete answer is to be an error.
     pub(super) require_complete: bool,
+    /// The freshness that the request brings back.
+    pub(super) at_least: Freshness,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
                 .and_then(Limit::new)
                 .ok_or(ApiError::BadLimit)?,
         };
-        Ok(Self { cursor, limit, require_complete })
+        Ok(Self { cursor, limit, require_complete, at_least: freshness(&parts.headers)? })
     }
 }
 
@@ -69,7 +76,7 @@ impl Parameters {
             Some(text) => text.parse()?,
             None => Cursor::newest(),
         };
-        Ok(PageRequest { cursor, limit: self.limit })
+        Ok(PageRequest { cursor, limit: self.limit, at_least: self.at_least.clone() })
     }
 
     /// Refuses an incomplete answer if the request does.
@@ -149,6 +156,16 @@ fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
+}
+
+/// The freshness that a request brings back, in one header or several.
+fn freshness(headers: &HeaderMap) -> Result<Freshness, ApiError> {
+    let mut all = Freshness::default();
+    for value in headers.get_all(FRESHNESS_HEADER) {
+        let token = value.to_str().ok().and_then(|text| text.parse().ok());
+        all.merge(&token.ok_or(ApiError::BadFreshness)?);
+    }
+    Ok(all)
 }
 
 /// The `Idempotency-Key`, if the request has one.

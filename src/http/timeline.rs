@@ -6,12 +6,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::query::{Parameters, User};
-use super::wire::{ExpressFeed, Following, Posts, names};
+use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, User};
+use super::wire::{ExpressFeed, Following, names, posts_json};
 use crate::Tributary;
 use crate::cursor::{Cursor, FollowingCursor};
+use crate::freshness::Freshness;
 use crate::model::UserId;
-use crate::timeline::{Limit, Page};
+use crate::timeline::{Draft, Limit};
 
 /// `GET /user/feed/{user_id}`.
 pub(super) async fn express_feed(
@@ -20,8 +21,9 @@ pub(super) async fn express_feed(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let page = tributary.home_timeline(user, &parameters.page()?).await?;
-    parameters.accept(page.is_complete())?;
-    Ok(json(&ExpressFeed::new(&page, tributary.fleet())))
+    parameters.accept(page.is_complete() && page.stale.is_empty() && page.fresh_enough)?;
+    let json = json(&ExpressFeed::new(&page, tributary.fleet()));
+    Ok(with_freshness(json, &page.freshness, page.fresh_enough))
 }
 
 /// `GET /v1/users/{user_id}/feed`.
@@ -31,10 +33,10 @@ pub(super) async fn feed(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
-    let page = tributary.home_timeline(user, &request).await?;
-    parameters.accept(page.is_complete())?;
+    let page = tributary.home_draft(user, &request).await?;
+    parameters.accept(page.is_complete() && page.stale.is_empty() && page.fresh_enough)?;
     let path = format!("/v1/users/{user}/feed");
-    Ok(posts_page(&page, &tributary, &path, request.limit))
+    posts_page(&page, &tributary, &path, request.limit)
 }
 
 /// `GET /v1/users/{user_id}/posts`.
@@ -44,10 +46,10 @@ pub(super) async fn posts(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
-    let page = tributary.author_timeline(user, &request).await;
-    parameters.accept(page.is_complete())?;
+    let page = tributary.author_draft(user, &request).await;
+    parameters.accept(page.is_complete() && page.stale.is_empty() && page.fresh_enough)?;
     let path = format!("/v1/users/{user}/posts");
-    Ok(posts_page(&page, &tributary, &path, request.limit))
+    posts_page(&page, &tributary, &path, request.limit)
 }
 
 /// `GET /v1/users/{user_id}/following`.
@@ -75,11 +77,36 @@ pub(super) async fn following(
     Ok((links, json(&body)).into_response())
 }
 
-fn posts_page(page: &Page, tributary: &Tributary, path: &str, limit: Limit) -> Response {
+fn posts_page(
+    page: &Draft,
+    tributary: &Tributary,
+    path: &str,
+    limit: Limit,
+) -> Result<Response, ApiError> {
     let next = page.next.as_ref().map(Cursor::to_string);
     let prev = page.prev.to_string();
     let links = [("next", next.as_deref()), ("prev", Some(prev.as_str()))];
-    (link_header(path, limit, &links), json(&Posts::new(page, tributary.fleet()))).into_response()
+    let body = posts_json(page, tributary.fleet()).map_err(|_| ApiError::Internal)?;
+    let response = (link_header(path, limit, &links), json_bytes(body)).into_response();
+    Ok(with_freshness(response, &page.freshness, page.fresh_enough))
+}
+
+/// Says how fresh an answer is, and whether that is less than was asked for.
+pub(super) fn with_freshness(
+    mut response: Response,
+    freshness: &Freshness,
+    fresh_enough: bool,
+) -> Response {
+    let headers = response.headers_mut();
+    if !freshness.is_empty()
+        && let Ok(token) = HeaderValue::try_from(freshness.to_string())
+    {
+        headers.insert(FRESHNESS_HEADER, token);
+    }
+    if !fresh_enough {
+        headers.insert(FRESHNESS_LOST_HEADER, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// RFC 8288: where to go on, ready to be fetched.
@@ -99,10 +126,12 @@ fn link_header(
 
 pub(super) fn json(body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(bytes) => {
-            let json = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json)], bytes).into_response()
-        }
+        Ok(bytes) => json_bytes(bytes),
         Err(_) => ApiError::Internal.into_response(),
     }
+}
+
+fn json_bytes(bytes: Vec<u8>) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], bytes).into_response()
 }

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
 use crate::model::{Post, ShardId, UserId};
-use crate::moment::TimeUnit;
+use crate::moment::{PostTimes, TimeUnit};
 use crate::shard::Fleet;
-use crate::timeline::Page;
+use crate::timeline::{Draft, Entry, Found, Page};
+
+/// Room for a usual page.
+const PAGE_BYTES: usize = 8 * 1024;
 
 /// `GET /user/feed/{user_id}`: the field names of the Express handler that people start from.
 #[derive(Serialize)]
@@ -35,15 +38,21 @@ enum Timestamp {
     Date(String),
 }
 
-/// A page of the `v1` timelines.
+/// What stands on a page of the `v1` timelines behind the posts.
 #[derive(Serialize)]
-pub(crate) struct Posts<'a> {
-    posts: Vec<WirePost<'a>>,
+struct PageEnd<'a> {
     next: Option<String>,
     prev: String,
     complete: bool,
     missing_shards: Vec<&'a str>,
-    stale_shards: [&'a str; 0],
+    stale_shards: Vec<StaleShard<'a>>,
+}
+
+/// A shard whose posts come from memory, as they were then.
+#[derive(Serialize)]
+struct StaleShard<'a> {
+    shard: &'a str,
+    as_of: String,
 }
 
 /// A post of the `v1` routes.
@@ -51,10 +60,16 @@ pub(crate) struct Posts<'a> {
 pub(super) struct WirePost<'a> {
     post_id: String,
     author_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    author_handle: Option<&'a str>,
     content: &'a str,
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author_handle: Option<&'a str>,
+}
+
+/// What is read of a post that is kept as it is sent.
+#[derive(Deserialize)]
+struct KeptPost {
+    content: String,
 }
 
 /// `GET /v1/users/{user_id}/following`.
@@ -112,7 +127,7 @@ impl<'a> ExpressFeed<'a> {
             user_id: post.key.author.to_string(),
             content: &post.content,
             timestamp: match fleet.times().unit {
-                TimeUnit::DateTime { .. } => Timestamp::Date(created_at(post, fleet)),
+                TimeUnit::DateTime { .. } => Timestamp::Date(created_at(post, fleet.times())),
                 _ => Timestamp::Number(post.key.time),
             },
         };
@@ -125,33 +140,68 @@ impl<'a> ExpressFeed<'a> {
     }
 }
 
-impl<'a> Posts<'a> {
-    pub(crate) fn new(page: &'a Page, fleet: &'a Fleet) -> Self {
-        let post = |post: &'a Post| WirePost {
-            author_handle: page.handles.get(&post.key.author).map(String::as_str),
-            ..WirePost::new(post, fleet)
-        };
-        Self {
-            posts: page.posts.iter().map(post).collect(),
-            next: page.next.as_ref().map(ToString::to_string),
-            prev: page.prev.to_string(),
-            complete: page.is_complete(),
-            missing_shards: names(&page.missing, fleet),
-            // Nothing is served from memory yet, so nothing is stale.
-            stale_shards: [],
+/// A page of the `v1` timelines. Posts from memory are copied as they are.
+pub(super) fn posts_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<Vec<u8>> {
+    let mut json = Vec::with_capacity(PAGE_BYTES);
+    json.extend(br#"{"posts":["#);
+    for (index, entry) in draft.posts.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        match entry {
+            Entry::Read(post) => {
+                let author_handle = draft.handles.get(&post.key.author).map(String::as_str);
+                let post = WirePost { author_handle, ..WirePost::new(post, fleet.times()) };
+                serde_json::to_writer(&mut json, &post)?;
+            }
+            Entry::Kept(Found { body, handle: None, .. }) => json.extend(body.as_bytes()),
+            Entry::Kept(Found { body, handle: Some(handle), .. }) => {
+                json.extend(body.trim_end_matches('}').as_bytes());
+                json.extend(br#","author_handle":"#);
+                serde_json::to_writer(&mut json, &**handle)?;
+                json.push(b'}');
+            }
         }
     }
+    let stale = |(shard, as_of): (&ShardId, &i64)| StaleShard {
+        shard: fleet.shard_name(*shard),
+        as_of: rfc3339_ms(*as_of),
+    };
+    let end = PageEnd {
+        next: draft.next.as_ref().map(ToString::to_string),
+        prev: draft.prev.to_string(),
+        complete: draft.is_complete(),
+        missing_shards: names(&draft.missing, fleet),
+        stale_shards: draft.stale.iter().map(stale).collect(),
+    };
+    json.extend(b"],");
+    let start = json.len();
+    serde_json::to_writer(&mut json, &end)?;
+    // The end goes on with the object that the posts began.
+    json.remove(start);
+    Ok(json)
+}
+
+/// What memory keeps of a post: its JSON, but for the author's handle.
+pub(crate) fn encode_post(post: &Post, times: &PostTimes) -> Box<str> {
+    // Texts and numbers only: this cannot fail.
+    serde_json::to_string(&WirePost::new(post, times)).unwrap_or_default().into()
+}
+
+/// The text of a post that is kept as it is sent.
+pub(crate) fn decode_content(json: &str) -> String {
+    serde_json::from_str::<KeptPost>(json).map(|post| post.content).unwrap_or_default()
 }
 
 impl<'a> WirePost<'a> {
     /// A post whose author's handle is not known.
-    pub(super) fn new(post: &'a Post, fleet: &Fleet) -> Self {
+    pub(super) fn new(post: &'a Post, times: &PostTimes) -> Self {
         Self {
             post_id: post.key.post.to_string(),
             author_id: post.key.author.to_string(),
-            author_handle: None,
             content: &post.content,
-            created_at: created_at(post, fleet),
+            created_at: created_at(post, times),
+            author_handle: None,
         }
     }
 }
@@ -162,8 +212,8 @@ impl From<&UserId> for Followee {
     }
 }
 
-fn created_at(post: &Post, fleet: &Fleet) -> String {
-    rfc3339_ms(fleet.times().epoch_ms(post.key.time))
+fn created_at(post: &Post, times: &PostTimes) -> String {
+    rfc3339_ms(times.epoch_ms(post.key.time))
 }
 
 pub(super) fn names<'a>(shards: &BTreeSet<ShardId>, fleet: &'a Fleet) -> Vec<&'a str> {

@@ -23,6 +23,11 @@ impl Deadline {
         Self(now + self.0.saturating_duration_since(now) / 2)
     }
 
+    /// Whether it has passed.
+    pub fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
+
     /// The output of `work`, or `None` when the deadline comes first. The work is then dropped.
     pub async fn limit<T>(self, work: impl Future<Output = T>) -> Option<T> {
         timeout_at(self.0, work).await.ok()

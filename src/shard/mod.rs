@@ -260,7 +260,7 @@ impl Shard {
     }
 
     /// Whether requests are sent to the shard now, else why not.
-    fn health(&self) -> Result<(), String> {
+    pub(crate) fn health(&self) -> Result<(), String> {
         match &self.store {
             Store::Sqlite(_) => Ok(()),
             Store::MySql(shard) => shard.health(),

@@ -24,6 +24,8 @@ pub(crate) struct Merge {
     need: usize,
     wave: usize,
     tails: HashMap<UserId, Tail>,
+    /// Posts that are known from elsewhere, of any author.
+    known: Vec<PostKey>,
 }
 
 /// What is known of one author from the cursor on.
@@ -46,7 +48,18 @@ impl Merge {
             .into_iter()
             .map(|(author, from)| (author, Tail { from, known: Vec::new(), ended: false }))
             .collect();
-        Self { direction, need, wave: 0, tails }
+        Self { direction, need, wave: 0, tails, known: Vec::new() }
+    }
+
+    /// These posts are known. Of authors that are merged they lie before the place that each is
+    /// asked from; of others nothing is asked.
+    pub(crate) fn know(&mut self, keys: impl IntoIterator<Item = PostKey>) {
+        for key in keys {
+            match self.tails.get_mut(&key.author) {
+                Some(tail) => tail.known.push(key),
+                None => self.known.push(key),
+            }
+        }
     }
 
     /// What the next wave must read; nothing when the page is known.
@@ -74,7 +87,7 @@ impl Merge {
         }
         let mut asks = Vec::new();
         for (author, (count, place)) in on_page {
-            let tail = &self.tails[&author];
+            let Some(tail) = self.tails.get(&author) else { continue };
             // Posts behind the last known one can only take the places behind it.
             let room = self.need - place;
             if tail.ended || count < tail.known.len() || room == 0 {
@@ -107,12 +120,13 @@ impl Merge {
     /// author's posts would be a silent hole.
     pub(crate) fn forget(&mut self, gone: impl Fn(UserId) -> bool) {
         self.tails.retain(|author, _| !gone(*author));
+        self.known.retain(|key| !gone(key.author));
     }
 
     /// The best `need` posts known so far, in reading order. O(known posts).
     pub(crate) fn page(&self) -> Vec<PostKey> {
-        let mut keys: Vec<PostKey> =
-            self.tails.values().flat_map(|tail| tail.known.iter().copied()).collect();
+        let read = self.tails.values().flat_map(|tail| &tail.known);
+        let mut keys: Vec<PostKey> = read.chain(&self.known).copied().collect();
         let order = |a: &PostKey, b: &PostKey| match self.direction {
             Direction::Older => b.cmp(a),
             Direction::Newer => a.cmp(b),

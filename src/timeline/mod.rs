@@ -1,19 +1,27 @@
 //! The read path: a page of a home timeline or of an author timeline, from the shards that own the
 //! authors. All decisions of a read stand here; how rows are fetched stands in `shard`.
 
+mod draft;
 mod merge;
 mod page;
+mod view;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use thiserror::Error;
 
+pub(crate) use self::draft::{Draft, Entry};
 use self::merge::Merge;
 pub use self::page::{Limit, Page, PageRequest};
+pub(crate) use self::view::View;
+use self::view::{Authors, Followees};
+pub(crate) use self::warm::Found;
+use self::warm::{Older, Scan, Span};
 use crate::cursor::{AuthorEdge, Cursor, Edge, TailAsk};
 use crate::model::{Direction, Post, PostKey, ShardId, UserId};
-use crate::shard::{Deadline, Fleet, FolloweesError, Shard, ShardError};
+use crate::shard::{Deadline, Shard, ShardError};
 
 /// A follow list longer than this is refused, never cut: a cut list would be a silently incomplete
 /// timeline. A list of this length is 800 KB and its heads a few thousand statements.
@@ -21,7 +29,7 @@ pub const FOLLOWEES_MAX: usize = 100_000;
 
 /// Why a timeline cannot be read at all. A shard that is away is no such reason: it makes a page
 /// incomplete.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ReadError {
     /// The reader follows more than [`FOLLOWEES_MAX`] users.
     #[error("the user follows more than {FOLLOWEES_MAX} users, the most a timeline is read for")]
@@ -30,57 +38,75 @@ pub enum ReadError {
 
 /// The page of `reader`'s home timeline that `request` names: posts by everyone the reader follows.
 ///
-/// Costs one query for the follow list on the reader's shard and at most five waves, in each of
-/// which every shard that owns a followee still in question is asked once, all at the same time;
-/// at most `4 x followees + 12 x limit` rows are read. (A page towards newer posts whose anchor was
-/// deleted since may take a sixth wave.) An unknown reader has an empty timeline.
-pub async fn home_timeline(
-    fleet: &Fleet,
+/// From memory it costs a look at the newest time of every followee, and at the newest posts of those
+/// few that can stand on the page. What memory does not hold costs one query for the follow list on
+/// the reader's shard and at most five waves, in each of which every shard that owns a followee still
+/// in question is asked once, all at the same time; at most `4 x followees + 12 x limit` rows are
+/// read. (A page towards newer posts whose anchor was deleted since may take a sixth wave.) An
+/// unknown reader has an empty timeline.
+pub(crate) async fn home_timeline(
+    view: &mut View<'_>,
     reader: UserId,
     request: &PageRequest,
-) -> Result<Page, ReadError> {
-    let deadline = fleet.read_deadline();
-    match fleet.followees(reader, FOLLOWEES_MAX, deadline).await {
-        Ok(followees) => Ok(read_page(fleet, &followees, request, deadline).await),
-        Err(FolloweesError::TooMany) => Err(ReadError::TooManyFollowees),
-        Err(FolloweesError::Missing(shard)) => Ok(page_without_follows(shard, request)),
+) -> Result<Draft, ReadError> {
+    view.settle(request).await;
+    let mut draft = home_page(view, reader, request).await?;
+    // A server that was found dead a moment ago: what memory holds of it is better than nothing.
+    if view.falls_back_on(&draft.missing) {
+        draft = home_page(view, reader, request).await?;
     }
+    view.finish(&mut draft).await;
+    Ok(draft)
 }
 
 /// The page of the posts of one author that `request` names.
-pub async fn author_timeline(fleet: &Fleet, author: UserId, request: &PageRequest) -> Page {
-    read_page(fleet, &[author], request, fleet.read_deadline()).await
+pub(crate) async fn author_timeline(
+    view: &mut View<'_>,
+    author: UserId,
+    request: &PageRequest,
+) -> Draft {
+    view.settle(request).await;
+    let mut draft = read_page(view, &view.authors(&[author]), request).await;
+    if view.falls_back_on(&draft.missing) {
+        draft = read_page(view, &view.authors(&[author]), request).await;
+    }
+    view.finish(&mut draft).await;
+    draft
 }
 
-async fn read_page(
-    fleet: &Fleet,
-    authors: &[UserId],
+async fn home_page(
+    view: &View<'_>,
+    reader: UserId,
     request: &PageRequest,
-    deadline: Deadline,
-) -> Page {
-    let mut reading =
-        Reading { fleet, deadline, missing: BTreeSet::new(), handles: BTreeMap::new(), waves: 0 };
-    match request.cursor.direction {
-        Direction::Older => reading.older_page(authors, request).await,
-        Direction::Newer => reading.newer_page(authors, request).await,
+) -> Result<Draft, ReadError> {
+    match view.followees(reader).await {
+        Followees::Known(authors) => Ok(read_page(view, &authors, request).await),
+        Followees::TooMany => Err(ReadError::TooManyFollowees),
+        Followees::Missing(shard) => Ok(page_without_follows(shard, request)),
     }
 }
 
+async fn read_page(view: &View<'_>, authors: &Authors, request: &PageRequest) -> Draft {
+    let asked = BTreeSet::from_iter(authors.asked);
+    let mut reading =
+        Reading { view, missing: BTreeSet::new(), handles: BTreeMap::new(), waves: 0, asked };
+    let mut draft = match request.cursor.direction {
+        Direction::Older => reading.older_page(authors, request).await,
+        Direction::Newer => reading.newer_page(authors, request).await,
+    };
+    draft.stale.clone_from(&authors.stale);
+    draft.asked = reading.asked;
+    draft
+}
+
 /// Nobody's posts can be found while the reader's follow list is away: the same place again.
-fn page_without_follows(own: ShardId, request: &PageRequest) -> Page {
+fn page_without_follows(own: ShardId, request: &PageRequest) -> Draft {
     let cursor = &request.cursor;
     let (next, prev) = match cursor.direction {
         Direction::Older => (cursor.clone(), prev_of_empty(cursor, false)),
         Direction::Newer => (Cursor::older(cursor.edge), cursor.clone()),
     };
-    Page {
-        posts: Vec::new(),
-        next: Some(next),
-        prev,
-        missing: BTreeSet::from([own]),
-        handles: BTreeMap::new(),
-        waves: 0,
-    }
+    Draft::new(Vec::new(), Some(next), prev, BTreeSet::from([own]))
 }
 
 /// Where to look for newer posts when a page read towards older ones has none.
@@ -96,35 +122,38 @@ fn prev_of_empty(cursor: &Cursor, complete: bool) -> Cursor {
 
 /// One page in the making.
 struct Reading<'a> {
-    fleet: &'a Fleet,
-    deadline: Deadline,
+    view: &'a View<'a>,
     missing: BTreeSet<ShardId>,
     handles: BTreeMap<UserId, String>,
     waves: u32,
+    /// The shards that were asked.
+    asked: BTreeSet<ShardId>,
 }
 
 impl Reading<'_> {
-    async fn older_page(&mut self, authors: &[UserId], request: &PageRequest) -> Page {
+    async fn older_page(&mut self, authors: &Authors, request: &PageRequest) -> Draft {
         let cursor = &request.cursor;
-        let mut keys = self.merged_keys(authors, request).await;
+        let (mut keys, scan) = self.merged_keys(authors, request).await;
         let more = keys.len() > request.limit.get();
         keys.truncate(request.limit.get());
-        let (posts, _) = self.hydrate(&keys, &[]).await;
+        let (posts, _) = self.hydrate(&keys, scan, &[]).await;
         let end = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
         let next = (more || !self.missing.is_empty()).then(|| self.moved(cursor, end));
         let prev = match keys.first() {
             Some(first) => Cursor::newer(Edge::above(*first)),
             None => prev_of_empty(cursor, self.missing.is_empty()),
         };
-        self.page(posts, next, prev)
+        self.draft(posts, next, prev)
     }
 
-    async fn newer_page(&mut self, authors: &[UserId], request: &PageRequest) -> Page {
+    async fn newer_page(&mut self, authors: &Authors, request: &PageRequest) -> Draft {
         let cursor = &request.cursor;
-        let mut keys = self.merged_keys(authors, request).await;
+        let (mut keys, mut scan) = self.merged_keys(authors, request).await;
         keys.truncate(request.limit.get());
         keys.reverse();
-        let (posts, anchored) = self.hydrate(&keys, &anchor_ask(cursor, authors)).await;
+        scan.found.truncate(request.limit.get());
+        scan.found.reverse();
+        let (posts, anchored) = self.hydrate(&keys, scan, &anchor_ask(cursor, authors)).await;
         let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
         let bottom = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
         let older = anchored || self.any_older(authors, bottom).await;
@@ -135,31 +164,48 @@ impl Reading<'_> {
             behind: self.missing.iter().map(|shard| (*shard, top)).collect(),
         });
         let prev = self.moved(cursor, top);
-        self.page(posts, next, prev)
+        self.draft(posts, next, prev)
     }
 
-    fn page(&mut self, posts: Vec<Post>, next: Option<Cursor>, prev: Cursor) -> Page {
-        let handles = std::mem::take(&mut self.handles);
-        Page { posts, next, prev, missing: self.missing.clone(), handles, waves: self.waves }
+    fn draft(&mut self, posts: Vec<Entry>, next: Option<Cursor>, prev: Cursor) -> Draft {
+        let mut draft = Draft::new(posts, next, prev, self.missing.clone());
+        draft.handles = std::mem::take(&mut self.handles);
+        draft.waves = self.waves;
+        draft
     }
 
-    /// The keys of the page and, if there are more, one more; in the direction of the request.
-    async fn merged_keys(&mut self, authors: &[UserId], request: &PageRequest) -> Vec<PostKey> {
-        let (fleet, direction) = (self.fleet, request.cursor.direction);
-        let placement = fleet.placement();
-        let starts = authors.iter().map(|&author| {
-            let edge = request.cursor.edge_on(placement.shard_of(author));
+    /// The keys of the page and, if there are more, one more, in the direction of the request; and
+    /// what memory knows of them.
+    async fn merged_keys(
+        &mut self,
+        authors: &Authors,
+        request: &PageRequest,
+    ) -> (Vec<PostKey>, Scan) {
+        let (direction, cursor) = (request.cursor.direction, &request.cursor);
+        let span = Span { edge: cursor.edge, need: request.limit.get() + 1 };
+        let mut scan = self.view.scan(authors, direction, span);
+        let placement = self.view.fleet().placement();
+        let unknown = authors.unknown.iter().map(|&author| {
+            let edge = cursor.edge_on(placement.shard_of(author));
             (author, edge.for_author(author))
         });
-        let mut merge = Merge::new(direction, starts, request.limit.get() + 1);
+        let mut starts = std::mem::take(&mut scan.asks);
+        starts.extend(unknown);
+        if starts.is_empty() {
+            return (scan.found.iter().map(|found| found.key).collect(), scan);
+        }
+        let mut merge = Merge::new(direction, starts, span.need);
+        merge.know(scan.found.iter().map(|found| found.key));
         loop {
             let asks = merge.next_wave();
             if asks.is_empty() {
-                return merge.page();
+                return (merge.page(), scan);
             }
             for (asks, rows) in self.tails(direction, asks).await {
                 merge.admit(&asks, &rows);
             }
+            // What memory knows of a shard that is missing goes with it: the shard comes again
+            // from here on, whole.
             merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
         }
     }
@@ -170,7 +216,7 @@ impl Reading<'_> {
         direction: Direction,
         asks: Vec<TailAsk>,
     ) -> Vec<(Vec<TailAsk>, Vec<PostKey>)> {
-        let by_shard = self.fleet.placement().group(asks, |ask| ask.author);
+        let by_shard = self.view.fleet().placement().group(asks, |ask| ask.author);
         self.wave(by_shard, |shard, asks, until| async move {
             let rows = shard.tails(direction, &asks, until).await?;
             Ok((asks, rows))
@@ -180,11 +226,24 @@ impl Reading<'_> {
 
     /// The posts of `keys`, in their order, and whether `probe` found a post older than its edge.
     /// A post that was deleted since its key was read is left out.
-    async fn hydrate(&mut self, keys: &[PostKey], probe: &[TailAsk]) -> (Vec<Post>, bool) {
+    async fn hydrate(
+        &mut self,
+        keys: &[PostKey],
+        scan: Scan,
+        probe: &[TailAsk],
+    ) -> (Vec<Entry>, bool) {
         type Work = (Vec<PostKey>, Vec<TailAsk>);
-        let placement = self.fleet.placement();
+        let mut by_key: HashMap<PostKey, Entry> = HashMap::new();
+        // The usual page from memory: all of it, in order.
+        let all_known = |known: &[Found]| keys.iter().eq(known.iter().map(|found| &found.key));
+        if probe.is_empty() && scan.found.get(..keys.len()).is_some_and(all_known) {
+            let known = scan.found.into_iter().take(keys.len());
+            return (known.map(Entry::Kept).collect(), false);
+        }
+        by_key.extend(scan.found.into_iter().map(|found| (found.key, Entry::Kept(found))));
+        let placement = self.view.fleet().placement();
         let mut work: BTreeMap<ShardId, Work> = BTreeMap::new();
-        for key in keys {
+        for key in keys.iter().filter(|key| !by_key.contains_key(key)) {
             work.entry(placement.shard_of(key.author)).or_default().0.push(*key);
         }
         for ask in probe {
@@ -199,22 +258,27 @@ impl Reading<'_> {
             })
             .await;
         let mut found_older = false;
-        let mut by_key: HashMap<PostKey, Post> = HashMap::new();
         for (posts, handles, found) in answers {
             found_older |= found;
             self.handles.extend(handles);
-            by_key.extend(posts.into_iter().map(|post| (post.key, post)));
+            by_key.extend(posts.into_iter().map(|post| (post.key, Entry::Read(post))));
         }
         (keys.iter().filter_map(|key| by_key.remove(key)).collect(), found_older)
     }
 
-    /// Whether any of `authors` has a post under `edge`, for all that is known. Reads one row of
-    /// each, the oldest. A shard that does not answer now may have one, but its part of the page is
-    /// whole, so it is not missing.
-    async fn any_older(&mut self, authors: &[UserId], edge: Edge) -> bool {
+    /// Whether any of `authors` has a post under `edge`, for all that is known. Of those that memory
+    /// does not know it reads one row each, the oldest. A shard that does not answer now may have
+    /// one, but its part of the page is whole, so it is not missing.
+    async fn any_older(&mut self, authors: &Authors, edge: Edge) -> bool {
+        let mut ask = match self.view.any_older(authors, edge) {
+            Older::Some => return true,
+            Older::None => Vec::new(),
+            Older::Ask(authors) => authors,
+        };
+        ask.extend(&authors.unknown);
         let missing = self.missing.clone();
-        let oldest = |&author| TailAsk { author, from: AuthorEdge::Bottom, count: 1 };
-        let answers = self.tails(Direction::Newer, authors.iter().map(oldest).collect()).await;
+        let oldest = |author| TailAsk { author, from: AuthorEdge::Bottom, count: 1 };
+        let answers = self.tails(Direction::Newer, ask.into_iter().map(oldest).collect()).await;
         let all_answered = self.missing == missing;
         self.missing = missing;
         let is_older = |key: &PostKey| Edge::below(*key) < edge;
@@ -234,8 +298,12 @@ impl Reading<'_> {
         if work.is_empty() {
             return Vec::new();
         }
+        if self.waves == 0 {
+            self.view.wait_until_visible().await;
+        }
         self.waves += 1;
-        let gathered = self.fleet.scatter(work, self.deadline, call).await;
+        self.asked.extend(work.keys());
+        let gathered = self.view.fleet().scatter(work, self.view.deadline(), call).await;
         self.missing.extend(gathered.missing);
         gathered.answers
     }
@@ -258,9 +326,11 @@ impl Reading<'_> {
 
 /// A cheap proof that something older than a page of newer posts exists: the author of the post
 /// that the cursor stands beside has one, unless it was deleted.
-fn anchor_ask(cursor: &Cursor, authors: &[UserId]) -> Vec<TailAsk> {
+fn anchor_ask(cursor: &Cursor, authors: &Authors) -> Vec<TailAsk> {
     match cursor.edge {
-        Edge::Beside { key, .. } if cursor.behind.is_empty() && authors.contains(&key.author) => {
+        Edge::Beside { key, .. }
+            if cursor.behind.is_empty() && authors.unknown.contains(&key.author) =>
+        {
             let from = cursor.edge.for_author(key.author);
             vec![TailAsk { author: key.author, from, count: 1 }]
         }

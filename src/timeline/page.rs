@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cursor::Cursor;
+use crate::freshness::Freshness;
 use crate::model::{Post, ShardId, UserId};
 
 /// How many posts a page may have.
@@ -39,11 +40,13 @@ pub struct PageRequest {
     pub cursor: Cursor,
     /// How many posts at most.
     pub limit: Limit,
+    /// How far the logs must have been read for it: what an earlier answer brought.
+    pub at_least: Freshness,
 }
 
 impl Default for PageRequest {
     fn default() -> Self {
-        Self { cursor: Cursor::newest(), limit: Limit::DEFAULT }
+        Self { cursor: Cursor::newest(), limit: Limit::DEFAULT, at_least: Freshness::default() }
     }
 }
 
@@ -61,10 +64,18 @@ pub struct Page {
     /// Shards that could not be asked; their authors' posts are not on this page. They come first
     /// on the next page that can ask them.
     pub missing: BTreeSet<ShardId>,
+    /// Shards that could not be asked and whose posts come from memory: as they were then, in
+    /// milliseconds since 1970.
+    pub stale: BTreeMap<ShardId, i64>,
     /// The names that the authors on the page are known by, where the shards know them.
     pub handles: BTreeMap<UserId, String>,
     /// Rounds of simultaneous shard queries that the page took, the follow list not counted.
     pub waves: u32,
+    /// How far the logs had been read for it; empty where no logs are followed.
+    pub freshness: Freshness,
+    /// Whether it is as fresh as was asked for. It is not when a log could not be read so far in
+    /// time, or when its history has ended.
+    pub fresh_enough: bool,
 }
 
 impl Page {

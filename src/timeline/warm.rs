@@ -14,10 +14,12 @@ use crate::model::{Direction, PostId, PostKey, UserId};
 
 /// A post that was found in memory.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) key: PostKey,
-    pub(super) body: Arc<str>,
-    pub(super) handle: Option<Arc<str>>,
+pub(crate) struct Found {
+    pub(crate) key: PostKey,
+    /// As it is sent, but for the author's handle.
+    pub(crate) body: Arc<str>,
+    /// The name that people know the author by, where the shards know it.
+    pub(crate) handle: Option<Arc<str>>,
 }
 
 /// What memory knows of a page.
@@ -27,8 +29,6 @@ pub(super) struct Scan {
     pub(super) found: Vec<Found>,
     /// Who may have more posts on the page, and from where on.
     pub(super) asks: Vec<(UserId, AuthorEdge)>,
-    /// The first places of the page belong to these posts whatever the answers are.
-    pub(super) waves: u32,
 }
 
 /// Where a page is read from, and how far.
@@ -114,6 +114,30 @@ pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older 
     if unknown.is_empty() { Older::None } else { Older::Ask(unknown) }
 }
 
+/// The index of the newest post that is older than the edge.
+fn first_under(tail: &Tail, edge: AuthorEdge) -> usize {
+    match edge {
+        AuthorEdge::Top => 0,
+        AuthorEdge::At { time, post } => tail.first_under((time, post)),
+        AuthorEdge::Bottom => tail.places().len(),
+    }
+}
+
+/// Whether the tail holds all that is newer than the edge.
+fn answers_above(tail: &Tail, edge: AuthorEdge) -> bool {
+    let Some(floor) = tail.floor() else { return true };
+    match edge {
+        AuthorEdge::Top => true,
+        AuthorEdge::At { time, post } => floor <= (time, post),
+        AuthorEdge::Bottom => false,
+    }
+}
+
+/// How deep the tail should be, having been found too shallow.
+fn deeper_than(tail: &Tail) -> u32 {
+    u32::try_from(tail.depth() * 4).unwrap_or(u32::MAX)
+}
+
 /// A page in the making: the best posts so far, in reading order.
 struct Page<'a> {
     memory: &'a Memory,
@@ -186,8 +210,7 @@ impl<'a> Page<'a> {
                 AuthorEdge::At { time: t, post: p } if (t, p) < (time, post) => edge,
                 _ => AuthorEdge::At { time, post },
             };
-            let depth = u32::try_from(tail.depth() * 2).unwrap_or(u32::MAX);
-            self.open.push(Open { slot, bound, from, depth });
+            self.open.push(Open { slot, bound, from, depth: deeper_than(tail) });
         }
     }
 
@@ -196,10 +219,7 @@ impl<'a> Page<'a> {
         let author = self.memory.user(slot);
         let edge = self.span.edge.for_author(author);
         let (known, depth) = match tail.as_deref() {
-            Some(tail) => {
-                let depth = u32::try_from(tail.depth() * 2).unwrap_or(u32::MAX);
-                (tail.floor().is_none_or(|floor| edge >= (at(floor))), depth)
-            }
+            Some(tail) => (answers_above(tail, edge), deeper_than(tail)),
             None => (false, 0),
         };
         let Some(tail) = tail.as_deref().filter(|_| known) else {
@@ -255,6 +275,6 @@ impl<'a> Page<'a> {
                 asks.push((self.memory.user(slot), from));
             }
         }
-        Scan { found: self.best, asks, waves: 0 }
+        Scan { found: self.best, asks }
     }
 }

@@ -195,7 +195,11 @@ async fn zero_times_come_last(fleet: &TestFleet, tributary: &Tributary, team: &T
             ),
         ])
         .await;
-    let mut request = PageRequest { cursor: Cursor::newest(), limit: Limit::new(1).unwrap() };
+    let mut request = PageRequest {
+        cursor: Cursor::newest(),
+        limit: Limit::new(1).unwrap(),
+        ..PageRequest::default()
+    };
     let mut ids = Vec::new();
     loop {
         let page = tributary.author_timeline(UserId(3), &request).await;

@@ -213,7 +213,7 @@ async fn unknown_and_empty_readers(tributary: &Tributary, backend: Backend) {
 async fn the_top_stays_usable(tributary: &Tributary) {
     let limit = Limit::new(2).unwrap();
     let read = async |cursor| {
-        let request = PageRequest { cursor, limit };
+        let request = PageRequest { cursor, limit, ..PageRequest::default() };
         tributary.home_timeline(UserId(1), &request).await.unwrap()
     };
     let ids = |page: &tributary::Page| -> Vec<u64> {
@@ -244,7 +244,8 @@ async fn the_top_stays_usable(tributary: &Tributary) {
 async fn deleted_anchor(tributary: &Tributary, fleet: &TestFleet) {
     let key = |time, post| tributary::PostKey { time, post: PostId(post), author: UserId(2) };
     let above_oldest = Cursor::newer(tributary::cursor::Edge::above(key(1_000, 50)));
-    let request = PageRequest { cursor: above_oldest, limit: Limit::DEFAULT };
+    let request =
+        PageRequest { cursor: above_oldest, limit: Limit::DEFAULT, ..PageRequest::default() };
     let page = tributary.home_timeline(UserId(1), &request).await.unwrap();
     assert!(page.next.is_some());
     match fleet.databases.get(2) {

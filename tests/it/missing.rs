@@ -59,7 +59,7 @@ async fn walk(
     loop {
         let away = outages.next().copied().unwrap_or(0);
         switch.set(away);
-        let request = PageRequest { cursor, limit };
+        let request = PageRequest { cursor, limit, ..PageRequest::default() };
         let page = tributary.home_timeline(READER, &request).await.unwrap();
         assert!(page.missing.iter().all(|ShardId(shard)| away & (1 << shard) != 0), "{away:b}");
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "order holds within a page");

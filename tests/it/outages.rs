@@ -48,7 +48,7 @@ async fn make_tables(fleet: &TestFleet) {
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
-    let request = PageRequest { cursor, limit: Limit::new(7).unwrap() };
+    let request = PageRequest { cursor, limit: Limit::new(7).unwrap(), ..PageRequest::default() };
     tributary.home_timeline(READER, &request).await.unwrap()
 }
 

@@ -200,7 +200,8 @@ fn places(feed: &[PostKey]) -> Vec<Cursor> {
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Page {
-    let request = PageRequest { cursor, limit: Limit::new(limit).unwrap() };
+    let request =
+        PageRequest { cursor, limit: Limit::new(limit).unwrap(), ..PageRequest::default() };
     let page = tributary.home_timeline(UserId(READER), &request).await.unwrap();
     assert!(page.is_complete());
     page

@@ -483,7 +483,8 @@ fn many_writers_at_once_lose_nothing() {
 async fn count(tributary: &Tributary, author: UserId) -> usize {
     let (mut count, mut cursor) = (0, Some(Cursor::newest()));
     while let Some(from) = cursor {
-        let request = PageRequest { cursor: from, limit: Limit::new(100).unwrap() };
+        let request =
+            PageRequest { cursor: from, limit: Limit::new(100).unwrap(), ..PageRequest::default() };
         let page = tributary.author_timeline(author, &request).await;
         count += page.posts.len();
         cursor = page.next;

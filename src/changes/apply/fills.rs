@@ -112,7 +112,9 @@ impl Fills {
         let now = Instant::now();
         let mut due = Vec::new();
         for _ in 0..self.waiting.len() {
-            let Some(waiting) = self.waiting.pop_front().filter(|_| due.len() < BATCH) else { break };
+            let Some(waiting) = self.waiting.pop_front().filter(|_| due.len() < BATCH) else {
+                break;
+            };
             if waiting.not_before.is_none_or(|time| time <= now) {
                 let depth = self.wished.remove(&waiting.key).unwrap_or(DEPTH);
                 due.push((waiting, depth));

@@ -274,7 +274,9 @@ impl Applier {
 /// Shows what is kept under a key to readers. What is only compared is shown to nobody.
 fn show(memory: &Memory, residents: &mut Residents, key: Key, value: Option<&Entry>) {
     match (key, value) {
-        (Key::Tail(slot), Some(Entry::Tail(tail))) => memory.show_tail(slot, Some(Arc::clone(tail))),
+        (Key::Tail(slot), Some(Entry::Tail(tail))) => {
+            memory.show_tail(slot, Some(Arc::clone(tail)))
+        }
         (Key::Tail(slot), _) => memory.show_tail(slot, None),
         (Key::Follows(slot), Some(Entry::Follows(list))) => {
             memory.show_follows(slot, Some(Arc::clone(list)));

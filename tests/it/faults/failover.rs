@@ -135,7 +135,11 @@ fn a_server_that_was_demoted_is_left() {
         site.servers[0].execute(&demoted("OFF")).await;
         site.links[0].lead_to(site.servers[0].port);
         let start = Instant::now();
-        let all = PageRequest { cursor: Cursor::newest(), limit: Limit::new(Limit::MAX).unwrap() };
+        let all = PageRequest {
+            cursor: Cursor::newest(),
+            limit: Limit::new(Limit::MAX).unwrap(),
+            ..PageRequest::default()
+        };
         loop {
             let page = tributary.author_timeline(AUTHOR, &all).await;
             if page.is_complete() && page.posts.iter().all(|post| post.key.post != MARK) {

@@ -221,7 +221,7 @@ async fn read_on(tributary: Tributary, history: Shared, ended: Arc<AtomicBool>) 
             let newest = history.there.iter().rev().take(200);
             (newest.map(|(key, text)| (*key, text.clone())).collect(), history.gone.clone())
         };
-        let request = PageRequest { cursor: Cursor::newest(), limit };
+        let request = PageRequest { cursor: Cursor::newest(), limit, ..PageRequest::default() };
         let start = Instant::now();
         let page = tributary.home_timeline(READER, &request).await.unwrap();
         assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());
@@ -437,7 +437,11 @@ async fn check_timelines(tributary: &Tributary, history: &History, authors: &[Us
     let walk = async |author: Option<UserId>| {
         let (mut cursor, mut walked) = (Cursor::newest(), Vec::new());
         loop {
-            let request = PageRequest { cursor, limit: Limit::new(Limit::MAX).unwrap() };
+            let request = PageRequest {
+                cursor,
+                limit: Limit::new(Limit::MAX).unwrap(),
+                ..PageRequest::default()
+            };
             let page = match author {
                 Some(author) => tributary.author_timeline(author, &request).await,
                 None => tributary.home_timeline(READER, &request).await.unwrap(),

@@ -179,7 +179,11 @@ fn world() -> World {
 }
 
 async fn newest(tributary: &Tributary) -> Page {
-    let request = PageRequest { cursor: Cursor::newest(), limit: Limit::new(20).unwrap() };
+    let request = PageRequest {
+        cursor: Cursor::newest(),
+        limit: Limit::new(20).unwrap(),
+        ..PageRequest::default()
+    };
     let start = Instant::now();
     let page = tributary.home_timeline(READER, &request).await.unwrap();
     assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());

@@ -21,7 +21,11 @@ const AUTHOR: UserId = UserId(9);
 const NEIGHBOUR: UserId = UserId(13);
 
 async fn whole_timeline(tributary: &Tributary, author: UserId) -> Page {
-    let request = PageRequest { cursor: Cursor::newest(), limit: Limit::new(100).unwrap() };
+    let request = PageRequest {
+        cursor: Cursor::newest(),
+        limit: Limit::new(100).unwrap(),
+        ..PageRequest::default()
+    };
     tributary.author_timeline(author, &request).await
 }
 
@@ -251,7 +255,8 @@ async fn poison(content: &str, time: &str, unit: &str) {
     // One by one: a cursor may stand beside any of them.
     let (mut cursor, mut walked) = (Cursor::newest(), 0);
     loop {
-        let request = PageRequest { cursor, limit: Limit::new(1).unwrap() };
+        let request =
+            PageRequest { cursor, limit: Limit::new(1).unwrap(), ..PageRequest::default() };
         let page = tributary.author_timeline(AUTHOR, &request).await;
         assert!(page.is_complete(), "{content} {time}");
         walked += page.posts.len();

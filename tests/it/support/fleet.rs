@@ -110,12 +110,21 @@ impl TestFleet {
         }
     }
 
-    /// As configured, but with so long a deadline that a busy machine makes no page incomplete.
+    /// As configured, but with so long a deadline that a busy machine makes no page incomplete, and
+    /// without memory: every page comes from the databases.
     pub(crate) fn config(&self) -> Config {
-        let deadline = ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned());
+        self.config_with_memory(0)
+    }
+
+    /// The same with so many bytes of memory.
+    pub(crate) fn config_with_memory(&self, bytes: usize) -> Config {
+        let variables = [
+            ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned()),
+            ("TRIBUTARY_MEMORY__BUDGET".to_owned(), bytes.to_string()),
+        ];
         match &self.config_file {
-            Some(file) => Config::from_file(file, [deadline]).unwrap(),
-            None => Config::from_folder(&self.dir.path().join("data"), [deadline]).unwrap(),
+            Some(file) => Config::from_file(file, variables).unwrap(),
+            None => Config::from_folder(&self.dir.path().join("data"), variables).unwrap(),
         }
     }
 

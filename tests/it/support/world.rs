@@ -80,7 +80,11 @@ pub(crate) async fn check_walk(
 ) -> usize {
     let limit = usize::from(walk.limit);
     let read = async |cursor, place: &str| {
-        let request = PageRequest { cursor, limit: Limit::new(walk.limit).unwrap() };
+        let request = PageRequest {
+            cursor,
+            limit: Limit::new(walk.limit).unwrap(),
+            ..PageRequest::default()
+        };
         let page = tributary.home_timeline(reader, &request).await.unwrap();
         assert!(page.waves <= 5, "{place}: {} waves", page.waves);
         page

@@ -1,0 +1,95 @@
+//! A page before it is written down: posts that were read, and posts that memory keeps as they are
+//! sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::warm::Found;
+use crate::cursor::Cursor;
+use crate::freshness::Freshness;
+use crate::model::{Post, PostKey, ShardId, UserId};
+use crate::timeline::Page;
+
+/// A post on a page.
+#[derive(Clone, Debug)]
+pub(crate) enum Entry {
+    /// From a database.
+    Read(Post),
+    /// From memory, as it is sent.
+    Kept(Found),
+}
+
+/// A page; see [`Page`] for what the parts mean.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) posts: Vec<Entry>,
+    pub(crate) next: Option<Cursor>,
+    pub(crate) prev: Cursor,
+    pub(crate) missing: BTreeSet<ShardId>,
+    pub(crate) stale: BTreeMap<ShardId, i64>,
+    pub(crate) handles: BTreeMap<UserId, String>,
+    pub(crate) waves: u32,
+    /// The shards that were asked.
+    pub(crate) asked: BTreeSet<ShardId>,
+    pub(crate) freshness: Freshness,
+    pub(crate) fresh_enough: bool,
+}
+
+impl Draft {
+    pub(super) fn new(
+        posts: Vec<Entry>,
+        next: Option<Cursor>,
+        prev: Cursor,
+        missing: BTreeSet<ShardId>,
+    ) -> Self {
+        Self {
+            posts,
+            next,
+            prev,
+            missing,
+            stale: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            waves: 0,
+            asked: BTreeSet::new(),
+            freshness: Freshness::default(),
+            fresh_enough: true,
+        }
+    }
+
+    /// Whether everything stands on it that the databases hold by now.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// The page, the texts of posts from memory taken out of what is sent by `content`.
+    pub(crate) fn into_page(self, content: impl Fn(&str) -> String) -> Page {
+        let mut handles = self.handles;
+        let posts = self.posts.into_iter().map(|entry| match entry {
+            Entry::Read(post) => post,
+            Entry::Kept(Found { key, body, handle }) => {
+                handles.extend(handle.map(|handle| (key.author, handle.to_string())));
+                Post { key, content: content(&body) }
+            }
+        });
+        Page {
+            posts: posts.collect(),
+            next: self.next,
+            prev: self.prev,
+            missing: self.missing,
+            stale: self.stale,
+            handles,
+            waves: self.waves,
+            freshness: self.freshness,
+            fresh_enough: self.fresh_enough,
+        }
+    }
+}
+
+impl Entry {
+    /// The post's place in the timeline.
+    pub(crate) fn key(&self) -> PostKey {
+        match self {
+            Self::Read(post) => post.key,
+            Self::Kept(found) => found.key,
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What one request may take from memory, and what it must ask the databases for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::draft::Draft;
+use super::warm::{self, Older, Scan, Span};
+use super::{FOLLOWEES_MAX, PageRequest};
+use crate::changes::LogPosition;
+use crate::cursor::Edge;
+use crate::freshness::Freshness;
+use crate::memory::{FollowList, Lack, Log, Memory, Slot};
+use crate::model::{Direction, ShardId, UserId};
+use crate::shard::{Deadline, Fleet, FolloweesError, Source};
+
+/// Between two questions whether a database shows what its log has told; first, then doubling.
+const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// The fleet and memory as one request finds them.
+pub(crate) struct View<'a> {
+    fleet: &'a Fleet,
+    deadline: Deadline,
+    memory: Option<&'a Memory>,
+    /// What may be taken from memory, for each log; empty where everything may.
+    trust: Vec<Trust>,
+    /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
+    aside: bool,
+    asked: Freshness,
+    fresh_enough: bool,
+}
+
+/// What may be taken from memory of what one log tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It is what the databases hold.
+    Fresh,
+    /// It is what they held at this time, in milliseconds since 1970, and they cannot be asked.
+    Stale(i64),
+    /// Nothing: the databases can be asked, and the log cannot.
+    Nothing,
+}
+
+/// Whose posts a page is made of.
+#[derive(Debug, Default)]
+pub(super) struct Authors {
+    kept: Kept,
+    /// Of whom memory knows nothing, or nothing that may be used.
+    pub(super) unknown: Vec<UserId>,
+    /// The shards of those whose posts are taken from memory though they may be stale.
+    pub(super) stale: BTreeMap<ShardId, i64>,
+    /// The shard that was asked whom the reader follows, if one was.
+    pub(super) asked: Option<ShardId>,
+}
+
+/// Authors of whom memory may be asked.
+#[derive(Debug)]
+enum Kept {
+    /// All those of a list.
+    List(Arc<FollowList>),
+    Some(Vec<Slot>),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::Some(Vec::new())
+    }
+}
+
+/// A reader's follow list.
+pub(super) enum Followees {
+    Known(Authors),
+    TooMany,
+    Missing(ShardId),
+}
+
+impl Authors {
+    fn slots(&self) -> &[Slot] {
+        match &self.kept {
+            Kept::List(list) => list.slots(),
+            Kept::Some(slots) => slots,
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// A request that begins now.
+    pub(crate) fn new(fleet: &'a Fleet, memory: Option<&'a Memory>) -> Self {
+        let deadline = fleet.read_deadline();
+        let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
+        let asked = Freshness::default();
+        Self { fleet, deadline, memory, trust, aside: false, asked, fresh_enough: true }
+    }
+
+    pub(super) fn fleet(&self) -> &Fleet {
+        self.fleet
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Waits until memory is as fresh as the request asks for.
+    pub(super) async fn settle(&mut self, request: &PageRequest) {
+        self.aside = !request.cursor.behind.is_empty();
+        if request.at_least.is_empty() {
+            return;
+        }
+        self.asked = request.at_least.clone();
+        let Some(memory) = self.memory else { return };
+        let until = self.deadline.half();
+        for (history, at) in self.asked.positions() {
+            let log = memory
+                .logs()
+                .iter()
+                .find(|log| log.position().is_some_and(|(known, _)| known == *history));
+            let reached = match log {
+                Some(log) => until.limit(log.wait_for(*history, *at)).await == Some(true),
+                // That history is over: what it promised cannot be kept.
+                None => false,
+            };
+            self.fresh_enough &= reached;
+        }
+    }
+
+    /// Makes the most of memory when shards were found missing; whether there is more to be made.
+    pub(super) fn falls_back_on(&mut self, missing: &BTreeSet<ShardId>) -> bool {
+        let Some(memory) = self.memory.filter(|_| !self.aside) else { return false };
+        let mut any = false;
+        for (log, trust) in memory.logs().iter().zip(&mut self.trust) {
+            let is_missing = log.shards().iter().any(|shard| missing.contains(shard));
+            if let (true, Trust::Nothing, Some(as_of)) = (is_missing, *trust, log.as_of_ms()) {
+                *trust = Trust::Stale(as_of);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Waits until the databases show what the request asks for: they may do so later than their
+    /// logs tell it.
+    pub(super) async fn wait_until_visible(&self) {
+        let Some(memory) = self.memory else { return };
+        for (history, at) in self.asked.positions() {
+            for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
+                if log.position().is_some_and(|(known, _)| known == *history) {
+                    self.wait_until_shown(log, source, *at).await;
+                }
+            }
+        }
+    }
+
+    async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
+        let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
+        while log.visible() < at && !until.is_over() {
+            let Ok((history, visible)) = source.visible(until).await else { return };
+            if log.position().is_some_and(|(known, _)| known == history) {
+                log.note_visible(visible);
+            }
+            if visible < at {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        }
+    }
+
+    /// Says on the page how fresh it is.
+    pub(super) async fn finish(&self, draft: &mut Draft) {
+        let Some(memory) = self.memory else { return };
+        draft.fresh_enough = self.fresh_enough;
+        draft.freshness = self.asked.clone();
+        for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
+            let was_asked = log.shards().iter().any(|shard| draft.asked.contains(shard));
+            let position = if was_asked {
+                // The database may have shown more than its log has told so far.
+                source.end_of_log(self.deadline).await.ok()
+            } else {
+                log.position()
+            };
+            if let Some((history, at)) = position {
+                draft.freshness.add(history, at);
+            }
+        }
+    }
+
+    /// Whom a reader follows.
+    pub(super) async fn followees(&self, reader: UserId) -> Followees {
+        let own = self.fleet.placement().shard_of(reader);
+        if let Some(memory) = self.memory {
+            let trust = self.trust_of(memory, memory.log_of(reader));
+            let list = memory.follows(reader, memory.tick());
+            if let Some(list) = list.filter(|_| trust != Trust::Nothing) {
+                let mut authors = self.of_list(memory, list);
+                if let Trust::Stale(as_of) = trust {
+                    authors.stale.insert(own, as_of);
+                }
+                return Followees::Known(authors);
+            }
+            memory.lacks(Lack::Follows { user: reader });
+        }
+        self.wait_until_visible().await;
+        match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
+            Ok(followees) => {
+                Followees::Known(Authors { asked: Some(own), ..self.authors(&followees) })
+            }
+            Err(FolloweesError::TooMany) => Followees::TooMany,
+            Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
+        }
+    }
+
+    fn of_list(&self, memory: &Memory, list: Arc<FollowList>) -> Authors {
+        if self.trust.is_empty() && !self.aside {
+            return Authors { kept: Kept::List(list), ..Authors::default() };
+        }
+        let users: Vec<UserId> = list.slots().iter().map(|slot| memory.user(*slot)).collect();
+        self.authors(&users)
+    }
+
+    /// What memory may be asked of these authors.
+    pub(super) fn authors(&self, users: &[UserId]) -> Authors {
+        let mut authors = Authors::default();
+        let mut slots = Vec::with_capacity(users.len());
+        for &user in users {
+            let Some(memory) = self.memory.filter(|_| !self.aside) else {
+                authors.unknown.push(user);
+                continue;
+            };
+            let log = memory.log_of(user);
+            let trust = self.trust_of(memory, log);
+            match (trust, memory.find(user)) {
+                (Trust::Nothing, _) => authors.unknown.push(user),
+                (_, Some(slot)) => slots.push(slot),
+                // Nobody who has posts is unknown.
+                (_, None) if log.heads_known() => {}
+                (_, None) => authors.unknown.push(user),
+            }
+            if let Trust::Stale(as_of) = trust {
+                authors.stale.insert(memory.placement().shard_of(user), as_of);
+            }
+        }
+        authors.kept = Kept::Some(slots);
+        authors
+    }
+
+    fn trust_of(&self, memory: &Memory, log: &Log) -> Trust {
+        let index = memory.logs().iter().position(|known| std::ptr::eq(known, log));
+        index.and_then(|index| self.trust.get(index)).copied().unwrap_or(Trust::Fresh)
+    }
+
+    /// What memory knows of a page.
+    pub(super) fn scan(&self, authors: &Authors, direction: Direction, span: Span) -> Scan {
+        match (self.memory, direction) {
+            (Some(memory), Direction::Older) => warm::older(memory, authors.slots(), span),
+            (Some(memory), Direction::Newer) => warm::newer(memory, authors.slots(), span),
+            (None, _) => Scan::default(),
+        }
+    }
+
+    /// Whether memory knows of a post under this edge.
+    pub(super) fn any_older(&self, authors: &Authors, edge: Edge) -> Older {
+        match self.memory {
+            Some(memory) => warm::any_older(memory, authors.slots(), edge),
+            None => Older::None,
+        }
+    }
+}
+
+/// Nothing where everything may be taken from memory, which is usual and costs a look at each log.
+fn trust(fleet: &Fleet, memory: &Memory) -> Vec<Trust> {
+    let now_ms = memory.now_ms();
+    if memory.logs().iter().all(|log| log.is_fresh(now_ms)) {
+        return Vec::new();
+    }
+    let trust = |log: &Log| {
+        let answers = log.shards().iter().any(|shard| fleet.shard(*shard).health().is_ok());
+        match log.as_of_ms() {
+            _ if log.is_fresh(now_ms) => Trust::Fresh,
+            Some(as_of) if !answers => Trust::Stale(as_of),
+            _ => Trust::Nothing,
+        }
+    };
+    memory.logs().iter().map(trust).collect()
+}
