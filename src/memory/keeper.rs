@@ -241,12 +241,13 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
         let (low, high) = match bounds {
             // No need to wait if it is ahead of the log: what it saw is skipped when it comes.
             Bounds::Exact(at) => (at, LogPosition::default()),
-            Bounds::Window { low, high } => (low, high.max(low)),
+            Bounds::Window { low, high } => (low, high),
         };
         if low < registered && !self.lacking.trusts_any_read() {
             return Installed::Retry;
         }
-        if high <= self.high_water || self.lacking.trusts_any_read() {
+        let waits = high > self.high_water && !self.lacking.lacks(Weakness::Hold);
+        if !waits || self.lacking.trusts_any_read() {
             return self.settle(key, low, value);
         }
         // What the value saw of the transactions up to `high` nobody knows. Carried out again,
@@ -351,3 +352,12 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
         true
     }
 }
+
+#[cfg(test)]
+mod bits;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod simulator;
+#[cfg(test)]
+mod tests;

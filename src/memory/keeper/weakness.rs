@@ -17,6 +17,8 @@ pub(super) enum Weakness {
     Snapshot,
     /// A read may stand before the registration.
     Registration,
+    /// What was read between two places can be read before the log has come to the second one.
+    Hold,
     /// What is told again is carried out again.
     Fence,
     /// Keys are registered where the log is being told again.
