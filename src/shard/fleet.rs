@@ -288,8 +288,10 @@ fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
     let mut servers: Vec<(Arc<Server>, Vec<(ShardId, Arc<Database>)>)> = Vec::new();
     for (index, shard) in (0..).zip(shards) {
         match &shard.store {
-            Store::Sqlite(_) => {
-                let source = SqliteSource::new(ShardId(index), Arc::clone(shard));
+            // Whoever reads beside the owner is not told when it writes.
+            Store::Sqlite(file) if !file.is_owned() => {}
+            Store::Sqlite(file) => {
+                let source = SqliteSource::new(ShardId(index), shard.name(), Arc::clone(file));
                 sources.push(Source::Sqlite(source));
             }
             Store::MySql(one) => {
@@ -316,8 +318,8 @@ async fn open_folder(
     let folder = Folder::open(&folder.dir, folder.shards, access)?;
     let mut shards = Vec::new();
     for (name, path) in folder.shard_files() {
-        let store = Store::Sqlite(SqliteShard::open(&path, access, folder.clone()).await?);
-        shards.push(Shard { name, store });
+        let file = SqliteShard::open(&path, access, folder.clone()).await?;
+        shards.push(Shard { name, store: Store::Sqlite(Arc::new(file)) });
     }
     Ok(shards)
 }

@@ -1,7 +1,7 @@
 //! Makes the tables that writing needs, where they are absent. It changes nothing that is there.
 
 use super::mysql::make_tables;
-use super::schema::OUR_TABLES;
+use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES};
 use super::sqlite::{Folder, open_writer, tables};
 use super::{Access, OpenError, ShardError};
 use crate::config::{Config, Embedded, FleetConfig};
@@ -47,7 +47,7 @@ fn migrate_folder(embedded: &Embedded, mut tell: impl FnMut(Migrated)) -> Result
             |error| OpenError::Prerequisite(format!("{} cannot be used: {error}", path.display()));
         let before = if is_new { Vec::new() } else { tables(&path).map_err(wrong)? };
         open_writer(&path).map_err(wrong)?;
-        for table in OUR_TABLES {
+        for table in OUR_TABLES.into_iter().chain(SQLITE_LOG_TABLES) {
             let made = !before.iter().any(|name| name == table);
             tell(Migrated { shard: shard.clone(), table: table.to_owned(), made });
         }

@@ -14,6 +14,8 @@ mod source;
 mod sqlite;
 mod write;
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 pub use self::deadline::Deadline;
@@ -42,7 +44,7 @@ pub struct Shard {
 /// The kinds of database a shard can be. They differ below this line only.
 #[derive(Debug)]
 enum Store {
-    Sqlite(SqliteShard),
+    Sqlite(Arc<SqliteShard>),
     MySql(MySqlShard),
 }
 

@@ -4,6 +4,8 @@
 pub(super) const OUR_TABLES: [&str; 3] = ["followers", "tweets", WRITES_TABLE];
 /// The table that is ours alone, beside any team's.
 pub(super) const WRITES_TABLE: &str = "tributary_writes";
+/// What an embedded shard has beside [`OUR_TABLES`]: its log, and which log it is.
+pub(super) const SQLITE_LOG_TABLES: [&str; 2] = ["tributary_log", "tributary_history"];
 
 /// The tables of an embedded shard, as in [`mysql_tables`].
 pub(super) const SQLITE_SCHEMA: &str = "
@@ -31,6 +33,63 @@ CREATE TABLE IF NOT EXISTS tributary_writes (
     PRIMARY KEY (author, idempotency_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tributary_writes_by_age ON tributary_writes (created_ms);
+";
+
+/// The log of an embedded shard: whose row was touched, in the order of the commits, whoever wrote
+/// it. Kinds: 1 a post was stored, 2 it may be gone; 3 a follow was stored, 4 it may be gone.
+///
+/// A row that gives way to another one (`INSERT OR REPLACE`, `UPDATE OR REPLACE`) fires no trigger
+/// of its own, so what has the new id already is told before. A follow can give way to an equal one
+/// only.
+pub(super) const SQLITE_LOG: &str = "
+CREATE TABLE IF NOT EXISTS tributary_log (
+    seq INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    user_id INTEGER NOT NULL,
+    other_id INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS tributary_history (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    history INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS tributary_post_gives_way BEFORE INSERT ON tweets BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    SELECT 2, user_id, tweet_id, timestamp FROM tweets WHERE tweet_id = NEW.tweet_id;
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_post_gives_way_to_update
+BEFORE UPDATE OF tweet_id ON tweets WHEN NEW.tweet_id <> OLD.tweet_id BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    SELECT 2, user_id, tweet_id, timestamp FROM tweets WHERE tweet_id = NEW.tweet_id;
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_post_stored AFTER INSERT ON tweets BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (1, NEW.user_id, NEW.tweet_id, NEW.timestamp);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_post_changed AFTER UPDATE ON tweets BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    SELECT 2, OLD.user_id, OLD.tweet_id, OLD.timestamp
+    WHERE (OLD.user_id, OLD.timestamp, OLD.tweet_id) <> (NEW.user_id, NEW.timestamp, NEW.tweet_id);
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (1, NEW.user_id, NEW.tweet_id, NEW.timestamp);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_post_deleted AFTER DELETE ON tweets BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (2, OLD.user_id, OLD.tweet_id, OLD.timestamp);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_follow_stored AFTER INSERT ON followers BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (3, NEW.follower_user_id, NEW.followed_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_follow_changed AFTER UPDATE ON followers BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (4, OLD.follower_user_id, OLD.followed_user_id, 0),
+           (3, NEW.follower_user_id, NEW.followed_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_follow_deleted AFTER DELETE ON followers BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (4, OLD.follower_user_id, OLD.followed_user_id, 0);
+END;
 ";
 
 /// The tables of a shard in MySQL or MariaDB, as we would make them. Posts are clustered by author

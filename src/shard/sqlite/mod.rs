@@ -1,6 +1,7 @@
 //! A shard in one SQLite file: what is asked of it and how rows are read and written.
 
 mod folder;
+mod log;
 mod source;
 mod write;
 mod writer;
@@ -21,7 +22,7 @@ pub(crate) use self::write::{insert_follows, insert_posts};
 use self::writer::Writer;
 pub(crate) use self::writer::open_writer;
 
-use super::schema::SQLITE_SCHEMA;
+use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Deadline, OpenError, ShardError};
 use crate::cursor::{AuthorEdge, TailAsk};
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
@@ -29,6 +30,9 @@ use crate::model::{Direction, Post, PostId, PostKey, UserId};
 /// Reading connections of one shard. Reads are short and the files are in the page cache; more
 /// would only hold more caches.
 const READERS: usize = 4;
+/// Reading connections of what no request waits for: one may follow the log, one read all heads, and
+/// one grant wishes.
+const BACKGROUND_READERS: usize = 3;
 /// How long a statement waits for another process that writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,6 +42,8 @@ pub(crate) struct SqliteShard {
     readers: Arc<Readers>,
     /// None where the folder is read beside its owner.
     writer: Option<Writer>,
+    /// For memory; none where the folder is read beside its owner.
+    background: Option<Arc<Readers>>,
     _folder: Arc<Folder>,
 }
 
@@ -61,23 +67,22 @@ impl SqliteShard {
         let (place, ours) = (path.to_path_buf(), Arc::clone(&folder));
         let open = move || -> Result<_, OpenError> {
             let wrong = |error: rusqlite::Error| unusable(&place, &error);
-            let writer = match access {
-                Access::Own => {
-                    Some(Writer::start(open_writer(&place).map_err(wrong)?, &place, ours)?)
-                }
-                Access::Read => None,
-            };
-            let idle: Vec<Connection> = (0..READERS)
-                .map(|_| open_reader(&place))
-                .collect::<Result<_, _>>()
-                .map_err(wrong)?;
-            Ok((writer, idle))
+            let mut owned = None;
+            if access == Access::Own {
+                let writer = Writer::start(open_writer(&place).map_err(wrong)?, &place, ours)?;
+                owned = Some((writer, Readers::open(&place, BACKGROUND_READERS).map_err(wrong)?));
+            }
+            Ok((owned, Readers::open(&place, READERS).map_err(wrong)?))
         };
         let opened = tokio::task::spawn_blocking(open).await;
-        let (writer, idle) = opened.map_err(|error| unusable(path, &error))??;
-        let readers =
-            Readers { permits: Arc::new(Semaphore::new(READERS)), idle: Mutex::new(idle) };
-        Ok(Self { readers: Arc::new(readers), writer, _folder: folder })
+        let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;
+        let (writer, background) = owned.unzip();
+        Ok(Self { readers, writer, background, _folder: folder })
+    }
+
+    /// Whether this process owns the file, and so knows its log.
+    pub(super) fn is_owned(&self) -> bool {
+        self.writer.is_some()
     }
 
     pub(super) async fn followees(
@@ -186,25 +191,35 @@ impl SqliteShard {
         .await
     }
 
-    /// Runs `work` on a reading connection, off the async threads. When the deadline comes first
-    /// the work still ends by itself, with its connection and its permit.
+    /// Runs `work` on a reading connection, off the async threads.
     async fn read<T: Send + 'static>(
         &self,
         until: Deadline,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ShardError> {
-        let readers = Arc::clone(&self.readers);
-        let run = async move {
-            let permit = Arc::clone(&readers.permits).acquire_owned().await;
-            let permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
-            let run = move || readers.with_idle(&permit, work);
-            tokio::task::spawn_blocking(run).await.map_err(gone)?.map_err(failed)
-        };
-        until.in_time(run).await
+        until.in_time(Arc::clone(&self.readers).run(work)).await
     }
 }
 
 impl Readers {
+    fn open(path: &Path, count: usize) -> rusqlite::Result<Arc<Self>> {
+        let idle: Vec<Connection> =
+            (0..count).map(|_| open_reader(path)).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { permits: Arc::new(Semaphore::new(count)), idle: Mutex::new(idle) }))
+    }
+
+    /// Runs `work` when a connection is free. Where nobody waits for it any more, work that was
+    /// begun still ends by itself, with its connection and its permit.
+    async fn run<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ShardError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
+        let run = move || self.with_idle(&permit, work);
+        tokio::task::spawn_blocking(run).await.map_err(gone)?.map_err(failed)
+    }
+
     /// Runs `work` on an idle connection; the permit proves that there is one.
     fn with_idle<T>(
         &self,

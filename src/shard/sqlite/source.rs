@@ -1,64 +1,233 @@
 //! A SQLite file as the source of memory: its log, and reads whose place in the log is known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::mpsc;
 
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
-use crate::model::ShardId;
-use crate::shard::source::{Filled, Heads, Wish};
-use crate::shard::{Deadline, Shard, ShardError};
+use super::log::{self, Bookmark, News, Place};
+use super::write::reading_only;
+use super::{Readers, SqliteShard, signed, text_of, unsigned};
+use crate::changes::{Bounds, Commit, FeedEvent, History, LogPosition};
+use crate::model::{Post, PostId, PostKey, ShardId, UserId};
+use crate::shard::source::{Answer, Filled, Heads, Wanted, Wish};
+use crate::shard::{Deadline, ShardError};
+
+/// How often the log is looked at when our own writer is silent: by then it is known what another
+/// program wrote, and a sign of life is due.
+const POLL: Duration = Duration::from_millis(500);
+/// For a look at the log. It is the local disk.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// Authors whose heads are handed on together.
+const HEADS_AT_ONCE: usize = 4_096;
 
 /// One file, which is one shard.
 #[derive(Debug)]
 pub(in crate::shard) struct SqliteSource {
     id: ShardId,
-    shard: Arc<Shard>,
+    name: String,
+    shard: Arc<SqliteShard>,
 }
 
 impl SqliteSource {
-    pub(in crate::shard) fn new(id: ShardId, shard: Arc<Shard>) -> Self {
-        Self { id, shard }
+    pub(in crate::shard) fn new(id: ShardId, name: &str, shard: Arc<SqliteShard>) -> Self {
+        Self { id, name: name.to_owned(), shard }
     }
 
     pub(in crate::shard) fn name(&self) -> &str {
-        self.shard.name()
+        &self.name
     }
 
     pub(in crate::shard) fn shards(&self) -> Vec<ShardId> {
         vec![self.id]
     }
 
+    /// Everything that is in the log at one moment is one commit of what is told: a transaction is
+    /// never split, and what is told is what the file holds there.
     pub(in crate::shard) async fn follow(&self, events: mpsc::Sender<Vec<FeedEvent>>) {
-        events.closed().await;
+        let Ok(writer) = self.shard.writer() else { return events.closed().await };
+        let mut commits = writer.log().commits();
+        let bookmark = Bookmark::new(Arc::clone(writer.log()));
+        let mut place = None;
+        let mut lost = false;
+        loop {
+            let told = match self.look(&mut place).await {
+                Ok(told) => told,
+                Err(_) if lost => Vec::new(),
+                Err(error) => vec![FeedEvent::Lost(error.to_string())],
+            };
+            lost = matches!(told.as_slice(), [] | [FeedEvent::Lost(_)]);
+            if !told.is_empty() && events.send(told).await.is_err() {
+                return;
+            }
+            if let Some(place) = &place {
+                bookmark.at(place.at);
+            }
+            // The writer outlives this, so what it tells does not end.
+            tokio::select! {
+                _ = commits.changed(), if !lost => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    /// What is new in the log since `place`, which goes on to its end.
+    async fn look(&self, place: &mut Option<Place>) -> Result<Vec<FeedEvent>, ShardError> {
+        let until = Deadline::after(LOOK_DEADLINE);
+        let from = place.clone();
+        let look = move |snapshot: &Connection| match from {
+            Some(from) => log::since(snapshot, &from),
+            None => Ok(News::Gap),
+        };
+        let news = self.read(until, look).await?;
+        if news == News::SetBack {
+            let renew = |connection: &Connection| log::begin_another_history(connection);
+            self.shard.writer()?.run(until, renew).await?;
+        }
+        let News::Changes(now, changes) = news else {
+            let now = self.read(until, log::last_place).await?;
+            let began = FeedEvent::Began { history: now.history, at: now.at };
+            *place = Some(now);
+            return Ok(vec![began, FeedEvent::Alive]);
+        };
+        let at = now.at;
+        let is_new = place.replace(now).is_some_and(|before| before.at < at);
+        let changes = changes.into_iter().map(|change| (self.id, change)).collect();
+        let commit = is_new.then_some(FeedEvent::Commit(Commit { at, changes }));
+        Ok(commit.into_iter().chain([FeedEvent::Alive]).collect())
     }
 
     pub(in crate::shard) async fn fill(
         &self,
-        _wishes: &[Wish],
-        _until: Deadline,
+        wishes: &[Wish],
+        until: Deadline,
     ) -> Result<Filled, ShardError> {
-        Err(ShardError::Unavailable("not yet".into()))
+        let wishes = wishes.to_vec();
+        let fill = move |snapshot: &Connection| {
+            let (history, at) = log::end(snapshot)?;
+            let answers =
+                wishes.iter().map(|wish| grant(snapshot, wish)).collect::<Result<_, _>>()?;
+            Ok(Filled { history, bounds: Bounds::Exact(at), answers })
+        };
+        self.read(until, fill).await
     }
 
+    /// Takes as long as whoever is told takes.
     pub(in crate::shard) async fn heads(
         &self,
-        _heads: mpsc::Sender<Heads>,
+        heads: mpsc::Sender<Heads>,
     ) -> Result<(History, Bounds), ShardError> {
-        Err(ShardError::Unavailable("not yet".into()))
+        let shard = self.id;
+        let tell = move |snapshot: &Connection| {
+            let (history, at) = log::end(snapshot)?;
+            let told = tell_heads(snapshot, |some| {
+                heads.blocking_send(Heads { shard, heads: some }).is_ok()
+            })?;
+            Ok(told.then_some((history, Bounds::Exact(at))))
+        };
+        let readers = Arc::clone(self.readers()?);
+        let told = readers.run(|connection| in_snapshot(connection, tell)).await?;
+        told.ok_or_else(|| ShardError::Unavailable("nobody listens".into()))
     }
 
     pub(in crate::shard) async fn end_of_log(
         &self,
-        _until: Deadline,
+        until: Deadline,
     ) -> Result<(History, LogPosition), ShardError> {
-        Err(ShardError::Unavailable("not yet".into()))
+        // A request may wait for it, so it is not asked behind what memory reads.
+        self.shard.read(until, log::end).await
     }
 
+    /// Who reads a file sees all of its log.
     pub(in crate::shard) async fn visible(
         &self,
-        _until: Deadline,
+        until: Deadline,
     ) -> Result<(History, LogPosition), ShardError> {
-        Err(ShardError::Unavailable("not yet".into()))
+        self.end_of_log(until).await
     }
+
+    /// Runs `work` on one snapshot of the file.
+    async fn read<T: Send + 'static>(
+        &self,
+        until: Deadline,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ShardError> {
+        let readers = Arc::clone(self.readers()?);
+        until.in_time(readers.run(|connection| in_snapshot(connection, work))).await
+    }
+
+    fn readers(&self) -> Result<&Arc<Readers>, ShardError> {
+        self.shard.background.as_ref().ok_or_else(reading_only)
+    }
+}
+
+/// The snapshot is taken by the first statement of `work`, and given up with its end.
+fn in_snapshot<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let snapshot = connection.unchecked_transaction()?;
+    work(&snapshot)
+}
+
+fn grant(snapshot: &Connection, wish: &Wish) -> rusqlite::Result<Answer> {
+    match wish.what {
+        Wanted::Tail { depth } => tail(snapshot, wish.user, depth),
+        Wanted::Follows { max } => follows(snapshot, wish.user, max),
+    }
+}
+
+fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<Answer> {
+    let mut statement = snapshot.prepare_cached(
+        "SELECT timestamp, tweet_id, content FROM tweets WHERE user_id = ?
+         ORDER BY timestamp DESC, tweet_id DESC LIMIT ?",
+    )?;
+    let rows = statement.query_map(params![signed(author.0), i64::from(depth) + 1], |row| {
+        let key = PostKey { time: row.get(0)?, post: PostId(unsigned(row, 1)?), author };
+        Ok(Post { key, content: text_of(row, 2)? })
+    })?;
+    let mut posts: Vec<Post> = rows.collect::<Result<_, _>>()?;
+    let depth = usize::try_from(depth).unwrap_or(usize::MAX);
+    let complete = posts.len() <= depth;
+    posts.truncate(depth);
+    Ok(Answer::Tail { posts, complete, handle: None })
+}
+
+fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<Answer> {
+    let mut statement = snapshot.prepare_cached(
+        "SELECT followed_user_id FROM followers WHERE follower_user_id = ?
+         ORDER BY followed_user_id LIMIT ?",
+    )?;
+    let rows = statement.query_map(params![signed(reader.0), i64::from(max) + 1], |row| {
+        Ok(UserId(unsigned(row, 0)?))
+    })?;
+    let users: Vec<UserId> = rows.collect::<Result<_, _>>()?;
+    let is_long = users.len() > usize::try_from(max).unwrap_or(usize::MAX);
+    Ok(if is_long { Answer::TooLong } else { Answer::Follows(users) })
+}
+
+/// Goes from author to author, from the largest id down: the last row of the next smaller author is
+/// its newest post. `GROUP BY` would read every row. Returns false when `tell` does.
+fn tell_heads(
+    snapshot: &Connection,
+    mut tell: impl FnMut(Vec<(UserId, i64)>) -> bool,
+) -> rusqlite::Result<bool> {
+    let mut statement = snapshot.prepare_cached(
+        "SELECT user_id, timestamp FROM tweets WHERE user_id >= 0 AND user_id <= ?
+         ORDER BY user_id DESC, timestamp DESC LIMIT 1",
+    )?;
+    let mut heads = Vec::new();
+    let mut largest = i64::MAX;
+    loop {
+        let head = statement.query_row([largest], |row| Ok((row.get(0)?, row.get(1)?)));
+        let Some((author, time)): Option<(i64, i64)> = head.optional()? else { break };
+        heads.push((UserId(author.cast_unsigned()), time));
+        if heads.len() == HEADS_AT_ONCE && !tell(std::mem::take(&mut heads)) {
+            return Ok(false);
+        }
+        largest = author - 1;
+    }
+    Ok(heads.is_empty() || tell(heads))
 }

@@ -12,7 +12,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::{BUSY_TIMEOUT, Folder, SQLITE_SCHEMA, failed};
+use super::log::{self, Log};
+use super::{BUSY_TIMEOUT, Folder, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::shard::{Deadline, OpenError, ShardError};
 
 /// Jobs of one transaction. 64 rows take eight times as long to commit as one; more would make the
@@ -29,6 +30,7 @@ pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     foreign_writes: Arc<AtomicU64>,
+    log: Arc<Log>,
 }
 
 /// A piece of work with its own savepoint, so that its failure harms no other one.
@@ -64,11 +66,13 @@ impl Writer {
         let wrong = |error: &dyn fmt::Display| super::unusable(path, error);
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let foreign_writes = Arc::new(AtomicU64::new(0));
+        let log = Arc::new(Log::default());
         let desk = Desk {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
             path: path.to_path_buf(),
             foreign_writes: Arc::clone(&foreign_writes),
+            log: Arc::clone(&log),
             told_foreign: None,
             told_failure: None,
         };
@@ -78,7 +82,7 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
         let thread = thread.map_err(|error| wrong(&error))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), foreign_writes })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), foreign_writes, log })
     }
 
     /// Runs `work` and commits it. Work that was not begun by the deadline never is.
@@ -115,6 +119,11 @@ impl Writer {
         }
     }
 
+    /// Tells of commits.
+    pub(super) fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
     /// How often another program was found to have written to the file.
     pub(super) fn foreign_writes(&self) -> u64 {
         self.foreign_writes.load(Ordering::Relaxed)
@@ -146,6 +155,7 @@ struct Desk {
     /// Changes when another connection has committed.
     data_version: i64,
     foreign_writes: Arc<AtomicU64>,
+    log: Arc<Log>,
     told_foreign: Option<Instant>,
     told_failure: Option<Instant>,
 }
@@ -208,8 +218,14 @@ impl Desk {
         {
             warn!(file = %self.path.display(), %error, "a commit failed");
         }
+        self.log.committed();
         for answer in answers {
             answer(&committed);
+        }
+        if let Err(error) = log::prune(&self.connection, self.log.read_to())
+            && is_due(&mut self.told_failure)
+        {
+            warn!(file = %self.path.display(), %error, "the log keeps old rows");
         }
     }
 
@@ -261,11 +277,17 @@ fn is_due(told: &mut Option<Instant>) -> bool {
 
 /// Opens the file for writing and makes the tables. Every commit is on disk when it returns.
 pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+    let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
-    connection.execute_batch(SQLITE_SCHEMA)?;
+    // One transaction: a commit for each of them takes time. It takes the lock when something is
+    // missing only.
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SQLITE_SCHEMA)?;
+    transaction.execute_batch(SQLITE_LOG)?;
+    log::begin_history(&transaction)?;
+    transaction.commit()?;
     Ok(connection)
 }
 

@@ -1,0 +1,556 @@
+//! What is written, by whatever statement of whatever program, against what the log tells of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::changes::{Bounds, Commit, FeedEvent};
+use crate::model::ShardId;
+use crate::shard::schema::SQLITE_SCHEMA;
+use crate::shard::sqlite::{signed, unsigned};
+use crate::shard::{Access, Answer, Deadline, Filled, Fleet, Heads, Source, Wanted, Wish};
+use crate::{Config, Tributary};
+
+const SHARDS: u64 = 2;
+const USERS: u64 = 6;
+
+fn config(dir: &Path) -> Config {
+    let shards = ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), SHARDS.to_string());
+    let deadline = ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned());
+    Config::from_folder(dir, [shards, deadline]).unwrap()
+}
+
+fn file(dir: &Path, shard: u64) -> PathBuf {
+    dir.join(format!("shard-{shard}.sqlite"))
+}
+
+/// Another program's connection.
+fn other_program(dir: &Path, shard: u64) -> Connection {
+    let connection = Connection::open(file(dir, shard)).unwrap();
+    connection.busy_timeout(Duration::from_secs(20)).unwrap();
+    connection
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
+/// All rows of a file, or what is known of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    posts: BTreeMap<PostKey, String>,
+    follows: BTreeSet<Follow>,
+}
+
+impl Rows {
+    fn of(connection: &Connection) -> Self {
+        let mut rows = Self::default();
+        let mut posts =
+            connection.prepare("SELECT timestamp, tweet_id, user_id, content FROM tweets").unwrap();
+        let mut posts = posts.query([]).unwrap();
+        while let Some(row) = posts.next().unwrap() {
+            let id = |column| unsigned(row, column).unwrap();
+            let (post, author) = (PostId(id(1)), UserId(id(2)));
+            let key = PostKey { time: row.get(0).unwrap(), post, author };
+            rows.posts.insert(key, row.get(3).unwrap());
+        }
+        let mut follows = connection.prepare("SELECT * FROM followers").unwrap();
+        let mut follows = follows.query([]).unwrap();
+        while let Some(row) = follows.next().unwrap() {
+            let id = |column| UserId(unsigned(row, column).unwrap());
+            rows.follows.insert(Follow { follower: id(0), followee: id(1) });
+        }
+        rows
+    }
+
+    fn only_of(&self, user: UserId) -> Self {
+        let mut rows = self.clone();
+        rows.posts.retain(|key, _| key.author == user);
+        rows.follows.retain(|follow| follow.follower == user);
+        rows
+    }
+
+    fn take(&mut self, change: &Change) {
+        match change {
+            Change::Post(post) => drop(self.posts.insert(post.key, post.content.clone())),
+            Change::PostGone(key) => drop(self.posts.remove(key)),
+            Change::Follow(follow) => drop(self.follows.insert(*follow)),
+            Change::Unfollow(follow) => drop(self.follows.remove(follow)),
+            unknown => panic!("{unknown:?}"),
+        }
+    }
+
+    /// What two wishes were answered.
+    fn filled(user: UserId, filled: &Filled) -> (LogPosition, Self) {
+        let Bounds::Exact(at) = filled.bounds else { panic!("{filled:?}") };
+        let [Answer::Tail { posts, complete: true, .. }, Answer::Follows(followees)] =
+            filled.answers.as_slice()
+        else {
+            panic!("{filled:?}")
+        };
+        assert!(posts.is_sorted_by(|a, b| a.key > b.key) && followees.is_sorted());
+        let posts = posts.iter().map(|post| (post.key, post.content.clone())).collect();
+        let follow = |followee: &UserId| Follow { follower: user, followee: *followee };
+        (at, Self { posts, follows: followees.iter().map(follow).collect() })
+    }
+}
+
+/// Listens to one source.
+struct Listener {
+    source: Arc<Source>,
+    events: mpsc::Receiver<Vec<FeedEvent>>,
+    history: History,
+    at: LogPosition,
+    commits: Vec<Commit>,
+    _task: JoinSet<()>,
+}
+
+impl Listener {
+    /// Returns when the log is followed. The listener may be so much behind.
+    async fn behind(fleet: &Fleet, shard: usize, behind: usize) -> Self {
+        let source = Arc::clone(&fleet.sources()[shard]);
+        let (sender, events) = mpsc::channel(behind);
+        let mut task = JoinSet::new();
+        task.spawn(Arc::clone(&source).follow(sender));
+        let (history, at) = (History(0), LogPosition(0));
+        let mut listener = Self { source, events, history, at, commits: Vec::new(), _task: task };
+        assert!(listener.hear().await, "Began comes first");
+        listener
+    }
+
+    async fn new(fleet: &Fleet, shard: usize) -> Self {
+        Self::behind(fleet, shard, 2_000).await
+    }
+
+    /// Takes what is told next; whether it began.
+    async fn hear(&mut self) -> bool {
+        let told = soon().limit(self.events.recv()).await.expect("in time").unwrap();
+        let mut began = false;
+        for event in told {
+            match event {
+                FeedEvent::Began { history, at } => {
+                    (self.history, self.at, began) = (history, at, true);
+                    self.commits.clear();
+                }
+                FeedEvent::Commit(commit) => {
+                    assert!(commit.at > self.at, "{commit:?} behind {:?}", self.at);
+                    self.at = commit.at;
+                    self.commits.push(commit);
+                }
+                FeedEvent::Alive => {}
+                FeedEvent::Lost(why) => panic!("{why}"),
+            }
+        }
+        began
+    }
+
+    /// Hears all that is in the log by now.
+    async fn catch_up(&mut self) {
+        let (history, end) = self.source.end_of_log(soon()).await.unwrap();
+        assert_eq!(history, self.history);
+        while self.at < end {
+            assert!(!self.hear().await, "nothing was lost");
+        }
+    }
+
+    /// What is told next, in one commit.
+    async fn next_commit(&mut self) -> Commit {
+        let heard = self.commits.len();
+        while self.commits.len() == heard {
+            self.hear().await;
+        }
+        self.commits[heard].clone()
+    }
+
+    async fn began_anew(&mut self) {
+        while !self.hear().await {}
+    }
+
+    async fn fill(&self, user: UserId) -> (LogPosition, Rows) {
+        let wish = |what| Wish { shard: self.source.shards()[0], user, what };
+        let wishes = [wish(Wanted::Tail { depth: 100_000 }), wish(Wanted::Follows { max: 1_000 })];
+        let filled = self.source.fill(&wishes, soon()).await.unwrap();
+        assert_eq!(filled.history, self.history);
+        Rows::filled(user, &filled)
+    }
+
+    /// What was filled, and then changed by all that was heard.
+    fn replayed(&self, user: UserId, (at, mut rows): (LogPosition, Rows)) -> Rows {
+        let later = self.commits.iter().filter(|commit| commit.at > at);
+        for (_, change) in later.flat_map(|commit| &commit.changes) {
+            rows.take(change);
+        }
+        rows.only_of(user)
+    }
+}
+
+/// A statement of another program: ids are few, so that they meet.
+fn foreign_statement(random: &mut StdRng) -> String {
+    let mut id = || random.random_range(1..30);
+    let (post, other, time) = (id(), id(), id() / 3);
+    let user = id() % USERS;
+    let friend = id() % USERS;
+    let row = format!("({post}, {user}, 'text {other} of {post}', {time})");
+    match id() {
+        1..=3 => format!("INSERT INTO tweets VALUES {row}"),
+        4 | 5 => format!("INSERT OR REPLACE INTO tweets VALUES {row}"),
+        6 => format!("REPLACE INTO tweets VALUES {row}, ({other}, {friend}, 'second', {time})"),
+        7 => format!("INSERT OR IGNORE INTO tweets VALUES {row}, ({other}, {user}, 'new', 1)"),
+        8 => format!(
+            "INSERT INTO tweets VALUES {row} ON CONFLICT (tweet_id) DO UPDATE \
+             SET content = excluded.content, timestamp = excluded.timestamp"
+        ),
+        9 => format!("UPDATE tweets SET content = 'changed {time}' WHERE user_id = {user}"),
+        10 => format!("UPDATE tweets SET timestamp = timestamp + 1 WHERE user_id = {user}"),
+        11 => format!("UPDATE tweets SET user_id = {friend} WHERE user_id = {user}"),
+        12 | 13 => {
+            format!("UPDATE OR REPLACE tweets SET tweet_id = {other} WHERE tweet_id = {post}")
+        }
+        14 => format!("UPDATE OR FAIL tweets SET tweet_id = tweet_id + 1 WHERE user_id = {user}"),
+        15 => format!("UPDATE OR IGNORE tweets SET tweet_id = {other}, user_id = {friend}"),
+        16 => format!("DELETE FROM tweets WHERE user_id = {user} AND timestamp > {time}"),
+        17 if post < 6 => "DELETE FROM tweets".into(),
+        18 => format!("BEGIN; INSERT OR REPLACE INTO tweets VALUES {row}; ROLLBACK"),
+        19 => format!(
+            "BEGIN; DELETE FROM tweets WHERE tweet_id = {post}; INSERT INTO tweets VALUES {row}; \
+             DELETE FROM followers WHERE follower_user_id = {user}; COMMIT"
+        ),
+        20..=22 => format!("INSERT OR IGNORE INTO followers VALUES ({user}, {friend})"),
+        23 => format!("REPLACE INTO followers VALUES ({user}, {friend}), ({friend}, {user})"),
+        24 => format!(
+            "UPDATE OR REPLACE followers SET followed_user_id = {friend} \
+             WHERE follower_user_id = {user}"
+        ),
+        25 => format!(
+            "UPDATE OR IGNORE followers SET follower_user_id = {user} \
+             WHERE follower_user_id = {friend}"
+        ),
+        26 if post < 8 => "DELETE FROM followers".into(),
+        _ => format!("DELETE FROM followers WHERE followed_user_id = {friend}"),
+    }
+}
+
+/// A write of this program.
+async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: &mut Vec<PostKey>) {
+    let user = UserId(random.random_range(0..USERS));
+    let friend = UserId(random.random_range(0..USERS));
+    match random.random_range(0..6) {
+        0 => published.push(tributary.publish(user, "own", None).await.unwrap().post.key),
+        1 if !published.is_empty() => {
+            let key = published.swap_remove(random.random_range(0..published.len()));
+            tributary.delete_post(key.author, key.post).await.unwrap();
+        }
+        2 => tributary.follow(user, friend).await.unwrap(),
+        3 => tributary.unfollow(user, friend).await.unwrap(),
+        4 => {
+            let all: Vec<UserId> = (0..USERS).map(UserId).collect();
+            tributary.follow_all(user, &all).await.map(drop).unwrap();
+        }
+        _ => {
+            let post = |post| {
+                let key = PostKey { time: 7, post: PostId(post), author: user };
+                Post { key, content: format!("imported {post}") }
+            };
+            let posts = (friend.0..friend.0 + 5).map(post).collect();
+            tributary.fleet().load_posts(posts, soon()).await.unwrap();
+        }
+    }
+}
+
+/// What is filled at any moment, and then changed by what is told, is what the tables hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_statement_changes_rows_the_log_tells_it() {
+    for seed in 0..4 {
+        let random = &mut StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+        let others: Vec<_> = (0..SHARDS).map(|shard| other_program(dir.path(), shard)).collect();
+        let mut listeners = Vec::new();
+        for shard in 0..others.len() {
+            listeners.push(Listener::new(tributary.fleet(), shard).await);
+        }
+        let (mut published, mut filled, mut failed) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..250 {
+            let shard = random.random_range(0..others.len());
+            if random.random_bool(0.3) {
+                write_ourselves(&tributary, random, &mut published).await;
+            } else if others[shard].execute_batch(&foreign_statement(random)).is_err() {
+                // A conflict; nothing, or a part, was done.
+                failed += 1;
+                drop(others[shard].execute_batch("ROLLBACK"));
+            }
+            if random.random_bool(0.2) {
+                let user = UserId(random.random_range(0..USERS));
+                filled.push((shard, user, listeners[shard].fill(user).await));
+            }
+        }
+        let tables: Vec<Rows> = others.iter().map(Rows::of).collect();
+        for listener in &mut listeners {
+            listener.catch_up().await;
+        }
+        for (shard, user, fill) in filled {
+            let replayed = listeners[shard].replayed(user, fill);
+            assert_eq!(replayed, tables[shard].only_of(user), "seed {seed}, {user} on {shard}");
+        }
+        let commits: usize = listeners.iter().map(|listener| listener.commits.len()).sum();
+        println!("seed {seed}: {commits} commits, {failed} statements failed");
+        assert!(commits > 50 && failed > 5 && failed < 125);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn own_commits_are_told_at_once_and_others_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let mut listener = Listener::new(tributary.fleet(), 0).await;
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let post = tributary.publish(UserId(2), "x", None).await.unwrap().post;
+        let start = Instant::now();
+        let commit = listener.next_commit().await;
+        waits.push(start.elapsed());
+        assert_eq!(commit.changes, [(ShardId(0), Change::Post(post))]);
+    }
+    waits.sort_unstable();
+    println!("median {:?}, longest {:?}", waits[10], waits[19]);
+    assert!(waits[10] < Duration::from_millis(250), "it was not woken");
+
+    let other = other_program(dir.path(), 0);
+    other.execute_batch("INSERT INTO followers VALUES (2, 5), (4, 2)").unwrap();
+    let start = Instant::now();
+    let follow = |a, b| Change::Follow(Follow { follower: UserId(a), followee: UserId(b) });
+    let expected = [(ShardId(0), follow(2, 5)), (ShardId(0), follow(4, 2))];
+    assert_eq!(listener.next_commit().await.changes, expected);
+    println!("another program's: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let mut listener = Listener::new(tributary.fleet(), 1).await;
+    tributary.publish(UserId(1), "x", None).await.unwrap();
+    listener.catch_up().await;
+    let before = (listener.history, listener.at);
+    assert!(before.1 > LogPosition(0));
+    let of_other = Listener::new(tributary.fleet(), 0).await.history;
+    assert_ne!(before.0, of_other, "each file has a log of its own");
+
+    let reading = Fleet::open(&config(dir.path()), Access::Read).await.unwrap();
+    assert!(reading.sources().is_empty());
+    drop((listener, tributary));
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let mut listener = Listener::new(tributary.fleet(), 1).await;
+    assert_eq!((listener.history, listener.at), before);
+    assert_eq!(listener.source.visible(soon()).await.unwrap(), before);
+    tributary.follow(UserId(1), UserId(2)).await.unwrap();
+    listener.catch_up().await;
+    assert!(listener.at > before.1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_from_before_there_was_a_log_gets_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("folder.toml"), "version = 1\nshards = 2\n").unwrap();
+    for shard in 0..SHARDS {
+        let old = other_program(dir.path(), shard);
+        old.execute_batch(SQLITE_SCHEMA).unwrap();
+        let (user, post) = (shard + 2, shard + 10);
+        old.execute("INSERT INTO tweets VALUES (?, ?, 'old', 1)", [post, user].map(signed))
+            .unwrap();
+    }
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    for user in [2, 3].map(UserId) {
+        let shard = if user.0 == 2 { 0 } else { 1 };
+        let mut listener = Listener::new(tributary.fleet(), shard).await;
+        assert_eq!(listener.at, LogPosition(0));
+        let before = listener.fill(user).await;
+        assert_eq!(before.1.posts.len(), 1);
+        tributary.delete_post(user, PostId(user.0 + 8)).await.unwrap();
+        let key = tributary.publish(user, "new", None).await.unwrap().post.key;
+        listener.catch_up().await;
+        let after = listener.replayed(user, before);
+        assert_eq!(after.posts, BTreeMap::from([(key, "new".to_owned())]));
+    }
+}
+
+/// Rows for many users in one transaction.
+fn write_many(other: &Connection, from: u64, users: u64, rows: u64) {
+    let sql = "WITH RECURSIVE n(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM n LIMIT ?3)
+               INSERT INTO tweets SELECT n, n % ?2, 'text', n FROM n";
+    other.execute(sql, [from, users, rows].map(signed)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_transaction_is_told_whole_and_a_huge_one_by_its_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let mut listener = Listener::new(tributary.fleet(), 0).await;
+    let other = other_program(dir.path(), 0);
+    let changes = |commit: Commit| -> Vec<Change> {
+        commit.changes.into_iter().map(|(_, change)| change).collect()
+    };
+
+    write_many(&other, 0, 3, 20_000);
+    let told = changes(listener.next_commit().await);
+    assert_eq!(told.iter().filter(|change| matches!(change, Change::Post(_))).count(), 20_000);
+
+    write_many(&other, 100_000, 3, 20_001);
+    let mut told = changes(listener.next_commit().await);
+    told.sort_by_key(|change| format!("{change:?}"));
+    assert_eq!(told, [0, 1, 2].map(|user| Change::AuthorUnknown(UserId(user))));
+
+    write_many(&other, 200_000, 50_000, 20_001);
+    assert_eq!(changes(listener.next_commit().await), [Change::ShardUnknown]);
+
+    // Texts count as well, and an id that is no id leaves the author unknown.
+    let sql = "INSERT INTO tweets VALUES (1000000, 2, ?1, 9), (1000001, 4, ?1, 9),
+               (-5, 8, 'x', 9), (6, -5, 'x', 9)";
+    other.execute("DELETE FROM tweets", []).unwrap();
+    listener.next_commit().await;
+    other.execute(sql, ["x".repeat(5 << 20)]).unwrap();
+    let told = changes(listener.next_commit().await);
+    assert!(matches!(told[0], Change::Post(_)));
+    assert_eq!(told[1..], [4, 8].map(|user| Change::AuthorUnknown(UserId(user))));
+}
+
+/// The number of rows in a log.
+fn logged(connection: &Connection) -> i64 {
+    connection.query_row("SELECT count(*) FROM tributary_log", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_pruned_behind_its_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let other = other_program(dir.path(), 0);
+    let mut listener = Listener::behind(tributary.fleet(), 0, 1).await;
+    // Told once more, and then the channel is full: the reader stands still.
+    tributary.follow(UserId(2), UserId(3)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    write_many(&other, 0, 3, 130_000);
+    for user in 0..5 {
+        tributary.follow(UserId(2), UserId(user)).await.unwrap();
+    }
+    assert!(logged(&other) >= 130_000, "what was not read was pruned");
+    listener.catch_up().await;
+    assert!(listener.commits.iter().any(|commit| commit.changes.len() == 4), "told by its users");
+
+    // The writer prunes after it has answered, ten thousand at once.
+    for user in 0..8 {
+        tributary.unfollow(UserId(2), UserId(user)).await.unwrap();
+        listener.catch_up().await;
+    }
+    tributary.unfollow(UserId(2), UserId(9)).await.unwrap();
+    let kept = logged(&other);
+    assert!((ROWS_KEPT..ROWS_KEPT + PRUNE_MIN).contains(&kept), "{kept} rows are kept");
+    tributary.follow(UserId(2), UserId(4)).await.unwrap();
+    let newest = listener.next_commit().await;
+    assert_eq!(newest.changes.len(), 1);
+}
+
+#[test]
+fn who_reads_so_slowly_that_rows_are_gone_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = super::super::open_writer(&dir.path().join("x")).unwrap();
+    let start = last_place(&connection).unwrap();
+    write_many(&connection, 0, 3, 130_000);
+    let middle = last_place(&connection).unwrap();
+    while prune(&connection, LogPosition(u64::MAX)).unwrap() > 0 {}
+    assert_eq!(since(&connection, &start).unwrap(), News::Gap);
+    assert_eq!(since(&connection, &middle).unwrap(), News::Changes(middle.clone(), Vec::new()));
+    begin_another_history(&connection).unwrap();
+    assert_eq!(since(&connection, &middle).unwrap(), News::Gap);
+    assert_ne!(last_place(&connection).unwrap().history, middle.history);
+}
+
+/// As when a backup is restored into the file, whether or not the log went on since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_set_back_begins_another_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let other = other_program(dir.path(), 0);
+    let mut listener = Listener::new(tributary.fleet(), 0).await;
+    for went_on in [false, true] {
+        tributary.follow(UserId(2), UserId(3)).await.unwrap();
+        tributary.publish(UserId(2), "lost", None).await.unwrap();
+        listener.catch_up().await;
+        let before = (listener.history, listener.at);
+        let mut sql = format!(
+            "BEGIN; DELETE FROM tweets; DELETE FROM tributary_log WHERE seq >= {};",
+            before.1.0
+        );
+        if went_on {
+            sql += "INSERT INTO followers VALUES (4, 2), (4, 3), (4, 5); ";
+        }
+        other.execute_batch(&(sql + "COMMIT")).unwrap();
+        listener.began_anew().await;
+        assert_ne!(listener.history, before.0);
+        assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.history);
+        let (_, rows) = listener.fill(UserId(2)).await;
+        assert!(rows.posts.is_empty() && !rows.follows.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_are_the_newest_times_of_all_authors() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let other = other_program(dir.path(), 0);
+    write_many(&other, 0, 5_000, 20_000);
+    other.execute("INSERT INTO tweets VALUES (50000, ?, 'x', -3)", [i64::MAX]).unwrap();
+    let source = Arc::clone(&tributary.fleet().sources()[0]);
+    let (sender, mut heads) = mpsc::channel::<Heads>(1);
+    let listen = async {
+        let mut heard = BTreeMap::new();
+        while let Some(some) = heads.recv().await {
+            assert_eq!(some.shard, ShardId(0));
+            heard.extend(some.heads.into_iter().map(|(author, time)| (author.0, time)));
+        }
+        heard
+    };
+    let (told, heard) = tokio::join!(source.heads(sender), listen);
+    let (history, end) = source.end_of_log(soon()).await.unwrap();
+    assert_eq!(told.unwrap(), (history, Bounds::Exact(end)));
+    let mut expected: BTreeMap<u64, i64> = (0..5_000).map(|n| (n, 15_000 + n as i64)).collect();
+    expected.insert(i64::MAX as u64, -3);
+    assert_eq!(heard, expected);
+    let nobody = mpsc::channel(1).0;
+    assert!(source.heads(nobody).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wishes_are_granted_as_deep_as_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let other = other_program(dir.path(), 0);
+    write_many(&other, 0, 2, 6);
+    other.execute_batch("INSERT INTO followers VALUES (0, 9), (0, 7)").unwrap();
+    let wish = |what| Wish { shard: ShardId(0), user: UserId(0), what };
+    let wishes = [
+        wish(Wanted::Tail { depth: 2 }),
+        wish(Wanted::Tail { depth: 3 }),
+        wish(Wanted::Follows { max: 1 }),
+        wish(Wanted::Follows { max: 2 }),
+    ];
+    let post = |n: i64| {
+        let key = PostKey { time: n, post: PostId(n.unsigned_abs()), author: UserId(0) };
+        Post { key, content: "text".to_owned() }
+    };
+    let filled = tributary.fleet().sources()[0].fill(&wishes, soon()).await.unwrap();
+    let tail = |posts, complete| Answer::Tail { posts, complete, handle: None };
+    let expected = [
+        tail(vec![post(4), post(2)], false),
+        tail(vec![post(4), post(2), post(0)], true),
+        Answer::TooLong,
+        Answer::Follows(vec![UserId(7), UserId(9)]),
+    ];
+    assert_eq!(filled.answers, expected);
+}
