@@ -116,6 +116,26 @@ impl CalendarTime {
         }
     }
 
+    /// Reads `2023-10-29 02:30:00.125` as a server writes it, any part of which may be 0.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (date, clock) = text.split_once(' ')?;
+        let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+        let (year, month, day) = three(date, '-')?;
+        let (hour, minute, second) = three(seconds, ':')?;
+        let digits = u32::try_from(fraction.len()).ok().filter(|digits| *digits <= 6)?;
+        let micros = if digits == 0 { 0 } else { number(fraction)? * 10u32.pow(6 - digits) };
+        let part = |value: u32| u8::try_from(value).ok();
+        Some(Self {
+            year: u16::try_from(year).ok()?,
+            month: part(month)?,
+            day: part(day)?,
+            hour: part(hour)?,
+            minute: part(minute)?,
+            second: part(second)?,
+            micros,
+        })
+    }
+
     /// The nearest date that exists.
     fn civil(self) -> DateTime {
         let year = i16::try_from(self.year).unwrap_or(i16::MAX).min(9999);
@@ -132,6 +152,19 @@ impl CalendarTime {
         let found = (28..=day.max(28)).rev().find_map(|last| at(day.min(last)).ok());
         found.unwrap_or(DateTime::ZERO)
     }
+}
+
+/// Exactly three numbers.
+fn three(text: &str, between: char) -> Option<(u32, u32, u32)> {
+    let mut parts = text.split(between);
+    let three = (number(parts.next()?)?, number(parts.next()?)?, number(parts.next()?)?);
+    parts.next().is_none().then_some(three)
+}
+
+/// Digits and nothing else; what they mean is no more than seven of them.
+fn number(text: &str) -> Option<u32> {
+    let digits = (1..=7).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 impl Zone {

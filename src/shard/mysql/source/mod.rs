@@ -1,7 +1,10 @@
 //! A server as the source of memory: its log, and reads whose place in the log is known.
 
+mod answers;
 mod feed;
 mod fill;
+mod heads;
+mod lines;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,6 +12,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use sha2::{Digest, Sha256};
 
+use self::lines::Lines;
 use super::database::Database;
 use super::server::Server;
 use crate::changes::gtid::GtidSet;
@@ -22,6 +26,7 @@ pub(in crate::shard) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
     delivered: Mutex<Option<Delivered>>,
+    lines: Lines,
 }
 
 /// How far the log was told.
@@ -38,7 +43,7 @@ impl MySqlSource {
         server: Arc<Server>,
         shards: Vec<(ShardId, Arc<Database>)>,
     ) -> Self {
-        Self { server, shards, delivered: Mutex::new(None) }
+        Self { server, shards, delivered: Mutex::new(None), lines: Lines::new() }
     }
 
     pub(in crate::shard) fn name(&self) -> &str {
