@@ -308,6 +308,33 @@ mod tests {
     }
 
     #[test]
+    fn dates_are_read_as_servers_write_them() {
+        let time = |micros| CalendarTime { micros, ..date(2023, 10, 29) };
+        for (text, expected) in [
+            ("2023-10-29 01:30:00", Some(time(0))),
+            ("2023-10-29 01:30:00.5", Some(time(500_000))),
+            ("2023-10-29 01:30:00.000125", Some(time(125))),
+            ("0000-00-00 01:30:00", Some(date(0, 0, 0))),
+        ] {
+            assert_eq!(CalendarTime::from_text(text), expected, "{text}");
+        }
+        for bad in [
+            "",
+            "2023-10-29",
+            "2023-10 01:30:00",
+            "2023-10-29 01:30",
+            "2023-10-29-1 01:30:00",
+            "2023-10-29 01:+30:00",
+            "2023-10-29 01:30:00.1234567",
+            "2023-10-29 01:30:00.-1",
+            "2023-999-29 01:30:00",
+            "99999999999-10-29 01:30:00",
+        ] {
+            assert_eq!(CalendarTime::from_text(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn every_unit_says_when_it_was() {
         let ms = 1_651_362_712_345;
         for (unit, stored, back) in [

@@ -2,6 +2,7 @@
 
 mod check;
 mod database;
+mod log_check;
 mod migrate;
 mod server;
 mod settings;

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::{MySqlSource, history, is_mariadb};
 use crate::changes::History;
 use crate::shard::mysql::check::account;
+use crate::shard::mysql::log_check::log_status;
 use crate::shard::{Deadline, ShardError};
 
 /// Connections of a server: memory may be filled by several at once, and never crowds out requests.
@@ -126,7 +127,7 @@ impl MySqlSource {
         connection.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
         let dialect = match is_mariadb(&mut connection).await? {
             true => Dialect::MariaDb,
-            false => Dialect::MySql { log_status: log_status(connection.server_version()) },
+            false => Dialect::MySql { log_status: log_status(&mut connection).await? },
         };
         let history = history(&mut connection).await?;
         Ok(Line { connection, history, dialect, since: Instant::now() })
@@ -161,9 +162,4 @@ async fn answers(connection: &mut Conn, statements: &[String]) -> Result<Vec<Vec
     }
     result.drop_result().await?;
     Ok(answers)
-}
-
-/// Newer servers do not know the older words any more.
-fn log_status(version: (u16, u16, u16)) -> &'static str {
-    if version >= (8, 4, 0) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
 }
