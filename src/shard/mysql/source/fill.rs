@@ -139,6 +139,43 @@ fn position(file: &str, offset: Option<u64>) -> Result<LogPosition, ShardError> 
              a restart"
                 .into(),
         )),
-        _ => Err(ShardError::Faulty(format!("its log file `{file}` has no number"))),
+        _ => Err(ShardError::Faulty(format!("its log file `{file}` has no number or no end"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_delivered_is_seen_only_where_it_was_carried_out() {
+        let set = |last: u64| -> GtidSet {
+            format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-{last}").parse().unwrap()
+        };
+        let delivered = Delivered { position: LogPosition(70), gtids: set(7) };
+        let end = LogPosition(90);
+        let bounds = |executed, delivered| Begun::Between { executed, end }.bounds(delivered);
+        let window = |low| Bounds::Window { low: LogPosition(low), high: end };
+        assert_eq!(bounds(set(7), Some(&delivered)), window(70));
+        assert_eq!(bounds(set(9), Some(&delivered)), window(70));
+        // Delivered before it was visible.
+        assert_eq!(bounds(set(6), Some(&delivered)), window(0));
+        assert_eq!(bounds(set(7), None), window(0));
+        let exact = Begun::At(LogPosition(80)).bounds(Some(&delivered));
+        assert_eq!(exact, Bounds::Exact(LogPosition(80)));
+    }
+
+    #[test]
+    fn places_are_numbers_of_files_and_offsets() {
+        let at = position("binlog.000012", Some(345)).unwrap();
+        assert_eq!(at, LogPosition::in_file(12, 345));
+        for (file, offset, text) in [
+            ("", None, "log_bin"),
+            ("binlog", Some(4), "no number"),
+            ("b.000001", None, "b.000001"),
+        ] {
+            let error = position(file, offset).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::shard::ShardError;
 
 /// One server, with those of its databases that are shards.
 #[derive(Debug)]
-pub(in crate::shard) struct MySqlSource {
+pub(crate) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
     delivered: Mutex<Option<Delivered>>,
