@@ -116,6 +116,26 @@ impl CalendarTime {
         }
     }
 
+    /// Reads `2023-10-29 02:30:00.125` as a server writes it, any part of which may be 0.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (date, clock) = text.split_once(' ')?;
+        let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+        let (year, month, day) = three(date, '-')?;
+        let (hour, minute, second) = three(seconds, ':')?;
+        let digits = u32::try_from(fraction.len()).ok().filter(|digits| *digits <= 6)?;
+        let micros = if digits == 0 { 0 } else { number(fraction)? * 10u32.pow(6 - digits) };
+        let part = |value: u32| u8::try_from(value).ok();
+        Some(Self {
+            year: u16::try_from(year).ok()?,
+            month: part(month)?,
+            day: part(day)?,
+            hour: part(hour)?,
+            minute: part(minute)?,
+            second: part(second)?,
+            micros,
+        })
+    }
+
     /// The nearest date that exists.
     fn civil(self) -> DateTime {
         let year = i16::try_from(self.year).unwrap_or(i16::MAX).min(9999);
@@ -132,6 +152,19 @@ impl CalendarTime {
         let found = (28..=day.max(28)).rev().find_map(|last| at(day.min(last)).ok());
         found.unwrap_or(DateTime::ZERO)
     }
+}
+
+/// Exactly three numbers.
+fn three(text: &str, between: char) -> Option<(u32, u32, u32)> {
+    let mut parts = text.split(between);
+    let three = (number(parts.next()?)?, number(parts.next()?)?, number(parts.next()?)?);
+    parts.next().is_none().then_some(three)
+}
+
+/// Digits and nothing else; what they mean is no more than seven of them.
+fn number(text: &str) -> Option<u32> {
+    let digits = (1..=7).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 impl Zone {
@@ -272,6 +305,33 @@ mod tests {
 
     fn date(year: u16, month: u8, day: u8) -> CalendarTime {
         CalendarTime { year, month, day, hour: 1, minute: 30, second: 0, micros: 0 }
+    }
+
+    #[test]
+    fn dates_are_read_as_servers_write_them() {
+        let time = |micros| CalendarTime { micros, ..date(2023, 10, 29) };
+        for (text, expected) in [
+            ("2023-10-29 01:30:00", Some(time(0))),
+            ("2023-10-29 01:30:00.5", Some(time(500_000))),
+            ("2023-10-29 01:30:00.000125", Some(time(125))),
+            ("0000-00-00 01:30:00", Some(date(0, 0, 0))),
+        ] {
+            assert_eq!(CalendarTime::from_text(text), expected, "{text}");
+        }
+        for bad in [
+            "",
+            "2023-10-29",
+            "2023-10 01:30:00",
+            "2023-10-29 01:30",
+            "2023-10-29-1 01:30:00",
+            "2023-10-29 01:+30:00",
+            "2023-10-29 01:30:00.1234567",
+            "2023-10-29 01:30:00.-1",
+            "2023-999-29 01:30:00",
+            "99999999999-10-29 01:30:00",
+        ] {
+            assert_eq!(CalendarTime::from_text(bad), None, "{bad}");
+        }
     }
 
     #[test]

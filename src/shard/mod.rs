@@ -12,6 +12,8 @@ mod mysql;
 mod schema;
 mod source;
 mod sqlite;
+#[doc(hidden)]
+pub mod testing;
 mod write;
 
 use std::sync::Arc;

@@ -21,37 +21,53 @@ pub(crate) enum Source {
 
 /// A wish to know all of something about one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub struct Wish {
     /// The shard that owns the user.
-    pub(crate) shard: ShardId,
-    pub(crate) user: UserId,
-    pub(crate) what: Wanted,
+    pub shard: ShardId,
+    /// Who posted, or who reads.
+    pub user: UserId,
+    /// What is to be known.
+    pub what: Wanted,
 }
 
 /// What is wished for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub enum Wanted {
     /// The newest `depth` posts, and whether there are more.
-    Tail { depth: u32 },
+    Tail {
+        /// So many posts.
+        depth: u32,
+    },
     /// All users that are followed, if they are at most `max`.
-    Follows { max: u32 },
+    Follows {
+        /// So many users.
+        max: u32,
+    },
 }
 
 /// Answers to wishes, all as of one place in the log.
 #[derive(Debug)]
-pub(crate) struct Filled {
-    pub(crate) history: History,
-    pub(crate) bounds: Bounds,
+pub struct Filled {
+    /// The log that the place is in.
+    pub history: History,
+    /// The place.
+    pub bounds: Bounds,
     /// In the order of the wishes.
-    pub(crate) answers: Vec<Answer>,
+    pub answers: Vec<Answer>,
 }
 
 /// The answer to one wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Newest first; whether these are all; the name that people know the author by, if the shard
-    /// knows it.
-    Tail { posts: Vec<Post>, complete: bool, handle: Option<String> },
+pub enum Answer {
+    /// An author's posts.
+    Tail {
+        /// Newest first.
+        posts: Vec<Post>,
+        /// Whether these are all.
+        complete: bool,
+        /// The name that people know the author by, if the shard knows it.
+        handle: Option<String>,
+    },
     /// By rising id, each once.
     Follows(Vec<UserId>),
     /// The list is longer than what was wished for.
@@ -60,10 +76,11 @@ pub(crate) enum Answer {
 
 /// The newest times of some authors, as of one place in the log.
 #[derive(Clone, Debug)]
-pub(crate) struct Heads {
-    pub(crate) shard: ShardId,
+pub struct Heads {
+    /// The shard that owns the authors.
+    pub shard: ShardId,
     /// The author, and the time of its newest post; an upper bound, hidden posts may count.
-    pub(crate) heads: Vec<(UserId, i64)>,
+    pub heads: Vec<(UserId, i64)>,
 }
 
 impl Source {

@@ -16,13 +16,13 @@ use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, check_walk};
 
 /// A team's posts table: how the time column is declared and what that means.
-struct Team {
+pub(crate) struct Team {
     column: &'static str,
-    unit: &'static str,
+    pub(crate) unit: &'static str,
     zone: &'static str,
 }
 
-const TEAMS: [Team; 6] = [
+pub(crate) const TEAMS: [Team; 6] = [
     Team { column: "INT UNSIGNED NOT NULL", unit: "s", zone: "UTC" },
     Team { column: "BIGINT", unit: "us", zone: "UTC" },
     Team { column: "DATETIME NOT NULL", unit: "datetime", zone: "+02:00" },
@@ -32,7 +32,7 @@ const TEAMS: [Team; 6] = [
 ];
 
 impl Team {
-    fn times(&self) -> PostTimes {
+    pub(crate) fn times(&self) -> PostTimes {
         PostTimes { unit: self.unit.parse().unwrap(), zone: self.zone.parse().unwrap() }
     }
 
@@ -79,7 +79,7 @@ fn literal(unit: TimeUnit, stored: i64) -> String {
 
 /// Milliseconds around the end of summer time in Berlin, with ties, and with more digits than
 /// some of the columns hold.
-fn world(times: &PostTimes) -> World {
+pub(crate) fn world(times: &PostTimes) -> World {
     let mut world = World::default();
     for author in 0..12 {
         (0..4).for_each(|reader| world.follow(reader, (author * (reader + 1)) % 12));
@@ -96,7 +96,7 @@ fn world(times: &PostTimes) -> World {
     world
 }
 
-async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World) -> TestFleet {
+pub(crate) async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World) -> TestFleet {
     let fleet = TestFleet::on(servers);
     let file = fleet.config_file.clone().unwrap();
     let config = fs::read_to_string(&file).unwrap();

@@ -383,7 +383,18 @@ fn wrong_addresses_accounts_and_settings_are_told() {
             for code in ["server_setting", "no_replication_right"] {
                 assert!(warnings.contains(&code.to_owned()), "{report:#}");
             }
-            assert!(report.to_string().contains("SET GLOBAL binlog_row_image = FULL"));
+            for cure in [
+                "SET GLOBAL binlog_row_image = FULL",
+                &format!("GRANT REPLICATION SLAVE ON *.* TO {account}"),
+                &format!("GRANT REPLICATION CLIENT ON *.* TO {account}"),
+            ] {
+                assert!(report.to_string().contains(cure), "{report:#}");
+            }
+            let log = "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*";
+            server.execute(&[format!("{log} TO {account}")]).await;
+            let (_, report) = check(&reader);
+            let warnings = codes(&report, "warning");
+            assert!(!warnings.contains(&"no_replication_right".to_owned()), "{report:#}");
 
             // A clock that is off: new sessions of accounts like this one live in another time.
             let then = "SET GLOBAL init_connect = 'SET timestamp = 1700000000'";
@@ -443,6 +454,70 @@ fn what_writing_needs_and_brings_about_is_told() {
             }
         }
     });
+}
+
+/// Foreign keys that delete posts are told exactly where the log does not tell what they do.
+#[test]
+fn changes_that_the_log_does_not_tell_are_told() {
+    run(async {
+        for servers in kinds() {
+            let given = Given::with_rows(&servers, 2).await;
+            let untold = || {
+                let (code, report) = check(&given.dsns());
+                assert_eq!(code, 0, "{report:#}");
+                let told = codes(&report, "warning").contains(&"untold_changes".to_owned());
+                (told, report)
+            };
+            assert!(!untold().0);
+            let (server, database) = (&given.servers[1], &given.databases[1]);
+            let key = "FOREIGN KEY (user_id) REFERENCES people (id)";
+            let posts = format!("ALTER TABLE {database}.tweets");
+            let drop = format!("{posts} DROP FOREIGN KEY by_person");
+            server
+                .execute(&[
+                    format!("CREATE TABLE {database}.people (id BIGINT UNSIGNED PRIMARY KEY)"),
+                    format!("INSERT INTO {database}.people SELECT user_id FROM {database}.tweets"),
+                    format!("{posts} ADD CONSTRAINT by_person {key} ON DELETE RESTRICT"),
+                ])
+                .await;
+            assert!(!untold().0, "this one changes nothing");
+            let cascading = format!("{posts} ADD CONSTRAINT by_person {key} ON DELETE CASCADE");
+            server.execute(&[drop.clone(), cascading]).await;
+            let (told, report) = untold();
+            let logged = logs_a_cascade(server, database).await;
+            assert_eq!(told, !logged, "{report:#}");
+            let cure = format!("`{database}`.`tweets` DROP FOREIGN KEY `by_person`");
+            assert_eq!(report.to_string().contains(&cure), told, "{report:#}");
+        }
+    });
+}
+
+/// Deletes a person whose posts go with it, and looks whether the log tells of the posts.
+async fn logs_a_cascade(server: &Database, database: &str) -> bool {
+    let mut connection = server.connect().await;
+    let files: Vec<mysql_async::Row> = connection.query("SHOW BINARY LOGS").await.unwrap();
+    let last = files.last().unwrap();
+    let (file, end): (String, u64) = (last.get(0).unwrap(), last.get(1).unwrap());
+    connection.query_drop(format!("DELETE FROM {database}.people WHERE id = 1")).await.unwrap();
+    let posts: Option<u64> = connection
+        .query_first(format!("SELECT COUNT(*) FROM {database}.tweets WHERE user_id = 1"))
+        .await
+        .unwrap();
+    assert_eq!(posts, Some(0));
+    let sql = format!("SHOW BINLOG EVENTS IN '{file}' FROM {end}");
+    let events: Vec<(String, u64, String, u64, u64, String)> = connection.query(sql).await.unwrap();
+    connection.disconnect().await.unwrap();
+    let id = |info: &str| info.split([' ', ',']).nth(1).map(str::to_owned);
+    let named = |table: &str| {
+        let map = events.iter().find(|event| event.5.contains(&format!("({database}.{table})")));
+        map.and_then(|event| id(&event.5))
+    };
+    let deleted = |table: Option<String>| {
+        let of = |event: &&(String, u64, String, u64, u64, String)| event.2.starts_with("Delete");
+        table.is_some() && events.iter().filter(of).any(|event| id(&event.5) == table)
+    };
+    assert!(deleted(named("people")), "{events:?}");
+    deleted(named("tweets"))
 }
 
 /// Configurations that do not fit what they name.

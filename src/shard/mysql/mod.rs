@@ -2,6 +2,7 @@
 
 mod check;
 mod database;
+mod log_check;
 mod migrate;
 mod server;
 mod settings;
@@ -294,6 +295,11 @@ fn time_of(unit: TimeUnit, row: &Row, column: usize) -> Result<i64, Error> {
             TimeUnit::DateTime { .. },
             Some(&Value::Date(year, month, day, hour, minute, second, micros)),
         ) => Ok(CalendarTime { year, month, day, hour, minute, second, micros }.packed()),
+        // So in answers to statements that were not prepared.
+        (TimeUnit::DateTime { .. }, Some(Value::Bytes(text))) => {
+            let time = str::from_utf8(text).ok().and_then(CalendarTime::from_text);
+            time.map(CalendarTime::packed).ok_or_else(|| unreadable(row))
+        }
         _ => field(row, column),
     }
 }
@@ -301,8 +307,12 @@ fn time_of(unit: TimeUnit, row: &Row, column: usize) -> Result<i64, Error> {
 fn field<T: FromValue>(row: &Row, column: usize) -> Result<T, Error> {
     match row.get_opt(column) {
         Some(Ok(value)) => Ok(value),
-        Some(Err(_)) | None => Err(Error::Driver(DriverError::FromRow { row: row.clone() })),
+        Some(Err(_)) | None => Err(unreadable(row)),
     }
+}
+
+fn unreadable(row: &Row) -> Error {
+    Error::Driver(DriverError::FromRow { row: row.clone() })
 }
 
 /// A text column. NULL is shown as an empty text, and bytes that are no UTF-8 (the column may be

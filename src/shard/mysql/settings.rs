@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::check::account;
+use super::log_check::{FEED, rights, takes_over_unlogged};
 use crate::clock::now_ms;
 use crate::shard::{Finding, ShardError};
 
@@ -24,14 +24,16 @@ const WANTED: [(&str, &str, &str); 8] = [
     ("sync_binlog", "1", SAFE),
     ("innodb_flush_log_at_trx_commit", "1", SAFE),
 ];
-const FEED: &str = "without it changes cannot be followed in the server's log";
+/// What tells whether the log holds all that others wrote.
+const COPYING: [&str; 4] = ["read_only", "wsrep_on", "log_slave_updates", "log_replica_updates"];
 const SAFE: &str = "a post that was acknowledged may be lost when the machine fails";
 
 /// What is not as it should be on this server. All of it can be lived with.
 pub(super) async fn check(connection: &mut Conn) -> Result<Vec<Finding>, ShardError> {
     let mut findings = Vec::new();
     findings.extend(skew(connection).await?);
-    let names: Vec<String> = WANTED.iter().map(|(name, ..)| format!("'{name}'")).collect();
+    let names = WANTED.iter().map(|(name, ..)| name).chain(&COPYING);
+    let names: Vec<String> = names.map(|name| format!("'{name}'")).collect();
     let sql = format!("SHOW GLOBAL VARIABLES WHERE variable_name IN ({})", names.join(", "));
     let found: Vec<(String, String)> = connection.query(sql).await?;
     let found: BTreeMap<String, String> = found.into_iter().collect();
@@ -50,7 +52,8 @@ pub(super) async fn check(connection: &mut Conn) -> Result<Vec<Finding>, ShardEr
         };
         findings.push(Finding::warning("server_setting", text).cure(cure));
     }
-    findings.extend(replication_right(connection).await?);
+    findings.extend(takes_over_unlogged(&found));
+    findings.extend(rights(connection).await?);
     Ok(findings)
 }
 
@@ -67,20 +70,4 @@ async fn skew(connection: &mut Conn) -> Result<Option<Finding>, ShardError> {
         let text = format!("its clock is {seconds:.1} s {way} this machine's");
         Finding::warning("clock_skew", text).cure("NTP on both machines")
     }))
-}
-
-/// The right to read the log.
-async fn replication_right(connection: &mut Conn) -> Result<Option<Finding>, ShardError> {
-    let grants: Vec<String> = connection.query("SHOW GRANTS").await?;
-    let may = |grant: &String| {
-        let on_all = grant.contains(" ON *.* ");
-        let names = ["ALL PRIVILEGES", "REPLICATION SLAVE", "REPLICATION REPLICA"];
-        on_all && names.iter().any(|name| grant.contains(name))
-    };
-    if grants.iter().any(may) {
-        return Ok(None);
-    }
-    let text = format!("the account may not read the server's log: {FEED}");
-    let cure = format!("GRANT REPLICATION SLAVE ON *.* TO {}", account(connection).await?);
-    Ok(Some(Finding::warning("no_replication_right", text).cure(cure)))
 }

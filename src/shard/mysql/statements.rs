@@ -8,7 +8,7 @@ use mysql_async::Value;
 
 use super::check::Indexes;
 use crate::mapping::{Mark, PostsTable, Tables, Visible};
-use crate::model::{Direction, ID_MAX};
+use crate::model::{Direction, ID_MAX, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
 
@@ -39,9 +39,27 @@ pub(super) struct Statements {
     pub(super) insert_follows: Chunked,
     /// (post, author, content, time) for each.
     pub(super) insert_posts: Chunked,
+    /// What memory is filled with.
+    pub(super) fills: Fills,
     /// Whether inserting a row again leaves one row, else which key is missing.
     pub(super) loadable: Result<(), String>,
 }
+
+/// Reads for memory. They are sent several at once, which placeholders do not allow, so ids and
+/// counts are written out.
+#[derive(Debug)]
+pub(super) struct Fills {
+    tail: Arm,
+    follows: Arm,
+    /// Before and behind the list of users.
+    handles: Option<[String; 2]>,
+    /// author, newest time; whether or not the post may be seen, so that the index alone answers.
+    pub(super) heads: String,
+}
+
+/// A read of one user's rows: its text before the user, between user and count, and no more.
+#[derive(Debug)]
+struct Arm([String; 2]);
 
 /// Authors' tails in one direction -> author, time, post.
 #[derive(Debug)]
@@ -85,6 +103,7 @@ impl Statements {
             handles: handles(&database, tables),
             insert_follows: insert_follows(&database, tables),
             insert_posts: posts.insert(&database, &tables.posts),
+            fills: Fills::new(&database, tables, &indexes, &posts),
             loadable: indexes.loadable,
         }
     }
@@ -116,6 +135,62 @@ impl Statements {
             Direction::Older => &self.older,
             Direction::Newer => &self.newer,
         }
+    }
+}
+
+impl Fills {
+    fn new(database: &str, tables: &Tables, indexes: &Indexes, posts: &Posts) -> Self {
+        let (key, Posts { from, id, author, content, time, visible }) = (posts.key(), posts);
+        let table = &tables.follows;
+        let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
+        let (name, index) = (quoted(&table.name), quoted(&indexes.follows));
+        Self {
+            tail: Arm([
+                format!("SELECT {key}, {content} FROM {from} WHERE {author} = "),
+                format!(
+                    " AND {time} IS NOT NULL AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+                     ORDER BY {time} DESC, {id} DESC LIMIT "
+                ),
+            ]),
+            follows: Arm([
+                format!(
+                    "SELECT DISTINCT {follower}, {followed} FROM {database}.{name}
+                     FORCE INDEX ({index}) WHERE {follower} = "
+                ),
+                format!(" AND {followed} >= 0 ORDER BY {followed} LIMIT "),
+            ]),
+            handles: tables.users.as_ref().map(|table| {
+                let (id, handle) = (quoted(&table.id), quoted(&table.handle));
+                let from = format!("{database}.{}", quoted(&table.name));
+                [format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ("), ")".into()]
+            }),
+            heads: format!("SELECT {author}, MAX({time}) FROM {from} GROUP BY {author}"),
+        }
+    }
+
+    /// The newest posts of these authors, so many of each -> author, time, post, content.
+    pub(super) fn tails(&self, authors: &[(UserId, u64)]) -> String {
+        self.tail.union_all(authors)
+    }
+
+    /// The first followees of these readers, so many of each -> follower, followee.
+    pub(super) fn follows(&self, readers: &[(UserId, u64)]) -> String {
+        self.follows.union_all(readers)
+    }
+
+    /// The names of these users -> user, handle; none where the shards know no handles.
+    pub(super) fn handles(&self, users: &[(UserId, u64)]) -> Option<String> {
+        let [before, behind] = self.handles.as_ref()?;
+        let users: Vec<String> = users.iter().map(|(user, _)| user.to_string()).collect();
+        Some(format!("{before}{}{behind}", users.join(", ")))
+    }
+}
+
+impl Arm {
+    fn union_all(&self, users: &[(UserId, u64)]) -> String {
+        let Self([before, between]) = self;
+        let arms = users.iter().map(|(user, count)| format!("({before}{user}{between}{count})"));
+        arms.collect::<Vec<_>>().join(" UNION ALL ")
     }
 }
 

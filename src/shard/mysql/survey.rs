@@ -11,7 +11,7 @@ use rand::RngExt;
 use super::server::dial;
 use super::settings;
 use super::statements::time_value;
-use super::{check, write_check};
+use super::{check, log_check, write_check};
 use crate::clock::now_ms;
 use crate::config::{ServerConfig, Servers, ShardConfig, Write};
 use crate::mapping::Tables;
@@ -280,7 +280,7 @@ async fn look_at(
         Ok(statements) => statements,
         Err(faults) => return Ok((faults, sample)),
     };
-    let mut findings = Vec::new();
+    let mut findings = log_check::untold(connection, database, tables).await?;
     if write.enabled {
         let bytes_max = write.content_bytes_max;
         match write_check::tables(connection, database, tables, bytes_max, &statements).await {

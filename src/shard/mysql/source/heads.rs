@@ -1,0 +1,101 @@
+//! The newest time of every author of a server: one look into an index for each.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{QueryResult, Row, TextProtocol, Value};
+use tokio::sync::mpsc;
+
+use super::MySqlSource;
+use super::fill::{begin, begun};
+use super::lines::{Dialect, Line};
+use crate::changes::{Bounds, History};
+use crate::model::{ID_MAX, ShardId, UserId};
+use crate::moment::TimeUnit;
+use crate::shard::mysql::{field, time_of};
+use crate::shard::source::Heads;
+use crate::shard::{Deadline, ShardError};
+
+/// Heads that are handed over at once.
+const HEADS_MAX: usize = 4_096;
+/// How long a server may take for all its authors: some millions of looks into an index.
+const HEADS_S: u64 = 600;
+/// How long it may be silent, and how long whoever takes the heads may pause.
+const SILENCE: Duration = Duration::from_secs(60);
+
+impl MySqlSource {
+    pub(in crate::shard) async fn heads(
+        &self,
+        heads: mpsc::Sender<Heads>,
+    ) -> Result<(History, Bounds), ShardError> {
+        self.server.gate().health().map_err(ShardError::Unavailable)?;
+        // A line of its own, since it is held for long and set otherwise.
+        let mut line = Deadline::after(SILENCE).in_time(self.dial()).await?;
+        let outcome = self.heads_on(&mut line, heads).await;
+        line.leave().await;
+        outcome
+    }
+
+    async fn heads_on(
+        &self,
+        line: &mut Line,
+        heads: mpsc::Sender<Heads>,
+    ) -> Result<(History, Bounds), ShardError> {
+        let delivered = self.delivered();
+        let mut statements = vec![limits(line.dialect)];
+        statements.extend(begin(line.dialect));
+        let rows = Deadline::after(SILENCE).in_time(line.ask(&statements)).await?;
+        let (begun, _) = begun(line.dialect, rows.get(1..).unwrap_or_default())?;
+        for (shard, database) in &self.shards {
+            let statements = database.statements().map_err(ShardError::Unavailable)?;
+            let sql = statements.fills.heads.as_str();
+            let query = line.connection.query_iter(sql);
+            let query = async { Ok(query.await?) };
+            let mut result = Deadline::after(SILENCE).in_time(query).await?;
+            while let Some(batch) = next_heads(&mut result, *shard, statements.unit).await? {
+                let gone = |_| ShardError::Unavailable("nobody takes the heads".into());
+                let sent = async { heads.send(batch).await.map_err(gone) };
+                Deadline::after(SILENCE).in_time(sent).await?;
+            }
+        }
+        Ok((line.history, begun.bounds(delivered.as_ref())))
+    }
+}
+
+/// Longer than requests have, for a statement and for taking its rows.
+fn limits(dialect: Dialect) -> String {
+    let statement = match dialect {
+        Dialect::MariaDb => format!("max_statement_time = {HEADS_S}"),
+        Dialect::MySql { .. } => format!("max_execution_time = {}", HEADS_S * 1_000),
+    };
+    format!("SET SESSION {statement}, SESSION net_write_timeout = {HEADS_S}")
+}
+
+/// The next heads; none when there are no more.
+async fn next_heads(
+    result: &mut QueryResult<'_, '_, TextProtocol>,
+    shard: ShardId,
+    unit: TimeUnit,
+) -> Result<Option<Heads>, ShardError> {
+    let read = async {
+        let mut heads = Vec::with_capacity(HEADS_MAX);
+        while heads.len() < HEADS_MAX {
+            let Some(row) = result.next().await? else { break };
+            heads.extend(head(unit, &row));
+        }
+        Ok(heads)
+    };
+    let heads = Deadline::after(SILENCE).in_time(read).await?;
+    Ok((!heads.is_empty()).then_some(Heads { shard, heads }))
+}
+
+/// An author's head; none if no post of it has a time, or if it is no user of ours. A time that no
+/// key can hold is read as the latest: an upper bound.
+fn head(unit: TimeUnit, row: &Row) -> Option<(UserId, i64)> {
+    let author: u64 = field(row, 0).ok().filter(|author| *author <= ID_MAX)?;
+    let time = match row.as_ref(1)? {
+        Value::NULL => return None,
+        _ => time_of(unit, row, 1).unwrap_or(i64::MAX),
+    };
+    Some((UserId(author), time))
+}

@@ -1,0 +1,51 @@
+//! A door for the project's own tests to what memory is filled from. No part of what the library
+//! promises.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+pub use super::source::{Answer, Filled, Heads, Wanted, Wish};
+use super::{Deadline, Fleet, ShardError, Source};
+use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::model::ShardId;
+
+/// A log of a fleet; each call is the one of the same name in `source.rs`.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Source>);
+
+/// The logs of all shards: one of each server, or of each file.
+pub fn logs(fleet: &Fleet) -> Vec<Log> {
+    fleet.sources().iter().map(|source| Log(Arc::clone(source))).collect()
+}
+
+#[expect(missing_docs, reason = "the names and the documents are those of the source")]
+impl Log {
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.0.shards()
+    }
+
+    pub async fn follow(self, events: mpsc::Sender<Vec<FeedEvent>>) {
+        self.0.follow(events).await;
+    }
+
+    pub async fn fill(&self, wishes: &[Wish], until: Deadline) -> Result<Filled, ShardError> {
+        self.0.fill(wishes, until).await
+    }
+
+    pub async fn heads(&self, heads: mpsc::Sender<Heads>) -> Result<(History, Bounds), ShardError> {
+        self.0.heads(heads).await
+    }
+
+    pub async fn end_of_log(&self, until: Deadline) -> Result<(History, LogPosition), ShardError> {
+        self.0.end_of_log(until).await
+    }
+
+    pub async fn visible(&self, until: Deadline) -> Result<(History, LogPosition), ShardError> {
+        self.0.visible(until).await
+    }
+}
