@@ -40,6 +40,7 @@
 //! [`model`], [`cursor`], [`placement`], `post_id` and the merge are pure: they know no runtime, no SQL and no
 //! HTTP. SQL stands in [`shard`] alone. [`http`] and [`commands`] are the edges.
 
+mod bench;
 pub mod changes;
 pub mod clock;
 pub mod commands;

@@ -1,5 +1,6 @@
 //! The commands: what is typed, what is printed, which exit code.
 
+mod bench;
 mod check;
 mod demo;
 mod feed;
@@ -57,6 +58,8 @@ enum Command {
     Feed(feed::Feed),
     /// Make the tables that writing needs
     Migrate(migrate::Migrate),
+    /// Measure a server, and check its answers meanwhile
+    Bench(bench::Bench),
 }
 
 /// Where the rows are.
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
+                Command::Bench(bench) => bench.run().await,
             }
         });
         // Queries that are still running have nobody left to answer.

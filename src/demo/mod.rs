@@ -1,5 +1,5 @@
 //! A made-up social network, the same for the same seed: who follows whom, who posts what, when.
-//! Pure; the demo command stores it.
+//! Pure; the demo command stores it, and the benchmark's world has the same habits.
 
 mod follows;
 mod posts;
@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub(crate) use self::follows::follows;
-pub(crate) use self::posts::posts;
+pub(crate) use self::posts::{activity, burst, delay_ms, mint, posts};
 
 /// How large the network is.
 #[derive(Clone, Copy, Debug)]

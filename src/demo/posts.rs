@@ -28,7 +28,11 @@ const LATE_MS: f64 = 2_000.0;
 /// All posts up to `now_ms`, by author, time and id.
 pub(crate) fn posts(size: Size, follows: &[Follow], now_ms: i64) -> Vec<Post> {
     let mut random = random(Stream::Posts);
-    let weights = activity(size, follows, &mut random);
+    let mut followers = vec![0u32; size.users as usize];
+    for follow in follows {
+        followers[usize::try_from(follow.followee.0 - 1).unwrap_or(0)] += 1;
+    }
+    let weights = activity(&followers, &mut random);
     let authors = WeightedIndex::new(weights).expect("a network has users, none of weight 0");
     let mut times: Vec<(i64, UserId)> = Vec::new();
     while times.len() < size.posts as usize {
@@ -41,11 +45,8 @@ pub(crate) fn posts(size: Size, follows: &[Follow], now_ms: i64) -> Vec<Post> {
     let mut minted = HashMap::new();
     let mut writer = Writer::new();
     let post = |(arrived, author): (i64, UserId)| {
-        let late = random.random_bool(LATE_SHARE);
-        let delay = if late { random.random_range(0.0..LATE_MS) } else { 0.0 };
+        let time = arrived - delay_ms(&mut random);
         let post = mint(arrived, author, size.shards, &mut minted);
-        #[expect(clippy::cast_possible_truncation, reason = "at most LATE_MS")]
-        let time = arrived - delay as i64;
         Post { key: PostKey { time, post, author }, content: writer.text(size.users) }
     };
     let mut posts: Vec<Post> = times.into_iter().map(post).collect();
@@ -54,11 +55,7 @@ pub(crate) fn posts(size: Size, follows: &[Follow], now_ms: i64) -> Vec<Post> {
 }
 
 /// How much each author posts, relative to the others: who has readers writes more.
-fn activity(size: Size, follows: &[Follow], random: &mut StdRng) -> Vec<f64> {
-    let mut followers = vec![0u32; size.users as usize + 1];
-    for follow in follows {
-        followers[usize::try_from(follow.followee.0).unwrap_or(0)] += 1;
-    }
+pub(crate) fn activity(followers: &[u32], random: &mut StdRng) -> Vec<f64> {
     let spread = LogNormal::new(0.0, ACTIVITY_SIGMA).expect("the constant is finite");
     let weight = |&followers: &u32| {
         let fame = match followers {
@@ -70,11 +67,19 @@ fn activity(size: Size, follows: &[Follow], random: &mut StdRng) -> Vec<f64> {
         };
         fame * random.sample(spread)
     };
-    followers[1..].iter().map(weight).collect()
+    followers.iter().map(weight).collect()
+}
+
+/// By how much a post arrives late.
+pub(crate) fn delay_ms(random: &mut StdRng) -> i64 {
+    let late = random.random_bool(LATE_SHARE);
+    let delay = if late { random.random_range(0.0..LATE_MS) } else { 0.0 };
+    #[expect(clippy::cast_possible_truncation, reason = "at most LATE_MS")]
+    return delay as i64;
 }
 
 /// One sitting: a first post, then perhaps more.
-fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64)) {
+pub(crate) fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64)) {
     // A network grows: the newer, the more.
     let mut age_ms = SPAN_MS * (1.0 - random.random::<f64>().sqrt());
     // Most who would write by night wait for the day, half a day later.
@@ -93,7 +98,12 @@ fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64)) {
 }
 
 /// An id as the server will mint it: 41 bits of milliseconds, 12 of the shard, 10 of a sequence.
-fn mint(ms: i64, author: UserId, shards: u16, minted: &mut HashMap<(i64, u64), u64>) -> PostId {
+pub(crate) fn mint(
+    ms: i64,
+    author: UserId,
+    shards: u16,
+    minted: &mut HashMap<(i64, u64), u64>,
+) -> PostId {
     let shard = author.0 % u64::from(shards);
     let sequence = minted.entry((ms, shard)).or_default();
     let id = (ms.unsigned_abs() << 22) | (shard << 10) | *sequence;

@@ -1,0 +1,288 @@
+//! Whether a page is right: what must be on it is, what must not be is not, in order. Pure.
+//!
+//! Writes take place while pages are read, so only what is certain is asked for: a post that was
+//! acknowledged before the page was asked for and is not being deleted, of an author who was surely
+//! followed all the time.
+
+use super::known::{Gone, Known, Moment};
+use super::world::END_MS;
+use crate::cursor::{Cursor, Edge};
+use crate::model::{Direction, PostKey};
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) reader: u32,
+    pub(super) cursor: Cursor,
+    pub(super) limit: usize,
+    /// When it was sent.
+    pub(super) sent: Moment,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) posts: Vec<(PostKey, String)>,
+    /// Whether there is a `next`.
+    pub(super) goes_on: bool,
+}
+
+/// Says what is wrong with a page that claims to be complete.
+pub(super) fn check(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), String> {
+    if seen.posts.len() > asked.limit {
+        return Err(format!("{} posts on a page of {}", seen.posts.len(), asked.limit));
+    }
+    for (first, second) in seen.posts.iter().zip(seen.posts.iter().skip(1)) {
+        if first.0 == second.0 {
+            return Err(format!("{} stands there twice", name(first.0)));
+        }
+        if first.0 < second.0 {
+            return Err(format!(
+                "{} stands above {}, which is newer",
+                name(first.0),
+                name(second.0)
+            ));
+        }
+    }
+    for (key, content) in &seen.posts {
+        check_post(known, asked, *key, content)?;
+    }
+    check_whole(known, asked, seen)
+}
+
+/// Whether this post may stand on the page.
+fn check_post(known: &Known, asked: &Asked, key: PostKey, content: &str) -> Result<(), String> {
+    if !is_behind(&asked.cursor, key) {
+        return Err(format!("{} lies on the other side of the cursor", name(key)));
+    }
+    let author = u32::try_from(key.author.0).unwrap_or(0);
+    if known.follows(asked.reader, author, asked.sent) == Some(false) {
+        return Err(format!("{} is there, whose author the reader does not follow", name(key)));
+    }
+    let same_text = |expected: &str| {
+        let wrong = || format!("{} has another text than was posted", name(key));
+        if content == expected { Ok(()) } else { Err(wrong()) }
+    };
+    if key.time <= END_MS {
+        if known.world.posts(author).binary_search(&key).is_err() {
+            return Err(format!("{} was never posted", name(key)));
+        }
+        return same_text(&known.world.text(key.post));
+    }
+    // What is not known was written by others, or is answered before its own 201.
+    let written = known.written(author).iter().find(|written| written.key == key);
+    match written {
+        Some(written) if matches!(written.gone, Gone::Since(when) if when <= asked.sent) => {
+            Err(format!("{} is there although its deletion was acknowledged before", name(key)))
+        }
+        Some(written) => same_text(&written.content),
+        None => Ok(()),
+    }
+}
+
+/// Whether all that belongs on the page is there.
+fn check_whole(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), String> {
+    let Some(end) = far_end(known, asked, seen) else { return Ok(()) };
+    let belongs =
+        |key: PostKey| is_behind(&asked.cursor, key) && is_before(&asked.cursor, key, end);
+    let is_there = |key: PostKey| seen.posts.iter().any(|(seen, _)| *seen == key);
+    for author in known.followees(asked.reader, asked.sent) {
+        let base = known.world.posts(author).iter().rev().copied();
+        // The newest come first; when the page ends above one, it ends above the others too.
+        let oldest_wanted = |key: &PostKey| match (asked.cursor.direction, asked.cursor.edge) {
+            (Direction::Older, _) => Edge::below(*key) >= end,
+            (Direction::Newer, edge) => Edge::below(*key) >= edge,
+        };
+        let base = base.take_while(oldest_wanted);
+        let written = known.written(author).iter();
+        let certain = written.filter(|w| w.stored <= asked.sent && w.gone == Gone::No);
+        let all = base.chain(certain.map(|written| written.key));
+        if let Some(lost) = all.into_iter().find(|key| belongs(*key) && !is_there(*key)) {
+            return Err(format!("{} is missing, which was stored before", name(lost)));
+        }
+    }
+    Ok(())
+}
+
+/// The place down to which, or up to which, the page says it is whole; none if it says nothing.
+fn far_end(known: &Known, asked: &Asked, seen: &Seen) -> Option<Edge> {
+    match asked.cursor.direction {
+        Direction::Older if !seen.goes_on => Some(Edge::Bottom),
+        Direction::Older => seen.posts.last().map(|(key, _)| Edge::below(*key)),
+        // A post that is deleted while a page is read leaves a place empty.
+        Direction::Newer if seen.posts.len() < asked.limit && !known.deleted_since(asked.sent) => {
+            Some(Edge::Top)
+        }
+        Direction::Newer => seen.posts.first().map(|(key, _)| Edge::above(*key)),
+    }
+}
+
+/// Whether the key lies where the cursor leads to.
+fn is_behind(cursor: &Cursor, key: PostKey) -> bool {
+    match cursor.direction {
+        Direction::Older => Edge::above(key) <= cursor.edge,
+        Direction::Newer => Edge::below(key) >= cursor.edge,
+    }
+}
+
+/// Whether the key lies on the near side of the page's far end.
+fn is_before(cursor: &Cursor, key: PostKey, end: Edge) -> bool {
+    match cursor.direction {
+        Direction::Older => Edge::below(key) >= end,
+        Direction::Newer => Edge::above(key) <= end,
+    }
+}
+
+fn name(key: PostKey) -> String {
+    format!("post {} of user {} at {}", key.post, key.author, key.time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::known::Written;
+    use super::super::world::{World, WorldSize};
+    use super::*;
+    use crate::model::{PostId, UserId};
+
+    const READER: u32 = 1;
+
+    fn known() -> Known {
+        Known::new(World::make(WorldSize { users: 300, posts: 6_000 }, 3))
+    }
+
+    /// The right page, by fetching everything and sorting it.
+    fn page(known: &Known, asked: &Asked) -> Seen {
+        let mut all: Vec<(PostKey, String)> = Vec::new();
+        for author in known.followees(READER, Moment::MAX) {
+            let base = known.world.posts(author).iter();
+            all.extend(base.map(|key| (*key, known.world.text(key.post))));
+            let written = known.written(author).iter().filter(|w| w.gone == Gone::No);
+            all.extend(written.map(|w| (w.key, w.content.clone())));
+        }
+        all.retain(|(key, _)| is_behind(&asked.cursor, *key));
+        all.sort_by(|a, b| b.0.cmp(&a.0));
+        let goes_on = all.len() > asked.limit;
+        match asked.cursor.direction {
+            Direction::Older => all.truncate(asked.limit),
+            Direction::Newer => drop(all.drain(..all.len().saturating_sub(asked.limit))),
+        }
+        Seen { posts: all, goes_on }
+    }
+
+    fn asked(cursor: Cursor) -> Asked {
+        Asked { reader: READER, cursor, limit: 20, sent: 100 }
+    }
+
+    fn newer(edge: Edge) -> Cursor {
+        Cursor { direction: Direction::Newer, ..Cursor::older(edge) }
+    }
+
+    fn post(known: &mut Known, author: u32, time: i64, stored: Moment) -> PostKey {
+        let id = u64::try_from(time).unwrap();
+        let key = PostKey { time, post: PostId(id), author: UserId(author.into()) };
+        let written = Written { key, content: format!("at {time}"), stored, gone: Gone::No };
+        known.posted(author, written, false);
+        key
+    }
+
+    #[test]
+    fn right_pages_are_right_in_both_directions() {
+        let known = known();
+        let mut cursor = Cursor::newest();
+        for _ in 0..3 {
+            let asked = asked(cursor);
+            let seen = page(&known, &asked);
+            assert_eq!(seen.posts.len(), 20);
+            assert_eq!(check(&known, &asked, &seen), Ok(()));
+            cursor = Cursor::older(Edge::below(seen.posts[19].0));
+            let back = super::tests::asked(newer(Edge::below(seen.posts[9].0)));
+            assert_eq!(check(&known, &back, &page(&known, &back)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_wrong_page_is_found() {
+        let known = known();
+        let asked = asked(Cursor::newest());
+        let wrong = |what: &str, change: &dyn Fn(&mut Seen)| {
+            let mut seen = page(&known, &asked);
+            change(&mut seen);
+            let found = check(&known, &asked, &seen).expect_err(what);
+            assert!(found.contains(what), "{found}");
+        };
+        wrong("is missing", &|seen| drop(seen.posts.remove(0)));
+        wrong("is missing", &|seen| drop(seen.posts.remove(7)));
+        wrong("is missing", &|seen| {
+            seen.posts.clear();
+            seen.goes_on = false;
+        });
+        wrong("is missing", &|seen| seen.goes_on = false);
+        wrong("twice", &|seen| {
+            seen.posts[3] = seen.posts[2].clone();
+        });
+        wrong("which is newer", &|seen| seen.posts.swap(4, 5));
+        wrong("another text", &|seen| seen.posts[4].1.push('!'));
+        wrong("never posted", &|seen| seen.posts[0].0.post.0 += 1);
+        let stranger = (1..300).find(|author| known.follows(READER, *author, 0) == Some(false));
+        let theirs = known.world.posts(stranger.unwrap());
+        assert!(!theirs.is_empty(), "choose another seed");
+        wrong("does not follow", &|seen| {
+            seen.posts = vec![(theirs[0], known.world.text(theirs[0].post))];
+        });
+        let next = super::tests::asked(Cursor::older(Edge::below(page(&known, &asked).posts[5].0)));
+        let found = check(&known, &next, &page(&known, &asked)).unwrap_err();
+        assert!(found.contains("other side"), "{found}");
+        let poll = super::tests::asked(newer(Edge::below(page(&known, &asked).posts[5].0)));
+        let empty = Seen { posts: Vec::new(), goes_on: true };
+        assert!(check(&known, &poll, &empty).unwrap_err().contains("missing"));
+    }
+
+    #[test]
+    fn writes_count_from_their_acknowledgement_on() {
+        let mut known = known();
+        let author = known.world.followees(READER)[0];
+        let before = asked(Cursor::newest());
+        let old_page = page(&known, &before);
+        let key = post(&mut known, author, END_MS + 1, 101);
+        assert_eq!(check(&known, &before, &old_page), Ok(()), "it was not acknowledged yet");
+        assert_eq!(check(&known, &before, &page(&known, &before)), Ok(()), "but may be there");
+        let after = Asked { sent: 101, ..asked(Cursor::newest()) };
+        assert!(check(&known, &after, &old_page).unwrap_err().contains("missing"));
+
+        let with_it = page(&known, &after);
+        assert_eq!(known.begin_delete(5), Some((author, key.post)));
+        assert_eq!(check(&known, &after, &with_it), Ok(()));
+        assert_eq!(check(&known, &after, &old_page), Ok(()));
+        known.end_delete(author, key.post, 120, true);
+        assert_eq!(check(&known, &after, &with_it), Ok(()));
+        let later = Asked { sent: 120, ..asked(Cursor::newest()) };
+        assert!(check(&known, &later, &with_it).unwrap_err().contains("deletion"));
+        assert_eq!(check(&known, &later, &old_page), Ok(()));
+    }
+
+    #[test]
+    fn follows_count_from_their_acknowledgement_on() {
+        let mut known = known();
+        let fickle = [50, 100, 150, 200, 250, 300];
+        let stranger =
+            fickle.into_iter().find(|author| known.follows(READER, *author, 0).is_none());
+        let stranger = stranger.unwrap();
+        let without = page(&known, &asked(Cursor::newest()));
+        post(&mut known, stranger, END_MS + 1, 10);
+        assert!(known.begin_follow(READER, stranger));
+        assert!(!known.begin_follow(READER, stranger), "one at a time");
+        assert_eq!(check(&known, &asked(Cursor::newest()), &without), Ok(()));
+        known.end_bond((READER, stranger), 50, true);
+        let found = check(&known, &asked(Cursor::newest()), &without).unwrap_err();
+        assert!(found.contains("missing"), "{found}");
+        let with = page(&known, &asked(Cursor::newest()));
+        assert_eq!(with.posts[0].1, format!("at {}", END_MS + 1));
+
+        assert_eq!(known.begin_unfollow(3), Some((READER, stranger)));
+        assert_eq!(check(&known, &asked(Cursor::newest()), &with), Ok(()));
+        known.end_bond((READER, stranger), 60, true);
+        let found = check(&known, &asked(Cursor::newest()), &with).unwrap_err();
+        assert!(found.contains("does not follow"), "{found}");
+        assert_eq!(check(&known, &asked(Cursor::newest()), &without), Ok(()));
+    }
+}

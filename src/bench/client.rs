@@ -1,0 +1,253 @@
+//! One HTTP/1.1 connection that is kept alive. It knows no more of HTTP than our answers need, so
+//! that one core can drive a server that fills another.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::Url;
+
+/// Far more than any answer of a timeline server.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+const BUFFER_BYTES: usize = 64 << 10;
+/// How long an answer may take; the server gives up long before.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Servers close what is idle for ten seconds, so a connection is dialled anew before.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    address: SocketAddr,
+    /// For the `Host` header.
+    host: String,
+    /// What stands before our paths; mostly nothing.
+    prefix: String,
+}
+
+impl Target {
+    /// The server at `http://HOST[:PORT][/PATH]`.
+    pub(super) async fn find(url: &str) -> Result<Self> {
+        let parsed = Url::parse(url).with_context(|| format!("{url} is no URL"))?;
+        if parsed.scheme() != "http" {
+            bail!("{url}: only http:// can be measured");
+        }
+        let host = parsed.host_str().with_context(|| format!("{url} names no host"))?;
+        let port = parsed.port_or_known_default().unwrap_or(80);
+        let unbracketed = host.trim_start_matches('[').trim_end_matches(']');
+        let found = timeout(ANSWER_TIMEOUT, tokio::net::lookup_host((unbracketed, port))).await;
+        let mut found =
+            found.context("the name server is silent")?.with_context(|| url.to_owned())?;
+        let address = found.next().with_context(|| format!("{url}: no such host"))?;
+        let prefix = parsed.path().trim_end_matches('/').to_owned();
+        Ok(Self { address, host: format!("{host}:{port}"), prefix })
+    }
+}
+
+/// A connection, dialled when it is first needed.
+#[derive(Debug)]
+pub(super) struct Client {
+    target: Target,
+    stream: Option<(TcpStream, Instant)>,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    /// The value of a `Tributary-Freshness` header; none when empty.
+    pub(super) freshness: &'a str,
+    /// JSON; none when empty.
+    pub(super) body: &'a str,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self { method: "GET", path, freshness: "", body: "" }
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) status: u16,
+    pub(super) freshness: Option<&'a str>,
+    pub(super) body: &'a [u8],
+}
+
+impl Client {
+    pub(super) fn new(target: Target) -> Self {
+        let (request, answer) = (Vec::with_capacity(1024), vec![0; BUFFER_BYTES]);
+        Self { target, stream: None, request, answer }
+    }
+
+    /// Sends a request and waits for its answer. After an error the next one dials anew.
+    pub(super) async fn exchange(&mut self, request: Request<'_>) -> Result<Answer<'_>> {
+        self.write(request);
+        let (head, end) = match timeout(ANSWER_TIMEOUT, self.send_and_read()).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => {
+                self.stream = None;
+                return Err(error);
+            }
+            Err(_) => {
+                self.stream = None;
+                return Err(anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
+            }
+        };
+        let text = std::str::from_utf8(&self.answer[..head.bytes]).unwrap_or_default();
+        let freshness = text.lines().find_map(|line| value(line, "tributary-freshness"));
+        Ok(Answer { status: head.status, freshness, body: &self.answer[head.bytes..end] })
+    }
+
+    fn write(&mut self, request: Request<'_>) {
+        let Target { host, prefix, .. } = &self.target;
+        let Request { method, path, freshness, body } = request;
+        let buffer = &mut self.request;
+        buffer.clear();
+        let mut put = |parts: &[&str]| parts.iter().for_each(|part| buffer.extend(part.as_bytes()));
+        put(&[method, " ", prefix, path, " HTTP/1.1\r\nhost: ", host, "\r\n"]);
+        if !freshness.is_empty() {
+            put(&["tributary-freshness: ", freshness, "\r\n"]);
+        }
+        if !body.is_empty() {
+            let length = body.len().to_string();
+            put(&["content-type: application/json\r\ncontent-length: ", &length, "\r\n"]);
+        }
+        put(&["\r\n", body]);
+    }
+
+    /// The head of the answer, and where its body ends.
+    async fn send_and_read(&mut self) -> Result<(Head, usize)> {
+        let fresh = self.stream.take().filter(|(_, used)| used.elapsed() < IDLE_MAX);
+        let mut stream = match fresh {
+            Some((stream, _)) => stream,
+            None => {
+                let stream = TcpStream::connect(self.target.address).await;
+                let stream =
+                    stream.with_context(|| format!("cannot reach {}", self.target.host))?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
+        let mut sent = 0;
+        while sent < self.request.len() {
+            let rest = &self.request[sent..];
+            sent += std::future::poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, rest)).await?;
+        }
+        let mut filled = 0;
+        let (head, end) = loop {
+            if filled == self.answer.len() {
+                if filled >= ANSWER_BYTES_MAX {
+                    bail!("an answer is longer than {ANSWER_BYTES_MAX} bytes");
+                }
+                self.answer.resize(filled * 2, 0);
+            }
+            let read = read(&mut stream, &mut self.answer[filled..]).await?;
+            if read == 0 {
+                bail!("the server closed the connection");
+            }
+            filled += read;
+            if let Some(head) = Head::parse(&self.answer[..filled])? {
+                let end = head.bytes.checked_add(head.body).filter(|end| *end <= ANSWER_BYTES_MAX);
+                let end = end.context("an answer is too long")?;
+                if filled >= end {
+                    break (head, end);
+                }
+            }
+        };
+        if !head.closes {
+            self.stream = Some((stream, Instant::now()));
+        }
+        Ok((head, end))
+    }
+}
+
+/// One `read`, which also notes that there is nothing more when it comes short.
+async fn read(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        let mut buffer = ReadBuf::new(into);
+        match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+            Poll::Ready(done) => Poll::Ready(done.map(|()| buffer.filled().len())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// What the head of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    /// Of the head itself.
+    bytes: usize,
+    /// Of the body.
+    body: usize,
+    closes: bool,
+}
+
+impl Head {
+    /// The head, if all of it is there.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(&bytes[..end]).context("an answer's head is no text")?;
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = status.and_then(|digits| digits.parse().ok());
+        let status: u16 = status.context("the answer is no HTTP/1.1")?;
+        let mut head = Self { status, bytes: end + 4, body: 0, closes: false };
+        let mut said = matches!(status, 204 | 304);
+        for line in lines {
+            if let Some(length) = value(line, "content-length") {
+                head.body = length.parse().context("a Content-Length is no number")?;
+                said = true;
+            }
+            head.closes |=
+                value(line, "connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        }
+        if said {
+            Ok(Some(head))
+        } else {
+            bail!("an answer without Content-Length cannot be measured")
+        }
+    }
+}
+
+/// The value of a header line, if it has this name.
+fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (found, value) = line.split_at_checked(name.len())?;
+    let value = value.strip_prefix(':')?;
+    found.eq_ignore_ascii_case(name).then(|| value.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_read_whole_or_not_at_all() {
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nconnection: Close\r\n\r\n{}";
+        for cut in 0..text.len() - 2 {
+            assert_eq!(Head::parse(&text[..cut]).unwrap(), None, "{cut}");
+        }
+        let head = Head { status: 200, bytes: text.len() - 2, body: 12, closes: true };
+        assert_eq!(Head::parse(text).unwrap(), Some(head));
+        let none = Head::parse(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
+        assert_eq!((none.status, none.body, none.closes), (204, 0, false));
+        for bad in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 2\r\n\r\n", "hello\r\n\r\n"] {
+            assert!(Head::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

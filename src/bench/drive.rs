@@ -1,0 +1,186 @@
+//! A run: many connections that ask as a mix says, on one thread, and compare what is answered.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::sleep_until;
+
+use super::client::{Client, Request, Target};
+use super::freshness::Tokens;
+use super::known::{Known, Moment};
+use super::mix::{Mix, Readers, STORM_RATE};
+use super::probe::{Probe, probe};
+use super::process::{Usage, usage};
+use super::record::{Record, micros};
+use super::report::{Report, Used};
+use super::schedule::Schedule;
+use super::worker::Worker;
+use super::world::World;
+
+/// Connections of the author of the storm.
+const STORM_CONNECTIONS: usize = 8;
+
+/// How a server is driven.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) url: String,
+    pub(crate) mix: Mix,
+    /// Requests a second; as many as there can be when absent.
+    pub(crate) rate: Option<f64>,
+    pub(crate) connections: usize,
+    pub(crate) seconds: f64,
+    pub(crate) warmup: f64,
+    pub(crate) seed: u64,
+    /// One page in so many is checked; none when 0.
+    pub(crate) check_every: u64,
+    /// The processes of the server, on this machine.
+    pub(crate) server_pids: Vec<u32>,
+}
+
+/// What all connections share.
+pub(super) struct Run {
+    pub(super) plan: Plan,
+    pub(super) target: Target,
+    pub(super) readers: Readers,
+    pub(super) record: RefCell<Record>,
+    pub(super) known: Option<RefCell<Known>>,
+    pub(super) tokens: RefCell<Tokens>,
+    /// Each reader's `prev` of the last page, by which to poll; empty when there is none.
+    pub(super) polls: RefCell<Vec<String>>,
+    /// Pages asked for.
+    pub(super) pages: Cell<u64>,
+    /// Texts written.
+    pub(super) texts: Cell<u64>,
+    /// Posts whose becoming visible is watched.
+    pub(super) probes: RefCell<Option<mpsc::Sender<Probe>>>,
+    /// What was wrong with an answer; ends the run.
+    wrong: RefCell<Option<String>>,
+    began: Instant,
+}
+
+impl Run {
+    pub(super) fn now(&self) -> Moment {
+        micros(self.began.elapsed())
+    }
+
+    /// Ends the run: an answer was wrong.
+    pub(super) fn void(&self, why: String) {
+        self.wrong.borrow_mut().get_or_insert(why);
+    }
+
+    pub(super) fn is_void(&self) -> bool {
+        self.wrong.borrow().is_some()
+    }
+}
+
+/// Drives the server; with a world also checks answers, which else are not looked at.
+///
+/// # Errors
+/// A wrong answer, which voids the run; a server that cannot be reached or answers nothing.
+pub(crate) fn drive(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, run(plan, world, users))
+}
+
+async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
+    let target = Target::find(&plan.url).await?;
+    let shards = shards(&target).await?;
+    let readers = Readers::new(users, plan.seed);
+    let start = Instant::now();
+    let from = start + Duration::from_secs_f64(plan.warmup);
+    let end = from + Duration::from_secs_f64(plan.seconds);
+    let (probes, posts) = mpsc::channel(1);
+    let run = Rc::new(Run {
+        target,
+        readers,
+        record: RefCell::new(Record::new(from, end)),
+        known: world.map(|world| RefCell::new(Known::new(world))),
+        tokens: RefCell::new(Tokens::new(shards)),
+        polls: RefCell::new(vec![String::new(); users as usize + 1]),
+        pages: Cell::new(0),
+        texts: Cell::new(0),
+        probes: RefCell::new(plan.mix.writes().then_some(probes)),
+        wrong: RefCell::new(None),
+        began: start,
+        plan,
+    });
+    let schedule = Rc::new(Schedule::new(run.plan.rate, start, end, run.plan.seed));
+    let mut tasks = JoinSet::new();
+    for number in 0..run.plan.connections {
+        let worker = Worker::new(Rc::clone(&run), number);
+        tasks.spawn_local(worker.work(Rc::clone(&schedule)));
+    }
+    if run.plan.mix == Mix::Storm {
+        let schedule =
+            Rc::new(Schedule::new(Some(STORM_RATE), start, end, run.plan.seed.wrapping_add(1)));
+        for number in 0..STORM_CONNECTIONS {
+            let worker = Worker::new(Rc::clone(&run), run.plan.connections + number);
+            tasks.spawn_local(worker.storm(Rc::clone(&schedule)));
+        }
+    }
+    let watched = tokio::task::spawn_local(probe(Rc::clone(&run), posts));
+    let used = tokio::task::spawn_local(measure(run.plan.server_pids.clone(), from, end));
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a connection's task failed")?;
+    }
+    // The probe ends when nobody can send it another post.
+    run.probes.borrow_mut().take();
+    watched.await.context("the watch for posts failed")?;
+    if let Some(wrong) = run.wrong.borrow_mut().take() {
+        used.abort();
+        bail!("{wrong}\nThe run is void: an answer was wrong.");
+    }
+    let used = used.await.context("the measuring of processes failed")?;
+    let unsent = schedule.unsent().await;
+    let memory = memory(&run.target).await;
+    let run = Rc::into_inner(run).context("a task did not end")?;
+    let record = run.record.into_inner();
+    if record.answers == 0 {
+        let failure = record.failures.keys().next().map_or("", String::as_str);
+        bail!("the server at {} gave no answer that was wanted: {failure}", run.plan.url);
+    }
+    Ok(Report { plan: run.plan, record, used, unsent, memory })
+}
+
+/// What the server's processes and this one use from `from` to `to`.
+async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> Used {
+    let own = [std::process::id()];
+    sleep_until(from.into()).await;
+    let (server, client) = (usage(&processes), usage(&own));
+    sleep_until(to.into()).await;
+    let spent = |before: Option<Usage>, after: Option<Usage>| {
+        Some(after?.cpu_seconds - before?.cpu_seconds)
+    };
+    let server_after = usage(&processes);
+    Used {
+        server_seconds: spent(server, server_after),
+        server_bytes: server_after.map(|usage| usage.resident_bytes),
+        client_seconds: spent(client, usage(&own)),
+    }
+}
+
+/// How many shards the server has, as it says itself.
+async fn shards(target: &Target) -> Result<usize> {
+    let mut client = Client::new(target.clone());
+    let answer = client.exchange(Request::get("/readyz")).await?;
+    let ready: Option<serde_json::Value> = serde_json::from_slice(answer.body).ok();
+    let shards = ready.as_ref().and_then(|ready| ready.get("shards")?.as_array());
+    Ok(shards.map_or(1, Vec::len))
+}
+
+/// What the server says of its memory: the lines of `/metrics` that are about it.
+async fn memory(target: &Target) -> Vec<(String, f64)> {
+    let mut client = Client::new(target.clone());
+    let Ok(answer) = client.exchange(Request::get("/metrics")).await else { return Vec::new() };
+    let text = std::str::from_utf8(answer.body).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with("tributary_memory_"));
+    let value = |line: &str| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    lines.filter_map(value).collect()
+}

@@ -1,0 +1,164 @@
+//! What is known of the rows behind the server: the world, and what was written since, with the
+//! moments between which each write took place. Pure; `check` compares pages with it.
+
+use std::collections::HashMap;
+
+use super::world::{World, is_fickle};
+use crate::model::{PostId, PostKey};
+
+/// Microseconds since the benchmark began.
+pub(super) type Moment = u64;
+
+/// What is known of a post that was written while the benchmark ran.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) key: PostKey,
+    pub(super) content: String,
+    /// When its 201 came.
+    pub(super) stored: Moment,
+    pub(super) gone: Gone,
+}
+
+/// Whether a post was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    No,
+    /// Somebody was told to; it may be gone by now, or not.
+    Perhaps,
+    /// The delete was acknowledged then.
+    Since(Moment),
+}
+
+/// The last thing that became of one follow.
+#[derive(Clone, Copy, Debug)]
+struct Bond {
+    follows: bool,
+    /// When it was acknowledged; until then it is not known what holds.
+    since: Option<Moment>,
+}
+
+/// The rows as far as they are known.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) world: World,
+    written: HashMap<u32, Vec<Written>>,
+    bonds: HashMap<(u32, u32), Bond>,
+    /// Follows that this benchmark made and may end.
+    made: Vec<(u32, u32)>,
+    /// Posts that this benchmark wrote and may delete.
+    deletable: Vec<(u32, PostId)>,
+    deletes_under_way: usize,
+    /// When a delete ended last.
+    deleted: Moment,
+}
+
+impl Known {
+    pub(super) fn new(world: World) -> Self {
+        Self {
+            world,
+            written: HashMap::new(),
+            bonds: HashMap::new(),
+            made: Vec::new(),
+            deletable: Vec::new(),
+            deletes_under_way: 0,
+            deleted: 0,
+        }
+    }
+
+    /// The author's posts of this benchmark.
+    pub(super) fn written(&self, author: u32) -> &[Written] {
+        self.written.get(&author).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether `reader` has followed `author` ever since `moment`; `None` when that is not certain.
+    pub(super) fn follows(&self, reader: u32, author: u32, moment: Moment) -> Option<bool> {
+        if let Some(bond) = self.bonds.get(&(reader, author)) {
+            return bond.since.filter(|since| *since <= moment).map(|_| bond.follows);
+        }
+        match self.world.followees(reader).binary_search(&author) {
+            Ok(_) => Some(true),
+            Err(_) if is_fickle(author) => None,
+            Err(_) => Some(false),
+        }
+    }
+
+    /// All that `reader` has surely followed ever since `moment`.
+    pub(super) fn followees(&self, reader: u32, moment: Moment) -> Vec<u32> {
+        let changed = self.bonds.keys().filter(|(of, _)| *of == reader).map(|(_, author)| author);
+        let mut all: Vec<u32> =
+            self.world.followees(reader).iter().chain(changed).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|author| self.follows(reader, *author, moment) == Some(true));
+        all
+    }
+
+    /// Whether any post may have been deleted since `moment`.
+    pub(super) fn deleted_since(&self, moment: Moment) -> bool {
+        self.deletes_under_way > 0 || self.deleted >= moment
+    }
+
+    /// A post was stored. One that `stays` is never chosen to be deleted.
+    pub(super) fn posted(&mut self, author: u32, written: Written, stays: bool) {
+        if !stays {
+            self.deletable.push((author, written.key.post));
+        }
+        self.written.entry(author).or_default().push(written);
+    }
+
+    /// A post to be deleted, which nobody else will choose; `any` says which.
+    pub(super) fn begin_delete(&mut self, any: usize) -> Option<(u32, PostId)> {
+        let index = any.checked_rem(self.deletable.len())?;
+        let (author, post) = self.deletable.swap_remove(index);
+        self.set_gone(author, post, Gone::Perhaps);
+        self.deletes_under_way += 1;
+        Some((author, post))
+    }
+
+    /// How a delete went. After a failure it is not known whether the post is there.
+    pub(super) fn end_delete(&mut self, author: u32, post: PostId, now: Moment, done: bool) {
+        self.deletes_under_way -= 1;
+        self.deleted = now;
+        if done {
+            self.set_gone(author, post, Gone::Since(now));
+        }
+    }
+
+    fn set_gone(&mut self, author: u32, post: PostId, gone: Gone) {
+        let all = self.written.entry(author).or_default();
+        if let Some(written) = all.iter_mut().find(|written| written.key.post == post) {
+            written.gone = gone;
+        }
+    }
+
+    /// A follow that this benchmark made, to be ended; `any` says which.
+    pub(super) fn begin_unfollow(&mut self, any: usize) -> Option<(u32, u32)> {
+        let index = any.checked_rem(self.made.len())?;
+        let pair = self.made.swap_remove(index);
+        self.bonds.insert(pair, Bond { follows: false, since: None });
+        Some(pair)
+    }
+
+    /// Whether `reader` may be made to follow `author`; if so, nobody else does meanwhile.
+    pub(super) fn begin_follow(&mut self, reader: u32, author: u32) -> bool {
+        let free = match self.bonds.get(&(reader, author)) {
+            Some(bond) => bond.since.is_some() && !bond.follows,
+            None => self.world.followees(reader).binary_search(&author).is_err(),
+        };
+        let may = free && is_fickle(author) && reader != author;
+        if may {
+            self.bonds.insert((reader, author), Bond { follows: true, since: None });
+        }
+        may
+    }
+
+    /// How a follow or unfollow went. After a failure nothing is known of the pair any more, and
+    /// it is left alone.
+    pub(super) fn end_bond(&mut self, pair: (u32, u32), now: Moment, done: bool) {
+        let Some(bond) = self.bonds.get_mut(&pair).filter(|_| done) else { return };
+        bond.since = Some(now);
+        if bond.follows {
+            self.made.push(pair);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What is asked for, how often, by whom. Pure.
+
+use clap::ValueEnum;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_distr::Zipf;
+
+/// Users who read at all, and how much some read more than others.
+const ACTIVE_SHARE: f64 = 0.7;
+const READERS_EXPONENT: f64 = 0.8;
+/// How often a reader of the newest page goes on to the next one.
+const GOES_ON: f64 = 0.3;
+/// Posts a second of the author whom a quarter of all users follows.
+pub(super) const STORM_RATE: f64 = 100.0;
+
+/// A mix of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mix {
+    /// Newest pages alone
+    Newest,
+    /// Newest pages, half of them polls for what is new; 30 % of the others go on to the next page
+    Read,
+    /// 86.1 % polls, 8.6 % follows and unfollows, 4.3 % pages of 100, 0.86 % posts, 0.1 % deletes
+    Twip,
+    /// The same, while an author whom a quarter of all users follows posts 100 times a second
+    Storm,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Newest,
+    Next,
+    Poll,
+    Full,
+    Follow,
+    Post,
+    Delete,
+    Storm,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Newest,
+        Self::Next,
+        Self::Poll,
+        Self::Full,
+        Self::Follow,
+        Self::Post,
+        Self::Delete,
+        Self::Storm,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest page",
+            Self::Next => "next page",
+            Self::Poll => "poll",
+            Self::Full => "page of 100",
+            Self::Follow => "follow or unfollow",
+            Self::Post => "post",
+            Self::Delete => "delete",
+            Self::Storm => "post in the storm",
+        }
+    }
+
+    /// Posts on the page that is asked for.
+    pub(super) fn limit(self) -> usize {
+        if self == Self::Full { 100 } else { 20 }
+    }
+}
+
+impl Mix {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::Read => "read",
+            Self::Twip => "twip",
+            Self::Storm => "storm",
+        }
+    }
+
+    /// Whether it writes.
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Self::Twip | Self::Storm)
+    }
+
+    /// The next request.
+    pub(super) fn choose(self, random: &mut StdRng) -> Kind {
+        let share = random.random::<f64>();
+        match self {
+            Self::Newest => Kind::Newest,
+            Self::Read if share < 0.5 => Kind::Poll,
+            Self::Read => Kind::Newest,
+            Self::Twip | Self::Storm => match share {
+                ..0.861_4 => Kind::Poll,
+                ..0.947_4 => Kind::Follow,
+                ..0.990_4 => Kind::Full,
+                ..0.999 => Kind::Post,
+                _ => Kind::Delete,
+            },
+        }
+    }
+
+    /// Whether the reader of a newest page reads on.
+    pub(super) fn goes_on(self, random: &mut StdRng) -> bool {
+        self == Self::Read && random.random_bool(GOES_ON)
+    }
+}
+
+/// Who reads: a few much, most a little, some never.
+#[derive(Debug)]
+pub(super) struct Readers {
+    by_eagerness: Vec<u32>,
+    eagerness: Zipf<f64>,
+}
+
+impl Readers {
+    pub(super) fn new(users: u32, seed: u64) -> Self {
+        let mut all: Vec<u32> = (1..=users).collect();
+        // Who reads much has nothing to do with the id or with fame.
+        all.shuffle(&mut StdRng::seed_from_u64(seed ^ 0x5ead));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below users")]
+        all.truncate((f64::from(users) * ACTIVE_SHARE).ceil() as usize);
+        let eagerness = Zipf::new(all.len().max(1) as f64, READERS_EXPONENT);
+        Self { by_eagerness: all, eagerness: eagerness.expect("there is one reader at least") }
+    }
+
+    pub(super) fn choose(&self, random: &mut StdRng) -> u32 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to readers")]
+        let rank = random.sample(self.eagerness) as usize;
+        self.by_eagerness.get(rank.saturating_sub(1)).copied().unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mixes_have_the_promised_shares() {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut count =
+            |mix: Mix, kind: Kind| (0..100_000).filter(|_| mix.choose(&mut random) == kind).count();
+        assert!((49_000..51_000).contains(&count(Mix::Read, Kind::Poll)));
+        assert!((85_500..86_700).contains(&count(Mix::Twip, Kind::Poll)));
+        assert!((8_300..8_900).contains(&count(Mix::Twip, Kind::Follow)));
+        assert!((4_050..4_550).contains(&count(Mix::Storm, Kind::Full)));
+        assert!((760..960).contains(&count(Mix::Storm, Kind::Post)));
+        assert!((60..140).contains(&count(Mix::Twip, Kind::Delete)));
+    }
+
+    #[test]
+    fn some_users_read_much_and_a_third_never() {
+        let readers = Readers::new(1_000, 1);
+        let mut random = StdRng::seed_from_u64(1);
+        let mut counts = vec![0usize; 1_001];
+        (0..100_000).for_each(|_| counts[readers.choose(&mut random) as usize] += 1);
+        assert_eq!(counts[0], 0);
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        // 1 / sum of k^-0.8 over 700 readers is 6.6 %.
+        assert!((6_000..7_200).contains(&counts[0]), "{}", counts[0]);
+        assert!(counts[690] > 0 && counts[700] == 0);
+    }
+}

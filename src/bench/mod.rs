@@ -1,0 +1,27 @@
+//! The benchmark: a made world, a mix of requests sent as chance has it, answers that are checked
+//! while it runs, and what was measured. The commands stand in `commands/bench.rs`.
+
+pub(crate) mod ceiling;
+mod check;
+mod client;
+mod drive;
+mod freshness;
+mod known;
+mod mix;
+mod page;
+mod plot;
+mod probe;
+mod process;
+mod ratio;
+mod record;
+mod report;
+mod schedule;
+mod words;
+mod worker;
+mod world;
+
+pub(crate) use self::drive::{Plan, drive};
+pub(crate) use self::mix::Mix;
+pub(crate) use self::plot::plot;
+pub(crate) use self::ratio::ratio;
+pub(crate) use self::world::{World, WorldSize};

@@ -1,0 +1,146 @@
+//! Two servers measured in turn, A B A B, so that whatever else the machine does hits both.
+
+use std::fmt::{self, Display};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::drive::{Plan, drive};
+use super::report::Report;
+
+/// The rounds of both servers.
+#[derive(Debug)]
+pub(crate) struct Ratio {
+    rounds: Vec<[Round; 2]>,
+}
+
+/// One server's round.
+#[derive(Debug)]
+struct Round {
+    rate: f64,
+    p50_us: u64,
+    p99_us: u64,
+    bytes: f64,
+    server_micros: Option<f64>,
+    client_cores: Option<f64>,
+}
+
+impl Round {
+    fn of(report: &Report) -> Self {
+        let latencies = report.latencies();
+        Self {
+            rate: report.rate(),
+            p50_us: latencies.value_at_percentile(50.0),
+            p99_us: latencies.value_at_percentile(99.0),
+            bytes: report.bytes_mean(),
+            server_micros: report.server_micros(),
+            client_cores: report.client_cores(),
+        }
+    }
+}
+
+/// Measures both in turn; the answers are not compared with anything.
+pub(crate) fn ratio(a: &Plan, b: &Plan, rounds: usize, users: u32) -> Result<Ratio> {
+    let mut done = Vec::new();
+    for _ in 0..rounds {
+        let round = |plan: &Plan| drive(plan.clone(), None, users).map(|report| Round::of(&report));
+        done.push([round(a)?, round(b)?]);
+    }
+    Ok(Ratio { rounds: done })
+}
+
+impl Ratio {
+    fn side(&self, side: usize, value: impl Fn(&Round) -> f64) -> Spread {
+        Spread::of(self.rounds.iter().filter_map(|round| round.get(side)).map(value).collect())
+    }
+
+    /// The ratio of throughputs, round by round.
+    fn ratios(&self) -> Spread {
+        Spread::of(self.rounds.iter().map(|[a, b]| a.rate / b.rate).collect())
+    }
+
+    /// Everything as JSON.
+    pub(crate) fn json(&self) -> Value {
+        let side = |side| {
+            json!({
+                "answers_per_second": self.side(side, |round| round.rate).json(),
+                "p50_us": self.side(side, |round| round.p50_us as f64).json(),
+                "p99_us": self.side(side, |round| round.p99_us as f64).json(),
+                "answer_bytes_mean": self.side(side, |round| round.bytes).median,
+                "server_cpu_us_per_answer":
+                    self.side(side, |round| round.server_micros.unwrap_or(f64::NAN)).json(),
+                "client_cores": self.side(side, |round| round.client_cores.unwrap_or(f64::NAN)).json(),
+            })
+        };
+        json!({ "rounds": self.rounds.len(), "a": side(0), "b": side(1), "ratio": self.ratios().json() })
+    }
+}
+
+impl Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "medians of {} rounds in turn (lowest to highest)", self.rounds.len())?;
+        for (side, name) in ["A", "B"].into_iter().enumerate() {
+            let rate = self.side(side, |round| round.rate);
+            let p50 = self.side(side, |round| round.p50_us as f64 / 1_000.0);
+            let p99 = self.side(side, |round| round.p99_us as f64 / 1_000.0);
+            let bytes = self.side(side, |round| round.bytes).median;
+            write!(
+                f,
+                "{name}: {rate:.0} answers/s of {bytes:.0} bytes, p50 {p50:.3} ms, p99 {p99:.3} ms"
+            )?;
+            let cores = self.side(side, |round| round.client_cores.unwrap_or(f64::NAN));
+            writeln!(f, ", this process {cores:.2} cores")?;
+            if self.rounds.iter().all(|round| round[side].server_micros.is_some()) {
+                let micros = self.side(side, |round| round.server_micros.unwrap_or(f64::NAN));
+                writeln!(f, "   {micros:.1} us on a processor for an answer")?;
+            }
+        }
+        write!(f, "A / B: {:.3}", self.ratios())
+    }
+}
+
+/// A median and what it stands between.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    median: f64,
+    lowest: f64,
+    highest: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self {
+            median: at(values.len() / 2),
+            lowest: at(0),
+            highest: at(values.len().saturating_sub(1)),
+        }
+    }
+
+    fn json(self) -> Value {
+        // JSON has no NaN: what was not measured is null.
+        json!({ "median": self.median, "lowest": self.lowest, "highest": self.highest })
+    }
+}
+
+impl Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = f.precision().unwrap_or(0);
+        let Self { median, lowest, highest } = self;
+        write!(f, "{median:.places$} ({lowest:.places$} to {highest:.places$})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_the_median_and_the_ends() {
+        let spread = Spread::of(vec![3.0, 1.0, 2.0]);
+        assert_eq!(spread, Spread { median: 2.0, lowest: 1.0, highest: 3.0 });
+        assert_eq!(format!("{spread:.1}"), "2.0 (1.0 to 3.0)");
+        assert_eq!(Spread::of(vec![f64::NAN]).json()["median"], Value::Null);
+    }
+}

@@ -1,0 +1,110 @@
+//! What was measured: latencies by kind, answers, failures. Pure.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::mix::Kind;
+
+/// Longer ones are counted as this; no answer is waited for so long.
+const LATENCY_MAX_US: u64 = 60_000_000;
+/// Kinds of failures that are told apart.
+const FAILURES_MAX: usize = 20;
+
+/// The measured part of a run.
+#[derive(Debug)]
+pub(super) struct Record {
+    from: Instant,
+    to: Instant,
+    /// Microseconds from when a request was due until its answer was read.
+    pub(super) all: Histogram<u64>,
+    pub(super) kinds: Vec<(Kind, Histogram<u64>)>,
+    /// From a 201 until a follower's poll showed the post.
+    pub(super) visible: Histogram<u64>,
+    /// Answers that came within the measured time, and the bytes of their bodies.
+    pub(super) answers: u64,
+    pub(super) bytes: u64,
+    /// Answers of that time to whoever watches for posts; no latencies are taken of them.
+    pub(super) looks: u64,
+    pub(super) failures: BTreeMap<String, u64>,
+    /// Pages that were compared with what is known.
+    pub(super) checked: u64,
+    /// Pages that said that shards are missing or stale, among those looked at.
+    pub(super) incomplete: u64,
+}
+
+/// A histogram of microseconds with three digits.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("the bounds are right")
+}
+
+impl Record {
+    pub(super) fn new(from: Instant, to: Instant) -> Self {
+        Self {
+            from,
+            to,
+            all: histogram(),
+            kinds: Kind::ALL.map(|kind| (kind, histogram())).into(),
+            visible: histogram(),
+            answers: 0,
+            bytes: 0,
+            looks: 0,
+            failures: BTreeMap::new(),
+            checked: 0,
+            incomplete: 0,
+        }
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        (self.to - self.from).as_secs_f64()
+    }
+
+    /// An answer that was wanted, just read.
+    pub(super) fn done(&mut self, kind: Kind, due: Instant, bytes: usize) {
+        let now = Instant::now();
+        if (self.from..self.to).contains(&now) {
+            self.answers += 1;
+            self.bytes += bytes as u64;
+        }
+        if due >= self.from {
+            let taken = micros(now - due);
+            self.all.saturating_record(taken);
+            if let Some((_, histogram)) = self.kinds.iter_mut().find(|(of, _)| *of == kind) {
+                histogram.saturating_record(taken);
+            }
+        }
+    }
+
+    /// Somebody looked whether a post can be seen.
+    pub(super) fn looked(&mut self) {
+        if (self.from..self.to).contains(&Instant::now()) {
+            self.looks += 1;
+        }
+    }
+
+    /// No answer, or another than was wanted. Its time counts too: waiting in vain is waiting.
+    pub(super) fn failed(&mut self, kind: Kind, due: Instant, why: &str) {
+        if due < self.from {
+            return;
+        }
+        self.all.saturating_record(micros(due.elapsed()));
+        let why = format!("{}: {why}", kind.name());
+        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&why) {
+            *self.failures.entry(why).or_default() += 1;
+        } else {
+            *self.failures.entry("others".to_owned()).or_default() += 1;
+        }
+    }
+
+    /// A post that was stored at `stored` was just seen by a follower.
+    pub(super) fn seen(&mut self, stored: Instant) {
+        if stored >= self.from {
+            self.visible.saturating_record(micros(stored.elapsed()));
+        }
+    }
+}
+
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,171 @@
+//! What a run found, as text and as JSON.
+
+use std::fmt::{self, Display, Write};
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::drive::Plan;
+use super::record::Record;
+
+/// The percentiles that are told, beside the largest.
+const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
+
+/// A finished run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(super) plan: Plan,
+    pub(super) record: Record,
+    pub(super) used: Used,
+    /// Requests that were due and never sent, since no connection was free.
+    pub(super) unsent: u64,
+    /// What the server says of its memory, if it does.
+    pub(super) memory: Vec<(String, f64)>,
+}
+
+/// What processes used while it was measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    /// Seconds on a processor, of the server.
+    pub(super) server_seconds: Option<f64>,
+    /// Resident memory of the server at the end.
+    pub(super) server_bytes: Option<u64>,
+    /// Seconds on a processor, of this process.
+    pub(super) client_seconds: Option<f64>,
+}
+
+impl Report {
+    /// Answers a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.record.answers as f64 / self.record.seconds()
+    }
+
+    /// Bytes of the mean answer's body.
+    pub(super) fn bytes_mean(&self) -> f64 {
+        self.record.bytes as f64 / self.record.answers.max(1) as f64
+    }
+
+    /// Microseconds of the server's processor for one answer.
+    pub(super) fn server_micros(&self) -> Option<f64> {
+        let answers = self.record.answers + self.record.looks;
+        self.used.server_seconds.map(|seconds| seconds * 1e6 / answers.max(1) as f64)
+    }
+
+    /// Part of one core that this process used, where that says something: at a given rate it
+    /// waits for the clock without sleeping.
+    pub(super) fn client_cores(&self) -> Option<f64> {
+        let seconds = self.used.client_seconds.filter(|_| self.plan.rate.is_none())?;
+        Some(seconds / self.record.seconds())
+    }
+
+    /// Whether all that was due was sent and answered.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.unsent == 0 && self.record.failures.is_empty()
+    }
+
+    /// Latencies of all requests.
+    pub(crate) fn latencies(&self) -> &Histogram<u64> {
+        &self.record.all
+    }
+
+    /// What it is called above a plot.
+    pub(crate) fn title(&self) -> String {
+        let Plan { mix, rate, connections, seconds, .. } = &self.plan;
+        let rate = rate.map_or("as fast as it can".to_owned(), |rate| format!("{rate} requests/s"));
+        format!("mix {}, {rate}, {connections} connections, {seconds} s", mix.name())
+    }
+
+    /// Everything as JSON.
+    pub(crate) fn json(&self) -> Value {
+        let Self { plan, record, used, .. } = self;
+        let kinds = record.kinds.iter().filter(|(_, latencies)| !latencies.is_empty());
+        let kinds: serde_json::Map<String, Value> =
+            kinds.map(|(kind, latencies)| (kind.name().into(), percentiles(latencies))).collect();
+        json!({
+            "url": plan.url,
+            "mix": plan.mix.name(),
+            "rate": plan.rate,
+            "connections": plan.connections,
+            "seconds": plan.seconds,
+            "seed": plan.seed,
+            "version": env!("CARGO_PKG_VERSION"),
+            "answers": record.answers,
+            "answers_per_second": self.rate(),
+            "answer_bytes_mean": self.bytes_mean(),
+            "unsent": self.unsent,
+            "latency_us": percentiles(&record.all),
+            "latency_us_by_kind": kinds,
+            "visible_us": percentiles(&record.visible),
+            "server_cpu_us_per_answer": self.server_micros(),
+            "server_cpu_seconds": used.server_seconds,
+            "server_resident_bytes": used.server_bytes,
+            "client_cores": self.client_cores(),
+            "checked": record.checked,
+            "incomplete": record.incomplete,
+            "failures": record.failures,
+            "memory": self.memory.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        })
+    }
+}
+
+fn percentiles(latencies: &Histogram<u64>) -> Value {
+    let mut told = serde_json::Map::from_iter([("count".to_owned(), json!(latencies.len()))]);
+    if !latencies.is_empty() {
+        for percentile in PERCENTILES {
+            told.insert(format!("p{percentile}"), json!(latencies.value_at_percentile(percentile)));
+        }
+        told.insert("max".to_owned(), json!(latencies.max()));
+    }
+    told.into()
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { record, used, .. } = self;
+        writeln!(f, "{}", self.title())?;
+        let (rate, bytes) = (self.rate(), self.bytes_mean());
+        writeln!(f, "{rate:.0} answers/s, {bytes:.0} bytes in the mean body")?;
+        if self.unsent > 0 {
+            writeln!(f, "NOT REACHED: {} requests were due and never sent", self.unsent)?;
+        }
+        writeln!(f, "\n{:<20} {:>9} {}", "milliseconds", "answers", HEADINGS)?;
+        writeln!(f, "{}", row("all", &record.all))?;
+        for (kind, latencies) in record.kinds.iter().filter(|(_, of)| !of.is_empty()) {
+            writeln!(f, "{}", row(kind.name(), latencies))?;
+        }
+        if !record.visible.is_empty() {
+            writeln!(f, "{}", row("201 until visible", &record.visible))?;
+        }
+        writeln!(f)?;
+        if let (Some(micros), Some(seconds)) = (self.server_micros(), used.server_seconds) {
+            let (cores, mib) =
+                (seconds / record.seconds(), used.server_bytes.unwrap_or(0) as f64 / 1_048_576.0);
+            writeln!(
+                f,
+                "server: {micros:.1} us on a processor for an answer, {cores:.2} cores, {mib:.1} MiB resident"
+            )?;
+        }
+        if let Some(cores) = self.client_cores() {
+            writeln!(f, "this process: {cores:.2} cores")?;
+        }
+        for (name, value) in &self.memory {
+            writeln!(f, "{name}: {value}")?;
+        }
+        for (failure, count) in &record.failures {
+            writeln!(f, "FAILED {count} times: {failure}")?;
+        }
+        let (checked, incomplete) = (record.checked, record.incomplete);
+        write!(f, "checked: {checked} pages, all right; {incomplete} more were incomplete")
+    }
+}
+
+const HEADINGS: &str = "     p50      p90      p99    p99.9      max";
+
+fn row(name: &str, latencies: &Histogram<u64>) -> String {
+    let mut row = format!("{name:<20} {:>9} ", latencies.len());
+    let values = PERCENTILES.iter().map(|percentile| latencies.value_at_percentile(*percentile));
+    for value in values.chain([latencies.max()]) {
+        let _ = write!(row, "{:>8.3} ", value as f64 / 1_000.0);
+    }
+    row.trim_end().to_owned()
+}

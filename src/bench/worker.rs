@@ -1,0 +1,274 @@
+//! One connection of a run: sends what is due, and looks at what comes back.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::rc::Rc;
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+
+use super::check::{Asked, check};
+use super::client::{Answer, Client, Request};
+use super::drive::Run;
+use super::known::{Gone, Known, Written};
+use super::mix::Kind;
+use super::page::{cursor, read_page, read_post};
+use super::probe::Probe;
+use super::schedule::Schedule;
+use super::words;
+use crate::cursor::Cursor;
+
+/// How often another author is looked for when one cannot be followed.
+const FOLLOW_TRIES: u32 = 8;
+/// Authors whose id is a multiple of this are followed and unfollowed.
+const FICKLE: u32 = super::world::FICKLE;
+
+/// A connection and its own chance.
+pub(super) struct Worker {
+    run: Rc<Run>,
+    client: Client,
+    random: StdRng,
+    /// A page that is read next: by whom, from where.
+    next: Option<(u32, String)>,
+    path: String,
+}
+
+/// One read.
+struct Read {
+    kind: Kind,
+    reader: u32,
+    cursor: String,
+    due: Instant,
+}
+
+impl Worker {
+    pub(super) fn new(run: Rc<Run>, number: usize) -> Self {
+        let client = Client::new(run.target.clone());
+        let random = StdRng::seed_from_u64(run.plan.seed ^ ((number as u64 + 1) << 32));
+        Self { run, client, random, next: None, path: String::new() }
+    }
+
+    /// Asks as the mix says until the end.
+    pub(super) async fn work(mut self, schedule: Rc<Schedule>) {
+        while let Some(due) = schedule.due().await {
+            self.one(due).await;
+            if self.run.is_void() {
+                return;
+            }
+        }
+    }
+
+    /// Posts as the author whom a quarter of all users follows.
+    pub(super) async fn storm(mut self, schedule: Rc<Schedule>) {
+        let run = Rc::clone(&self.run);
+        let Some(known) = &run.known else { return };
+        let author = known.borrow().world.size.storm_author();
+        while let Some(due) = schedule.due().await {
+            self.post(Kind::Storm, author, None, due).await;
+            if run.is_void() {
+                return;
+            }
+        }
+    }
+
+    async fn one(&mut self, due: Instant) {
+        if let Some((reader, cursor)) = self.next.take() {
+            return self.read(Read { kind: Kind::Next, reader, cursor, due }).await;
+        }
+        let reader = self.run.readers.choose(&mut self.random);
+        let kind = self.run.plan.mix.choose(&mut self.random);
+        let run = Rc::clone(&self.run);
+        let Some(known) = &run.known else { return self.read_first(kind, reader, due).await };
+        match kind {
+            Kind::Post => {
+                let author = {
+                    let known = known.borrow();
+                    let followees = known.world.followees(reader);
+                    let index = self.random.random_range(0..followees.len().max(1));
+                    followees.get(index).copied()
+                };
+                let (author, follower) = author.map_or((reader, None), |a| (a, Some(reader)));
+                self.post(kind, author, follower, due).await;
+            }
+            Kind::Delete => self.delete(known, due).await,
+            Kind::Follow => self.follow_or_unfollow(known, reader, due).await,
+            _ => self.read_first(kind, reader, due).await,
+        }
+    }
+
+    /// A newest page, or a poll if the reader has read before.
+    async fn read_first(&mut self, kind: Kind, reader: u32, due: Instant) {
+        let polls = if kind == Kind::Poll {
+            self.run.polls.borrow().get(reader as usize).cloned().unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let kind = if kind == Kind::Poll && polls.is_empty() { Kind::Newest } else { kind };
+        self.read(Read { kind, reader, cursor: polls, due }).await;
+    }
+
+    async fn read(&mut self, read: Read) {
+        let Self { run, client, random, next, path } = self;
+        path.clear();
+        let _ = write!(path, "/v1/users/{}/feed?limit={}", read.reader, read.kind.limit());
+        if !read.cursor.is_empty() {
+            let _ = write!(path, "&cursor={}", read.cursor);
+        }
+        run.pages.set(run.pages.get() + 1);
+        let chosen =
+            run.known.is_some() && run.pages.get().is_multiple_of(run.plan.check_every.max(1));
+        let tokens = if chosen { run.tokens.borrow().header() } else { None };
+        let sent = run.now();
+        let request = Request { freshness: tokens.as_deref().unwrap_or(""), ..Request::get(path) };
+        let Some(answer) = wanted(run, client, request, (read.kind, read.due)).await else {
+            return;
+        };
+        if let Some(prev) = cursor(answer.body, "prev")
+            && let Some(place) = run.polls.borrow_mut().get_mut(read.reader as usize)
+            // A next page's first post lies below what the reader has seen.
+            && read.kind != Kind::Next
+        {
+            place.clear();
+            place.push_str(prev);
+        }
+        if read.kind == Kind::Newest && run.plan.mix.goes_on(random) {
+            *next = cursor(answer.body, "next").map(|next| (read.reader, next.to_owned()));
+        }
+        if let (Some(known), Some(_)) = (&run.known, tokens) {
+            let wrong = look(run, known, &read, sent, answer.body);
+            if let Err(wrong) = wrong {
+                run.void(format!("GET {path}: {wrong}"));
+            }
+        }
+    }
+
+    async fn post(&mut self, kind: Kind, author: u32, follower: Option<u32>, due: Instant) {
+        let Self { run, client, path, .. } = self;
+        run.texts.set(run.texts.get() + 1);
+        let content = words::text(run.plan.seed ^ run.texts.get(), run.texts.get());
+        let body = json!({ "content": content }).to_string();
+        path.clear();
+        let _ = write!(path, "/v1/users/{author}/posts");
+        let sent = run.now();
+        let request = Request { method: "POST", path, freshness: "", body: &body };
+        let Some(answer) = wanted(run, client, request, (kind, due)).await else { return };
+        let (stored, now) = (Instant::now(), run.now());
+        let Some((key, text)) = read_post(answer.body) else {
+            return run.void(format!("POST {path}: the answer is no post"));
+        };
+        if text != content || key.author.0 != u64::from(author) {
+            return run.void(format!("POST {path}: the answer is another post than was sent"));
+        }
+        if let Some(token) = answer.freshness {
+            run.tokens.borrow_mut().add(author, sent, now, token);
+        }
+        let watched = follower.is_some_and(|reader| {
+            let probes = run.probes.borrow();
+            probes.as_ref().is_some_and(|p| p.try_send(Probe { reader, key, stored }).is_ok())
+        });
+        if let Some(known) = &run.known {
+            let written = Written { key, content, stored: now, gone: Gone::No };
+            known.borrow_mut().posted(author, written, watched);
+        }
+    }
+
+    async fn delete(&mut self, known: &RefCell<Known>, due: Instant) {
+        let any = self.random.random_range(0..usize::MAX);
+        let chosen = known.borrow_mut().begin_delete(any);
+        // There may be nothing yet that may be deleted; a page is read instead.
+        let Some((author, post)) = chosen else {
+            let reader = self.run.readers.choose(&mut self.random);
+            return self.read_first(Kind::Poll, reader, due).await;
+        };
+        let path = format!("/v1/users/{author}/posts/{post}");
+        let done = self.change("DELETE", &path, author, (Kind::Delete, due)).await;
+        known.borrow_mut().end_delete(author, post, self.run.now(), done);
+    }
+
+    async fn follow_or_unfollow(&mut self, known: &RefCell<Known>, reader: u32, due: Instant) {
+        let unfollow =
+            self.random.random_bool(0.5).then(|| self.random.random_range(0..usize::MAX));
+        let ended = unfollow.and_then(|any| known.borrow_mut().begin_unfollow(any));
+        let (method, pair) = match ended {
+            Some(pair) => ("DELETE", pair),
+            None => match self.someone_new(known, reader) {
+                Some(author) => ("PUT", (reader, author)),
+                None => return self.read_first(Kind::Poll, reader, due).await,
+            },
+        };
+        let path = format!("/v1/users/{}/following/{}", pair.0, pair.1);
+        let done = self.change(method, &path, pair.0, (Kind::Follow, due)).await;
+        known.borrow_mut().end_bond(pair, self.run.now(), done);
+    }
+
+    /// An author whom the reader does not follow and now may.
+    fn someone_new(&mut self, known: &RefCell<Known>, reader: u32) -> Option<u32> {
+        let mut known = known.borrow_mut();
+        let groups = known.world.size.users / FICKLE;
+        let author = |random: &mut StdRng| random.random_range(1..=groups.max(1)) * FICKLE;
+        let mut tries = (0..FOLLOW_TRIES).map(|_| author(&mut self.random));
+        tries.find(|author| known.begin_follow(reader, *author))
+    }
+
+    /// A write without a body; whether it was acknowledged.
+    async fn change(&mut self, method: &str, path: &str, user: u32, of: (Kind, Instant)) -> bool {
+        let Self { run, client, .. } = self;
+        let sent = run.now();
+        let request = Request { method, ..Request::get(path) };
+        let Some(answer) = wanted(run, client, request, of).await else { return false };
+        if let Some(token) = answer.freshness {
+            run.tokens.borrow_mut().add(user, sent, run.now(), token);
+        }
+        true
+    }
+}
+
+/// The answer, if it is the one that is wanted. Its time is taken before anybody looks at it.
+async fn wanted<'a>(
+    run: &Run,
+    client: &'a mut Client,
+    request: Request<'_>,
+    (kind, due): (Kind, Instant),
+) -> Option<Answer<'a>> {
+    let answer = client.exchange(request).await;
+    let mut record = run.record.borrow_mut();
+    match answer {
+        Ok(answer) if (200..300).contains(&answer.status) => {
+            record.done(kind, due, answer.body.len());
+            Some(answer)
+        }
+        Ok(answer) => {
+            record.failed(kind, due, &format!("status {}", answer.status));
+            None
+        }
+        Err(error) => {
+            record.failed(kind, due, &format!("{error:#}"));
+            None
+        }
+    }
+}
+
+/// Compares a page with what is known.
+fn look(
+    run: &Run,
+    known: &RefCell<Known>,
+    read: &Read,
+    sent: u64,
+    body: &[u8],
+) -> Result<(), String> {
+    let cursor = match read.cursor.as_str() {
+        "" => Cursor::newest(),
+        text => text.parse().map_err(|_| "its cursor is none of ours".to_owned())?,
+    };
+    let (seen, complete) = read_page(body)?;
+    let mut record = run.record.borrow_mut();
+    if !complete || !cursor.behind.is_empty() {
+        record.incomplete += 1;
+        return Ok(());
+    }
+    record.checked += 1;
+    let asked = Asked { reader: read.reader, cursor, limit: read.kind.limit(), sent };
+    check(&known.borrow(), &asked, &seen)
+}
