@@ -3,12 +3,41 @@
 //! Each server, and each SQLite file, has one log. Memory follows it: what stands in memory is what
 //! the database held at a position in its log.
 
+pub mod gtid;
+
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
+
+/// Bits of a position that hold the place in a file: a terabyte. The file's number is above them.
+const OFFSET_BITS: u32 = 40;
+/// The largest number of a file that a position can hold: at one file a second, half a year.
+const FILE_MAX: u32 = (1 << (64 - OFFSET_BITS)) - 1;
 
 /// A place in one history of one log; it rises with every commit. The end of a transaction, or any
 /// place behind it and before the end of the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(pub u64);
+
+impl LogPosition {
+    /// A place in one of the numbered files that a server's log consists of. What is too large for
+    /// a position stays at the largest one there is.
+    pub fn in_file(number: u32, offset: u64) -> Self {
+        let offset = offset.min((1 << OFFSET_BITS) - 1);
+        Self((u64::from(number.min(FILE_MAX)) << OFFSET_BITS) | offset)
+    }
+
+    /// The number of the file, and the place in it.
+    pub fn file_and_offset(self) -> (u32, u64) {
+        let number = u32::try_from(self.0 >> OFFSET_BITS).unwrap_or(FILE_MAX);
+        (number, self.0 & ((1 << OFFSET_BITS) - 1))
+    }
+}
+
+/// The number in the name of a log file: 12 of `mariadb-bin.000012`.
+pub fn file_number(name: &str) -> Option<u32> {
+    let (_, digits) = name.rsplit_once('.')?;
+    let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| all)
+}
 
 /// Which log it is. Positions in two histories cannot be compared: a server that took over, or one
 /// whose log was reset, begins another one. The same server after a restart goes on with its own.
@@ -77,4 +106,30 @@ pub enum Bounds {
         /// Whatever ends behind this was not.
         high: LogPosition,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_rise_with_the_file_and_then_with_the_offset() {
+        let at = LogPosition::in_file;
+        let rising = [at(1, 4), at(1, u64::from(u32::MAX) + 7), at(2, 4), at(16_777_215, 0)];
+        assert!(rising.is_sorted_by(|a, b| a < b));
+        for position in rising {
+            let (number, offset) = position.file_and_offset();
+            assert_eq!(at(number, offset), position);
+        }
+        assert_eq!(at(u32::MAX, u64::MAX), LogPosition(u64::MAX));
+    }
+
+    #[test]
+    fn files_are_numbered_by_their_ending() {
+        assert_eq!(file_number("mariadb-bin.000012"), Some(12));
+        assert_eq!(file_number("a.b.1000000"), Some(1_000_000));
+        for bad in ["", "binlog", "binlog.", "binlog.index", "binlog.+1", "binlog.00001x"] {
+            assert_eq!(file_number(bad), None, "{bad}");
+        }
+    }
 }

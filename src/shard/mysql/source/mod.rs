@@ -3,17 +3,34 @@
 mod feed;
 mod fill;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use sha2::{Digest, Sha256};
 
 use super::database::Database;
 use super::server::Server;
+use crate::changes::gtid::GtidSet;
+use crate::changes::{History, LogPosition};
 use crate::model::ShardId;
+use crate::shard::ShardError;
 
 /// One server, with those of its databases that are shards.
 #[derive(Debug)]
 pub(in crate::shard) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
+    delivered: Mutex<Option<Delivered>>,
+}
+
+/// How far the log was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivered {
+    /// The end of the last transaction that was told, or where reading began.
+    pub(super) position: LogPosition,
+    /// All transactions up to there, and none behind. Empty on MariaDB.
+    pub(super) gtids: GtidSet,
 }
 
 impl MySqlSource {
@@ -21,7 +38,7 @@ impl MySqlSource {
         server: Arc<Server>,
         shards: Vec<(ShardId, Arc<Database>)>,
     ) -> Self {
-        Self { server, shards }
+        Self { server, shards, delivered: Mutex::new(None) }
     }
 
     pub(in crate::shard) fn name(&self) -> &str {
@@ -31,4 +48,38 @@ impl MySqlSource {
     pub(in crate::shard) fn shards(&self) -> Vec<ShardId> {
         self.shards.iter().map(|(shard, _)| *shard).collect()
     }
+
+    /// How far the log was told; none while it is not read.
+    pub(super) fn delivered(&self) -> Option<Delivered> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_delivered(&self, delivered: Option<Delivered>) {
+        *self.delivered.lock().unwrap_or_else(PoisonError::into_inner) = delivered;
+    }
+}
+
+/// Whether it is a MariaDB server.
+pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError> {
+    let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
+    Ok(version.is_some_and(|version| version.to_lowercase().contains("mariadb")))
+}
+
+/// Which server it is, whatever address led to it.
+pub(super) async fn history(connection: &mut Conn) -> Result<History, ShardError> {
+    // Each kind of server knows variables that the other does not, and newer ones know more.
+    let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', \
+               'port', 'server_id', 'datadir')";
+    let mut variables: Vec<(String, String)> = connection.query(sql).await?;
+    variables.sort_unstable();
+    if let Some((_, uuid)) = variables.iter().find(|(name, _)| name == "server_uuid").cloned() {
+        variables = vec![("server_uuid".into(), uuid)];
+    }
+    let mut digest = Sha256::new();
+    for (name, value) in variables {
+        digest.update(format!("{name}={value}\n"));
+    }
+    let bytes = digest.finalize();
+    let first = bytes.first_chunk::<8>().expect("a digest has 32 bytes");
+    Ok(History(u64::from_be_bytes(*first)))
 }
