@@ -12,6 +12,7 @@ mod conformance;
 mod congress;
 mod doubts;
 mod faults;
+mod feed;
 mod http;
 mod http_writes;
 mod migrate;

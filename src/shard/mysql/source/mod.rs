@@ -2,6 +2,8 @@
 
 mod feed;
 mod fill;
+mod log;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
