@@ -4,7 +4,14 @@
 //! the database held at a position in its log.
 
 pub(crate) mod apply;
+pub(crate) mod assemble;
+pub(crate) mod binlog;
+mod bytes;
+mod columns;
 pub mod gtid;
+mod pending;
+pub(crate) mod rows;
+mod statement;
 
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 

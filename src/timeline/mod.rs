@@ -20,7 +20,7 @@ use self::view::{Authors, Followees};
 pub(crate) use self::warm::Found;
 use self::warm::{Older, Scan, Span};
 use crate::cursor::{AuthorEdge, Cursor, Edge, TailAsk};
-use crate::model::{Direction, Post, PostKey, ShardId, UserId};
+use crate::model::{Direction, PostKey, ShardId, UserId};
 use crate::shard::{Deadline, Shard, ShardError};
 
 /// A follow list longer than this is refused, never cut: a cut list would be a silently incomplete

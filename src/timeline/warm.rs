@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::cursor::{AuthorEdge, Edge, TailAsk};
+use crate::cursor::{AuthorEdge, Edge};
 use crate::memory::{Lack, Memory, NO_POSTS, Place, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
 

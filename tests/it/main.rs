@@ -12,7 +12,11 @@ mod conformance;
 mod congress;
 mod doubts;
 mod faults;
+<<<<<<< HEAD
 mod fills;
+=======
+mod feed;
+>>>>>>> feed
 mod http;
 mod http_writes;
 mod migrate;

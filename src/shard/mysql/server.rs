@@ -157,6 +157,12 @@ impl Server {
         }
     }
 
+    /// A connection for one purpose, beside the pool and its limits.
+    pub(super) async fn own_connection(&self) -> Result<Conn, ShardError> {
+        let login = logged_in(Conn::new(self.options.clone()));
+        Deadline::after(LOGIN_DEADLINE).in_time(login).await
+    }
+
     /// Does `work` on a new connection beside the pool, whatever the gate thinks.
     pub(super) async fn beside<T>(
         &self,
