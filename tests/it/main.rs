@@ -12,11 +12,8 @@ mod conformance;
 mod congress;
 mod doubts;
 mod faults;
-<<<<<<< HEAD
-mod fills;
-=======
 mod feed;
->>>>>>> feed
+mod fills;
 mod http;
 mod http_writes;
 mod migrate;

@@ -3,21 +3,12 @@
 mod answers;
 mod feed;
 mod fill;
-<<<<<<< HEAD
 mod heads;
 mod lines;
-
-use std::sync::{Arc, Mutex, PoisonError};
-=======
 mod log;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
-
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
-use sha2::{Digest, Sha256};
->>>>>>> feed
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -37,10 +28,7 @@ pub(crate) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
     delivered: Mutex<Option<Delivered>>,
-<<<<<<< HEAD
     lines: Lines,
-=======
->>>>>>> feed
 }
 
 /// How far the log was told.
@@ -57,11 +45,7 @@ impl MySqlSource {
         server: Arc<Server>,
         shards: Vec<(ShardId, Arc<Database>)>,
     ) -> Self {
-<<<<<<< HEAD
         Self { server, shards, delivered: Mutex::new(None), lines: Lines::new() }
-=======
-        Self { server, shards, delivered: Mutex::new(None) }
->>>>>>> feed
     }
 
     pub(in crate::shard) fn name(&self) -> &str {
