@@ -87,11 +87,12 @@ impl Fills {
     }
 
     fn wait(&mut self, key: Key, depth: u32) {
-        let known = self.wished.entry(key).or_insert(0);
-        if *known == 0 && self.waiting.len() < WAITING_MAX {
+        if let Some(known) = self.wished.get_mut(&key) {
+            *known = depth.max(*known);
+        } else if self.waiting.len() < WAITING_MAX {
+            self.wished.insert(key, depth);
             self.waiting.push_back(Waiting { key, not_before: None, tries: 0 });
         }
-        *known = depth.max(*known);
     }
 
     /// Tries again after a pause, or not any more.
@@ -112,9 +113,10 @@ impl Fills {
         let now = Instant::now();
         let mut due = Vec::new();
         for _ in 0..self.waiting.len() {
-            let Some(waiting) = self.waiting.pop_front().filter(|_| due.len() < BATCH) else {
+            if due.len() == BATCH {
                 break;
-            };
+            }
+            let Some(waiting) = self.waiting.pop_front() else { break };
             if waiting.not_before.is_none_or(|time| time <= now) {
                 let depth = self.wished.remove(&waiting.key).unwrap_or(DEPTH);
                 due.push((waiting, depth));
