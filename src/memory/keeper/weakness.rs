@@ -70,7 +70,7 @@ impl Lacking {
 /// Nothing is missing.
 #[cfg(not(test))]
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lacking;
+pub(super) struct Lacking {}
 
 #[cfg(not(test))]
 impl Lacking {
