@@ -137,6 +137,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     pub(crate) fn begin(&mut self, at: LogPosition) {
         self.epoch += 1;
         self.high_water = at;
+        self.lacking.told(at);
         self.entries.clear();
         self.held.clear();
         self.ready = 0;

@@ -24,8 +24,6 @@ use crate::changes::{Bounds, LogPosition};
 
 /// The author's posts.
 const IDS: u8 = 3;
-/// The posts in the tail.
-const DEPTH: u8 = 1;
 /// Reads under way.
 const FILLS: usize = 2;
 /// The longest log.
@@ -34,6 +32,12 @@ const LOG: usize = 4;
 /// How far a world goes.
 #[derive(Clone, Copy, Debug)]
 struct World {
+    /// The posts in the tail.
+    depth: u8,
+    /// Transactions may be of several rows.
+    rows: bool,
+    /// A transaction is written when it is seen.
+    lazy: bool,
     /// How reads say where they stand.
     exact: bool,
     /// Transactions.
@@ -45,27 +49,47 @@ struct World {
     weakness: Option<Weakness>,
 }
 
-/// Transactions: each writes the post if it is not there, and deletes it if it is.
+const EXACT: World = World {
+    depth: 1,
+    rows: false,
+    lazy: true,
+    exact: true,
+    events: 0,
+    rewinds: 0,
+    failovers: 0,
+    weakness: None,
+};
+
+/// How far the log ran ahead matters to these.
+const WINDOW: World = World { exact: false, lazy: false, ..EXACT };
+
+/// Transactions: each is the posts, as bits, that it writes if they are not there, and deletes if
+/// they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Log {
     len: u8,
-    posts: [u8; LOG],
+    transactions: [u8; LOG],
 }
 
 impl Log {
-    fn push(&mut self, post: u8) {
-        self.posts[usize::from(self.len)] = post;
+    fn push(&mut self, posts: u8) {
+        self.transactions[usize::from(self.len)] = posts;
         self.len += 1;
     }
 
     /// The posts there are after so many transactions.
     fn rows(&self, at: u8) -> u64 {
-        self.posts[..usize::from(at.min(self.len))].iter().fold(0, |rows, post| rows ^ (1 << post))
+        let before = &self.transactions[..usize::from(at.min(self.len))];
+        u64::from(before.iter().fold(0, |rows, posts| rows ^ posts))
     }
 
-    fn change(&self, at: u8) -> Change {
-        let post = self.posts[usize::from(at) - 1];
-        if self.rows(at) & (1 << post) == 0 { Change::Gone(post) } else { Change::Written(post) }
+    /// What the transaction that ends there changed.
+    fn changes(&self, at: u8) -> impl Iterator<Item = ((), Change)> {
+        let (posts, rows) = (self.transactions[usize::from(at) - 1], self.rows(at));
+        (0..IDS).filter(move |post| posts & (1 << post) != 0).map(move |post| {
+            let there = rows & (1 << post) != 0;
+            ((), if there { Change::Written(post) } else { Change::Gone(post) })
+        })
     }
 }
 
@@ -106,6 +130,10 @@ enum Stage {
     Asked,
     /// The low bound is known.
     Low(u8),
+    Rows {
+        low: u8,
+        tail: Bits,
+    },
     Read {
         low: u8,
         high: u8,
@@ -150,6 +178,10 @@ fn number(at: LogPosition) -> u8 {
     u8::try_from(at.0).unwrap()
 }
 
+fn bits(tail: &Bits) -> u8 {
+    u8::try_from(tail.posts).unwrap()
+}
+
 impl State {
     fn lacks(&self, weakness: Weakness) -> bool {
         self.keeper.lacking.lacks(weakness)
@@ -173,8 +205,8 @@ impl State {
 
     fn deliver(&mut self) {
         self.cursor += 1;
-        let change = self.told().change(self.cursor);
-        self.keeper.commit(position(self.cursor), [((), change)], |(), _| ());
+        let log = *self.told();
+        self.keeper.commit(position(self.cursor), log.changes(self.cursor), |(), _| ());
     }
 
     fn take_over(&mut self, len: u8) {
@@ -185,19 +217,20 @@ impl State {
         self.visible = len;
         for place in 0..FILLS {
             // Whoever was in the middle of a read lost its connection.
-            if matches!(self.fills[place], Some(Fill { stage: Stage::Low(_), .. })) {
+            if let Some(Fill { stage: Stage::Low(_) | Stage::Rows { .. }, .. }) = self.fills[place]
+            {
                 self.give_up(place);
             }
-        }
-        if self.lacks(Weakness::Failover) {
-            self.followed = self.server;
-            self.old = None;
         }
     }
 
     fn notice(&mut self) {
         self.followed = self.server;
         self.old = None;
+        if self.lacks(Weakness::Failover) {
+            // Positions go on as if nothing had happened.
+            return;
+        }
         self.cursor = self.log.len;
         self.seen = 0;
         self.keeper.begin(position(self.cursor));
@@ -209,16 +242,19 @@ impl State {
         self.fills[free] = Some(Fill { ticket, server: self.server, stage: Stage::Asked });
     }
 
-    fn read(&mut self, place: usize, exact: bool) {
-        let tail = Bits::read(self.log.rows(self.visible), DEPTH, !self.lacks(Weakness::Floor));
+    fn read(&mut self, place: usize, world: &World) {
+        let floored = !self.lacks(Weakness::Floor);
+        let tail = Bits::read(self.log.rows(self.visible), world.depth, floored);
         let before = self.lacks(Weakness::Snapshot);
         let (visible, end, server) = (self.visible, self.log.len, self.server);
         let fill = self.fills[place].as_mut().unwrap();
         fill.stage = match fill.stage {
             Stage::Asked if before => Stage::Low(end),
-            Stage::Asked if !exact => Stage::Low(visible),
+            Stage::Asked if !world.exact => Stage::Low(visible),
             Stage::Asked => Stage::Read { low: visible, high: visible, tail },
-            Stage::Low(low) => Stage::Read { low, high: end, tail },
+            Stage::Low(low) if world.exact => Stage::Read { low, high: low, tail },
+            Stage::Low(low) => Stage::Rows { low, tail },
+            Stage::Rows { low, tail } => Stage::Read { low, high: end, tail },
             Stage::Read { .. } => unreachable!("nothing is read twice"),
         };
         fill.server = server;
@@ -258,12 +294,12 @@ impl Code {
     }
 
     fn put_tail(&mut self, tail: &Bits) {
-        self.put(&[u8::try_from(tail.posts).unwrap(), tail.floor]);
+        self.put(&[bits(tail), tail.floor]);
     }
 
     fn put_log(&mut self, log: &Log, from: u8) {
         self.put(&[log.len, u8::try_from(log.rows(from)).unwrap()]);
-        self.put(&log.posts[usize::from(from)..usize::from(log.len)]);
+        self.put(&log.transactions[usize::from(from)..usize::from(log.len)]);
     }
 }
 
@@ -329,9 +365,8 @@ impl State {
         let stage = match fill.stage {
             Stage::Asked => [1, 0, 0, 0, 0],
             Stage::Low(low) => [2, low, 0, 0, 0],
-            Stage::Read { low, high, tail } => {
-                [3, low, high, u8::try_from(tail.posts).unwrap(), tail.floor]
-            }
+            Stage::Rows { low, tail } => [3, low, 0, bits(&tail), tail.floor],
+            Stage::Read { low, high, tail } => [4, low, high, bits(&tail), tail.floor],
         };
         let epoch = fill.ticket.epoch == self.keeper.epoch;
         let answers = fill.stage == Stage::Asked || fill.server == self.server;
@@ -363,17 +398,17 @@ impl World {
             return;
         }
         let end = state.log.len;
-        let alone = self.exact && state.old.is_none();
-        for post in 0..IDS {
-            if !alone {
-                actions.push(Action::Write(post, First::Nobody));
+        let lazy = self.lazy && state.old.is_none();
+        for posts in (1..1 << IDS).filter(|posts: &u8| self.rows || posts.is_power_of_two()) {
+            if !lazy {
+                actions.push(Action::Write(posts, First::Nobody));
                 continue;
             }
             if state.visible == end {
-                actions.push(Action::Write(post, First::Table));
+                actions.push(Action::Write(posts, First::Table));
             }
             if state.cursor == end {
-                actions.push(Action::Write(post, First::Feed));
+                actions.push(Action::Write(posts, First::Feed));
             }
         }
     }
@@ -430,9 +465,14 @@ impl Model for World {
         }
         for (place, fill) in state.fills.iter().enumerate() {
             let Some(fill) = fill else { continue };
-            let read = matches!(fill.stage, Stage::Read { .. });
-            actions.push(if read { Action::Install(place) } else { Action::Read(place) });
             actions.push(Action::GiveUp(place));
+            // Whoever relies on nobody reading from another server than the one that is followed.
+            let elsewhere = state.server != state.followed && state.lacks(Weakness::Tickets);
+            match fill.stage {
+                Stage::Read { .. } => actions.push(Action::Install(place)),
+                _ if elsewhere => {}
+                _ => actions.push(Action::Read(place)),
+            }
         }
     }
 
@@ -442,8 +482,8 @@ impl Model for World {
             state.seen = state.seen.max(at);
         }
         match action {
-            Action::Write(post, first) => {
-                state.log.push(post);
+            Action::Write(posts, first) => {
+                state.log.push(posts);
                 state.written += 1;
                 match first {
                     First::Feed => state.deliver(),
@@ -461,7 +501,7 @@ impl Model for World {
             Action::TakeOver(len) => state.take_over(len),
             Action::Notice => state.notice(),
             Action::Start => state.start(),
-            Action::Read(place) => state.read(place, self.exact),
+            Action::Read(place) => state.read(place, self),
             Action::Install(place) => state.install(place, self.exact),
             Action::GiveUp(place) => state.give_up(place),
             Action::Evict => assert!(state.keeper.evict(())),
@@ -501,8 +541,7 @@ impl Model for World {
 }
 
 /// Goes through the whole world; nothing may be wrong in it.
-fn holds(exact: bool, events: u8, rewinds: u8, failovers: u8) {
-    let world = World { exact, events, rewinds, failovers, weakness: None };
+fn holds(world: World) {
     let began = Instant::now();
     let checker = world.checker().threads(2).spawn_bfs().join();
     println!("{world:?}: {} states in {:.1?}", checker.unique_state_count(), began.elapsed());
@@ -512,27 +551,40 @@ fn holds(exact: bool, events: u8, rewinds: u8, failovers: u8) {
 
 #[test]
 fn exact_reads_hold_with_four_transactions_and_a_lost_link() {
-    holds(true, 4, 1, 0);
+    holds(World { events: 4, rewinds: 1, ..EXACT });
+    holds(World { events: 3, rewinds: 1, lazy: false, ..EXACT });
 }
 
 #[test]
 fn exact_reads_hold_with_three_transactions_and_a_server_that_takes_over() {
-    holds(true, 3, 0, 1);
+    holds(World { events: 3, failovers: 1, ..EXACT });
+    holds(World { events: 3, failovers: 1, lazy: false, ..EXACT });
 }
 
 #[test]
-fn exact_reads_hold_with_two_transactions_and_both() {
-    holds(true, 2, 1, 1);
+fn exact_reads_hold_with_three_transactions_and_both() {
+    holds(World { events: 3, rewinds: 1, failovers: 1, ..EXACT });
+}
+
+#[test]
+fn exact_reads_hold_with_transactions_of_several_rows_and_longer_tails() {
+    holds(World { events: 3, rewinds: 1, rows: true, ..EXACT });
+    holds(World { events: 3, rewinds: 1, rows: true, depth: 2, ..EXACT });
 }
 
 #[test]
 fn reads_between_two_places_hold_with_three_transactions_and_a_lost_link() {
-    holds(false, 3, 1, 0);
+    holds(World { events: 3, rewinds: 1, ..WINDOW });
 }
 
 #[test]
 fn reads_between_two_places_hold_with_two_transactions_and_both() {
-    holds(false, 2, 1, 1);
+    holds(World { events: 2, rewinds: 1, failovers: 1, ..WINDOW });
+}
+
+#[test]
+fn reads_between_two_places_hold_with_transactions_of_several_rows() {
+    holds(World { events: 2, rewinds: 1, rows: true, ..WINDOW });
 }
 
 /// How many steps it takes until something is wrong, and what; and the steps.
@@ -554,20 +606,20 @@ fn whatever_is_taken_away_something_goes_wrong() {
         Failover, Fence, Floor, Gathering, HighWater, Hold, Lease, Positions, Registration, Server,
         Snapshot, Tickets, Token,
     };
-    let world = World { exact: true, events: 3, rewinds: 0, failovers: 0, weakness: None };
+    let exact = World { events: 3, ..EXACT };
     let worlds = [Gathering, Positions, Lease, Snapshot, Registration, Floor, Token]
-        .map(|weakness| World { weakness: Some(weakness), ..world });
+        .map(|weakness| World { weakness: Some(weakness), ..exact });
     let rewound =
-        [Fence, HighWater].map(|weakness| World { weakness: Some(weakness), rewinds: 1, ..world });
+        [Fence, HighWater].map(|weakness| World { weakness: Some(weakness), rewinds: 1, ..exact });
     let taken_over = [Failover, Tickets, Server].map(|weakness| World {
         weakness: Some(weakness),
         failovers: 1,
-        ..world
+        ..exact
     });
-    let between = [Hold, Registration].map(|weakness| World {
+    let between = [Hold, Registration, Snapshot].map(|weakness| World {
         weakness: Some(weakness),
-        exact: false,
-        ..world
+        events: 2,
+        ..WINDOW
     });
     for world in worlds.into_iter().chain(rewound).chain(taken_over).chain(between) {
         let (steps, what, path) = breaks(world);

@@ -2,7 +2,7 @@
 //! `simulator.rs`.
 
 use super::bits::{Bits, Change};
-use super::{GATHERED_MAX, Installed, Keeper};
+use super::{Entry, GATHERED_MAX, Installed, Keeper};
 use crate::changes::{Bounds, LogPosition};
 
 const AT: fn(u64) -> LogPosition = LogPosition;
@@ -144,4 +144,9 @@ fn a_ticket_is_void_once_its_key_was_evicted_or_another_history_began() {
     assert_eq!((keeper.high_water(), keeper.ready(), keeper.pending()), (AT(5), 0, 0));
     assert!(keeper.register(1).is_some());
     assert_eq!(keeper.install(1, third, exact(11), tail(0)), Installed::Void);
+}
+
+#[test]
+fn what_is_kept_of_a_user_beside_its_value_is_one_position() {
+    assert_eq!(size_of::<Entry<std::sync::Arc<Bits>, Change>>(), 16);
 }

@@ -27,7 +27,7 @@ pub(super) enum Weakness {
     Floor,
     /// Nobody notices that another server took over.
     Failover,
-    /// Whatever was read is taken in, whoever it was read for and from whatever server.
+    /// Whatever was read is taken in, whoever it was read for and in whichever epoch.
     Tickets,
     /// Reads of another server's history than the one that is followed are taken in.
     Server,
@@ -70,7 +70,7 @@ impl Lacking {
 /// Nothing is missing.
 #[cfg(not(test))]
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lacking;
+pub(super) struct Lacking {}
 
 #[cfg(not(test))]
 impl Lacking {
