@@ -3,7 +3,14 @@
 //! Each server, and each SQLite file, has one log. Memory follows it: what stands in memory is what
 //! the database held at a position in its log.
 
+pub(crate) mod assemble;
+pub(crate) mod binlog;
+mod bytes;
+mod columns;
 pub mod gtid;
+mod pending;
+pub(crate) mod rows;
+mod statement;
 
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 

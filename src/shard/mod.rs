@@ -4,6 +4,7 @@
 mod deadline;
 mod finding;
 mod fleet;
+mod follow;
 mod gate;
 mod infer;
 mod load;
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use self::deadline::Deadline;
 pub use self::finding::{Finding, Level};
 pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
+pub use self::follow::Changes;
 pub use self::load::{Loaded, Refused};
 pub use self::migrate::{Migrated, migrate};
 use self::mysql::MySqlShard;

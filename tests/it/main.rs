@@ -12,6 +12,7 @@ mod conformance;
 mod congress;
 mod doubts;
 mod faults;
+mod feed;
 mod fills;
 mod http;
 mod http_writes;

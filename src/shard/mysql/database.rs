@@ -52,6 +52,16 @@ impl Database {
         }
     }
 
+    /// What the server calls it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How its tables are called.
+    pub(super) fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
     /// The statements to write it with, and to find one post.
     pub(super) fn write_statements(&self) -> &WriteStatements {
         &self.write_statements

@@ -157,6 +157,12 @@ impl Server {
         }
     }
 
+    /// A connection for one purpose, beside the pool and its limits.
+    pub(super) async fn own_connection(&self) -> Result<Conn, ShardError> {
+        let login = logged_in(Conn::new(self.options.clone()));
+        Deadline::after(LOGIN_DEADLINE).in_time(login).await
+    }
+
     /// Does `work` on a new connection beside the pool, whatever the gate thinks.
     pub(super) async fn beside<T>(
         &self,
@@ -168,11 +174,6 @@ impl Server {
         let outcome = work(&mut connection).await;
         drop(connection.disconnect().await);
         outcome
-    }
-
-    /// A new connection beside the pool, whatever the gate thinks. Nothing bounds how many.
-    pub(super) async fn dial(&self) -> Result<Conn, ShardError> {
-        logged_in(Conn::new(self.options.clone())).await
     }
 
     /// Notices when an idle server goes away, and brings back what is left out. Runs until it is

@@ -5,6 +5,8 @@ mod feed;
 mod fill;
 mod heads;
 mod lines;
+mod log;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,0 +1,271 @@
+//! The columns of a row in a log: how long each value is, and what those that are needed hold. Pure.
+
+use jiff::Timestamp;
+use jiff::tz::Offset;
+
+use super::bytes::{Bytes, bit};
+use crate::moment::CalendarTime;
+
+/// More columns than any server allows.
+const COLUMNS_MAX: usize = 4_096;
+
+/// How a column's values are stored in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// A whole number of so many bytes; the log does not tell whether it has a sign.
+    Integer(usize),
+    /// Text or bytes behind a length of so many bytes.
+    Text(usize),
+    /// The place of a label, in so many bytes.
+    Label(usize),
+    /// Bits, the greatest byte first.
+    Bits(usize),
+    /// A date and time, with so many bytes of fractions.
+    DateTime(usize),
+    /// Seconds since 1970, with so many bytes of fractions.
+    Timestamp(usize),
+    /// Of no use here: so many bytes.
+    Fixed(usize),
+    /// Of no use here: bytes behind a length of so many bytes.
+    Prefixed(usize),
+}
+
+/// What a column of a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell<'a> {
+    /// The log does not tell.
+    Absent,
+    Null,
+    Integer {
+        /// As if it had no sign.
+        bits: u64,
+        bytes: usize,
+    },
+    Text(&'a [u8]),
+    /// From 1 on; 0 is a wrong value.
+    Label(u64),
+    Bits(u64),
+    /// As keys hold it: [`CalendarTime::packed`].
+    DateTime(i64),
+    /// Something of a type that is not read here.
+    Other,
+}
+
+/// A table as the log announces it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TableMap {
+    pub(crate) columns: Vec<Stored>,
+    /// None where the server does not log them.
+    pub(crate) names: Option<Vec<String>>,
+}
+
+/// The number of the table in this part of the log, its database and its name.
+pub(crate) fn table_name(data: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+    let (number, database, table, _) = table_head(data)?;
+    Some((number, database, table))
+}
+
+fn table_head(data: &[u8]) -> Option<(u64, &[u8], &[u8], Bytes<'_>)> {
+    let mut bytes = Bytes(data);
+    let number = bytes.number(6)?;
+    let _flags = bytes.u16()?;
+    let database = bytes.prefixed(1)?;
+    let _end = bytes.byte()?;
+    let table = bytes.prefixed(1)?;
+    let _end = bytes.byte()?;
+    Some((number, database, table, bytes))
+}
+
+/// The columns of an announced table; none if one is of a type whose length is not known.
+pub(crate) fn table_map(data: &[u8]) -> Option<TableMap> {
+    let (_, _, _, mut bytes) = table_head(data)?;
+    let count = bytes.length().filter(|count| *count <= COLUMNS_MAX)?;
+    let kinds = bytes.take(count)?;
+    let details = bytes.length()?;
+    let mut details = Bytes(bytes.take(details)?);
+    let columns: Option<Vec<Stored>> =
+        kinds.iter().map(|kind| stored(*kind, &mut details)).collect();
+    let columns = columns.filter(|_| details.is_empty())?;
+    let _nullable = bytes.take(count.div_ceil(8))?;
+    let mut names = None;
+    while !bytes.is_empty() {
+        let field = bytes.byte()?;
+        let length = bytes.length()?;
+        let value = bytes.take(length)?;
+        if field == 4 {
+            names = Some(column_names(value).filter(|names| names.len() == count)?);
+        }
+    }
+    Some(TableMap { columns, names })
+}
+
+fn column_names(value: &[u8]) -> Option<Vec<String>> {
+    let mut bytes = Bytes(value);
+    let mut names = Vec::new();
+    while !bytes.is_empty() {
+        let length = bytes.length()?;
+        names.push(String::from_utf8_lossy(bytes.take(length)?).into_owned());
+    }
+    Some(names)
+}
+
+/// How a type is stored. Takes what further is said of it.
+fn stored(kind: u8, details: &mut Bytes<'_>) -> Option<Stored> {
+    let fraction = |digits: u8| usize::from(digits.min(6)).div_ceil(2);
+    Some(match kind {
+        1 => Stored::Integer(1),
+        2 => Stored::Integer(2),
+        9 => Stored::Integer(3),
+        3 => Stored::Integer(4),
+        8 => Stored::Integer(8),
+        // NULL, YEAR, DATE and TIME, and the oldest forms of TIMESTAMP and DATETIME.
+        6 => Stored::Fixed(0),
+        13 => Stored::Fixed(1),
+        10 | 11 | 14 => Stored::Fixed(3),
+        7 => Stored::Fixed(4),
+        12 => Stored::Fixed(8),
+        // FLOAT and DOUBLE say their own length.
+        4 | 5 => Stored::Fixed(usize::from(details.byte()?)),
+        17 => Stored::Timestamp(fraction(details.byte()?)),
+        18 => Stored::DateTime(fraction(details.byte()?)),
+        19 => Stored::Fixed(3 + fraction(details.byte()?)),
+        15 | 253 => Stored::Text(length_of_length(usize::from(details.u16()?))),
+        // MariaDB's packed VARCHAR.
+        141 => Stored::Prefixed(length_of_length(usize::from(details.u16()?))),
+        16 => {
+            let (bits, bytes) = (details.byte()?, details.byte()?);
+            Stored::Bits(usize::from(bytes) + usize::from(bits > 0))
+        }
+        246 => decimal(details.byte()?, details.byte()?)?,
+        247 => labels(details.u16()?.to_be_bytes()),
+        248 => Stored::Fixed(usize::from(details.u16()? >> 8)),
+        254 => string(details.byte()?, details.byte()?),
+        // TINYBLOB to LONGBLOB, which are all BLOB in a log.
+        249..=252 => Stored::Text(length_length(details.byte()?)?),
+        // MariaDB's packed BLOB, VECTOR, JSON, GEOMETRY.
+        140 | 242 | 245 | 255 => Stored::Prefixed(length_length(details.byte()?)?),
+        _ => return None,
+    })
+}
+
+fn length_length(length: u8) -> Option<usize> {
+    (1..=4).contains(&length).then_some(usize::from(length))
+}
+
+fn length_of_length(length_max: usize) -> usize {
+    if length_max < 256 { 1 } else { 2 }
+}
+
+fn labels([bytes, _]: [u8; 2]) -> Stored {
+    Stored::Label(usize::from(bytes.clamp(1, 2)))
+}
+
+/// CHAR, ENUM or SET. Where the first byte is none of their numbers, two of its bits belong to the
+/// length, inverted.
+fn string(first: u8, second: u8) -> Stored {
+    match first {
+        247 => Stored::Label(usize::from(second.clamp(1, 2))),
+        248 => Stored::Fixed(usize::from(second)),
+        _ => {
+            let high = usize::from((first & 0x30) ^ 0x30) << 4;
+            Stored::Text(length_of_length(high | usize::from(second)))
+        }
+    }
+}
+
+/// Nine digits take four bytes, fewer take less.
+fn decimal(precision: u8, scale: u8) -> Option<Stored> {
+    const LEFT: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
+    let whole = usize::from(precision.checked_sub(scale)?);
+    let scale = usize::from(scale);
+    let bytes = |digits: usize| Some(digits / 9 * 4 + LEFT.get(digits % 9)?);
+    Some(Stored::Fixed(bytes(whole)? + bytes(scale)?))
+}
+
+impl Stored {
+    /// The value that comes next.
+    #[inline]
+    pub(crate) fn cell<'a>(self, bytes: &mut Bytes<'a>) -> Option<Cell<'a>> {
+        Some(match self {
+            Self::Integer(len) => Cell::Integer { bits: bytes.number(len)?, bytes: len },
+            Self::Text(len) => Cell::Text(bytes.prefixed(len)?),
+            Self::Label(len) => Cell::Label(bytes.number(len)?),
+            Self::Bits(len) => Cell::Bits(bytes.big_endian(len)?),
+            Self::DateTime(fraction) => {
+                let whole = i64::try_from(bytes.big_endian(5)?).ok()? - 0x80_0000_0000;
+                Cell::DateTime((whole << 24) + micros(bytes, fraction)?)
+            }
+            Self::Timestamp(fraction) => {
+                let seconds = i64::try_from(bytes.big_endian(4)?).ok()?;
+                Cell::DateTime(calendar(seconds, micros(bytes, fraction)?))
+            }
+            Self::Fixed(len) => {
+                bytes.take(len)?;
+                Cell::Other
+            }
+            Self::Prefixed(len) => {
+                bytes.prefixed(len)?;
+                Cell::Other
+            }
+        })
+    }
+}
+
+fn micros(bytes: &mut Bytes<'_>, len: usize) -> Option<i64> {
+    let stored = i64::try_from(bytes.big_endian(len)?).ok()?;
+    Some(stored * [0, 10_000, 100, 1].get(len)?)
+}
+
+/// The date and time in UTC, packed. The moment 0 is the date of zeros.
+fn calendar(seconds: i64, micros: i64) -> i64 {
+    if seconds == 0 && micros == 0 {
+        return 0;
+    }
+    let Ok(moment) = Timestamp::from_second(seconds) else { return 0 };
+    let civil = Offset::UTC.to_datetime(moment);
+    let part = |value: i8| u8::try_from(value).unwrap_or(0);
+    let time = CalendarTime {
+        year: u16::try_from(civil.year()).unwrap_or(0),
+        month: part(civil.month()),
+        day: part(civil.day()),
+        hour: part(civil.hour()),
+        minute: part(civil.minute()),
+        second: part(civil.second()),
+        micros: u32::try_from(micros).unwrap_or(0),
+    };
+    time.packed()
+}
+
+impl Cell<'_> {
+    /// A whole number, read with or without a sign.
+    pub(crate) fn integer(self, unsigned: bool) -> Option<i128> {
+        let Self::Integer { bits, bytes } = self else { return None };
+        let spare = 64 - 8 * u32::try_from(bytes).ok()?;
+        if unsigned {
+            return Some(i128::from(bits));
+        }
+        Some(i128::from((bits << spare).cast_signed() >> spare))
+    }
+}
+
+/// One image of a row: which columns are there, and their values in order. `keep` gets those that
+/// are wanted, each with its place among the columns.
+pub(crate) fn image<'a>(
+    bytes: &mut Bytes<'a>,
+    columns: &[Stored],
+    present: &[u8],
+    present_count: usize,
+    mut keep: impl FnMut(usize, Cell<'a>),
+) -> Option<()> {
+    let nulls = bytes.take(present_count.div_ceil(8))?;
+    let mut place = 0;
+    for (index, column) in columns.iter().enumerate() {
+        if !bit(present, index) {
+            continue;
+        }
+        let cell = if bit(nulls, place) { Cell::Null } else { column.cell(bytes)? };
+        place += 1;
+        keep(index, cell);
+    }
+    Some(())
+}

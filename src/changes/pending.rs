@@ -1,0 +1,147 @@
+//! What a transaction that is still open has changed so far; bounded, however large it is. Pure.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::Change;
+use crate::model::{ShardId, UserId};
+
+/// Rows that are kept one by one. A larger transaction only tells whose posts and follows it touched.
+const ROWS_MAX: usize = 20_000;
+/// Bytes of text in them.
+const TEXT_BYTES_MAX: usize = 64 << 20;
+/// Authors and readers. Beyond this everything may have changed.
+const USERS_MAX: usize = 100_000;
+
+/// What a transaction has changed so far.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    rows: Vec<(ShardId, Change)>,
+    text_bytes: usize,
+    /// Whether only users are noted from now on.
+    coarse: bool,
+    users: HashSet<(ShardId, Whom)>,
+    /// Shards of which nothing is known any more.
+    shards: BTreeSet<ShardId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Whom {
+    Author(UserId),
+    Reader(UserId),
+}
+
+impl Pending {
+    pub(crate) fn push(&mut self, shard: ShardId, change: Change) {
+        if self.shards.contains(&shard) {
+            return;
+        }
+        if change == Change::ShardUnknown {
+            self.shards.insert(shard);
+            return;
+        }
+        if self.coarse {
+            self.note(shard, &change);
+            return;
+        }
+        if let Change::Post(post) = &change {
+            self.text_bytes += post.content.len();
+        }
+        self.rows.push((shard, change));
+        if self.rows.len() > ROWS_MAX || self.text_bytes > TEXT_BYTES_MAX {
+            self.coarsen();
+        }
+    }
+
+    /// Forgets the rows and keeps whose they were: they may be undone, or come later, or be too many.
+    pub(crate) fn coarsen(&mut self) {
+        self.coarse = true;
+        for (shard, change) in std::mem::take(&mut self.rows) {
+            self.note(shard, &change);
+        }
+    }
+
+    fn note(&mut self, shard: ShardId, change: &Change) {
+        let whom = match change {
+            Change::Post(post) => Whom::Author(post.key.author),
+            Change::PostGone(key) => Whom::Author(key.author),
+            Change::AuthorUnknown(author) => Whom::Author(*author),
+            Change::Follow(follow) | Change::Unfollow(follow) => Whom::Reader(follow.follower),
+            Change::ReaderUnknown(reader) => Whom::Reader(*reader),
+            Change::ShardUnknown => return,
+        };
+        self.users.insert((shard, whom));
+        if self.users.len() > USERS_MAX {
+            self.shards.extend(self.users.drain().map(|(shard, _)| shard));
+        }
+    }
+
+    /// How many users it names, or would name.
+    pub(crate) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Adds what another one changed.
+    pub(crate) fn append(&mut self, other: Self) {
+        for (shard, change) in other.finish() {
+            self.push(shard, change);
+        }
+    }
+
+    /// All of it; what is said of a whole shard stands alone.
+    pub(crate) fn finish(self) -> Vec<(ShardId, Change)> {
+        let Self { mut rows, users, shards, .. } = self;
+        let mut users: Vec<(ShardId, Whom)> = users.into_iter().collect();
+        users.sort_unstable();
+        rows.extend(users.into_iter().map(|(shard, whom)| match whom {
+            Whom::Author(author) => (shard, Change::AuthorUnknown(author)),
+            Whom::Reader(reader) => (shard, Change::ReaderUnknown(reader)),
+        }));
+        if !shards.is_empty() {
+            rows.retain(|(shard, _)| !shards.contains(shard));
+        }
+        rows.extend(shards.into_iter().map(|shard| (shard, Change::ShardUnknown)));
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Follow;
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn follow(follower: u64, followee: u64) -> Change {
+        Change::Follow(Follow { follower: UserId(follower), followee: UserId(followee) })
+    }
+
+    #[test]
+    fn a_large_transaction_tells_only_whose_rows_it_has() {
+        let mut pending = Pending::default();
+        for row in 0..=20_000 {
+            pending.push(SHARD, follow(row % 3, row));
+        }
+        let readers = (0..3).map(|reader| (SHARD, Change::ReaderUnknown(UserId(reader))));
+        assert_eq!(pending.finish(), readers.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_huge_transaction_tells_only_its_shards() {
+        let mut pending = Pending::default();
+        for row in 0..=100_000 {
+            pending.push(SHARD, follow(row, 1));
+        }
+        assert_eq!(pending.finish(), [(SHARD, Change::ShardUnknown)]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_shard_stands_alone() {
+        let mut pending = Pending::default();
+        pending.push(SHARD, follow(1, 2));
+        pending.push(ShardId(2), follow(1, 2));
+        pending.push(SHARD, Change::ShardUnknown);
+        pending.push(SHARD, follow(3, 4));
+        let told = [(ShardId(2), follow(1, 2)), (SHARD, Change::ShardUnknown)];
+        assert_eq!(pending.finish(), told);
+    }
+}

@@ -1,0 +1,191 @@
+//! What a statement that is logged as text may have done to the tables that are served. Pure.
+
+use super::binlog::{Query, Xid};
+
+/// What a statement does, as far as it matters.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Statement {
+    /// Opens a transaction.
+    Begin,
+    /// Ends one.
+    Commit,
+    /// Ends one; what is logged of it may be undone.
+    Rollback,
+    /// Undoes a part of one.
+    RollbackTo,
+    /// Changes no row of any table and no table.
+    Nothing,
+    /// Commits what was prepared.
+    XaCommit(Xid),
+    /// Undoes what was prepared.
+    XaRollback(Xid),
+    /// Makes, alters or drops something; whatever it is, the text names it.
+    Definition,
+    /// May have changed any row: a change logged as text, or something that is not known here.
+    Anything,
+}
+
+/// Statements that make, alter or drop what they name.
+const DEFINITIONS: [&str; 7] =
+    ["CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "OPTIMIZE", "REPAIR"];
+/// Statements that leave all rows as they are.
+const HARMLESS: [&str; 10] = [
+    "SAVEPOINT",
+    "RELEASE",
+    "GRANT",
+    "REVOKE",
+    "FLUSH",
+    "ANALYZE",
+    "CHECK",
+    "INSTALL",
+    "UNINSTALL",
+    "SET",
+];
+
+/// What the statement does.
+pub(crate) fn classify(query: &Query<'_>) -> Statement {
+    let text = without_comments(&query.text);
+    let (first, rest) = word(text);
+    let (second, rest) = word(rest);
+    match (first.as_str(), second.as_str()) {
+        ("BEGIN", _) | ("START", "TRANSACTION") => Statement::Begin,
+        ("COMMIT", _) => Statement::Commit,
+        // `ROLLBACK TO x`, `ROLLBACK WORK TO x`.
+        ("ROLLBACK", "TO") => Statement::RollbackTo,
+        ("ROLLBACK", "WORK") if word(rest).0 == "TO" => Statement::RollbackTo,
+        ("ROLLBACK", _) => Statement::Rollback,
+        ("XA", "START" | "BEGIN") => Statement::Begin,
+        ("XA", "END" | "PREPARE") => Statement::Nothing,
+        ("XA", "COMMIT") => xid(rest).map_or(Statement::Anything, Statement::XaCommit),
+        ("XA", "ROLLBACK") => xid(rest).map_or(Statement::Anything, Statement::XaRollback),
+        // `SET STATEMENT x = y FOR` has another statement behind it.
+        ("SET", "STATEMENT") => Statement::Anything,
+        // A MariaDB server's stand-in for an event that the client does not know.
+        ("", _) if query.text.starts_with(b"#") => Statement::Nothing,
+        (first, _) if DEFINITIONS.contains(&first) => Statement::Definition,
+        (first, _) if HARMLESS.contains(&first) => Statement::Nothing,
+        _ => Statement::Anything,
+    }
+}
+
+/// Whether the statement may mean this table, or its whole database.
+pub(crate) fn concerns(query: &Query<'_>, database: &str, table: &str) -> bool {
+    let text = query.text.to_ascii_lowercase();
+    let names = |name: &str| {
+        // In a name in backticks a backtick is doubled. Letters beyond ASCII may be logged in
+        // another character set than they are known in.
+        let quoted = name.to_ascii_lowercase().replace('`', "``");
+        !name.is_ascii() || contains(&text, quoted.as_bytes())
+    };
+    let here = query.database.eq_ignore_ascii_case(database.as_bytes()) || names(database);
+    let of_database = word(word(without_comments(&query.text)).1).0;
+    here && (names(table) || matches!(of_database.as_str(), "DATABASE" | "SCHEMA"))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len().max(1)).any(|window| window == part)
+}
+
+/// The text from its first word on. What stands in `/*! ... */` is no comment to a server.
+fn without_comments(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_start();
+        let end: &[u8] = match text {
+            [b'/', b'*', b'!', ..] | [b'/', b'*', b'M', b'!', ..] => {
+                let start = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+                text = &text[start..];
+                continue;
+            }
+            [b'/', b'*', ..] => b"*/",
+            [b'#', ..] | [b'-', b'-', ..] => b"\n",
+            [b'(', rest @ ..] => {
+                text = rest;
+                continue;
+            }
+            _ => return text,
+        };
+        let at = text.windows(end.len()).position(|window| window == end);
+        text = at.map_or(&[][..], |at| &text[at + end.len()..]);
+    }
+}
+
+/// The next word in capitals, and what is behind it.
+fn word(text: &[u8]) -> (String, &[u8]) {
+    let text = without_comments(text);
+    let len = text.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_');
+    let (word, rest) = text.split_at(len.unwrap_or(text.len()));
+    let word = word.get(..word.len().min(32)).unwrap_or_default();
+    (String::from_utf8_lossy(word).to_ascii_uppercase(), rest)
+}
+
+/// `X'6162',X'',1`.
+fn xid(text: &[u8]) -> Option<Xid> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut parts = text.split(',').map(str::trim);
+    let global = hexadecimal(parts.next()?)?;
+    let branch = parts.next().map_or(Some(Vec::new()), hexadecimal)?;
+    let format = parts
+        .next()
+        .map_or(Ok(1), |format| format.split_whitespace().next().unwrap_or_default().parse());
+    Some(Xid { format: format.ok()?, global, branch })
+}
+
+fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix(['X', 'x'])?.strip_prefix('\'')?.strip_suffix('\'')?;
+    let digits: Option<Vec<u8>> =
+        digits.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    fn query<'a>(database: &'a str, text: &'a str) -> Query<'a> {
+        Query { database: database.as_bytes(), text: Cow::Borrowed(text.as_bytes()) }
+    }
+
+    #[test]
+    fn statements_are_known_by_their_first_words() {
+        let kind = |text| classify(&query("d", text));
+        assert_eq!(kind("BEGIN"), Statement::Begin);
+        assert_eq!(kind(" /* who */ start transaction"), Statement::Begin);
+        assert_eq!(kind("COMMIT"), Statement::Commit);
+        assert_eq!(kind("ROLLBACK"), Statement::Rollback);
+        assert_eq!(kind("rollback to `s`"), Statement::RollbackTo);
+        assert_eq!(kind("ROLLBACK WORK TO SAVEPOINT s"), Statement::RollbackTo);
+        assert_eq!(kind("SAVEPOINT s"), Statement::Nothing);
+        assert_eq!(kind("# Dummy event"), Statement::Nothing);
+        assert_eq!(kind("-- a\n/*!40000 ALTER TABLE t DISABLE KEYS */"), Statement::Definition);
+        assert_eq!(kind("TRUNCATE tweets"), Statement::Definition);
+        for text in ["INSERT INTO x VALUES (1)", "SET STATEMENT a=1 FOR DELETE FROM x", "", "(("] {
+            assert_eq!(kind(text), Statement::Anything, "{text}");
+        }
+    }
+
+    #[test]
+    fn transactions_in_two_steps_are_named_in_hexadecimal() {
+        let named = Xid { format: 7, global: b"ab".to_vec(), branch: Vec::new() };
+        let kind = |text| classify(&query("d", text));
+        assert_eq!(kind("XA COMMIT X'6162',X'',7"), Statement::XaCommit(named.clone()));
+        assert_eq!(kind("XA ROLLBACK X'6162',X'',7"), Statement::XaRollback(named));
+        assert_eq!(kind("XA START X'6162',X'',7"), Statement::Begin);
+        assert_eq!(kind("XA COMMIT 'ab'"), Statement::Anything);
+    }
+
+    #[test]
+    fn a_definition_concerns_what_it_names() {
+        let concerned = |d, text| concerns(&query(d, text), "app", "sta`tus");
+        assert!(concerned("app", "ALTER TABLE `STA``TUS` ADD x INT"));
+        assert!(concerned("", "TRUNCATE app.`sta``tus`"));
+        assert!(concerned("other", "DROP DATABASE `app`"));
+        assert!(!concerned("app", "ALTER TABLE other ADD x INT"));
+        assert!(!concerned("other", "TRUNCATE `sta``tus`"));
+        assert!(!concerned("other", "DROP DATABASE other"));
+        let foreign = query("x", "DROP TABLE y");
+        assert!(concerns(&foreign, "größe", "größe"), "its letters may be logged otherwise");
+    }
+}

@@ -1,0 +1,282 @@
+//! What must be asked of a server before its log can be followed: who it is, where its log ends,
+//! how it is set, and which columns the served tables have.
+
+use std::collections::BTreeMap;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row};
+
+use super::{MySqlSource, history, is_mariadb};
+use crate::changes::assemble::Layout;
+use crate::changes::gtid::{GtidSet, MariaDbGtid};
+use crate::changes::rows::{Declared, Role, Served};
+use crate::changes::{History, LogPosition, file_number};
+use crate::clock::now_ms;
+use crate::shard::ShardError;
+use crate::shard::mysql::check::account;
+use crate::shard::schema::quoted;
+
+/// What a server must be set to.
+const WANTED: [(&str, &str, &str); 4] = [
+    ("log_bin", "ON", "set log_bin in the server's configuration and restart it"),
+    ("binlog_format", "ROW", "SET GLOBAL binlog_format = ROW, and the same in its configuration"),
+    (
+        "binlog_row_image",
+        "FULL",
+        "SET GLOBAL binlog_row_image = FULL, and the same in its configuration",
+    ),
+    (
+        "gtid_mode",
+        "ON",
+        "set gtid_mode = ON and enforce_gtid_consistency = ON in the server's configuration and \
+         restart it",
+    ),
+];
+
+/// Columns whose bytes are what a read gives.
+const READABLE_SETS: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];
+const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob", "longblob"];
+
+/// A server as it was found.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) history: History,
+    /// A file of its log.
+    pub(super) file: String,
+    /// The end of it when it was asked.
+    pub(super) end: LogPosition,
+    pub(super) executed: Executed,
+    /// Microseconds that its clock is ahead of ours.
+    pub(super) ahead_us: i64,
+    pub(super) layout: Layout,
+}
+
+/// The transactions up to where reading would begin.
+#[derive(Clone, Debug)]
+pub(super) enum Executed {
+    MySql(GtidSet),
+    /// None where there was no transaction yet.
+    MariaDb(Option<MariaDbGtid>),
+}
+
+/// Why a log cannot be followed now.
+#[derive(Debug)]
+pub(super) enum Hindrance {
+    /// Somebody must do something.
+    Unmet(String),
+    /// It may be otherwise soon.
+    Failed(String),
+    /// The server does not have the log from where it was left.
+    Gone(String),
+}
+
+impl From<ShardError> for Hindrance {
+    fn from(error: ShardError) -> Self {
+        match error {
+            ShardError::Faulty(reason) => Self::Unmet(reason),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for Hindrance {
+    fn from(error: Error) -> Self {
+        ShardError::from(error).into()
+    }
+}
+
+impl MySqlSource {
+    /// Asks everything.
+    pub(super) async fn facts(&self, connection: &mut Conn) -> Result<Facts, Hindrance> {
+        let variables = check_settings(connection).await?;
+        let history = history(connection).await?;
+        let (file, end, executed) = if is_mariadb(connection).await? {
+            mariadb_end(connection).await?
+        } else {
+            mysql_end(connection).await?
+        };
+        let before = now_ms();
+        let clock: Option<i64> = connection
+            .query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)")
+            .await?;
+        let ours = i64::midpoint(before, now_ms()) * 1_000;
+        let ignore_case = variables.get("lower_case_table_names").is_some_and(|mode| mode != "0");
+        let layout = self.layout(connection, ignore_case).await?;
+        let ahead_us = clock.unwrap_or(ours) - ours;
+        Ok(Facts { history, file, end, executed, ahead_us, layout })
+    }
+
+    /// The columns of all served tables as they are now.
+    pub(super) async fn layout(
+        &self,
+        connection: &mut Conn,
+        ignore_case: bool,
+    ) -> Result<Layout, Hindrance> {
+        let mut served = Vec::new();
+        for (shard, database) in &self.shards {
+            let tables = database.tables();
+            let single = database.statements().is_ok_and(|sql| sql.loadable.is_ok());
+            let mut roles =
+                vec![(Role::Posts, &tables.posts.name), (Role::Follows, &tables.follows.name)];
+            roles.extend(tables.users.iter().map(|users| (Role::Users, &users.name)));
+            for (role, table) in roles {
+                let columns = columns(connection, database.name(), table).await?;
+                let (database, table) = (database.name().to_owned(), table.clone());
+                served.push(Served { shard: *shard, database, table, role, single, columns });
+            }
+        }
+        let tables = self.shards.first().map(|(_, database)| database.tables().clone());
+        Ok(Layout { tables: tables.unwrap_or_default(), served, ignore_case })
+    }
+}
+
+/// The variables, if they are as they must be.
+async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String>, Hindrance> {
+    let names: Vec<String> = WANTED.iter().map(|(name, ..)| format!("'{name}'")).collect();
+    let sql = format!(
+        "SHOW GLOBAL VARIABLES WHERE variable_name IN ({}, 'lower_case_table_names', \
+         'gtid_binlog_pos')",
+        names.join(", ")
+    );
+    let found: Vec<(String, String)> = connection.query(sql).await?;
+    let found: BTreeMap<String, String> = found.into_iter().collect();
+    for (name, wanted, cure) in WANTED {
+        if let Some(value) = found.get(name).filter(|value| !value.eq_ignore_ascii_case(wanted)) {
+            return Err(Hindrance::Unmet(format!("{name} is {value}, not {wanted}; {cure}")));
+        }
+    }
+    if let Some(position) = found.get("gtid_binlog_pos").filter(|position| position.contains(',')) {
+        return Err(Hindrance::Unmet(format!(
+            "the log has several domains ({position}), whose order is not one; write with one \
+             gtid_domain_id, and FLUSH BINARY LOGS DELETE_DOMAIN_ID = (...) for the others"
+        )));
+    }
+    Ok(found)
+}
+
+/// The place behind the last transaction that everybody can see, which needs no right to be asked.
+async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), Hindrance> {
+    let sql =
+        "SHOW STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position')";
+    let found: Vec<(String, String)> = connection.query(sql).await?;
+    let of = |ending: &str| {
+        let found = found.iter().find(|(name, _)| name.to_lowercase().ends_with(ending));
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let (file, offset) = (of("_file"), of("_position"));
+    let (number, offset_number) = file_number(&file)
+        .zip(offset.parse::<u64>().ok())
+        .ok_or_else(|| Hindrance::Failed("the server does not tell where its log ends".into()))?;
+    let gtid: Option<Option<String>> =
+        connection.exec_first("SELECT BINLOG_GTID_POS(?, ?)", (&file, offset_number)).await?;
+    let gtid = gtid.flatten().and_then(|text| text.parse().ok());
+    Ok((file, LogPosition::in_file(number, offset_number), Executed::MariaDb(gtid)))
+}
+
+async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), Hindrance> {
+    let executed: Option<String> = connection.query_first("SELECT @@GLOBAL.gtid_executed").await?;
+    let executed: GtidSet = executed.unwrap_or_default().parse().map_err(Hindrance::Failed)?;
+    // Before MySQL 8.2 it was called otherwise.
+    let status = match connection.query_first("SHOW BINARY LOG STATUS").await {
+        Err(Error::Server(error)) if error.code == 1064 => {
+            connection.query_first("SHOW MASTER STATUS").await
+        }
+        status => status,
+    };
+    let status: Option<Row> = match status {
+        Err(Error::Server(error)) if error.code == 1227 => {
+            return Err(may_not_read(connection, "REPLICATION SLAVE, REPLICATION CLIENT").await);
+        }
+        status => status?,
+    };
+    let (file, offset) = status
+        .and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?)))
+        .ok_or_else(|| Hindrance::Failed("the server does not tell where its log ends".into()))?;
+    let number = file_number(&file)
+        .ok_or_else(|| Hindrance::Failed(format!("{file} is no name of a log file")))?;
+    Ok((file, LogPosition::in_file(number, offset), Executed::MySql(executed)))
+}
+
+/// What to do about a right that is missing.
+pub(super) async fn may_not_read(connection: &mut Conn, rights: &str) -> Hindrance {
+    match account(connection).await {
+        Ok(account) => missing_right(rights, &account),
+        Err(error) => error.into(),
+    }
+}
+
+pub(super) fn missing_right(rights: &str, account: &str) -> Hindrance {
+    Hindrance::Unmet(format!(
+        "the account may not read the server's log; GRANT {rights} ON *.* TO {account}"
+    ))
+}
+
+async fn columns(
+    connection: &mut Conn,
+    database: &str,
+    table: &str,
+) -> Result<Vec<Declared>, Hindrance> {
+    // The log may tell of a change of the table before it can be seen. Whoever reads the table
+    // itself waits until it can; that it is not there is no reason to stop.
+    let wait = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(database), quoted(table));
+    match connection.query_drop(wait).await {
+        Ok(()) | Err(Error::Server(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let sql = "SELECT CAST(column_name AS CHAR), CAST(data_type AS CHAR), CAST(column_type AS CHAR), \
+               CAST(character_set_name AS CHAR) FROM information_schema.columns \
+               WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
+    type Told = (String, String, String, Option<String>);
+    let rows: Vec<Told> = connection.exec(sql, (database, table)).await?;
+    let declared = rows.into_iter().map(|(name, data_type, column_type, set)| {
+        let data_type = data_type.to_lowercase();
+        let readable = match &set {
+            Some(set) => READABLE_SETS.contains(&set.to_lowercase().as_str()),
+            None => READABLE_TYPES.contains(&data_type.as_str()),
+        };
+        Declared {
+            name,
+            unsigned: column_type.to_lowercase().contains("unsigned"),
+            readable,
+            labels: if data_type == "enum" { labels(&column_type) } else { Vec::new() },
+        }
+    });
+    Ok(declared.collect())
+}
+
+/// The labels of `enum('a','it''s')`.
+fn labels(column_type: &str) -> Vec<String> {
+    let list = column_type.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+    let mut labels = Vec::new();
+    let mut rest = list.map_or("", |(list, _)| list);
+    while let Some(text) = rest.trim_start_matches(',').strip_prefix('\'') {
+        let mut label = String::new();
+        let mut chars = text.char_indices();
+        let mut end = text.len();
+        while let Some((at, c)) = chars.next() {
+            if c == '\'' {
+                if !text[at + 1..].starts_with('\'') {
+                    end = at + 1;
+                    break;
+                }
+                chars.next();
+            }
+            label.push(c);
+        }
+        labels.push(label);
+        rest = &text[end..];
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labels_of_an_enum_are_read() {
+        assert_eq!(labels("enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
+        assert!(labels("int(11)").is_empty());
+        assert_eq!(labels("enum('"), Vec::<String>::new());
+    }
+}
