@@ -13,7 +13,7 @@ use tributary::cursor::{AuthorEdge, TailAsk};
 use tributary::model::Direction;
 use tributary::shard::testing::{Answer, Filled, Heads, Log, Wanted, Wish, logs};
 use tributary::shard::{Deadline, mysql_tables};
-use tributary::{Post, PostId, PostKey, ShardId, UserId};
+use tributary::{Post, PostId, PostKey, ShardId, Tributary, UserId};
 
 use crate::adopted::{TEAMS, adopt, world};
 use crate::support::database::{Database, Kind, USER, mariadb, mysql};
@@ -182,7 +182,13 @@ fn a_fill_is_the_database_at_its_place_in_the_log_while_others_write() {
             let (_, from) = log.end_of_log(soon()).await.unwrap();
             let (sender, mut events) = tokio::sync::mpsc::channel(16);
             let following = tokio::spawn(log.clone().follow(sender));
-            let draining = tokio::spawn(async move { while events.recv().await.is_some() {} });
+            let draining = tokio::spawn(async move {
+                let mut told = false;
+                while events.recv().await.is_some() {
+                    told = true;
+                }
+                told
+            });
 
             let progress = Arc::new(Progress::default());
             let writers: Vec<_> = (0..WRITERS)
@@ -196,10 +202,12 @@ fn a_fill_is_the_database_at_its_place_in_the_log_while_others_write() {
             progress.stop.store(true, Ordering::SeqCst);
             join_all(writers).await.into_iter().for_each(Result::unwrap);
             following.abort();
-            draining.abort();
+            let told = draining.await.unwrap();
 
             let ends = ends(&server, marks, from).await;
-            compare(server.kind, &seen, &ends);
+            let known = compare(server.kind, &seen, &ends);
+            // Whoever follows the log learns what was carried out.
+            assert!(server.kind == Kind::MariaDb || !told || known > 0);
         }
     });
 }
@@ -268,8 +276,9 @@ async fn fill_again_and_again(server: &Database, log: &Log, progress: &Progress)
     seen
 }
 
-/// What the fills show is what the log holds up to their places.
-fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) {
+/// What the fills show is what the log holds up to their places. Returns of how many windows the
+/// low end is known.
+fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) -> usize {
     let (mut known, mut apart) = (0, 0);
     for Seen { bounds, shown, posts_a_time } in seen {
         for (shown, ends) in shown.iter().zip(ends) {
@@ -295,6 +304,7 @@ fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) {
          which {apart} had transactions in them",
         fills().count()
     );
+    known
 }
 
 #[test]
@@ -432,8 +442,41 @@ fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
                 fill.as_secs_f64() / read.as_secs_f64(),
                 AUTHORS * POSTS
             );
+            nobody_takes_heads(&log).await;
+            fills_go_on_after_a_restart(&server, &tributary, &log, &wishes).await;
         }
     });
+}
+
+async fn nobody_takes_heads(log: &Log) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    drop(receiver);
+    let error = log.heads(sender).await.unwrap_err();
+    assert!(error.to_string().contains("nobody takes"), "{error}");
+}
+
+/// Connections from before are dead, and nobody is told.
+async fn fills_go_on_after_a_restart(
+    server: &Database,
+    tributary: &Tributary,
+    log: &Log,
+    wishes: &[Wish],
+) {
+    let before = log.fill(wishes, soon()).await.unwrap();
+    server.kill();
+    server.launch();
+    let start = Instant::now();
+    while tributary.fleet().health().iter().any(|shard| shard.state.is_err()) {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", tributary.fleet().health());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let after = log.fill(wishes, soon()).await.unwrap();
+    assert_eq!(before.history, after.history);
+    assert_eq!(before.answers, after.answers);
+    let place = |bounds| match bounds {
+        Bounds::Exact(at) | Bounds::Window { high: at, .. } => at.file_and_offset().0,
+    };
+    assert!(place(after.bounds) > place(before.bounds), "{:?}", after.bounds);
 }
 
 #[test]
@@ -451,6 +494,9 @@ fn a_fill_that_is_given_up_leaves_nothing_behind() {
             for _ in 0..4 {
                 let late = log.fill(&wishes, Deadline::after(Duration::from_millis(100))).await;
                 assert!(late.is_err(), "{late:?}");
+                let given_up = log.fill(&wishes, soon());
+                let given_up = tokio::time::timeout(Duration::from_millis(100), given_up).await;
+                assert!(given_up.is_err());
             }
             let insert = format!("INSERT INTO {database}.tweets VALUES (1, 0, 'new', 7)");
             locking.query_drop(insert).await.unwrap();

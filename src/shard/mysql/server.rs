@@ -176,11 +176,6 @@ impl Server {
         outcome
     }
 
-    /// A new connection beside the pool, whatever the gate thinks. Nothing bounds how many.
-    pub(super) async fn dial(&self) -> Result<Conn, ShardError> {
-        logged_in(Conn::new(self.options.clone())).await
-    }
-
     /// Notices when an idle server goes away, and brings back what is left out. Runs until it is
     /// dropped.
     pub(in crate::shard) async fn supervise(self: Arc<Self>) {

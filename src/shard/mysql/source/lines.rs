@@ -122,7 +122,7 @@ impl MySqlSource {
 
     /// A new line.
     pub(super) async fn dial(&self) -> Result<Line, ShardError> {
-        let mut connection = self.server.dial().await?;
+        let mut connection = self.server.own_connection().await?;
         // As on the server's whim there would be no snapshot.
         connection.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
         let dialect = match is_mariadb(&mut connection).await? {
