@@ -37,6 +37,14 @@ struct Bond {
     since: Option<Moment>,
 }
 
+/// A post of this benchmark, with a reader who would miss it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deletable {
+    pub(super) author: u32,
+    pub(super) post: PostId,
+    pub(super) reader: u32,
+}
+
 /// The rows as far as they are known.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -46,7 +54,7 @@ pub(super) struct Known {
     /// Follows that this benchmark made and may end.
     made: Vec<(u32, u32)>,
     /// Posts that this benchmark wrote and may delete.
-    deletable: Vec<(u32, PostId)>,
+    deletable: Vec<Deletable>,
     deletes_under_way: usize,
     /// When a delete ended last.
     deleted: Moment,
@@ -98,21 +106,20 @@ impl Known {
         self.deletes_under_way > 0 || self.deleted >= moment
     }
 
-    /// A post was stored. One that `stays` is never chosen to be deleted.
-    pub(super) fn posted(&mut self, author: u32, written: Written, stays: bool) {
-        if !stays {
-            self.deletable.push((author, written.key.post));
-        }
+    /// A post was stored. With a `reader`, who follows the author, it may be deleted later.
+    pub(super) fn posted(&mut self, author: u32, written: Written, reader: Option<u32>) {
+        let post = written.key.post;
+        self.deletable.extend(reader.map(|reader| Deletable { author, post, reader }));
         self.written.entry(author).or_default().push(written);
     }
 
     /// A post to be deleted, which nobody else will choose; `any` says which.
-    pub(super) fn begin_delete(&mut self, any: usize) -> Option<(u32, PostId)> {
+    pub(super) fn begin_delete(&mut self, any: usize) -> Option<Deletable> {
         let index = any.checked_rem(self.deletable.len())?;
-        let (author, post) = self.deletable.swap_remove(index);
-        self.set_gone(author, post, Gone::Perhaps);
+        let chosen = self.deletable.swap_remove(index);
+        self.set_gone(chosen.author, chosen.post, Gone::Perhaps);
         self.deletes_under_way += 1;
-        Some((author, post))
+        Some(chosen)
     }
 
     /// How a delete went. After a failure it is not known whether the post is there.
