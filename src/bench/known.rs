@@ -1,7 +1,7 @@
 //! What is known of the rows behind the server: the world, and what was written since, with the
 //! moments between which each write took place. Pure; `check` compares pages with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::world::{World, is_fickle};
 use crate::model::{PostId, PostKey};
@@ -37,16 +37,25 @@ struct Bond {
     since: Option<Moment>,
 }
 
+/// A post of this benchmark, with a reader who would miss it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deletable {
+    pub(super) author: u32,
+    pub(super) post: PostId,
+    pub(super) reader: u32,
+}
+
 /// The rows as far as they are known.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) world: World,
     written: HashMap<u32, Vec<Written>>,
-    bonds: HashMap<(u32, u32), Bond>,
+    /// What became of follows, by reader and author.
+    bonds: HashMap<u32, BTreeMap<u32, Bond>>,
     /// Follows that this benchmark made and may end.
     made: Vec<(u32, u32)>,
     /// Posts that this benchmark wrote and may delete.
-    deletable: Vec<(u32, PostId)>,
+    deletable: Vec<Deletable>,
     deletes_under_way: usize,
     /// When a delete ended last.
     deleted: Moment,
@@ -72,7 +81,7 @@ impl Known {
 
     /// Whether `reader` has followed `author` ever since `moment`; `None` when that is not certain.
     pub(super) fn follows(&self, reader: u32, author: u32, moment: Moment) -> Option<bool> {
-        if let Some(bond) = self.bonds.get(&(reader, author)) {
+        if let Some(bond) = self.bond(reader, author) {
             return bond.since.filter(|since| *since <= moment).map(|_| bond.follows);
         }
         match self.world.followees(reader).binary_search(&author) {
@@ -84,7 +93,7 @@ impl Known {
 
     /// All that `reader` has surely followed ever since `moment`.
     pub(super) fn followees(&self, reader: u32, moment: Moment) -> Vec<u32> {
-        let changed = self.bonds.keys().filter(|(of, _)| *of == reader).map(|(_, author)| author);
+        let changed = self.bonds.get(&reader).into_iter().flat_map(BTreeMap::keys);
         let mut all: Vec<u32> =
             self.world.followees(reader).iter().chain(changed).copied().collect();
         all.sort_unstable();
@@ -98,21 +107,20 @@ impl Known {
         self.deletes_under_way > 0 || self.deleted >= moment
     }
 
-    /// A post was stored. One that `stays` is never chosen to be deleted.
-    pub(super) fn posted(&mut self, author: u32, written: Written, stays: bool) {
-        if !stays {
-            self.deletable.push((author, written.key.post));
-        }
+    /// A post was stored. With a `reader`, who follows the author, it may be deleted later.
+    pub(super) fn posted(&mut self, author: u32, written: Written, reader: Option<u32>) {
+        let post = written.key.post;
+        self.deletable.extend(reader.map(|reader| Deletable { author, post, reader }));
         self.written.entry(author).or_default().push(written);
     }
 
     /// A post to be deleted, which nobody else will choose; `any` says which.
-    pub(super) fn begin_delete(&mut self, any: usize) -> Option<(u32, PostId)> {
+    pub(super) fn begin_delete(&mut self, any: usize) -> Option<Deletable> {
         let index = any.checked_rem(self.deletable.len())?;
-        let (author, post) = self.deletable.swap_remove(index);
-        self.set_gone(author, post, Gone::Perhaps);
+        let chosen = self.deletable.swap_remove(index);
+        self.set_gone(chosen.author, chosen.post, Gone::Perhaps);
         self.deletes_under_way += 1;
-        Some((author, post))
+        Some(chosen)
     }
 
     /// How a delete went. After a failure it is not known whether the post is there.
@@ -135,19 +143,19 @@ impl Known {
     pub(super) fn begin_unfollow(&mut self, any: usize) -> Option<(u32, u32)> {
         let index = any.checked_rem(self.made.len())?;
         let pair = self.made.swap_remove(index);
-        self.bonds.insert(pair, Bond { follows: false, since: None });
+        self.set_bond(pair, Bond { follows: false, since: None });
         Some(pair)
     }
 
     /// Whether `reader` may be made to follow `author`; if so, nobody else does meanwhile.
     pub(super) fn begin_follow(&mut self, reader: u32, author: u32) -> bool {
-        let free = match self.bonds.get(&(reader, author)) {
+        let free = match self.bond(reader, author) {
             Some(bond) => bond.since.is_some() && !bond.follows,
             None => self.world.followees(reader).binary_search(&author).is_err(),
         };
         let may = free && is_fickle(author) && reader != author;
         if may {
-            self.bonds.insert((reader, author), Bond { follows: true, since: None });
+            self.set_bond((reader, author), Bond { follows: true, since: None });
         }
         may
     }
@@ -155,10 +163,18 @@ impl Known {
     /// How a follow or unfollow went. After a failure nothing is known of the pair any more, and
     /// it is left alone.
     pub(super) fn end_bond(&mut self, pair: (u32, u32), now: Moment, done: bool) {
-        let Some(bond) = self.bonds.get_mut(&pair).filter(|_| done) else { return };
-        bond.since = Some(now);
+        let Some(bond) = self.bond(pair.0, pair.1).filter(|_| done) else { return };
+        self.set_bond(pair, Bond { since: Some(now), ..bond });
         if bond.follows {
             self.made.push(pair);
         }
+    }
+
+    fn bond(&self, reader: u32, author: u32) -> Option<Bond> {
+        self.bonds.get(&reader)?.get(&author).copied()
+    }
+
+    fn set_bond(&mut self, (reader, author): (u32, u32), bond: Bond) {
+        self.bonds.entry(reader).or_default().insert(author, bond);
     }
 }

@@ -155,6 +155,9 @@ impl Display for Report {
             writeln!(f, "FAILED {count} times: {failure}")?;
         }
         let (checked, incomplete) = (record.checked, record.incomplete);
+        if checked + incomplete == 0 {
+            return write!(f, "no page was checked");
+        }
         write!(f, "checked: {checked} pages, all right; {incomplete} more were incomplete")
     }
 }

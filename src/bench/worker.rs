@@ -12,7 +12,7 @@ use serde_json::json;
 use super::check::{Asked, check};
 use super::client::{Answer, Client, Request};
 use super::drive::Run;
-use super::known::{Gone, Known, Written};
+use super::known::{Deletable, Gone, Known, Written};
 use super::mix::Kind;
 use super::page::{cursor, read_page, read_post};
 use super::probe::Probe;
@@ -30,17 +30,19 @@ pub(super) struct Worker {
     run: Rc<Run>,
     client: Client,
     random: StdRng,
-    /// A page that is read next: by whom, from where.
-    next: Option<(u32, String)>,
+    /// What is asked for next, whatever the mix says.
+    next: Option<Wish>,
     path: String,
 }
 
-/// One read.
-struct Read {
+/// A page to be read.
+struct Wish {
     kind: Kind,
     reader: u32,
+    /// The newest page when empty.
     cursor: String,
-    due: Instant,
+    /// Whether it is checked in any case.
+    checked: bool,
 }
 
 impl Worker {
@@ -74,8 +76,8 @@ impl Worker {
     }
 
     async fn one(&mut self, due: Instant) {
-        if let Some((reader, cursor)) = self.next.take() {
-            return self.read(Read { kind: Kind::Next, reader, cursor, due }).await;
+        if let Some(wish) = self.next.take() {
+            return self.read(wish, due).await;
         }
         let reader = self.run.readers.choose(&mut self.random);
         let kind = self.run.plan.mix.choose(&mut self.random);
@@ -106,10 +108,10 @@ impl Worker {
             String::new()
         };
         let kind = if kind == Kind::Poll && polls.is_empty() { Kind::Newest } else { kind };
-        self.read(Read { kind, reader, cursor: polls, due }).await;
+        self.read(Wish { kind, reader, cursor: polls, checked: false }, due).await;
     }
 
-    async fn read(&mut self, read: Read) {
+    async fn read(&mut self, read: Wish, due: Instant) {
         let Self { run, client, random, next, path } = self;
         path.clear();
         let _ = write!(path, "/v1/users/{}/feed?limit={}", read.reader, read.kind.limit());
@@ -117,12 +119,12 @@ impl Worker {
             let _ = write!(path, "&cursor={}", read.cursor);
         }
         run.pages.set(run.pages.get() + 1);
-        let chosen =
-            run.known.is_some() && run.pages.get().is_multiple_of(run.plan.check_every.max(1));
+        let drawn = run.pages.get().is_multiple_of(run.plan.check_every.max(1));
+        let chosen = run.known.is_some() && (drawn || read.checked);
         let tokens = if chosen { run.tokens.borrow().header() } else { None };
         let sent = run.now();
         let request = Request { freshness: tokens.as_deref().unwrap_or(""), ..Request::get(path) };
-        let Some(answer) = wanted(run, client, request, (read.kind, read.due)).await else {
+        let Some(answer) = wanted(run, client, request, (read.kind, due)).await else {
             return;
         };
         if let Some(prev) = cursor(answer.body, "prev")
@@ -134,7 +136,13 @@ impl Worker {
             place.push_str(prev);
         }
         if read.kind == Kind::Newest && run.plan.mix.goes_on(random) {
-            *next = cursor(answer.body, "next").map(|next| (read.reader, next.to_owned()));
+            let wish = |next: &str| Wish {
+                kind: Kind::Next,
+                reader: read.reader,
+                cursor: next.to_owned(),
+                checked: false,
+            };
+            *next = cursor(answer.body, "next").map(wish);
         }
         if let (Some(known), Some(_)) = (&run.known, tokens) {
             let wrong = look(run, known, &read, sent, answer.body);
@@ -170,7 +178,8 @@ impl Worker {
         });
         if let Some(known) = &run.known {
             let written = Written { key, content, stored: now, gone: Gone::No };
-            known.borrow_mut().posted(author, written, watched);
+            // One that is watched for is not deleted meanwhile.
+            known.borrow_mut().posted(author, written, follower.filter(|_| !watched));
         }
     }
 
@@ -178,13 +187,16 @@ impl Worker {
         let any = self.random.random_range(0..usize::MAX);
         let chosen = known.borrow_mut().begin_delete(any);
         // There may be nothing yet that may be deleted; a page is read instead.
-        let Some((author, post)) = chosen else {
+        let Some(Deletable { author, post, reader }) = chosen else {
             let reader = self.run.readers.choose(&mut self.random);
             return self.read_first(Kind::Poll, reader, due).await;
         };
         let path = format!("/v1/users/{author}/posts/{post}");
         let done = self.change("DELETE", &path, author, (Kind::Delete, due)).await;
         known.borrow_mut().end_delete(author, post, self.run.now(), done);
+        // Deletes are rare; that each is seen by somebody who would have read the post makes sure.
+        let cursor = String::new();
+        self.next = Some(Wish { kind: Kind::Newest, reader, cursor, checked: true });
     }
 
     async fn follow_or_unfollow(&mut self, known: &RefCell<Known>, reader: u32, due: Instant) {
@@ -254,7 +266,7 @@ async fn wanted<'a>(
 fn look(
     run: &Run,
     known: &RefCell<Known>,
-    read: &Read,
+    read: &Wish,
     sent: u64,
     body: &[u8],
 ) -> Result<(), String> {

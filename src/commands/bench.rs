@@ -158,9 +158,9 @@ async fn load<T>(
 /// How a server is driven.
 #[derive(Args, Debug)]
 struct Load {
-    /// What is asked for
-    #[arg(long, value_enum, default_value = "read")]
-    mix: Mix,
+    /// What is asked for [default: read; to compare servers: newest]
+    #[arg(long, value_enum)]
+    mix: Option<Mix>,
     /// Connections that are kept open
     #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=8_000))]
     connections: u16,
@@ -204,7 +204,8 @@ struct Run {
 impl Run {
     async fn run(self) -> Result<Outcome> {
         let Self { url, load, rate, check_every, server_pids, .. } = self;
-        let plan = load.plan(url, rate.0, check_every, server_pids)?;
+        let plan = load.plan(&url, Mix::Read, server_pids)?;
+        let plan = Plan { rate: rate.0, check_every, ..plan };
         let users = load.data.size.world().users;
         if check_every == 0 && plan.mix.writes() {
             bail!(
@@ -235,27 +236,22 @@ fn name(mix: Mix) -> String {
 }
 
 impl Load {
-    fn plan(
-        &self,
-        url: String,
-        rate: Option<f64>,
-        check_every: u64,
-        server_pids: Vec<u32>,
-    ) -> Result<Plan> {
+    /// As fast as it can, with nothing checked.
+    fn plan(&self, url: &str, mix: Mix, server_pids: Vec<u32>) -> Result<Plan> {
         for pid in &server_pids {
             if fs::metadata(format!("/proc/{pid}")).is_err() {
                 bail!("there is no process {pid} here that could be measured");
             }
         }
         Ok(Plan {
-            url,
-            mix: self.mix,
-            rate,
+            url: url.to_owned(),
+            mix: self.mix.unwrap_or(mix),
+            rate: None,
             connections: self.connections.into(),
             seconds: self.seconds,
             warmup: self.warmup,
             seed: self.data.seed,
-            check_every,
+            check_every: 0,
             server_pids,
         })
     }
@@ -284,7 +280,7 @@ struct Ceiling {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7879")]
     listen: SocketAddr,
     /// Bytes of the page
-    #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(2_500..=1 << 20))]
     bytes: u32,
 }
 
@@ -325,12 +321,12 @@ struct Ratio {
 impl Ratio {
     async fn run(self) -> Result<Outcome> {
         let [a, b] = self.urls.as_slice() else { bail!("give two servers: --url A --url B") };
-        if self.load.mix.writes() {
+        let pids = |index: usize| self.server_pids.get(index).copied().into_iter().collect();
+        let a = self.load.plan(a, Mix::Newest, pids(0))?;
+        let b = self.load.plan(b, Mix::Newest, pids(1))?;
+        if a.mix.writes() {
             bail!("only the mixes newest and read can be compared: a write is not sent twice");
         }
-        let pids = |index: usize| self.server_pids.get(index).copied().into_iter().collect();
-        let a = self.load.plan(a.clone(), None, 0, pids(0))?;
-        let b = self.load.plan(b.clone(), None, 0, pids(1))?;
         let (rounds, users) = (self.rounds.into(), self.load.data.size.world().users);
         let ratio = tokio::task::spawn_blocking(move || ratio(&a, &b, rounds, users)).await??;
         if self.json {

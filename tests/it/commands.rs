@@ -27,14 +27,14 @@ pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
 }
 
 /// A server process, killed when dropped.
-struct Serving {
-    process: Child,
-    address: String,
+pub(crate) struct Serving {
+    pub(crate) process: Child,
+    pub(crate) address: String,
     printed: String,
 }
 
 impl Serving {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut printed = String::new();
@@ -50,7 +50,7 @@ impl Serving {
         Self { process, address, printed }
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();

@@ -6,6 +6,7 @@
 
 mod adopted;
 mod adopted_writes;
+mod bench;
 mod check;
 mod commands;
 mod conformance;

@@ -1,0 +1,209 @@
+//! `tributary bench`: its data, its runs in every mix, and servers that lie to it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tributary::{Config, Tributary};
+
+use crate::commands::{Serving, output, tributary};
+use crate::support::http::TestServer;
+use crate::support::{run, scratch};
+
+/// The smallest data, in a folder.
+fn make(data: &Path) -> String {
+    let command = ["bench", "make", "--size", "xs", "--data", data.to_str().unwrap()];
+    let (code, text, error) = output(&mut tributary(&command));
+    assert_eq!(code, 0, "{text}{error}");
+    text
+}
+
+/// A short run with all pages checked.
+fn bench(url: &str, more: &[&str]) -> (i32, String, String) {
+    let mut command = tributary(&["bench", "run", "--size", "xs", "--url", url]);
+    command.args(["--check-every", "1", "--connections", "8", "--warmup", "0.2"]);
+    output(command.args(more))
+}
+
+#[test]
+fn every_mix_passes_its_checks_on_a_real_server() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let text = make(&data);
+    assert!(text.contains("posts: 20000 added, 0 already there"), "{text}");
+    assert!(make(&data).contains("posts: 0 added, 20000 already there"));
+
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+    let serving = Serving::start(&mut tributary(&serve));
+    let url = format!("http://{}", serving.address);
+    let pid = serving.process.id().to_string();
+    let svg = dir.path().join("latency.svg");
+    let run = |mix: &str, rate: &str| {
+        let (code, text, error) = bench(
+            &url,
+            &["--mix", mix, "--rate", rate, "--seconds", "1", "--json", "--server-pid", &pid]
+                .into_iter()
+                .chain(["--svg", svg.to_str().unwrap()])
+                .collect::<Vec<_>>(),
+        );
+        assert_eq!(code, 0, "{mix}: {text}{error}");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert!(report["checked"].as_u64().unwrap() > 50, "{report:#}");
+        assert_eq!(report["incomplete"], 0, "{report:#}");
+        assert!(report["server_cpu_us_per_answer"].as_f64().unwrap() > 0.0);
+        assert!(report["server_resident_bytes"].as_u64().unwrap() > 1 << 20);
+        report
+    };
+    let read = run("read", "200");
+    let (all, kinds) = (&read["latency_us"], &read["latency_us_by_kind"]);
+    assert!((140..260).contains(&all["count"].as_u64().unwrap()), "{all}");
+    assert!(all["p50"].as_u64() <= all["p99"].as_u64() && all["max"].as_u64() > Some(0));
+    for kind in ["newest page", "next page", "poll"] {
+        assert!(kinds[kind]["count"].as_u64() > Some(0), "{kind}: {read:#}");
+    }
+    let twip = run("twip", "max");
+    for kind in ["poll", "page of 100", "follow or unfollow", "post"] {
+        assert!(twip["latency_us_by_kind"][kind]["count"].as_u64() > Some(0), "{kind}: {twip:#}");
+    }
+    assert!(twip["visible_us"]["count"].as_u64() > Some(0), "{twip:#}");
+    let storm = run("storm", "200");
+    let posts = &storm["latency_us_by_kind"]["post in the storm"];
+    assert!((60..140).contains(&posts["count"].as_u64().unwrap()), "{storm:#}");
+    let picture = fs::read_to_string(svg).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("polyline"), "{picture}");
+
+    // The same server does not hold the data of another seed.
+    let (code, _, error) = bench(&url, &["--seconds", "1", "--seed", "2"]);
+    assert!(code == 1 && error.contains("The run is void"), "{code}: {error}");
+}
+
+/// What a lying server does to what passes through it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lie {
+    /// Leaves out the second post of a page.
+    Drops,
+    /// Shows the first post twice.
+    Repeats,
+    /// Acknowledges deletes that it does not carry out.
+    KeepsDeleted,
+    /// Acknowledges posts that are gone at once.
+    Loses,
+}
+
+struct Liar {
+    server: TestServer,
+    lie: Lie,
+}
+
+async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    if liar.lie == Lie::KeepsDeleted && head.method == Method::DELETE && path.contains("/posts/") {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let mut request = hyper::Request::builder().method(head.method.clone()).uri(head.uri);
+    if let Some(kind) = head.headers.get("content-type") {
+        request = request.header("content-type", kind);
+    }
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    let answer = liar.server.send_with(request, body).await;
+    let mut body = answer.body.clone();
+    if path.ends_with("/feed") && matches!(liar.lie, Lie::Drops | Lie::Repeats) {
+        let mut page = answer.json();
+        let posts = page["posts"].as_array_mut().unwrap();
+        if posts.len() > 2 {
+            match liar.lie {
+                Lie::Drops => drop(posts.remove(1)),
+                _ => posts[1] = posts[0].clone(),
+            }
+        }
+        body = page.to_string();
+    }
+    if liar.lie == Lie::Loses && head.method == Method::POST && answer.status == 201 {
+        liar.server.send(hyper::Request::delete(answer.header("location"))).await;
+    }
+    let json = HeaderValue::from_static("application/json");
+    (answer.status, [("content-type", json)], body).into_response()
+}
+
+#[test]
+fn a_server_that_lies_voids_the_run() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    make(&data);
+    run(async {
+        let config = Config::from_folder(&data, []).unwrap();
+        let tributary = Tributary::open(&config).await.unwrap();
+        for (lie_told, mix, found) in [
+            (Lie::Drops, "read", "is missing, which was stored before"),
+            (Lie::Repeats, "read", "stands there twice"),
+            (Lie::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
+            (Lie::Loses, "twip", "201"),
+        ] {
+            let server = TestServer::start(tributary.clone()).await;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let liar = Arc::new(Liar { server, lie: lie_told });
+            let router = Router::new().fallback(lie).with_state(liar);
+            let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+            let bench = move || bench(&url, &["--mix", mix, "--seconds", "30", "--seed", "1"]);
+            let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
+            serving.abort();
+            assert_eq!(code, 1, "{lie_told:?}: {text}{error}");
+            assert!(error.contains(found) || lie_told == Lie::Loses, "{lie_told:?}: {error}");
+            assert!(error.contains("The run is void"), "{lie_told:?}: {error}");
+            println!("{lie_told:?}: {error}");
+        }
+    });
+}
+
+#[test]
+fn the_ceiling_answers_and_is_compared() {
+    let ceiling = ["bench", "ceiling", "--listen", "127.0.0.1:0", "--bytes", "3000"];
+    let serving = Serving::start(&mut tributary(&ceiling));
+    let answer = serving.get("/v1/users/1/feed");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    assert!(body.len() > 2_900 && body.len() <= 3_000, "{}", body.len());
+    let page: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(page["posts"].as_array().unwrap().len(), 20);
+
+    let url = format!("http://{}", serving.address);
+    let arguments = ["bench", "ratio", "--rounds", "3", "--seconds", "0.2", "--warmup", "0.1"];
+    let mut ratio = tributary(&arguments);
+    ratio.args(["--size", "xs", "--url", &url, "--url", &url, "--json"]);
+    let (code, text, error) = output(&mut ratio);
+    assert_eq!(code, 0, "{error}");
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let ratio = found["ratio"]["median"].as_f64().unwrap();
+    assert!((0.4..2.5).contains(&ratio), "{found:#}");
+    assert!(found["a"]["answers_per_second"]["lowest"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, error) = output(&mut tributary(&["bench", "ceiling", "--listen", &address]));
+    assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
+    drop(taken);
+    let nobody = format!("http://{address}");
+    for (arguments, code, told) in [
+        (vec!["--url", &nobody], 1, "cannot reach"),
+        (vec!["--url", "https://example.org"], 1, "only http://"),
+        (vec!["--rate", "0"], 2, "a number above 0, or `max`"),
+        (vec!["--server-pid", "4194305"], 1, "no process 4194305"),
+        (vec!["--mix", "twip", "--check-every", "0"], 1, "--check-every must be above 0"),
+    ] {
+        let mut command = tributary(&["bench", "run", "--size", "xs", "--seconds", "1"]);
+        let (found, _, error) = output(command.args(&arguments));
+        assert!(found == code && error.contains(told), "{arguments:?}: {found} {error}");
+    }
+}
