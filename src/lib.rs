@@ -240,6 +240,11 @@ impl Tributary {
         self.publisher.unfollow(&self.fleet, follower, followee).await
     }
 
+    /// What is kept in memory, if anything is.
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        self.memory.as_deref()
+    }
+
     /// How writes are limited.
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.publisher

@@ -82,8 +82,15 @@ pub(crate) fn concerns(query: &Query<'_>, database: &str, table: &str) -> bool {
     here && (names(table) || matches!(of_database.as_str(), "DATABASE" | "SCHEMA"))
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len().max(1)).any(|window| window == part)
+/// Whether the name stands there, and not as a part of a longer one.
+fn contains(text: &[u8], name: &[u8]) -> bool {
+    let goes_on = |b: Option<&u8>| {
+        b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 128..))
+    };
+    text.windows(name.len().max(1)).enumerate().any(|(at, window)| {
+        let before = at.checked_sub(1).and_then(|at| text.get(at));
+        window == name && !goes_on(before) && !goes_on(text.get(at + name.len()))
+    })
 }
 
 /// The text from its first word on. What stands in `/*! ... */` is no comment to a server.
@@ -185,6 +192,8 @@ mod tests {
         assert!(!concerned("app", "ALTER TABLE other ADD x INT"));
         assert!(!concerned("other", "TRUNCATE `sta``tus`"));
         assert!(!concerned("other", "DROP DATABASE other"));
+        assert!(!concerned("other", "TRUNCATE app2.`sta``tus`"));
+        assert!(!concerned("app", "TRUNCATE `my_sta``tus`"));
         let foreign = query("x", "DROP TABLE y");
         assert!(concerns(&foreign, "größe", "größe"), "its letters may be logged otherwise");
     }

@@ -3,6 +3,7 @@
 mod error;
 mod frame;
 mod health;
+mod metrics;
 mod publish;
 mod query;
 mod serve;
@@ -37,6 +38,7 @@ fn routes(tributary: Tributary, hosts: Hosts) -> Router {
             "/v1/users/{user_id}/following/{followee_id}",
             put(publish::follow).delete(publish::unfollow),
         )
+        .route("/metrics", get(metrics::metrics))
         .route("/livez", get(health::live))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

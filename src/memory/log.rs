@@ -54,15 +54,6 @@ pub(crate) struct Counters {
     pub(crate) mismatched: AtomicU64,
 }
 
-/// One log's state for whoever watches.
-#[derive(Clone, Debug)]
-pub(crate) struct LogReport<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) fresh: bool,
-    pub(crate) heads_known: bool,
-    pub(crate) counters: &'a Counters,
-}
-
 impl Log {
     pub(super) fn new(name: String, shards: Vec<ShardId>, lacks: mpsc::Sender<Lack>) -> Self {
         Self {
@@ -150,11 +141,6 @@ impl Log {
         self.fresh_until_ms.store(now_ms + LEASE_MS, Ordering::Release);
     }
 
-    /// Nothing more is heard.
-    pub(crate) fn expire(&self) {
-        self.fresh_until_ms.store(0, Ordering::Release);
-    }
-
     /// Whether what is shown is what the databases hold, give or take moments.
     #[inline]
     pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
@@ -173,16 +159,6 @@ impl Log {
 
     pub(crate) fn set_heads_known(&self, known: bool) {
         self.heads_known.store(known, Ordering::Release);
-    }
-
-    /// For whoever watches.
-    pub(crate) fn report(&self, now_ms: u64) -> LogReport<'_> {
-        LogReport {
-            name: &self.name,
-            fresh: self.is_fresh(now_ms),
-            heads_known: self.heads_known(),
-            counters: &self.counters,
-        }
     }
 }
 

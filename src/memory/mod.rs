@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::budget::Budget;
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
-pub(crate) use self::log::{Counters, Log, LogReport, count};
+pub(crate) use self::log::{Counters, Log, count};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
 pub(crate) use self::tail::{Place, Row, Tail, TailChange};

@@ -100,7 +100,8 @@ impl<'a> Follower<'a> {
                 Ok(Err(hindrance)) => hindrance,
                 Err(_) => Hindrance::Failed("an event could not be read at all".into()),
             };
-            if std::mem::take(&mut self.linked) {
+            // A link that never came to the end of the log did not mend what was wrong.
+            if std::mem::take(&mut self.linked) && self.alive.take().is_some() {
                 (told, pause) = (None, RETRY_MIN);
             }
             // What was taken from the log is told, or it would never be.
@@ -163,13 +164,10 @@ impl<'a> Follower<'a> {
             let event = stream.next().await?;
             self.link();
             self.take(&event)?;
-            while self.batch.len() < BATCH_EVENTS && self.batch_bytes < BATCH_BYTES {
+            while !self.is_full() && !self.is_stale() {
                 match stream.ready() {
                     Some(event) => self.take(&event?)?,
                     None => break,
-                }
-                if self.is_stale() {
-                    break;
                 }
             }
             self.flush().await?;
@@ -182,7 +180,6 @@ impl<'a> Follower<'a> {
         if std::mem::replace(&mut self.linked, true) {
             return;
         }
-        self.alive = None;
         if let Some(place) = &self.place
             && matches!(place.executed, Executed::MariaDb(_))
         {
@@ -305,6 +302,10 @@ impl<'a> Follower<'a> {
         });
         self.source.set_delivered(delivered);
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.len() >= BATCH_EVENTS || self.batch_bytes >= BATCH_BYTES
     }
 
     fn is_stale(&self) -> bool {
