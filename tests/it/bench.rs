@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -95,11 +96,32 @@ enum Lie {
     KeepsDeleted,
     /// Acknowledges posts that are gone at once.
     Loses,
+    /// Does not lie, and answers freshness tokens.
+    Nothing,
 }
 
 struct Liar {
     server: TestServer,
     lie: Lie,
+    /// Writes that were answered with a token.
+    tokens: AtomicU64,
+    /// What reads brought back.
+    brought: Mutex<Vec<String>>,
+}
+
+impl Liar {
+    /// Starts one; where it listens.
+    async fn start(tributary: Tributary, lie_told: Lie) -> (Arc<Self>, String) {
+        let server = TestServer::start(tributary).await;
+        let (tokens, brought) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+        let liar = Arc::new(Self { server, lie: lie_told, tokens, brought });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(lie).with_state(Arc::clone(&liar));
+        // It ends with the test's runtime.
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (liar, url)
+    }
 }
 
 async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
@@ -129,8 +151,15 @@ async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
     if liar.lie == Lie::Loses && head.method == Method::POST && answer.status == 201 {
         liar.server.send(hyper::Request::delete(answer.header("location"))).await;
     }
-    let json = HeaderValue::from_static("application/json");
-    (answer.status, [("content-type", json)], body).into_response()
+    let mut response = (answer.status, body).into_response();
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+    if head.method != Method::GET {
+        let token = format!("token-{}", liar.tokens.fetch_add(1, Ordering::Relaxed));
+        response.headers_mut().insert("tributary-freshness", token.parse().unwrap());
+    } else if let Some(tokens) = head.headers.get("tributary-freshness") {
+        liar.brought.lock().unwrap().push(tokens.to_str().unwrap().to_owned());
+    }
+    response
 }
 
 #[test]
@@ -147,20 +176,37 @@ fn a_server_that_lies_voids_the_run() {
             (Lie::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
             (Lie::Loses, "twip", "201"),
         ] {
-            let server = TestServer::start(tributary.clone()).await;
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("http://{}", listener.local_addr().unwrap());
-            let liar = Arc::new(Liar { server, lie: lie_told });
-            let router = Router::new().fallback(lie).with_state(liar);
-            let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+            let (_liar, url) = Liar::start(tributary.clone(), lie_told).await;
             let bench = move || bench(&url, &["--mix", mix, "--seconds", "30", "--seed", "1"]);
             let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
-            serving.abort();
             assert_eq!(code, 1, "{lie_told:?}: {text}{error}");
             assert!(error.contains(found) || lie_told == Lie::Loses, "{lie_told:?}: {error}");
             assert!(error.contains("The run is void"), "{lie_told:?}: {error}");
             println!("{lie_told:?}: {error}");
         }
+    });
+}
+
+#[test]
+fn checked_reads_bring_the_newest_tokens_back() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    make(&data);
+    run(async {
+        let config = Config::from_folder(&data, []).unwrap();
+        let tributary = Tributary::open(&config).await.unwrap();
+        let (liar, url) = Liar::start(tributary, Lie::Nothing).await;
+        let bench = move || bench(&url, &["--mix", "twip", "--seconds", "1"]);
+        let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
+        assert_eq!(code, 0, "{text}{error}");
+        let (given, brought) = (liar.tokens.load(Ordering::Relaxed), liar.brought.lock().unwrap());
+        let last = brought.last().expect("no read brought a token");
+        let numbers = last.split(", ").map(|token| token.strip_prefix("token-").unwrap());
+        let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+        // One for each of four shards, more only while writes overlap; the newest among them.
+        assert!((1..=4 + 8).contains(&numbers.len()), "{last}");
+        let newest = numbers.iter().max().copied().unwrap();
+        assert!(newest + 20 > given, "{last} of {given}");
     });
 }
 
