@@ -383,18 +383,7 @@ fn wrong_addresses_accounts_and_settings_are_told() {
             for code in ["server_setting", "no_replication_right"] {
                 assert!(warnings.contains(&code.to_owned()), "{report:#}");
             }
-            for cure in [
-                "SET GLOBAL binlog_row_image = FULL",
-                &format!("GRANT REPLICATION SLAVE ON *.* TO {account}"),
-                &format!("GRANT REPLICATION CLIENT ON *.* TO {account}"),
-            ] {
-                assert!(report.to_string().contains(cure), "{report:#}");
-            }
-            let log = "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.*";
-            server.execute(&[format!("{log} TO {account}")]).await;
-            let (_, report) = check(&reader);
-            let warnings = codes(&report, "warning");
-            assert!(!warnings.contains(&"no_replication_right".to_owned()), "{report:#}");
+            what_memory_needs_is_told(&server, account, &reader).await;
 
             // A clock that is off: new sessions of accounts like this one live in another time.
             let then = "SET GLOBAL init_connect = 'SET timestamp = 1700000000'";
@@ -407,6 +396,23 @@ fn wrong_addresses_accounts_and_settings_are_told() {
             wrong_files(&given);
         }
     });
+}
+
+/// Settings and rights, each with the statement that mends it.
+async fn what_memory_needs_is_told(server: &Database, account: &str, reader: &[String]) {
+    let (_, report) = check(reader);
+    for cure in [
+        "SET GLOBAL binlog_row_image = FULL",
+        &format!("GRANT REPLICATION SLAVE ON *.* TO {account}"),
+        &format!("GRANT REPLICATION CLIENT ON *.* TO {account}"),
+    ] {
+        assert!(report.to_string().contains(cure), "{report:#}");
+    }
+    let rights = "REPLICATION SLAVE, REPLICATION CLIENT";
+    server.execute(&[format!("GRANT {rights} ON *.* TO {account}")]).await;
+    let (_, report) = check(reader);
+    let warnings = codes(&report, "warning");
+    assert!(!warnings.contains(&"no_replication_right".to_owned()), "{report:#}");
 }
 
 /// A fleet that is to be written needs more, and is warned of more.

@@ -297,7 +297,7 @@ fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) -> usize {
     let written: usize = ends.iter().map(Vec::len).sum();
     let fills = || seen.iter().filter(|seen| seen.posts_a_time == 1);
     let done = |seen: Option<&Seen>| seen.unwrap().shown.iter().sum::<u64>();
-    let moved = done(fills().last()) > done(fills().next()) + 50;
+    let moved = done(fills().next_back()) > done(fills().next()) + 50;
     assert!(moved, "{kind:?}: nothing was written meanwhile");
     println!(
         "{kind:?}: {} fills beside {written} transactions; windows with a low end {known}, of \
