@@ -82,7 +82,7 @@ impl Log {
 
     pub(super) fn lacks(&self, lack: Lack) {
         // A full queue is no loss: the next reader wishes again.
-        drop(self.lacks.try_send(lack));
+        let _ = self.lacks.try_send(lack);
     }
 
     /// Another history begins here; what was shown before is gone already.
