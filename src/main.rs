@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Pages are made of many small pieces; see docs/decisions/0008-memory.md for what this one saves.
+/// Pages are made of many small pieces; see docs/decisions/0009-memory.md for what this one saves.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
