@@ -24,7 +24,7 @@ const HEADS_AT_ONCE: usize = 4_096;
 
 /// One file, which is one shard.
 #[derive(Debug)]
-pub(in crate::shard) struct SqliteSource {
+pub(crate) struct SqliteSource {
     id: ShardId,
     name: String,
     shard: Arc<SqliteShard>,
