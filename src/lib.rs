@@ -77,12 +77,15 @@ use tokio::task::JoinSet;
 
 /// A fleet of shards, ready to be read and written. Cheap to clone; all clones share the connections.
 #[derive(Clone, Debug)]
-pub struct Tributary {
-    fleet: Arc<Fleet>,
-    publisher: Arc<Publisher>,
+pub struct Tributary(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    fleet: Fleet,
+    publisher: Publisher,
     memory: Option<Arc<Memory>>,
     /// The writers into memory; they end with the last clone.
-    _writers: Arc<JoinSet<()>>,
+    _writers: JoinSet<()>,
 }
 
 /// A part of a follow list.
@@ -109,12 +112,12 @@ impl Tributary {
 
     /// Like [`Tributary::open`]; with [`Access::Read`] a folder is read beside its owner.
     pub async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
-        let fleet = Arc::new(Fleet::open(config, access).await?);
-        let publisher = Arc::new(Publisher::new(&config.write, access, fleet.health().len()));
+        let fleet = Fleet::open(config, access).await?;
+        let publisher = Publisher::new(&config.write, access, fleet.health().len());
         let budget = if access == Access::Own { config.memory.bytes() } else { 0 };
         if budget == 0 {
-            let writers = Arc::new(JoinSet::new());
-            return Ok(Self { fleet, publisher, memory: None, _writers: writers });
+            let parts = Parts { fleet, publisher, memory: None, _writers: JoinSet::new() };
+            return Ok(Self(Arc::new(parts)));
         }
         let names = fleet
             .sources()
@@ -123,8 +126,9 @@ impl Tributary {
         let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
         let (memory, queues) =
             Memory::new(budget, names.collect(), placement, times, http::encode_post);
-        let writers = Arc::new(changes::apply::start(&memory, fleet.sources(), queues));
-        Ok(Self { fleet, publisher, memory: Some(memory), _writers: writers })
+        let writers = changes::apply::start(&memory, fleet.sources(), queues);
+        let parts = Parts { fleet, publisher, memory: Some(memory), _writers: writers };
+        Ok(Self(Arc::new(parts)))
     }
 
     /// A page of posts by everyone `reader` follows.
@@ -160,7 +164,7 @@ impl Tributary {
     }
 
     fn view(&self) -> View<'_> {
-        View::new(&self.fleet, self.memory.as_deref())
+        View::new(&self.0.fleet, self.0.memory.as_deref())
     }
 
     /// How far the log that tells of `user` reaches now: a page that is asked to be at least as
@@ -168,12 +172,12 @@ impl Tributary {
     /// does. One query.
     pub async fn freshness(&self, user: UserId) -> Freshness {
         let mut freshness = Freshness::default();
-        if let Some(memory) = &self.memory {
+        if let Some(memory) = &self.0.memory {
             let log = memory.log_of(user);
             let source = memory.logs().iter().position(|known| std::ptr::eq(known, log));
-            let source = source.and_then(|index| self.fleet.sources().get(index));
+            let source = source.and_then(|index| self.0.fleet.sources().get(index));
             if let Some(source) = source
-                && let Ok((history, at)) = source.end_of_log(self.fleet.read_deadline()).await
+                && let Ok((history, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
             {
                 freshness.add(history, at);
             }
@@ -183,7 +187,7 @@ impl Tributary {
 
     /// Users that `reader` follows, by rising id, from `from` on. One query on one shard.
     pub async fn following(&self, reader: UserId, from: UserId, limit: Limit) -> FollowingPage {
-        let (fleet, max) = (&self.fleet, limit.get());
+        let (fleet, max) = (&self.0.fleet, limit.get());
         let answer = fleet.following(reader, from, max + 1, fleet.read_deadline()).await;
         match answer {
             Ok(mut followees) => {
@@ -201,7 +205,7 @@ impl Tributary {
 
     /// One post; or its author's shard, if it does not answer.
     pub async fn post(&self, author: UserId, post: PostId) -> Result<Option<Post>, ShardId> {
-        self.fleet.post(author, post, self.fleet.read_deadline()).await
+        self.0.fleet.post(author, post, self.0.fleet.read_deadline()).await
     }
 
     /// Posts. When this returns, the post is committed; it is on the next page that is read. With
@@ -212,12 +216,12 @@ impl Tributary {
         content: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<Published, WriteError> {
-        self.publisher.publish(&self.fleet, author, content, key).await
+        self.0.publisher.publish(&self.0.fleet, author, content, key).await
     }
 
     /// Deletes a post, if it is there.
     pub async fn delete_post(&self, author: UserId, post: PostId) -> Result<(), WriteError> {
-        self.publisher.delete_post(&self.fleet, author, post).await
+        self.0.publisher.delete_post(&self.0.fleet, author, post).await
     }
 
     /// Makes `follower` follow `followee`, if it does not yet.
@@ -232,26 +236,26 @@ impl Tributary {
         follower: UserId,
         followees: &[UserId],
     ) -> Result<usize, WriteError> {
-        self.publisher.follow_all(&self.fleet, follower, followees).await
+        self.0.publisher.follow_all(&self.0.fleet, follower, followees).await
     }
 
     /// Ends that `follower` follows `followee`, if it does.
     pub async fn unfollow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
-        self.publisher.unfollow(&self.fleet, follower, followee).await
+        self.0.publisher.unfollow(&self.0.fleet, follower, followee).await
     }
 
     /// What is kept in memory, if anything is.
     pub(crate) fn memory(&self) -> Option<&Memory> {
-        self.memory.as_deref()
+        self.0.memory.as_deref()
     }
 
     /// How writes are limited.
     pub(crate) fn publisher(&self) -> &Publisher {
-        &self.publisher
+        &self.0.publisher
     }
 
     /// The shards and their placement.
     pub fn fleet(&self) -> &Fleet {
-        &self.fleet
+        &self.0.fleet
     }
 }

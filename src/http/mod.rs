@@ -50,6 +50,9 @@ fn routes(tributary: Tributary, hosts: Hosts) -> Router {
 
 /// The page as `GET /v1/users/{id}/feed` answers it, on several lines.
 pub(crate) fn page_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<String> {
-    let page: serde_json::Value = serde_json::from_slice(&wire::posts_json(draft, fleet)?)?;
+    let page: serde_json::Value = {
+        let json = wire::posts_json(draft, &wire::Cursors::of(draft), fleet)?;
+        serde_json::from_slice(&json)?
+    };
     serde_json::to_string_pretty(&page)
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, User};
-use super::wire::{ExpressFeed, Following, names, posts_json};
+use super::wire::{Cursors, ExpressFeed, Following, names, posts_json};
 use crate::Tributary;
-use crate::cursor::{Cursor, FollowingCursor};
+use crate::cursor::FollowingCursor;
 use crate::freshness::Freshness;
 use crate::model::UserId;
 use crate::timeline::{Draft, Limit};
@@ -83,10 +83,9 @@ fn posts_page(
     path: &str,
     limit: Limit,
 ) -> Result<Response, ApiError> {
-    let next = page.next.as_ref().map(Cursor::to_string);
-    let prev = page.prev.to_string();
-    let links = [("next", next.as_deref()), ("prev", Some(prev.as_str()))];
-    let body = posts_json(page, tributary.fleet()).map_err(|_| ApiError::Internal)?;
+    let cursors = Cursors::of(page);
+    let links = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
+    let body = posts_json(page, &cursors, tributary.fleet()).map_err(|_| ApiError::Internal)?;
     let response = (link_header(path, limit, &links), json_bytes(body)).into_response();
     Ok(with_freshness(response, &page.freshness, page.fresh_enough))
 }

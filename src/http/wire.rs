@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
+use crate::cursor::Cursor;
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::{PostTimes, TimeUnit};
 use crate::shard::Fleet;
-use crate::timeline::{Draft, Entry, Found, Page};
+use crate::timeline::{Draft, Entry, Page};
 
 /// Room for a usual page.
 const PAGE_BYTES: usize = 8 * 1024;
@@ -41,8 +42,8 @@ enum Timestamp {
 /// What stands on a page of the `v1` timelines behind the posts.
 #[derive(Serialize)]
 struct PageEnd<'a> {
-    next: Option<String>,
-    prev: String,
+    next: Option<&'a str>,
+    prev: &'a str,
     complete: bool,
     missing_shards: Vec<&'a str>,
     stale_shards: Vec<StaleShard<'a>>,
@@ -140,8 +141,24 @@ impl<'a> ExpressFeed<'a> {
     }
 }
 
+/// The cursors of a page as texts: they stand in its JSON and in its `Link` header.
+pub(super) struct Cursors {
+    pub(super) next: Option<String>,
+    pub(super) prev: String,
+}
+
+impl Cursors {
+    pub(super) fn of(draft: &Draft) -> Self {
+        Self { next: draft.next.as_ref().map(Cursor::to_string), prev: draft.prev.to_string() }
+    }
+}
+
 /// A page of the `v1` timelines. Posts from memory are copied as they are.
-pub(super) fn posts_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<Vec<u8>> {
+pub(super) fn posts_json(
+    draft: &Draft,
+    cursors: &Cursors,
+    fleet: &Fleet,
+) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(PAGE_BYTES);
     json.extend(br#"{"posts":["#);
     for (index, entry) in draft.posts.iter().enumerate() {
@@ -154,12 +171,14 @@ pub(super) fn posts_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<Vec
                 let post = WirePost { author_handle, ..WirePost::new(post, fleet.times()) };
                 serde_json::to_writer(&mut json, &post)?;
             }
-            Entry::Kept(Found { body, handle: None, .. }) => json.extend(body.as_bytes()),
-            Entry::Kept(Found { body, handle: Some(handle), .. }) => {
-                json.extend(body.trim_end_matches('}').as_bytes());
-                json.extend(br#","author_handle":"#);
-                serde_json::to_writer(&mut json, &**handle)?;
-                json.push(b'}');
+            Entry::Kept(found) => {
+                json.extend(found.body().as_bytes());
+                if let Some(handle) = found.handle() {
+                    json.pop();
+                    json.extend(br#","author_handle":"#);
+                    serde_json::to_writer(&mut json, handle)?;
+                    json.push(b'}');
+                }
             }
         }
     }
@@ -168,8 +187,8 @@ pub(super) fn posts_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<Vec
         as_of: rfc3339_ms(*as_of),
     };
     let end = PageEnd {
-        next: draft.next.as_ref().map(ToString::to_string),
-        prev: draft.prev.to_string(),
+        next: cursors.next.as_deref(),
+        prev: &cursors.prev,
         complete: draft.is_complete(),
         missing_shards: names(&draft.missing, fleet),
         stale_shards: draft.stale.iter().map(stale).collect(),

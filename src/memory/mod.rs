@@ -16,7 +16,6 @@ mod tail;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::Guard;
 use tokio::sync::mpsc;
 
 pub(crate) use self::budget::Budget;
@@ -25,7 +24,7 @@ pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
 pub(crate) use self::log::{Counters, Log, count};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
-pub(crate) use self::tail::{Place, Row, Tail, TailChange};
+pub(crate) use self::tail::{Row, Tail, TailChange};
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
@@ -195,7 +194,7 @@ impl Memory {
 
     /// The author's newest posts, if they are kept. Counts as a use.
     #[inline]
-    pub(crate) fn tail(&self, slot: Slot, tick: u32) -> Guard<Option<Arc<Tail>>> {
+    pub(crate) fn tail(&self, slot: Slot, tick: u32) -> Option<Arc<Tail>> {
         self.slots.touch(slot, tick);
         self.slots.tail(slot)
     }

@@ -1,13 +1,13 @@
 //! The tables of memory: what is known of each user, read by everybody without locks.
 //!
 //! A user that is met gets the next *slot*, a small number that stays its own. What is known of it
-//! stands at that place in a few columns, so that looking at the newest times of a thousand
-//! followees is a thousand loads from one array. Columns grow by whole chunks that never move.
+//! stands at that place in two tables, so that looking at the newest times of a thousand followees
+//! is a thousand loads from one array. Tables grow by whole chunks that never move.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 use papaya::HashMap;
 
 use super::follow_list::{FollowList, Slot};
@@ -18,7 +18,7 @@ use crate::model::UserId;
 const CHUNK: usize = 1 << 16;
 /// More users than any budget holds.
 const CHUNKS_MAX: usize = 1 << 12;
-/// What one user takes: 40 bytes in the columns, about as much in the map of ids.
+/// What one user takes: 40 bytes in the tables, about as much in the map of ids.
 pub(crate) const SLOT_BYTES: usize = 88;
 
 /// The newest time of an author: nothing is known.
@@ -34,28 +34,34 @@ pub(crate) struct Slots {
     len: Mutex<usize>,
 }
 
-/// The columns of so many users.
+/// What is known of so many users. Newest times stand apart: a page looks at all those of its
+/// followees, and at the rest of a few.
 struct Chunk {
-    ids: Box<[AtomicU64]>,
     /// An upper bound of the time of the author's newest post.
     heads: Box<[AtomicI64]>,
-    tails: Box<[ArcSwapOption<Tail>]>,
-    follows: Box<[ArcSwapOption<FollowList>]>,
+    users: Box<[User]>,
+}
+
+/// What is known of one user, in half a cache line.
+struct User {
+    id: AtomicU64,
+    tail: ArcSwapOption<Tail>,
+    follows: ArcSwapOption<FollowList>,
     /// When a reader last used what is kept of the user, in ticks.
-    used: Box<[AtomicU32]>,
+    used: AtomicU32,
 }
 
 impl Chunk {
     fn new() -> Self {
-        fn column<T>(value: impl Fn() -> T) -> Box<[T]> {
-            (0..CHUNK).map(|_| value()).collect()
-        }
+        let user = || User {
+            id: AtomicU64::new(0),
+            tail: ArcSwapOption::empty(),
+            follows: ArcSwapOption::empty(),
+            used: AtomicU32::new(0),
+        };
         Self {
-            ids: column(|| AtomicU64::new(0)),
-            heads: column(|| AtomicI64::new(UNKNOWN)),
-            tails: column(ArcSwapOption::empty),
-            follows: column(ArcSwapOption::empty),
-            used: column(|| AtomicU32::new(0)),
+            heads: (0..CHUNK).map(|_| AtomicI64::new(UNKNOWN)).collect(),
+            users: (0..CHUNK).map(|_| user()).collect(),
         }
     }
 }
@@ -86,7 +92,7 @@ impl Slots {
         }
         let chunk = self.chunks.get(*len / CHUNK)?.get_or_init(Chunk::new);
         let slot = Slot::try_from(*len).ok()?;
-        chunk.ids[*len % CHUNK].store(user.0, Ordering::Relaxed);
+        chunk.users[*len % CHUNK].id.store(user.0, Ordering::Relaxed);
         chunk.heads[*len % CHUNK].store(head, Ordering::Relaxed);
         // Whoever finds the slot in the map sees what was stored before.
         by_id.insert(user.0, slot);
@@ -101,39 +107,39 @@ impl Slots {
 
     /// The user at a slot.
     pub(crate) fn id(&self, slot: Slot) -> UserId {
-        UserId(self.column(slot, |chunk| &chunk.ids).load(Ordering::Relaxed))
+        UserId(self.user(slot).id.load(Ordering::Relaxed))
     }
 
     /// An upper bound of the time of the author's newest post, [`UNKNOWN`] or [`NO_POSTS`].
     #[inline]
     pub(crate) fn head(&self, slot: Slot) -> i64 {
-        self.column(slot, |chunk| &chunk.heads).load(Ordering::Acquire)
+        self.head_of(slot).load(Ordering::Acquire)
     }
 
     /// The author has a post of this time.
     pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
-        self.column(slot, |chunk| &chunk.heads).fetch_max(time, Ordering::AcqRel);
+        self.head_of(slot).fetch_max(time, Ordering::AcqRel);
     }
 
     /// Whatever was known, this is.
     pub(crate) fn set_head(&self, slot: Slot, head: i64) {
-        self.column(slot, |chunk| &chunk.heads).store(head, Ordering::Release);
+        self.head_of(slot).store(head, Ordering::Release);
     }
 
     /// The author's newest posts, if they are kept.
     #[inline]
-    pub(crate) fn tail(&self, slot: Slot) -> Guard<Option<Arc<Tail>>> {
-        self.column(slot, |chunk| &chunk.tails).load()
+    pub(crate) fn tail(&self, slot: Slot) -> Option<Arc<Tail>> {
+        self.user(slot).tail.load_full()
     }
 
     /// Shows the author's newest posts to readers, or none. Returns what was shown before.
     pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> Option<Arc<Tail>> {
-        self.column(slot, |chunk| &chunk.tails).swap(tail)
+        self.user(slot).tail.swap(tail)
     }
 
     /// Whom the reader follows, if it is kept.
     pub(crate) fn follows(&self, slot: Slot) -> Option<Arc<FollowList>> {
-        self.column(slot, |chunk| &chunk.follows).load_full()
+        self.user(slot).follows.load_full()
     }
 
     /// Shows whom the reader follows to readers, or nothing. Returns what was shown before.
@@ -142,13 +148,13 @@ impl Slots {
         slot: Slot,
         follows: Option<Arc<FollowList>>,
     ) -> Option<Arc<FollowList>> {
-        self.column(slot, |chunk| &chunk.follows).swap(follows)
+        self.user(slot).follows.swap(follows)
     }
 
     /// A reader used what is kept of the user.
     #[inline]
     pub(crate) fn touch(&self, slot: Slot, tick: u32) {
-        let used = self.column(slot, |chunk| &chunk.used);
+        let used = &self.user(slot).used;
         // Most are used again within the tick; a store would take the cache line from others.
         if used.load(Ordering::Relaxed) != tick {
             used.store(tick, Ordering::Relaxed);
@@ -157,14 +163,23 @@ impl Slots {
 
     /// When a reader last used what is kept of the user.
     pub(crate) fn used(&self, slot: Slot) -> u32 {
-        self.column(slot, |chunk| &chunk.used).load(Ordering::Relaxed)
+        self.user(slot).used.load(Ordering::Relaxed)
     }
 
     #[inline]
-    fn column<T>(&self, slot: Slot, column: impl Fn(&Chunk) -> &Box<[T]>) -> &T {
-        let index = slot as usize;
-        let chunk = self.chunks[index / CHUNK].get().expect("slots are given out with their chunk");
-        &column(chunk)[index % CHUNK]
+    fn head_of(&self, slot: Slot) -> &AtomicI64 {
+        &self.chunk(slot).heads[slot as usize % CHUNK]
+    }
+
+    #[inline]
+    fn user(&self, slot: Slot) -> &User {
+        &self.chunk(slot).users[slot as usize % CHUNK]
+    }
+
+    #[inline]
+    fn chunk(&self, slot: Slot) -> &Chunk {
+        let chunk = self.chunks[slot as usize / CHUNK].get();
+        chunk.expect("slots are given out with their chunk")
     }
 }
 

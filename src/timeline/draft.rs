@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::warm::Found;
 use crate::cursor::Cursor;
 use crate::freshness::Freshness;
-use crate::model::{Post, PostKey, ShardId, UserId};
+use crate::model::{Post, ShardId, UserId};
 use crate::timeline::Page;
 
 /// A post on a page.
@@ -65,9 +65,10 @@ impl Draft {
         let mut handles = self.handles;
         let posts = self.posts.into_iter().map(|entry| match entry {
             Entry::Read(post) => post,
-            Entry::Kept(Found { key, body, handle }) => {
-                handles.extend(handle.map(|handle| (key.author, handle.to_string())));
-                Post { key, content: content(&body) }
+            Entry::Kept(found) => {
+                let handle = found.handle().map(|handle| (found.key.author, handle.to_owned()));
+                handles.extend(handle);
+                Post { key: found.key, content: content(found.body()) }
             }
         });
         Page {
@@ -80,16 +81,6 @@ impl Draft {
             waves: self.waves,
             freshness: self.freshness,
             fresh_enough: self.fresh_enough,
-        }
-    }
-}
-
-impl Entry {
-    /// The post's place in the timeline.
-    pub(crate) fn key(&self) -> PostKey {
-        match self {
-            Self::Read(post) => post.key,
-            Self::Kept(found) => found.key,
         }
     }
 }

@@ -9,17 +9,27 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::cursor::{AuthorEdge, Edge};
-use crate::memory::{Lack, Memory, NO_POSTS, Place, Slot, Tail};
+use crate::memory::{Lack, Memory, NO_POSTS, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
 
 /// A post that was found in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) key: PostKey,
-    /// As it is sent, but for the author's handle.
-    pub(crate) body: Arc<str>,
+    tail: Arc<Tail>,
+    row: u32,
+}
+
+impl Found {
+    /// The post as it is sent, but for its author's handle.
+    pub(crate) fn body(&self) -> &str {
+        self.tail.body(self.row as usize)
+    }
+
     /// The name that people know the author by, where the shards know it.
-    pub(crate) handle: Option<Arc<str>>,
+    pub(crate) fn handle(&self) -> Option<&str> {
+        self.tail.handle().map(|handle| &**handle)
+    }
 }
 
 /// What memory knows of a page.
@@ -98,12 +108,11 @@ pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older 
             continue;
         }
         let author = memory.user(slot);
-        let tail = memory.tail(slot, tick);
-        let Some(tail) = tail.as_deref() else {
+        let Some(tail) = memory.tail(slot, tick) else {
             unknown.push(author);
             continue;
         };
-        let first = first_under(tail, edge.for_author(author));
+        let first = first_under(&tail, edge.for_author(author));
         if first < tail.places().len() {
             return Older::Some;
         }
@@ -121,6 +130,11 @@ fn first_under(tail: &Tail, edge: AuthorEdge) -> usize {
         AuthorEdge::At { time, post } => tail.first_under((time, post)),
         AuthorEdge::Bottom => tail.places().len(),
     }
+}
+
+/// Of a row or a tail on one page.
+fn index(number: usize) -> u32 {
+    u32::try_from(number).expect("a page looks at fewer rows than there are users")
 }
 
 /// Whether the tail holds all that is newer than the edge.
@@ -144,10 +158,21 @@ struct Page<'a> {
     span: Span,
     direction: Direction,
     tick: u32,
-    best: Vec<Found>,
+    best: Vec<Best>,
+    /// Tails that posts were taken from.
+    tails: Vec<Arc<Tail>>,
     /// Authors of whom more has to be asked if the page reaches this far: their key or time, and
     /// where to ask on.
     open: Vec<Open>,
+}
+
+/// A post that is among the best.
+struct Best {
+    key: PostKey,
+    /// Its tail among those that posts were taken from, and its row there. Texts are not looked at
+    /// before the page is known: each lies somewhere else.
+    tail: u32,
+    row: u32,
 }
 
 struct Open {
@@ -160,14 +185,14 @@ struct Open {
 
 impl<'a> Page<'a> {
     fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
-        let best = Vec::with_capacity(span.need + 1);
-        Self { memory, span, direction, tick: memory.tick(), best, open: Vec::new() }
+        let (best, tails) = (Vec::with_capacity(span.need + 1), Vec::with_capacity(span.need));
+        Self { memory, span, direction, tick: memory.tick(), best, tails, open: Vec::new() }
     }
 
     /// Goes through authors from the newest time down, a few at once: only these need be sorted.
     fn take_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
         let mut rest = candidates;
-        let mut count = self.span.need + self.span.need / 2;
+        let mut count = self.span.need;
         while !rest.is_empty() {
             let newest_first = |a: &(i64, Slot), b: &(i64, Slot)| b.cmp(a);
             let (batch, others) = if count < rest.len() {
@@ -177,11 +202,21 @@ impl<'a> Page<'a> {
                 rest.split_at_mut(rest.len())
             };
             batch.sort_unstable_by(newest_first);
-            for (time, slot) in batch.iter() {
-                if self.is_full() && self.worst().is_some_and(|worst| *time < worst.time) {
+            // All of them are fetched before the first is looked at: each lies somewhere else, and
+            // so the processor waits for many at once.
+            let memory = self.memory;
+            let fetch = |(time, slot): &(i64, Slot)| {
+                (*time, *slot, memory.user(*slot), memory.tail(*slot, self.tick))
+            };
+            let fetched: Vec<_> = batch.iter().map(fetch).collect();
+            for (time, slot, author, tail) in fetched {
+                if self.is_full() && self.worst().is_some_and(|worst| time < worst.time) {
                     return self.into_scan();
                 }
-                self.take_up_older(*slot, *time);
+                match tail {
+                    Some(tail) => self.take_up_older(slot, author, tail),
+                    None => self.note_unknown(slot, author, time),
+                }
             }
             rest = others;
             count *= 4;
@@ -189,19 +224,18 @@ impl<'a> Page<'a> {
         self.into_scan()
     }
 
-    fn take_up_older(&mut self, slot: Slot, time: i64) {
-        let tail = self.memory.tail(slot, self.tick);
-        let author = self.memory.user(slot);
+    /// Nothing is known of the author but that its posts are not newer than this.
+    fn note_unknown(&mut self, slot: Slot, author: UserId, time: i64) {
+        let bound = PostKey { time, post: PostId(u64::MAX), author };
+        let from = self.span.edge.for_author(author);
+        self.open.push(Open { slot, bound, from, depth: 0 });
+    }
+
+    fn take_up_older(&mut self, slot: Slot, author: UserId, tail: Arc<Tail>) {
         let edge = self.span.edge.for_author(author);
-        let Some(tail) = tail.as_deref() else {
-            let bound = PostKey { time, post: PostId(u64::MAX), author };
-            return self.open.push(Open { slot, bound, from: edge, depth: 0 });
-        };
-        let first = first_under(tail, edge);
-        for (index, place) in tail.places().iter().enumerate().skip(first) {
-            if !self.take(author, *place, tail, index) {
-                return;
-            }
+        let rows = first_under(&tail, edge)..tail.places().len();
+        if !self.take_all(author, &tail, rows) {
+            return;
         }
         // Under the floor there may be more.
         if let Some((time, post)) = tail.floor() {
@@ -210,46 +244,59 @@ impl<'a> Page<'a> {
                 AuthorEdge::At { time: t, post: p } if (t, p) < (time, post) => edge,
                 _ => AuthorEdge::At { time, post },
             };
-            self.open.push(Open { slot, bound, from, depth: deeper_than(tail) });
+            self.open.push(Open { slot, bound, from, depth: deeper_than(&tail) });
         }
     }
 
     fn take_up_newer(&mut self, slot: Slot) {
-        let tail = self.memory.tail(slot, self.tick);
         let author = self.memory.user(slot);
         let edge = self.span.edge.for_author(author);
-        let (known, depth) = match tail.as_deref() {
-            Some(tail) => (answers_above(tail, edge), deeper_than(tail)),
-            None => (false, 0),
-        };
-        let Some(tail) = tail.as_deref().filter(|_| known) else {
+        let tail = self.memory.tail(slot, self.tick);
+        let depth = tail.as_deref().map_or(0, deeper_than);
+        let Some(tail) = tail.filter(|tail| answers_above(tail, edge)) else {
             let bound = PostKey { time: i64::MIN, post: PostId(0), author };
             return self.open.push(Open { slot, bound, from: edge, depth });
         };
-        let first = first_under(tail, edge);
-        for (index, place) in tail.places().iter().enumerate().take(first).rev() {
-            if !self.take(author, *place, tail, index) {
-                return;
-            }
-        }
+        let rows = (0..first_under(&tail, edge)).rev();
+        self.take_all(author, &tail, rows);
     }
 
-    /// Takes a post up if it is among the best; false if it is not, nor any behind it.
-    fn take(&mut self, author: UserId, (time, post): Place, tail: &Tail, index: usize) -> bool {
-        let key = PostKey { time, post: PostId(post), author };
+    /// Takes these rows up, in reading order, until one is not among the best; then false, since
+    /// none behind it is.
+    fn take_all(
+        &mut self,
+        author: UserId,
+        tail: &Arc<Tail>,
+        rows: impl Iterator<Item = usize>,
+    ) -> bool {
+        let number = self.tails.len();
+        for row in rows {
+            let (time, post) = tail.places()[row];
+            let key = PostKey { time, post: PostId(post), author };
+            if !self.take(Best { key, tail: index(number), row: index(row) }) {
+                return false;
+            }
+            if self.tails.len() == number {
+                self.tails.push(Arc::clone(tail));
+            }
+        }
+        true
+    }
+
+    /// Takes a post up if it is among the best.
+    fn take(&mut self, post: Best) -> bool {
         let comes_before = |a: &PostKey, b: &PostKey| match self.direction {
             Direction::Older => a > b,
             Direction::Newer => a < b,
         };
         if self.best.len() >= self.span.need {
             match self.best.last() {
-                Some(worst) if comes_before(&key, &worst.key) => drop(self.best.pop()),
+                Some(worst) if comes_before(&post.key, &worst.key) => drop(self.best.pop()),
                 _ => return false,
             }
         }
-        let place = self.best.partition_point(|found| comes_before(&found.key, &key));
-        let (body, handle) = (Arc::clone(tail.body(index)), tail.handle().cloned());
-        self.best.insert(place, Found { key, body, handle });
+        let place = self.best.partition_point(|best| comes_before(&best.key, &post.key));
+        self.best.insert(place, post);
         true
     }
 
@@ -258,7 +305,7 @@ impl<'a> Page<'a> {
     }
 
     fn worst(&self) -> Option<PostKey> {
-        self.best.last().map(|found| found.key)
+        self.best.last().map(|best| best.key)
     }
 
     /// What is known, and who must be asked: those whose unknown posts could stand on the page.
@@ -275,6 +322,10 @@ impl<'a> Page<'a> {
                 asks.push((self.memory.user(slot), from));
             }
         }
-        Scan { found: self.best, asks }
+        let found = |best: Best| {
+            let tail = Arc::clone(&self.tails[best.tail as usize]);
+            Found { key: best.key, tail, row: best.row }
+        };
+        Scan { found: self.best.into_iter().map(found).collect(), asks }
     }
 }
