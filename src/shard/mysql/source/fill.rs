@@ -1,9 +1,10 @@
 //! Reads whose place in the log is known.
 //!
-//! MariaDB tells the place of a snapshot exactly. MySQL does not: what it had carried out before
-//! the snapshot was taken is in it, and what stands behind the log's end afterwards is not.
+//! A server tells, before a snapshot is taken, what is visible, and after it where its log ends:
+//! the snapshot lies between. MySQL says the first in names of transactions, which are compared with
+//! those that were delivered, MariaDB as a place.
 
-use mysql_async::Row;
+use mysql_async::{Row, Value};
 
 use super::answers::Plan;
 use super::lines::Dialect;
@@ -16,6 +17,10 @@ use crate::shard::{Deadline, ShardError};
 
 /// Begins a transaction that sees what is committed now, in all databases of the server.
 const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+/// Events at the start of a file of MariaDB's log, the first transaction's among them: what comes
+/// before are its format, perhaps its key, what the files before it held, and a few checkpoints.
+const HEAD_EVENTS: u32 = 32;
 
 impl MySqlSource {
     pub(in crate::shard) async fn fill(
@@ -33,7 +38,7 @@ impl MySqlSource {
         };
         let reply = self.ask(statements, until).await?;
         let (begun, rest) = begun(reply.dialect, &reply.rows)?;
-        let bounds = begun.bounds(delivered.as_ref());
+        let bounds = self.bounds(&begun, delivered.as_ref(), until).await?;
         Ok(Filled { history: reply.history, bounds, answers: plan.answers(rest, wishes)? })
     }
 
@@ -56,6 +61,79 @@ impl MySqlSource {
             Bounds::Exact(low) | Bounds::Window { low, .. } => Ok((history, low)),
         }
     }
+
+    /// Where a snapshot is. `delivered` was known before the server was asked. Where nothing is
+    /// known of what was seen, whoever asked will ask again.
+    pub(super) async fn bounds(
+        &self,
+        begun: &Begun,
+        delivered: Option<&Delivered>,
+        until: Deadline,
+    ) -> Result<Bounds, ShardError> {
+        match begun {
+            Begun::Behind(place) => {
+                let seen = self.is_visible(place, until).await?;
+                let low = if seen { place.position } else { LogPosition(0) };
+                Ok(Bounds::Window { low, high: place.end.max(low) })
+            }
+            Begun::Having { executed, end } => Ok(window(executed, *end, delivered)),
+        }
+    }
+
+    /// Whether a place that MariaDB told can be believed.
+    ///
+    /// Inside a snapshot it should be the snapshot's own place. But sessions that ask at the same
+    /// time overwrite each other's answers (`binlog_snapshot_position` is one variable of the whole
+    /// server; seen with 10.11). So it is asked for before: whoever the answer was meant for, it was
+    /// visible by then.
+    ///
+    /// When the log goes on in another file, a group of transactions may have been written to the
+    /// old one and not be visible yet. Until then the place told is the start of the new file, as
+    /// if they were; and from then until the next commit it may be the new file with the offset of
+    /// their end in the old one (`last_commit_pos_offset` in the sources). So a place is believed
+    /// once something was committed in its file, and when it is in the log. Not found out is an
+    /// offset that the new file has already reached with its first group.
+    async fn is_visible(&self, place: &Place, until: Deadline) -> Result<bool, ShardError> {
+        let (number, offset) = place.position.file_and_offset();
+        if place.position > place.end {
+            return Ok(false);
+        }
+        // Before a server's first commit nothing was pending since it started.
+        if place.commits == 0 {
+            return Ok(true);
+        }
+        let first = match self.first_transaction(number) {
+            Some(first) => Some(first),
+            None => self.find_first_transaction(number, &place.file, until).await?,
+        };
+        Ok(first.is_some_and(|first| offset > first))
+    }
+
+    /// Looks where the first transaction begins in a file of the log, if there is one.
+    async fn find_first_transaction(
+        &self,
+        number: u32,
+        file: &str,
+        until: Deadline,
+    ) -> Result<Option<u64>, ShardError> {
+        let file = Value::from(file).as_sql(false);
+        let events = |_| vec![format!("SHOW BINLOG EVENTS IN {file} LIMIT {HEAD_EVENTS}")];
+        let reply = self.ask(events, until).await?;
+        let mut events = reply.rows.iter().flatten();
+        let first = events.find(|row| text_of(row, 2).eq_ignore_ascii_case("gtid"));
+        let first: Option<u64> = first.and_then(|row| field(row, 1).ok());
+        if let Some(first) = first {
+            self.note_first_transaction(number, first);
+        }
+        Ok(first)
+    }
+}
+
+/// What was delivered is seen only if it was carried out: the log may run ahead of what is visible.
+fn window(executed: &GtidSet, end: LogPosition, delivered: Option<&Delivered>) -> Bounds {
+    let seen = delivered.filter(|delivered| executed.contains_set(&delivered.gtids));
+    let low = seen.map_or(LogPosition(0), |delivered| delivered.position);
+    Bounds::Window { low, high: end.max(low) }
 }
 
 fn log_status(dialect: Dialect) -> &'static str {
@@ -65,12 +143,16 @@ fn log_status(dialect: Dialect) -> &'static str {
     }
 }
 
-/// The statements that begin a snapshot and ask for its place.
+/// The statements that begin a snapshot and ask for its place. What is visible was written to the
+/// log before, so the log's end is asked for as soon as the snapshot is there: the sooner, the less
+/// has to be waited for.
 pub(super) fn begin(dialect: Dialect) -> Vec<String> {
     match dialect {
-        Dialect::MariaDb => vec![BEGIN.into(), "SHOW STATUS LIKE 'binlog_snapshot_%'".into()],
-        // What is visible was written to the log before, so its end is asked for as soon as the
-        // snapshot is there: the sooner, the less has to be waited for.
+        Dialect::MariaDb => {
+            let status = "SHOW STATUS WHERE variable_name IN ('binlog_commits', \
+                 'binlog_snapshot_file', 'binlog_snapshot_position')";
+            vec![status.into(), BEGIN.into(), log_status(dialect).into()]
+        }
         Dialect::MySql { log_status } => {
             vec!["SELECT @@GLOBAL.gtid_executed".into(), BEGIN.into(), log_status.into()]
         }
@@ -78,9 +160,24 @@ pub(super) fn begin(dialect: Dialect) -> Vec<String> {
 }
 
 /// What a server said to [`begin`].
+#[derive(Debug)]
 pub(super) enum Begun {
-    At(LogPosition),
-    Between { executed: GtidSet, end: LogPosition },
+    /// It has seen all up to a place.
+    Behind(Place),
+    /// It has seen these transactions.
+    Having { executed: GtidSet, end: LogPosition },
+}
+
+/// What was visible before, as MariaDB tells it.
+#[derive(Debug)]
+pub(super) struct Place {
+    position: LogPosition,
+    /// The name of its file.
+    file: String,
+    /// How many transactions the server has committed since it started.
+    commits: u64,
+    /// The end of the log afterwards.
+    end: LogPosition,
 }
 
 /// Reads it, and returns what was said to the statements behind.
@@ -90,39 +187,28 @@ pub(super) fn begun(
 ) -> Result<(Begun, &[Vec<Row>]), ShardError> {
     let short = || ShardError::Unavailable("it answered too few statements".into());
     match (dialect, rows) {
-        (Dialect::MariaDb, [_, status, rest @ ..]) => Ok((Begun::At(snapshot(status)?), rest)),
+        (Dialect::MariaDb, [status, _, end, rest @ ..]) => {
+            Ok((Begun::Behind(place(status, log_end(end)?)?), rest))
+        }
         (Dialect::MySql { .. }, [executed, _, status, rest @ ..]) => {
             let text = executed.first().map(|row| text_of(row, 0)).unwrap_or_default();
             let executed = text.parse().map_err(ShardError::Unavailable)?;
-            Ok((Begun::Between { executed, end: log_end(status)? }, rest))
+            Ok((Begun::Having { executed, end: log_end(status)? }, rest))
         }
         _ => Err(short()),
     }
 }
 
-impl Begun {
-    /// `delivered` was known before the server was asked.
-    pub(super) fn bounds(&self, delivered: Option<&Delivered>) -> Bounds {
-        match self {
-            Self::At(position) => Bounds::Exact(*position),
-            Self::Between { executed, end } => {
-                // The log may run ahead of what is visible: what was delivered is seen only if it
-                // was carried out. Otherwise nothing is known; whoever asked will ask again.
-                let seen = delivered.filter(|d| executed.contains_set(&d.gtids));
-                let low = seen.map_or(LogPosition(0), |delivered| delivered.position);
-                Bounds::Window { low, high: (*end).max(low) }
-            }
-        }
-    }
-}
-
-/// The place of a snapshot, as MariaDB tells it.
-fn snapshot(status: &[Row]) -> Result<LogPosition, ShardError> {
+fn place(status: &[Row], end: LogPosition) -> Result<Place, ShardError> {
     let value = |wanted: &str| {
         let row = status.iter().find(|row| text_of(row, 0).eq_ignore_ascii_case(wanted));
         row.map(|row| text_of(row, 1)).unwrap_or_default()
     };
-    position(&value("binlog_snapshot_file"), value("binlog_snapshot_position").parse().ok())
+    let file = value("binlog_snapshot_file");
+    let position = position(&file, value("binlog_snapshot_position").parse().ok())?;
+    // One that does not count may have committed anything.
+    let commits = value("binlog_commits").parse().unwrap_or(u64::MAX);
+    Ok(Place { position, file, commits, end })
 }
 
 /// The end of the log, as `SHOW MASTER STATUS` and its successors tell it.
@@ -154,15 +240,13 @@ mod tests {
         };
         let delivered = Delivered { position: LogPosition(70), gtids: set(7) };
         let end = LogPosition(90);
-        let bounds = |executed, delivered| Begun::Between { executed, end }.bounds(delivered);
+        let bounds = |executed: GtidSet, delivered| super::window(&executed, end, delivered);
         let window = |low| Bounds::Window { low: LogPosition(low), high: end };
         assert_eq!(bounds(set(7), Some(&delivered)), window(70));
         assert_eq!(bounds(set(9), Some(&delivered)), window(70));
         // Delivered before it was visible.
         assert_eq!(bounds(set(6), Some(&delivered)), window(0));
         assert_eq!(bounds(set(7), None), window(0));
-        let exact = Begun::At(LogPosition(80)).bounds(Some(&delivered));
-        assert_eq!(exact, Bounds::Exact(LogPosition(80)));
     }
 
     #[test]

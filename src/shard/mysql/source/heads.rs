@@ -58,7 +58,8 @@ impl MySqlSource {
                 Deadline::after(SILENCE).in_time(sent).await?;
             }
         }
-        Ok((line.history, begun.bounds(delivered.as_ref())))
+        let bounds = self.bounds(&begun, delivered.as_ref(), Deadline::after(SILENCE)).await?;
+        Ok((line.history, bounds))
     }
 }
 

@@ -29,6 +29,9 @@ pub(crate) struct MySqlSource {
     shards: Vec<(ShardId, Arc<Database>)>,
     delivered: Mutex<Option<Delivered>>,
     lines: Lines,
+    /// The number of the last file of the log that was looked at, and where its first transaction
+    /// begins.
+    first_transaction: Mutex<Option<(u32, u64)>>,
 }
 
 /// How far the log was told.
@@ -45,7 +48,13 @@ impl MySqlSource {
         server: Arc<Server>,
         shards: Vec<(ShardId, Arc<Database>)>,
     ) -> Self {
-        Self { server, shards, delivered: Mutex::new(None), lines: Lines::new() }
+        Self {
+            server,
+            shards,
+            delivered: Mutex::new(None),
+            lines: Lines::new(),
+            first_transaction: Mutex::new(None),
+        }
     }
 
     pub(in crate::shard) fn name(&self) -> &str {
@@ -59,6 +68,16 @@ impl MySqlSource {
     /// How far the log was told; none while it is not read.
     pub(super) fn delivered(&self) -> Option<Delivered> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn first_transaction(&self, file: u32) -> Option<u64> {
+        let known = *self.first_transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(number, _)| *number == file).map(|(_, first)| first)
+    }
+
+    fn note_first_transaction(&self, file: u32, first: u64) {
+        let mut known = self.first_transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((file, first));
     }
 
     fn set_delivered(&self, delivered: Option<Delivered>) {
