@@ -328,12 +328,12 @@ mod tests {
         let config = Config::from_folder(dir.path(), []).unwrap();
         let tributary = Tributary::open(&config).await.unwrap();
         let (author, soon) = (UserId(4), || Deadline::after(std::time::Duration::from_secs(20)));
-        let shard = tributary.fleet.placement().shard_of(author);
-        let PostId(last) = tributary.publisher.mint.next(shard, now_ms() + 3_600_000, 0);
+        let shard = tributary.fleet().placement().shard_of(author);
+        let PostId(last) = tributary.publisher().mint.next(shard, now_ms() + 3_600_000, 0);
         let take = async |id: u64| {
             let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
             let theirs = Post { key, content: "theirs".into() };
-            tributary.fleet.load_posts(vec![theirs], soon()).await.unwrap();
+            tributary.fleet().load_posts(vec![theirs], soon()).await.unwrap();
         };
         take(last + 1).await;
         take(last + 2).await;

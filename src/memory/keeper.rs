@@ -43,6 +43,7 @@ pub(crate) struct Ticket {
     registered: LogPosition,
 }
 
+#[cfg(test)]
 impl Ticket {
     /// What was handed over when the key was registered: a value must have seen all of it.
     pub(crate) fn registered(&self) -> LogPosition {
@@ -155,11 +156,13 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     }
 
     /// How many values can be read.
+    #[cfg(test)]
     pub(crate) fn ready(&self) -> usize {
         self.ready
     }
 
     /// How many keys are waiting for a value.
+    #[cfg(test)]
     pub(crate) fn pending(&self) -> usize {
         self.entries.len() - self.ready
     }

@@ -193,8 +193,11 @@ mod tests {
         let ids = 0..2_000u64;
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope
-                    .spawn(|| ids.clone().for_each(|id| drop(slots.add(UserId(id * 7), NO_POSTS))));
+                scope.spawn(|| {
+                    for id in ids.clone() {
+                        slots.add(UserId(id * 7), NO_POSTS).unwrap();
+                    }
+                });
             }
         });
         assert_eq!(slots.len(), 2_000);

@@ -282,10 +282,12 @@ async fn expire_keys_of(shard: &Shard, before_ms: i64) {
     }
 }
 
+type ShardsOfServer = Vec<(ShardId, Arc<Database>)>;
+
 /// What memory can be filled from: a server once, however many shards it has.
 fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
     let mut sources = Vec::new();
-    let mut servers: Vec<(Arc<Server>, Vec<(ShardId, Arc<Database>)>)> = Vec::new();
+    let mut servers: Vec<(Arc<Server>, ShardsOfServer)> = Vec::new();
     for (index, shard) in (0..).zip(shards) {
         match &shard.store {
             // Whoever reads beside the owner is not told when it writes.

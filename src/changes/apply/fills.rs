@@ -61,6 +61,8 @@ struct Waiting {
     key: Key,
     not_before: Option<Instant>,
     tries: u32,
+    /// Not together with others: one row that cannot be read fails all that is read with it.
+    alone: bool,
 }
 
 /// What was wished for together.
@@ -91,7 +93,7 @@ impl Fills {
             *known = depth.max(*known);
         } else if self.waiting.len() < WAITING_MAX {
             self.wished.insert(key, depth);
-            self.waiting.push_back(Waiting { key, not_before: None, tries: 0 });
+            self.waiting.push_back(Waiting { key, not_before: None, tries: 0, alone: false });
         }
     }
 
@@ -111,13 +113,12 @@ impl Fills {
     /// Up to a batch of what is due, with the wished depth.
     fn due(&mut self) -> Vec<(Waiting, u32)> {
         let now = Instant::now();
-        let mut due = Vec::new();
+        let mut due: Vec<(Waiting, u32)> = Vec::new();
         for _ in 0..self.waiting.len() {
-            if due.len() == BATCH {
-                break;
-            }
-            let Some(waiting) = self.waiting.pop_front() else { break };
-            if waiting.not_before.is_none_or(|time| time <= now) {
+            let full = due.len() == BATCH || due.iter().any(|(waiting, _)| waiting.alone);
+            let Some(waiting) = self.waiting.pop_front_if(|_| !full) else { break };
+            let fits = !waiting.alone || due.is_empty();
+            if fits && waiting.not_before.is_none_or(|time| time <= now) {
                 let depth = self.wished.remove(&waiting.key).unwrap_or(DEPTH);
                 due.push((waiting, depth));
             } else {
@@ -194,7 +195,9 @@ impl Applier {
             Ok(_) => return self.give_up(asked),
             Err(error) => {
                 debug!(server = self.source.name(), %error, "a fill failed");
-                return self.give_up(asked);
+                let alone =
+                    |(waiting, ticket, wish)| (Waiting { alone: true, ..waiting }, ticket, wish);
+                return self.give_up(asked.into_iter().map(alone).collect());
             }
         };
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
@@ -311,11 +314,8 @@ impl Applier {
     /// Whether there is nothing left to compare.
     fn compare_audit(&mut self, key: Key) -> bool {
         let Some(shown) = key.audited() else { return true };
-        let (entry, at) = match self.keeper.get(shown) {
-            Some(kept) => kept,
-            // It was dropped.
-            None => return true,
-        };
+        // It may have been dropped.
+        let Some((entry, at)) = self.keeper.get(shown) else { return true };
         let Some((again, read_at)) = self.keeper.get(key) else { return false };
         if at != read_at {
             return false;

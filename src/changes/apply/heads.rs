@@ -78,10 +78,9 @@ impl Heads {
             return Some(Loaded::Batch(batch));
         }
         loop {
-            match self.tasks.join_next().await? {
-                Ok(outcome) => return Some(Loaded::End(outcome)),
-                // It was aborted, and what it loaded is void.
-                Err(_) => {}
+            // One that was aborted has loaded nothing that counts.
+            if let Ok(outcome) = self.tasks.join_next().await? {
+                return Some(Loaded::End(outcome));
             }
         }
     }
