@@ -152,10 +152,16 @@ impl Reading<'_> {
         keys.reverse();
         scan.found.truncate(request.limit.get());
         scan.found.reverse();
-        let (posts, anchored) = self.hydrate(&keys, scan, &anchor_ask(cursor, authors)).await;
         let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
         let bottom = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
-        let older = anchored || self.any_older(authors, bottom).await;
+        let known = self.view.any_older(authors, bottom);
+        let probe = match known {
+            Older::Some => Vec::new(),
+            Older::None if authors.unknown.is_empty() => Vec::new(),
+            Older::None | Older::Ask(_) => self.anchor_ask(cursor, authors),
+        };
+        let (posts, anchored) = self.hydrate(&keys, scan, &probe).await;
+        let older = anchored || self.any_older(authors, known, bottom).await;
         let next = (older || !self.missing.is_empty()).then(|| Cursor {
             direction: Direction::Older,
             edge: bottom,
@@ -265,11 +271,11 @@ impl Reading<'_> {
         (keys.iter().filter_map(|key| by_key.remove(key)).collect(), found_older)
     }
 
-    /// Whether any of `authors` has a post under `edge`, for all that is known. Of those that memory
-    /// does not know it reads one row each, the oldest. A shard that does not answer now may have
-    /// one, but its part of the page is whole, so it is not missing.
-    async fn any_older(&mut self, authors: &Authors, edge: Edge) -> bool {
-        let mut ask = match self.view.any_older(authors, edge) {
+    /// Whether any of `authors` has a post under `edge`, of which memory knows so much. Of those
+    /// that memory does not know it reads one row each, the oldest. A shard that does not answer now
+    /// may have one, but its part of the page is whole, so it is not missing.
+    async fn any_older(&mut self, authors: &Authors, known: Older, edge: Edge) -> bool {
+        let mut ask = match known {
             Older::Some => return true,
             Older::None => Vec::new(),
             Older::Ask(authors) => authors,
@@ -321,18 +327,18 @@ impl Reading<'_> {
         behind.retain(|_, place| *place != edge);
         Cursor { direction: from.direction, edge, behind }
     }
-}
 
-/// A cheap proof that something older than a page of newer posts exists: the author of the post
-/// that the cursor stands beside has one, unless it was deleted.
-fn anchor_ask(cursor: &Cursor, authors: &Authors) -> Vec<TailAsk> {
-    match cursor.edge {
-        Edge::Beside { key, .. }
-            if cursor.behind.is_empty() && authors.unknown.contains(&key.author) =>
-        {
-            let from = cursor.edge.for_author(key.author);
-            vec![TailAsk { author: key.author, from, count: 1 }]
+    /// A cheap proof that something older than a page of newer posts exists: the author of the post
+    /// that the cursor stands beside has one, unless it was deleted.
+    fn anchor_ask(&self, cursor: &Cursor, authors: &Authors) -> Vec<TailAsk> {
+        match cursor.edge {
+            Edge::Beside { key, .. }
+                if cursor.behind.is_empty() && self.view.is_among(authors, key.author) =>
+            {
+                let from = cursor.edge.for_author(key.author);
+                vec![TailAsk { author: key.author, from, count: 1 }]
+            }
+            _ => Vec::new(),
         }
-        _ => Vec::new(),
     }
 }

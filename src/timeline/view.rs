@@ -242,6 +242,12 @@ impl<'a> View<'a> {
         authors
     }
 
+    /// Whether this is one of the authors.
+    pub(super) fn is_among(&self, authors: &Authors, user: UserId) -> bool {
+        let slot = self.memory.and_then(|memory| memory.find(user));
+        authors.unknown.contains(&user) || slot.is_some_and(|slot| authors.slots().contains(&slot))
+    }
+
     fn trust_of(&self, memory: &Memory, log: &Log) -> Trust {
         let index = memory.logs().iter().position(|known| std::ptr::eq(known, log));
         index.and_then(|index| self.trust.get(index)).copied().unwrap_or(Trust::Fresh)

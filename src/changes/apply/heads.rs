@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::Applier;
 use crate::changes::{Bounds, History, LogPosition};
-use crate::memory::{NO_POSTS, Slot, UNKNOWN};
+use crate::memory::{Log, Memory, NO_POSTS, Slot, UNKNOWN};
 use crate::model::UserId;
 use crate::shard::{Heads as HeadBatch, ShardError, Source};
 
@@ -66,7 +66,9 @@ pub(super) enum Loaded {
 impl Heads {
     /// What is known is not true any more.
     pub(super) fn void(&mut self) {
-        self.tasks.abort_all();
+        // With the tasks goes what they may have ended with already: it would be taken for the end of
+        // what is loaded next.
+        self.tasks = JoinSet::new();
         self.state = State::Wanted(None);
     }
 
@@ -77,12 +79,8 @@ impl Heads {
         {
             return Some(Loaded::Batch(batch));
         }
-        loop {
-            // One that was aborted has loaded nothing that counts.
-            if let Ok(outcome) = self.tasks.join_next().await? {
-                return Some(Loaded::End(outcome));
-            }
-        }
+        let panicked = |_| Err(ShardError::Unavailable("newest times could not be read".into()));
+        Some(Loaded::End(self.tasks.join_next().await?.unwrap_or_else(panicked)))
     }
 
     fn later(&mut self, pause: Duration) {
@@ -185,20 +183,51 @@ impl Applier {
             return self.heads.later(SOON);
         }
         let Loading { staged, raised, .. } = *loading;
-        for (slot, time) in staged.iter().copied().chain(raised) {
-            let before = self.memory.head(slot);
-            let head = if before == UNKNOWN { time } else { before.max(time) };
-            self.memory.set_head(slot, head);
-        }
-        let (memory, log) = (&self.memory, &self.memory.logs()[self.index]);
-        memory.for_each_of(log, |slot| {
-            if memory.head(slot) == UNKNOWN {
-                memory.set_head(slot, NO_POSTS);
-            }
-        });
-        log.set_heads_known(true);
+        set_heads(&self.memory, self.log(), &staged, &raised);
         self.heads.state = State::Known;
         info!(server = self.source.name(), authors = staged.len(), "newest times are in memory");
         self.fills.plan_ahead(staged);
+    }
+}
+
+/// Whoever is not among what was `staged` has no posts, but for what the log told meanwhile. Each is
+/// set once: a reader may look between any two steps, and what it finds must never be too low.
+fn set_heads(memory: &Memory, log: &Log, staged: &[(Slot, i64)], raised: &HashMap<Slot, i64>) {
+    for (slot, time) in staged {
+        let told = raised.get(slot).copied().unwrap_or(NO_POSTS);
+        memory.set_head(*slot, told.max(*time));
+    }
+    memory.for_each_of(log, |slot| {
+        if memory.head(slot) == UNKNOWN {
+            // One that the log made unknown stays so.
+            memory.set_head(slot, raised.get(&slot).copied().unwrap_or(NO_POSTS));
+        }
+    });
+    log.set_heads_known(true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::LogName;
+    use crate::model::ShardId;
+    use crate::moment::PostTimes;
+    use crate::placement::Placement;
+
+    #[test]
+    fn what_the_log_tells_while_they_are_loaded_counts_too() {
+        let name = LogName { name: "a".into(), shards: vec![ShardId(0)] };
+        let (unit, zone) = ("ms".parse().unwrap(), "UTC".parse().unwrap());
+        let (placement, times) = (Placement::modulo(1).unwrap(), PostTimes { unit, zone });
+        let (memory, _queues) =
+            Memory::new(1 << 20, vec![name], placement, times, |_, _| "".into());
+        let slots = [1, 2, 3, 4, 5].map(|user| memory.meet(UserId(user)).unwrap());
+        let [quiet, old, raised, unknown, new] = slots;
+        let staged = [(old, 5), (raised, 5), (unknown, 5)];
+        let told = HashMap::from([(raised, 7), (unknown, UNKNOWN), (new, 3), (old, 4)]);
+        set_heads(&memory, &memory.logs()[0], &staged, &told);
+        let heads = [quiet, old, raised, unknown, new].map(|slot| memory.head(slot));
+        assert_eq!(heads, [NO_POSTS, 5, 7, UNKNOWN, 3]);
+        assert_eq!(memory.head(memory.meet(UserId(6)).unwrap()), NO_POSTS);
     }
 }
