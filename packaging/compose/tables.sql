@@ -22,3 +22,7 @@ CREATE TABLE `social`.`tweets` (
 REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'tributary'@'%';
 
 GRANT SELECT, INSERT, UPDATE ON `social`.* TO 'tributary'@'%';
+
+-- To follow the log of changes, and to know its end: rights that are given on the whole server alone.
+
+GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'tributary'@'%';
