@@ -1,5 +1,7 @@
 //! Whom one reader follows, as it stands in memory. Pure.
 
+use super::tail::MAPS_BYTES;
+
 /// A user's place in memory's tables: see `slots`.
 pub(crate) type Slot = u32;
 
@@ -58,7 +60,7 @@ impl FollowList {
 
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + 16 + self.slots.capacity() * size_of::<Slot>()
+        MAPS_BYTES + size_of::<Self>() + self.slots.capacity() * size_of::<Slot>()
     }
 }
 

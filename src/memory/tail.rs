@@ -40,11 +40,14 @@ pub(crate) struct Tail {
     depth: usize,
     /// The name that people know the author by, where the shards know it.
     handle: Option<Arc<str>>,
+    /// What the texts take.
     bytes: usize,
 }
 
-/// What a row takes beside its text: its place, the pointer to the text, the text's two counters.
-const ROW_BYTES: usize = size_of::<Place>() + size_of::<Arc<str>>() + 16;
+/// What a text takes beside its bytes: two counters, and what the allocator rounds up to.
+const TEXT_BYTES: usize = 24;
+/// What is kept of one user takes so much in the writer's maps: key, value and what is free in them.
+pub(super) const MAPS_BYTES: usize = 128;
 
 impl Tail {
     /// The newest `depth` posts, newest first, whether these are all, and how the author is called.
@@ -55,8 +58,11 @@ impl Tail {
         handle: Option<Arc<str>>,
     ) -> Self {
         let floor = if complete { None } else { rows.last().map(|row| row.place) };
-        let bytes = rows.iter().map(|row| ROW_BYTES + row.body.len()).sum();
-        let (places, bodies) = rows.into_iter().map(|row| (row.place, row.body)).unzip();
+        let bytes = rows.iter().map(|row| TEXT_BYTES + row.body.len()).sum();
+        let (mut places, mut bodies): (Vec<Place>, Vec<Arc<str>>) =
+            rows.into_iter().map(|row| (row.place, row.body)).unzip();
+        places.shrink_to_fit();
+        bodies.shrink_to_fit();
         Self { places, bodies, floor, depth, handle, bytes }
     }
 
@@ -81,7 +87,7 @@ impl Tail {
                 self.bodies[index] = Arc::clone(&row.body);
             }
             Err(index) => {
-                self.bytes += ROW_BYTES + row.body.len();
+                self.bytes += TEXT_BYTES + row.body.len();
                 self.places.insert(index, row.place);
                 self.bodies.insert(index, Arc::clone(&row.body));
                 self.trim();
@@ -92,7 +98,7 @@ impl Tail {
     fn remove(&mut self, place: Place) {
         if let Ok(index) = self.find(place) {
             self.places.remove(index);
-            self.bytes -= ROW_BYTES + self.bodies.remove(index).len();
+            self.bytes -= TEXT_BYTES + self.bodies.remove(index).len();
         }
     }
 
@@ -102,7 +108,7 @@ impl Tail {
             return;
         }
         let keep = self.depth.max(1);
-        let gone: usize = self.bodies.drain(keep..).map(|body| ROW_BYTES + body.len()).sum();
+        let gone: usize = self.bodies.drain(keep..).map(|body| TEXT_BYTES + body.len()).sum();
         self.bytes -= gone;
         self.places.truncate(keep);
         self.floor = self.places.last().copied();
@@ -144,7 +150,10 @@ impl Tail {
 
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + 16 + self.bytes + self.handle.as_ref().map_or(0, |handle| handle.len())
+        let places = self.places.capacity() * size_of::<Place>();
+        let bodies = self.bodies.capacity() * size_of::<Arc<str>>();
+        let handle = self.handle.as_ref().map_or(0, |handle| TEXT_BYTES + handle.len());
+        MAPS_BYTES + size_of::<Self>() + places + bodies + self.bytes + handle
     }
 }
 
@@ -198,7 +207,7 @@ mod tests {
                     .collect();
                 prop_assert_eq!(&held, &expected);
                 prop_assert!(held.len() <= 2 * depth);
-                let bytes: usize = held.iter().map(|(_, text)| ROW_BYTES + text.len()).sum();
+                let bytes: usize = held.iter().map(|(_, text)| TEXT_BYTES + text.len()).sum();
                 prop_assert_eq!(tail.bytes, bytes);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::draft::Draft;
@@ -27,7 +28,8 @@ pub(crate) struct View<'a> {
     /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
     aside: bool,
     asked: Freshness,
-    fresh_enough: bool,
+    /// Whether it is as fresh as was asked for.
+    fresh_enough: AtomicBool,
 }
 
 /// What may be taken from memory of what one log tells.
@@ -89,7 +91,15 @@ impl<'a> View<'a> {
         let deadline = fleet.read_deadline();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
         let asked = Freshness::default();
-        Self { fleet, deadline, memory, trust, aside: false, asked, fresh_enough: true }
+        Self {
+            fleet,
+            deadline,
+            memory,
+            trust,
+            aside: false,
+            asked,
+            fresh_enough: AtomicBool::new(true),
+        }
     }
 
     pub(super) fn fleet(&self) -> &Fleet {
@@ -100,27 +110,39 @@ impl<'a> View<'a> {
         self.deadline
     }
 
-    /// Waits until memory is as fresh as the request asks for.
+    /// Waits until memory is as fresh as the request asks for. What it is not in time is asked of
+    /// the databases.
     pub(super) async fn settle(&mut self, request: &PageRequest) {
         self.aside = !request.cursor.behind.is_empty();
-        if request.at_least.is_empty() {
-            return;
-        }
+        let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
         self.asked = request.at_least.clone();
-        let Some(memory) = self.memory else { return };
-        let until = self.deadline.half();
-        for (history, at) in self.asked.positions() {
-            let log = memory
-                .logs()
-                .iter()
-                .find(|log| log.position().is_some_and(|(known, _)| known == *history));
-            let reached = match log {
-                Some(log) => until.limit(log.wait_for(*history, *at)).await == Some(true),
-                // That history is over: what it promised cannot be kept.
-                None => false,
+        let logs = memory.logs();
+        for (history, at) in request.at_least.positions() {
+            let is_this = |log: &Log| log.position().is_some_and(|(known, _)| known == *history);
+            let Some(index) = logs.iter().position(is_this) else {
+                // That history is over, and what it promised cannot be kept; unless it is that of a
+                // log that is not followed, whose databases are asked.
+                if logs.iter().all(|log| log.position().is_some()) {
+                    self.note_not_fresh_enough();
+                }
+                continue;
             };
-            self.fresh_enough &= reached;
+            match self.trust.get(index) {
+                Some(Trust::Nothing) => {}
+                Some(Trust::Stale(_)) => self.note_not_fresh_enough(),
+                Some(Trust::Fresh) | None => {
+                    let wait = logs[index].wait_for(*history, *at);
+                    if self.deadline.half().limit(wait).await != Some(true) {
+                        self.trust.resize(logs.len(), Trust::Fresh);
+                        self.trust[index] = Trust::Nothing;
+                    }
+                }
+            }
         }
+    }
+
+    fn note_not_fresh_enough(&self) {
+        self.fresh_enough.store(false, Ordering::Relaxed);
     }
 
     /// Makes the most of memory when shards were found missing; whether there is more to be made.
@@ -152,8 +174,11 @@ impl<'a> View<'a> {
 
     async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
-        while log.visible() < at && !until.is_over() {
-            let Ok((history, visible)) = source.visible(until).await else { return };
+        while log.visible() < at {
+            let answer = source.visible(until).await;
+            let Some((history, visible)) = answer.ok().filter(|_| !until.is_over()) else {
+                return self.note_not_fresh_enough();
+            };
             if log.position().is_some_and(|(known, _)| known == history) {
                 log.note_visible(visible);
             }
@@ -167,7 +192,7 @@ impl<'a> View<'a> {
     /// Says on the page how fresh it is.
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
-        draft.fresh_enough = self.fresh_enough;
+        draft.fresh_enough = self.fresh_enough.load(Ordering::Relaxed);
         draft.freshness = self.asked.clone();
         for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
             let was_asked = log.shards().iter().any(|shard| draft.asked.contains(shard));

@@ -162,13 +162,19 @@ async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
     response
 }
 
+/// The tokens of these servers are made up, so what they serve must be true without any.
+fn without_memory(data: &Path) -> Config {
+    let budget = ("TRIBUTARY_MEMORY__BUDGET".to_owned(), "0".to_owned());
+    Config::from_folder(data, [budget]).unwrap()
+}
+
 #[test]
 fn a_server_that_lies_voids_the_run() {
     let dir = scratch();
     let data = dir.path().join("data");
     make(&data);
     run(async {
-        let config = Config::from_folder(&data, []).unwrap();
+        let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
         for (lie_told, mix, found) in [
             (Lie::Drops, "read", "is missing, which was stored before"),
@@ -193,7 +199,7 @@ fn checked_reads_bring_the_newest_tokens_back() {
     let data = dir.path().join("data");
     make(&data);
     run(async {
-        let config = Config::from_folder(&data, []).unwrap();
+        let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
         let (liar, url) = Liar::start(tributary, Lie::Nothing).await;
         let bench = move || bench(&url, &["--mix", "twip", "--seconds", "1"]);
