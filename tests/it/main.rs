@@ -17,6 +17,7 @@ mod feed;
 mod fills;
 mod http;
 mod http_writes;
+mod memory;
 mod migrate;
 mod missing;
 mod outages;

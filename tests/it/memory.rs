@@ -1,0 +1,374 @@
+//! Memory decides how fast a page is and never what stands on it: pages of random worlds, with a
+//! memory that holds everything and with one that holds next to nothing, compared with the oracle;
+//! before, between and after writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
+
+use crate::adopted::{TEAMS, adopt, world as team_world};
+use crate::support::database::{mariadb, mysql};
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
+use crate::support::run;
+use crate::support::watch::{Watch, at_least, until_warm};
+use crate::support::world::{Oracle, Walk, World, check_walk};
+
+/// Holds any world of these tests.
+pub(crate) const FULL: usize = 64 << 20;
+/// Holds the index of a world's users, and a few of their tails.
+const SMALL: usize = 16 << 10;
+const USERS: u64 = 24;
+/// Some write more than is filled at first.
+const POSTS_MAX: u64 = 150;
+
+/// Times tie across shards, ids have nothing to do with time, and one id stands on several shards.
+fn random_world(seed: u64) -> World {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let (mut world, mut taken) = (World::default(), BTreeSet::new());
+    for reader in 0..USERS {
+        let share = f64::from(chance.random_range(0..100u32)) / 100.0;
+        for author in 0..USERS {
+            if chance.random_bool(share) {
+                world.follow(reader, author);
+            }
+        }
+    }
+    for author in 0..USERS {
+        let posts = if author % 7 == 0 { POSTS_MAX } else { chance.random_range(0..20) };
+        for _ in 0..posts {
+            let (time, id) = (chance.random_range(0..60), chance.random_range(0..100_000));
+            if taken.insert((author % SHARDS, id)) {
+                world.post(author, time, id);
+            }
+        }
+    }
+    world
+}
+
+async fn walk_all(tributary: &Tributary, oracle: &Oracle, limits: &[u8]) -> usize {
+    let mut pages = 0;
+    for (reader, limit) in oracle.readers().into_iter().zip(limits.iter().cycle()) {
+        let walk = Walk { limit: *limit, pages_max: usize::MAX, with_prev: true };
+        pages += check_walk(tributary, &oracle.feed(reader), reader, walk).await;
+    }
+    pages
+}
+
+#[test]
+fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            let world = random_world(1);
+            let oracle = Oracle::new(&world);
+            fleet.load(&world).await;
+
+            let full = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+            let watch = Watch::start(&full).await;
+            // At once, while nothing is known yet; while memory is filled; and when it is.
+            let pages = walk_all(&full, &oracle, &[20, 50]).await;
+            watch.until_heads_known().await;
+            walk_all(&full, &oracle, &[7, 100, 20]).await;
+            for reader in oracle.readers() {
+                until_warm(&full, reader, 20).await;
+            }
+            for reader in oracle.readers() {
+                let feed = oracle.feed(reader);
+                for limit in [1, 7, 100] {
+                    let walk = Walk { limit, pages_max: 3, with_prev: true };
+                    check_walk(&full, &feed, reader, walk).await;
+                }
+            }
+            watch.until_audited(1).await;
+            let counted = watch.counters().await;
+            assert_eq!((counted["evictions"], counted["mismatched"]), (0, 0), "{counted:?}");
+            drop((watch, full));
+
+            let small = Tributary::open(&fleet.config_with_memory(SMALL)).await.unwrap();
+            let watch = Watch::start(&small).await;
+            walk_all(&small, &oracle, &[20, 100, 7]).await;
+            let counted = watch.counters().await;
+            assert!(counted["evictions"] > 20, "{backend:?}: {counted:?}");
+            assert!(counted["fills"] > counted["evictions"] / 2, "{backend:?}: {counted:?}");
+            assert_eq!(counted["mismatched"], 0);
+            println!("{backend:?}: {pages} pages a walk, {counted:?}");
+        }
+    });
+}
+
+/// Every page that the databases give is the one that memory gives, cursors and all.
+#[test]
+fn cursors_are_the_same_with_memory_and_without() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            fleet.load(&random_world(2)).await;
+            let plain = async || Tributary::open(&fleet.config()).await.unwrap();
+            let (mut pages, mut asked) = (Vec::new(), Vec::new());
+            let without = plain().await;
+            for reader in (0..USERS).step_by(3) {
+                let mut request =
+                    PageRequest { limit: Limit::new(9).unwrap(), ..Default::default() };
+                for _ in 0..6 {
+                    let page = without.home_timeline(UserId(reader), &request).await.unwrap();
+                    let above = PageRequest { cursor: page.prev.clone(), ..request.clone() };
+                    let next = page.next.clone();
+                    asked.push((UserId(reader), request.clone()));
+                    pages.push(page);
+                    asked.push((UserId(reader), above.clone()));
+                    pages.push(without.home_timeline(UserId(reader), &above).await.unwrap());
+                    let Some(cursor) = next else { break };
+                    request.cursor = cursor;
+                }
+            }
+            // A folder has one owner.
+            drop(without);
+            for bytes in [FULL, SMALL] {
+                let tributary = Tributary::open(&fleet.config_with_memory(bytes)).await.unwrap();
+                let watch = Watch::start(&tributary).await;
+                watch.until_heads_known().await;
+                for _ in 0..2 {
+                    for ((reader, request), expected) in asked.iter().zip(&pages) {
+                        let page = tributary.home_timeline(*reader, request).await.unwrap();
+                        assert!(page.is_complete() && page.stale.is_empty());
+                        let parts = |page: &Page| {
+                            (page.posts.clone(), page.next.clone(), page.prev.clone())
+                        };
+                        assert_eq!(parts(&page), parts(expected), "{backend:?} {request:?}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Writes through us: whoever brings back the token that was taken after a write sees it.
+#[test]
+fn a_page_that_brings_a_token_back_shows_what_was_written_before() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            for bytes in [FULL, SMALL] {
+                let mut config = fleet.config_for_writing().await;
+                config.memory = fleet.config_with_memory(bytes).memory;
+                let tributary = Tributary::open(&config).await.unwrap();
+                Watch::start(&tributary).await.until_heads_known().await;
+                let start = Instant::now();
+                let writes = write_and_read(&tributary, bytes as u64).await;
+                println!("{backend:?}, {bytes} bytes: {writes} writes in {:?}", start.elapsed());
+            }
+        }
+    });
+}
+
+/// What the fleet should hold, known to the one who writes.
+#[derive(Default)]
+struct Known {
+    follows: BTreeMap<UserId, BTreeSet<UserId>>,
+    posts: BTreeMap<UserId, Vec<Post>>,
+}
+
+impl Known {
+    fn feed(&self, reader: UserId) -> Vec<&Post> {
+        let followees = self.follows.get(&reader).into_iter().flatten();
+        let posts = followees.filter_map(|author| self.posts.get(author));
+        let mut feed: Vec<&Post> = posts.flatten().collect();
+        feed.sort_by_key(|post| std::cmp::Reverse(post.key));
+        feed
+    }
+}
+
+async fn write_and_read(tributary: &Tributary, seed: u64) -> usize {
+    const WRITES: usize = 250;
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut known = Known::default();
+    // Users that nobody has met before.
+    let base = 1_000 * (seed + 1);
+    for write in 0..WRITES {
+        let [author, reader] = [0; 2].map(|_| UserId(base + chance.random_range(0..10)));
+        let posts = known.posts.entry(author).or_default();
+        let written = match chance.random_range(0..10) {
+            0..5 => {
+                let text = format!("{write} \"of\" {author}\n✓");
+                posts.push(tributary.publish(author, &text, None).await.unwrap().post);
+                author
+            }
+            5..7 if !posts.is_empty() => {
+                let post = posts.swap_remove(chance.random_range(0..posts.len()));
+                tributary.delete_post(author, post.key.post).await.unwrap();
+                author
+            }
+            7 => {
+                tributary.unfollow(reader, author).await.unwrap();
+                known.follows.entry(reader).or_default().remove(&author);
+                reader
+            }
+            _ => {
+                tributary.follow(reader, author).await.unwrap();
+                known.follows.entry(reader).or_default().insert(author);
+                reader
+            }
+        };
+        let token = tributary.freshness(written).await;
+        assert!(!token.is_empty());
+        let limit = Limit::new([1, 7, 20, 100][write % 4]).unwrap();
+        for reader in (0..10).map(|n| UserId(base + n)).filter(|r| r.0 % 3 == write as u64 % 3) {
+            let request = at_least(&token, limit);
+            let page = tributary.home_timeline(reader, &request).await.unwrap();
+            assert!(page.fresh_enough && page.is_complete(), "{page:?}");
+            let feed = known.feed(reader);
+            let expected: Vec<Post> = feed.iter().take(limit.get()).map(|p| (*p).clone()).collect();
+            assert_eq!(page.posts, expected, "write {write}, reader {reader}");
+            assert_eq!(page.next.is_none(), feed.len() <= limit.get());
+        }
+        let page = tributary.author_timeline(author, &at_least(&token, limit)).await;
+        let mut posts = known.posts[&author].clone();
+        posts.sort_by_key(|post| std::cmp::Reverse(post.key));
+        posts.truncate(limit.get());
+        assert_eq!(page.posts, posts, "write {write}, author {author}");
+    }
+    WRITES
+}
+
+/// Teams' own tables: other units and zones, marks instead of deletes, handles that change.
+#[test]
+fn teams_own_tables_are_the_same_from_memory() {
+    run(async {
+        let mysql = mysql().map(|server| vec![Arc::clone(server)]);
+        for servers in [Some(mariadb().to_vec()), mysql].into_iter().flatten() {
+            // Every one has a fleet of its own.
+            for team in [&TEAMS[0], &TEAMS[3], &TEAMS[4]] {
+                let world = team_world(&team.times());
+                let fleet = adopt(&servers, team, &world).await;
+                let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+                let watch = Watch::start(&tributary).await;
+                watch.until_heads_known().await;
+                let oracle = Oracle::new(&world);
+                walk_all(&tributary, &oracle, &[7]).await;
+                for reader in oracle.readers() {
+                    until_warm(&tributary, reader, 100).await;
+                }
+                walk_all(&tributary, &oracle, &[7, 20]).await;
+                changes_of_a_team(&fleet, &tributary, team.unit).await;
+                watch.until_audited(1).await;
+                assert_eq!(watch.counters().await["mismatched"], 0);
+            }
+        }
+    });
+}
+
+/// Each by plain SQL on the shard of user 3; the page must be the one without memory, at once.
+async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, unit: &str) {
+    let plain = fleet.open().await;
+    let (server, database) = &fleet.databases[3];
+    let posts = format!("{database}.`status``es`");
+    let graph = format!("{database}.`my graph`");
+    let accounts = format!("{database}.accounts");
+    let mut connection = server.connect().await;
+    let mark =
+        |state: &str, id: u64| format!("UPDATE {posts} SET state = '{state}' WHERE id = {id}");
+    for sql in [
+        mark("gone", 301),
+        mark("it''s public", 301),
+        // One that was hidden from the start.
+        mark("it''s public", 10_302),
+        mark("IT''S PUBLIC", 303),
+        format!("UPDATE {posts} SET `select` = 'other' WHERE id = 304"),
+        format!("UPDATE {posts} SET account = 7 WHERE id = 305"),
+        format!("UPDATE {posts} SET id = 3999 WHERE id = 306"),
+        format!("DELETE FROM {posts} WHERE id = 307"),
+        format!("UPDATE {accounts} SET Name = 'called otherwise' WHERE ID = 3"),
+        format!("DELETE FROM {accounts} WHERE ID = 7"),
+        format!("DELETE FROM {graph} WHERE `from` = 3 AND `to` = 3"),
+        format!("INSERT IGNORE INTO {graph} (`from`, `to`) VALUES (3, 3), (3, 7), (3, 5)"),
+    ] {
+        connection.query_drop(&sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"));
+        let token = tributary.freshness(UserId(3)).await;
+        for reader in 0..4 {
+            let limit = Limit::new(100).unwrap();
+            let page = tributary.home_timeline(UserId(reader), &at_least(&token, limit)).await;
+            let page = page.unwrap();
+            let expected =
+                plain.home_timeline(UserId(reader), &at_least(&token, limit)).await.unwrap();
+            assert!(page.fresh_enough, "{unit}: {sql}");
+            let parts = |page: &Page| (page.posts.clone(), page.handles.clone());
+            assert_eq!(parts(&page), parts(&expected), "{unit}: {sql}");
+        }
+    }
+    connection.disconnect().await.unwrap();
+}
+
+/// Where a follow may be stored twice, it ends with its last row.
+#[test]
+fn a_follow_that_is_stored_twice_ends_with_its_last_row() {
+    run(async {
+        for backend in [Backend::MariaDb, Backend::MySql] {
+            let Some(fleet) = TestFleet::new(backend, Tables::Old).await else { continue };
+            let mut world = World::default();
+            for followee in [2, 2, 3, 3, 3] {
+                world.follow(4, followee);
+            }
+            for author in [2, 3, 5] {
+                world.post(author, 10, author);
+            }
+            fleet.load_by_sql(&world).await;
+            let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+            until_warm(&tributary, UserId(4), 20).await;
+            let (server, database) = &fleet.databases[0];
+            let graph = format!("{database}.followers");
+            let of = |n| format!("DELETE FROM {graph} WHERE followed_user_id = {n} LIMIT 1");
+            let insert = format!("INSERT INTO {graph} VALUES (4, 5), (4, 5)");
+            let steps = [
+                (of(2), vec![3, 2]),
+                (of(3), vec![3, 2]),
+                (of(2), vec![3]),
+                (insert, vec![5, 3]),
+                (of(5), vec![5, 3]),
+                (of(3), vec![5, 3]),
+                (of(3), vec![5]),
+            ];
+            for (sql, expected) in steps {
+                server.execute(std::slice::from_ref(&sql)).await;
+                let token = tributary.freshness(UserId(4)).await;
+                let request = at_least(&token, Limit::DEFAULT);
+                let page = tributary.home_timeline(UserId(4), &request).await.unwrap();
+                let ids: Vec<u64> = page.posts.iter().map(|post| post.key.author.0).collect();
+                assert_eq!(ids, expected, "{backend:?}: {sql}");
+            }
+        }
+    });
+}
+
+/// A file of shards that somebody else writes to as well.
+#[test]
+fn what_others_write_into_a_file_is_seen() {
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        fleet.load(&random_world(3)).await;
+        let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+        Watch::start(&tributary).await.until_heads_known().await;
+        let reader = UserId(1);
+        let file = fleet.dir.path().join("data/shard-1.sqlite");
+        assert!(fs::exists(&file).unwrap());
+        let other = rusqlite::Connection::open(file).unwrap();
+        other.execute("INSERT OR IGNORE INTO followers VALUES (1, 1)", []).unwrap();
+        for n in 0..20i64 {
+            let sql = "INSERT INTO tweets (tweet_id, user_id, content, timestamp) \
+                       VALUES (?, 1, 'by others', ?)";
+            other.execute(sql, [900_000 + n, 1_000 + n]).unwrap();
+            let token = tributary.freshness(reader).await;
+            let request = at_least(&token, Limit::new(1).unwrap());
+            let start = Instant::now();
+            let page = tributary.home_timeline(reader, &request).await.unwrap();
+            assert!(page.fresh_enough && start.elapsed() < Duration::from_secs(3));
+            assert_eq!(page.posts[0].key.post.0, 900_000 + n.unsigned_abs());
+            assert_ne!(page.next, None);
+            let top = PageRequest { cursor: page.prev, ..PageRequest::default() };
+            assert!(tributary.home_timeline(reader, &top).await.unwrap().posts.is_empty());
+        }
+        assert_eq!(Cursor::newest(), PageRequest::default().cursor);
+    });
+}

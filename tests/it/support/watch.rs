@@ -1,0 +1,84 @@
+//! A look at memory from outside, by `GET /metrics`; and pages that are read until memory has them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Tributary, UserId};
+
+use super::http::TestServer;
+
+/// Nothing here takes longer, unless something is wrong.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The counters of one Tributary.
+pub(crate) struct Watch(TestServer);
+
+impl Watch {
+    pub(crate) async fn start(tributary: &Tributary) -> Self {
+        Self(TestServer::start(tributary.clone()).await)
+    }
+
+    /// Every counter and gauge by its name without what all have in common, summed over the logs.
+    pub(crate) async fn counters(&self) -> BTreeMap<String, u64> {
+        let body = self.0.get("/metrics").await.body;
+        let mut counters = BTreeMap::new();
+        for line in body.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let name = name.split('{').next().unwrap();
+            let name = name.strip_prefix("tributary_memory_").unwrap_or(name);
+            let name = name.strip_suffix("_total").unwrap_or(name).to_owned();
+            *counters.entry(name).or_default() += value.parse::<u64>().unwrap();
+        }
+        counters
+    }
+
+    pub(crate) async fn until(&self, what: &str, done: impl Fn(&BTreeMap<String, u64>) -> bool) {
+        let start = Instant::now();
+        loop {
+            let counters = self.counters().await;
+            if done(&counters) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "not {what} by now: {counters:?}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Every log is followed, and the newest times of all authors are known.
+    pub(crate) async fn until_heads_known(&self) {
+        let body = self.0.get("/metrics").await.body;
+        let logs = body.lines().filter(|line| line.starts_with("tributary_memory_fresh{")).count();
+        let logs = u64::try_from(logs).unwrap();
+        assert!(logs > 0, "{body}");
+        let known = |counters: &BTreeMap<String, u64>| {
+            counters["fresh"] == logs && counters["heads_known"] == logs
+        };
+        self.until("ready", known).await;
+    }
+
+    /// So many more comparisons with the database were made.
+    pub(crate) async fn until_audited(&self, more: u64) {
+        let before = self.counters().await["audited"];
+        self.until("audited", |counters| counters["audited"] >= before + more).await;
+    }
+}
+
+/// The newest page, at least as fresh as this.
+pub(crate) fn at_least(token: &Freshness, limit: Limit) -> PageRequest {
+    PageRequest { cursor: Cursor::newest(), limit, at_least: token.clone() }
+}
+
+/// Reads the newest page until no shard is asked for it.
+pub(crate) async fn until_warm(tributary: &Tributary, reader: UserId, limit: u8) -> Page {
+    let start = Instant::now();
+    let request = PageRequest { limit: Limit::new(limit).unwrap(), ..PageRequest::default() };
+    loop {
+        let page = tributary.home_timeline(reader, &request).await.unwrap();
+        if page.waves == 0 {
+            return page;
+        }
+        assert!(start.elapsed() < PATIENCE, "reader {reader} is not read from memory by now");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
