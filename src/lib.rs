@@ -19,14 +19,15 @@
 //! # How a page is read
 //! 1. [`http`] takes user, cursor and limit from the request and calls
 //!    [`timeline::home_timeline`], which makes all decisions of a read.
-//! 2. The reader's follow list comes from the one shard that owns the reader: [`placement`] knows
-//!    which, [`shard`] asks it.
-//! 3. One post of every followee is read from the cursor on, then more of those few authors whose
+//! 2. The reader's follow list, and the posts that can stand on the page, are taken from `memory` as
+//!    far as it has them. The rest is asked for in the databases:
+//! 3. The follow list on the one shard that owns the reader: [`placement`] knows which, [`shard`]
+//!    asks it. One post of every followee from the cursor on, then more of those few authors whose
 //!    whole known tail stands on the page: `timeline::merge` says which. Each time only the shards
 //!    that own these authors are asked, all at once: [`shard::Fleet::scatter`].
-//! 4. The texts of the posts on the page are fetched in one more wave, and the [`Page`] gets the
-//!    [`cursor`]s that lead on from it. A shard that did not answer is named on the page, and its
-//!    place is kept in the cursors.
+//! 4. The texts of posts that were not in memory are fetched in one more wave, and the [`Page`]
+//!    gets the [`cursor`]s that lead on from it. A shard that did not answer is named on the page,
+//!    and its place is kept in the cursors.
 //!
 //! # How a post is written
 //! 1. [`http`] takes author, text and perhaps an `Idempotency-Key` from the request and calls
@@ -35,6 +36,8 @@
 //!    transaction on the one shard that owns the author. An id that is taken is minted anew.
 //! 3. When the connection is lost at the commit, a new one is asked what became of it; only what
 //!    was surely not stored is stored again, under the same id and key.
+//! 4. Memory learns of it as of anybody's write: from the server's log, which `changes::apply`
+//!    follows.
 //!
 //! # Which way the arrows point
 //! [`model`], [`cursor`], [`placement`], `post_id` and the merge are pure: they know no runtime, no SQL and no
@@ -208,7 +211,8 @@ impl Tributary {
         self.0.fleet.post(author, post, self.0.fleet.read_deadline()).await
     }
 
-    /// Posts. When this returns, the post is committed; it is on the next page that is read. With
+    /// Posts. When this returns, the post is committed; it is on every page that is asked to be as
+    /// fresh as [`Tributary::freshness`] says then, and on all others some milliseconds later. With
     /// a key, the same wish is carried out once however often it is repeated, for a day at least.
     pub async fn publish(
         &self,
