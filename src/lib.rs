@@ -18,7 +18,7 @@
 //!
 //! # How a page is read
 //! 1. [`http`] takes user, cursor and limit from the request and calls
-//!    [`timeline::home_timeline`], which makes all decisions of a read.
+//!    `timeline::home_timeline`, which makes all decisions of a read.
 //! 2. The reader's follow list, and the posts that can stand on the page, are taken from `memory` as
 //!    far as it has them. The rest is asked for in the databases:
 //! 3. The follow list on the one shard that owns the reader: [`placement`] knows which, [`shard`]
