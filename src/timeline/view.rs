@@ -193,7 +193,6 @@ impl<'a> View<'a> {
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         draft.fresh_enough = self.fresh_enough.load(Ordering::Relaxed);
-        draft.freshness = self.asked.clone();
         for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
             let was_asked = log.shards().iter().any(|shard| draft.asked.contains(shard));
             let position = if was_asked {
@@ -202,10 +201,14 @@ impl<'a> View<'a> {
             } else {
                 log.position()
             };
-            if let Some((history, at)) = position {
-                draft.freshness.add(history, at);
+            let Some((history, at)) = position else { continue };
+            draft.freshness.add(history, at);
+            // What was asked for holds for the next page too; but not what no log has any more.
+            for (_, asked) in self.asked.positions().iter().filter(|(known, _)| *known == history) {
+                draft.freshness.add(history, *asked);
             }
         }
+        draft.stale.retain(|shard, _| !draft.missing.contains(shard));
     }
 
     /// Whom a reader follows.

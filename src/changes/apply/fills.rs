@@ -217,6 +217,12 @@ impl Applier {
         entry: Entry,
     ) {
         let key = waiting.key;
+        // What is ahead of the log is not shown before the log has come there: a page would hold more
+        // than its freshness token says.
+        let bounds = match bounds {
+            Bounds::Exact(at) => Bounds::Window { low: at, high: at },
+            bounds @ Bounds::Window { .. } => bounds,
+        };
         let installed = self.keeper.install(key, ticket, bounds, entry);
         let counters = &self.memory.logs()[self.index].counters;
         match installed {
