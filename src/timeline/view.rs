@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::draft::Draft;
@@ -27,7 +28,8 @@ pub(crate) struct View<'a> {
     /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
     aside: bool,
     asked: Freshness,
-    fresh_enough: bool,
+    /// Not any more once something could not be waited for.
+    fresh_enough: AtomicBool,
 }
 
 /// What may be taken from memory of what one log tells.
@@ -89,7 +91,15 @@ impl<'a> View<'a> {
         let deadline = fleet.read_deadline();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
         let asked = Freshness::default();
-        Self { fleet, deadline, memory, trust, aside: false, asked, fresh_enough: true }
+        Self {
+            fleet,
+            deadline,
+            memory,
+            trust,
+            aside: false,
+            asked,
+            fresh_enough: AtomicBool::new(true),
+        }
     }
 
     pub(super) fn fleet(&self) -> &Fleet {
@@ -119,7 +129,7 @@ impl<'a> View<'a> {
                 // That history is over: what it promised cannot be kept.
                 None => false,
             };
-            self.fresh_enough &= reached;
+            self.fresh_enough.fetch_and(reached, Ordering::Relaxed);
         }
     }
 
@@ -144,16 +154,21 @@ impl<'a> View<'a> {
         for (history, at) in self.asked.positions() {
             for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
                 if log.position().is_some_and(|(known, _)| known == *history) {
-                    self.wait_until_shown(log, source, *at).await;
+                    let shown = self.wait_until_shown(log, source, *at).await;
+                    self.fresh_enough.fetch_and(shown, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
+    /// Whether the database shows all up to here, in time.
+    async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) -> bool {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
-        while log.visible() < at && !until.is_over() {
-            let Ok((history, visible)) = source.visible(until).await else { return };
+        while log.visible() < at {
+            if until.is_over() {
+                return false;
+            }
+            let Ok((history, visible)) = source.visible(until).await else { return false };
             if log.position().is_some_and(|(known, _)| known == history) {
                 log.note_visible(visible);
             }
@@ -162,12 +177,13 @@ impl<'a> View<'a> {
                 pause *= 2;
             }
         }
+        true
     }
 
     /// Says on the page how fresh it is.
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
-        draft.fresh_enough = self.fresh_enough;
+        draft.fresh_enough = self.fresh_enough.load(Ordering::Relaxed);
         draft.freshness = self.asked.clone();
         for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
             let was_asked = log.shards().iter().any(|shard| draft.asked.contains(shard));
