@@ -8,6 +8,7 @@ mod adopted;
 mod adopted_writes;
 mod bench;
 mod check;
+mod coherence;
 mod commands;
 mod conformance;
 mod congress;
