@@ -4,6 +4,7 @@
 mod embedded;
 mod failover;
 mod history;
+mod memory;
 mod rows;
 mod servers;
 
