@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::draft::Draft;
 use super::warm::{self, Older, Scan, Span};
 use super::{FOLLOWEES_MAX, PageRequest};
-use crate::changes::LogPosition;
+use crate::changes::{History, LogPosition};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
 use crate::memory::{FollowList, Lack, Log, Memory, Slot};
@@ -193,15 +195,10 @@ impl<'a> View<'a> {
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         draft.fresh_enough = self.fresh_enough.load(Ordering::Relaxed);
-        for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
-            let was_asked = log.shards().iter().any(|shard| draft.asked.contains(shard));
-            let position = if was_asked {
-                // The database may have shown more than its log has told so far.
-                source.end_of_log(self.deadline).await.ok()
-            } else {
-                log.position()
-            };
-            let Some((history, at)) = position else { continue };
+        let logs = memory.logs().iter().zip(self.fleet.sources());
+        let asked = &draft.asked;
+        let positions = logs.map(|(log, source)| self.position_after(log, source, asked));
+        for (history, at) in join_all(positions).await.into_iter().flatten() {
             draft.freshness.add(history, at);
             // What was asked for holds for the next page too; but not what no log has any more.
             for (_, asked) in self.asked.positions().iter().filter(|(known, _)| *known == history) {
@@ -209,6 +206,21 @@ impl<'a> View<'a> {
             }
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
+    }
+
+    /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
+    /// may have shown more than it has told so far.
+    async fn position_after(
+        &self,
+        log: &Log,
+        source: &Source,
+        asked: &BTreeSet<ShardId>,
+    ) -> Option<(History, LogPosition)> {
+        if log.shards().iter().any(|shard| asked.contains(shard)) {
+            source.end_of_log(self.deadline).await.ok()
+        } else {
+            log.position()
+        }
     }
 
     /// Whom a reader follows.
