@@ -20,10 +20,14 @@ use crate::{Config, Tributary};
 const SHARDS: u64 = 2;
 const USERS: u64 = 6;
 
+/// Without memory: it would follow the log too.
 fn config(dir: &Path) -> Config {
-    let shards = ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), SHARDS.to_string());
-    let deadline = ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned());
-    Config::from_folder(dir, [shards, deadline]).unwrap()
+    let variables = [
+        ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), SHARDS.to_string()),
+        ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned()),
+        ("TRIBUTARY_MEMORY__BUDGET".to_owned(), "0".to_owned()),
+    ];
+    Config::from_folder(dir, variables).unwrap()
 }
 
 fn file(dir: &Path, shard: u64) -> PathBuf {
