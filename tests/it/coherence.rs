@@ -37,6 +37,9 @@ const CALM: Duration = Duration::from_millis(1_000);
 const DEADLINE_MS: u64 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A post as it is stored: id, author, time, text.
+type PostRow = (u64, u64, i64, String);
+
 /// What a writer's rows are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rows {
@@ -393,29 +396,20 @@ impl<'a> Writer<'a> {
     async fn find_out(&mut self) {
         self.site.in_doubt.fetch_add(1, Ordering::Relaxed);
         self.connections.clear();
-        let number = self.number;
-        let mine = |user: &str| {
-            format!("({user} DIV {SHARDS}) % {WRITERS} = {number} AND {user} < {USERS}")
-        };
         let mut rows = Rows::default();
         for shard in 0..SHARDS {
-            let (server, database) = self.site.shard(shard);
-            let mut connection = connect(server).await;
-            let sql = format!(
-                "SELECT tweet_id, user_id, timestamp, content FROM {database}.tweets WHERE {} \
-                 FOR UPDATE",
-                mine("user_id")
-            );
-            let posts: Vec<(u64, u64, i64, String)> = connection.query(sql).await.unwrap();
+            let start = Instant::now();
+            let (connection, posts, follows) = loop {
+                // The server may be killed again meanwhile.
+                match self.read_shard(shard).await {
+                    Ok(read) => break read,
+                    Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+                }
+                sleep(Duration::from_millis(20)).await;
+            };
             for (id, author, time, text) in posts {
                 rows.posts.insert((shard, id), (author, time, text));
             }
-            let sql = format!(
-                "SELECT follower_user_id, followed_user_id FROM {database}.followers WHERE {} \
-                 FOR UPDATE",
-                mine("follower_user_id")
-            );
-            let follows: Vec<(u64, u64)> = connection.query(sql).await.unwrap();
             for (reader, followee) in follows {
                 rows.follows.entry(reader).or_default().insert(followee);
             }
@@ -423,6 +417,32 @@ impl<'a> Writer<'a> {
             self.take_token(shard).await;
         }
         self.rows = rows;
+    }
+
+    /// Its rows on one shard, behind whatever is not decided yet.
+    async fn read_shard(
+        &self,
+        shard: u64,
+    ) -> mysql_async::Result<(Conn, Vec<PostRow>, Vec<(u64, u64)>)> {
+        let number = self.number;
+        let mine = |user: &str| {
+            format!("({user} DIV {SHARDS}) % {WRITERS} = {number} AND {user} < {USERS}")
+        };
+        let (server, database) = self.site.shard(shard);
+        let mut connection = connect(server).await;
+        let sql = format!(
+            "SELECT tweet_id, user_id, timestamp, content FROM {database}.tweets WHERE {} \
+             FOR UPDATE",
+            mine("user_id")
+        );
+        let posts = connection.query(sql).await?;
+        let sql = format!(
+            "SELECT follower_user_id, followed_user_id FROM {database}.followers WHERE {} \
+             FOR UPDATE",
+            mine("follower_user_id")
+        );
+        let follows = connection.query(sql).await?;
+        Ok((connection, posts, follows))
     }
 
     /// Nobody else changes what these pages show, so they must be exactly this.
