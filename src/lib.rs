@@ -176,9 +176,7 @@ impl Tributary {
     pub async fn freshness(&self, user: UserId) -> Freshness {
         let mut freshness = Freshness::default();
         if let Some(memory) = &self.0.memory {
-            let log = memory.log_of(user);
-            let source = memory.logs().iter().position(|known| std::ptr::eq(known, log));
-            let source = source.and_then(|index| self.0.fleet.sources().get(index));
+            let source = self.0.fleet.sources().get(memory.log_index(user));
             if let Some(source) = source
                 && let Ok((history, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
             {

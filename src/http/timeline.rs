@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, User};
-use super::wire::{Cursors, ExpressFeed, Following, names, posts_json};
+use super::wire::{Cursors, ExpressFeed, Following, decode_content, names, posts_json};
 use crate::Tributary;
 use crate::cursor::FollowingCursor;
 use crate::freshness::Freshness;
@@ -20,8 +20,9 @@ pub(super) async fn express_feed(
     User(user): User,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let page = tributary.home_timeline(user, &parameters.page()?).await?;
-    parameters.accept(page.is_complete() && page.stale.is_empty() && page.fresh_enough)?;
+    let draft = tributary.home_draft(user, &parameters.page()?).await?;
+    parameters.accept(draft.is_whole())?;
+    let page = draft.into_page(decode_content);
     let json = json(&ExpressFeed::new(&page, tributary.fleet()));
     Ok(with_freshness(json, &page.freshness, page.fresh_enough))
 }
@@ -34,7 +35,7 @@ pub(super) async fn feed(
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
     let page = tributary.home_draft(user, &request).await?;
-    parameters.accept(page.is_complete() && page.stale.is_empty() && page.fresh_enough)?;
+    parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/feed");
     posts_page(&page, &tributary, &path, request.limit)
 }
@@ -47,7 +48,7 @@ pub(super) async fn posts(
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
     let page = tributary.author_draft(user, &request).await;
-    parameters.accept(page.is_complete() && page.stale.is_empty() && page.fresh_enough)?;
+    parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/posts");
     posts_page(&page, &tributary, &path, request.limit)
 }

@@ -103,12 +103,12 @@ impl Memory {
 
     /// The log that tells of this user.
     pub(crate) fn log_of(&self, user: UserId) -> &Log {
-        self.log_of_shard(self.placement.shard_of(user))
+        &self.logs[self.log_index(user)]
     }
 
-    /// The log that tells of this shard.
-    pub(crate) fn log_of_shard(&self, shard: ShardId) -> &Log {
-        &self.logs[self.log_of[shard.index()]]
+    /// Its index in [`Memory::logs`].
+    pub(crate) fn log_index(&self, user: UserId) -> usize {
+        self.log_of[self.placement.shard_of(user).index()]
     }
 
     /// Which shard owns a user.

@@ -55,9 +55,14 @@ impl Draft {
         }
     }
 
-    /// Whether everything stands on it that the databases hold by now.
+    /// Nothing is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
+    }
+
+    /// Nothing is missing, nothing may be from the past, and it is as fresh as was asked for.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_complete() && self.stale.is_empty() && self.fresh_enough
     }
 
     /// The page, the texts of posts from memory taken out of what is sent by `content`.

@@ -268,7 +268,11 @@ impl Reading<'_> {
             self.handles.extend(handles);
             by_key.extend(posts.into_iter().map(|post| (post.key, Entry::Read(post))));
         }
-        (keys.iter().filter_map(|key| by_key.remove(key)).collect(), found_older)
+        // A shard that did not answer comes again from where this page began, whole: what memory has
+        // of it would then stand on two pages.
+        let answered = |key: &&PostKey| !self.missing.contains(&placement.shard_of(key.author));
+        let posts = keys.iter().filter(answered).filter_map(|key| by_key.remove(key));
+        (posts.collect(), found_older)
     }
 
     /// Whether any of `authors` has a post under `edge`, of which memory knows so much. Of those

@@ -185,7 +185,7 @@ impl<'a> View<'a> {
                 log.note_visible(visible);
             }
             if visible < at {
-                tokio::time::sleep(pause).await;
+                until.limit(tokio::time::sleep(pause)).await;
                 pause *= 2;
             }
         }
@@ -227,7 +227,7 @@ impl<'a> View<'a> {
     pub(super) async fn followees(&self, reader: UserId) -> Followees {
         let own = self.fleet.placement().shard_of(reader);
         if let Some(memory) = self.memory {
-            let trust = self.trust_of(memory, memory.log_of(reader));
+            let trust = self.trust_of(memory, reader);
             let list = memory.follows(reader, memory.tick());
             if let Some(list) = list.filter(|_| trust != Trust::Nothing) {
                 let mut authors = self.of_list(memory, list);
@@ -265,13 +265,12 @@ impl<'a> View<'a> {
                 authors.unknown.push(user);
                 continue;
             };
-            let log = memory.log_of(user);
-            let trust = self.trust_of(memory, log);
+            let trust = self.trust_of(memory, user);
             match (trust, memory.find(user)) {
                 (Trust::Nothing, _) => authors.unknown.push(user),
                 (_, Some(slot)) => slots.push(slot),
                 // Nobody who has posts is unknown.
-                (_, None) if log.heads_known() => {}
+                (_, None) if memory.log_of(user).heads_known() => {}
                 (_, None) => authors.unknown.push(user),
             }
             if let Trust::Stale(as_of) = trust {
@@ -288,9 +287,8 @@ impl<'a> View<'a> {
         authors.unknown.contains(&user) || slot.is_some_and(|slot| authors.slots().contains(&slot))
     }
 
-    fn trust_of(&self, memory: &Memory, log: &Log) -> Trust {
-        let index = memory.logs().iter().position(|known| std::ptr::eq(known, log));
-        index.and_then(|index| self.trust.get(index)).copied().unwrap_or(Trust::Fresh)
+    fn trust_of(&self, memory: &Memory, user: UserId) -> Trust {
+        self.trust.get(memory.log_index(user)).copied().unwrap_or(Trust::Fresh)
     }
 
     /// What memory knows of a page.

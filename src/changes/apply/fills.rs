@@ -115,7 +115,7 @@ impl Fills {
         let now = Instant::now();
         let mut due: Vec<(Waiting, u32)> = Vec::new();
         for _ in 0..self.waiting.len() {
-            let full = due.len() == BATCH || due.iter().any(|(waiting, _)| waiting.alone);
+            let full = due.len() == BATCH || due.first().is_some_and(|(first, _)| first.alone);
             let Some(waiting) = self.waiting.pop_front_if(|_| !full) else { break };
             let fits = !waiting.alone || due.is_empty();
             if fits && waiting.not_before.is_none_or(|time| time <= now) {

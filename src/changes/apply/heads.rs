@@ -123,6 +123,9 @@ impl Applier {
 
     /// What the author's newest time is is not known any more.
     pub(super) fn forget_head(&mut self, author: UserId) {
+        if matches!(self.heads.state, State::Wanted(_) | State::Without) {
+            return;
+        }
         let Some(slot) = self.memory.meet(author) else { return self.go_without_heads() };
         self.memory.set_head(slot, UNKNOWN);
         if let State::Loading(loading) = &mut self.heads.state {

@@ -118,7 +118,6 @@ impl<'a> Follower<'a> {
                 }
             };
             if told.as_ref() != Some(&reason) {
-                warn!(server = self.source.name(), reason, "log is not followed");
                 if self.events.send(vec![FeedEvent::Lost(reason.clone())]).await.is_err() {
                     return;
                 }
