@@ -60,12 +60,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
         };
         let limit = match limit {
             None => Limit::DEFAULT,
-            Some(text) => parse_id(&text)
-                .and_then(|limit| u8::try_from(limit).ok())
-                .and_then(Limit::new)
-                .ok_or(ApiError::BadLimit)?,
+            Some(text) => Limit::parse(&text).ok_or(ApiError::BadLimit)?,
         };
-        Ok(Self { cursor, limit, require_complete, at_least: freshness(&parts.headers)? })
+        Ok(Self { cursor, limit, require_complete, at_least: freshness_of(&parts.headers)? })
     }
 }
 
@@ -159,7 +156,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// The freshness that a request brings back, in one header or several.
-fn freshness(headers: &HeaderMap) -> Result<Freshness, ApiError> {
+pub(super) fn freshness_of(headers: &HeaderMap) -> Result<Freshness, ApiError> {
     let mut all = Freshness::default();
     for value in headers.get_all(FRESHNESS_HEADER) {
         let token = value.to_str().ok().and_then(|text| text.parse().ok());

@@ -10,6 +10,7 @@ mod budget;
 mod follow_list;
 mod keeper;
 mod log;
+mod pages;
 mod slots;
 mod tail;
 
@@ -22,6 +23,8 @@ pub(crate) use self::budget::Budget;
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
 pub(crate) use self::log::{Counters, Log, count};
+use self::pages::Pages;
+pub(crate) use self::pages::{KeptPage, Sent, Version};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
 pub(crate) use self::tail::{Row, Tail, TailChange};
@@ -55,6 +58,7 @@ pub(crate) enum Lack {
 /// All that is kept.
 pub(crate) struct Memory {
     slots: Slots,
+    pages: Pages,
     budget: Budget,
     logs: Vec<Log>,
     /// The log of each shard, by their indexes.
@@ -91,8 +95,9 @@ impl Memory {
             logs.push(Log::new(name, shards, lacks));
             queues.push(queue);
         }
-        let (slots, budget, started) = (Slots::new(), Budget::new(budget), Instant::now());
-        let memory = Self { slots, budget, logs, log_of, placement, times, encode, started };
+        let (slots, started) = (Slots::new(), Instant::now());
+        let (pages, budget) = (Pages::new(budget), Budget::new(budget));
+        let memory = Self { slots, pages, budget, logs, log_of, placement, times, encode, started };
         (Arc::new(memory), queues)
     }
 
@@ -230,6 +235,32 @@ impl Memory {
         let bytes_before = before.as_ref().map_or(0, |follows| follows.bytes());
         let edges_before = before.as_ref().map_or(0, |follows| follows.slots().len());
         self.budget.follows.change((bytes_before, edges_before), (bytes, edges));
+    }
+
+    /// All changes up to this one can be seen by whoever asks now.
+    pub(crate) fn version(&self) -> Version {
+        self.slots.version()
+    }
+
+    /// The reader's newest page as it was sent last, if nothing on it has changed since. Counts as a
+    /// use of what it was made from.
+    pub(crate) fn page(&self, reader: UserId, limit: usize) -> Option<Arc<KeptPage>> {
+        let slot = self.slots.find(reader)?;
+        let page = self.pages.get(slot, limit)?;
+        if !self.slots.timeline_is_as_of(slot, page.as_of) {
+            return None;
+        }
+        let tick = self.tick();
+        if page.is_first_use(tick) {
+            self.slots.touch(slot, tick);
+            page.authors.iter().for_each(|author| self.slots.touch(*author, tick));
+        }
+        Some(page)
+    }
+
+    /// Keeps a page that was made from what was shown as of its version.
+    pub(crate) fn keep_page(&self, page: KeptPage) {
+        self.pages.keep(page, &self.budget.pages);
     }
 
     /// Tells whoever fills memory what a reader lacked. Forgotten when there are too many wishes.
