@@ -158,12 +158,12 @@ impl Tributary {
         timeline::home_timeline(&mut self.view(), reader, request).await
     }
 
-    /// The reader's newest page as it was sent last, if it is what memory shows now and memory is as
-    /// fresh as is asked; and how fresh that is.
+    /// The reader's page for this query as it was sent last, if it is what memory shows now and memory
+    /// is as fresh as is asked; and how fresh that is.
     pub(crate) fn kept_page(
         &self,
         reader: UserId,
-        limit: Limit,
+        query: &str,
         at_least: &Freshness,
     ) -> Option<(Arc<KeptPage>, Freshness)> {
         let memory = self.memory()?;
@@ -175,7 +175,7 @@ impl Tributary {
         if !memory.logs().iter().all(is_fresh) || !at_least.positions().iter().all(has) {
             return None;
         }
-        let page = memory.page(reader, limit.get())?;
+        let page = memory.page(reader, query)?;
         let mut freshness = Freshness::default();
         for log in memory.logs() {
             let (history, at) = log.announced()?;
@@ -184,15 +184,15 @@ impl Tributary {
         Some((page, freshness))
     }
 
-    /// Keeps a reader's newest page as it is sent, if all of it comes from memory.
-    pub(crate) fn keep_page(&self, reader: UserId, limit: Limit, page: &Draft, sent: Sent) {
+    /// Keeps a page of a reader as it is sent, if all of it comes from memory.
+    pub(crate) fn keep_page(&self, reader: UserId, query: &str, page: &Draft, sent: Sent) {
         let Some((memory, as_of)) = self.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
         let authors: BTreeSet<Slot> =
             page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
         let authors = authors.into_iter().collect();
-        let (limit, used) = (limit.get(), AtomicU32::new(memory.tick()));
-        memory.keep_page(KeptPage { reader, limit, as_of, authors, sent, used });
+        let (query, used) = (query.into(), AtomicU32::new(memory.tick()));
+        memory.keep_page(KeptPage { reader, query, as_of, authors, sent, used });
     }
 
     /// A page of one author's posts.

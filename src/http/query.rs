@@ -60,7 +60,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
         };
         let limit = match limit {
             None => Limit::DEFAULT,
-            Some(text) => Limit::parse(&text).ok_or(ApiError::BadLimit)?,
+            Some(text) => parse_id(&text)
+                .and_then(|limit| u8::try_from(limit).ok())
+                .and_then(Limit::new)
+                .ok_or(ApiError::BadLimit)?,
         };
         Ok(Self { cursor, limit, require_complete, at_least: freshness_of(&parts.headers)? })
     }

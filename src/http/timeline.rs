@@ -1,7 +1,7 @@
 //! The routes that read timelines and follow lists.
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -35,6 +35,7 @@ pub(super) async fn express_feed(
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
     User(user): User,
+    RawQuery(query): RawQuery,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
@@ -42,8 +43,10 @@ pub(super) async fn feed(
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/feed");
     let sent = sent(&page, &tributary, &path, request.limit)?;
-    if request.cursor == Cursor::newest() {
-        tributary.keep_page(user, request.limit, &page, sent.clone());
+    // Where readers come again and again: the newest page, and the empty one above it.
+    if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
+        let query = query.as_deref().unwrap_or_default();
+        tributary.keep_page(user, query, &page, sent.clone());
     }
     Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }

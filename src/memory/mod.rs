@@ -15,6 +15,7 @@ mod slots;
 mod tail;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -59,6 +60,8 @@ pub(crate) enum Lack {
 pub(crate) struct Memory {
     slots: Slots,
     pages: Pages,
+    /// Pages that were sent again.
+    pages_again: AtomicU64,
     budget: Budget,
     logs: Vec<Log>,
     /// The log of each shard, by their indexes.
@@ -96,8 +99,19 @@ impl Memory {
             queues.push(queue);
         }
         let (slots, started) = (Slots::new(), Instant::now());
-        let (pages, budget) = (Pages::new(budget), Budget::new(budget));
-        let memory = Self { slots, pages, budget, logs, log_of, placement, times, encode, started };
+        let (pages, pages_again) = (Pages::new(budget), AtomicU64::new(0));
+        let memory = Self {
+            slots,
+            pages,
+            pages_again,
+            budget: Budget::new(budget),
+            logs,
+            log_of,
+            placement,
+            times,
+            encode,
+            started,
+        };
         (Arc::new(memory), queues)
     }
 
@@ -242,20 +256,26 @@ impl Memory {
         self.slots.version()
     }
 
-    /// The reader's newest page as it was sent last, if nothing on it has changed since. Counts as a
-    /// use of what it was made from.
-    pub(crate) fn page(&self, reader: UserId, limit: usize) -> Option<Arc<KeptPage>> {
+    /// The reader's page for this query as it was sent last, if nothing has changed since. Counts as
+    /// a use of what it was made from.
+    pub(crate) fn page(&self, reader: UserId, query: &str) -> Option<Arc<KeptPage>> {
         let slot = self.slots.find(reader)?;
-        let page = self.pages.get(slot, limit)?;
+        let page = self.pages.get(slot, query)?;
         if !self.slots.timeline_is_as_of(slot, page.as_of) {
             return None;
         }
+        count(&self.pages_again);
         let tick = self.tick();
         if page.is_first_use(tick) {
             self.slots.touch(slot, tick);
             page.authors.iter().for_each(|author| self.slots.touch(*author, tick));
         }
         Some(page)
+    }
+
+    /// How many pages were as they were sent last.
+    pub(crate) fn pages_again(&self) -> u64 {
+        self.pages_again.load(Ordering::Relaxed)
     }
 
     /// Keeps a page that was made from what was shown as of its version.

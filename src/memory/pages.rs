@@ -1,4 +1,5 @@
-//! Newest pages as they were sent, kept for readers who come again before anything has changed.
+//! Pages as they were sent, kept for readers who come again before anything has changed: their newest
+//! page, and the empty one above it that they poll.
 //!
 //! Every change to what is shown of a user gets the next *version*, which is noted at the user after
 //! the change is shown. A page says as of which version it was made. It is still right exactly if
@@ -17,8 +18,8 @@ use super::follow_list::Slot;
 
 /// Pages may take so much of the budget: what they are made of needs the rest.
 const PAGES_SHARE: usize = 8;
-/// A short page. With longer ones, places stay empty.
-const PAGE_BYTES: usize = 4 << 10;
+/// What a page takes, about: every other one is empty. With longer ones, places stay empty.
+const PAGE_BYTES: usize = 2 << 10;
 /// Longer pages are not kept.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 
@@ -34,13 +35,13 @@ pub(crate) struct Sent {
     pub(crate) links: Bytes,
 }
 
-/// The newest page of a home timeline, as it was sent.
+/// A page of a home timeline, as it was sent.
 #[derive(Debug)]
 pub(crate) struct KeptPage {
     /// Whose it is.
     pub(crate) reader: Slot,
-    /// Of at most so many posts.
-    pub(crate) limit: usize,
+    /// What was asked for, as it was written.
+    pub(crate) query: Box<str>,
     /// What it was made from is what was shown then.
     pub(crate) as_of: Version,
     /// Whose posts stand on it.
@@ -54,7 +55,8 @@ impl KeptPage {
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
         let authors = self.authors.capacity() * size_of::<Slot>();
-        size_of::<Self>() + authors + self.sent.body.len() + self.sent.links.len()
+        let sent = self.sent.body.len() + self.sent.links.len();
+        size_of::<Self>() + self.query.len() + authors + sent
     }
 
     /// Whether this is the first use in this tick.
@@ -63,7 +65,8 @@ impl KeptPage {
     }
 }
 
-/// At most one page of each reader. Readers share places; who comes later has it.
+/// At most one page with a cursor and one without of each reader. Readers share places; who comes
+/// later has it.
 #[derive(Debug)]
 pub(super) struct Pages {
     places: Box<[ArcSwapOption<KeptPage>]>,
@@ -78,20 +81,21 @@ impl Pages {
         Self { places, bytes_max }
     }
 
-    fn place(&self, reader: Slot) -> Option<&ArcSwapOption<KeptPage>> {
-        self.places.get((reader as usize).checked_rem(self.places.len())?)
+    fn place(&self, reader: Slot, query: &str) -> Option<&ArcSwapOption<KeptPage>> {
+        let place = 2 * reader as usize + usize::from(query.contains("cursor="));
+        self.places.get(place.checked_rem(self.places.len())?)
     }
 
-    /// The page that is kept of this reader, if it has this limit.
-    pub(super) fn get(&self, reader: Slot, limit: usize) -> Option<Arc<KeptPage>> {
-        let page = self.place(reader)?.load();
-        let page = page.as_ref().filter(|page| page.reader == reader && page.limit == limit)?;
+    /// The page that is kept of this reader for this query.
+    pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<KeptPage>> {
+        let page = self.place(reader, query)?.load();
+        let page = page.as_ref().filter(|page| page.reader == reader && *page.query == *query)?;
         Some(Arc::clone(page))
     }
 
     /// Keeps a page, in place of another one. Without room for it both are gone.
     pub(super) fn keep(&self, page: KeptPage, used: &Use) {
-        let Some(place) = self.place(page.reader) else { return };
+        let Some(place) = self.place(page.reader, &page.query) else { return };
         let bytes = page.bytes();
         let fits = bytes <= PAGE_BYTES_MAX && used.bytes() + bytes <= self.bytes_max;
         let bytes = if fits { bytes } else { 0 };
@@ -105,10 +109,10 @@ impl Pages {
 mod tests {
     use super::*;
 
-    fn page(reader: Slot, bytes: usize) -> KeptPage {
-        let (authors, used) = (Vec::new(), AtomicU32::new(0));
+    fn page(reader: Slot, query: &str, bytes: usize) -> KeptPage {
+        let (query, authors, used) = (query.into(), Vec::new(), AtomicU32::new(0));
         let sent = Sent { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::new() };
-        KeptPage { reader, limit: 20, as_of: Version(0), authors, sent, used }
+        KeptPage { reader, query, as_of: Version(0), authors, sent, used }
     }
 
     #[test]
@@ -116,26 +120,30 @@ mod tests {
         let pages = Pages::new(32 * PAGES_SHARE * PAGE_BYTES);
         let used = Use::default();
         for reader in 0..1_000 {
-            pages.keep(page(reader, (reader as usize * 37) % (20 << 10)), &used);
+            let query = ["", "cursor=x"][reader as usize / 3 % 2];
+            pages.keep(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
             assert!(used.bytes() <= 32 * PAGE_BYTES);
         }
         let kept: Vec<usize> = (0..1_000)
-            .filter_map(|reader| pages.get(reader, 20))
+            .flat_map(|reader| ["", "cursor=x"].map(|query| pages.get(reader, query)))
+            .flatten()
             .map(|page| page.bytes())
             .collect();
         assert!((5..=32).contains(&kept.len()), "{}", kept.len());
         assert_eq!((kept.len(), kept.iter().sum::<usize>()), (used.users(), used.bytes()));
-        pages.keep(page(7, PAGE_BYTES_MAX), &used);
-        assert!(pages.get(7, 20).is_none(), "a page that is too long");
-        pages.keep(page(7, 10), &used);
-        assert!(pages.get(7, 20).is_some() && pages.get(7, 21).is_none());
-        assert!(pages.get(39, 20).is_none(), "at the same place");
+        pages.keep(page(7, "", PAGE_BYTES_MAX), &used);
+        assert!(pages.get(7, "").is_none(), "a page that is too long");
+        pages.keep(page(7, "limit=9", 10), &used);
+        assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "").is_none());
+        pages.keep(page(7, "cursor=a", 10), &used);
+        assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "cursor=a").is_some());
+        assert!(pages.get(7 + 16, "limit=9").is_none(), "at the same place");
     }
 
     #[test]
     fn a_small_budget_keeps_no_pages() {
-        let (pages, used) = (Pages::new(20 << 10), Use::default());
-        pages.keep(page(7, 10), &used);
-        assert!(pages.get(7, 20).is_none());
+        let (pages, used) = (Pages::new(15 << 10), Use::default());
+        pages.keep(page(7, "", 10), &used);
+        assert!(pages.get(7, "").is_none());
     }
 }

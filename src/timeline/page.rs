@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cursor::Cursor;
 use crate::freshness::Freshness;
-use crate::model::{Post, ShardId, UserId, parse_id};
+use crate::model::{Post, ShardId, UserId};
 
 /// How many posts a page may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +19,6 @@ impl Limit {
     /// A limit from 1 to [`Limit::MAX`].
     pub fn new(posts: u8) -> Option<Self> {
         (1..=Self::MAX).contains(&posts).then_some(Self(posts))
-    }
-
-    /// The same from its decimal digits.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        parse_id(text).and_then(|posts| u8::try_from(posts).ok()).and_then(Self::new)
     }
 
     /// The number of posts.
