@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 
 use super::Lack;
 use crate::changes::{History, LogPosition};
@@ -28,6 +28,8 @@ pub(crate) struct Log {
     as_of_ms: AtomicI64,
     /// All up to here can be seen by whoever asks the databases; of the present history.
     visible: AtomicU64,
+    /// Held by whoever asks the databases what can be seen.
+    looking: Mutex<()>,
     /// Whether the newest times of all its authors are known.
     heads_known: AtomicBool,
     pub(crate) counters: Counters,
@@ -66,6 +68,7 @@ impl Log {
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
+            looking: Mutex::new(()),
             heads_known: AtomicBool::new(false),
             counters: Counters::default(),
         }
@@ -120,6 +123,12 @@ impl Log {
     /// All up to here can be seen by whoever asks the databases.
     pub(crate) fn visible(&self) -> LogPosition {
         LogPosition(self.visible.load(Ordering::Acquire))
+    }
+
+    /// The right to ask the databases what can be seen. Whoever waited for it looks first whether
+    /// that is known by now.
+    pub(crate) async fn turn_to_look(&self) -> MutexGuard<'_, ()> {
+        self.looking.lock().await
     }
 
     /// Returns when all up to here is shown, or when this is another history.
