@@ -17,6 +17,8 @@ pub(crate) struct Log {
     name: String,
     shards: Vec<ShardId>,
     lacks: mpsc::Sender<Lack>,
+    /// Whether wishes are heard.
+    hears_wishes: AtomicBool,
     /// 0 while another history begins.
     history: AtomicU64,
     position: AtomicU64,
@@ -62,6 +64,7 @@ impl Log {
             name,
             shards,
             lacks,
+            hears_wishes: AtomicBool::new(true),
             history: AtomicU64::new(0),
             position: AtomicU64::new(0),
             reached: Notify::new(),
@@ -84,8 +87,15 @@ impl Log {
     }
 
     pub(super) fn lacks(&self, lack: Lack) {
-        // A full queue is no loss: the next reader wishes again.
-        let _ = self.lacks.try_send(lack);
+        if self.hears_wishes.load(Ordering::Relaxed) {
+            // A full queue is no loss: the next reader wishes again.
+            let _ = self.lacks.try_send(lack);
+        }
+    }
+
+    /// Whether wishes are heard from now on.
+    pub(crate) fn hear_wishes(&self, hears: bool) {
+        self.hears_wishes.store(hears, Ordering::Relaxed);
     }
 
     /// Another history begins here; what was shown before is gone already.
