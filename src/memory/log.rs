@@ -1,6 +1,6 @@
 //! How far one log has been followed, as readers see it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 
@@ -34,7 +34,16 @@ pub(crate) struct Log {
     looking: Mutex<()>,
     /// Whether the newest times of all its authors are known.
     heads_known: AtomicBool,
+    pub(crate) ahead: Ahead,
     pub(crate) counters: Counters,
+}
+
+/// How much was filled of what is filled before anybody asks for it.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    planned: AtomicUsize,
+    begun: AtomicUsize,
+    done: AtomicBool,
 }
 
 /// What happened at one log since the start.
@@ -58,6 +67,28 @@ pub(crate) struct Counters {
     pub(crate) mismatched: AtomicU64,
 }
 
+impl Ahead {
+    /// Of so many authors so many are filled or about to be; done when no more will be, for want of
+    /// authors or of room.
+    pub(crate) fn note(&self, planned: usize, begun: usize, done: bool) {
+        self.planned.store(planned, Ordering::Relaxed);
+        self.begun.store(begun, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    pub(crate) fn planned(&self) -> usize {
+        self.planned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
 impl Log {
     pub(super) fn new(name: String, shards: Vec<ShardId>, lacks: mpsc::Sender<Lack>) -> Self {
         Self {
@@ -73,6 +104,7 @@ impl Log {
             visible: AtomicU64::new(0),
             looking: Mutex::new(()),
             heads_known: AtomicBool::new(false),
+            ahead: Ahead::default(),
             counters: Counters::default(),
         }
     }

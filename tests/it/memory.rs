@@ -123,7 +123,7 @@ fn a_memory_that_is_far_too_small_is_not_filled_all_the_time() {
         println!("{fills} fills for {pages} pages");
         assert!(fills < pages as u64, "{fills} fills for {pages} pages");
         // But what is wished for comes in now and then.
-        assert!(after["evictions"] > before["evictions"] + 20, "{after:?}");
+        assert!(after["evictions"] > before["evictions"] + 4, "{after:?}");
     });
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Fills {
     tasks: JoinSet<Done>,
     /// Authors to fill when nothing else is to be done, the best last.
     ahead: Vec<Slot>,
+    /// How many these were at first.
+    planned: usize,
     /// What is compared, and for how many ticks it has waited.
     audits: HashMap<Key, u32>,
     next_audit: Option<Instant>,
@@ -91,6 +93,7 @@ impl Fills {
     pub(super) fn plan_ahead(&mut self, mut heads: Vec<(Slot, i64)>) {
         heads.sort_unstable_by_key(|(_, time)| *time);
         self.ahead = heads.into_iter().map(|(slot, _)| slot).collect();
+        self.planned = self.ahead.len();
     }
 
     /// Forgets the wishes, and hears none for a while.
@@ -301,13 +304,16 @@ impl Applier {
     pub(super) fn fill_ahead(&mut self) {
         let budget = self.memory.budget();
         let room = budget.used() < budget.max() / 100 * AHEAD_PERCENT;
-        if !room || !self.fills.waiting.is_empty() {
-            return;
+        if room && self.fills.waiting.is_empty() {
+            let next = self.fills.ahead.len().saturating_sub(BATCH * FILLS_MAX);
+            for slot in self.fills.ahead.split_off(next).into_iter().rev() {
+                self.fills.wait(Key::Tail(slot), DEPTH);
+            }
         }
-        for _ in 0..BATCH * FILLS_MAX {
-            let Some(slot) = self.fills.ahead.pop() else { return };
-            self.fills.wait(Key::Tail(slot), DEPTH);
-        }
+        let Fills { ahead, planned, .. } = &self.fills;
+        let known = self.history.is_some() && self.heads.are_settled();
+        let done = known && (ahead.is_empty() || !room);
+        self.log().ahead.note(*planned, planned - ahead.len(), done);
     }
 
     /// Reads a few of those that are kept again, and compares them when both are as of one place.
