@@ -304,7 +304,6 @@ impl<'a> View<'a> {
                 }
                 return Followees::Known(authors);
             }
-            memory.lacks(Lack::Follows { user: reader });
         }
         if !self.may_ask() {
             return Followees::Missing(own);
@@ -312,10 +311,19 @@ impl<'a> View<'a> {
         self.wait_until_visible().await;
         match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
             Ok(followees) => {
+                self.wish_for_follows(reader, &followees);
                 Followees::Known(Authors { asked: Some(own), ..self.authors(&followees) })
             }
             Err(FolloweesError::TooMany) => Followees::TooMany,
             Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
+        }
+    }
+
+    /// Who follows nobody may be nobody, and would be given a place in memory for good.
+    fn wish_for_follows(&self, reader: UserId, followees: &[UserId]) {
+        let Some(memory) = self.memory else { return };
+        if !followees.is_empty() || memory.find(reader).is_some() {
+            memory.lacks(Lack::Follows { user: reader });
         }
     }
 
