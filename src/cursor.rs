@@ -20,7 +20,7 @@ use crate::model::{Direction, PostId, PostKey, ShardId, UserId};
 pub const CURSOR_TEXT_MAX: usize = 4_096;
 
 /// A place between two posts in key order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Edge {
     /// Under the oldest post there can be.
     Bottom,
@@ -89,7 +89,7 @@ pub struct TailAsk {
 }
 
 /// A page starts here and reads this way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// Which way the page reads.
     pub direction: Direction,

@@ -76,7 +76,7 @@ pub use model::{IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
 pub use publish::{Published, WriteError};
 pub use shard::{Access, Fleet, OpenError};
-use timeline::{Draft, View};
+use timeline::{Draft, TimelineFlights, View};
 pub use timeline::{Limit, Page, PageRequest, ReadError};
 use tokio::task::JoinSet;
 
@@ -89,6 +89,7 @@ struct Parts {
     fleet: Fleet,
     publisher: Publisher,
     memory: Option<Arc<Memory>>,
+    flights: TimelineFlights,
     /// The writers into memory; they end with the last clone.
     _writers: JoinSet<()>,
 }
@@ -120,8 +121,9 @@ impl Tributary {
         let fleet = Fleet::open(config, access).await?;
         let publisher = Publisher::new(&config.write, access, fleet.health().len());
         let budget = if access == Access::Own { config.memory.bytes() } else { 0 };
+        let flights = TimelineFlights::new();
         if budget == 0 {
-            let parts = Parts { fleet, publisher, memory: None, _writers: JoinSet::new() };
+            let parts = Parts { fleet, publisher, memory: None, flights, _writers: JoinSet::new() };
             return Ok(Self(Arc::new(parts)));
         }
         let names = fleet
@@ -132,7 +134,7 @@ impl Tributary {
         let (memory, queues) =
             Memory::new(budget, names.collect(), placement, times, http::encode_post);
         let writers = changes::apply::start(&memory, fleet.sources(), queues);
-        let parts = Parts { fleet, publisher, memory: Some(memory), _writers: writers };
+        let parts = Parts { fleet, publisher, memory: Some(memory), flights, _writers: writers };
         Ok(Self(Arc::new(parts)))
     }
 
@@ -206,7 +208,7 @@ impl Tributary {
     }
 
     fn view(&self) -> View<'_> {
-        View::new(&self.0.fleet, self.0.memory.as_deref())
+        View::new(&self.0.fleet, self.0.memory.as_deref(), &self.0.flights)
     }
 
     /// How far the log that tells of `user` reaches now: a page that is asked to be at least as

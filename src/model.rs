@@ -79,7 +79,7 @@ impl IdempotencyKey {
 }
 
 /// Which way a timeline is read from a place in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Towards smaller keys: the next page.
     Older,

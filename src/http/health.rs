@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::timeline::json;
-use super::wire::{Ready, ShardState};
+use super::wire::{LogState, Ready, ShardState};
 use crate::Tributary;
 
 /// `GET /livez`, `GET /healthz`: the process answers. Says nothing of the shards, so that a dead
@@ -15,7 +15,8 @@ pub(super) async fn live() -> &'static str {
 }
 
 /// `GET /readyz`: 200 while at least one shard answers, `degraded` while not all do. With
-/// `?strict`, 503 unless all do.
+/// `?strict`, 503 unless all do. Memory is told of and decides nothing: without it pages are only
+/// slower.
 pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
     let strict = query
         .0
@@ -39,5 +40,9 @@ pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -
         "degraded" if !strict => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (code, json(&Ready { status, shards })).into_response()
+    let memory = tributary.memory().map_or_else(Vec::new, |memory| {
+        let now_ms = memory.now_ms();
+        memory.logs().iter().map(|log| LogState::new(log, now_ms)).collect()
+    });
+    (code, json(&Ready { status, shards, memory })).into_response()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
 use crate::cursor::Cursor;
+use crate::memory::Log;
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::{PostTimes, TimeUnit};
 use crate::shard::Fleet;
@@ -113,12 +114,47 @@ pub(super) struct Followed {
 pub(super) struct Ready<'a> {
     pub(super) status: &'static str,
     pub(super) shards: Vec<ShardState<'a>>,
+    /// Of each log, where there is a memory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) memory: Vec<LogState<'a>>,
+}
+
+/// How far memory is with a log.
+#[derive(Serialize)]
+pub(super) struct LogState<'a> {
+    log: &'a str,
+    followed: bool,
+    newest_times: bool,
+    filled_ahead: FilledAhead,
+}
+
+#[derive(Serialize)]
+struct FilledAhead {
+    authors: usize,
+    of: usize,
+    done: bool,
 }
 
 #[derive(Serialize)]
 pub(super) struct ShardState<'a> {
     pub(super) name: &'a str,
     pub(super) status: &'static str,
+}
+
+impl<'a> LogState<'a> {
+    pub(super) fn new(log: &'a Log, now_ms: u64) -> Self {
+        let ahead = &log.ahead;
+        Self {
+            log: log.name(),
+            followed: log.is_fresh(now_ms),
+            newest_times: log.heads_known(),
+            filled_ahead: FilledAhead {
+                authors: ahead.begun(),
+                of: ahead.planned(),
+                done: ahead.is_done(),
+            },
+        }
+    }
 }
 
 impl<'a> ExpressFeed<'a> {

@@ -1,8 +1,8 @@
 //! How far one log has been followed, as readers see it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 
 use super::Lack;
 use crate::changes::{History, LogPosition};
@@ -17,6 +17,8 @@ pub(crate) struct Log {
     name: String,
     shards: Vec<ShardId>,
     lacks: mpsc::Sender<Lack>,
+    /// Whether wishes are heard.
+    hears_wishes: AtomicBool,
     /// 0 while another history begins.
     history: AtomicU64,
     position: AtomicU64,
@@ -30,9 +32,20 @@ pub(crate) struct Log {
     as_of_ms: AtomicI64,
     /// All up to here can be seen by whoever asks the databases; of the present history.
     visible: AtomicU64,
+    /// Held by whoever asks the databases what can be seen.
+    looking: Mutex<()>,
     /// Whether the newest times of all its authors are known.
     heads_known: AtomicBool,
+    pub(crate) ahead: Ahead,
     pub(crate) counters: Counters,
+}
+
+/// How much was filled of what is filled before anybody asks for it.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    planned: AtomicUsize,
+    begun: AtomicUsize,
+    done: AtomicBool,
 }
 
 /// What happened at one log since the start.
@@ -56,12 +69,35 @@ pub(crate) struct Counters {
     pub(crate) mismatched: AtomicU64,
 }
 
+impl Ahead {
+    /// Of so many authors so many are filled or about to be; done when no more will be, for want of
+    /// authors or of room.
+    pub(crate) fn note(&self, planned: usize, begun: usize, done: bool) {
+        self.planned.store(planned, Ordering::Relaxed);
+        self.begun.store(begun, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    pub(crate) fn planned(&self) -> usize {
+        self.planned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
 impl Log {
     pub(super) fn new(name: String, shards: Vec<ShardId>, lacks: mpsc::Sender<Lack>) -> Self {
         Self {
             name,
             shards,
             lacks,
+            hears_wishes: AtomicBool::new(true),
             history: AtomicU64::new(0),
             position: AtomicU64::new(0),
             announced: AtomicU64::new(0),
@@ -69,7 +105,9 @@ impl Log {
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
+            looking: Mutex::new(()),
             heads_known: AtomicBool::new(false),
+            ahead: Ahead::default(),
             counters: Counters::default(),
         }
     }
@@ -84,8 +122,15 @@ impl Log {
     }
 
     pub(super) fn lacks(&self, lack: Lack) {
-        // A full queue is no loss: the next reader wishes again.
-        let _ = self.lacks.try_send(lack);
+        if self.hears_wishes.load(Ordering::Relaxed) {
+            // A full queue is no loss: the next reader wishes again.
+            let _ = self.lacks.try_send(lack);
+        }
+    }
+
+    /// Whether wishes are heard from now on.
+    pub(crate) fn hear_wishes(&self, hears: bool) {
+        self.hears_wishes.store(hears, Ordering::Relaxed);
     }
 
     /// Another history begins here; what was shown before is gone already.
@@ -143,6 +188,12 @@ impl Log {
     /// All up to here can be seen by whoever asks the databases.
     pub(crate) fn visible(&self) -> LogPosition {
         LogPosition(self.visible.load(Ordering::Acquire))
+    }
+
+    /// The right to ask the databases what can be seen. Whoever waited for it looks first whether
+    /// that is known by now.
+    pub(crate) async fn turn_to_look(&self) -> MutexGuard<'_, ()> {
+        self.looking.lock().await
     }
 
     /// Returns when all up to here is shown, or when this is another history.

@@ -2,6 +2,7 @@
 //! authors. All decisions of a read stand here; how rows are fetched stands in `shard`.
 
 mod draft;
+mod flight;
 mod merge;
 mod page;
 mod view;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub(crate) use self::draft::{Draft, Entry};
+use self::flight::Flights;
 use self::merge::Merge;
 pub use self::page::{Limit, Page, PageRequest};
 pub(crate) use self::view::View;
 use self::view::{Authors, Followees};
 use self::warm::{Found, Older, Scan, Span};
 use crate::cursor::{AuthorEdge, Cursor, Edge, TailAsk};
+use crate::freshness::Freshness;
 use crate::model::{Direction, PostKey, ShardId, UserId};
 use crate::shard::{Deadline, Shard, ShardError};
 
@@ -35,6 +38,26 @@ pub enum ReadError {
     TooManyFollowees,
 }
 
+/// What a page is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Timeline {
+    /// The home timeline of a reader.
+    Home(UserId),
+    /// The posts of an author.
+    Author(UserId),
+}
+
+/// What all those want who share a read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Flight {
+    timeline: Timeline,
+    cursor: Cursor,
+    limit: Limit,
+}
+
+/// What is read now for several requests.
+pub(crate) type TimelineFlights = Flights<Flight, Result<Draft, ReadError>>;
+
 /// The page of `reader`'s home timeline that `request` names: posts by everyone the reader follows.
 ///
 /// From memory it costs a look at the newest time of every followee, and at the newest posts of those
@@ -48,14 +71,7 @@ pub(crate) async fn home_timeline(
     reader: UserId,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    view.settle(request).await;
-    let mut draft = home_page(view, reader, request).await?;
-    // A server that was found dead a moment ago: what memory holds of it is better than nothing.
-    if view.falls_back_on(&draft.missing) {
-        draft = home_page(view, reader, request).await?;
-    }
-    view.finish(&mut draft).await;
-    Ok(draft)
+    read(view, Timeline::Home(reader), request).await
 }
 
 /// The page of the posts of one author that `request` names.
@@ -64,13 +80,80 @@ pub(crate) async fn author_timeline(
     author: UserId,
     request: &PageRequest,
 ) -> Draft {
+    let draft = read(view, Timeline::Author(author), request).await;
+    draft.expect("one author is not too many")
+}
+
+/// From memory alone, or else together with all others who want the same page.
+async fn read(
+    view: &mut View<'_>,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Result<Draft, ReadError> {
     view.settle(request).await;
-    let mut draft = read_page(view, &view.authors(&[author]), request).await;
+    view.leave_databases();
+    let mut draft = page(view, timeline, request).await?;
+    if !view.lacks_databases() {
+        view.finish(&mut draft).await;
+        return Ok(draft);
+    }
+    // In a box of its own: a page from memory need not carry the room for it.
+    Box::pin(read_databases(view, timeline, request)).await
+}
+
+async fn read_databases(
+    view: &mut View<'_>,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Result<Draft, ReadError> {
+    // What others read may come from a memory that has not come to this one's token.
+    if view.is_behind() {
+        view.ask_databases();
+        return whole_page(view, timeline, request).await;
+    }
+    view.wait_until_visible().await;
+    let flight = Flight { timeline, cursor: request.cursor.clone(), limit: request.limit };
+    let read = Box::pin(read_for_all(view, &flight));
+    match view.flights().share(&flight, view.deadline(), read).await {
+        Some(answer) => answer.map(|draft| view.adopt(draft)),
+        // It is too late to ask anybody.
+        None => whole_page(view, timeline, request).await,
+    }
+}
+
+/// Nothing of it depends on who of those who want the page reads it.
+async fn read_for_all(view: &View<'_>, flight: &Flight) -> Result<Draft, ReadError> {
+    let mut view = view.anew();
+    let Flight { timeline, cursor, limit } = flight.clone();
+    let request = PageRequest { cursor, limit, at_least: Freshness::default() };
+    view.settle(&request).await;
+    whole_page(&mut view, timeline, &request).await
+}
+
+/// The page, with what a dead server had, and how fresh it is.
+async fn whole_page(
+    view: &mut View<'_>,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Result<Draft, ReadError> {
+    let mut draft = page(view, timeline, request).await?;
+    // A server that was found dead a moment ago: what memory holds of it is better than nothing.
     if view.falls_back_on(&draft.missing) {
-        draft = read_page(view, &view.authors(&[author]), request).await;
+        draft = page(view, timeline, request).await?;
     }
     view.finish(&mut draft).await;
-    draft
+    Ok(draft)
+}
+
+async fn page(
+    view: &View<'_>,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Result<Draft, ReadError> {
+    match timeline {
+        Timeline::Home(reader) => home_page(view, reader, request).await,
+        Timeline::Author(author) => Ok(read_page(view, &view.authors(&[author]), request).await),
+    }
 }
 
 async fn home_page(
@@ -305,6 +388,10 @@ impl Reading<'_> {
     {
         work.retain(|shard, _| !self.missing.contains(shard));
         if work.is_empty() {
+            return Vec::new();
+        }
+        if !self.view.may_ask() {
+            self.missing.extend(work.keys());
             return Vec::new();
         }
         if self.waves == 0 {

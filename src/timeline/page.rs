@@ -7,7 +7,7 @@ use crate::freshness::Freshness;
 use crate::model::{Post, ShardId, UserId};
 
 /// How many posts a page may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit(u8);
 
 impl Limit {

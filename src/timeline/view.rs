@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::draft::Draft;
 use super::warm::{self, Older, Scan, Span};
-use super::{FOLLOWEES_MAX, PageRequest};
+use super::{FOLLOWEES_MAX, PageRequest, TimelineFlights};
 use crate::changes::{History, LogPosition};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
@@ -27,6 +27,7 @@ pub(crate) struct View<'a> {
     memory: Option<&'a Memory>,
     /// What is read from memory is this or later.
     version: Version,
+    flights: &'a TimelineFlights,
     /// What may be taken from memory, for each log; empty where everything may.
     trust: Vec<Trust>,
     /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
@@ -34,6 +35,12 @@ pub(crate) struct View<'a> {
     asked: Freshness,
     /// Whether it is as fresh as was asked for.
     fresh_enough: AtomicBool,
+    /// Memory has not come to the request's token in time; the databases are asked instead.
+    is_behind: bool,
+    /// The databases are not to be asked.
+    leaves_databases: bool,
+    /// They would have been.
+    lacks_databases: AtomicBool,
 }
 
 /// What may be taken from memory of what one log tells.
@@ -91,7 +98,11 @@ impl Authors {
 
 impl<'a> View<'a> {
     /// A request that begins now.
-    pub(crate) fn new(fleet: &'a Fleet, memory: Option<&'a Memory>) -> Self {
+    pub(crate) fn new(
+        fleet: &'a Fleet,
+        memory: Option<&'a Memory>,
+        flights: &'a TimelineFlights,
+    ) -> Self {
         let deadline = fleet.read_deadline();
         let version = memory.map(Memory::version).unwrap_or_default();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
@@ -101,11 +112,52 @@ impl<'a> View<'a> {
             deadline,
             memory,
             version,
+            flights,
             trust,
             aside: false,
             asked,
             fresh_enough: AtomicBool::new(true),
+            is_behind: false,
+            leaves_databases: false,
+            lacks_databases: AtomicBool::new(false),
         }
+    }
+
+    /// What another request finds that begins now and ends by the same time.
+    pub(super) fn anew(&self) -> Self {
+        Self { deadline: self.deadline, ..Self::new(self.fleet, self.memory, self.flights) }
+    }
+
+    pub(super) fn flights(&self) -> &'a TimelineFlights {
+        self.flights
+    }
+
+    /// From now on shards that would have to be asked are missing.
+    pub(super) fn leave_databases(&mut self) {
+        self.leaves_databases = true;
+    }
+
+    /// From now on the databases are asked for what memory lacks.
+    pub(super) fn ask_databases(&mut self) {
+        self.leaves_databases = false;
+    }
+
+    /// Whether the databases may be asked, as they must be for the page to be whole.
+    pub(super) fn may_ask(&self) -> bool {
+        if self.leaves_databases {
+            self.lacks_databases.store(true, Ordering::Relaxed);
+        }
+        !self.leaves_databases
+    }
+
+    /// Whether they would have been asked, but for [`View::leave_databases`].
+    pub(super) fn lacks_databases(&self) -> bool {
+        self.lacks_databases.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory has not come to the request's token in time.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     pub(super) fn fleet(&self) -> &Fleet {
@@ -141,6 +193,7 @@ impl<'a> View<'a> {
                     if self.deadline.half().limit(wait).await != Some(true) {
                         self.trust.resize(logs.len(), Trust::Fresh);
                         self.trust[index] = Trust::Nothing;
+                        self.is_behind = true;
                     }
                 }
             }
@@ -181,6 +234,11 @@ impl<'a> View<'a> {
     async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
         while log.visible() < at {
+            // One asks for all who wait: most of them need not ask any more then.
+            let _turn = until.limit(log.turn_to_look()).await;
+            if log.visible() >= at {
+                return;
+            }
             let answer = source.visible(until).await;
             let Some((history, visible)) = answer.ok().filter(|_| !until.is_over()) else {
                 return self.note_not_fresh_enough();
@@ -198,20 +256,30 @@ impl<'a> View<'a> {
     /// Says on the page how fresh it is.
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
-        draft.fresh_enough = self.fresh_enough.load(Ordering::Relaxed);
         let logs = memory.logs().iter().zip(self.fleet.sources());
         let asked = &draft.asked;
         let positions = logs.map(|(log, source)| self.position_after(log, source, asked));
         for (history, at) in join_all(positions).await.into_iter().flatten() {
             draft.freshness.add(history, at);
-            // What was asked for holds for the next page too; but not what no log has any more.
-            for (_, asked) in self.asked.positions().iter().filter(|(known, _)| *known == history) {
-                draft.freshness.add(history, *asked);
-            }
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
+        self.vouch_for(draft);
         let is_memorys = self.trust.is_empty() && !self.aside && draft.asked.is_empty();
         draft.as_of = (is_memorys && draft.is_whole()).then_some(self.version);
+    }
+
+    /// Says on a page that was read for others too what it is to this request.
+    pub(super) fn adopt(&self, mut draft: Draft) -> Draft {
+        self.vouch_for(&mut draft);
+        draft
+    }
+
+    fn vouch_for(&self, draft: &mut Draft) {
+        draft.fresh_enough &= self.fresh_enough.load(Ordering::Relaxed);
+        // What was asked for holds for the next page too; but not what no log has any more.
+        let known: Vec<History> = draft.freshness.positions().iter().map(|(log, _)| *log).collect();
+        let asked = self.asked.positions().iter().filter(|(history, _)| known.contains(history));
+        asked.for_each(|(history, at)| draft.freshness.add(*history, *at));
     }
 
     /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
@@ -242,15 +310,26 @@ impl<'a> View<'a> {
                 }
                 return Followees::Known(authors);
             }
-            memory.lacks(Lack::Follows { user: reader });
+        }
+        if !self.may_ask() {
+            return Followees::Missing(own);
         }
         self.wait_until_visible().await;
         match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
             Ok(followees) => {
+                self.wish_for_follows(reader, &followees);
                 Followees::Known(Authors { asked: Some(own), ..self.authors(&followees) })
             }
             Err(FolloweesError::TooMany) => Followees::TooMany,
             Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
+        }
+    }
+
+    /// Who follows nobody may be nobody, and would be given a place in memory for good.
+    fn wish_for_follows(&self, reader: UserId, followees: &[UserId]) {
+        let Some(memory) = self.memory else { return };
+        if !followees.is_empty() || memory.find(reader).is_some() {
+            memory.lacks(Lack::Follows { user: reader });
         }
     }
 

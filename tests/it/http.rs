@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::{Method, Request};
 use serde_json::{Value, json};
+use tributary::Tributary;
 
 use crate::support::fleet::{Backend, Tables, TestFleet};
 use crate::support::http::TestServer;
@@ -261,6 +262,43 @@ fn health_is_told() {
         let shards: Vec<Value> =
             (0..4).map(|n| json!({"name": format!("shard-{n}"), "status": "ok"})).collect();
         assert_eq!(ready.json(), json!({"status": "ok", "shards": shards}));
+    });
+}
+
+#[test]
+fn how_far_memory_is_loaded_is_told() {
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        let mut world = World::default();
+        // One author of each of the first three shards.
+        (0..3).for_each(|author| world.post(author, 1, author));
+        fleet.load(&world).await;
+        let tributary = Tributary::open(&fleet.config_with_memory(1 << 20)).await.unwrap();
+        let server = TestServer::start(tributary).await;
+        let start = Instant::now();
+        loop {
+            let answer = server.get("/readyz?strict").await;
+            // A server is ready whatever memory has.
+            assert_eq!(answer.status, 200);
+            let ready = answer.json();
+            assert_eq!(
+                (&ready["status"], ready["memory"].as_array().unwrap().len()),
+                (&json!("ok"), 4)
+            );
+            let logs = ready["memory"].as_array().unwrap();
+            if logs.iter().all(|log| log["filled_ahead"]["done"] == true) {
+                let log = |shard: u64, authors: u64| {
+                    json!({
+                        "log": format!("shard-{shard}"), "followed": true, "newest_times": true,
+                        "filled_ahead": {"authors": authors, "of": authors, "done": true},
+                    })
+                };
+                assert_eq!(ready["memory"], json!([log(0, 1), log(1, 1), log(2, 1), log(3, 0)]));
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "{ready}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     });
 }
 

@@ -16,6 +16,7 @@ mod doubts;
 mod faults;
 mod feed;
 mod fills;
+mod flight;
 mod http;
 mod http_writes;
 mod memory;

@@ -101,6 +101,56 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
     });
 }
 
+/// Where all that is kept is in use, it is not thrown out for whatever is asked for next.
+#[test]
+fn a_memory_that_is_far_too_small_is_not_filled_all_the_time() {
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        let world = random_world(3);
+        let oracle = Oracle::new(&world);
+        fleet.load(&world).await;
+        let tributary = Tributary::open(&fleet.config_with_memory(SMALL)).await.unwrap();
+        let watch = Watch::start(&tributary).await;
+        watch.until_heads_known().await;
+        // In its first second memory cannot tell what is in use.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let (start, before, mut pages) = (Instant::now(), watch.counters().await, 0);
+        while start.elapsed() < Duration::from_millis(2_500) {
+            pages += walk_all(&tributary, &oracle, &[20]).await;
+        }
+        let after = watch.counters().await;
+        let fills = after["fills"] - before["fills"];
+        println!("{fills} fills for {pages} pages");
+        assert!(fills < pages as u64, "{fills} fills for {pages} pages");
+        // But what is wished for comes in now and then.
+        assert!(after["evictions"] > before["evictions"] + 4, "{after:?}");
+    });
+}
+
+/// Whoever counts through ids must not fill the index of users, which is never emptied.
+#[test]
+fn readers_that_do_not_exist_take_no_place() {
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        fleet.load(&random_world(4)).await;
+        let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+        let watch = Watch::start(&tributary).await;
+        watch.until_heads_known().await;
+        until_warm(&tributary, UserId(0), 20).await;
+        let before = watch.counters().await["users"];
+        assert!((2..=USERS).contains(&before), "{before}");
+        let request = PageRequest::default();
+        for id in 1_000..1_200 {
+            let page = tributary.home_timeline(UserId(id), &request).await.unwrap();
+            let own = tributary.author_timeline(UserId(id), &request).await;
+            assert!(page.posts.is_empty() && page.next.is_none() && own.posts.is_empty());
+        }
+        // Wishes are granted within a few milliseconds.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(watch.counters().await["users"], before);
+    });
+}
+
 /// Every page that the databases give is the one that memory gives, cursors and all.
 #[test]
 fn cursors_are_the_same_with_memory_and_without() {

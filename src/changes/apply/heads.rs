@@ -83,6 +83,11 @@ impl Heads {
         Some(Loaded::End(self.tasks.join_next().await?.unwrap_or_else(panicked)))
     }
 
+    /// Whether they are known, or will not be.
+    pub(super) fn are_settled(&self) -> bool {
+        matches!(self.state, State::Known | State::Without)
+    }
+
     fn later(&mut self, pause: Duration) {
         self.state = State::Wanted(Some(Instant::now() + pause));
     }

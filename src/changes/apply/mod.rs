@@ -29,6 +29,8 @@ use crate::shard::Source;
 const BATCHES_MAX: usize = 16;
 /// Between two looks at what is to be tried again, dropped or filled ahead.
 const TICK: Duration = Duration::from_millis(20);
+/// What a reader looked at so many ticks ago, seconds, is in use.
+const IN_USE: u32 = 10;
 
 /// Follows one log.
 pub(crate) struct Applier {
@@ -253,12 +255,18 @@ impl Applier {
         show(&self.memory, &mut self.residents, key, None);
     }
 
-    /// Drops what was not used for long, for as long as more is kept than may be.
+    /// Drops what was not used for long, for as long as more is kept than may be. Where that is all
+    /// in use, filling rests: what is filled would go before it is used, for what is used.
     fn make_room(&mut self) {
         while self.memory.budget().is_over() {
             let memory = &self.memory;
             let oldest = self.residents.oldest(|key| memory.used(key.slot()));
             let Some(key) = oldest else { return };
+            let (used, tick) = (memory.used(key.slot()), memory.tick());
+            if used > 0 && tick.saturating_sub(used) <= IN_USE {
+                self.fills.rest();
+                self.log().hear_wishes(false);
+            }
             self.evict(key);
             count(&self.log().counters.evictions);
         }
@@ -266,6 +274,8 @@ impl Applier {
 
     /// What is to be done now and then.
     fn tend(&mut self) {
+        let rests = self.fills.is_resting();
+        self.log().hear_wishes(!rests);
         self.start_heads();
         self.fill_ahead();
         self.audit();

@@ -33,6 +33,9 @@ const READERS: usize = 4;
 /// Reading connections of what no request waits for: one may follow the log, one read all heads, and
 /// one grant wishes.
 const BACKGROUND_READERS: usize = 3;
+/// What each reading connection keeps of the file. SQLite's own 2,000 KiB are 55 MiB for four shards
+/// and no faster: the system keeps the file in memory too. With 128 KiB pages cost a tenth more.
+const CACHE_KIB: i64 = 512;
 /// How long a statement waits for another process that writes the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -251,6 +254,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // Reads one page, so that a file that is no database of ours is found now.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)

@@ -1,0 +1,211 @@
+//! Many requests for one page that memory does not have: the databases are asked for all of them
+//! together, and nobody's own writes are missing.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
+use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
+
+use crate::memory::FULL;
+use crate::support::database::{Database, Kind};
+use crate::support::fleet::{TestFleet, every_backend};
+use crate::support::link::Link;
+use crate::support::run;
+use crate::support::watch::Watch;
+use crate::support::world::{Oracle, World, assert_page};
+
+/// Requests at the same time.
+const HERD: usize = 200;
+const READER: UserId = UserId(1);
+const WRITERS: u64 = 8;
+/// Of each writer; all of them fit on one page.
+const WRITES: u64 = 12;
+
+/// One reader, who follows forty.
+fn world() -> World {
+    let mut world = World::default();
+    for author in 10..50 {
+        world.follow(READER.0, author);
+        for post in 0..30 {
+            world.post(author, i64::try_from(post * 7 % 31).unwrap(), author * 100 + post);
+        }
+    }
+    world
+}
+
+fn newest(limit: u8, token: Freshness) -> PageRequest {
+    let limit = Limit::new(limit).unwrap();
+    PageRequest { limit, at_least: token, ..PageRequest::default() }
+}
+
+/// What clients have asked this server so far, the question itself included.
+async fn questions(database: &Database) -> u64 {
+    let mut connection = database.connect().await;
+    let sql = "SHOW GLOBAL STATUS LIKE 'Questions'";
+    let (_, count): (String, u64) = connection.query_first(sql).await.unwrap().unwrap();
+    connection.disconnect().await.unwrap();
+    count
+}
+
+/// A server of its own with all shards, loaded, and the link that leads to it.
+async fn alone(kind: Kind, world: &World) -> Option<(Arc<Database>, Link, TestFleet)> {
+    let database = Arc::new(Database::start(kind)?);
+    let fleet = TestFleet::on(&[Arc::clone(&database)]);
+    for (server, name) in &fleet.databases {
+        let mut statements = vec![format!("CREATE DATABASE {name}")];
+        statements.extend(tributary::shard::mysql_tables(name));
+        server.execute(&statements).await;
+    }
+    fleet.load(world).await;
+    let link = Link::start(database.port).await;
+    let file = fleet.config_file.as_ref().unwrap();
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text.replace(&database.address(), &format!("127.0.0.1:{}", link.port)))
+        .unwrap();
+    Some((database, link, fleet))
+}
+
+#[test]
+fn a_herd_asks_the_databases_twice() {
+    run(async {
+        let world = world();
+        let oracle = Oracle::new(&world);
+        let feed = oracle.feed(READER);
+        for kind in [Kind::MariaDb, Kind::MySql] {
+            let Some((database, _link, fleet)) = alone(kind, &world).await else { continue };
+            let tributary = fleet.open().await;
+            let request = newest(20, Freshness::default());
+            // Connections are made and statements prepared.
+            for _ in 0..20 {
+                tributary.home_timeline(READER, &request).await.unwrap();
+            }
+            let start = questions(&database).await;
+            tributary.home_timeline(READER, &request).await.unwrap();
+            let one = questions(&database).await - start;
+            assert!(one >= 9, "a list, four shards in two waves: {one}");
+            let start = questions(&database).await;
+            let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
+            let pages = join_all(herd).await;
+            let all = questions(&database).await - start;
+            for page in pages {
+                assert_page(&page.unwrap(), &feed[..20], "in the herd");
+            }
+            println!("{kind:?}: {one} questions for one page, {all} for {HERD}");
+            // Two reads; the supervisor may have looked at the server meanwhile.
+            assert!(all <= 3 * one, "{kind:?}: {one} for one, {all} for all");
+            let authors = (0..HERD).map(|_| tributary.author_timeline(UserId(10), &request));
+            let start = questions(&database).await;
+            let pages = join_all(authors).await;
+            let all = questions(&database).await - start;
+            assert!(pages.iter().all(|page| *page == pages[0] && page.posts.len() == 20));
+            assert!(all <= 12, "{kind:?}: {all} questions for {HERD} pages of an author");
+        }
+    });
+}
+
+/// A memory that has not been filled yet, right after a start, and all bring tokens.
+#[test]
+fn a_herd_with_tokens_at_a_cold_memory_asks_little_more() {
+    run(async {
+        let world = world();
+        let oracle = Oracle::new(&world);
+        let (database, _link, fleet) = alone(Kind::MariaDb, &world).await.unwrap();
+        let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+        Watch::start(&tributary).await.until_heads_known().await;
+        let token = tributary.freshness(READER).await;
+        let start = questions(&database).await;
+        let request = newest(20, token);
+        let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
+        let pages = join_all(herd).await;
+        let all = questions(&database).await - start;
+        for page in pages {
+            let page = page.unwrap();
+            assert_page(&page, &oracle.feed(READER)[..20], "in the herd");
+            assert!(page.fresh_enough && !page.freshness.is_empty());
+        }
+        println!("{all} questions for {HERD}");
+        // Fills and comparisons go on meanwhile.
+        assert!(all < HERD as u64, "{all}");
+    });
+}
+
+/// Writes, and reads at once what all writers write; what it wrote must be there each time.
+async fn write_and_read(tributary: &Tributary, author: UserId) {
+    let mut mine = Vec::new();
+    for number in 0..WRITES {
+        let text = format!("{number} of {author}");
+        mine.push(tributary.publish(author, &text, None).await.unwrap().post);
+        // Without memory there is none.
+        let token = tributary.freshness(author).await;
+        let page = tributary.home_timeline(READER, &newest(100, token)).await.unwrap();
+        assert!(page.is_complete() && page.fresh_enough);
+        let here: Vec<_> = page.posts.iter().filter(|post| post.key.author == author).collect();
+        let written: Vec<_> = mine.iter().rev().collect();
+        assert_eq!(here, written, "a page lacks what was written before it was asked for");
+    }
+}
+
+#[test]
+fn a_shared_page_has_what_each_of_its_readers_wrote() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            let mut config = fleet.config_for_writing().await;
+            // Without memory, and with one that holds nothing but the index.
+            for bytes in [0, 8 << 10] {
+                config.memory = fleet.config_with_memory(bytes).memory;
+                let tributary = Tributary::open(&config).await.unwrap();
+                let writers: Vec<UserId> = (0..WRITERS).map(|n| UserId(1_000 + n)).collect();
+                tributary.follow_all(READER, &writers).await.unwrap();
+                if bytes > 0 {
+                    Watch::start(&tributary).await.until_heads_known().await;
+                }
+                join_all(writers.iter().map(|author| write_and_read(&tributary, *author))).await;
+                for author in writers {
+                    let request = newest(100, Freshness::default());
+                    for post in tributary.author_timeline(author, &request).await.posts {
+                        tributary.delete_post(author, post.key.post).await.unwrap();
+                    }
+                }
+                println!("{backend:?}, {bytes} bytes");
+            }
+        }
+    });
+}
+
+/// A server behind a slow link: clients leave while it is asked for them.
+#[test]
+fn whoever_reads_for_others_may_leave() {
+    run(async {
+        let world = world();
+        let oracle = Oracle::new(&world);
+        let (_database, link, fleet) = alone(Kind::MariaDb, &world).await.unwrap();
+        let tributary = fleet.open().await;
+        let ask = || {
+            let tributary = tributary.clone();
+            tokio::spawn(async move {
+                let page: Page = tributary
+                    .home_timeline(READER, &newest(20, Freshness::default()))
+                    .await
+                    .unwrap();
+                page
+            })
+        };
+        assert_page(&ask().await.unwrap(), &oracle.feed(READER)[..20], "alone");
+        link.slow(Duration::from_millis(20));
+        let mut herd = Vec::new();
+        for _ in 0..60 {
+            herd.push(ask());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // Whoever reads now is among them, and so is whoever would have read next.
+        for request in herd.drain(..40) {
+            request.abort();
+        }
+        for page in join_all(herd).await {
+            assert_page(&page.unwrap(), &oracle.feed(READER)[..20], "after others left");
+        }
+    });
+}
