@@ -283,8 +283,8 @@ struct Ceiling {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7879")]
     listen: SocketAddr,
-    /// Bytes of the page
-    #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(2_500..=1 << 20))]
+    /// Bytes of the page; below 2,500 it has no posts
+    #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(150..=1 << 20))]
     bytes: u32,
 }
 
@@ -329,7 +329,9 @@ impl Ratio {
         let a = self.load.plan(a, Mix::Newest, pids(0))?;
         let b = self.load.plan(b, Mix::Newest, pids(1))?;
         if a.mix.writes() {
-            bail!("only the mixes newest and read can be compared: a write is not sent twice");
+            bail!(
+                "only the mixes newest, read and poll can be compared: a write is not sent twice"
+            );
         }
         let (rounds, users) = (self.rounds.into(), self.load.data.size.world().users);
         let ratio = tokio::task::spawn_blocking(move || ratio(&a, &b, rounds, users)).await??;
