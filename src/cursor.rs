@@ -110,6 +110,11 @@ impl Cursor {
         Self::older(Edge::Top)
     }
 
+    /// Whether it leads towards newer posts.
+    pub fn is_newer(&self) -> bool {
+        self.direction == Direction::Newer
+    }
+
     /// Everything older than `edge`.
     pub fn older(edge: Edge) -> Self {
         Self { direction: Direction::Older, edge, behind: BTreeMap::new() }

@@ -65,11 +65,13 @@ pub mod timeline;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
+use changes::{History, LogPosition};
 pub use config::Config;
 pub use cursor::Cursor;
 pub use freshness::Freshness;
-use memory::{LogName, Memory};
+use memory::{KeptPage, Log, LogName, Memory, Sent, Slot};
 pub use model::{IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
 pub use publish::{Published, WriteError};
@@ -154,6 +156,43 @@ impl Tributary {
         request: &PageRequest,
     ) -> Result<Draft, ReadError> {
         timeline::home_timeline(&mut self.view(), reader, request).await
+    }
+
+    /// The reader's page for this query as it was sent last, if it is what memory shows now and memory
+    /// is as fresh as is asked; and how fresh that is.
+    pub(crate) fn kept_page(
+        &self,
+        reader: UserId,
+        query: &str,
+        at_least: &Freshness,
+    ) -> Option<(Arc<KeptPage>, Freshness)> {
+        let memory = self.memory()?;
+        let now_ms = memory.now_ms();
+        let is_fresh = |log: &Log| log.is_fresh(now_ms);
+        let has = |(history, at): &(History, LogPosition)| {
+            memory.logs().iter().any(|log| log.has_reached(*history, *at))
+        };
+        if !memory.logs().iter().all(is_fresh) || !at_least.positions().iter().all(has) {
+            return None;
+        }
+        let page = memory.page(reader, query)?;
+        let mut freshness = Freshness::default();
+        for log in memory.logs() {
+            let (history, at) = log.announced()?;
+            freshness.add(history, at);
+        }
+        Some((page, freshness))
+    }
+
+    /// Keeps a page of a reader as it is sent, if all of it comes from memory.
+    pub(crate) fn keep_page(&self, reader: UserId, query: &str, page: &Draft, sent: Sent) {
+        let Some((memory, as_of)) = self.memory().zip(page.as_of) else { return };
+        let Some(reader) = memory.find(reader) else { return };
+        let authors: BTreeSet<Slot> =
+            page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
+        let authors = authors.into_iter().collect();
+        let (query, used) = (query.into(), AtomicU32::new(memory.tick()));
+        memory.keep_page(KeptPage { reader, query, as_of, authors, sent, used });
     }
 
     /// A page of one author's posts.

@@ -48,7 +48,7 @@ pub(super) enum Hosts {
 }
 
 impl Hosts {
-    fn include(&self, request: &Request) -> bool {
+    pub(super) fn include<B>(&self, request: &Request<B>) -> bool {
         let Self::Local(names) = self else { return true };
         let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
         let Some(host) = request.uri().host().or(header) else { return true };
@@ -122,11 +122,15 @@ pub(super) async fn around(
         }
         response = error.render(&trace_id, response);
     }
-    // A timeline is one reader's; no cache in between may keep it.
-    let headers = response.headers_mut();
+    seal(response.headers_mut());
+    response
+}
+
+/// A timeline is one reader's; no cache in between may keep it, and no browser may take it for
+/// anything else.
+pub(super) fn seal(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 fn oversize(request: &Request, limit: BodyLimit) -> Option<ApiError> {

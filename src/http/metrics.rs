@@ -53,6 +53,10 @@ impl Collector for Watched {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
+        let help = "Newest pages that were answered as they were sent before";
+        encoder
+            .encode_descriptor("pages_again", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&memory.pages_again(), None)?;
         let now_ms = memory.now_ms();
         let fresh = |log: &Log| i64::from(log.is_fresh(now_ms));
         gauges(memory, &mut encoder, ("fresh", "Whether the log is followed now"), fresh)?;
@@ -86,9 +90,9 @@ fn gauges(
 }
 
 /// What is kept, and what it takes.
-fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 8] {
+fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 10] {
     let budget = memory.budget();
-    let (tails, follows) = (&budget.tails, &budget.follows);
+    let (tails, follows, pages) = (&budget.tails, &budget.follows, &budget.pages);
     [
         ("budget_bytes", "What may be taken", budget.max()),
         ("users", "Users that are known", memory.users()),
@@ -98,5 +102,7 @@ fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 8] {
         ("tail_bytes", "What they take", tails.bytes()),
         ("follow_edges", "Follows that are kept", follows.items()),
         ("follow_bytes", "What they take", follows.bytes()),
+        ("pages", "Newest pages that are kept as they were sent", pages.users()),
+        ("page_bytes", "What they take", pages.bytes()),
     ]
 }

@@ -3,6 +3,7 @@
 mod error;
 mod frame;
 mod health;
+mod kept;
 mod metrics;
 mod publish;
 mod query;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::query::{JsonBody, User, UserAnd, idempotency_key};
-use super::timeline::{json, with_freshness};
+use super::timeline::{json, note_freshness};
 use super::wire::{Followed, NewFollows, NewPost, WirePost};
 use crate::Tributary;
 use crate::model::{PostId, UserId, parse_id};
@@ -37,7 +37,9 @@ pub(super) async fn publish(
 
 /// The answer to a write: whoever brings its freshness back sees what was written.
 async fn written(tributary: &Tributary, user: UserId, response: impl IntoResponse) -> Response {
-    with_freshness(response.into_response(), &tributary.freshness(user).await, true)
+    let mut response = response.into_response();
+    note_freshness(response.headers_mut(), &tributary.freshness(user).await, true);
+    response
 }
 
 /// `GET /v1/users/{user_id}/posts/{post_id}`.

@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
                 .and_then(Limit::new)
                 .ok_or(ApiError::BadLimit)?,
         };
-        Ok(Self { cursor, limit, require_complete, at_least: freshness(&parts.headers)? })
+        Ok(Self { cursor, limit, require_complete, at_least: freshness_of(&parts.headers)? })
     }
 }
 
@@ -159,7 +159,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// The freshness that a request brings back, in one header or several.
-fn freshness(headers: &HeaderMap) -> Result<Freshness, ApiError> {
+pub(super) fn freshness_of(headers: &HeaderMap) -> Result<Freshness, ApiError> {
     let mut all = Freshness::default();
     for value in headers.get_all(FRESHNESS_HEADER) {
         let token = value.to_str().ok().and_then(|text| text.parse().ok());

@@ -1,11 +1,21 @@
 //! The listening socket: accepting, bounded; stopping, gracefully.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::{Either, MapOk, TryFutureExt};
+use http_body_util::{Either as EitherBody, Full};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::frame::Hosts;
+use super::kept::kept_feed;
 use super::routes;
 use crate::Tributary;
 
@@ -28,6 +39,38 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// After an error of `accept`, most likely a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What answers the requests of a connection: a page that was sent before, or else the routes.
+#[derive(Clone)]
+struct Answering {
+    tributary: Tributary,
+    hosts: Hosts,
+    routes: TowerToHyperService<Router>,
+}
+
+type AnswerBody = EitherBody<Full<Bytes>, Body>;
+type FromRoutes = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
+
+impl Service<hyper::Request<Incoming>> for Answering {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Either<
+        Ready<Result<Self::Response, Infallible>>,
+        MapOk<FromRoutes, fn(Response) -> Self::Response>,
+    >;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        match kept_feed(&self.tributary, &self.hosts, &request) {
+            Some(page) => {
+                Either::Left(ready(Ok(page.map(|body| EitherBody::Left(Full::new(body))))))
+            }
+            None => {
+                let from_routes = |response: Response| response.map(EitherBody::Right);
+                Either::Right(self.routes.call(request).map_ok(from_routes))
+            }
+        }
+    }
+}
 
 /// A server that listens and does not serve yet.
 #[derive(Debug)]
@@ -54,7 +97,8 @@ impl Bound {
 
     /// Serves until `stop` is ready, then ends the requests under way, for eight seconds at most.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
-        let service = TowerToHyperService::new(routes(tributary, self.hosts));
+        let routes = TowerToHyperService::new(routes(tributary.clone(), self.hosts.clone()));
+        let service = Answering { tributary, hosts: self.hosts, routes };
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);

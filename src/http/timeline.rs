@@ -1,16 +1,19 @@
 //! The routes that read timelines and follow lists.
 
-use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, User};
 use super::wire::{Cursors, ExpressFeed, Following, decode_content, names, posts_json};
 use crate::Tributary;
-use crate::cursor::FollowingCursor;
+use crate::cursor::{Cursor, FollowingCursor};
 use crate::freshness::Freshness;
+use crate::memory::Sent;
 use crate::model::UserId;
 use crate::timeline::{Draft, Limit};
 
@@ -23,21 +26,29 @@ pub(super) async fn express_feed(
     let draft = tributary.home_draft(user, &parameters.page()?).await?;
     parameters.accept(draft.is_whole())?;
     let page = draft.into_page(decode_content);
-    let json = json(&ExpressFeed::new(&page, tributary.fleet()));
-    Ok(with_freshness(json, &page.freshness, page.fresh_enough))
+    let mut response = json(&ExpressFeed::new(&page, tributary.fleet()));
+    note_freshness(response.headers_mut(), &page.freshness, page.fresh_enough);
+    Ok(response)
 }
 
 /// `GET /v1/users/{user_id}/feed`.
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
     User(user): User,
+    RawQuery(query): RawQuery,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
     let page = tributary.home_draft(user, &request).await?;
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/feed");
-    posts_page(&page, &tributary, &path, request.limit)
+    let sent = sent(&page, &tributary, &path, request.limit)?;
+    // Where readers come again and again: the newest page, and the empty one above it.
+    if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
+        let query = query.as_deref().unwrap_or_default();
+        tributary.keep_page(user, query, &page, sent.clone());
+    }
+    Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
 
 /// `GET /v1/users/{user_id}/posts`.
@@ -50,7 +61,8 @@ pub(super) async fn posts(
     let page = tributary.author_draft(user, &request).await;
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/posts");
-    posts_page(&page, &tributary, &path, request.limit)
+    let sent = sent(&page, &tributary, &path, request.limit)?;
+    Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
 
 /// `GET /v1/users/{user_id}/following`.
@@ -68,36 +80,37 @@ pub(super) async fn following(
     parameters.accept(page.missing.is_empty())?;
     let next = page.next.map(|user| FollowingCursor(user).to_string());
     let path = format!("/v1/users/{user}/following");
-    let links = link_header(&path, limit, &[("next", next.as_deref())]);
+    let links = links(&path, limit, &[("next", next.as_deref())]);
     let body = Following {
         following: page.followees.iter().map(Into::into).collect(),
         next,
         complete: page.missing.is_empty(),
         missing_shards: names(&page.missing, tributary.fleet()),
     };
-    Ok((links, json(&body)).into_response())
+    let mut response = json(&body);
+    note_links(response.headers_mut(), links.into());
+    Ok(response)
 }
 
-fn posts_page(
-    page: &Draft,
-    tributary: &Tributary,
-    path: &str,
-    limit: Limit,
-) -> Result<Response, ApiError> {
+fn sent(page: &Draft, tributary: &Tributary, path: &str, limit: Limit) -> Result<Sent, ApiError> {
     let cursors = Cursors::of(page);
-    let links = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
+    let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
     let body = posts_json(page, &cursors, tributary.fleet()).map_err(|_| ApiError::Internal)?;
-    let response = (link_header(path, limit, &links), json_bytes(body)).into_response();
-    Ok(with_freshness(response, &page.freshness, page.fresh_enough))
+    Ok(Sent { body: body.into(), links: links(path, limit, &relations).into() })
+}
+
+/// The answer with this page on it.
+pub(super) fn answer(sent: Sent, freshness: &Freshness, fresh_enough: bool) -> Response<Bytes> {
+    let mut response = Response::new(sent.body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    note_links(headers, sent.links);
+    note_freshness(headers, freshness, fresh_enough);
+    response
 }
 
 /// Says how fresh an answer is, and whether that is less than was asked for.
-pub(super) fn with_freshness(
-    mut response: Response,
-    freshness: &Freshness,
-    fresh_enough: bool,
-) -> Response {
-    let headers = response.headers_mut();
+pub(super) fn note_freshness(headers: &mut HeaderMap, freshness: &Freshness, fresh_enough: bool) {
     if !freshness.is_empty()
         && let Ok(token) = HeaderValue::try_from(freshness.to_string())
     {
@@ -106,32 +119,32 @@ pub(super) fn with_freshness(
     if !fresh_enough {
         headers.insert(FRESHNESS_LOST_HEADER, HeaderValue::from_static("true"));
     }
-    response
 }
 
 /// RFC 8288: where to go on, ready to be fetched.
-fn link_header(
-    path: &str,
-    limit: Limit,
-    cursors: &[(&str, Option<&str>)],
-) -> Option<[(header::HeaderName, HeaderValue); 1]> {
+fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
     let link = |(rel, cursor): &(&str, Option<&str>)| {
         let limit = limit.get();
         cursor.map(|cursor| format!("<{path}?limit={limit}&cursor={cursor}>; rel=\"{rel}\""))
     };
     let links: Vec<String> = cursors.iter().filter_map(link).collect();
-    let value = HeaderValue::try_from(links.join(", ")).ok().filter(|value| !value.is_empty());
-    value.map(|value| [(header::LINK, value)])
+    links.join(", ")
+}
+
+fn note_links(headers: &mut HeaderMap, links: Bytes) {
+    if !links.is_empty()
+        && let Ok(links) = HeaderValue::from_maybe_shared(links)
+    {
+        headers.insert(header::LINK, links);
+    }
 }
 
 pub(super) fn json(body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(bytes) => json_bytes(bytes),
+        Ok(bytes) => {
+            let json = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, json)], bytes).into_response()
+        }
         Err(_) => ApiError::Internal.into_response(),
     }
-}
-
-fn json_bytes(bytes: Vec<u8>) -> Response {
-    let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], bytes).into_response()
 }

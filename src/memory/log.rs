@@ -20,6 +20,8 @@ pub(crate) struct Log {
     /// 0 while another history begins.
     history: AtomicU64,
     position: AtomicU64,
+    /// What is shown is of no later than this.
+    announced: AtomicU64,
     /// Wakes those who wait for a position.
     reached: Notify,
     /// Until when all that was committed a moment before is taken to be in memory.
@@ -62,6 +64,7 @@ impl Log {
             lacks,
             history: AtomicU64::new(0),
             position: AtomicU64::new(0),
+            announced: AtomicU64::new(0),
             reached: Notify::new(),
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
@@ -89,9 +92,15 @@ impl Log {
     pub(crate) fn begin(&self, history: History, at: LogPosition) {
         self.history.store(0, Ordering::Release);
         self.position.store(at.0, Ordering::Release);
+        self.announced.store(at.0, Ordering::Release);
         self.visible.store(0, Ordering::Release);
         self.history.store(history.0, Ordering::Release);
         self.reached.notify_waiters();
+    }
+
+    /// What was committed here is about to be shown.
+    pub(crate) fn announce(&self, at: LogPosition) {
+        self.announced.store(at.0, Ordering::Release);
     }
 
     /// All up to here is shown.
@@ -106,10 +115,24 @@ impl Log {
 
     /// All up to here is shown, in this history; none while another one begins.
     pub(crate) fn position(&self) -> Option<(History, LogPosition)> {
+        self.in_history(&self.position)
+    }
+
+    /// What was shown so far is of no later than this, in this history.
+    pub(crate) fn announced(&self) -> Option<(History, LogPosition)> {
+        self.in_history(&self.announced)
+    }
+
+    fn in_history(&self, position: &AtomicU64) -> Option<(History, LogPosition)> {
         let before = self.history.load(Ordering::Acquire);
-        let position = self.position.load(Ordering::Acquire);
+        let position = position.load(Ordering::Acquire);
         let after = self.history.load(Ordering::Acquire);
         (before == after && before != 0).then_some((History(before), LogPosition(position)))
+    }
+
+    /// Whether all up to here is shown, in this history.
+    pub(crate) fn has_reached(&self, history: History, at: LogPosition) -> bool {
+        self.position().is_some_and(|(known, position)| known == history && position >= at)
     }
 
     /// The databases were found to show all up to here.

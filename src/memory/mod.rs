@@ -10,10 +10,12 @@ mod budget;
 mod follow_list;
 mod keeper;
 mod log;
+mod pages;
 mod slots;
 mod tail;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -22,6 +24,8 @@ pub(crate) use self::budget::Budget;
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
 pub(crate) use self::log::{Counters, Log, count};
+use self::pages::Pages;
+pub(crate) use self::pages::{KeptPage, Sent, Version};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
 pub(crate) use self::tail::{Row, Tail, TailChange};
@@ -55,6 +59,9 @@ pub(crate) enum Lack {
 /// All that is kept.
 pub(crate) struct Memory {
     slots: Slots,
+    pages: Pages,
+    /// Pages that were sent again.
+    pages_again: AtomicU64,
     budget: Budget,
     logs: Vec<Log>,
     /// The log of each shard, by their indexes.
@@ -91,8 +98,20 @@ impl Memory {
             logs.push(Log::new(name, shards, lacks));
             queues.push(queue);
         }
-        let (slots, budget, started) = (Slots::new(), Budget::new(budget), Instant::now());
-        let memory = Self { slots, budget, logs, log_of, placement, times, encode, started };
+        let (slots, started) = (Slots::new(), Instant::now());
+        let (pages, pages_again) = (Pages::new(budget), AtomicU64::new(0));
+        let memory = Self {
+            slots,
+            pages,
+            pages_again,
+            budget: Budget::new(budget),
+            logs,
+            log_of,
+            placement,
+            times,
+            encode,
+            started,
+        };
         (Arc::new(memory), queues)
     }
 
@@ -230,6 +249,38 @@ impl Memory {
         let bytes_before = before.as_ref().map_or(0, |follows| follows.bytes());
         let edges_before = before.as_ref().map_or(0, |follows| follows.slots().len());
         self.budget.follows.change((bytes_before, edges_before), (bytes, edges));
+    }
+
+    /// All changes up to this one can be seen by whoever asks now.
+    pub(crate) fn version(&self) -> Version {
+        self.slots.version()
+    }
+
+    /// The reader's page for this query as it was sent last, if nothing has changed since. Counts as
+    /// a use of what it was made from.
+    pub(crate) fn page(&self, reader: UserId, query: &str) -> Option<Arc<KeptPage>> {
+        let slot = self.slots.find(reader)?;
+        let page = self.pages.get(slot, query)?;
+        if !self.slots.timeline_is_as_of(slot, page.as_of) {
+            return None;
+        }
+        count(&self.pages_again);
+        let tick = self.tick();
+        if page.is_first_use(tick) {
+            self.slots.touch(slot, tick);
+            page.authors.iter().for_each(|author| self.slots.touch(*author, tick));
+        }
+        Some(page)
+    }
+
+    /// How many pages were as they were sent last.
+    pub(crate) fn pages_again(&self) -> u64 {
+        self.pages_again.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a page that was made from what was shown as of its version.
+    pub(crate) fn keep_page(&self, page: KeptPage) {
+        self.pages.keep(page, &self.budget.pages);
     }
 
     /// Tells whoever fills memory what a reader lacked. Forgotten when there are too many wishes.

@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use papaya::HashMap;
 
 use super::follow_list::{FollowList, Slot};
+use super::pages::Version;
 use super::tail::Tail;
 use crate::model::UserId;
 
@@ -18,8 +19,8 @@ use crate::model::UserId;
 const CHUNK: usize = 1 << 16;
 /// More users than any budget holds.
 const CHUNKS_MAX: usize = 1 << 12;
-/// What one user takes: 40 bytes in the tables, about as much in the map of ids.
-pub(crate) const SLOT_BYTES: usize = 88;
+/// What one user takes: 48 bytes in the tables, about as much in the map of ids.
+pub(crate) const SLOT_BYTES: usize = 96;
 
 /// The newest time of an author: nothing is known.
 pub(crate) const UNKNOWN: i64 = i64::MAX;
@@ -32,6 +33,8 @@ pub(crate) struct Slots {
     chunks: Box<[OnceLock<Chunk>]>,
     /// How many there are; held while one is added.
     len: Mutex<usize>,
+    /// Counts the changes to all that is shown.
+    version: AtomicU64,
 }
 
 /// What is known of so many users. Newest times stand apart: a page looks at all those of its
@@ -39,6 +42,8 @@ pub(crate) struct Slots {
 struct Chunk {
     /// An upper bound of the time of the author's newest post.
     heads: Box<[AtomicI64]>,
+    /// The version since which what is shown of the user is what it is.
+    changed: Box<[AtomicU64]>,
     users: Box<[User]>,
 }
 
@@ -61,6 +66,7 @@ impl Chunk {
         };
         Self {
             heads: (0..CHUNK).map(|_| AtomicI64::new(UNKNOWN)).collect(),
+            changed: (0..CHUNK).map(|_| AtomicU64::new(0)).collect(),
             users: (0..CHUNK).map(|_| user()).collect(),
         }
     }
@@ -72,7 +78,34 @@ impl Slots {
             by_id: HashMap::new(),
             chunks: (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect(),
             len: Mutex::new(0),
+            version: AtomicU64::new(0),
         }
+    }
+
+    /// All changes up to this one can be seen by whoever asks now.
+    pub(crate) fn version(&self) -> Version {
+        Version(self.version.load(Ordering::Acquire))
+    }
+
+    /// What is shown of this user is another from now on. Called after the change: whoever reads a
+    /// version that counts it sees it.
+    fn note_change(&self, slot: Slot) {
+        let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
+        self.chunk(slot).changed[slot as usize % CHUNK].store(version, Ordering::Release);
+    }
+
+    #[inline]
+    fn changed(&self, slot: Slot) -> Version {
+        Version(self.chunk(slot).changed[slot as usize % CHUNK].load(Ordering::Acquire))
+    }
+
+    /// Whether the reader's follow list is shown, and it and what is shown of everybody on it is
+    /// what it was as of this version.
+    pub(crate) fn timeline_is_as_of(&self, reader: Slot, version: Version) -> bool {
+        let follows = self.user(reader).follows.load();
+        let Some(follows) = follows.as_deref() else { return false };
+        let followees = follows.slots().iter().map(|slot| self.changed(*slot));
+        followees.fold(self.changed(reader), Version::max) <= version
     }
 
     /// The slot of a user that was met before.
@@ -119,11 +152,13 @@ impl Slots {
     /// The author has a post of this time.
     pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
         self.head_of(slot).fetch_max(time, Ordering::AcqRel);
+        self.note_change(slot);
     }
 
     /// Whatever was known, this is.
     pub(crate) fn set_head(&self, slot: Slot, head: i64) {
         self.head_of(slot).store(head, Ordering::Release);
+        self.note_change(slot);
     }
 
     /// The author's newest posts, if they are kept.
@@ -134,7 +169,9 @@ impl Slots {
 
     /// Shows the author's newest posts to readers, or none. Returns what was shown before.
     pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> Option<Arc<Tail>> {
-        self.user(slot).tail.swap(tail)
+        let before = self.user(slot).tail.swap(tail);
+        self.note_change(slot);
+        before
     }
 
     /// Whom the reader follows, if it is kept.
@@ -148,7 +185,9 @@ impl Slots {
         slot: Slot,
         follows: Option<Arc<FollowList>>,
     ) -> Option<Arc<FollowList>> {
-        self.user(slot).follows.swap(follows)
+        let before = self.user(slot).follows.swap(follows);
+        self.note_change(slot);
+        before
     }
 
     /// A reader used what is kept of the user.

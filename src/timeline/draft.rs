@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::warm::Found;
 use crate::cursor::Cursor;
 use crate::freshness::Freshness;
-use crate::model::{Post, ShardId, UserId};
+use crate::memory::Version;
+use crate::model::{Post, PostKey, ShardId, UserId};
 use crate::timeline::Page;
 
 /// A post on a page.
@@ -16,6 +17,16 @@ pub(crate) enum Entry {
     Read(Post),
     /// From memory, as it is sent.
     Kept(Found),
+}
+
+impl Entry {
+    /// The post's key.
+    pub(crate) fn key(&self) -> PostKey {
+        match self {
+            Self::Read(post) => post.key,
+            Self::Kept(found) => found.key,
+        }
+    }
 }
 
 /// A page; see [`Page`] for what the parts mean.
@@ -32,6 +43,8 @@ pub(crate) struct Draft {
     pub(crate) asked: BTreeSet<ShardId>,
     pub(crate) freshness: Freshness,
     pub(crate) fresh_enough: bool,
+    /// Set where all of it is what memory showed as of this version.
+    pub(crate) as_of: Option<Version>,
 }
 
 impl Draft {
@@ -52,6 +65,7 @@ impl Draft {
             asked: BTreeSet::new(),
             freshness: Freshness::default(),
             fresh_enough: true,
+            as_of: None,
         }
     }
 

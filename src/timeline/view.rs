@@ -13,7 +13,7 @@ use super::{FOLLOWEES_MAX, PageRequest};
 use crate::changes::{History, LogPosition};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
-use crate::memory::{FollowList, Lack, Log, Memory, Slot};
+use crate::memory::{FollowList, Lack, Log, Memory, Slot, Version};
 use crate::model::{Direction, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
 
@@ -25,6 +25,8 @@ pub(crate) struct View<'a> {
     fleet: &'a Fleet,
     deadline: Deadline,
     memory: Option<&'a Memory>,
+    /// What is read from memory is this or later.
+    version: Version,
     /// What may be taken from memory, for each log; empty where everything may.
     trust: Vec<Trust>,
     /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
@@ -91,12 +93,14 @@ impl<'a> View<'a> {
     /// A request that begins now.
     pub(crate) fn new(fleet: &'a Fleet, memory: Option<&'a Memory>) -> Self {
         let deadline = fleet.read_deadline();
+        let version = memory.map(Memory::version).unwrap_or_default();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
         let asked = Freshness::default();
         Self {
             fleet,
             deadline,
             memory,
+            version,
             trust,
             aside: false,
             asked,
@@ -206,6 +210,8 @@ impl<'a> View<'a> {
             }
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
+        let is_memorys = self.trust.is_empty() && !self.aside && draft.asked.is_empty();
+        draft.as_of = (is_memorys && draft.is_whole()).then_some(self.version);
     }
 
     /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
@@ -219,7 +225,7 @@ impl<'a> View<'a> {
         if log.shards().iter().any(|shard| asked.contains(shard)) {
             source.end_of_log(self.deadline).await.ok()
         } else {
-            log.position()
+            log.announced()
         }
     }
 

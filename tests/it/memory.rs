@@ -155,10 +155,13 @@ fn a_page_that_brings_a_token_back_shows_what_was_written_before() {
                 let mut config = fleet.config_for_writing().await;
                 config.memory = fleet.config_with_memory(bytes).memory;
                 let tributary = Tributary::open(&config).await.unwrap();
-                Watch::start(&tributary).await.until_heads_known().await;
+                let watch = Watch::start(&tributary).await;
+                watch.until_heads_known().await;
                 let start = Instant::now();
-                let writes = write_and_read(&tributary, bytes as u64).await;
+                let writes = write_and_read(&tributary, &watch, bytes as u64).await;
                 println!("{backend:?}, {bytes} bytes: {writes} writes in {:?}", start.elapsed());
+                let again = watch.counters().await["pages_again"];
+                assert_eq!(again > 100, bytes == FULL, "{again} pages were sent again");
             }
         }
     });
@@ -181,7 +184,7 @@ impl Known {
     }
 }
 
-async fn write_and_read(tributary: &Tributary, seed: u64) -> usize {
+async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usize {
     const WRITES: usize = 250;
     let mut chance = StdRng::seed_from_u64(seed);
     let mut known = Known::default();
@@ -223,6 +226,7 @@ async fn write_and_read(tributary: &Tributary, seed: u64) -> usize {
             let expected: Vec<Post> = feed.iter().take(limit.get()).map(|p| (*p).clone()).collect();
             assert_eq!(page.posts, expected, "write {write}, reader {reader}");
             assert_eq!(page.next.is_none(), feed.len() <= limit.get());
+            watch.confirm(reader, &token, limit, &page).await;
         }
         let page = tributary.author_timeline(author, &at_least(&token, limit)).await;
         let mut posts = known.posts[&author].clone();
@@ -252,7 +256,7 @@ fn teams_own_tables_are_the_same_from_memory() {
                     until_warm(&tributary, reader, 100).await;
                 }
                 walk_all(&tributary, &oracle, &[7, 20]).await;
-                changes_of_a_team(&fleet, &tributary, team.unit).await;
+                changes_of_a_team(&fleet, &tributary, &watch, team.unit).await;
                 watch.until_audited(1).await;
                 assert_eq!(watch.counters().await["mismatched"], 0);
             }
@@ -261,7 +265,7 @@ fn teams_own_tables_are_the_same_from_memory() {
 }
 
 /// Each by plain SQL on the shard of user 3; the page must be the one without memory, at once.
-async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, unit: &str) {
+async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Watch, unit: &str) {
     let plain = fleet.open().await;
     let (server, database) = &fleet.databases[3];
     let posts = format!("{database}.`status``es`");
@@ -296,6 +300,7 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, unit: &str)
             assert!(page.fresh_enough, "{unit}: {sql}");
             let parts = |page: &Page| (page.posts.clone(), page.handles.clone());
             assert_eq!(parts(&page), parts(&expected), "{unit}: {sql}");
+            watch.confirm(UserId(reader), &token, limit, &page).await;
         }
     }
     connection.disconnect().await.unwrap();

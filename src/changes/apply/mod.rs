@@ -158,6 +158,7 @@ impl Applier {
         let log = &self.memory.logs()[self.index];
         count(&log.counters.transactions);
         log.counters.changes.fetch_add(known.len() as u64, Ordering::Relaxed);
+        log.announce(at);
         let (memory, residents) = (&self.memory, &mut self.residents);
         self.keeper.commit(at, known, |key, value| show(memory, residents, *key, value));
         self.log().advance(at);

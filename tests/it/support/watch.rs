@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use hyper::Request;
+use serde_json::Value;
 use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
-use super::http::TestServer;
+use super::http::{Answer, TestServer};
 
 /// Nothing here takes longer, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +33,52 @@ impl Watch {
             *counters.entry(name).or_default() += value.parse::<u64>().unwrap();
         }
         counters
+    }
+
+    async fn feed(&self, reader: UserId, token: &Freshness, query: &str) -> Answer {
+        let path = format!("/v1/users/{reader}/feed?{query}");
+        let header = token.to_string();
+        self.0.send(Request::get(path).header("tributary-freshness", header)).await
+    }
+
+    /// Whether the reader's newest page is this one. Asked for twice: the second answer is the first
+    /// one, where that was kept.
+    pub(crate) async fn confirm(
+        &self,
+        reader: UserId,
+        token: &Freshness,
+        limit: Limit,
+        expected: &Page,
+    ) {
+        for _ in 0..2 {
+            let answer = self.feed(reader, token, &format!("limit={}", limit.get())).await;
+            let page = answer.json();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let post =
+                |post: &Value| ["post_id", "author_id", "content"].map(|name| text(&post[name]));
+            let posts: Vec<_> = page["posts"].as_array().unwrap().iter().map(post).collect();
+            let expected_posts: Vec<_> = expected
+                .posts
+                .iter()
+                .map(|post| {
+                    [post.key.post.to_string(), post.key.author.to_string(), post.content.clone()]
+                })
+                .collect();
+            assert_eq!(posts, expected_posts, "reader {reader}");
+            assert_eq!(page["complete"], true);
+            let next = expected.next.as_ref().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(
+                [text(&page["next"]), text(&page["prev"])],
+                [next, expected.prev.to_string()]
+            );
+            assert!(answer.headers["link"].to_str().unwrap().contains(&expected.prev.to_string()));
+            assert!(!answer.headers.contains_key("tributary-freshness-lost"));
+            let above = format!("cursor={}", expected.prev);
+            let nothing = self.feed(reader, token, &above).await.json();
+            assert_eq!(nothing["posts"], serde_json::json!([]), "reader {reader}");
+            assert_eq!(nothing["prev"], page["prev"]);
+            assert_eq!(nothing["next"].is_null(), expected.posts.is_empty());
+        }
     }
 
     pub(crate) async fn until(&self, what: &str, done: impl Fn(&BTreeMap<String, u64>) -> bool) {
