@@ -10,8 +10,14 @@ use axum::serve::{Listener, ListenerExt};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// A page of so many bytes, about: twenty posts, as ours are written.
+/// A page below this size has no posts.
+const EMPTY_BELOW: usize = 2_500;
+
+/// A page of so many bytes, about: twenty posts, as ours are written, or none.
 fn page(bytes: usize) -> Bytes {
+    if bytes < EMPTY_BELOW {
+        return empty_page(bytes);
+    }
     let build = |text: &str| {
         let post = |id: u32| {
             let time = "2025-01-01T00:00:00.000Z";
@@ -25,6 +31,16 @@ fn page(bytes: usize) -> Bytes {
     };
     let text = "t".repeat(bytes.saturating_sub(build("").len()) / 20);
     Bytes::from(build(&text))
+}
+
+/// What a poll finds when there is nothing new.
+fn empty_page(bytes: usize) -> Bytes {
+    let build = |next: &str| {
+        json!({ "posts": [], "next": next, "prev": "y".repeat(38), "complete": true,
+                "missing_shards": [], "stale_shards": [] })
+        .to_string()
+    };
+    Bytes::from(build(&"x".repeat(bytes.saturating_sub(build("").len()))))
 }
 
 /// A constant page at every address of `listener`, until the process ends.
@@ -55,5 +71,8 @@ mod tests {
         assert!((4_560..=4_600).contains(&body.len()), "{}", body.len());
         assert_eq!(read_page(&body).unwrap().0.posts.len(), 20);
         assert!(cursor(&body, "prev").is_some());
+        let empty = page(200);
+        assert_eq!((empty.len(), read_page(&empty).unwrap().0.posts.len()), (200, 0));
+        assert!(cursor(&empty, "prev").is_some());
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::sleep_until;
@@ -12,7 +13,8 @@ use tokio::time::sleep_until;
 use super::client::{Client, Request, Target};
 use super::freshness::Tokens;
 use super::known::{Known, Moment};
-use super::mix::{Mix, Readers, STORM_RATE};
+use super::mix::{Kind, Mix, Readers, STORM_RATE};
+use super::page::cursor;
 use super::probe::{Probe, probe};
 use super::process::{Usage, usage};
 use super::record::{Record, micros};
@@ -90,6 +92,7 @@ async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
     let target = Target::find(&plan.url).await?;
     let shards = shards(&target).await?;
     let readers = Readers::new(users, plan.seed);
+    let polls = polls(&plan, &target, &readers, users).await?;
     let start = Instant::now();
     let from = start + Duration::from_secs_f64(plan.warmup);
     let end = from + Duration::from_secs_f64(plan.seconds);
@@ -100,7 +103,7 @@ async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
         record: RefCell::new(Record::new(from, end)),
         known: world.map(|world| RefCell::new(Known::new(world))),
         tokens: RefCell::new(Tokens::new(shards)),
-        polls: RefCell::new(vec![String::new(); users as usize + 1]),
+        polls: RefCell::new(polls),
         pages: Cell::new(0),
         texts: Cell::new(0),
         probes: RefCell::new(plan.mix.writes().then_some(probes)),
@@ -144,6 +147,35 @@ async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
         bail!("the server at {} gave no answer that was wanted: {failure}", run.plan.url);
     }
     Ok(Report { plan: run.plan, record, used, unsent, memory })
+}
+
+/// Where every reader asks on from: what its newest page says, where only that is asked for.
+async fn polls(plan: &Plan, target: &Target, readers: &Readers, users: u32) -> Result<Vec<String>> {
+    let mut polls = vec![String::new(); users as usize + 1];
+    if plan.mix != Mix::Poll {
+        return Ok(polls);
+    }
+    let parts = readers.all().chunks(readers.all().len().div_ceil(plan.connections).max(1));
+    let read = parts.map(|part| newest_pages(target.clone(), part));
+    for (reader, prev) in try_join_all(read).await?.into_iter().flatten() {
+        if let Some(place) = polls.get_mut(reader as usize) {
+            *place = prev;
+        }
+    }
+    Ok(polls)
+}
+
+/// The `prev` of these readers' newest pages.
+async fn newest_pages(target: Target, readers: &[u32]) -> Result<Vec<(u32, String)>> {
+    let mut client = Client::new(target);
+    let mut polls = Vec::new();
+    for reader in readers {
+        let path = format!("/v1/users/{reader}/feed?limit={}", Kind::Newest.limit());
+        let answer = client.exchange(Request::get(&path)).await?;
+        let prev = cursor(answer.body, "prev").context("a page has no prev")?;
+        polls.push((*reader, prev.to_owned()));
+    }
+    Ok(polls)
 }
 
 /// What the server's processes and this one use from `from` to `to`.

@@ -21,6 +21,8 @@ pub(crate) enum Mix {
     Newest,
     /// Newest pages, half of them polls for what is new; 30 % of the others go on to the next page
     Read,
+    /// Polls that find nothing: every reader's newest page is read before, and then asked on from
+    Poll,
     /// 86.1 % polls, 8.6 % follows and unfollows, 4.3 % pages of 100, 0.86 % posts, 0.1 % deletes
     Twip,
     /// The same, while an author whom a quarter of all users follows posts 100 times a second
@@ -76,6 +78,7 @@ impl Mix {
         match self {
             Self::Newest => "newest",
             Self::Read => "read",
+            Self::Poll => "poll",
             Self::Twip => "twip",
             Self::Storm => "storm",
         }
@@ -91,6 +94,7 @@ impl Mix {
         let share = random.random::<f64>();
         match self {
             Self::Newest => Kind::Newest,
+            Self::Poll => Kind::Poll,
             Self::Read if share < 0.5 => Kind::Poll,
             Self::Read => Kind::Newest,
             Self::Twip | Self::Storm => match share {
@@ -125,6 +129,11 @@ impl Readers {
         all.truncate((f64::from(users) * ACTIVE_SHARE).ceil() as usize);
         let eagerness = Zipf::new(all.len().max(1) as f64, READERS_EXPONENT);
         Self { by_eagerness: all, eagerness: eagerness.expect("there is one reader at least") }
+    }
+
+    /// All who read.
+    pub(super) fn all(&self) -> &[u32] {
+        &self.by_eagerness
     }
 
     pub(super) fn choose(&self, random: &mut StdRng) -> u32 {

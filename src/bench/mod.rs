@@ -5,6 +5,7 @@ pub(crate) mod ceiling;
 mod check;
 mod client;
 mod drive;
+mod engine;
 mod freshness;
 mod known;
 mod mix;
@@ -21,6 +22,7 @@ mod worker;
 mod world;
 
 pub(crate) use self::drive::{Plan, drive};
+pub(crate) use self::engine::{EnginePlan, engine};
 pub(crate) use self::mix::Mix;
 pub(crate) use self::plot::plot;
 pub(crate) use self::ratio::ratio;

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Outcome, Source, progress, say};
-use crate::bench::{Mix, Plan, World, WorldSize, ceiling, drive, plot, ratio};
+use crate::bench::{EnginePlan, Mix, Plan, World, WorldSize, ceiling, drive, engine, plot, ratio};
+use crate::config::{Config, FleetConfig};
 use crate::moment::TimeUnit;
 use crate::shard::{Access, Deadline, Fleet, Loaded, OpenError};
 
@@ -37,6 +38,8 @@ enum BenchCommand {
     Ceiling(Ceiling),
     /// Drive two servers in turn and compare them
     Ratio(Ratio),
+    /// Measure memory alone, without servers, databases and network
+    Engine(Engine),
 }
 
 /// Which data.
@@ -77,6 +80,7 @@ impl Bench {
             BenchCommand::Run(run) => run.run().await,
             BenchCommand::Ceiling(ceiling) => ceiling.run().await,
             BenchCommand::Ratio(ratio) => ratio.run().await,
+            BenchCommand::Engine(engine) => engine.run().await,
         }
     }
 }
@@ -279,8 +283,8 @@ struct Ceiling {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7879")]
     listen: SocketAddr,
-    /// Bytes of the page
-    #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(2_500..=1 << 20))]
+    /// Bytes of the page; below 2,500 it has no posts
+    #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(150..=1 << 20))]
     bytes: u32,
 }
 
@@ -325,7 +329,9 @@ impl Ratio {
         let a = self.load.plan(a, Mix::Newest, pids(0))?;
         let b = self.load.plan(b, Mix::Newest, pids(1))?;
         if a.mix.writes() {
-            bail!("only the mixes newest and read can be compared: a write is not sent twice");
+            bail!(
+                "only the mixes newest, read and poll can be compared: a write is not sent twice"
+            );
         }
         let (rounds, users) = (self.rounds.into(), self.load.data.size.world().users);
         let ratio = tokio::task::spawn_blocking(move || ratio(&a, &b, rounds, users)).await??;
@@ -336,4 +342,61 @@ impl Ratio {
         }
         Ok(Outcome::Done)
     }
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A memory is filled from the data of this size and seed; size m takes minutes and some 7 GB."
+)]
+struct Engine {
+    #[command(flatten)]
+    data: Data,
+    /// How long each kind of page is measured
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    seconds: f64,
+    /// A file of a server's row log, to be carried out on this memory
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The database in that log whose tables, made like ours, hold all users
+    #[arg(long, value_name = "NAME", default_value = "tributary")]
+    database: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Engine {
+    async fn run(self) -> Result<Outcome> {
+        let log = match &self.log {
+            Some(path) => {
+                let bytes = fs::read(path);
+                Some((bytes.with_context(|| path.display().to_string())?, self.database))
+            }
+            None => None,
+        };
+        let world = make_world(self.data).await?;
+        let plan = EnginePlan { seed: self.data.seed, seconds: self.seconds, log };
+        let dir = std::env::temp_dir().join(format!("tributary-engine-{}", std::process::id()));
+        let fleet = empty_fleet(&dir).await?;
+        let measured = tokio::task::spawn_blocking(move || engine(world, &fleet, &plan)).await;
+        // What is left behind there is empty.
+        let _ = fs::remove_dir_all(&dir);
+        let report = measured.context("the measurement ended early")??;
+        if self.json {
+            say(format_args!("{:#}", report.json()));
+        } else {
+            say(&report);
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// One shard without rows, which is there to be asked and never is.
+async fn empty_fleet(dir: &Path) -> Result<Fleet> {
+    let mut config = Config::from_folder(dir, [])?;
+    if let FleetConfig::Embedded(embedded) = &mut config.fleet {
+        embedded.shards = 1;
+    }
+    config.write.enabled = false;
+    Ok(Fleet::open(&config, Access::Own).await?)
 }

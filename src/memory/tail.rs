@@ -28,7 +28,7 @@ pub(crate) enum TailChange {
 }
 
 /// The newest posts of one author.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Tail {
     /// Newest first.
     places: Vec<Place>,
@@ -46,8 +46,31 @@ pub(crate) struct Tail {
 
 /// What a text takes beside its bytes: two counters, and what the allocator rounds up to.
 const TEXT_BYTES: usize = 24;
+/// Posts that a copy has room for, at most.
+const ROOM: usize = 4;
 /// What is kept of one user takes so much in the writer's maps: key, value and what is free in them.
 pub(super) const MAPS_BYTES: usize = 128;
+
+/// A tail that readers hold is copied for every change, which is mostly one more post: there is room
+/// for it, or what was just copied would be copied again, into twice the room.
+impl Clone for Tail {
+    fn clone(&self) -> Self {
+        Self {
+            places: with_room(&self.places),
+            bodies: with_room(&self.bodies),
+            floor: self.floor,
+            depth: self.depth,
+            handle: self.handle.clone(),
+            bytes: self.bytes,
+        }
+    }
+}
+
+fn with_room<T: Clone>(items: &[T]) -> Vec<T> {
+    let mut copy = Vec::with_capacity((items.len() + 1).next_multiple_of(ROOM));
+    copy.extend_from_slice(items);
+    copy
+}
 
 impl Tail {
     /// The newest `depth` posts, newest first, whether these are all, and how the author is called.

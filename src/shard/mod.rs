@@ -28,6 +28,7 @@ pub use self::follow::Changes;
 pub use self::load::{Loaded, Refused};
 pub use self::migrate::{Migrated, migrate};
 use self::mysql::MySqlShard;
+pub(crate) use self::mysql::RecordedLog;
 pub use self::mysql::{Survey, find_tables, strays, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 pub(crate) use self::source::{Answer, Filled, Heads, Source, Wanted, Wish};

@@ -12,9 +12,11 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tributary::shard::mysql_tables;
 use tributary::{Config, Tributary};
 
 use crate::commands::{Serving, output, tributary};
+use crate::support::database::{Database, Kind};
 use crate::support::http::TestServer;
 use crate::support::{run, scratch};
 
@@ -69,6 +71,10 @@ fn every_mix_passes_its_checks_on_a_real_server() {
     for kind in ["newest page", "next page", "poll"] {
         assert!(kinds[kind]["count"].as_u64() > Some(0), "{kind}: {read:#}");
     }
+    let poll = run("poll", "max");
+    let kinds = &poll["latency_us_by_kind"];
+    assert_eq!(kinds["poll"]["count"], poll["latency_us"]["count"], "{poll:#}");
+    assert!(poll["answer_bytes_mean"].as_f64().unwrap() < 400.0, "{poll:#}");
     let twip = run("twip", "max");
     for kind in ["poll", "page of 100", "follow or unfollow", "post"] {
         assert!(twip["latency_us_by_kind"][kind]["count"].as_u64() > Some(0), "{kind}: {twip:#}");
@@ -258,4 +264,56 @@ fn what_cannot_be_measured_is_said() {
         let (found, _, error) = output(command.args(&arguments));
         assert!(found == code && error.contains(told), "{arguments:?}: {found} {error}");
     }
+}
+
+/// Users of the smallest data.
+const USERS: u64 = 1_000;
+const TRANSACTIONS: u64 = 3_000;
+
+#[test]
+fn memory_alone_is_measured_with_a_log_that_a_server_wrote() {
+    let server = Database::start(Kind::MariaDb).unwrap();
+    let mut statements = vec!["CREATE DATABASE recorded".into()];
+    statements.extend(mysql_tables("recorded"));
+    // What is measured begins in the next file.
+    statements.push("FLUSH BINARY LOGS".into());
+    let row =
+        format!("9000000000000000000 + n, 1 + n * 7 % {USERS}, 'posted ✓', 1735689600000 + n");
+    statements.push(format!(
+        "BEGIN NOT ATOMIC FOR n IN 1..{TRANSACTIONS} DO INSERT INTO recorded.tweets VALUES ({row}); \
+         END FOR; END"
+    ));
+    statements.push("INSERT INTO recorded.followers VALUES (1, 2), (1, 3), (2, 1)".into());
+    statements.push("FLUSH BINARY LOGS".into());
+    run(server.execute(&statements));
+    let log = server.data_file("binlog.000002");
+    let log = log.to_str().unwrap();
+    let engine = |database: &str| {
+        let command =
+            ["bench", "engine", "--size", "xs", "--seconds", "0.05", "--json", "--log", log];
+        output(tributary(&command).args(["--database", database]))
+    };
+    let (code, text, error) = engine("recorded");
+    assert_eq!(code, 0, "{text}{error}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let kinds: Vec<&str> =
+        report["pages"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    for kind in ["newest page", "empty poll", "page 10", "50 followees"] {
+        assert!(kinds.contains(&kind), "{kind}: {report:#}");
+    }
+    for pages in report["pages"].as_array().unwrap() {
+        let posts = pages["posts_mean"].as_f64().unwrap();
+        assert_eq!(posts == 0.0, pages["name"] == "empty poll", "{pages:#}");
+        assert!(pages["pages"].as_u64() > Some(50) && pages["p50_us"].as_f64() > Some(0.1));
+    }
+    for room in report["room"].as_array().unwrap() {
+        assert!(room["bytes"].as_f64() > Some(4.0), "{room:#}");
+    }
+    let log = &report["log"];
+    assert_eq!(log["transactions"], TRANSACTIONS + 1, "{log:#}");
+    assert!(log["changes_per_transaction"].as_f64() > Some(0.5), "{log:#}");
+    assert!(log["decoded_per_second"].as_f64() > log["applied_per_second"].as_f64(), "{log:#}");
+    // Whose log it is not.
+    let (code, _, error) = engine("other");
+    assert!(code == 1 && error.contains("no transaction"), "{code}: {error}");
 }

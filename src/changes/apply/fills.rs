@@ -266,7 +266,7 @@ impl Applier {
     }
 
     /// Shows what was read, and learns the author's newest time from it.
-    fn show_filled(&mut self, key: Key) {
+    pub(super) fn show_filled(&mut self, key: Key) {
         let value = self.keeper.get(key).map(|(value, _)| value);
         super::show(&self.memory, &mut self.residents, key, value);
         if let (Key::Tail(slot), Some(Entry::Tail(tail))) = (key, value) {
@@ -283,7 +283,7 @@ impl Applier {
     }
 
     /// What is kept of an answer, if it can be.
-    fn entry_of(&self, wish: &Wish, answer: Answer) -> Option<Entry> {
+    pub(super) fn entry_of(&self, wish: &Wish, answer: Answer) -> Option<Entry> {
         match answer {
             Answer::Tail { posts, complete, handle } => {
                 let depth = depth_of(wish) as usize;

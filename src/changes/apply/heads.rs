@@ -196,6 +196,12 @@ impl Applier {
         info!(server = self.source.name(), authors = staged.len(), "newest times are in memory");
         self.fills.plan_ahead(staged);
     }
+
+    /// Takes the newest times of all who have posts.
+    pub(super) fn know_heads(&mut self, heads: Vec<(Slot, i64)>) {
+        set_heads(&self.memory, self.log(), &heads, &HashMap::new());
+        self.heads.state = State::Known;
+    }
 }
 
 /// Whoever is not among what was `staged` has no posts, but for what the log told meanwhile. Each is

@@ -3,6 +3,7 @@
 
 mod entry;
 mod fills;
+mod handed;
 mod heads;
 mod residents;
 
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 
 use self::entry::{Entry, EntryChange, Key};
 use self::fills::Fills;
+pub(crate) use self::handed::HandedWriter;
 use self::heads::Heads;
 use self::residents::Residents;
 use super::{Change, Commit, FeedEvent, History};

@@ -21,6 +21,7 @@ pub(super) use self::database::Database;
 pub(super) use self::migrate::make_tables;
 pub(super) use self::server::Server;
 pub(super) use self::source::MySqlSource;
+pub(crate) use self::source::RecordedLog;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
 pub use self::survey::{Survey, find_tables, strays, survey};
 use self::write::Attempt;

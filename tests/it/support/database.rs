@@ -37,6 +37,8 @@ pub(crate) struct Database {
     pub(crate) kind: Kind,
     pub(crate) port: u16,
     dir: TempDir,
+    /// What it is told beside what all servers are told.
+    options: Vec<String>,
     process: Mutex<Option<Child>>,
 }
 
@@ -58,11 +60,18 @@ pub(crate) fn mysql() -> Option<&'static Arc<Database>> {
 impl Database {
     /// A new server; none, and said so, where MySQL cannot be had.
     pub(crate) fn start(kind: Kind) -> Option<Self> {
+        Self::start_with(kind, &[])
+    }
+
+    /// One that is told something more on its command line.
+    pub(crate) fn start_with(kind: Kind, options: &[&str]) -> Option<Self> {
         let template = template(kind)?;
         let dir = scratch();
         let data = dir.path().join("data");
         copy_dir(template, &data);
-        let mut database = Self { kind, port: free_port(), dir, process: Mutex::new(None) };
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let process = Mutex::new(None);
+        let mut database = Self { kind, port: free_port(), dir, options, process };
         // Another run may have taken the port since it was found free.
         for _ in 0..2 {
             if database.try_launch().is_ok() {
@@ -106,6 +115,7 @@ impl Database {
             .arg(flag("init-file", &init))
             .arg(format!("--port={}", self.port))
             .args(self.settings())
+            .args(&self.options)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -25,8 +25,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Where somebody must do something first.
 const UNMET_PAUSE: Duration = Duration::from_secs(3);
 /// What is told at once, at most: events, and bytes of text.
-const BATCH_EVENTS: usize = 512;
-const BATCH_BYTES: usize = 1 << 20;
+pub(super) const BATCH_EVENTS: usize = 512;
+pub(super) const BATCH_BYTES: usize = 1 << 20;
 /// An event that is older does not show that the end of the log is near. Half a second more than
 /// what is promised, since events carry whole seconds.
 const FRESH_US: i64 = 1_500_000;
@@ -270,11 +270,7 @@ impl<'a> Follower<'a> {
 
     /// Where nothing happened several times, the last one says it all.
     fn push(&mut self, commit: Commit) {
-        let bytes = commit.changes.iter().map(|(_, change)| match change {
-            Change::Post(post) => post.content.len(),
-            _ => 0,
-        });
-        self.batch_bytes += bytes.sum::<usize>();
+        self.batch_bytes += text_bytes(&commit);
         if commit.changes.is_empty()
             && let Some(FeedEvent::Commit(last)) = self.batch.last_mut()
             && last.changes.is_empty()
@@ -338,4 +334,13 @@ impl Place {
         let known = !matches!(self.executed, Executed::MariaDb(None));
         self.told && known && self.history == facts.history && facts.end >= self.position
     }
+}
+
+/// What the texts in it take.
+pub(super) fn text_bytes(commit: &Commit) -> usize {
+    let bytes = commit.changes.iter().map(|(_, change)| match change {
+        Change::Post(post) => post.content.len(),
+        _ => 0,
+    });
+    bytes.sum()
 }

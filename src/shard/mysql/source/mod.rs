@@ -6,6 +6,7 @@ mod fill;
 mod heads;
 mod lines;
 mod log;
+mod recorded;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use mysql_async::prelude::Queryable;
 use sha2::{Digest, Sha256};
 
 use self::lines::Lines;
+pub(crate) use self::recorded::RecordedLog;
 use super::database::Database;
 use super::server::Server;
 use crate::changes::gtid::GtidSet;

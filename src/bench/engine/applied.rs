@@ -1,0 +1,137 @@
+//! How fast a recorded log is decoded and carried out on memory, on one core and without a network.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail};
+
+use super::filled::Filled;
+use super::report::Applied;
+use crate::changes::{Change, Commit, FeedEvent, LogPosition};
+use crate::model::{Follow, PostKey, ShardId};
+use crate::shard::RecordedLog;
+
+/// Changes of one transaction that takes back what the log said.
+const UNDO_BATCH: usize = 1_000;
+/// More passes than a file has numbers are never needed.
+const PASSES_MAX: u32 = 1_000;
+
+/// What a log does, as far as it can be taken back.
+#[derive(Default)]
+struct Done {
+    transactions: usize,
+    posts: Vec<PostKey>,
+    follows: Vec<Follow>,
+}
+
+/// Decodes the log, and carries it out, again and again; it is taken back in between.
+pub(super) fn measure(
+    filled: &mut Filled<'_>,
+    bytes: &[u8],
+    database: &str,
+    seconds: f64,
+) -> Result<Applied> {
+    let (done, events) = read(bytes, database)?;
+    if done.transactions == 0 {
+        bail!("the log tells of no transaction in the database {database}");
+    }
+    let before = changes(filled);
+    let (mut decode, mut both) = (Vec::new(), Vec::new());
+    let begun = Instant::now();
+    for pass in 0..PASSES_MAX {
+        if pass > 0 && begun.elapsed().as_secs_f64() > seconds {
+            break;
+        }
+        decode.push(pass_over(bytes, database, 2 * pass + 2, drop)?);
+        both.push(pass_over(bytes, database, 2 * pass + 2, |batch| filled.writer.take(batch))?);
+        check(filled, &done)?;
+        undo(filled, &done, 2 * pass + 3);
+    }
+    let changes = (changes(filled) - before) as f64 / both.len() as f64 / 2.0;
+    let rate = |mut seconds: Vec<f64>| {
+        seconds.sort_by(f64::total_cmp);
+        done.transactions as f64 / seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    Ok(Applied {
+        transactions: done.transactions,
+        events,
+        bytes: bytes.len(),
+        passes: both.len(),
+        changes_per_transaction: changes / done.transactions as f64,
+        decoded_per_second: rate(decode),
+        applied_per_second: rate(both),
+    })
+}
+
+/// Changes that were carried out on something that is kept.
+fn changes(filled: &Filled<'_>) -> u64 {
+    filled.memory.logs().iter().map(|log| log.counters.changes.load(Ordering::Relaxed)).sum()
+}
+
+/// Seconds of one pass.
+fn pass_over(
+    bytes: &[u8],
+    database: &str,
+    file: u32,
+    mut take: impl FnMut(Vec<FeedEvent>),
+) -> Result<f64> {
+    let begun = Instant::now();
+    let mut log = RecordedLog::new(bytes, database, file).map_err(|why| anyhow!(why))?;
+    loop {
+        let batch = log.batch().map_err(|why| anyhow!(why))?;
+        if batch.is_empty() {
+            return Ok(begun.elapsed().as_secs_f64());
+        }
+        take(batch);
+    }
+}
+
+/// What the log does, and its events.
+fn read(bytes: &[u8], database: &str) -> Result<(Done, u64)> {
+    let mut log = RecordedLog::new(bytes, database, 1).map_err(|why| anyhow!(why))?;
+    let mut done = Done::default();
+    loop {
+        let batch = log.batch().map_err(|why| anyhow!(why))?;
+        if batch.is_empty() {
+            return Ok((done, log.events()));
+        }
+        for event in batch {
+            let FeedEvent::Commit(commit) = event else { continue };
+            done.transactions += usize::from(!commit.changes.is_empty());
+            for (_, change) in commit.changes {
+                match change {
+                    Change::Post(post) => done.posts.push(post.key),
+                    Change::Follow(follow) => done.follows.push(follow),
+                    _ => bail!("the log does something else than to post and to follow"),
+                }
+            }
+        }
+    }
+}
+
+/// All posts of the log stand in memory now, as far down as it goes.
+fn check(filled: &Filled<'_>, done: &Done) -> Result<()> {
+    let memory = &filled.memory;
+    for key in &done.posts {
+        let slot = memory.find(key.author);
+        let Some(tail) = slot.and_then(|slot| memory.tail(slot, memory.tick())) else { continue };
+        let place = (key.time, key.post.0);
+        let above = tail.floor().is_none_or(|floor| place >= floor);
+        if above && !tail.places().contains(&place) {
+            bail!("post {} of user {} is not in memory", key.post, key.author);
+        }
+    }
+    Ok(())
+}
+
+/// Takes it all back, so that the next pass does the same once more.
+fn undo(filled: &mut Filled<'_>, done: &Done, file: u32) {
+    let posts = done.posts.iter().map(|key| Change::PostGone(*key));
+    let changes: Vec<Change> =
+        posts.chain(done.follows.iter().map(|follow| Change::Unfollow(*follow))).collect();
+    for (number, changes) in (4..).zip(changes.chunks(UNDO_BATCH)) {
+        let changes = changes.iter().map(|change| (ShardId(0), change.clone())).collect();
+        let at = LogPosition::in_file(file, number);
+        filled.writer.take(vec![FeedEvent::Commit(Commit { at, changes })]);
+    }
+}

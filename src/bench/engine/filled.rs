@@ -1,0 +1,249 @@
+//! A memory that was filled from a world, and pages read from it as requests read them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use futures_util::FutureExt;
+use hdrhistogram::Histogram;
+
+use super::super::check::{Asked, Seen, check};
+use super::super::known::Known;
+use super::super::process::usage;
+use super::super::world::{World, WorldSize};
+use super::report::{Room, Timed};
+use crate::changes::apply::HandedWriter;
+use crate::cursor::Cursor;
+use crate::http;
+use crate::memory::{Lack, LogName, Memory};
+use crate::model::{Post, ShardId, UserId};
+use crate::shard::{Answer, Fleet, Wanted, Wish};
+use crate::timeline::{self, Draft, Limit, PageRequest, View};
+
+/// Nothing has to make room here.
+const BUDGET: usize = 1 << 40;
+/// Posts of a tail at first, and at most, as the writer fills them.
+const DEPTH: u32 = 64;
+const DEPTH_MAX: u32 = 4_096;
+/// A tail is deepened so often at most before a page has all it needs.
+const TRIES: usize = 8;
+/// The longest time that is told apart: ten seconds.
+const NANOS_MAX: u64 = 10_000_000_000;
+/// Pages between two looks at the clock.
+const ROUND: usize = 64;
+/// Readers of about the wanted number of followees.
+const ABOUT_MAX: usize = 1_000;
+
+/// A page that somebody asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) reader: u32,
+    pub(super) page: PageRequest,
+}
+
+impl Request {
+    pub(super) fn newest(reader: u32) -> Self {
+        Self { reader, page: PageRequest::default() }
+    }
+
+    fn at(&self, cursor: Cursor) -> Self {
+        let page = PageRequest { cursor, ..PageRequest::default() };
+        Self { reader: self.reader, page }
+    }
+}
+
+/// The memory, and what it was filled from.
+pub(super) struct Filled<'a> {
+    fleet: &'a Fleet,
+    pub(super) memory: Arc<Memory>,
+    pub(super) writer: HandedWriter,
+    known: Known,
+    room: Room,
+}
+
+impl<'a> Filled<'a> {
+    /// Every author's newest posts, and every follow list.
+    pub(super) fn new(world: World, fleet: &'a Fleet) -> Result<Self> {
+        let source = fleet.sources().first().context("the fleet has no log")?;
+        let names = vec![LogName { name: "none".into(), shards: vec![ShardId(0)] }];
+        let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
+        let (memory, mut queues) = Memory::new(BUDGET, names, placement, times, http::encode_post);
+        let queue = queues.pop().context("the log has no queue")?;
+        let writer = HandedWriter::new(&memory, source, queue);
+        let room = Room::default();
+        let mut filled = Self { fleet, memory, writer, known: Known::new(world), room };
+        filled.fill().context("the memory is too small")?;
+        Ok(filled)
+    }
+
+    pub(super) fn size(&self) -> WorldSize {
+        self.known.world.size
+    }
+
+    pub(super) fn room(&self) -> Room {
+        self.room
+    }
+
+    fn fill(&mut self) -> Option<()> {
+        let users = 1..=self.size().users;
+        let world = &self.known.world;
+        let newest = |user: u32| {
+            let key = world.posts(user).last()?;
+            Some((UserId(user.into()), key.time))
+        };
+        let heads: Vec<_> = users.clone().filter_map(newest).collect();
+        let begun = resident();
+        self.writer.load_heads(&heads)?;
+        let with_index = resident();
+        for reader in users.clone() {
+            self.fill_follows(reader)?;
+        }
+        let with_follows = resident();
+        for author in users {
+            if !self.known.world.posts(author).is_empty() {
+                self.fill_tail(author, DEPTH)?;
+            }
+        }
+        let budget = self.memory.budget();
+        self.room = Room {
+            users: self.memory.users(),
+            index_bytes: budget.index(),
+            index_resident: with_index - begun,
+            follows: budget.follows.items(),
+            follow_bytes: budget.follows.bytes(),
+            follow_resident: with_follows - with_index,
+            authors: budget.tails.users(),
+            posts: budget.tails.items(),
+            tail_bytes: budget.tails.bytes(),
+            tail_resident: resident() - with_follows,
+        };
+        Some(())
+    }
+
+    fn fill_follows(&mut self, reader: u32) -> Option<()> {
+        let followees = self.known.world.followees(reader).iter();
+        let followees = followees.map(|followee| UserId((*followee).into())).collect();
+        let max = u32::try_from(timeline::FOLLOWEES_MAX).unwrap_or(u32::MAX);
+        self.writer.fill(&wish(reader, Wanted::Follows { max }), Answer::Follows(followees))
+    }
+
+    fn fill_tail(&mut self, author: u32, depth: u32) -> Option<()> {
+        let world = &self.known.world;
+        let keys = world.posts(author);
+        let newest = keys.iter().rev().take(depth as usize);
+        let posts = newest.map(|key| Post { key: *key, content: world.text(key.post) }).collect();
+        let complete = keys.len() <= depth as usize;
+        let answer = Answer::Tail { posts, complete, handle: None };
+        self.writer.fill(&wish(author, Wanted::Tail { depth }), answer)
+    }
+
+    /// The page, if it needs no database.
+    fn page(&self, request: &Request) -> Option<Draft> {
+        let mut view = View::new(self.fleet, Some(&self.memory));
+        let reader = UserId(request.reader.into());
+        // Whatever is asked of a database is not there at once.
+        let page = timeline::home_timeline(&mut view, reader, &request.page).now_or_never();
+        page?.ok().filter(|draft| draft.waves == 0 && draft.asked.is_empty())
+    }
+
+    /// The page; tails that are too shallow for it are deepened as the writer does it.
+    fn page_after_fills(&mut self, request: &Request) -> Result<Draft> {
+        self.writer.renew();
+        for _ in 0..TRIES {
+            if let Some(draft) = self.page(request) {
+                return Ok(draft);
+            }
+            for lack in self.writer.lacks() {
+                let Lack::Tail { slot, depth } = lack else {
+                    bail!("the follow list of {} is not in memory", request.reader);
+                };
+                let author = u32::try_from(self.memory.user(slot).0)?;
+                let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
+                self.fill_tail(author, depth).context("a tail does not fit")?;
+            }
+        }
+        bail!("a page of reader {} lies deeper than memory goes", request.reader)
+    }
+
+    /// What the reader asks for who has just read this page.
+    pub(super) fn poll_after(&mut self, request: &Request) -> Result<Request> {
+        let draft = self.page_after_fills(request)?;
+        Ok(request.at(draft.prev))
+    }
+
+    /// The reader's page of this number, if the timeline goes on for so long.
+    pub(super) fn page_number(
+        &mut self,
+        newest: &Request,
+        number: usize,
+    ) -> Result<Option<Request>> {
+        let mut request = newest.clone();
+        for _ in 1..number {
+            let draft = self.page_after_fills(&request)?;
+            let Some(next) = draft.next else { return Ok(None) };
+            request = newest.at(next);
+        }
+        let draft = self.page_after_fills(&request)?;
+        Ok((draft.posts.len() == Limit::DEFAULT.get()).then_some(request))
+    }
+
+    /// Readers who follow about so many.
+    pub(super) fn readers_of(&self, followees: usize) -> Vec<u32> {
+        let about = followees - followees / 10..=followees + followees / 10;
+        let world = &self.known.world;
+        let readers = 1..=self.size().users;
+        readers
+            .filter(|reader| about.contains(&world.followees(*reader).len()))
+            .take(ABOUT_MAX)
+            .collect()
+    }
+
+    /// Compares a page with the world.
+    pub(super) fn check(&mut self, request: &Request) -> Result<()> {
+        let draft = self.page_after_fills(request)?;
+        if !draft.is_whole() {
+            bail!("a page of reader {} is not whole", request.reader);
+        }
+        let page = draft.into_page(http::decode_content);
+        let posts = page.posts.into_iter().map(|post| (post.key, post.content)).collect();
+        let seen = Seen { posts, goes_on: page.next.is_some() };
+        let (reader, cursor) = (request.reader, request.page.cursor.clone());
+        let asked = Asked { reader, cursor, limit: Limit::DEFAULT.get(), sent: 0 };
+        let wrong = check(&self.known, &asked, &seen);
+        wrong.map_err(|why| anyhow::anyhow!("a page of reader {reader} is wrong: {why}"))
+    }
+
+    /// Reads these pages one after the other for so long.
+    pub(super) fn time(&self, name: String, requests: &[Request], seconds: f64) -> Result<Timed> {
+        let followees = |request: &Request| self.known.world.followees(request.reader).len();
+        let mut nanos = Histogram::new_with_bounds(1, NANOS_MAX, 3)?;
+        let mut timed = Timed { name, followees: 0, posts: 0, seconds: 0.0, nanos: nanos.clone() };
+        let mut all = requests.iter().cycle();
+        while timed.seconds < seconds {
+            // The clock is looked at twice for each page; that costs some 50 ns.
+            self.writer.renew();
+            for request in all.by_ref().take(ROUND) {
+                let begun = Instant::now();
+                let posts = self.page(request).map(|draft| draft.posts.len());
+                let took = begun.elapsed();
+                let Some(posts) = posts else { bail!("a page was not in memory any more") };
+                nanos.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                timed.seconds += took.as_secs_f64();
+                timed.followees += followees(request);
+                timed.posts += posts;
+            }
+        }
+        timed.nanos = nanos;
+        Ok(timed)
+    }
+}
+
+/// The only shard owns everybody.
+fn wish(user: u32, what: Wanted) -> Wish {
+    Wish { shard: ShardId(0), user: UserId(user.into()), what }
+}
+
+/// Resident bytes of this process.
+fn resident() -> f64 {
+    usage(&[std::process::id()]).map_or(0.0, |usage| usage.resident_bytes as f64)
+}

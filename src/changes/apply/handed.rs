@@ -1,0 +1,77 @@
+//! A writer into memory that is handed what the databases hold and what the log says, to measure
+//! what that costs; it asks nobody.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Applier;
+use super::entry::Key;
+use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::clock::now_ms;
+use crate::memory::{Installed, Lack, Memory, Slot};
+use crate::model::UserId;
+use crate::shard::{Answer, Source, Wanted, Wish};
+
+/// The writer of the first log.
+pub(crate) struct HandedWriter {
+    applier: Applier,
+    queue: mpsc::Receiver<Lack>,
+}
+
+impl HandedWriter {
+    /// Begins a history of its own. Nobody is known yet, so that all newest times are.
+    pub(crate) fn new(
+        memory: &Arc<Memory>,
+        source: &Arc<Source>,
+        queue: mpsc::Receiver<Lack>,
+    ) -> Self {
+        let mut applier = Applier::new(Arc::clone(memory), 0, Arc::clone(source));
+        applier.begin(History(1), LogPosition(1));
+        applier.know_heads(Vec::new());
+        Self { applier, queue }
+    }
+
+    /// All that was committed by now was handed over.
+    pub(crate) fn renew(&self) {
+        let memory = &self.applier.memory;
+        self.applier.log().renew(memory.now_ms(), now_ms());
+    }
+
+    /// What a feed tells at once.
+    pub(crate) fn take(&mut self, batch: Vec<FeedEvent>) {
+        self.applier.take(batch);
+        self.applier.make_room();
+    }
+
+    /// The newest times of all authors that have posts.
+    pub(crate) fn load_heads(&mut self, heads: &[(UserId, i64)]) -> Option<()> {
+        let staged: Option<Vec<(Slot, i64)>> = heads
+            .iter()
+            .map(|(user, time)| Some((self.applier.memory.meet(*user)?, *time)))
+            .collect();
+        self.applier.know_heads(staged?);
+        Some(())
+    }
+
+    /// What a fill has read, as of now; instead of what was known before. None if it does not fit.
+    pub(crate) fn fill(&mut self, wish: &Wish, answer: Answer) -> Option<()> {
+        let applier = &mut self.applier;
+        let slot = applier.memory.meet(wish.user)?;
+        let key = match wish.what {
+            Wanted::Tail { .. } => Key::Tail(slot),
+            Wanted::Follows { .. } => Key::Follows(slot),
+        };
+        applier.evict(key);
+        let at = applier.keeper.high_water();
+        let ticket = applier.keeper.register(key)?;
+        let entry = applier.entry_of(wish, answer)?;
+        let installed = applier.keeper.install(key, ticket, Bounds::Exact(at), entry);
+        (installed == Installed::Ready).then(|| applier.show_filled(key))
+    }
+
+    /// What readers lacked meanwhile.
+    pub(crate) fn lacks(&mut self) -> Vec<Lack> {
+        std::iter::from_fn(|| self.queue.try_recv().ok()).collect()
+    }
+}
