@@ -99,12 +99,13 @@ impl Memory {
             queues.push(queue);
         }
         let (slots, started) = (Slots::new(), Instant::now());
-        let (pages, pages_again) = (Pages::new(budget), AtomicU64::new(0));
+        let (pages, budget) = (Pages::new(budget), Budget::new(budget));
+        budget.add_index(pages.index_bytes());
         let memory = Self {
             slots,
             pages,
-            pages_again,
-            budget: Budget::new(budget),
+            pages_again: AtomicU64::new(0),
+            budget,
             logs,
             log_of,
             placement,

@@ -81,6 +81,11 @@ impl Pages {
         Self { places, bytes_max }
     }
 
+    /// What the places take.
+    pub(super) fn index_bytes(&self) -> usize {
+        self.places.len() * size_of::<ArcSwapOption<KeptPage>>()
+    }
+
     fn place(&self, reader: Slot, query: &str) -> Option<&ArcSwapOption<KeptPage>> {
         let place = 2 * reader as usize + usize::from(query.contains("cursor="));
         self.places.get(place.checked_rem(self.places.len())?)

@@ -18,10 +18,10 @@ use crate::http;
 use crate::memory::{Lack, LogName, Memory};
 use crate::model::{Post, ShardId, UserId};
 use crate::shard::{Answer, Fleet, Wanted, Wish};
-use crate::timeline::{self, Draft, Limit, PageRequest, View};
+use crate::timeline::{self, Draft, Limit, PageRequest, TimelineFlights, View};
 
 /// Nothing has to make room here.
-const BUDGET: usize = 1 << 40;
+const BUDGET: usize = 1 << 35;
 /// Posts of a tail at first, and at most, as the writer fills them.
 const DEPTH: u32 = 64;
 const DEPTH_MAX: u32 = 4_096;
@@ -56,6 +56,7 @@ impl Request {
 pub(super) struct Filled<'a> {
     fleet: &'a Fleet,
     pub(super) memory: Arc<Memory>,
+    flights: TimelineFlights,
     pub(super) writer: HandedWriter,
     known: Known,
     room: Room,
@@ -70,8 +71,8 @@ impl<'a> Filled<'a> {
         let (memory, mut queues) = Memory::new(BUDGET, names, placement, times, http::encode_post);
         let queue = queues.pop().context("the log has no queue")?;
         let writer = HandedWriter::new(&memory, source, queue);
-        let room = Room::default();
-        let mut filled = Self { fleet, memory, writer, known: Known::new(world), room };
+        let (flights, known, room) = (TimelineFlights::new(), Known::new(world), Room::default());
+        let mut filled = Self { fleet, memory, flights, writer, known, room };
         filled.fill().context("the memory is too small")?;
         Ok(filled)
     }
@@ -139,7 +140,7 @@ impl<'a> Filled<'a> {
 
     /// The page, if it needs no database.
     fn page(&self, request: &Request) -> Option<Draft> {
-        let mut view = View::new(self.fleet, Some(&self.memory));
+        let mut view = View::new(self.fleet, Some(&self.memory), &self.flights);
         let reader = UserId(request.reader.into());
         // Whatever is asked of a database is not there at once.
         let page = timeline::home_timeline(&mut view, reader, &request.page).now_or_never();
