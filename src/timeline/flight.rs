@@ -45,18 +45,19 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
     /// The output of `read`, or of another request's read that began after this call; `None` when
     /// there is none by the deadline. A request that is dropped while it reads for others is
     /// replaced by one of them, which begins anew.
-    pub(crate) async fn share(
+    pub(crate) async fn share<F: Future<Output = T>>(
         &self,
         key: &K,
         until: Deadline,
-        read: impl Future<Output = T>,
+        read: impl FnOnce() -> F,
     ) -> Option<T> {
         let member = self.join(key);
         let lead = async {
             // A read that hangs holds the next one up for so long at most: that one needs time too.
             let turn = until.half().limit(member.turn.lock()).await;
             member.begin();
-            let answer = read.await;
+            // Whoever waits has no need of the room that this takes.
+            let answer = Box::pin(read()).await;
             drop(turn);
             answer
         };
@@ -135,7 +136,7 @@ mod tests {
 
         /// The number of the read that answers.
         async fn ask(self: Arc<Self>, key: u8, span: Duration) -> Option<usize> {
-            let read = async {
+            let read = async || {
                 let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
                 self.ends.acquire().await.unwrap().forget();
                 number
@@ -232,7 +233,7 @@ mod tests {
             tokio::spawn(async move {
                 for _ in 0..200 {
                     let came = clock.fetch_add(1, Ordering::SeqCst);
-                    let read = async {
+                    let read = async || {
                         reads.fetch_add(1, Ordering::SeqCst);
                         let began = clock.load(Ordering::SeqCst);
                         for _ in 0..number % 5 {

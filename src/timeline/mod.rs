@@ -97,28 +97,29 @@ async fn read(
         view.finish(&mut draft).await;
         return Ok(draft);
     }
-    // In a box of its own: a page from memory need not carry the room for it.
-    Box::pin(read_databases(view, timeline, request)).await
+    // On the heap: pages from memory are many, and need not carry the room for this.
+    Box::pin(read_cold(view, timeline, request)).await
 }
 
-async fn read_databases(
+/// What memory does not have, together with others where that does no harm.
+async fn read_cold(
     view: &mut View<'_>,
     timeline: Timeline,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    // What others read may come from a memory that has not come to this one's token.
     if view.is_behind() {
+        // What others read may come from a memory that has not come to this one's token.
         view.ask_databases();
-        return whole_page(view, timeline, request).await;
+    } else {
+        view.wait_until_visible().await;
+        let flight = Flight { timeline, cursor: request.cursor.clone(), limit: request.limit };
+        let read = || read_for_all(view, &flight);
+        if let Some(answer) = view.flights().share(&flight, view.deadline(), read).await {
+            return answer.map(|draft| view.adopt(draft));
+        }
+        // It is too late to ask anybody: what memory has is the page.
     }
-    view.wait_until_visible().await;
-    let flight = Flight { timeline, cursor: request.cursor.clone(), limit: request.limit };
-    let read = Box::pin(read_for_all(view, &flight));
-    match view.flights().share(&flight, view.deadline(), read).await {
-        Some(answer) => answer.map(|draft| view.adopt(draft)),
-        // It is too late to ask anybody.
-        None => whole_page(view, timeline, request).await,
-    }
+    whole_page(view, timeline, request).await
 }
 
 /// Nothing of it depends on who of those who want the page reads it.
@@ -139,7 +140,7 @@ async fn whole_page(
     let mut draft = page(view, timeline, request).await?;
     // A server that was found dead a moment ago: what memory holds of it is better than nothing.
     if view.falls_back_on(&draft.missing) {
-        draft = page(view, timeline, request).await?;
+        draft = Box::pin(page(view, timeline, request)).await?;
     }
     view.finish(&mut draft).await;
     Ok(draft)

@@ -178,11 +178,7 @@ impl<'a> View<'a> {
         for (history, at) in request.at_least.positions() {
             let is_this = |log: &Log| log.position().is_some_and(|(known, _)| known == *history);
             let Some(index) = logs.iter().position(is_this) else {
-                // That history is over, and what it promised cannot be kept; unless it is that of a
-                // log that is not followed, whose databases are asked.
-                if logs.iter().all(|log| log.position().is_some()) {
-                    self.note_not_fresh_enough();
-                }
+                self.note_if_over(memory, *history);
                 continue;
             };
             match self.trust.get(index) {
@@ -197,6 +193,15 @@ impl<'a> View<'a> {
                     }
                 }
             }
+        }
+    }
+
+    /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
+    /// not followed, whose databases are asked.
+    fn note_if_over(&self, memory: &Memory, history: History) {
+        let is_other = |log: &Log| log.position().is_some_and(|(known, _)| known != history);
+        if memory.logs().iter().all(is_other) {
+            self.note_not_fresh_enough();
         }
     }
 
@@ -270,6 +275,10 @@ impl<'a> View<'a> {
 
     /// Says on a page that was read for others too what it is to this request.
     pub(super) fn adopt(&self, mut draft: Draft) -> Draft {
+        if let Some(memory) = self.memory {
+            let asked = self.asked.positions().iter();
+            asked.for_each(|(history, _)| self.note_if_over(memory, *history));
+        }
         self.vouch_for(&mut draft);
         draft
     }
