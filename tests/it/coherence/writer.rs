@@ -345,7 +345,8 @@ impl<'a> Writer<'a> {
 
     /// Nobody else changes what these pages show, so they must be exactly this.
     async fn check(&mut self) {
-        let node = &self.site.nodes[self.chance.random_range(0..2)];
+        let number = self.chance.random_range(0..2);
+        let node = &self.site.nodes[number];
         let limit = Limit::new([1, 5, 20, 100][self.chance.random_range(0..4)]).unwrap();
         let shard = self.chance.random_range(0..SHARDS);
         let user = self.user(shard);
@@ -355,6 +356,15 @@ impl<'a> Writer<'a> {
         let shard = self.chance.random_range(0..SHARDS);
         let reader = self.user(shard);
         let followees = self.rows.follows.get(&reader).cloned().unwrap_or_default();
+        // Twice: the second time most likely as it was sent the first.
+        for _ in 0..2 {
+            let watch = &self.site.watches[number];
+            self.is_as_sent(
+                watch.promised(UserId(reader), &self.token, limit).await,
+                &followees,
+                limit,
+            );
+        }
         let mut request = request;
         for number in 0..3 {
             let page = node.home_timeline(UserId(reader), &request).await.unwrap();
@@ -365,6 +375,16 @@ impl<'a> Writer<'a> {
             let Some(next) = page.next else { return };
             request.cursor = next;
         }
+    }
+
+    fn is_as_sent(&self, sent: Option<Vec<[String; 3]>>, authors: &BTreeSet<u64>, limit: Limit) {
+        let Some(sent) = sent else { return };
+        let timeline = self.rows.timeline(authors);
+        let expected = timeline
+            .iter()
+            .take(limit.get())
+            .map(|(_, id, author, text)| [id.to_string(), author.to_string(), (*text).to_owned()]);
+        assert_eq!(sent, expected.collect::<Vec<_>>(), "writer {}", self.number);
     }
 
     /// False if the page does not promise to be.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use hyper::Request;
+use hyper::{Request, StatusCode};
 use serde_json::Value;
-use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Tributary, UserId};
+use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
 
 use super::http::{Answer, TestServer};
 
@@ -53,18 +53,11 @@ impl Watch {
         for _ in 0..2 {
             let answer = self.feed(reader, token, &format!("limit={}", limit.get())).await;
             let page = answer.json();
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let post =
-                |post: &Value| ["post_id", "author_id", "content"].map(|name| text(&post[name]));
-            let posts: Vec<_> = page["posts"].as_array().unwrap().iter().map(post).collect();
-            let expected_posts: Vec<_> = expected
-                .posts
-                .iter()
-                .map(|post| {
-                    [post.key.post.to_string(), post.key.author.to_string(), post.content.clone()]
-                })
-                .collect();
-            assert_eq!(posts, expected_posts, "reader {reader}");
+            let post = |post: &Post| {
+                [post.key.post.to_string(), post.key.author.to_string(), post.content.clone()]
+            };
+            let expected_posts: Vec<_> = expected.posts.iter().map(post).collect();
+            assert_eq!(posts(&page), expected_posts, "reader {reader}");
             assert_eq!(page["complete"], true);
             let next = expected.next.as_ref().map(ToString::to_string).unwrap_or_default();
             assert_eq!(
@@ -79,6 +72,19 @@ impl Watch {
             assert_eq!(nothing["prev"], page["prev"]);
             assert_eq!(nothing["next"].is_null(), expected.posts.is_empty());
         }
+    }
+
+    /// Id, author and text of each post of the reader's newest page, if that promises to be whole and
+    /// as fresh as this.
+    pub(crate) async fn promised(
+        &self,
+        reader: UserId,
+        token: &Freshness,
+        limit: Limit,
+    ) -> Option<Vec<[String; 3]>> {
+        let query = format!("limit={}&require=complete", limit.get());
+        let answer = self.feed(reader, token, &query).await;
+        (answer.status == StatusCode::OK).then(|| posts(&answer.json()))
     }
 
     pub(crate) async fn until(&self, what: &str, done: impl Fn(&BTreeMap<String, u64>) -> bool) {
@@ -110,6 +116,15 @@ impl Watch {
         let before = self.counters().await["audited"];
         self.until("audited", |counters| counters["audited"] >= before + more).await;
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn posts(page: &Value) -> Vec<[String; 3]> {
+    let post = |post: &Value| ["post_id", "author_id", "content"].map(|name| text(&post[name]));
+    page["posts"].as_array().unwrap().iter().map(post).collect()
 }
 
 /// The newest page, at least as fresh as this.
