@@ -59,6 +59,10 @@ impl Collector for Watched {
         let heads_known = |log: &Log| i64::from(log.heads_known());
         let help = "Whether the newest times of all its authors are in memory";
         gauges(memory, &mut encoder, ("heads_known", help), heads_known)?;
+        let help = "Deep pages that were found along the recent log";
+        encoder
+            .encode_descriptor("walked_pages", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&memory.recent().walks(), None)?;
         for (name, help, counter) in LOG_COUNTERS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for log in memory.logs() {
@@ -86,9 +90,9 @@ fn gauges(
 }
 
 /// What is kept, and what it takes.
-fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 8] {
+fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 10] {
     let budget = memory.budget();
-    let (tails, follows) = (&budget.tails, &budget.follows);
+    let (tails, follows, recent) = (&budget.tails, &budget.follows, &budget.recent);
     [
         ("budget_bytes", "What may be taken", budget.max()),
         ("users", "Users that are known", memory.users()),
@@ -98,5 +102,7 @@ fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 8] {
         ("tail_bytes", "What they take", tails.bytes()),
         ("follow_edges", "Follows that are kept", follows.items()),
         ("follow_bytes", "What they take", follows.bytes()),
+        ("recent_entries", "Entries of the recent log", recent.items()),
+        ("recent_bytes", "What they take", recent.bytes()),
     ]
 }

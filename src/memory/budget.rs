@@ -14,6 +14,8 @@ pub(crate) struct Budget {
     pub(crate) tails: Use,
     /// Follow lists, by the number of follows.
     pub(crate) follows: Use,
+    /// The recent log, by its entries.
+    pub(crate) recent: Use,
 }
 
 /// What one kind of thing takes.
@@ -45,7 +47,7 @@ impl Use {
         self.users.load(Ordering::Relaxed)
     }
 
-    /// Posts or follows.
+    /// Posts, follows or entries.
     pub(crate) fn items(&self) -> usize {
         self.items.load(Ordering::Relaxed)
     }
@@ -53,8 +55,8 @@ impl Use {
 
 impl Budget {
     pub(crate) fn new(max: usize) -> Self {
-        let (tails, follows) = (Use::default(), Use::default());
-        Self { max, index: AtomicUsize::new(0), tails, follows }
+        let (tails, follows, recent) = (Use::default(), Use::default(), Use::default());
+        Self { max, index: AtomicUsize::new(0), tails, follows, recent }
     }
 
     /// All that may be taken.
@@ -69,7 +71,7 @@ impl Budget {
 
     /// All that is taken.
     pub(crate) fn used(&self) -> usize {
-        self.index() + self.tails.bytes() + self.follows.bytes()
+        self.index() + self.tails.bytes() + self.follows.bytes() + self.recent.bytes()
     }
 
     /// Whether something has to go before more may come.

@@ -4,6 +4,7 @@
 mod draft;
 mod merge;
 mod page;
+mod recent;
 mod view;
 mod warm;
 

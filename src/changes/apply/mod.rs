@@ -4,6 +4,7 @@
 mod entry;
 mod fills;
 mod heads;
+mod listing;
 mod residents;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tracing::{info, warn};
 use self::entry::{Entry, EntryChange, Key};
 use self::fills::Fills;
 use self::heads::Heads;
+use self::listing::Listing;
 use self::residents::Residents;
 use super::{Change, Commit, FeedEvent, History};
 use crate::clock::now_ms;
@@ -40,6 +42,7 @@ pub(crate) struct Applier {
     /// The log that is followed now.
     history: Option<History>,
     residents: Residents,
+    listing: Listing,
     fills: Fills,
     heads: Heads,
     /// Why nothing is heard, told once.
@@ -70,6 +73,7 @@ impl Applier {
             keeper: Keeper::new(),
             history: None,
             residents: Residents::default(),
+            listing: Listing::default(),
             fills: Fills::default(),
             heads: Heads::default(),
             told: None,
@@ -156,8 +160,9 @@ impl Applier {
         let log = &self.memory.logs()[self.index];
         count(&log.counters.transactions);
         log.counters.changes.fetch_add(known.len() as u64, Ordering::Relaxed);
-        let (memory, residents) = (&self.memory, &mut self.residents);
-        self.keeper.commit(at, known, |key, value| show(memory, residents, *key, value));
+        let (memory, residents, listing) = (&self.memory, &mut self.residents, &mut self.listing);
+        self.keeper.commit(at, known, |key, value| show(memory, residents, listing, (*key, value)));
+        self.listing.list_posts(&self.memory);
         self.log().advance(at);
     }
 
@@ -177,6 +182,7 @@ impl Applier {
         match change {
             Change::Post(post) => {
                 self.raise_head(user, post.key.time);
+                self.listing.post(&self.memory, user, &post.key);
                 self.push_tail(user, known, |memory| TailChange::Put(memory.row(&post)));
             }
             Change::PostGone(key) => {
@@ -249,7 +255,7 @@ impl Applier {
     }
 
     fn hide(&mut self, key: Key) {
-        show(&self.memory, &mut self.residents, key, None);
+        show(&self.memory, &mut self.residents, &mut self.listing, (key, None));
     }
 
     /// Drops what was not used for long, for as long as more is kept than may be.
@@ -267,17 +273,27 @@ impl Applier {
     fn tend(&mut self) {
         self.start_heads();
         self.fill_ahead();
+        self.list_tails();
         self.audit();
     }
 }
 
 /// Shows what is kept under a key to readers. What is only compared is shown to nobody.
-fn show(memory: &Memory, residents: &mut Residents, key: Key, value: Option<&Entry>) {
+fn show(
+    memory: &Memory,
+    residents: &mut Residents,
+    listing: &mut Listing,
+    (key, value): (Key, Option<&Entry>),
+) {
     match (key, value) {
         (Key::Tail(slot), Some(Entry::Tail(tail))) => {
-            memory.show_tail(slot, Some(Arc::clone(tail)))
+            if memory.show_tail(slot, Some(Arc::clone(tail))) {
+                listing.tail(slot);
+            }
         }
-        (Key::Tail(slot), _) => memory.show_tail(slot, None),
+        (Key::Tail(slot), _) => {
+            memory.show_tail(slot, None);
+        }
         (Key::Follows(slot), Some(Entry::Follows(list))) => {
             memory.show_follows(slot, Some(Arc::clone(list)));
         }
