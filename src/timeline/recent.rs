@@ -12,8 +12,10 @@ use crate::memory::{FollowList, Memory, NO_POSTS, Slot};
 use crate::model::{Direction, PostKey};
 
 /// For each tail that need not be looked into, the walk may look at so many entries. A tail costs
-/// two to four lines of memory that lie anywhere, an entry a search in the follow list.
-const ENTRIES_PER_TAIL: usize = 2;
+/// several lines of memory that lie anywhere, an entry a search in the follow list.
+const ENTRIES_PER_TAIL: usize = 8;
+/// After one of so many of these entries it is given up if it would need twice all of them.
+const TRIAL_SHARE: usize = 8;
 /// With more than one of so many followees not listed at the cursor, tails are looked into.
 const UNLISTED_SHARE: usize = 4;
 
@@ -21,7 +23,11 @@ const UNLISTED_SHARE: usize = 4;
 /// none if that is likely to be quicker, or if the recent log does not reach as far.
 pub(super) fn older(memory: &Memory, follows: &FollowList, span: Span) -> Option<Scan> {
     let Edge::Beside { key, .. } = span.edge else { return None };
-    let entries_max = entries_worth(memory, follows, span, key.time)?;
+    let is_above = |slot: &&Slot| memory.head(**slot) >= key.time;
+    let above = follows.slots().iter().filter(is_above).count();
+    if above < span.need {
+        return None;
+    }
     CANDIDATES.with_borrow_mut(|candidates| {
         // Before the recent log is looked at.
         collect_unlisted(memory, follows, key.time, candidates)?;
@@ -29,23 +35,14 @@ pub(super) fn older(memory: &Memory, follows: &FollowList, span: Span) -> Option
             memory,
             follows,
             page: Page::new(memory, span, Direction::Older),
+            need: span.need,
             tick: memory.tick(),
             taken: Vec::with_capacity(span.need),
         };
-        walk.take_listed(key, entries_max)?;
+        walk.take_listed(key, above * ENTRIES_PER_TAIL)?;
         memory.recent().count_walk();
         Some(walk.into_scan(candidates))
     })
-}
-
-/// How many entries may be looked at, if the page is likely to be found in half as many.
-fn entries_worth(memory: &Memory, follows: &FollowList, span: Span, top: i64) -> Option<usize> {
-    let is_above = |slot: &&Slot| memory.head(**slot) >= top;
-    let above = follows.slots().iter().filter(is_above).count();
-    // As if all authors posted as much as the reader's followees do.
-    let likely = span.need * memory.budget().tails.users() / above.max(1);
-    let worth = above * ENTRIES_PER_TAIL;
-    (likely * 2 <= worth).then_some(worth)
 }
 
 /// Gathers all followees by their newest posts, if any, that are not listed.
@@ -73,6 +70,7 @@ struct Walk<'a> {
     memory: &'a Memory,
     follows: &'a FollowList,
     page: Page<'a>,
+    need: usize,
     tick: u32,
     /// Who was looked into; not many more than there are posts on the page.
     taken: Vec<Slot>,
@@ -81,9 +79,10 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Walks from the key down until nothing that is listed can stand on the page any more; none if
     /// that takes too long or leads to where nothing is told.
-    fn take_listed(&mut self, key: PostKey, mut entries_max: usize) -> Option<()> {
+    fn take_listed(&mut self, key: PostKey, entries_max: usize) -> Option<()> {
         let listed = self.memory.recent().load();
-        for entry in listed.walk((key.time, key.post.0)) {
+        let mut followed = 0;
+        for (looked_at, entry) in listed.walk((key.time, key.post.0)).enumerate() {
             let worst = self.page.worst().filter(|_| self.page.is_full());
             if worst.is_some_and(|worst| entry.place < (worst.time, worst.post.0)) {
                 return Some(());
@@ -91,9 +90,15 @@ impl Walk<'_> {
             if entry.place.0 <= listed.floor() {
                 break;
             }
-            entries_max = entries_max.checked_sub(1)?;
-            if self.follows.contains(entry.slot) && !self.taken.contains(&entry.slot) {
-                self.take(entry.slot, key.time);
+            let is_slow = followed * TRIAL_SHARE * 2 < self.need;
+            if looked_at >= entries_max || (looked_at == entries_max / TRIAL_SHARE && is_slow) {
+                return None;
+            }
+            if self.follows.contains(entry.slot) {
+                followed += 1;
+                if !self.taken.contains(&entry.slot) {
+                    self.take(entry.slot, key.time);
+                }
             }
         }
         // All that is listed was gone through. Is that all there is?

@@ -77,6 +77,11 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
             for reader in oracle.readers() {
                 until_warm(&full, reader, 20).await;
             }
+            let listed = |counters: &BTreeMap<String, u64>| {
+                counters["recent_entries"] >= counters["tail_posts"]
+            };
+            watch.until("all listed by time", listed).await;
+            let walked = watch.counters().await["walked_pages"];
             for reader in oracle.readers() {
                 let feed = oracle.feed(reader);
                 for limit in [1, 7, 100] {
@@ -87,6 +92,8 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
             watch.until_audited(1).await;
             let counted = watch.counters().await;
             assert_eq!((counted["evictions"], counted["mismatched"]), (0, 0), "{counted:?}");
+            // Of two pages below the newest, for each reader and limit; few follow enough.
+            assert!(counted["walked_pages"] > walked + 10, "{walked} before, {counted:?}");
             drop((watch, full));
 
             let small = Tributary::open(&fleet.config_with_memory(SMALL)).await.unwrap();
