@@ -240,6 +240,59 @@ async fn write_and_read(tributary: &Tributary, seed: u64) -> usize {
     WRITES
 }
 
+/// Pages far below the newest are found along the recent log, with what was written since it listed
+/// their authors.
+#[test]
+fn deep_pages_show_what_was_written_lately() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            let mut config = fleet.config_for_writing().await;
+            config.memory = fleet.config_with_memory(FULL).memory;
+            let tributary = Tributary::open(&config).await.unwrap();
+            let watch = Watch::start(&tributary).await;
+            watch.until_heads_known().await;
+            let (reader, authors) = (UserId(700), (701..721).map(UserId).collect::<Vec<_>>());
+            let mut known = Known::default();
+            for author in &authors {
+                tributary.follow(reader, *author).await.unwrap();
+                known.follows.entry(reader).or_default().insert(*author);
+            }
+            write(&tributary, &mut known, &authors, 60).await;
+            until_warm(&tributary, reader, 100).await;
+            let posts = known.feed(reader).len() as u64;
+            let listed = |counters: &BTreeMap<String, u64>| {
+                counters["tail_posts"] == posts && counters["recent_entries"] >= posts
+            };
+            watch.until("all listed by time", listed).await;
+            let before = watch.counters().await["walked_pages"];
+            write(&tributary, &mut known, &authors, 60).await;
+            for author in &authors {
+                let request = at_least(&tributary.freshness(*author).await, Limit::DEFAULT);
+                assert!(tributary.home_timeline(reader, &request).await.unwrap().fresh_enough);
+            }
+            let walk = Walk { limit: 5, pages_max: usize::MAX, with_prev: false };
+            let pages = check_walk(&tributary, &known.feed(reader), reader, walk).await;
+            let walked = watch.counters().await["walked_pages"] - before;
+            println!("{backend:?}: {walked} of {pages} pages were walked");
+            assert!(walked as usize > pages / 2, "{walked} of {pages}");
+        }
+    });
+}
+
+/// New posts of these authors; every fourth time one of any age is deleted.
+async fn write(tributary: &Tributary, known: &mut Known, authors: &[UserId], posts: usize) {
+    let mut chance = StdRng::seed_from_u64(posts as u64);
+    for number in 0..posts {
+        let author = authors[number * 7 % authors.len()];
+        let of = known.posts.entry(author).or_default();
+        if number % 4 == 3 && !of.is_empty() {
+            let post = of.swap_remove(chance.random_range(0..of.len()));
+            tributary.delete_post(author, post.key.post).await.unwrap();
+        }
+        of.push(tributary.publish(author, &format!("post {number}"), None).await.unwrap().post);
+    }
+}
+
 /// Teams' own tables: other units and zones, marks instead of deletes, handles that change.
 #[test]
 fn teams_own_tables_are_the_same_from_memory() {
