@@ -223,7 +223,7 @@ mod tests {
         fn step(&mut self, chance: &mut StdRng, seed: u64) {
             let slot = chance.random_range(0..40u32);
             let place = (chance.random_range(0..TIMES), chance.random_range(0..4u64));
-            let depth = if seed % 4 == 0 { chance.random_range(1..50) } else { 200 };
+            let depth = if seed.is_multiple_of(4) { chance.random_range(1..50) } else { 200 };
             match chance.random_range(0..if seed % 4 == 3 { 90 } else { 100 }) {
                 0..40 => self.post(slot, place),
                 40..55 => self.delete(slot, place),
@@ -270,9 +270,9 @@ mod tests {
     #[test]
     fn a_walked_page_is_the_one_that_the_tails_give() {
         let (mut walked, mut asked, mut looked) = (0, 0, 0);
-        for seed in 0..160 {
+        for (seed, entries_max) in (0..160).zip([30, 100, 10_000].into_iter().cycle()) {
             let mut chance = StdRng::seed_from_u64(seed);
-            let mut world = World::new([30, 100, 10_000][seed as usize % 3]);
+            let mut world = World::new(entries_max);
             for step in 0..300 {
                 world.step(&mut chance, seed);
                 let (follows, span) = random_page(&mut chance);
