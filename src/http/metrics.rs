@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::error::ApiError;
 use crate::Tributary;
-use crate::memory::{Counters, Log, Memory};
+use crate::memory::{Budget, Counters, Log, Memory};
 
 /// What the format is called.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,16 +53,33 @@ impl Collector for Watched {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
-        let help = "Newest pages that were answered as they were sent before";
-        encoder
-            .encode_descriptor("pages_again", help, None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, u64>(&memory.pages_again(), None)?;
+        let pages = [
+            (
+                "walked_pages",
+                "Deep pages that were found along the recent log",
+                memory.recent().walks(),
+            ),
+            (
+                "pages_again",
+                "Pages that were answered as they were sent before",
+                memory.pages_again(),
+            ),
+        ];
+        for (name, help, count) in pages {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
         let now_ms = memory.now_ms();
         let fresh = |log: &Log| i64::from(log.is_fresh(now_ms));
         gauges(memory, &mut encoder, ("fresh", "Whether the log is followed now"), fresh)?;
         let heads_known = |log: &Log| i64::from(log.heads_known());
         let help = "Whether the newest times of all its authors are in memory";
         gauges(memory, &mut encoder, ("heads_known", help), heads_known)?;
+        let help = "Deep pages that were found along the recent log";
+        encoder
+            .encode_descriptor("walked_pages", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&memory.recent().walks(), None)?;
         for (name, help, counter) in LOG_COUNTERS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for log in memory.logs() {
@@ -90,9 +107,9 @@ fn gauges(
 }
 
 /// What is kept, and what it takes.
-fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 10] {
+fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 12] {
     let budget = memory.budget();
-    let (tails, follows, pages) = (&budget.tails, &budget.follows, &budget.pages);
+    let Budget { tails, follows, pages, recent, .. } = budget;
     [
         ("budget_bytes", "What may be taken", budget.max()),
         ("users", "Users that are known", memory.users()),
@@ -104,5 +121,7 @@ fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 10] {
         ("follow_bytes", "What they take", follows.bytes()),
         ("pages", "Newest pages that are kept as they were sent", pages.users()),
         ("page_bytes", "What they take", pages.bytes()),
+        ("recent_entries", "Entries of the recent log", recent.items()),
+        ("recent_bytes", "What they take", recent.bytes()),
     ]
 }

@@ -16,6 +16,8 @@ pub(crate) struct Budget {
     pub(crate) follows: Use,
     /// Pages as they were sent, by their number.
     pub(crate) pages: Use,
+    /// The recent log, by its entries.
+    pub(crate) recent: Use,
 }
 
 /// What one kind of thing takes.
@@ -47,7 +49,7 @@ impl Use {
         self.users.load(Ordering::Relaxed)
     }
 
-    /// Posts or follows.
+    /// Posts, follows or entries.
     pub(crate) fn items(&self) -> usize {
         self.items.load(Ordering::Relaxed)
     }
@@ -55,8 +57,8 @@ impl Use {
 
 impl Budget {
     pub(crate) fn new(max: usize) -> Self {
-        let [tails, follows, pages] = Default::default();
-        Self { max, index: AtomicUsize::new(0), tails, follows, pages }
+        let [tails, follows, pages, recent] = Default::default();
+        Self { max, index: AtomicUsize::new(0), tails, follows, pages, recent }
     }
 
     /// All that may be taken.
@@ -71,7 +73,8 @@ impl Budget {
 
     /// All that is taken.
     pub(crate) fn used(&self) -> usize {
-        self.index() + self.tails.bytes() + self.follows.bytes() + self.pages.bytes()
+        let kept = [&self.tails, &self.follows, &self.pages, &self.recent];
+        self.index() + kept.map(Use::bytes).iter().sum::<usize>()
     }
 
     /// Whether something has to go before more may come.

@@ -58,6 +58,12 @@ impl FollowList {
         &self.slots
     }
 
+    /// Whether the user is followed.
+    #[inline]
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
+        self.slots.binary_search(&slot).is_ok()
+    }
+
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
         MAPS_BYTES + size_of::<Self>() + self.slots.capacity() * size_of::<Slot>()

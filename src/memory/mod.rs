@@ -11,9 +11,11 @@ mod follow_list;
 mod keeper;
 mod log;
 mod pages;
+mod recent;
 mod slots;
 mod tail;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -26,6 +28,7 @@ pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
 pub(crate) use self::log::{Counters, Log, count};
 use self::pages::Pages;
 pub(crate) use self::pages::{KeptPage, Sent, Version};
+pub(crate) use self::recent::{Entry, Recent};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
 pub(crate) use self::tail::{Row, Tail, TailChange};
@@ -62,6 +65,7 @@ pub(crate) struct Memory {
     pages: Pages,
     /// Pages that were sent again.
     pages_again: AtomicU64,
+    recent: Recent,
     budget: Budget,
     logs: Vec<Log>,
     /// The log of each shard, by their indexes.
@@ -105,6 +109,7 @@ impl Memory {
             slots,
             pages,
             pages_again: AtomicU64::new(0),
+            recent: Recent::new(budget.max()),
             budget,
             logs,
             log_of,
@@ -232,14 +237,67 @@ impl Memory {
         self.slots.used(slot)
     }
 
-    /// Shows an author's newest posts to readers from now on, or none.
-    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) {
+    /// The recent log.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// An upper bound of the times of the author's posts that the recent log does not tell,
+    /// [`UNKNOWN`] or [`NO_POSTS`].
+    #[inline]
+    pub(crate) fn unlisted(&self, slot: Slot) -> i64 {
+        match self.slots.unlisted(slot) {
+            UNKNOWN => self.head(slot),
+            time => time,
+        }
+    }
+
+    /// Whether the recent log is told of what the author posts.
+    pub(crate) fn is_listed(&self, slot: Slot) -> bool {
+        self.slots.unlisted(slot) != UNKNOWN
+    }
+
+    /// Tells the recent log of posts of listed authors; before their log advances over them.
+    pub(crate) fn list_posts(&self, posts: Vec<Entry>) {
+        if !posts.is_empty() {
+            self.recent.put(posts, &self.budget);
+        }
+    }
+
+    /// Tells the recent log of all posts that are shown of these authors, who are listed from now
+    /// on; of as many authors as have about `posts_max` posts. To be called by the writer of their
+    /// log.
+    pub(crate) fn list_tails(&self, slots: &mut BTreeSet<Slot>, posts_max: usize) {
+        let (mut posts, mut bounds) = (Vec::new(), Vec::new());
+        while posts.len() < posts_max
+            && let Some(slot) = slots.pop_first()
+        {
+            // It may have gone again.
+            let Some(tail) = self.slots.tail(slot) else { continue };
+            posts.extend(tail.places().iter().map(|place| Entry { place: *place, slot }));
+            bounds.push((slot, unlisted_beside(&tail)));
+        }
+        self.list_posts(posts);
+        for (slot, bound) in bounds {
+            self.slots.set_unlisted(slot, bound);
+        }
+    }
+
+    /// Shows an author's newest posts to readers from now on, or none. Whether the recent log has to
+    /// be told of all of them: [`Memory::list_tails`].
+    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> bool {
+        let unlisted = tail.as_ref().map_or(UNKNOWN, |tail| unlisted_beside(tail));
+        let is_new = unlisted < self.slots.unlisted(slot);
+        if !is_new {
+            self.slots.set_unlisted(slot, unlisted);
+        }
         let bytes = tail.as_ref().map_or(0, |tail| tail.bytes());
         let posts = tail.as_ref().map_or(0, |tail| tail.places().len());
         let before = self.slots.show_tail(slot, tail);
         let bytes_before = before.as_ref().map_or(0, |tail| tail.bytes());
         let posts_before = before.as_ref().map_or(0, |tail| tail.places().len());
         self.budget.tails.change((bytes_before, posts_before), (bytes, posts));
+        is_new
     }
 
     /// Shows whom a reader follows to readers from now on, or nothing.
@@ -307,6 +365,11 @@ impl Memory {
             }
         }
     }
+}
+
+/// An upper bound of the times of an author's posts that a tail does not answer for.
+fn unlisted_beside(tail: &Tail) -> i64 {
+    tail.floor().map_or(NO_POSTS, |(time, _)| time)
 }
 
 impl std::fmt::Debug for Memory {

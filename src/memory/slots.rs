@@ -19,8 +19,8 @@ use crate::model::UserId;
 const CHUNK: usize = 1 << 16;
 /// More users than any budget holds.
 const CHUNKS_MAX: usize = 1 << 12;
-/// What one user takes: 48 bytes in the tables, about as much in the map of ids.
-pub(crate) const SLOT_BYTES: usize = 96;
+/// What one user takes: 56 bytes in the tables, about as much in the map of ids.
+pub(crate) const SLOT_BYTES: usize = 104;
 
 /// The newest time of an author: nothing is known.
 pub(crate) const UNKNOWN: i64 = i64::MAX;
@@ -37,13 +37,15 @@ pub(crate) struct Slots {
     version: AtomicU64,
 }
 
-/// What is known of so many users. Newest times stand apart: a page looks at all those of its
-/// followees, and at the rest of a few.
+/// What is known of so many users. Times stand apart: a page looks at all those of its followees,
+/// and at the rest of a few.
 struct Chunk {
     /// An upper bound of the time of the author's newest post.
     heads: Box<[AtomicI64]>,
     /// The version since which what is shown of the user is what it is.
     changed: Box<[AtomicU64]>,
+    /// An upper bound of the times of the author's posts that the recent log does not tell.
+    unlisted: Box<[AtomicI64]>,
     users: Box<[User]>,
 }
 
@@ -67,6 +69,7 @@ impl Chunk {
         Self {
             heads: (0..CHUNK).map(|_| AtomicI64::new(UNKNOWN)).collect(),
             changed: (0..CHUNK).map(|_| AtomicU64::new(0)).collect(),
+            unlisted: (0..CHUNK).map(|_| AtomicI64::new(UNKNOWN)).collect(),
             users: (0..CHUNK).map(|_| user()).collect(),
         }
     }
@@ -161,6 +164,17 @@ impl Slots {
         self.note_change(slot);
     }
 
+    /// An upper bound of the times of the author's posts that the recent log does not tell; or
+    /// [`UNKNOWN`], then the head is one.
+    #[inline]
+    pub(crate) fn unlisted(&self, slot: Slot) -> i64 {
+        self.unlisted_of(slot).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_unlisted(&self, slot: Slot, time: i64) {
+        self.unlisted_of(slot).store(time, Ordering::Release);
+    }
+
     /// The author's newest posts, if they are kept.
     #[inline]
     pub(crate) fn tail(&self, slot: Slot) -> Option<Arc<Tail>> {
@@ -208,6 +222,11 @@ impl Slots {
     #[inline]
     fn head_of(&self, slot: Slot) -> &AtomicI64 {
         &self.chunk(slot).heads[slot as usize % CHUNK]
+    }
+
+    #[inline]
+    fn unlisted_of(&self, slot: Slot) -> &AtomicI64 {
+        &self.chunk(slot).unlisted[slot as usize % CHUNK]
     }
 
     #[inline]

@@ -5,6 +5,7 @@ mod draft;
 mod flight;
 mod merge;
 mod page;
+mod recent;
 mod view;
 mod warm;
 

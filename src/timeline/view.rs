@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::draft::Draft;
+use super::recent;
 use super::warm::{self, Older, Scan, Span};
 use super::{FOLLOWEES_MAX, PageRequest, TimelineFlights};
 use crate::changes::{History, LogPosition};
@@ -388,7 +389,13 @@ impl<'a> View<'a> {
     /// What memory knows of a page.
     pub(super) fn scan(&self, authors: &Authors, direction: Direction, span: Span) -> Scan {
         match (self.memory, direction) {
-            (Some(memory), Direction::Older) => warm::older(memory, authors.slots(), span),
+            (Some(memory), Direction::Older) => {
+                let walked = match &authors.kept {
+                    Kept::List(list) => recent::older(memory, list, span),
+                    Kept::Some(_) => None,
+                };
+                walked.unwrap_or_else(|| warm::older(memory, authors.slots(), span))
+            }
             (Some(memory), Direction::Newer) => warm::newer(memory, authors.slots(), span),
             (None, _) => Scan::default(),
         }

@@ -52,7 +52,7 @@ pub(super) struct Span {
 thread_local! {
     /// Authors in question with the times they are gone through by. Kept from page to page, so that
     /// a page allocates nothing for each followee.
-    static CANDIDATES: RefCell<Vec<(i64, Slot)>> = const { RefCell::new(Vec::new()) };
+    pub(super) static CANDIDATES: RefCell<Vec<(i64, Slot)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The posts of these authors older than the edge.
@@ -153,7 +153,7 @@ fn deeper_than(tail: &Tail) -> u32 {
 }
 
 /// A page in the making: the best posts so far, in reading order.
-struct Page<'a> {
+pub(super) struct Page<'a> {
     memory: &'a Memory,
     span: Span,
     direction: Direction,
@@ -184,13 +184,13 @@ struct Open {
 }
 
 impl<'a> Page<'a> {
-    fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
+    pub(super) fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
         let (best, tails) = (Vec::with_capacity(span.need + 1), Vec::with_capacity(span.need));
         Self { memory, span, direction, tick: memory.tick(), best, tails, open: Vec::new() }
     }
 
     /// Goes through authors from the newest time down, a few at once: only these need be sorted.
-    fn take_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
+    pub(super) fn take_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
         let mut rest = candidates;
         let mut count = self.span.need;
         while !rest.is_empty() {
@@ -213,10 +213,7 @@ impl<'a> Page<'a> {
                 if self.is_full() && self.worst().is_some_and(|worst| time < worst.time) {
                     return self.into_scan();
                 }
-                match tail {
-                    Some(tail) => self.take_up_older(slot, author, tail),
-                    None => self.note_unknown(slot, author, time),
-                }
+                self.take_up_older(slot, author, (time, tail));
             }
             rest = others;
             count *= 4;
@@ -231,7 +228,14 @@ impl<'a> Page<'a> {
         self.open.push(Open { slot, bound, from, depth: 0 });
     }
 
-    fn take_up_older(&mut self, slot: Slot, author: UserId, tail: Arc<Tail>) {
+    /// Takes up what is known of an author, of whom no post under the edge is newer than `time`.
+    pub(super) fn take_up_older(
+        &mut self,
+        slot: Slot,
+        author: UserId,
+        (time, tail): (i64, Option<Arc<Tail>>),
+    ) {
+        let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
         let edge = self.span.edge.for_author(author);
         let rows = first_under(&tail, edge)..tail.places().len();
         if !self.take_all(author, &tail, rows) {
@@ -300,11 +304,11 @@ impl<'a> Page<'a> {
         true
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.best.len() >= self.span.need
     }
 
-    fn worst(&self) -> Option<PostKey> {
+    pub(super) fn worst(&self) -> Option<PostKey> {
         self.best.last().map(|best| best.key)
     }
 

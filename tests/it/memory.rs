@@ -77,6 +77,11 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
             for reader in oracle.readers() {
                 until_warm(&full, reader, 20).await;
             }
+            let listed = |counters: &BTreeMap<String, u64>| {
+                counters["recent_entries"] >= counters["tail_posts"]
+            };
+            watch.until("all listed by time", listed).await;
+            let walked = watch.counters().await["walked_pages"];
             for reader in oracle.readers() {
                 let feed = oracle.feed(reader);
                 for limit in [1, 7, 100] {
@@ -87,6 +92,8 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
             watch.until_audited(1).await;
             let counted = watch.counters().await;
             assert_eq!((counted["evictions"], counted["mismatched"]), (0, 0), "{counted:?}");
+            // Of two pages below the newest, for each reader and limit; few follow enough.
+            assert!(counted["walked_pages"] > walked + 10, "{walked} before, {counted:?}");
             drop((watch, full));
 
             let small = Tributary::open(&fleet.config_with_memory(SMALL)).await.unwrap();
@@ -285,6 +292,59 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
         assert_eq!(page.posts, posts, "write {write}, author {author}");
     }
     WRITES
+}
+
+/// Pages far below the newest are found along the recent log, with what was written since it listed
+/// their authors.
+#[test]
+fn deep_pages_show_what_was_written_lately() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            let mut config = fleet.config_for_writing().await;
+            config.memory = fleet.config_with_memory(FULL).memory;
+            let tributary = Tributary::open(&config).await.unwrap();
+            let watch = Watch::start(&tributary).await;
+            watch.until_heads_known().await;
+            let (reader, authors) = (UserId(700), (701..721).map(UserId).collect::<Vec<_>>());
+            let mut known = Known::default();
+            for author in &authors {
+                tributary.follow(reader, *author).await.unwrap();
+                known.follows.entry(reader).or_default().insert(*author);
+            }
+            write(&tributary, &mut known, &authors, 60).await;
+            until_warm(&tributary, reader, 100).await;
+            let posts = known.feed(reader).len() as u64;
+            let listed = |counters: &BTreeMap<String, u64>| {
+                counters["tail_posts"] == posts && counters["recent_entries"] >= posts
+            };
+            watch.until("all listed by time", listed).await;
+            let before = watch.counters().await["walked_pages"];
+            write(&tributary, &mut known, &authors, 60).await;
+            for author in &authors {
+                let request = at_least(&tributary.freshness(*author).await, Limit::DEFAULT);
+                assert!(tributary.home_timeline(reader, &request).await.unwrap().fresh_enough);
+            }
+            let walk = Walk { limit: 5, pages_max: usize::MAX, with_prev: false };
+            let pages = check_walk(&tributary, &known.feed(reader), reader, walk).await;
+            let walked = watch.counters().await["walked_pages"] - before;
+            println!("{backend:?}: {walked} of {pages} pages were walked");
+            assert!(walked > pages as u64 / 2, "{walked} of {pages}");
+        }
+    });
+}
+
+/// New posts of these authors; every fourth time one of any age is deleted.
+async fn write(tributary: &Tributary, known: &mut Known, authors: &[UserId], posts: usize) {
+    let mut chance = StdRng::seed_from_u64(posts as u64);
+    for number in 0..posts {
+        let author = authors[number * 7 % authors.len()];
+        let of = known.posts.entry(author).or_default();
+        if number % 4 == 3 && !of.is_empty() {
+            let post = of.swap_remove(chance.random_range(0..of.len()));
+            tributary.delete_post(author, post.key.post).await.unwrap();
+        }
+        of.push(tributary.publish(author, &format!("post {number}"), None).await.unwrap().post);
+    }
 }
 
 /// Teams' own tables: other units and zones, marks instead of deletes, handles that change.

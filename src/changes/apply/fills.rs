@@ -268,7 +268,7 @@ impl Applier {
     /// Shows what was read, and learns the author's newest time from it.
     pub(super) fn show_filled(&mut self, key: Key) {
         let value = self.keeper.get(key).map(|(value, _)| value);
-        super::show(&self.memory, &mut self.residents, key, value);
+        super::show(&self.memory, &mut self.residents, &mut self.listing, (key, value));
         if let (Key::Tail(slot), Some(Entry::Tail(tail))) = (key, value) {
             let newest = tail.places().first().map(|(time, _)| *time);
             self.learn_head(slot, newest);

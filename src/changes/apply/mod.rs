@@ -5,6 +5,7 @@ mod entry;
 mod fills;
 mod handed;
 mod heads;
+mod listing;
 mod residents;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use self::entry::{Entry, EntryChange, Key};
 use self::fills::Fills;
 pub(crate) use self::handed::HandedWriter;
 use self::heads::Heads;
+use self::listing::Listing;
 use self::residents::Residents;
 use super::{Change, Commit, FeedEvent, History};
 use crate::clock::now_ms;
@@ -44,6 +46,7 @@ pub(crate) struct Applier {
     /// The log that is followed now.
     history: Option<History>,
     residents: Residents,
+    listing: Listing,
     fills: Fills,
     heads: Heads,
     /// Why nothing is heard, told once.
@@ -74,6 +77,7 @@ impl Applier {
             keeper: Keeper::new(),
             history: None,
             residents: Residents::default(),
+            listing: Listing::default(),
             fills: Fills::default(),
             heads: Heads::default(),
             told: None,
@@ -161,8 +165,9 @@ impl Applier {
         count(&log.counters.transactions);
         log.counters.changes.fetch_add(known.len() as u64, Ordering::Relaxed);
         log.announce(at);
-        let (memory, residents) = (&self.memory, &mut self.residents);
-        self.keeper.commit(at, known, |key, value| show(memory, residents, *key, value));
+        let (memory, residents, listing) = (&self.memory, &mut self.residents, &mut self.listing);
+        self.keeper.commit(at, known, |key, value| show(memory, residents, listing, (*key, value)));
+        self.listing.list_posts(&self.memory);
         self.log().advance(at);
     }
 
@@ -182,6 +187,7 @@ impl Applier {
         match change {
             Change::Post(post) => {
                 self.raise_head(user, post.key.time);
+                self.listing.post(&self.memory, user, &post.key);
                 self.push_tail(user, known, |memory| TailChange::Put(memory.row(&post)));
             }
             Change::PostGone(key) => {
@@ -254,7 +260,7 @@ impl Applier {
     }
 
     fn hide(&mut self, key: Key) {
-        show(&self.memory, &mut self.residents, key, None);
+        show(&self.memory, &mut self.residents, &mut self.listing, (key, None));
     }
 
     /// Drops what was not used for long, for as long as more is kept than may be. Where that is all
@@ -280,17 +286,27 @@ impl Applier {
         self.log().hear_wishes(!rests);
         self.start_heads();
         self.fill_ahead();
+        self.list_tails();
         self.audit();
     }
 }
 
 /// Shows what is kept under a key to readers. What is only compared is shown to nobody.
-fn show(memory: &Memory, residents: &mut Residents, key: Key, value: Option<&Entry>) {
+fn show(
+    memory: &Memory,
+    residents: &mut Residents,
+    listing: &mut Listing,
+    (key, value): (Key, Option<&Entry>),
+) {
     match (key, value) {
         (Key::Tail(slot), Some(Entry::Tail(tail))) => {
-            memory.show_tail(slot, Some(Arc::clone(tail)))
+            if memory.show_tail(slot, Some(Arc::clone(tail))) {
+                listing.tail(slot);
+            }
         }
-        (Key::Tail(slot), _) => memory.show_tail(slot, None),
+        (Key::Tail(slot), _) => {
+            memory.show_tail(slot, None);
+        }
         (Key::Follows(slot), Some(Entry::Follows(list))) => {
             memory.show_follows(slot, Some(Arc::clone(list)));
         }

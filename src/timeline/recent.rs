@@ -1,0 +1,348 @@
+//! A page far below the newest, from memory: the recent log tells which followees have posts there.
+//! It knows no database.
+//!
+//! There the newest times of nearly all followees lie above the cursor and say nothing, so that
+//! `warm` would have to look into all their tails. The recent log is walked from the cursor down
+//! instead, and only those are looked into whom it tells of. It is the same page: whoever it does not
+//! tell of has no post that is newer than its `Memory::unlisted`, and is gone through by that.
+
+use super::warm::{CANDIDATES, Page, Scan, Span};
+use crate::cursor::Edge;
+use crate::memory::{FollowList, Memory, NO_POSTS, Slot};
+use crate::model::{Direction, PostKey};
+
+/// For each tail that need not be looked into, the walk may look at so many entries. A tail costs
+/// several lines of memory that lie anywhere, an entry a search in the follow list.
+const ENTRIES_PER_TAIL: usize = 8;
+/// After one of so many of these entries it is given up if it would need twice all of them.
+const TRIAL_SHARE: usize = 8;
+/// With more than one of so many followees not listed at the cursor, tails are looked into.
+const UNLISTED_SHARE: usize = 4;
+
+/// The posts of a reader's followees older than the edge, the same as [`super::warm::older`] finds;
+/// none if that is likely to be quicker, or if the recent log does not reach as far.
+pub(super) fn older(memory: &Memory, follows: &FollowList, span: Span) -> Option<Scan> {
+    let Edge::Beside { key, .. } = span.edge else { return None };
+    let is_above = |slot: &&Slot| memory.head(**slot) >= key.time;
+    let above = follows.slots().iter().filter(is_above).count();
+    if above < span.need {
+        return None;
+    }
+    CANDIDATES.with_borrow_mut(|candidates| {
+        // Before the recent log is looked at.
+        collect_unlisted(memory, follows, key.time, candidates)?;
+        let mut walk = Walk {
+            memory,
+            follows,
+            page: Page::new(memory, span, Direction::Older),
+            need: span.need,
+            tick: memory.tick(),
+            taken: Vec::with_capacity(span.need),
+        };
+        walk.take_listed(key, above * ENTRIES_PER_TAIL)?;
+        memory.recent().count_walk();
+        Some(walk.into_scan(candidates))
+    })
+}
+
+/// Gathers all followees by their newest posts, if any, that are not listed.
+fn collect_unlisted(
+    memory: &Memory,
+    follows: &FollowList,
+    top: i64,
+    candidates: &mut Vec<(i64, Slot)>,
+) -> Option<()> {
+    let followees = follows.slots();
+    let mut above = 0;
+    candidates.clear();
+    for &slot in followees {
+        let unlisted = memory.unlisted(slot);
+        if unlisted != NO_POSTS {
+            candidates.push((unlisted.min(top), slot));
+            above += usize::from(unlisted >= top);
+        }
+    }
+    (above * UNLISTED_SHARE <= followees.len()).then_some(())
+}
+
+/// A page in the making.
+struct Walk<'a> {
+    memory: &'a Memory,
+    follows: &'a FollowList,
+    page: Page<'a>,
+    need: usize,
+    tick: u32,
+    /// Who was looked into; not many more than there are posts on the page.
+    taken: Vec<Slot>,
+}
+
+impl Walk<'_> {
+    /// Walks from the key down until nothing that is listed can stand on the page any more; none if
+    /// that takes too long or leads to where nothing is told.
+    fn take_listed(&mut self, key: PostKey, entries_max: usize) -> Option<()> {
+        let listed = self.memory.recent().load();
+        let mut followed = 0;
+        for (looked_at, entry) in listed.walk((key.time, key.post.0)).enumerate() {
+            let worst = self.page.worst().filter(|_| self.page.is_full());
+            if worst.is_some_and(|worst| entry.place < (worst.time, worst.post.0)) {
+                return Some(());
+            }
+            if entry.place.0 <= listed.floor() {
+                break;
+            }
+            let is_slow = followed * TRIAL_SHARE * 2 < self.need;
+            if looked_at >= entries_max || (looked_at == entries_max / TRIAL_SHARE && is_slow) {
+                return None;
+            }
+            if self.follows.contains(entry.slot) {
+                followed += 1;
+                if !self.taken.contains(&entry.slot) {
+                    self.take(entry.slot, key.time);
+                }
+            }
+        }
+        // All that is listed was gone through. Is that all there is?
+        let worst = self.page.worst().filter(|_| self.page.is_full());
+        let all = listed.floor() == i64::MIN;
+        (all || worst.is_some_and(|worst| worst.time > listed.floor())).then_some(())
+    }
+
+    fn take(&mut self, slot: Slot, top: i64) {
+        self.taken.push(slot);
+        let tail = self.memory.tail(slot, self.tick);
+        // Should the tail have gone meanwhile, the entry says nothing of what else there is.
+        let time = self.memory.head(slot).min(top);
+        self.page.take_up_older(slot, self.memory.user(slot), (time, tail));
+    }
+
+    /// Goes through those whose posts may not all be listed, as far as they matter.
+    fn into_scan(self, candidates: &mut Vec<(i64, Slot)>) -> Scan {
+        let worst = self.page.worst().filter(|_| self.page.is_full());
+        let bottom = worst.map_or(i64::MIN, |worst| worst.time);
+        candidates.retain(|(time, slot)| *time >= bottom && !self.taken.contains(slot));
+        self.page.take_newest(candidates)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::super::warm;
+    use super::*;
+    use crate::memory::{Entry, LogName, Row, Tail, TailChange, UNKNOWN};
+    use crate::model::{PostId, ShardId, UserId};
+    use crate::moment::PostTimes;
+    use crate::placement::Placement;
+
+    type Place = (i64, u64);
+
+    const AUTHORS: u64 = 40;
+    const TIMES: i64 = 40;
+
+    /// What a database holds, and memory as its writers keep it.
+    struct World {
+        posts: BTreeMap<Slot, BTreeSet<Place>>,
+        tails: BTreeMap<Slot, Arc<Tail>>,
+        came: BTreeSet<Slot>,
+        memory: Arc<Memory>,
+    }
+
+    impl World {
+        /// Of a memory whose recent log has so many entries at most.
+        fn new(entries_max: usize) -> Self {
+            let name = |shard| LogName { name: "log".into(), shards: vec![ShardId(shard)] };
+            let (unit, zone) = ("ms".parse().unwrap(), "UTC".parse().unwrap());
+            let (placement, times) = (Placement::modulo(2).unwrap(), PostTimes { unit, zone });
+            let (names, budget) = (vec![name(0), name(1)], entries_max * 16 * 24);
+            let (memory, _queues) = Memory::new(budget, names, placement, times, |_, _| "".into());
+            let mut posts = BTreeMap::new();
+            for author in 0..AUTHORS {
+                let slot = memory.meet(UserId(author * 7 % AUTHORS)).unwrap();
+                memory.set_head(slot, NO_POSTS);
+                posts.insert(slot, BTreeSet::new());
+            }
+            Self { posts, tails: BTreeMap::new(), came: BTreeSet::new(), memory }
+        }
+
+        fn show(&mut self, slot: Slot, tail: Option<Tail>) {
+            let tail = tail.map(Arc::new);
+            match &tail {
+                Some(tail) => drop(self.tails.insert(slot, Arc::clone(tail))),
+                None => drop(self.tails.remove(&slot)),
+            }
+            if self.memory.show_tail(slot, tail) {
+                self.came.insert(slot);
+            }
+        }
+
+        fn change(&mut self, slot: Slot, change: &TailChange) {
+            if let Some(tail) = self.tails.get(&slot) {
+                let mut tail = (**tail).clone();
+                assert!(tail.apply(change));
+                self.show(slot, Some(tail));
+            }
+        }
+
+        fn post(&mut self, slot: Slot, place: Place) {
+            self.posts.get_mut(&slot).unwrap().insert(place);
+            self.memory.raise_head(slot, place.0);
+            let listed = self.memory.is_listed(slot).then_some(Entry { place, slot });
+            self.change(slot, &TailChange::Put(Row { place, body: "".into() }));
+            self.memory.list_posts(listed.into_iter().collect());
+        }
+
+        fn delete(&mut self, slot: Slot, place: Place) {
+            self.posts.get_mut(&slot).unwrap().remove(&place);
+            self.change(slot, &TailChange::Remove(place));
+        }
+
+        fn fill(&mut self, slot: Slot, depth: usize) {
+            let posts = &self.posts[&slot];
+            let row = |place: &Place| Row { place: *place, body: "".into() };
+            let rows: Vec<Row> = posts.iter().rev().take(depth).map(row).collect();
+            let (complete, head) = (posts.len() <= depth, posts.last().map_or(NO_POSTS, |p| p.0));
+            self.show(slot, None);
+            self.show(slot, Some(Tail::new(rows, complete, depth, None)));
+            self.memory.set_head(slot, head);
+        }
+
+        fn begin_anew(&mut self, shard: usize) {
+            let memory = Arc::clone(&self.memory);
+            let log = &memory.logs()[shard];
+            memory.for_each_of(log, |slot| self.show(slot, None));
+            memory.forget_heads(log);
+        }
+
+        /// In some lives tails are shallow, in some they are forgotten.
+        fn step(&mut self, chance: &mut StdRng, seed: u64) {
+            let slot = chance.random_range(0..40u32);
+            let place = (chance.random_range(0..TIMES), chance.random_range(0..4u64));
+            let depth = if seed.is_multiple_of(4) { chance.random_range(1..50) } else { 200 };
+            match chance.random_range(0..if seed % 4 == 3 { 90 } else { 100 }) {
+                0..40 => self.post(slot, place),
+                40..55 => self.delete(slot, place),
+                55..80 => self.fill(slot, depth),
+                80..90 => self.list_tails(chance.random_range(1..999)),
+                90..92 => self.show(slot, None),
+                92..93 => self.memory.set_head(slot, UNKNOWN),
+                93..94 => self.begin_anew(slot as usize % 2),
+                _ => (0..40).for_each(|slot| self.fill(slot, depth)),
+            }
+        }
+
+        fn list_tails(&mut self, posts_max: usize) {
+            self.memory.list_tails(&mut self.came, posts_max);
+        }
+
+        fn page(&self, follows: &FollowList, span: Span) -> Vec<PostKey> {
+            let of = |slot: &Slot| {
+                let author = self.memory.user(*slot);
+                let key = move |&(time, post): &Place| PostKey { time, post: PostId(post), author };
+                self.posts[slot].iter().map(key)
+            };
+            let mut keys: Vec<PostKey> = follows.slots().iter().flat_map(of).collect();
+            keys.retain(|key| Edge::below(*key) < span.edge);
+            keys.sort_unstable_by(|a, b| b.cmp(a));
+            keys.truncate(span.need);
+            keys
+        }
+    }
+
+    fn keys(scan: &Scan) -> Vec<PostKey> {
+        scan.found.iter().map(|found| found.key).collect()
+    }
+
+    fn random_page(chance: &mut StdRng) -> (FollowList, Span) {
+        let share = chance.random_range(0.5..1.0);
+        let follows = (0..40).filter(|_| chance.random_bool(share)).collect();
+        let (time, post) = (chance.random_range(0..TIMES), PostId(chance.random_range(0..4)));
+        let key = PostKey { time, post, author: UserId(chance.random_range(0..AUTHORS)) };
+        let edge = Edge::Beside { key, above: chance.random_bool(0.5) };
+        (FollowList::new(follows, 100), Span { edge, need: chance.random_range(1..8) })
+    }
+
+    #[test]
+    fn a_walked_page_is_the_one_that_the_tails_give() {
+        let (mut walked, mut asked, mut looked) = (0, 0, 0);
+        for (seed, entries_max) in (0..160).zip([30, 100, 10_000].into_iter().cycle()) {
+            let mut chance = StdRng::seed_from_u64(seed);
+            let mut world = World::new(entries_max);
+            for step in 0..300 {
+                world.step(&mut chance, seed);
+                let (follows, span) = random_page(&mut chance);
+                looked += 1;
+                let Some(scan) = older(&world.memory, &follows, span) else { continue };
+                walked += 1;
+                let tails = warm::older(&world.memory, follows.slots(), span);
+                assert_eq!(keys(&scan), keys(&tails), "seed {seed}, step {step}, {:?}", span.edge);
+                let authors = |scan: &Scan| -> BTreeSet<UserId> {
+                    scan.asks.iter().map(|(author, _)| *author).collect()
+                };
+                assert_eq!(authors(&scan), authors(&tails), "seed {seed}, step {step}");
+                if scan.asks.is_empty() {
+                    assert_eq!(keys(&scan), world.page(&follows, span), "seed {seed}");
+                } else {
+                    asked += 1;
+                }
+            }
+        }
+        println!("{looked} pages, {walked} of them walked, {asked} of these asked for more");
+        assert!(asked > 1_000 && walked - asked > 3_000, "{walked}, {asked}");
+    }
+
+    /// Old posts that never change, while tails come and go and newer posts push the list about: a
+    /// page that asks nobody is whole at every moment.
+    #[test]
+    fn a_page_is_whole_while_tails_come_and_go() {
+        let mut world = World::new(4_000);
+        let mut chance = StdRng::seed_from_u64(1);
+        for slot in 0..40 {
+            for _ in 0..10 {
+                world.post(slot, (chance.random_range(0..TIMES), chance.random_range(0..99)));
+            }
+            world.fill(slot, 64);
+        }
+        world.list_tails(usize::MAX);
+        let pages: Vec<(FollowList, Span, Vec<PostKey>)> = (0..50)
+            .map(|_| random_page(&mut chance))
+            .map(|(follows, span)| (world.page(&follows, span), follows, span))
+            .map(|(page, follows, span)| (follows, span, page))
+            .collect();
+        let (memory, over) = (Arc::clone(&world.memory), AtomicBool::new(false));
+        let (walked, asked) = std::thread::scope(|scope| {
+            let read = || {
+                let (mut walked, mut asked) = (0, 0);
+                while !over.load(Ordering::Relaxed) {
+                    for (follows, span, page) in &pages {
+                        let Some(scan) = older(&memory, follows, *span) else { continue };
+                        walked += 1;
+                        if !scan.asks.is_empty() {
+                            asked += 1;
+                        } else {
+                            assert_eq!(&keys(&scan), page, "{:?}", span.edge);
+                        }
+                    }
+                }
+                (walked, asked)
+            };
+            let reader = scope.spawn(read);
+            for newer in 0..20_000 {
+                let slot = chance.random_range(0..40);
+                world.show(slot, None);
+                world.post(chance.random_range(0..40), (TIMES + newer / 9, newer.unsigned_abs()));
+                world.fill(slot, 1_000);
+                world.list_tails(usize::MAX);
+            }
+            over.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        println!("{walked} pages were walked, {asked} of them asked for more");
+        assert!(walked > 1_000, "{walked}");
+    }
+}
