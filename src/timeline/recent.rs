@@ -345,4 +345,40 @@ mod tests {
         println!("{walked} pages were walked, {asked} of them asked for more");
         assert!(walked > 1_000, "{walked}");
     }
+
+    /// A reader that looks while tails are listed for the first time finds all of their posts or
+    /// looks into the tails: bounds sink behind the list and not before.
+    #[test]
+    fn a_page_is_whole_while_tails_are_listed() {
+        let mut walked = 0;
+        for seed in 0..150 {
+            let (mut world, mut chance) = (World::new(4_000), StdRng::seed_from_u64(seed));
+            for slot in 0..40 {
+                for _ in 0..20 {
+                    world.post(slot, (chance.random_range(0..TIMES), chance.random_range(0..99)));
+                }
+                world.fill(slot, 64);
+            }
+            let (follows, span) = random_page(&mut chance);
+            let (page, memory) = (world.page(&follows, span), Arc::clone(&world.memory));
+            let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        if let Some(scan) = older(&memory, &follows, span) {
+                            assert_eq!(keys(&scan), page, "seed {seed}, {:?}", span.edge);
+                        }
+                        begun.store(true, Ordering::Relaxed);
+                    }
+                });
+                while !begun.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+                world.list_tails(usize::MAX);
+                over.store(true, Ordering::Relaxed);
+            });
+            walked += usize::from(older(&world.memory, &follows, span).is_some());
+        }
+        assert!(walked > 50, "{walked}");
+    }
 }
