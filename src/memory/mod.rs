@@ -232,13 +232,15 @@ impl Memory {
     }
 
     /// Shows an author's newest posts to readers from now on, or none.
-    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) {
+    /// Returns whether any were shown before.
+    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> bool {
         let bytes = tail.as_ref().map_or(0, |tail| tail.bytes());
         let posts = tail.as_ref().map_or(0, |tail| tail.places().len());
         let before = self.slots.show_tail(slot, tail);
         let bytes_before = before.as_ref().map_or(0, |tail| tail.bytes());
         let posts_before = before.as_ref().map_or(0, |tail| tail.places().len());
         self.budget.tails.change((bytes_before, posts_before), (bytes, posts));
+        before.is_some()
     }
 
     /// Shows whom a reader follows to readers from now on, or nothing.
