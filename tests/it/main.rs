@@ -9,6 +9,7 @@ mod adopted_writes;
 mod bench;
 mod check;
 mod coherence;
+mod cold;
 mod commands;
 mod conformance;
 mod congress;

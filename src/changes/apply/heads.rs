@@ -110,20 +110,24 @@ impl Applier {
         self.heads.tasks.spawn(async move { source.heads(sender).await });
     }
 
-    /// The author has a post of this time.
-    pub(super) fn raise_head(&mut self, author: UserId, time: i64) {
+    /// The author has a post of this time. Returns its slot, if anything is known of newest times.
+    pub(super) fn raise_head(&mut self, author: UserId, time: i64) -> Option<Slot> {
         let loading = match &mut self.heads.state {
             State::Known => None,
             State::Loading(loading) => Some(loading),
             // Nothing is known of anybody.
-            State::Wanted(_) | State::Without => return,
+            State::Wanted(_) | State::Without => return None,
         };
-        let Some(slot) = self.memory.meet(author) else { return self.go_without_heads() };
+        let Some(slot) = self.memory.meet(author) else {
+            self.go_without_heads();
+            return None;
+        };
         self.memory.raise_head(slot, time);
         if let Some(loading) = loading {
             let raised = loading.raised.entry(slot).or_insert(NO_POSTS);
             *raised = time.max(*raised);
         }
+        Some(slot)
     }
 
     /// What the author's newest time is is not known any more.

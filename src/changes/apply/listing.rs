@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Applier;
 use crate::memory::{Entry, Memory, Slot};
-use crate::model::{PostKey, UserId};
+use crate::model::PostKey;
 
 /// Between two tellings of tails that came: each goes through all chunks of the recent log, and until
 /// then deep pages look into tails.
@@ -28,8 +28,8 @@ pub(super) struct Listing {
 
 impl Listing {
     /// A post of any author. That of one who is not listed comes with its whole tail, if ever.
-    pub(super) fn post(&mut self, memory: &Memory, author: UserId, key: &PostKey) {
-        if let Some(slot) = memory.find(author).filter(|slot| memory.is_listed(*slot)) {
+    pub(super) fn post(&mut self, memory: &Memory, author: Option<Slot>, key: &PostKey) {
+        if let Some(slot) = author.filter(|slot| memory.is_listed(*slot)) {
             self.posts.push(Entry { place: (key.time, key.post.0), slot });
         }
     }

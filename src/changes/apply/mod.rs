@@ -25,7 +25,7 @@ use self::listing::Listing;
 use self::residents::Residents;
 use super::{Change, Commit, FeedEvent, History};
 use crate::clock::now_ms;
-use crate::memory::{FollowChange, Keeper, Lack, Log, Memory, TailChange, count};
+use crate::memory::{FollowChange, Keeper, Lack, Log, Memory, Slot, TailChange, count};
 use crate::model::{ShardId, UserId};
 use crate::shard::Source;
 
@@ -186,13 +186,14 @@ impl Applier {
         }
         match change {
             Change::Post(post) => {
-                self.raise_head(user, post.key.time);
-                self.listing.post(&self.memory, user, &post.key);
-                self.push_tail(user, known, |memory| TailChange::Put(memory.row(&post)));
+                let met = self.raise_head(user, post.key.time);
+                let slot = met.or_else(|| self.memory.find(user));
+                self.listing.post(&self.memory, slot, &post.key);
+                self.push_tail(slot, known, |memory| TailChange::Put(memory.row(&post)));
             }
             Change::PostGone(key) => {
-                let place = (key.time, key.post.0);
-                self.push_tail(user, known, |_| TailChange::Remove(place));
+                let (slot, place) = (self.memory.find(user), (key.time, key.post.0));
+                self.push_tail(slot, known, |_| TailChange::Remove(place));
             }
             Change::Follow(follow) => {
                 self.push_follow(user, known, |memory| {
@@ -207,7 +208,7 @@ impl Applier {
             }
             Change::AuthorUnknown(_) => {
                 self.forget_head(user);
-                self.push_tail(user, known, |_| TailChange::Unknown);
+                self.push_tail(self.memory.find(user), known, |_| TailChange::Unknown);
             }
             Change::ReaderUnknown(_) | Change::ShardUnknown => {
                 self.push_follow(user, known, |_| FollowChange::Unknown);
@@ -217,11 +218,11 @@ impl Applier {
 
     fn push_tail(
         &self,
-        author: UserId,
+        author: Option<Slot>,
         known: &mut Vec<(Key, EntryChange)>,
         change: impl Fn(&Memory) -> TailChange,
     ) {
-        let Some(slot) = self.memory.find(author) else { return };
+        let Some(slot) = author else { return };
         for key in [Key::Tail(slot), Key::TailAudit(slot)] {
             if self.keeper.knows(key) {
                 known.push((key, EntryChange::Tail(change(&self.memory))));
