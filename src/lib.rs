@@ -65,7 +65,6 @@ pub mod timeline;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use changes::{History, LogPosition};
 pub use config::Config;
@@ -177,7 +176,7 @@ impl Tributary {
         if !memory.logs().iter().all(is_fresh) || !at_least.positions().iter().all(has) {
             return None;
         }
-        let page = memory.page(reader, query)?;
+        let page = memory.page(reader, query, now_ms)?;
         let mut freshness = Freshness::default();
         for log in memory.logs() {
             let (history, at) = log.announced()?;
@@ -187,14 +186,13 @@ impl Tributary {
     }
 
     /// Keeps a page of a reader as it is sent, if all of it comes from memory.
-    pub(crate) fn keep_page(&self, reader: UserId, query: &str, page: &Draft, sent: Sent) {
+    pub(crate) fn keep_page(&self, reader: UserId, query: &str, page: &Draft, sent: &Sent) {
         let Some((memory, as_of)) = self.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
         let authors: BTreeSet<Slot> =
             page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
         let authors = authors.into_iter().collect();
-        let (query, used) = (query.into(), AtomicU32::new(memory.tick()));
-        memory.keep_page(KeptPage { reader, query, as_of, authors, sent, used });
+        memory.keep_page(KeptPage::new((reader, query), as_of, authors, sent));
     }
 
     /// A page of one author's posts.

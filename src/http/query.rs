@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -18,9 +18,10 @@ use crate::model::{IdempotencyKey, PostId, UserId, parse_id};
 use crate::timeline::{Limit, PageRequest};
 
 /// Carries a freshness token, in requests and in answers.
-pub(super) const FRESHNESS_HEADER: &str = "tributary-freshness";
+pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");
 /// Says that an answer is not as fresh as the request asked for.
-pub(super) const FRESHNESS_LOST_HEADER: &str = "tributary-freshness-lost";
+pub(super) const FRESHNESS_LOST_HEADER: HeaderName =
+    HeaderName::from_static("tributary-freshness-lost");
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -46,7 +46,7 @@ pub(super) async fn feed(
     // Where readers come again and again: the newest page, and the empty one above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
-        tributary.keep_page(user, query, &page, sent.clone());
+        tributary.keep_page(user, query, &page, &sent);
     }
     Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }

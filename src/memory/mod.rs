@@ -158,7 +158,7 @@ impl Memory {
 
     /// The clock of recency: seconds since the start.
     pub(crate) fn tick(&self) -> u32 {
-        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX)
+        tick_at(self.now_ms())
     }
 
     /// What is sent of a post.
@@ -316,15 +316,15 @@ impl Memory {
     }
 
     /// The reader's page for this query as it was sent last, if nothing has changed since. Counts as
-    /// a use of what it was made from.
-    pub(crate) fn page(&self, reader: UserId, query: &str) -> Option<Arc<KeptPage>> {
+    /// a use, at this time, of what it was made from.
+    pub(crate) fn page(&self, reader: UserId, query: &str, now_ms: u64) -> Option<Arc<KeptPage>> {
         let slot = self.slots.find(reader)?;
         let page = self.pages.get(slot, query)?;
         if !self.slots.timeline_is_as_of(slot, page.as_of) {
             return None;
         }
         count(&self.pages_again);
-        let tick = self.tick();
+        let tick = tick_at(now_ms);
         if page.is_first_use(tick) {
             self.slots.touch(slot, tick);
             page.authors.iter().for_each(|author| self.slots.touch(*author, tick));
@@ -365,6 +365,10 @@ impl Memory {
             }
         }
     }
+}
+
+fn tick_at(now_ms: u64) -> u32 {
+    u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX)
 }
 
 /// An upper bound of the times of an author's posts that a tail does not answer for.

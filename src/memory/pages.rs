@@ -41,20 +41,35 @@ pub(crate) struct KeptPage {
     /// Whose it is.
     pub(crate) reader: Slot,
     /// What was asked for, as it was written.
-    pub(crate) query: Box<str>,
+    query: Bytes,
     /// What it was made from is what was shown then.
-    pub(crate) as_of: Version,
+    pub(super) as_of: Version,
     /// Whose posts stand on it.
-    pub(crate) authors: Vec<Slot>,
+    pub(super) authors: Box<[Slot]>,
     pub(crate) sent: Sent,
     /// When it was last used, in ticks.
-    pub(crate) used: AtomicU32,
+    used: AtomicU32,
 }
 
 impl KeptPage {
+    /// What was sent for `query`, made from what was shown as of a version. All of it lies in one
+    /// piece: it is looked at when nothing of it is in the processor's caches any more.
+    pub(crate) fn new(
+        (reader, query): (Slot, &str),
+        as_of: Version,
+        authors: Box<[Slot]>,
+        sent: &Sent,
+    ) -> Self {
+        let all: Bytes = [query.as_bytes(), &sent.links, &sent.body].concat().into();
+        let (query, links) = (query.len(), query.len() + sent.links.len());
+        let sent = Sent { links: all.slice(query..links), body: all.slice(links..) };
+        let used = AtomicU32::new(0);
+        Self { reader, query: all.slice(..query), as_of, authors, sent, used }
+    }
+
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
-        let authors = self.authors.capacity() * size_of::<Slot>();
+        let authors = self.authors.len() * size_of::<Slot>();
         let sent = self.sent.body.len() + self.sent.links.len();
         size_of::<Self>() + self.query.len() + authors + sent
     }
@@ -86,15 +101,17 @@ impl Pages {
         self.places.len() * size_of::<ArcSwapOption<KeptPage>>()
     }
 
-    fn place(&self, reader: Slot, query: &str) -> Option<&ArcSwapOption<KeptPage>> {
-        let place = 2 * reader as usize + usize::from(query.contains("cursor="));
+    fn place(&self, reader: Slot, query: &[u8]) -> Option<&ArcSwapOption<KeptPage>> {
+        const CURSOR: &[u8] = b"cursor=";
+        let has_cursor = query.windows(CURSOR.len()).any(|part| part == CURSOR);
+        let place = 2 * reader as usize + usize::from(has_cursor);
         self.places.get(place.checked_rem(self.places.len())?)
     }
 
     /// The page that is kept of this reader for this query.
     pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<KeptPage>> {
-        let page = self.place(reader, query)?.load();
-        let page = page.as_ref().filter(|page| page.reader == reader && *page.query == *query)?;
+        let page = self.place(reader, query.as_bytes())?.load();
+        let page = page.as_ref().filter(|page| page.reader == reader && page.query == query)?;
         Some(Arc::clone(page))
     }
 
@@ -115,9 +132,10 @@ mod tests {
     use super::*;
 
     fn page(reader: Slot, query: &str, bytes: usize) -> KeptPage {
-        let (query, authors, used) = (query.into(), Vec::new(), AtomicU32::new(0));
-        let sent = Sent { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::new() };
-        KeptPage { reader, query, as_of: Version(0), authors, sent, used }
+        let sent = Sent { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::from_static(b"l") };
+        let page = KeptPage::new((reader, query), Version(0), Box::default(), &sent);
+        assert_eq!((&page.sent.body, &page.sent.links), (&sent.body, &sent.links));
+        page
     }
 
     #[test]
