@@ -1,5 +1,7 @@
 //! The routes that read timelines and follow lists.
 
+use std::cell::RefCell;
+
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -111,14 +113,30 @@ pub(super) fn answer(sent: Sent, freshness: &Freshness, fresh_enough: bool) -> R
 
 /// Says how fresh an answer is, and whether that is less than was asked for.
 pub(super) fn note_freshness(headers: &mut HeaderMap, freshness: &Freshness, fresh_enough: bool) {
-    if !freshness.is_empty()
-        && let Ok(token) = HeaderValue::try_from(freshness.to_string())
-    {
+    if let Some(token) = token(freshness) {
         headers.insert(FRESHNESS_HEADER, token);
     }
     if !fresh_enough {
         headers.insert(FRESHNESS_LOST_HEADER, HeaderValue::from_static("true"));
     }
+}
+
+thread_local! {
+    /// The last token: between two commits all answers have the same.
+    static TOKEN: RefCell<Option<(Freshness, HeaderValue)>> = const { RefCell::new(None) };
+}
+
+fn token(freshness: &Freshness) -> Option<HeaderValue> {
+    if freshness.is_empty() {
+        return None;
+    }
+    TOKEN.with_borrow_mut(|last| {
+        if last.as_ref().is_none_or(|(known, _)| known != freshness) {
+            let token = HeaderValue::try_from(freshness.to_string()).ok()?;
+            *last = Some((freshness.clone(), token));
+        }
+        last.as_ref().map(|(_, token)| token.clone())
+    })
 }
 
 /// RFC 8288: where to go on, ready to be fetched.
