@@ -12,6 +12,9 @@ use super::timeline::answer;
 use crate::Tributary;
 use crate::model::{UserId, parse_id};
 
+/// No id has more, but for zeros in front.
+const ID_DIGITS_MAX: usize = 20;
+
 /// The answer, if this is a request for such a page and there is one. All others, wrong ones too,
 /// are for the routes.
 pub(super) fn kept_feed<B: Body>(
@@ -37,7 +40,8 @@ fn reader_of<B: Body>(request: &Request<B>) -> Option<UserId> {
         return None;
     }
     let id = request.uri().path().strip_prefix("/v1/users/")?.strip_suffix("/feed")?;
-    parse_id(id).map(UserId)
+    // Whether an address is too long is for the routes to say.
+    Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(parse_id).map(UserId)
 }
 
 #[cfg(test)]
@@ -55,6 +59,7 @@ mod tests {
         assert_eq!(reader("/v1/users/7/feed?limit=50"), Some(7));
         for other in [
             "/v1/users/7/feed/",
+            "/v1/users/000000000000000000007/feed",
             "/v1/users/7/posts",
             "/v1/users//feed",
             "/v1/users/7/8/feed",

@@ -76,10 +76,6 @@ impl Collector for Watched {
         let heads_known = |log: &Log| i64::from(log.heads_known());
         let help = "Whether the newest times of all its authors are in memory";
         gauges(memory, &mut encoder, ("heads_known", help), heads_known)?;
-        let help = "Deep pages that were found along the recent log";
-        encoder
-            .encode_descriptor("walked_pages", help, None, MetricType::Counter)?
-            .encode_counter::<NoLabelSet, _, u64>(&memory.recent().walks(), None)?;
         for (name, help, counter) in LOG_COUNTERS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for log in memory.logs() {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,11 +61,13 @@ impl Service<hyper::Request<Incoming>> for Answering {
     >;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        match kept_feed(&self.tributary, &self.hosts, &request) {
-            Some(page) => {
+        // Should it panic, the routes answer, and the panic stays within this request.
+        let kept = || kept_feed(&self.tributary, &self.hosts, &request);
+        match catch_unwind(AssertUnwindSafe(kept)) {
+            Ok(Some(page)) => {
                 Either::Left(ready(Ok(page.map(|body| EitherBody::Left(Full::new(body))))))
             }
-            None => {
+            Ok(None) | Err(_) => {
                 let from_routes = |response: Response| response.map(EitherBody::Right);
                 Either::Right(self.routes.call(request).map_ok(from_routes))
             }

@@ -91,10 +91,10 @@ impl Slots {
     }
 
     /// What is shown of this user is another from now on. Called after the change: whoever reads a
-    /// version that counts it sees it.
+    /// version that counts it sees it. Two may change a user that was just met; the later one counts.
     fn note_change(&self, slot: Slot) {
         let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
-        self.chunk(slot).changed[slot as usize % CHUNK].store(version, Ordering::Release);
+        self.chunk(slot).changed[slot as usize % CHUNK].fetch_max(version, Ordering::Release);
     }
 
     #[inline]

@@ -151,6 +151,12 @@ impl Tail {
         &self.bodies[index]
     }
 
+    /// The time of the author's newest post, or a later one; none if there is no post. Those that it
+    /// was filled with may all be gone, and others lie below the floor.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        self.places.first().copied().or(self.floor).map(|(time, _)| time)
+    }
+
     /// The index of the newest post that is older than `(time, post)`.
     pub(crate) fn first_under(&self, edge: Place) -> usize {
         self.places.partition_point(|place| *place >= edge)
@@ -234,6 +240,19 @@ mod tests {
                 prop_assert_eq!(tail.bytes, bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_tail_that_lost_all_its_posts_still_knows_that_there_are_others() {
+        let mut tail = Tail::new(vec![row(9, 1, "a"), row(8, 1, "b")], false, 2, None);
+        assert_eq!(tail.newest(), Some(9));
+        for place in [(9, 1), (8, 1)] {
+            assert!(tail.apply(&TailChange::Remove(place)));
+        }
+        assert_eq!(tail.newest(), Some(8));
+        let mut all = Tail::new(vec![row(9, 1, "a")], true, 2, None);
+        assert!(all.apply(&TailChange::Remove((9, 1))));
+        assert_eq!(all.newest(), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ShardError;
 
 /// The moment by which an answer must be there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {

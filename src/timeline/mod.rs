@@ -108,11 +108,12 @@ async fn read_cold(
     timeline: Timeline,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    if view.is_behind() {
-        // What others read may come from a memory that has not come to this one's token.
+    view.wait_until_visible().await;
+    // What others read may come from a memory that has not come to this one's token; and what this one
+    // reads with little time left would be incomplete for others who have more.
+    if view.is_behind() || view.is_late() {
         view.ask_databases();
     } else {
-        view.wait_until_visible().await;
         let flight = Flight { timeline, cursor: request.cursor.clone(), limit: request.limit };
         let read = || read_for_all(view, &flight);
         if let Some(answer) = view.flights().share(&flight, view.deadline(), read).await {

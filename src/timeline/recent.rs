@@ -16,6 +16,8 @@ use crate::model::{Direction, PostKey};
 const ENTRIES_PER_TAIL: usize = 8;
 /// After one of so many of these entries it is given up if it would need twice all of them.
 const TRIAL_SHARE: usize = 8;
+/// So many may be looked into for each post of the page: posts that were deleted are still listed.
+const TAKEN_PER_POST: usize = 8;
 /// With more than one of so many followees not listed at the cursor, tails are looked into.
 const UNLISTED_SHARE: usize = 4;
 
@@ -72,7 +74,7 @@ struct Walk<'a> {
     page: Page<'a>,
     need: usize,
     tick: u32,
-    /// Who was looked into; not many more than there are posts on the page.
+    /// Who was looked into.
     taken: Vec<Slot>,
 }
 
@@ -91,6 +93,9 @@ impl Walk<'_> {
                 break;
             }
             let is_slow = followed * TRIAL_SHARE * 2 < self.need;
+            if self.taken.len() > TAKEN_PER_POST * self.need {
+                return None;
+            }
             if looked_at >= entries_max || (looked_at == entries_max / TRIAL_SHARE && is_slow) {
                 return None;
             }

@@ -36,7 +36,7 @@ pub(crate) struct View<'a> {
     asked: Freshness,
     /// Whether it is as fresh as was asked for.
     fresh_enough: AtomicBool,
-    /// Memory has not come to the request's token in time; the databases are asked instead.
+    /// Memory has not come to the request's token; the databases are asked instead.
     is_behind: bool,
     /// The databases are not to be asked.
     leaves_databases: bool,
@@ -156,7 +156,7 @@ impl<'a> View<'a> {
         self.lacks_databases.load(Ordering::Relaxed)
     }
 
-    /// Whether memory has not come to the request's token in time.
+    /// Whether memory has not come to the request's token.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind
     }
@@ -169,6 +169,11 @@ impl<'a> View<'a> {
         self.deadline
     }
 
+    /// Whether more than half of the time for a read is gone.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline < self.fleet.read_deadline().half()
+    }
+
     /// Waits until memory is as fresh as the request asks for. What it is not in time is asked of
     /// the databases.
     pub(super) async fn settle(&mut self, request: &PageRequest) {
@@ -179,11 +184,12 @@ impl<'a> View<'a> {
         for (history, at) in request.at_least.positions() {
             let is_this = |log: &Log| log.position().is_some_and(|(known, _)| known == *history);
             let Some(index) = logs.iter().position(is_this) else {
+                self.is_behind |= logs.iter().any(|log| log.position().is_none());
                 self.note_if_over(memory, *history);
                 continue;
             };
             match self.trust.get(index) {
-                Some(Trust::Nothing) => {}
+                Some(Trust::Nothing) => self.is_behind |= !logs[index].has_reached(*history, *at),
                 Some(Trust::Stale(_)) => self.note_not_fresh_enough(),
                 Some(Trust::Fresh) | None => {
                     let wait = logs[index].wait_for(*history, *at);
@@ -195,6 +201,7 @@ impl<'a> View<'a> {
                 }
             }
         }
+        self.version = memory.version();
     }
 
     /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
@@ -241,7 +248,7 @@ impl<'a> View<'a> {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
         while log.visible() < at {
             // One asks for all who wait: most of them need not ask any more then.
-            let _turn = until.limit(log.turn_to_look()).await;
+            let turn = until.limit(log.turn_to_look()).await;
             if log.visible() >= at {
                 return;
             }
@@ -252,6 +259,8 @@ impl<'a> View<'a> {
             if log.position().is_some_and(|(known, _)| known == history) {
                 log.note_visible(visible);
             }
+            // Whoever waits for less need not wait for this one.
+            drop(turn);
             if visible < at {
                 until.limit(tokio::time::sleep(pause)).await;
                 pause *= 2;

@@ -270,8 +270,7 @@ impl Applier {
         let value = self.keeper.get(key).map(|(value, _)| value);
         super::show(&self.memory, &mut self.residents, &mut self.listing, (key, value));
         if let (Key::Tail(slot), Some(Entry::Tail(tail))) = (key, value) {
-            let newest = tail.places().first().map(|(time, _)| *time);
-            self.learn_head(slot, newest);
+            self.learn_head(slot, tail.newest());
         }
     }
 

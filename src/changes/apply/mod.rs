@@ -146,6 +146,7 @@ impl Applier {
             self.hide(key);
         }
         self.memory.forget_heads(self.log());
+        self.fills.plan_ahead(Vec::new());
         self.history = Some(history);
         self.log().begin(history, at);
         count(&self.log().counters.histories);

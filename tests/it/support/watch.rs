@@ -1,6 +1,6 @@
 //! A look at memory from outside, by `GET /metrics`; and pages that are read until memory has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hyper::{Request, StatusCode};
@@ -24,6 +24,9 @@ impl Watch {
     /// Every counter and gauge by its name without what all have in common, summed over the logs.
     pub(crate) async fn counters(&self) -> BTreeMap<String, u64> {
         let body = self.0.get("/metrics").await.body;
+        let types: Vec<&str> = body.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+        let once: BTreeSet<&str> = types.iter().copied().collect();
+        assert_eq!(types.len(), once.len(), "told twice: {types:?}");
         let mut counters = BTreeMap::new();
         for line in body.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
