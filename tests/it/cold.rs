@@ -23,7 +23,7 @@ const POSTS: u64 = 40_000;
 const READERS: u64 = 240;
 const FOLLOWEES: usize = 60;
 /// Holds the index, and few of the tails: nearly every page is cold.
-const MEMORY: usize = 400 << 10;
+const MEMORY: usize = 512 << 10;
 /// Readers whose statements are looked at.
 const SAMPLE: u64 = 40;
 /// Each statement is run so often.
@@ -88,9 +88,10 @@ async fn asked_for(fleet: &TestFleet, connections: &mut [Conn]) -> Vec<Vec<(usiz
 
 /// What one server was asked for a page: fills have connections of their own.
 async fn statements(connection: &mut Conn) -> Vec<String> {
+    // Arms of a union stand in parentheses.
     let sql = "SELECT argument FROM mysql.general_log WHERE command_type = 'Execute' AND \
-               argument LIKE 'SELECT%' AND thread_id NOT IN (SELECT thread_id FROM \
-               mysql.general_log WHERE argument LIKE 'START TRANSACTION%')";
+               (argument LIKE 'SELECT%' OR argument LIKE '(SELECT%') AND thread_id NOT IN \
+               (SELECT thread_id FROM mysql.general_log WHERE argument LIKE 'START TRANSACTION%')";
     let rows: Vec<Vec<u8>> = connection.query(sql).await.unwrap();
     let of_page = |sql: &String| sql.contains("tweets") || sql.contains("followers");
     rows.into_iter().map(|row| String::from_utf8(row).unwrap()).filter(of_page).collect()
