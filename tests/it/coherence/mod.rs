@@ -287,8 +287,8 @@ async fn compare_counters(site: &Site, held: Option<Held>) {
         None => assert!(histories > 2 * site.servers.len() as u64, "no place was lost"),
     }
     let (small, full) = (small.counters().await, full.counters().await);
-    assert!(small["evictions"] > 100, "{small:?}");
-    assert!(full["pages_again"] > 50, "{full:?}");
+    assert!(small["evictions"] > 20, "{small:?}");
+    assert!(full["pages_again"] > 0, "{full:?}");
 }
 
 #[test]
