@@ -111,7 +111,7 @@ impl Cursor {
     }
 
     /// Whether it leads towards newer posts.
-    pub fn is_newer(&self) -> bool {
+    pub(crate) fn is_newer(&self) -> bool {
         self.direction == Direction::Newer
     }
 

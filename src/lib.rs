@@ -17,10 +17,12 @@
 //! ```
 //!
 //! # How a page is read
-//! 1. [`http`] takes user, cursor and limit from the request and calls
-//!    `timeline::home_timeline`, which makes all decisions of a read.
+//! 1. [`http`] answers a page that it sent before, if nothing on it has changed since. Else it takes
+//!    user, cursor and limit from the request and calls `timeline::home_timeline`, which makes all
+//!    decisions of a read.
 //! 2. The reader's follow list, and the posts that can stand on the page, are taken from `memory` as
-//!    far as it has them. The rest is asked for in the databases:
+//!    far as it has them. The rest is asked for in the databases, once for all who want it at that
+//!    time:
 //! 3. The follow list on the one shard that owns the reader: [`placement`] knows which, [`shard`]
 //!    asks it. One post of every followee from the cursor on, then more of those few authors whose
 //!    whole known tail stands on the page: `timeline::merge` says which. Each time only the shards
@@ -70,7 +72,7 @@ use changes::{History, LogPosition};
 pub use config::Config;
 pub use cursor::Cursor;
 pub use freshness::Freshness;
-use memory::{KeptPage, Log, LogName, Memory, Sent, Slot};
+use memory::{KeptPage, LogName, Memory, Sent, Slot};
 pub use model::{IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
 pub use publish::{Published, WriteError};
@@ -169,11 +171,10 @@ impl Tributary {
     ) -> Option<(Arc<KeptPage>, Freshness)> {
         let memory = self.memory()?;
         let now_ms = memory.now_ms();
-        let is_fresh = |log: &Log| log.is_fresh(now_ms);
         let has = |(history, at): &(History, LogPosition)| {
             memory.logs().iter().any(|log| log.has_reached(*history, *at))
         };
-        if !memory.logs().iter().all(is_fresh) || !at_least.positions().iter().all(has) {
+        if !memory.is_fresh(now_ms) || !at_least.positions().iter().all(has) {
             return None;
         }
         let page = memory.page(reader, query, now_ms)?;

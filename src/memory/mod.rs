@@ -126,6 +126,11 @@ impl Memory {
         &self.logs
     }
 
+    /// Whether all logs are fresh: [`Log::is_fresh`].
+    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
+        self.logs.iter().all(|log| log.is_fresh(now_ms))
+    }
+
     /// The log that tells of this user.
     pub(crate) fn log_of(&self, user: UserId) -> &Log {
         &self.logs[self.log_index(user)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Applier;
 use crate::memory::{Entry, Memory, Slot};
 use crate::model::PostKey;
 
@@ -45,19 +44,12 @@ impl Listing {
     }
 
     /// Tells of tails that came, now and then.
-    fn list_tails(&mut self, memory: &Memory) {
+    pub(super) fn list_tails(&mut self, memory: &Memory) {
         let now = Instant::now();
         if self.tails.is_empty() || self.not_before.is_some_and(|time| time > now) {
             return;
         }
         memory.list_tails(&mut self.tails, POSTS_MAX);
         self.not_before = Some(Instant::now() + PAUSE);
-    }
-}
-
-impl Applier {
-    /// Tells the recent log of tails that came.
-    pub(super) fn list_tails(&mut self) {
-        self.listing.list_tails(&self.memory);
     }
 }

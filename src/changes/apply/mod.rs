@@ -288,7 +288,7 @@ impl Applier {
         self.log().hear_wishes(!rests);
         self.start_heads();
         self.fill_ahead();
-        self.list_tails();
+        self.listing.list_tails(&self.memory);
         self.audit();
     }
 }
