@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::error::ApiError;
 use crate::Tributary;
-use crate::memory::{Budget, Counters, Log, Memory};
+use crate::memory::{Budget, Counters, FollowedLog, Memory};
 
 /// What the format is called.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,7 +26,9 @@ type LogCounter = (&'static str, &'static str, fn(&Counters) -> &AtomicU64);
 const LOG_COUNTERS: [LogCounter; 8] = [
     ("transactions", "Transactions that were carried out", |log| &log.transactions),
     ("changes", "Changes that were carried out on what is kept", |log| &log.changes),
-    ("histories", "Histories that were begun; with each, all is read anew", |log| &log.histories),
+    ("histories", "Histories that were begun; with each, all is read anew", |log| {
+        &log.log_identities
+    }),
     ("fills", "Wishes of readers that were granted", |log| &log.fills),
     ("fills_refused", "Answers from too old a snapshot, or for nobody", |log| &log.fills_refused),
     ("evictions", "What was dropped to make room", |log| &log.evictions),
@@ -62,7 +64,7 @@ impl Collector for Watched {
             (
                 "pages_again",
                 "Pages that were answered as they were sent before",
-                memory.pages_again(),
+                memory.page_cache_hits(),
             ),
         ];
         for (name, help, count) in pages {
@@ -71,9 +73,9 @@ impl Collector for Watched {
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         let now_ms = memory.now_ms();
-        let fresh = |log: &Log| i64::from(log.is_fresh(now_ms));
+        let fresh = |log: &FollowedLog| i64::from(log.is_fresh(now_ms));
         gauges(memory, &mut encoder, ("fresh", "Whether the log is followed now"), fresh)?;
-        let heads_known = |log: &Log| i64::from(log.heads_known());
+        let heads_known = |log: &FollowedLog| i64::from(log.heads_known());
         let help = "Whether the newest times of all its authors are in memory";
         gauges(memory, &mut encoder, ("heads_known", help), heads_known)?;
         for (name, help, counter) in LOG_COUNTERS {
@@ -93,7 +95,7 @@ fn gauges(
     memory: &Memory,
     encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
-    value: impl Fn(&Log) -> i64,
+    value: impl Fn(&FollowedLog) -> i64,
 ) -> Result<(), fmt::Error> {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for log in memory.logs() {

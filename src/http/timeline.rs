@@ -15,7 +15,7 @@ use super::wire::{Cursors, ExpressFeed, Following, decode_content, names, posts_
 use crate::Tributary;
 use crate::cursor::{Cursor, FollowingCursor};
 use crate::freshness::Freshness;
-use crate::memory::Sent;
+use crate::memory::SentPage;
 use crate::model::UserId;
 use crate::timeline::{Draft, Limit};
 
@@ -48,7 +48,7 @@ pub(super) async fn feed(
     // Where readers come again and again: the newest page, and the empty one above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
-        tributary.keep_page(user, query, &page, &sent);
+        tributary.cache_page(user, query, &page, &sent);
     }
     Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
@@ -94,15 +94,20 @@ pub(super) async fn following(
     Ok(response)
 }
 
-fn sent(page: &Draft, tributary: &Tributary, path: &str, limit: Limit) -> Result<Sent, ApiError> {
+fn sent(
+    page: &Draft,
+    tributary: &Tributary,
+    path: &str,
+    limit: Limit,
+) -> Result<SentPage, ApiError> {
     let cursors = Cursors::of(page);
     let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
     let body = posts_json(page, &cursors, tributary.fleet()).map_err(|_| ApiError::Internal)?;
-    Ok(Sent { body: body.into(), links: links(path, limit, &relations).into() })
+    Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 
 /// The answer with this page on it.
-pub(super) fn answer(sent: Sent, freshness: &Freshness, fresh_enough: bool) -> Response<Bytes> {
+pub(super) fn answer(sent: SentPage, freshness: &Freshness, fresh_enough: bool) -> Response<Bytes> {
     let mut response = Response::new(sent.body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

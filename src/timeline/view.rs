@@ -14,7 +14,7 @@ use super::{FOLLOWEES_MAX, PageRequest, TimelineFlights};
 use crate::changes::{History, LogPosition};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
-use crate::memory::{FollowList, Lack, Log, Memory, Slot, Version};
+use crate::memory::{FollowList, FollowedLog, Memory, Miss, Slot, Version};
 use crate::model::{Direction, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
 
@@ -182,7 +182,8 @@ impl<'a> View<'a> {
         self.asked = request.at_least.clone();
         let logs = memory.logs();
         for (history, at) in request.at_least.positions() {
-            let is_this = |log: &Log| log.position().is_some_and(|(known, _)| known == *history);
+            let is_this =
+                |log: &FollowedLog| log.position().is_some_and(|(known, _)| known == *history);
             let Some(index) = logs.iter().position(is_this) else {
                 self.is_behind |= logs.iter().any(|log| log.position().is_none());
                 self.note_if_over(memory, *history);
@@ -207,7 +208,8 @@ impl<'a> View<'a> {
     /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
     /// not followed, whose databases are asked.
     fn note_if_over(&self, memory: &Memory, history: History) {
-        let is_other = |log: &Log| log.position().is_some_and(|(known, _)| known != history);
+        let is_other =
+            |log: &FollowedLog| log.position().is_some_and(|(known, _)| known != history);
         if memory.logs().iter().all(is_other) {
             self.note_not_fresh_enough();
         }
@@ -244,11 +246,11 @@ impl<'a> View<'a> {
         }
     }
 
-    async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
+    async fn wait_until_shown(&self, log: &FollowedLog, source: &Source, at: LogPosition) {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
         while log.visible() < at {
             // One asks for all who wait: most of them need not ask any more then.
-            let turn = until.limit(log.turn_to_look()).await;
+            let turn = until.limit(log.visibility_lock()).await;
             if log.visible() >= at {
                 return;
             }
@@ -305,7 +307,7 @@ impl<'a> View<'a> {
     /// may have shown more than it has told so far.
     async fn position_after(
         &self,
-        log: &Log,
+        log: &FollowedLog,
         source: &Source,
         asked: &BTreeSet<ShardId>,
     ) -> Option<(History, LogPosition)> {
@@ -348,7 +350,7 @@ impl<'a> View<'a> {
     fn wish_for_follows(&self, reader: UserId, followees: &[UserId]) {
         let Some(memory) = self.memory else { return };
         if !followees.is_empty() || memory.find(reader).is_some() {
-            memory.lacks(Lack::Follows { user: reader });
+            memory.request_fill(Miss::Follows { user: reader });
         }
     }
 
@@ -425,7 +427,7 @@ fn trust(fleet: &Fleet, memory: &Memory) -> Vec<Trust> {
     if memory.is_fresh(now_ms) {
         return Vec::new();
     }
-    let trust = |log: &Log| {
+    let trust = |log: &FollowedLog| {
         let answers = log.shards().iter().any(|shard| fleet.shard(*shard).health().is_ok());
         match log.as_of_ms() {
             _ if log.is_fresh(now_ms) => Trust::Fresh,

@@ -15,7 +15,7 @@ use super::report::{Room, Timed};
 use crate::changes::apply::HandedWriter;
 use crate::cursor::Cursor;
 use crate::http;
-use crate::memory::{Lack, LogName, Memory};
+use crate::memory::{LogName, Memory, Miss};
 use crate::model::{Post, ShardId, UserId};
 use crate::shard::{Answer, Fleet, Wanted, Wish};
 use crate::timeline::{self, Draft, Limit, PageRequest, TimelineFlights, View};
@@ -154,8 +154,8 @@ impl<'a> Filled<'a> {
             if let Some(draft) = self.page(request) {
                 return Ok(draft);
             }
-            for lack in self.writer.lacks() {
-                let Lack::Tail { slot, depth } = lack else {
+            for miss in self.writer.take_misses() {
+                let Miss::Tail { slot, depth } = miss else {
                     bail!("the follow list of {} is not in memory", request.reader);
                 };
                 let author = u32::try_from(self.memory.user(slot).0)?;
