@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::mysql::MySqlSource;
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::{Post, ShardId, UserId};
 
 /// Something that has one log: a server with the shards on it, or one SQLite file.
@@ -49,7 +49,7 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Filled {
     /// The log that the place is in.
-    pub history: History,
+    pub identity: LogIdentity,
     /// The place.
     pub bounds: Bounds,
     /// In the order of the wishes.
@@ -125,7 +125,7 @@ impl Source {
     pub(crate) async fn heads(
         &self,
         heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         match self {
             Self::MySql(source) => source.heads(heads).await,
             Self::Sqlite(source) => source.heads(heads).await,
@@ -136,7 +136,7 @@ impl Source {
     pub(crate) async fn end_of_log(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         match self {
             Self::MySql(source) => source.end_of_log(until).await,
             Self::Sqlite(source) => source.end_of_log(until).await,
@@ -147,7 +147,7 @@ impl Source {
     pub(crate) async fn visible(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         match self {
             Self::MySql(source) => source.visible(until).await,
             Self::Sqlite(source) => source.visible(until).await,

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 pub use super::source::{Answer, Filled, Heads, Wanted, Wish};
 use super::{Deadline, Fleet, ShardError, Source};
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::ShardId;
 
 /// A log of a fleet; each call is the one of the same name in `source.rs`.
@@ -37,15 +37,21 @@ impl Log {
         self.0.fill(wishes, until).await
     }
 
-    pub async fn heads(&self, heads: mpsc::Sender<Heads>) -> Result<(History, Bounds), ShardError> {
+    pub async fn heads(
+        &self,
+        heads: mpsc::Sender<Heads>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.0.heads(heads).await
     }
 
-    pub async fn end_of_log(&self, until: Deadline) -> Result<(History, LogPosition), ShardError> {
+    pub async fn end_of_log(
+        &self,
+        until: Deadline,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         self.0.end_of_log(until).await
     }
 
-    pub async fn visible(&self, until: Deadline) -> Result<(History, LogPosition), ShardError> {
+    pub async fn visible(&self, until: Deadline) -> Result<(LogIdentity, LogPosition), ShardError> {
         self.0.visible(until).await
     }
 }

@@ -246,7 +246,7 @@ async fn fill_again_and_again(server: &Database, log: &Log, progress: &Progress)
     let mut last = [0; 4];
     for round in 0..ROUNDS {
         let committed = now(&progress.committed);
-        let (history, visible) = log.visible(soon()).await.unwrap();
+        let (identity, visible) = log.visible(soon()).await.unwrap();
         let rotate = async {
             if round % 4 == 3 {
                 server.execute(&["FLUSH BINARY LOGS".into()]).await;
@@ -256,10 +256,10 @@ async fn fill_again_and_again(server: &Database, log: &Log, progress: &Progress)
         let (filled, ()) = tokio::join!(fills, rotate);
         let begun = now(&progress.begun);
         let (same, end) = log.end_of_log(soon()).await.unwrap();
-        assert!(history == same && visible <= end);
+        assert!(identity == same && visible <= end);
         for filled in filled {
-            let Filled { history: same, bounds, answers } = filled.unwrap();
-            assert_eq!(history, same);
+            let Filled { identity: same, bounds, answers } = filled.unwrap();
+            assert_eq!(identity, same);
             let writers = (0..WRITERS).zip(answers.chunks(3));
             let shown: Vec<u64> = writers.map(|(w, answers)| shown(w, answers)).collect();
             for (writer, n) in shown.iter().enumerate() {
@@ -477,7 +477,7 @@ async fn fills_go_on_after_a_restart(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let after = log.fill(wishes, soon()).await.unwrap();
-    assert_eq!(before.history, after.history);
+    assert_eq!(before.identity, after.identity);
     // Nothing was committed since, and that is known where places are told.
     let unknown = matches!(after.bounds, Bounds::Window { low: LogPosition(0), .. });
     assert_eq!(unknown, server.kind == Kind::MySql, "{:?}", after.bounds);

@@ -178,7 +178,7 @@ impl Applier {
     }
 
     pub(super) fn start_fills(&mut self) {
-        if self.history.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+        if self.identity.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
             return;
         }
         while self.fills.tasks.len() < FILLS_MAX {
@@ -215,7 +215,7 @@ impl Applier {
     pub(super) fn install(&mut self, done: Done) {
         let Done { asked, outcome } = done;
         let filled = match outcome {
-            Ok(filled) if Some(filled.history) == self.history => filled,
+            Ok(filled) if Some(filled.identity) == self.identity => filled,
             Ok(_) => return self.give_up(asked),
             Err(error) => {
                 debug!(server = self.source.name(), %error, "a fill failed");
@@ -310,7 +310,7 @@ impl Applier {
             }
         }
         let Fills { ahead, planned, .. } = &self.fills;
-        let known = self.history.is_some() && self.heads.are_settled();
+        let known = self.identity.is_some() && self.heads.are_settled();
         let done = known && (ahead.is_empty() || !room);
         self.log().ahead.note(*planned, planned - ahead.len(), done);
     }

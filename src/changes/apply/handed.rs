@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::Applier;
 use super::entry::Key;
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::memory::{Installed, Lack, Memory, Slot};
 use crate::model::UserId;
@@ -27,7 +27,7 @@ impl HandedWriter {
         queue: mpsc::Receiver<Lack>,
     ) -> Self {
         let mut applier = Applier::new(Arc::clone(memory), 0, Arc::clone(source));
-        applier.begin(History(1), LogPosition(1));
+        applier.begin(LogIdentity(1), LogPosition(1));
         applier.know_heads(Vec::new());
         Self { applier, queue }
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::log::{self, Bookmark, News, Place};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
-use crate::changes::{Bounds, Commit, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
 use crate::shard::source::{Answer, Filled, Heads, Wanted, Wish};
 use crate::shard::{Deadline, ShardError};
@@ -83,12 +83,12 @@ impl SqliteSource {
         };
         let news = self.read(until, look).await?;
         if news == News::SetBack {
-            let renew = |connection: &Connection| log::begin_another_history(connection);
+            let renew = |connection: &Connection| log::renew_identity(connection);
             self.shard.writer()?.run(until, renew).await?;
         }
         let News::Changes(now, changes) = news else {
-            let now = self.read(until, log::last_place).await?;
-            let began = FeedEvent::Began { history: now.history, at: now.at };
+            let now = self.read(until, log::end_position).await?;
+            let began = FeedEvent::Began { identity: now.identity, at: now.at };
             *place = Some(now);
             return Ok(vec![began, FeedEvent::Alive]);
         };
@@ -106,10 +106,10 @@ impl SqliteSource {
     ) -> Result<Filled, ShardError> {
         let wishes = wishes.to_vec();
         let fill = move |snapshot: &Connection| {
-            let (history, at) = log::end(snapshot)?;
+            let (identity, at) = log::end(snapshot)?;
             let answers =
                 wishes.iter().map(|wish| grant(snapshot, wish)).collect::<Result<_, _>>()?;
-            Ok(Filled { history, bounds: Bounds::Exact(at), answers })
+            Ok(Filled { identity, bounds: Bounds::Exact(at), answers })
         };
         self.read(until, fill).await
     }
@@ -118,14 +118,14 @@ impl SqliteSource {
     pub(in crate::shard) async fn heads(
         &self,
         heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         let shard = self.id;
         let tell = move |snapshot: &Connection| {
-            let (history, at) = log::end(snapshot)?;
+            let (identity, at) = log::end(snapshot)?;
             let told = tell_heads(snapshot, |some| {
                 heads.blocking_send(Heads { shard, heads: some }).is_ok()
             })?;
-            Ok(told.then_some((history, Bounds::Exact(at))))
+            Ok(told.then_some((identity, Bounds::Exact(at))))
         };
         let readers = Arc::clone(self.readers()?);
         let told = readers.run(|connection| in_snapshot(connection, tell)).await?;
@@ -135,7 +135,7 @@ impl SqliteSource {
     pub(in crate::shard) async fn end_of_log(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         // A request may wait for it, so it is not asked behind what memory reads.
         self.shard.read(until, log::end).await
     }
@@ -144,7 +144,7 @@ impl SqliteSource {
     pub(in crate::shard) async fn visible(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         self.end_of_log(until).await
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::MySqlSource;
 use super::fill::{begin, begun};
 use super::lines::{Dialect, Line};
-use crate::changes::{Bounds, History};
+use crate::changes::{Bounds, LogIdentity};
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
 use crate::shard::mysql::{field, time_of};
@@ -27,7 +27,7 @@ impl MySqlSource {
     pub(in crate::shard) async fn heads(
         &self,
         heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // A line of its own, since it is held for long and set otherwise.
         let mut line = Deadline::after(SILENCE).in_time(self.dial()).await?;
@@ -40,7 +40,7 @@ impl MySqlSource {
         &self,
         line: &mut Line,
         heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         let delivered = self.delivered();
         let mut statements = vec![limits(line.dialect)];
         statements.extend(begin(line.dialect));
@@ -59,7 +59,7 @@ impl MySqlSource {
             }
         }
         let bounds = self.bounds(&begun, delivered.as_ref(), Deadline::after(SILENCE)).await?;
-        Ok((line.history, bounds))
+        Ok((line.identity, bounds))
     }
 }
 

@@ -109,7 +109,7 @@ impl Rows {
 struct Listener {
     source: Arc<Source>,
     events: mpsc::Receiver<Vec<FeedEvent>>,
-    history: History,
+    identity: LogIdentity,
     at: LogPosition,
     commits: Vec<Commit>,
     _task: JoinSet<()>,
@@ -122,8 +122,8 @@ impl Listener {
         let (sender, events) = mpsc::channel(behind);
         let mut task = JoinSet::new();
         task.spawn(Arc::clone(&source).follow(sender));
-        let (history, at) = (History(0), LogPosition(0));
-        let mut listener = Self { source, events, history, at, commits: Vec::new(), _task: task };
+        let (identity, at) = (LogIdentity(0), LogPosition(0));
+        let mut listener = Self { source, events, identity, at, commits: Vec::new(), _task: task };
         assert!(listener.hear().await, "Began comes first");
         listener
     }
@@ -138,8 +138,8 @@ impl Listener {
         let mut began = false;
         for event in told {
             match event {
-                FeedEvent::Began { history, at } => {
-                    (self.history, self.at, began) = (history, at, true);
+                FeedEvent::Began { identity, at } => {
+                    (self.identity, self.at, began) = (identity, at, true);
                     self.commits.clear();
                 }
                 FeedEvent::Commit(commit) => {
@@ -156,8 +156,8 @@ impl Listener {
 
     /// Hears all that is in the log by now.
     async fn catch_up(&mut self) {
-        let (history, end) = self.source.end_of_log(soon()).await.unwrap();
-        assert_eq!(history, self.history);
+        let (identity, end) = self.source.end_of_log(soon()).await.unwrap();
+        assert_eq!(identity, self.identity);
         while self.at < end {
             assert!(!self.hear().await, "nothing was lost");
         }
@@ -180,7 +180,7 @@ impl Listener {
         let wish = |what| Wish { shard: self.source.shards()[0], user, what };
         let wishes = [wish(Wanted::Tail { depth: 100_000 }), wish(Wanted::Follows { max: 1_000 })];
         let filled = self.source.fill(&wishes, soon()).await.unwrap();
-        assert_eq!(filled.history, self.history);
+        assert_eq!(filled.identity, self.identity);
         Rows::filled(user, &filled)
     }
 
@@ -342,9 +342,9 @@ async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
     let mut listener = Listener::new(tributary.fleet(), 1).await;
     tributary.publish(UserId(1), "x", None).await.unwrap();
     listener.catch_up().await;
-    let before = (listener.history, listener.at);
+    let before = (listener.identity, listener.at);
     assert!(before.1 > LogPosition(0));
-    let of_other = Listener::new(tributary.fleet(), 0).await.history;
+    let of_other = Listener::new(tributary.fleet(), 0).await.identity;
     assert_ne!(before.0, of_other, "each file has a log of its own");
 
     let reading = Fleet::open(&config(dir.path()), Access::Read).await.unwrap();
@@ -352,7 +352,7 @@ async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
     drop((listener, tributary));
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(tributary.fleet(), 1).await;
-    assert_eq!((listener.history, listener.at), before);
+    assert_eq!((listener.identity, listener.at), before);
     assert_eq!(listener.source.visible(soon()).await.unwrap(), before);
     tributary.follow(UserId(1), UserId(2)).await.unwrap();
     listener.catch_up().await;
@@ -464,15 +464,15 @@ async fn the_log_is_pruned_behind_its_reader() {
 fn who_reads_so_slowly_that_rows_are_gone_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
     let connection = super::super::open_writer(&dir.path().join("x")).unwrap();
-    let start = last_place(&connection).unwrap();
+    let start = end_position(&connection).unwrap();
     write_many(&connection, 0, 3, 130_000);
-    let middle = last_place(&connection).unwrap();
+    let middle = end_position(&connection).unwrap();
     while prune(&connection, LogPosition(u64::MAX)).unwrap() > 0 {}
     assert_eq!(since(&connection, &start).unwrap(), News::Gap);
     assert_eq!(since(&connection, &middle).unwrap(), News::Changes(middle.clone(), Vec::new()));
-    begin_another_history(&connection).unwrap();
+    renew_identity(&connection).unwrap();
     assert_eq!(since(&connection, &middle).unwrap(), News::Gap);
-    assert_ne!(last_place(&connection).unwrap().history, middle.history);
+    assert_ne!(end_position(&connection).unwrap().identity, middle.identity);
 }
 
 /// As when a backup is restored into the file, whether or not the log went on since.
@@ -486,7 +486,7 @@ async fn a_file_that_is_set_back_begins_another_history() {
         tributary.follow(UserId(2), UserId(3)).await.unwrap();
         tributary.publish(UserId(2), "lost", None).await.unwrap();
         listener.catch_up().await;
-        let before = (listener.history, listener.at);
+        let before = (listener.identity, listener.at);
         let mut sql = format!(
             "BEGIN; DELETE FROM tweets; DELETE FROM tributary_log WHERE seq >= {};",
             before.1.0
@@ -496,8 +496,8 @@ async fn a_file_that_is_set_back_begins_another_history() {
         }
         other.execute_batch(&(sql + "COMMIT")).unwrap();
         listener.began_anew().await;
-        assert_ne!(listener.history, before.0);
-        assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.history);
+        assert_ne!(listener.identity, before.0);
+        assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.identity);
         let (_, rows) = listener.fill(UserId(2)).await;
         assert!(rows.posts.is_empty() && !rows.follows.is_empty());
     }
@@ -521,8 +521,8 @@ async fn heads_are_the_newest_times_of_all_authors() {
         heard
     };
     let (told, heard) = tokio::join!(source.heads(sender), listen);
-    let (history, end) = source.end_of_log(soon()).await.unwrap();
-    assert_eq!(told.unwrap(), (history, Bounds::Exact(end)));
+    let (identity, end) = source.end_of_log(soon()).await.unwrap();
+    assert_eq!(told.unwrap(), (identity, Bounds::Exact(end)));
     let mut expected: BTreeMap<u64, i64> = (0..5_000).map(|n| (n, 15_000 + n as i64)).collect();
     expected.insert(i64::MAX as u64, -3);
     assert_eq!(heard, expected);
