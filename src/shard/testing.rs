@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-pub use super::source::{Answer, Filled, Heads, Wanted, Wish};
+pub use super::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
 use super::{Deadline, Fleet, ShardError, Source};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::ShardId;
@@ -33,13 +33,17 @@ impl Log {
         self.0.follow(events).await;
     }
 
-    pub async fn fill(&self, wishes: &[Wish], until: Deadline) -> Result<Filled, ShardError> {
-        self.0.fill(wishes, until).await
+    pub async fn fill(
+        &self,
+        requests: &[FillRequest],
+        until: Deadline,
+    ) -> Result<FillBatch, ShardError> {
+        self.0.fill(requests, until).await
     }
 
     pub async fn heads(
         &self,
-        heads: mpsc::Sender<Heads>,
+        heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.0.heads(heads).await
     }

@@ -12,7 +12,7 @@ use super::Applier;
 use super::entry::{Entry, Key};
 use crate::changes::Bounds;
 use crate::memory::{FollowList, Installed, Lack, Slot, Tail, Ticket, count};
-use crate::shard::{Answer, Deadline, Filled, ShardError, Wanted, Wish};
+use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
 use crate::timeline::FOLLOWEES_MAX;
 
 /// Wishes of one fill. One statement takes as many authors.
@@ -73,13 +73,13 @@ struct Waiting {
 }
 
 /// What was wished for together.
-type Asked = Vec<(Waiting, Ticket, Wish)>;
+type Asked = Vec<(Waiting, Ticket, FillRequest)>;
 
 /// A fill that has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     asked: Asked,
-    outcome: Result<Filled, ShardError>,
+    outcome: Result<FillBatch, ShardError>,
 }
 
 impl Fills {
@@ -193,22 +193,22 @@ impl Applier {
             }
             let source = Arc::clone(&self.source);
             self.fills.tasks.spawn(async move {
-                let wishes: Vec<Wish> = asked.iter().map(|(_, _, wish)| *wish).collect();
+                let wishes: Vec<FillRequest> = asked.iter().map(|(_, _, wish)| *wish).collect();
                 let outcome = source.fill(&wishes, Deadline::after(FILL_DEADLINE)).await;
                 Done { asked, outcome }
             });
         }
     }
 
-    fn wish_of(&self, key: Key, depth: u32) -> Wish {
+    fn wish_of(&self, key: Key, depth: u32) -> FillRequest {
         let user = self.memory.user(key.slot());
-        let what = match key {
-            Key::Tail(_) | Key::TailAudit(_) => Wanted::Tail { depth },
+        let target = match key {
+            Key::Tail(_) | Key::TailAudit(_) => FillTarget::Tail { depth },
             Key::Follows(_) | Key::FollowsAudit(_) => {
-                Wanted::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
+                FillTarget::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
             }
         };
-        Wish { shard: self.memory.placement().shard_of(user), user, what }
+        FillRequest { shard: self.memory.placement().shard_of(user), user, target }
     }
 
     /// Takes what a fill has read.
@@ -236,7 +236,7 @@ impl Applier {
 
     fn install_one(
         &mut self,
-        (waiting, ticket, wish): (Waiting, Ticket, Wish),
+        (waiting, ticket, wish): (Waiting, Ticket, FillRequest),
         bounds: Bounds,
         entry: Entry,
     ) {
@@ -282,20 +282,20 @@ impl Applier {
     }
 
     /// What is kept of an answer, if it can be.
-    pub(super) fn entry_of(&self, wish: &Wish, answer: Answer) -> Option<Entry> {
+    pub(super) fn entry_of(&self, wish: &FillRequest, answer: FillAnswer) -> Option<Entry> {
         match answer {
-            Answer::Tail { posts, complete, handle } => {
+            FillAnswer::Tail { posts, complete, handle } => {
                 let depth = depth_of(wish) as usize;
                 let rows = posts.iter().map(|post| self.memory.row(post)).collect();
                 let tail = Tail::new(rows, complete, depth, handle.map(Into::into));
                 Some(Entry::Tail(Arc::new(tail)))
             }
-            Answer::Follows(followees) => {
+            FillAnswer::Follows(followees) => {
                 let slots: Option<Vec<Slot>> =
                     followees.into_iter().map(|user| self.memory.meet(user)).collect();
                 Some(Entry::Follows(Arc::new(FollowList::new(slots?, FOLLOWEES_MAX))))
             }
-            Answer::TooLong => None,
+            FillAnswer::TooLong => None,
         }
     }
 
@@ -364,9 +364,9 @@ impl Applier {
     }
 }
 
-fn depth_of(wish: &Wish) -> u32 {
-    match wish.what {
-        Wanted::Tail { depth } => depth,
-        Wanted::Follows { .. } => 1,
+fn depth_of(wish: &FillRequest) -> u32 {
+    match wish.target {
+        FillTarget::Tail { depth } => depth,
+        FillTarget::Follows { .. } => 1,
     }
 }

@@ -11,7 +11,7 @@ use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::memory::{Installed, Lack, Memory, Slot};
 use crate::model::UserId;
-use crate::shard::{Answer, Source, Wanted, Wish};
+use crate::shard::{FillAnswer, FillRequest, FillTarget, Source};
 
 /// The writer of the first log.
 pub(crate) struct HandedWriter {
@@ -55,12 +55,12 @@ impl HandedWriter {
     }
 
     /// What a fill has read, as of now; instead of what was known before. None if it does not fit.
-    pub(crate) fn fill(&mut self, wish: &Wish, answer: Answer) -> Option<()> {
+    pub(crate) fn fill(&mut self, wish: &FillRequest, answer: FillAnswer) -> Option<()> {
         let applier = &mut self.applier;
         let slot = applier.memory.meet(wish.user)?;
-        let key = match wish.what {
-            Wanted::Tail { .. } => Key::Tail(slot),
-            Wanted::Follows { .. } => Key::Follows(slot),
+        let key = match wish.target {
+            FillTarget::Tail { .. } => Key::Tail(slot),
+            FillTarget::Follows { .. } => Key::Follows(slot),
         };
         applier.evict(key);
         let at = applier.keeper.high_water();

@@ -17,7 +17,7 @@ use super::Applier;
 use crate::changes::{Bounds, LogIdentity, LogPosition};
 use crate::memory::{Log, Memory, NO_POSTS, Slot, UNKNOWN};
 use crate::model::UserId;
-use crate::shard::{Heads as HeadBatch, ShardError, Source};
+use crate::shard::{HeadBatch, ShardError, Source};
 
 /// Batches that may wait.
 const BATCHES_MAX: usize = 8;

@@ -12,7 +12,7 @@ use super::{Delivered, MySqlSource};
 use crate::changes::gtid::GtidSet;
 use crate::changes::{Bounds, LogIdentity, LogPosition, file_number};
 use crate::shard::mysql::{field, text_of};
-use crate::shard::source::{Filled, Wish};
+use crate::shard::source::{FillBatch, FillRequest};
 use crate::shard::{Deadline, ShardError};
 
 /// Begins a transaction that sees what is committed now, in all databases of the server.
@@ -25,10 +25,10 @@ const HEAD_EVENTS: u32 = 32;
 impl MySqlSource {
     pub(in crate::shard) async fn fill(
         &self,
-        wishes: &[Wish],
+        requests: &[FillRequest],
         until: Deadline,
-    ) -> Result<Filled, ShardError> {
-        let plan = Plan::new(&self.shards, wishes)?;
+    ) -> Result<FillBatch, ShardError> {
+        let plan = Plan::new(&self.shards, requests)?;
         let delivered = self.delivered();
         let statements = |dialect| {
             let mut statements = begin(dialect);
@@ -39,7 +39,7 @@ impl MySqlSource {
         let reply = self.ask(statements, until).await?;
         let (begun, rest) = begun(reply.dialect, &reply.rows)?;
         let bounds = self.bounds(&begun, delivered.as_ref(), until).await?;
-        Ok(Filled { identity: reply.identity, bounds, answers: plan.answers(rest, wishes)? })
+        Ok(FillBatch { identity: reply.identity, bounds, answers: plan.answers(rest, requests)? })
     }
 
     pub(in crate::shard) async fn end_of_log(
@@ -56,7 +56,7 @@ impl MySqlSource {
         &self,
         until: Deadline,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        let Filled { identity, bounds, .. } = self.fill(&[], until).await?;
+        let FillBatch { identity, bounds, .. } = self.fill(&[], until).await?;
         match bounds {
             Bounds::Exact(low) | Bounds::Window { low, .. } => Ok((identity, low)),
         }

@@ -14,7 +14,9 @@ use crate::changes::{Bounds, Commit, FeedEvent};
 use crate::model::ShardId;
 use crate::shard::schema::SQLITE_SCHEMA;
 use crate::shard::sqlite::{signed, unsigned};
-use crate::shard::{Access, Answer, Deadline, Filled, Fleet, Heads, Source, Wanted, Wish};
+use crate::shard::{
+    Access, Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, Fleet, HeadBatch, Source,
+};
 use crate::{Config, Tributary};
 
 const SHARDS: u64 = 2;
@@ -90,10 +92,10 @@ impl Rows {
         }
     }
 
-    /// What two wishes were answered.
-    fn filled(user: UserId, filled: &Filled) -> (LogPosition, Self) {
+    /// What two requests were answered.
+    fn filled(user: UserId, filled: &FillBatch) -> (LogPosition, Self) {
         let Bounds::Exact(at) = filled.bounds else { panic!("{filled:?}") };
-        let [Answer::Tail { posts, complete: true, .. }, Answer::Follows(followees)] =
+        let [FillAnswer::Tail { posts, complete: true, .. }, FillAnswer::Follows(followees)] =
             filled.answers.as_slice()
         else {
             panic!("{filled:?}")
@@ -177,9 +179,12 @@ impl Listener {
     }
 
     async fn fill(&self, user: UserId) -> (LogPosition, Rows) {
-        let wish = |what| Wish { shard: self.source.shards()[0], user, what };
-        let wishes = [wish(Wanted::Tail { depth: 100_000 }), wish(Wanted::Follows { max: 1_000 })];
-        let filled = self.source.fill(&wishes, soon()).await.unwrap();
+        let request = |target| FillRequest { shard: self.source.shards()[0], user, target };
+        let requests = [
+            request(FillTarget::Tail { depth: 100_000 }),
+            request(FillTarget::Follows { max: 1_000 }),
+        ];
+        let filled = self.source.fill(&requests, soon()).await.unwrap();
         assert_eq!(filled.identity, self.identity);
         Rows::filled(user, &filled)
     }
@@ -511,7 +516,7 @@ async fn heads_are_the_newest_times_of_all_authors() {
     write_many(&other, 0, 5_000, 20_000);
     other.execute("INSERT INTO tweets VALUES (50000, ?, 'x', -3)", [i64::MAX]).unwrap();
     let source = Arc::clone(&tributary.fleet().sources()[0]);
-    let (sender, mut heads) = mpsc::channel::<Heads>(1);
+    let (sender, mut heads) = mpsc::channel::<HeadBatch>(1);
     let listen = async {
         let mut heard = BTreeMap::new();
         while let Some(some) = heads.recv().await {
@@ -537,24 +542,24 @@ async fn wishes_are_granted_as_deep_as_they_go() {
     let other = other_program(dir.path(), 0);
     write_many(&other, 0, 2, 6);
     other.execute_batch("INSERT INTO followers VALUES (0, 9), (0, 7)").unwrap();
-    let wish = |what| Wish { shard: ShardId(0), user: UserId(0), what };
-    let wishes = [
-        wish(Wanted::Tail { depth: 2 }),
-        wish(Wanted::Tail { depth: 3 }),
-        wish(Wanted::Follows { max: 1 }),
-        wish(Wanted::Follows { max: 2 }),
+    let request = |target| FillRequest { shard: ShardId(0), user: UserId(0), target };
+    let requests = [
+        request(FillTarget::Tail { depth: 2 }),
+        request(FillTarget::Tail { depth: 3 }),
+        request(FillTarget::Follows { max: 1 }),
+        request(FillTarget::Follows { max: 2 }),
     ];
     let post = |n: i64| {
         let key = PostKey { time: n, post: PostId(n.unsigned_abs()), author: UserId(0) };
         Post { key, content: "text".to_owned() }
     };
-    let filled = tributary.fleet().sources()[0].fill(&wishes, soon()).await.unwrap();
-    let tail = |posts, complete| Answer::Tail { posts, complete, handle: None };
+    let filled = tributary.fleet().sources()[0].fill(&requests, soon()).await.unwrap();
+    let tail = |posts, complete| FillAnswer::Tail { posts, complete, handle: None };
     let expected = [
         tail(vec![post(4), post(2)], false),
         tail(vec![post(4), post(2), post(0)], true),
-        Answer::TooLong,
-        Answer::Follows(vec![UserId(7), UserId(9)]),
+        FillAnswer::TooLong,
+        FillAnswer::Follows(vec![UserId(7), UserId(9)]),
     ];
     assert_eq!(filled.answers, expected);
 }
