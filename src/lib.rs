@@ -68,7 +68,7 @@ pub mod timeline;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use changes::{History, LogPosition};
+use changes::{LogIdentity, LogPosition};
 pub use config::Config;
 pub use cursor::Cursor;
 pub use freshness::Freshness;
@@ -171,8 +171,8 @@ impl Tributary {
     ) -> Option<(Arc<CachedPage>, Freshness)> {
         let memory = self.memory()?;
         let now_ms = memory.now_ms();
-        let has = |(history, at): &(History, LogPosition)| {
-            memory.logs().iter().any(|log| log.has_reached(*history, *at))
+        let has = |(identity, at): &(LogIdentity, LogPosition)| {
+            memory.logs().iter().any(|log| log.has_reached(*identity, *at))
         };
         if !memory.is_fresh(now_ms) || !at_least.positions().iter().all(has) {
             return None;
@@ -180,8 +180,8 @@ impl Tributary {
         let page = memory.cached_page(reader, query, now_ms)?;
         let mut freshness = Freshness::default();
         for log in memory.logs() {
-            let (history, at) = log.announced()?;
-            freshness.add(history, at);
+            let (identity, at) = log.announced()?;
+            freshness.add(identity, at);
         }
         Some((page, freshness))
     }
@@ -218,9 +218,9 @@ impl Tributary {
         if let Some(memory) = &self.0.memory {
             let source = self.0.fleet.sources().get(memory.log_index(user));
             if let Some(source) = source
-                && let Ok((history, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
+                && let Ok((identity, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
             {
-                freshness.add(history, at);
+                freshness.add(identity, at);
             }
         }
         freshness

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 
 use super::Miss;
-use crate::changes::{History, LogPosition};
+use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 
 /// What was heard last of a log holds so long. Its server says something every second.
@@ -20,7 +20,7 @@ pub(crate) struct FollowedLog {
     /// Whether wishes are heard.
     accepts_requests: AtomicBool,
     /// 0 while another history begins.
-    history: AtomicU64,
+    identity: AtomicU64,
     position: AtomicU64,
     /// What is shown is of no later than this.
     announced: AtomicU64,
@@ -98,7 +98,7 @@ impl FollowedLog {
             shards,
             misses,
             accepts_requests: AtomicBool::new(true),
-            history: AtomicU64::new(0),
+            identity: AtomicU64::new(0),
             position: AtomicU64::new(0),
             announced: AtomicU64::new(0),
             reached: Notify::new(),
@@ -134,12 +134,12 @@ impl FollowedLog {
     }
 
     /// Another history begins here; what was shown before is gone already.
-    pub(crate) fn begin(&self, history: History, at: LogPosition) {
-        self.history.store(0, Ordering::Release);
+    pub(crate) fn begin(&self, identity: LogIdentity, at: LogPosition) {
+        self.identity.store(0, Ordering::Release);
         self.position.store(at.0, Ordering::Release);
         self.announced.store(at.0, Ordering::Release);
         self.visible.store(0, Ordering::Release);
-        self.history.store(history.0, Ordering::Release);
+        self.identity.store(identity.0, Ordering::Release);
         self.reached.notify_waiters();
     }
 
@@ -159,25 +159,25 @@ impl FollowedLog {
     }
 
     /// All up to here is shown, in this history; none while another one begins.
-    pub(crate) fn position(&self) -> Option<(History, LogPosition)> {
-        self.in_history(&self.position)
+    pub(crate) fn position(&self) -> Option<(LogIdentity, LogPosition)> {
+        self.with_identity(&self.position)
     }
 
     /// What was shown so far is of no later than this, in this history.
-    pub(crate) fn announced(&self) -> Option<(History, LogPosition)> {
-        self.in_history(&self.announced)
+    pub(crate) fn announced(&self) -> Option<(LogIdentity, LogPosition)> {
+        self.with_identity(&self.announced)
     }
 
-    fn in_history(&self, position: &AtomicU64) -> Option<(History, LogPosition)> {
-        let before = self.history.load(Ordering::Acquire);
+    fn with_identity(&self, position: &AtomicU64) -> Option<(LogIdentity, LogPosition)> {
+        let before = self.identity.load(Ordering::Acquire);
         let position = position.load(Ordering::Acquire);
-        let after = self.history.load(Ordering::Acquire);
-        (before == after && before != 0).then_some((History(before), LogPosition(position)))
+        let after = self.identity.load(Ordering::Acquire);
+        (before == after && before != 0).then_some((LogIdentity(before), LogPosition(position)))
     }
 
     /// Whether all up to here is shown, in this history.
-    pub(crate) fn has_reached(&self, history: History, at: LogPosition) -> bool {
-        self.position().is_some_and(|(known, position)| known == history && position >= at)
+    pub(crate) fn has_reached(&self, identity: LogIdentity, at: LogPosition) -> bool {
+        self.position().is_some_and(|(known, position)| known == identity && position >= at)
     }
 
     /// The databases were found to show all up to here.
@@ -197,13 +197,13 @@ impl FollowedLog {
     }
 
     /// Returns when all up to here is shown, or when this is another history.
-    pub(crate) async fn wait_for(&self, history: History, at: LogPosition) -> bool {
+    pub(crate) async fn wait_for(&self, identity: LogIdentity, at: LogPosition) -> bool {
         loop {
             // Made before the state is read, so that no wake-up is lost.
             let reached = self.reached.notified();
             match self.position() {
-                Some((known, position)) if known == history && position >= at => return true,
-                Some((known, _)) if known != history => return false,
+                Some((known, position)) if known == identity && position >= at => return true,
+                Some((known, _)) if known != identity => return false,
                 _ => reached.await,
             }
         }

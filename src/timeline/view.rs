@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::recent;
 use super::warm::{self, Older, Scan, Span};
 use super::{FOLLOWEES_MAX, PageRequest, TimelineFlights};
-use crate::changes::{History, LogPosition};
+use crate::changes::{LogIdentity, LogPosition};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
 use crate::memory::{FollowList, FollowedLog, Memory, Miss, Slot, Version};
@@ -181,19 +181,19 @@ impl<'a> View<'a> {
         let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
         self.asked = request.at_least.clone();
         let logs = memory.logs();
-        for (history, at) in request.at_least.positions() {
+        for (identity, at) in request.at_least.positions() {
             let is_this =
-                |log: &FollowedLog| log.position().is_some_and(|(known, _)| known == *history);
+                |log: &FollowedLog| log.position().is_some_and(|(known, _)| known == *identity);
             let Some(index) = logs.iter().position(is_this) else {
                 self.is_behind |= logs.iter().any(|log| log.position().is_none());
-                self.note_if_over(memory, *history);
+                self.note_if_over(memory, *identity);
                 continue;
             };
             match self.trust.get(index) {
-                Some(Trust::Nothing) => self.is_behind |= !logs[index].has_reached(*history, *at),
+                Some(Trust::Nothing) => self.is_behind |= !logs[index].has_reached(*identity, *at),
                 Some(Trust::Stale(_)) => self.note_not_fresh_enough(),
                 Some(Trust::Fresh) | None => {
-                    let wait = logs[index].wait_for(*history, *at);
+                    let wait = logs[index].wait_for(*identity, *at);
                     if self.deadline.half().limit(wait).await != Some(true) {
                         self.trust.resize(logs.len(), Trust::Fresh);
                         self.trust[index] = Trust::Nothing;
@@ -207,9 +207,9 @@ impl<'a> View<'a> {
 
     /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
     /// not followed, whose databases are asked.
-    fn note_if_over(&self, memory: &Memory, history: History) {
+    fn note_if_over(&self, memory: &Memory, identity: LogIdentity) {
         let is_other =
-            |log: &FollowedLog| log.position().is_some_and(|(known, _)| known != history);
+            |log: &FollowedLog| log.position().is_some_and(|(known, _)| known != identity);
         if memory.logs().iter().all(is_other) {
             self.note_not_fresh_enough();
         }
@@ -237,9 +237,9 @@ impl<'a> View<'a> {
     /// logs tell it.
     pub(super) async fn wait_until_visible(&self) {
         let Some(memory) = self.memory else { return };
-        for (history, at) in self.asked.positions() {
+        for (identity, at) in self.asked.positions() {
             for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
-                if log.position().is_some_and(|(known, _)| known == *history) {
+                if log.position().is_some_and(|(known, _)| known == *identity) {
                     self.wait_until_shown(log, source, *at).await;
                 }
             }
@@ -255,10 +255,10 @@ impl<'a> View<'a> {
                 return;
             }
             let answer = source.visible(until).await;
-            let Some((history, visible)) = answer.ok().filter(|_| !until.is_over()) else {
+            let Some((identity, visible)) = answer.ok().filter(|_| !until.is_over()) else {
                 return self.note_not_fresh_enough();
             };
-            if log.position().is_some_and(|(known, _)| known == history) {
+            if log.position().is_some_and(|(known, _)| known == identity) {
                 log.note_visible(visible);
             }
             // Whoever waits for less need not wait for this one.
@@ -276,8 +276,8 @@ impl<'a> View<'a> {
         let logs = memory.logs().iter().zip(self.fleet.sources());
         let asked = &draft.asked;
         let positions = logs.map(|(log, source)| self.position_after(log, source, asked));
-        for (history, at) in join_all(positions).await.into_iter().flatten() {
-            draft.freshness.add(history, at);
+        for (identity, at) in join_all(positions).await.into_iter().flatten() {
+            draft.freshness.add(identity, at);
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
         self.vouch_for(draft);
@@ -289,7 +289,7 @@ impl<'a> View<'a> {
     pub(super) fn adopt(&self, mut draft: Draft) -> Draft {
         if let Some(memory) = self.memory {
             let asked = self.asked.positions().iter();
-            asked.for_each(|(history, _)| self.note_if_over(memory, *history));
+            asked.for_each(|(identity, _)| self.note_if_over(memory, *identity));
         }
         self.vouch_for(&mut draft);
         draft
@@ -298,9 +298,10 @@ impl<'a> View<'a> {
     fn vouch_for(&self, draft: &mut Draft) {
         draft.fresh_enough &= self.fresh_enough.load(Ordering::Relaxed);
         // What was asked for holds for the next page too; but not what no log has any more.
-        let known: Vec<History> = draft.freshness.positions().iter().map(|(log, _)| *log).collect();
-        let asked = self.asked.positions().iter().filter(|(history, _)| known.contains(history));
-        asked.for_each(|(history, at)| draft.freshness.add(*history, *at));
+        let known: Vec<LogIdentity> =
+            draft.freshness.positions().iter().map(|(log, _)| *log).collect();
+        let asked = self.asked.positions().iter().filter(|(identity, _)| known.contains(identity));
+        asked.for_each(|(identity, at)| draft.freshness.add(*identity, *at));
     }
 
     /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
@@ -310,7 +311,7 @@ impl<'a> View<'a> {
         log: &FollowedLog,
         source: &Source,
         asked: &BTreeSet<ShardId>,
-    ) -> Option<(History, LogPosition)> {
+    ) -> Option<(LogIdentity, LogPosition)> {
         if log.shards().iter().any(|shard| asked.contains(shard)) {
             source.end_of_log(self.deadline).await.ok()
         } else {

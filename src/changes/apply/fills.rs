@@ -12,7 +12,7 @@ use super::Applier;
 use super::entry::{CacheKey, CachedEntry};
 use crate::changes::Bounds;
 use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
-use crate::shard::{Answer, Deadline, Filled, ShardError, Wanted, Wish};
+use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
 use crate::timeline::FOLLOWEES_MAX;
 
 /// Wishes of one fill. One statement takes as many authors.
@@ -73,13 +73,13 @@ struct Waiting {
 }
 
 /// What was wished for together.
-type Asked = Vec<(Waiting, Ticket, Wish)>;
+type Asked = Vec<(Waiting, Ticket, FillRequest)>;
 
 /// A fill that has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     asked: Asked,
-    outcome: Result<Filled, ShardError>,
+    outcome: Result<FillBatch, ShardError>,
 }
 
 impl Fills {
@@ -178,7 +178,7 @@ impl Applier {
     }
 
     pub(super) fn start_fills(&mut self) {
-        if self.history.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+        if self.identity.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
             return;
         }
         while self.fills.tasks.len() < FILLS_MAX {
@@ -193,29 +193,29 @@ impl Applier {
             }
             let source = Arc::clone(&self.source);
             self.fills.tasks.spawn(async move {
-                let wishes: Vec<Wish> = asked.iter().map(|(_, _, wish)| *wish).collect();
+                let wishes: Vec<FillRequest> = asked.iter().map(|(_, _, wish)| *wish).collect();
                 let outcome = source.fill(&wishes, Deadline::after(FILL_DEADLINE)).await;
                 Done { asked, outcome }
             });
         }
     }
 
-    fn wish_of(&self, key: CacheKey, depth: u32) -> Wish {
+    fn wish_of(&self, key: CacheKey, depth: u32) -> FillRequest {
         let user = self.memory.user(key.slot());
-        let what = match key {
-            CacheKey::Tail(_) | CacheKey::TailAudit(_) => Wanted::Tail { depth },
+        let target = match key {
+            CacheKey::Tail(_) | CacheKey::TailAudit(_) => FillTarget::Tail { depth },
             CacheKey::Follows(_) | CacheKey::FollowsAudit(_) => {
-                Wanted::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
+                FillTarget::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
             }
         };
-        Wish { shard: self.memory.placement().shard_of(user), user, what }
+        FillRequest { shard: self.memory.placement().shard_of(user), user, target }
     }
 
     /// Takes what a fill has read.
     pub(super) fn install(&mut self, done: Done) {
         let Done { asked, outcome } = done;
         let filled = match outcome {
-            Ok(filled) if Some(filled.history) == self.history => filled,
+            Ok(filled) if Some(filled.identity) == self.identity => filled,
             Ok(_) => return self.give_up(asked),
             Err(error) => {
                 debug!(server = self.source.name(), %error, "a fill failed");
@@ -236,7 +236,7 @@ impl Applier {
 
     fn install_one(
         &mut self,
-        (waiting, ticket, wish): (Waiting, Ticket, Wish),
+        (waiting, ticket, wish): (Waiting, Ticket, FillRequest),
         bounds: Bounds,
         entry: CachedEntry,
     ) {
@@ -282,20 +282,20 @@ impl Applier {
     }
 
     /// What is kept of an answer, if it can be.
-    pub(super) fn entry_of(&self, wish: &Wish, answer: Answer) -> Option<CachedEntry> {
+    pub(super) fn entry_of(&self, wish: &FillRequest, answer: FillAnswer) -> Option<CachedEntry> {
         match answer {
-            Answer::Tail { posts, complete, handle } => {
+            FillAnswer::Tail { posts, complete, handle } => {
                 let depth = depth_of(wish) as usize;
                 let rows = posts.iter().map(|post| self.memory.tail_post(post)).collect();
                 let tail = Tail::new(rows, complete, depth, handle.map(Into::into));
                 Some(CachedEntry::Tail(Arc::new(tail)))
             }
-            Answer::Follows(followees) => {
+            FillAnswer::Follows(followees) => {
                 let slots: Option<Vec<Slot>> =
                     followees.into_iter().map(|user| self.memory.register_user(user)).collect();
                 Some(CachedEntry::Follows(Arc::new(FollowList::new(slots?, FOLLOWEES_MAX))))
             }
-            Answer::TooLong => None,
+            FillAnswer::TooLong => None,
         }
     }
 
@@ -310,7 +310,7 @@ impl Applier {
             }
         }
         let Fills { ahead, planned, .. } = &self.fills;
-        let known = self.history.is_some() && self.heads.are_settled();
+        let known = self.identity.is_some() && self.heads.are_settled();
         let done = known && (ahead.is_empty() || !room);
         self.log().prefill.note(*planned, planned - ahead.len(), done);
     }
@@ -364,9 +364,9 @@ impl Applier {
     }
 }
 
-fn depth_of(wish: &Wish) -> u32 {
-    match wish.what {
-        Wanted::Tail { depth } => depth,
-        Wanted::Follows { .. } => 1,
+fn depth_of(wish: &FillRequest) -> u32 {
+    match wish.target {
+        FillTarget::Tail { depth } => depth,
+        FillTarget::Follows { .. } => 1,
     }
 }

@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use super::Applier;
 use super::entry::CacheKey;
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::memory::{Installed, Memory, Miss, Slot};
 use crate::model::UserId;
-use crate::shard::{Answer, Source, Wanted, Wish};
+use crate::shard::{FillAnswer, FillRequest, FillTarget, Source};
 
 /// The writer of the first log.
 pub(crate) struct HandedWriter {
@@ -27,7 +27,7 @@ impl HandedWriter {
         queue: mpsc::Receiver<Miss>,
     ) -> Self {
         let mut applier = Applier::new(Arc::clone(memory), 0, Arc::clone(source));
-        applier.begin(History(1), LogPosition(1));
+        applier.begin(LogIdentity(1), LogPosition(1));
         applier.install_heads(Vec::new());
         Self { applier, queue }
     }
@@ -55,12 +55,12 @@ impl HandedWriter {
     }
 
     /// What a fill has read, as of now; instead of what was known before. None if it does not fit.
-    pub(crate) fn fill(&mut self, wish: &Wish, answer: Answer) -> Option<()> {
+    pub(crate) fn fill(&mut self, wish: &FillRequest, answer: FillAnswer) -> Option<()> {
         let applier = &mut self.applier;
         let slot = applier.memory.register_user(wish.user)?;
-        let key = match wish.what {
-            Wanted::Tail { .. } => CacheKey::Tail(slot),
-            Wanted::Follows { .. } => CacheKey::Follows(slot),
+        let key = match wish.target {
+            FillTarget::Tail { .. } => CacheKey::Tail(slot),
+            FillTarget::Follows { .. } => CacheKey::Follows(slot),
         };
         applier.evict(key);
         let at = applier.keeper.high_water();

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Applier;
-use crate::changes::{Bounds, History, LogPosition};
+use crate::changes::{Bounds, LogIdentity, LogPosition};
 use crate::memory::{FollowedLog, Memory, NO_POSTS, Slot, UNKNOWN};
 use crate::model::UserId;
-use crate::shard::{Heads as HeadBatch, ShardError, Source};
+use crate::shard::{HeadBatch, ShardError, Source};
 
 /// Batches that may wait.
 const BATCHES_MAX: usize = 8;
@@ -34,7 +34,7 @@ pub(super) struct HeadLoads {
     tasks: JoinSet<Outcome>,
 }
 
-type Outcome = Result<(History, Bounds), ShardError>;
+type Outcome = Result<(LogIdentity, Bounds), ShardError>;
 
 #[derive(Debug, Default)]
 enum HeadsState {
@@ -98,7 +98,7 @@ impl Applier {
     pub(super) fn start_heads(&mut self) {
         let HeadsState::Due(not_before) = &self.heads.state else { return };
         let due = not_before.is_none_or(|time| time <= Instant::now());
-        if !due || self.history.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+        if !due || self.identity.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
             return;
         }
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
@@ -166,7 +166,7 @@ impl Applier {
     pub(super) fn load_heads(&mut self, loaded: Loaded) {
         match loaded {
             Loaded::Batch(batch) => self.stage_heads(&batch),
-            Loaded::End(Ok((history, bounds))) => self.end_heads(history, bounds),
+            Loaded::End(Ok((identity, bounds))) => self.end_heads(identity, bounds),
             Loaded::End(Err(error)) => {
                 debug!(server = self.source.name(), %error, "newest times cannot be loaded yet");
                 self.heads.later(LATER);
@@ -187,10 +187,10 @@ impl Applier {
         }
     }
 
-    fn end_heads(&mut self, history: History, bounds: Bounds) {
+    fn end_heads(&mut self, identity: LogIdentity, bounds: Bounds) {
         let HeadsState::Loading(loading) = std::mem::take(&mut self.heads.state) else { return };
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = bounds;
-        let is_this = Some(history) == self.history && loading.epoch == self.keeper.epoch();
+        let is_this = Some(identity) == self.identity && loading.epoch == self.keeper.epoch();
         if !is_this || low < loading.registered {
             return self.heads.later(SOON);
         }

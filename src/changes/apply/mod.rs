@@ -23,7 +23,7 @@ pub(crate) use self::handed::HandedWriter;
 use self::heads::HeadLoads;
 use self::listing::Listing;
 use self::residents::Residents;
-use super::{Change, Commit, FeedEvent, History};
+use super::{Change, Commit, FeedEvent, LogIdentity};
 use crate::clock::now_ms;
 use crate::memory::{FollowChange, FollowedLog, Keeper, Memory, Miss, Slot, TailChange, count};
 use crate::model::{ShardId, UserId};
@@ -44,7 +44,7 @@ pub(crate) struct Applier {
     source: Arc<Source>,
     keeper: Keeper<CacheKey, CachedEntry>,
     /// The log that is followed now.
-    history: Option<History>,
+    identity: Option<LogIdentity>,
     residents: Residents,
     listing: Listing,
     fills: Fills,
@@ -75,7 +75,7 @@ impl Applier {
             index,
             source,
             keeper: Keeper::new(),
-            history: None,
+            identity: None,
             residents: Residents::default(),
             listing: Listing::default(),
             fills: Fills::default(),
@@ -116,7 +116,7 @@ impl Applier {
     fn take(&mut self, batch: Vec<FeedEvent>) {
         for event in batch {
             match event {
-                FeedEvent::Began { history, at } => self.begin(history, at),
+                FeedEvent::Began { identity, at } => self.begin(identity, at),
                 FeedEvent::Commit(commit) => self.commit(commit),
                 FeedEvent::Alive => {
                     self.log().renew(self.memory.now_ms(), now_ms());
@@ -140,15 +140,15 @@ impl Applier {
     }
 
     /// Nothing from before is known to be true.
-    fn begin(&mut self, history: History, at: super::LogPosition) {
+    fn begin(&mut self, identity: LogIdentity, at: super::LogPosition) {
         self.keeper.begin(at);
         for key in self.residents.keys().to_vec() {
             self.hide(key);
         }
         self.memory.forget_heads(self.log());
         self.fills.plan_ahead(Vec::new());
-        self.history = Some(history);
-        self.log().begin(history, at);
+        self.identity = Some(identity);
+        self.log().begin(identity, at);
         count(&self.log().counters.log_identities);
         self.heads.invalidate();
     }
