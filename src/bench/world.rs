@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::LogNormal;
 
 use super::words;
-use crate::demo::{activity, burst, delay_ms, mint};
+use crate::demo::{activity, burst, delay_ms, demo_post_id};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
 /// Followees of the median reader, and the spread of the logarithm.
@@ -195,7 +195,7 @@ fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
     let mut minted = HashMap::new();
     let key = |(arrived, author): (i64, u32)| {
         let author = UserId(author.into());
-        let post = mint(arrived, author, SHARDS, &mut minted);
+        let post = demo_post_id(arrived, author, SHARDS, &mut minted);
         PostKey { time: arrived - delay_ms(&mut random), post, author }
     };
     let mut keys: Vec<PostKey> = times.into_iter().map(key).collect();

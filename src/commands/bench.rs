@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Outcome, Source, progress, say};
+use super::{DataSource, Outcome, progress, say};
 use crate::bench::{EnginePlan, Mix, Plan, World, WorldSize, ceiling, drive, engine, plot, ratio};
 use crate::config::{Config, FleetConfig};
 use crate::moment::TimeUnit;
@@ -91,7 +91,7 @@ impl Bench {
 )]
 struct Make {
     #[command(flatten)]
-    source: Source,
+    source: DataSource,
     #[command(flatten)]
     data: Data,
 }

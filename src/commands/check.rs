@@ -52,7 +52,7 @@ const USERS_ENOUGH: usize = 8;
 
 /// What a check found.
 #[derive(Default)]
-struct Report {
+struct CheckReport {
     findings: Vec<(String, Finding)>,
     /// The configuration to serve with, if one could be made.
     configuration: Option<String>,
@@ -84,12 +84,14 @@ impl Check {
     }
 
     /// Finds out all that a configuration says.
-    async fn check_dsns(&self) -> Result<Report> {
-        let draft = Draft::new(&self.dsns, self.password_file.as_ref())?;
-        let config = draft.config(&Tables::default(), &Order::given(self.dsns.len()))?;
+    async fn check_dsns(&self) -> Result<CheckReport> {
+        let draft = ConfigDraft::new(&self.dsns, self.password_file.as_ref())?;
+        let config = draft.config(&Tables::default(), &ShardOrder::given(self.dsns.len()))?;
         let FleetConfig::Servers(servers) = &config.fleet else { bail!("no servers were named") };
         let (tables, mut findings) = shard::find_tables(servers, self.zone.as_ref()).await;
-        let Some(tables) = tables else { return Ok(Report { findings, ..Report::default() }) };
+        let Some(tables) = tables else {
+            return Ok(CheckReport { findings, ..CheckReport::default() });
+        };
 
         let servers = Servers { tables: tables.clone(), ..Servers::clone(servers) };
         let survey = shard::survey(&servers, &config.write).await;
@@ -99,15 +101,15 @@ impl Check {
         findings.extend(survey.findings.into_iter().filter(is_new));
         let (mut known_rule, place) = (true, || "the fleet".to_owned());
         let order = match fit(&survey.samples) {
-            Fit::Modulo(order) => Order { shards: order, map: None },
+            Fit::Modulo(order) => ShardOrder { shards: order, map: None },
             Fit::Map(map) => {
                 let map = map.iter().map(|shard| shard.index()).collect();
-                Order { map: Some(map), ..Order::given(self.dsns.len()) }
+                ShardOrder { map: Some(map), ..ShardOrder::given(self.dsns.len()) }
             }
             Fit::Unknown => {
                 known_rule = false;
                 findings.push((place(), unknown_placement(self.dsns.len())));
-                Order::given(self.dsns.len())
+                ShardOrder::given(self.dsns.len())
             }
         };
         let in_order: Vec<Vec<UserId>> =
@@ -122,7 +124,7 @@ impl Check {
         }
         let head = placement.as_ref().map_or(String::new(), |words| format!("# {words}\n\n"));
         let configuration = Some(format!("{head}{}", draft.text(&tables, &order)));
-        Ok(Report { findings, configuration, placement })
+        Ok(CheckReport { findings, configuration, placement })
     }
 }
 
@@ -142,7 +144,7 @@ fn doubts(samples: &[Vec<UserId>]) -> Option<Finding> {
     Some(Finding::warning("few_users", text).cure(cure))
 }
 
-async fn check_fleet(config: &Config, servers: &Servers) -> Result<Report> {
+async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> {
     let survey = shard::survey(servers, &config.write).await;
     let mut findings = survey.findings;
     let strays = stray_findings(config, servers, &survey.samples)?;
@@ -174,7 +176,7 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<Report> {
             findings.push(("the fleet".into(), unknown_placement(servers.shards.len())));
         }
     }
-    Ok(Report { findings, ..Report::default() })
+    Ok(CheckReport { findings, ..CheckReport::default() })
 }
 
 fn stray_findings(
@@ -197,20 +199,20 @@ fn unknown_placement(shards: usize) -> Finding {
 }
 
 /// In which order the shards stand, and which of them owns which bucket.
-struct Order {
+struct ShardOrder {
     /// Indices into the DSNs.
     shards: Vec<usize>,
     /// Indices into `shards`.
     map: Option<Vec<usize>>,
 }
 
-impl Order {
+impl ShardOrder {
     fn given(shards: usize) -> Self {
         Self { shards: (0..shards).collect(), map: None }
     }
 }
 
-fn placement_words(order: &Order, samples: &[Vec<UserId>]) -> String {
+fn placement_words(order: &ShardOrder, samples: &[Vec<UserId>]) -> String {
     let seen: usize = samples.iter().map(Vec::len).sum();
     match &order.map {
         Some(map) => {
@@ -225,27 +227,27 @@ fn placement_words(order: &Order, samples: &[Vec<UserId>]) -> String {
 }
 
 /// A configuration in the making: servers and databases, in the order of the DSNs.
-struct Draft {
-    servers: Vec<DraftServer>,
+struct ConfigDraft {
+    servers: Vec<ServerDraft>,
     /// Index of the server, and the database.
     shards: Vec<(usize, String)>,
     password_file: Option<PathBuf>,
 }
 
-struct DraftServer {
+struct ServerDraft {
     address: String,
     user: String,
     password: Option<String>,
     tls: Option<String>,
 }
 
-impl Draft {
+impl ConfigDraft {
     fn new(dsns: &[String], password_file: Option<&PathBuf>) -> Result<Self, ConfigError> {
         let password_file = password_file.cloned();
         let mut draft = Self { servers: Vec::new(), shards: Vec::new(), password_file };
         for dsn in dsns {
             let (server, database) = parse(dsn)?;
-            let same = |s: &DraftServer| s.address == server.address && s.user == server.user;
+            let same = |s: &ServerDraft| s.address == server.address && s.user == server.user;
             let index = draft.servers.iter().position(same).unwrap_or_else(|| {
                 draft.servers.push(server);
                 draft.servers.len() - 1
@@ -256,7 +258,7 @@ impl Draft {
     }
 
     /// Reads the text as `serve` will read it.
-    fn config(&self, tables: &Tables, order: &Order) -> Result<Config, ConfigError> {
+    fn config(&self, tables: &Tables, order: &ShardOrder) -> Result<Config, ConfigError> {
         let mut variables = BTreeMap::new();
         for (index, server) in self.servers.iter().enumerate() {
             let name = password_variable(&format!("db{index}"));
@@ -266,7 +268,7 @@ impl Draft {
         Config::from_text(&self.text(tables, order), variables)
     }
 
-    fn text(&self, tables: &Tables, order: &Order) -> String {
+    fn text(&self, tables: &Tables, order: &ShardOrder) -> String {
         let mut text = String::new();
         for (index, server) in self.servers.iter().enumerate() {
             let name = format!("db{index}");
@@ -353,7 +355,7 @@ fn quoted_list(names: &[&str]) -> String {
 }
 
 /// The server and the database of a DSN. It may hold a password, so it is never told.
-fn parse(dsn: &str) -> Result<(DraftServer, String), ConfigError> {
+fn parse(dsn: &str) -> Result<(ServerDraft, String), ConfigError> {
     let wrong = || {
         let text = "a DSN must be of the form mysql://user@host:3306/database, the special \
              characters of its parts percent-encoded";
@@ -382,10 +384,10 @@ fn parse(dsn: &str) -> Result<(DraftServer, String), ConfigError> {
     }
     let address = format!("{host}:{}", url.port().unwrap_or(3306));
     let password = url.password().map(decoded).transpose()?;
-    Ok((DraftServer { address, user, password, tls }, database))
+    Ok((ServerDraft { address, user, password, tls }, database))
 }
 
-impl Report {
+impl CheckReport {
     fn is_ready(&self) -> bool {
         self.findings.iter().all(|(_, finding)| finding.level < Level::Error)
     }

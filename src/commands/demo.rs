@@ -9,17 +9,17 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::serve::{Listen, serve};
-use super::{DEMO_FOLDER, Outcome, Source, progress, say};
+use super::{DEMO_FOLDER, DataSource, Outcome, progress, say};
 use crate::Tributary;
 use crate::clock::now_ms;
-use crate::demo::{Size, follows, posts};
+use crate::demo::{NetworkSize, follows, posts};
 use crate::model::{Follow, Post, UserId};
 use crate::placement::Placement;
 use crate::shard::{Access, Folder, OpenError, insert_follows, insert_posts, lock, open_writer};
 
-const SIZE: Size = Size { users: 10_000, posts: 300_000, shards: 4 };
+const SIZE: NetworkSize = NetworkSize { users: 10_000, posts: 300_000, shards: 4 };
 /// A file that says that the folder holds the demo's data.
-const MARK: &str = "demo";
+const MARKER_FILE: &str = "demo";
 /// Rows of one transaction while the demo's data is made.
 const ROWS_PER_COMMIT: usize = 20_000;
 
@@ -34,10 +34,10 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(self) -> Result<Outcome> {
-        let source = Source { config: None, data: Some(self.data.clone()) };
+        let source = DataSource { config: None, data: Some(self.data.clone()) };
         let config = source.load(DEMO_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
-        if !self.data.join(MARK).exists() {
+        if !self.data.join(MARKER_FILE).exists() {
             if fs::read_dir(&self.data).is_ok_and(|mut files| files.next().is_some()) {
                 let text = format!(
                     "{} holds other data than the demo's; give the demo a folder of its own with \
@@ -79,7 +79,7 @@ async fn reader(tributary: &Tributary) -> UserId {
 
 /// Makes the folder beside its place and moves it there when it is whole, so that a demo that was
 /// cut off in the middle leaves nothing half-made.
-fn make(data: &Path, size: Size) -> Result<()> {
+fn make(data: &Path, size: NetworkSize) -> Result<()> {
     // By its components, since a path may end with a slash.
     let mut making = data.components().collect::<PathBuf>().into_os_string();
     making.push(".making");
@@ -115,7 +115,7 @@ fn make(data: &Path, size: Size) -> Result<()> {
         })
     })?;
     bar.finish_and_clear();
-    fs::write(making.join(MARK), "made by tributary demo\n")?;
+    fs::write(making.join(MARKER_FILE), "made by tributary demo\n")?;
     if cfg!(windows) {
         // A folder with an open file in it cannot be renamed there; elsewhere the lock is kept.
         drop(folder);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{DEMO_FOLDER, Outcome, Source, say};
+use super::{DEMO_FOLDER, DataSource, Outcome, say};
 use crate::clock::now_ms;
 use crate::cursor::Cursor;
 use crate::http::{decode_content, page_json};
@@ -21,7 +21,7 @@ pub(super) struct Feed {
     #[arg(value_parser = |text: &str| parse_id(text).ok_or("not a user id: a decimal number below 2^63"))]
     user: u64,
     #[command(flatten)]
-    source: Source,
+    source: DataSource,
     /// Posts on the page, 1 to 100
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
     limit: u8,

@@ -11,7 +11,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
 
-use super::{DATA_FOLDER, Outcome, Source, progress, say};
+use super::{DATA_FOLDER, DataSource, Outcome, progress, say};
 use crate::model::{Follow, Post, PostId, PostKey, UserId, parse_id};
 use crate::shard::{Access, Deadline, Fleet, Loaded, ShardError};
 
@@ -37,7 +37,7 @@ const POST_COLUMNS: [&str; 4] = ["tweet_id", "user_id", "content", "timestamp"];
 )]
 pub(super) struct Import {
     #[command(flatten)]
-    source: Source,
+    source: DataSource,
     /// Who follows whom
     #[arg(long, value_name = "FILE", required_unless_present = "posts")]
     follows: Option<PathBuf>,
@@ -62,11 +62,11 @@ impl Import {
         fleet.loadable()?;
         let mut complete = true;
         if let Some(path) = &self.follows {
-            let rows = Rows::open(path, &FOLLOW_COLUMNS, "follows", follow)?;
+            let rows = CsvRows::open(path, &FOLLOW_COLUMNS, "follows", follow)?;
             complete &= rows.load(async |rows| fleet.load_follows(rows, batch_end()).await).await?;
         }
         if let Some(path) = &self.posts {
-            let rows = Rows::open(path, &POST_COLUMNS, "posts", post)?;
+            let rows = CsvRows::open(path, &POST_COLUMNS, "posts", post)?;
             complete &= rows.load(async |rows| fleet.load_posts(rows, batch_end()).await).await?;
         }
         Ok(if complete { Outcome::Done } else { Outcome::Partial })
@@ -78,7 +78,7 @@ fn batch_end() -> Deadline {
 }
 
 /// The rows of one file.
-struct Rows<T> {
+struct CsvRows<T> {
     what: &'static str,
     reader: csv::Reader<Box<dyn BufRead>>,
     /// Where each wanted column stands in the file.
@@ -92,7 +92,7 @@ struct Rows<T> {
     crlf: bool,
 }
 
-impl<T> Rows<T> {
+impl<T> CsvRows<T> {
     fn open(
         path: &Path,
         columns: &[&str],
@@ -102,7 +102,7 @@ impl<T> Rows<T> {
         let place = || path.display().to_string();
         let file = File::open(path).with_context(place)?;
         let bar = progress(file.metadata().with_context(place)?.len(), "bytes", what);
-        let mut file = unpacked(bar.wrap_read(file)).with_context(place)?;
+        let mut file = decompressed(bar.wrap_read(file)).with_context(place)?;
         let start = file.fill_buf().with_context(place)?;
         let crlf = start.split(|byte| *byte == b'\n').next().is_some_and(|l| l.ends_with(b"\r"));
         // Rows with too few or too many fields are told one by one, not the end of it.
@@ -196,7 +196,7 @@ impl<T> Rows<T> {
 }
 
 /// The content of a file, gzipped or not.
-fn unpacked(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
+fn decompressed(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut file = BufReader::with_capacity(1 << 16, file);
     if file.fill_buf()?.starts_with(&GZIP_MAGIC) {

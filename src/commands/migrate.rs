@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{DATA_FOLDER, Outcome, Source, say};
+use super::{DATA_FOLDER, DataSource, Outcome, say};
 use crate::shard::{Migrated, OpenError, ShardError, migrate};
 
 #[derive(Args, Debug)]
@@ -13,7 +13,7 @@ use crate::shard::{Migrated, OpenError, ShardError, migrate};
 )]
 pub(super) struct Migrate {
     #[command(flatten)]
-    source: Source,
+    source: DataSource,
 }
 
 impl Migrate {

@@ -64,7 +64,7 @@ enum Command {
 
 /// Where the rows are.
 #[derive(Args, Debug)]
-struct Source {
+struct DataSource {
     /// A TOML file that names servers and shards
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     config: Option<PathBuf>,
@@ -73,7 +73,7 @@ struct Source {
     data: Option<PathBuf>,
 }
 
-impl Source {
+impl DataSource {
     /// The flags that were given, to be typed again.
     fn flags(&self) -> String {
         match (&self.config, &self.data) {

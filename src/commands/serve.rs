@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::signal;
 use tracing::info;
 
-use super::{DATA_FOLDER, Outcome, Source, say};
+use super::{DATA_FOLDER, DataSource, Outcome, say};
 use crate::config::Config;
 use crate::shard::OpenError;
 use crate::{Tributary, http};
@@ -15,7 +15,7 @@ use crate::{Tributary, http};
 #[derive(Args, Debug)]
 pub(super) struct Serve {
     #[command(flatten)]
-    source: Source,
+    source: DataSource,
     #[command(flatten)]
     listen: Listen,
 }
@@ -43,7 +43,7 @@ impl Serve {
 
 impl Listen {
     /// Listens as the flag or the configuration says, on this machine only unless told otherwise.
-    pub(super) async fn bind(&self, config: &Config) -> Result<http::Bound> {
+    pub(super) async fn bind(&self, config: &Config) -> Result<http::BoundServer> {
         let address = self.listen.unwrap_or(config.http.listen);
         if !address.ip().is_loopback() && !self.insecure {
             let text = format!(
@@ -60,7 +60,7 @@ impl Listen {
 }
 
 /// Serves until SIGINT or SIGTERM.
-pub(super) async fn serve(bound: http::Bound, tributary: Tributary) {
+pub(super) async fn serve(bound: http::BoundServer, tributary: Tributary) {
     bound.serve(tributary, stopped()).await;
     info!("stopped");
 }

@@ -8,7 +8,7 @@ use rand::distr::weighted::WeightedIndex;
 use rand::seq::SliceRandom;
 use rand_distr::LogNormal;
 
-use super::{Size, Stream, random};
+use super::{NetworkSize, RandomStream, random};
 use crate::model::{Follow, UserId};
 
 /// Followees of the mean reader.
@@ -22,8 +22,8 @@ const RANK_EXPONENT: f64 = 0.95;
 const SHARE_MAX: f64 = 0.25;
 
 /// Every follow of the network, by follower and followee.
-pub(crate) fn follows(size: Size) -> Vec<Follow> {
-    let mut random = random(Stream::Follows);
+pub(crate) fn follows(size: NetworkSize) -> Vec<Follow> {
+    let mut random = random(RandomStream::Follows);
     // Fame has nothing to do with the id.
     let mut by_fame: Vec<u32> = (1..=size.users).collect();
     by_fame.shuffle(&mut random);
@@ -31,18 +31,18 @@ pub(crate) fn follows(size: Size) -> Vec<Follow> {
     let fame =
         WeightedIndex::new(weights).expect("a network has users and all weights are above 0");
     let mean_of_log = MEAN.ln() - SIGMA * SIGMA / 2.0;
-    let wishes = LogNormal::new(mean_of_log, SIGMA).expect("the constants are finite");
+    let follow_counts = LogNormal::new(mean_of_log, SIGMA).expect("the constants are finite");
 
     let most = (f64::from(size.users) * SHARE_MAX).round();
     let mut followers = vec![0.0; by_fame.len()];
     let mut follows = Vec::new();
     for follower in 1..=size.users {
-        let wish: f64 = random.sample(wishes);
-        let wish = wish.round().clamp(0.0, most);
+        let wanted: f64 = random.sample(follow_counts);
+        let wanted = wanted.round().clamp(0.0, most);
         let mut followees = HashSet::new();
         // The famous are drawn again and again; that must not take for ever.
-        let mut draws = wish * 20.0;
-        while (followees.len() as f64) < wish && draws > 0.0 {
+        let mut draws = wanted * 20.0;
+        while (followees.len() as f64) < wanted && draws > 0.0 {
             draws -= 1.0;
             let rank = fame.sample(&mut random);
             let followee = by_fame[rank];
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn follow_counts_are_lognormal_and_the_same_every_time() {
-        let size = Size { users: 10_000, posts: 0, shards: 4 };
+        let size = NetworkSize { users: 10_000, posts: 0, shards: 4 };
         let all = follows(size);
         assert_eq!(all, follows(size));
         assert!(all.is_sorted() && all.iter().all(|f| f.follower != f.followee));

@@ -9,22 +9,22 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub(crate) use self::follows::follows;
-pub(crate) use self::posts::{activity, burst, delay_ms, mint, posts};
+pub(crate) use self::posts::{activity, burst, delay_ms, demo_post_id, posts};
 
 /// How large the network is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
+pub(crate) struct NetworkSize {
     /// Users have the ids from 1 to this.
     pub(crate) users: u32,
     /// Posts of all of them.
     pub(crate) posts: u32,
-    /// Shards, as minted post ids name them.
+    /// Number of shards; each post id contains the index of its shard.
     pub(crate) shards: u16,
 }
 
 /// Independent streams of chance, so that one part can change without the others.
 #[derive(Clone, Copy)]
-enum Stream {
+enum RandomStream {
     Follows = 1,
     Posts = 2,
     Text = 3,
@@ -32,6 +32,6 @@ enum Stream {
 
 const SEED: u64 = 7_878;
 
-fn random(stream: Stream) -> StdRng {
+fn random(stream: RandomStream) -> StdRng {
     StdRng::seed_from_u64(SEED + ((stream as u64) << 32))
 }

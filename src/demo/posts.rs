@@ -8,8 +8,8 @@ use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 use rand_distr::{Exp1, LogNormal};
 
-use super::text::Writer;
-use super::{Size, Stream, random};
+use super::text::TextGenerator;
+use super::{NetworkSize, RandomStream, random};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
 /// The network is this old.
@@ -18,7 +18,7 @@ const HOUR_MS: f64 = 3_600_000.0;
 /// Between two posts of one burst, in the mean.
 const BURST_GAP_MS: f64 = 240_000.0;
 /// How often a burst goes on after a post.
-const BURST_GOES_ON: f64 = 0.6;
+const BURST_CONTINUES: f64 = 0.6;
 /// How much authors differ beyond what their fame explains (sigma of the logarithm).
 const ACTIVITY_SIGMA: f64 = 1.8;
 /// Some posts arrive late by up to two seconds, so ids are not quite in time order.
@@ -26,8 +26,8 @@ const LATE_SHARE: f64 = 0.01;
 const LATE_MS: f64 = 2_000.0;
 
 /// All posts up to `now_ms`, by author, time and id.
-pub(crate) fn posts(size: Size, follows: &[Follow], now_ms: i64) -> Vec<Post> {
-    let mut random = random(Stream::Posts);
+pub(crate) fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<Post> {
+    let mut random = random(RandomStream::Posts);
     let mut followers = vec![0u32; size.users as usize];
     for follow in follows {
         followers[usize::try_from(follow.followee.0 - 1).unwrap_or(0)] += 1;
@@ -42,11 +42,11 @@ pub(crate) fn posts(size: Size, follows: &[Follow], now_ms: i64) -> Vec<Post> {
     times.truncate(size.posts as usize);
     times.sort_unstable();
 
-    let mut minted = HashMap::new();
-    let mut writer = Writer::new();
+    let mut sequences = HashMap::new();
+    let mut writer = TextGenerator::new();
     let post = |(arrived, author): (i64, UserId)| {
         let time = arrived - delay_ms(&mut random);
-        let post = mint(arrived, author, size.shards, &mut minted);
+        let post = demo_post_id(arrived, author, size.shards, &mut sequences);
         Post { key: PostKey { time, post, author }, content: writer.text(size.users) }
     };
     let mut posts: Vec<Post> = times.into_iter().map(post).collect();
@@ -91,21 +91,21 @@ pub(crate) fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64))
         #[expect(clippy::cast_possible_truncation, reason = "at most SPAN_MS")]
         post(now_ms - age_ms.max(0.0) as i64);
         age_ms -= BURST_GAP_MS * random.sample::<f64, _>(Exp1);
-        if age_ms < 0.0 || !random.random_bool(BURST_GOES_ON) {
+        if age_ms < 0.0 || !random.random_bool(BURST_CONTINUES) {
             return;
         }
     }
 }
 
-/// An id as the server will mint it: 41 bits of milliseconds, 12 of the shard, 10 of a sequence.
-pub(crate) fn mint(
+/// A post id in the format of the server: 41 bits of milliseconds, 12 of the shard, 10 of a sequence.
+pub(crate) fn demo_post_id(
     ms: i64,
     author: UserId,
     shards: u16,
-    minted: &mut HashMap<(i64, u64), u64>,
+    sequences: &mut HashMap<(i64, u64), u64>,
 ) -> PostId {
     let shard = author.0 % u64::from(shards);
-    let sequence = minted.entry((ms, shard)).or_default();
+    let sequence = sequences.entry((ms, shard)).or_default();
     let id = (ms.unsigned_abs() << 22) | (shard << 10) | *sequence;
     *sequence += 1;
     PostId(id)
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn posts_are_skewed_in_order_and_the_same_every_time() {
-        let size = Size { users: 1_000, posts: 20_000, shards: 4 };
+        let size = NetworkSize { users: 1_000, posts: 20_000, shards: 4 };
         let graph = follows(size);
         let now = 1_800_000_000_000;
         let all = posts(size, &graph, now);
@@ -129,7 +129,7 @@ mod tests {
         assert!(all.iter().all(|post| post.key.time <= now && !post.content.is_empty()));
         assert!(all.is_sorted_by_key(|post| (post.key.author, post.key.time, post.key.post)));
         let ids: HashSet<PostId> = all.iter().map(|post| post.key.post).collect();
-        assert_eq!(ids.len(), all.len(), "an id was minted twice");
+        assert_eq!(ids.len(), all.len(), "an id was generated twice");
 
         let mut by_author: HashMap<UserId, usize> = HashMap::new();
         for post in &all {

@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use super::{Stream, random};
+use super::{RandomStream, random};
 
 const OPENERS: [&str; 16] = [
     "Finally",
@@ -99,13 +99,13 @@ const TOPICS: [&str; 14] = [
 ];
 
 /// Writes posts, always the same ones in the same order.
-pub(super) struct Writer {
+pub(super) struct TextGenerator {
     random: StdRng,
 }
 
-impl Writer {
+impl TextGenerator {
     pub(super) fn new() -> Self {
-        Self { random: random(Stream::Text) }
+        Self { random: random(RandomStream::Text) }
     }
 
     /// The next post, by someone in a network of `users`.

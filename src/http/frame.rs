@@ -95,7 +95,7 @@ impl TraceId {
 }
 
 /// Runs a request.
-pub(super) async fn around(
+pub(super) async fn handle(
     State(Frame { limit, hosts }): State<Frame>,
     mut request: Request,
     next: Next,
@@ -122,13 +122,13 @@ pub(super) async fn around(
         }
         response = error.render(&trace_id, response);
     }
-    seal(response.headers_mut());
+    set_common_headers(response.headers_mut());
     response
 }
 
 /// A timeline is one reader's; no cache in between may keep it, and no browser may take it for
 /// anything else.
-pub(super) fn seal(headers: &mut HeaderMap) {
+pub(super) fn set_common_headers(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }

@@ -26,7 +26,7 @@ type LogCounter = (&'static str, &'static str, fn(&Counters) -> &AtomicU64);
 const LOG_COUNTERS: [LogCounter; 8] = [
     ("transactions", "Transactions that were carried out", |log| &log.transactions),
     ("changes", "Changes that were carried out on what is kept", |log| &log.changes),
-    ("histories", "Histories that were begun; with each, all is read anew", |log| {
+    ("log_identities", "Histories that were begun; with each, all is read anew", |log| {
         &log.log_identities
     }),
     ("fills", "Wishes of readers that were granted", |log| &log.fills),
@@ -39,16 +39,16 @@ const LOG_COUNTERS: [LogCounter; 8] = [
 /// `GET /metrics`.
 pub(super) async fn metrics(State(tributary): State<Tributary>) -> Result<Response, ApiError> {
     let mut registry = Registry::with_prefix("tributary_memory");
-    registry.register_collector(Box::new(Watched(tributary)));
+    registry.register_collector(Box::new(MemoryCollector(tributary)));
     let mut body = String::new();
     text::encode(&mut body, &registry).map_err(|_| ApiError::Internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
 #[derive(Debug)]
-struct Watched(Tributary);
+struct MemoryCollector(Tributary);
 
-impl Collector for Watched {
+impl Collector for MemoryCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(memory) = self.0.memory() else { return Ok(()) };
         for (name, help, value) in sizes(memory) {
@@ -62,7 +62,7 @@ impl Collector for Watched {
                 memory.recent().walks(),
             ),
             (
-                "pages_again",
+                "page_cache_hits",
                 "Pages that were answered as they were sent before",
                 memory.page_cache_hits(),
             ),

@@ -3,8 +3,8 @@
 mod error;
 mod frame;
 mod health;
-mod kept;
 mod metrics;
+mod page_cache;
 mod publish;
 mod query;
 mod serve;
@@ -17,7 +17,7 @@ use axum::routing::{get, put};
 
 use self::error::ApiError;
 use self::frame::{BodyLimit, Frame, Hosts};
-pub use self::serve::{Bound, bind};
+pub use self::serve::{BoundServer, bind};
 pub(crate) use self::wire::{decode_content, encode_post};
 use crate::Tributary;
 use crate::shard::Fleet;
@@ -45,7 +45,7 @@ fn routes(tributary: Tributary, hosts: Hosts) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn_with_state(frame, frame::around))
+        .layer(from_fn_with_state(frame, frame::handle))
         .with_state(tributary)
 }
 

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::query::{JsonBody, User, UserAnd, idempotency_key};
-use super::timeline::{json, note_freshness};
+use super::query::{JsonBody, PathUser, PathUserAnd, idempotency_key};
+use super::timeline::{json, set_freshness_headers};
 use super::wire::{Followed, NewFollows, NewPost, WirePost};
 use crate::Tributary;
 use crate::model::{PostId, UserId, parse_id};
@@ -17,7 +17,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// `POST /v1/users/{user_id}/posts`.
 pub(super) async fn publish(
     State(tributary): State<Tributary>,
-    User(author): User,
+    PathUser(author): PathUser,
     headers: HeaderMap,
     JsonBody(NewPost { content }): JsonBody<NewPost>,
 ) -> Result<Response, ApiError> {
@@ -26,26 +26,30 @@ pub(super) async fn publish(
     let post = &published.post;
     let mut response = (StatusCode::CREATED, json(&WirePost::new(post, tributary.fleet().times())))
         .into_response();
-    let place = format!("/v1/users/{author}/posts/{}", post.key.post);
-    let place = HeaderValue::try_from(place).map_err(|_| ApiError::Internal)?;
-    response.headers_mut().insert(header::LOCATION, place);
+    let location = format!("/v1/users/{author}/posts/{}", post.key.post);
+    let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
+    response.headers_mut().insert(header::LOCATION, location);
     if published.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(written(&tributary, author, response).await)
+    Ok(with_freshness(&tributary, author, response).await)
 }
 
 /// The answer to a write: whoever brings its freshness back sees what was written.
-async fn written(tributary: &Tributary, user: UserId, response: impl IntoResponse) -> Response {
+async fn with_freshness(
+    tributary: &Tributary,
+    user: UserId,
+    response: impl IntoResponse,
+) -> Response {
     let mut response = response.into_response();
-    note_freshness(response.headers_mut(), &tributary.freshness(user).await, true);
+    set_freshness_headers(response.headers_mut(), &tributary.freshness(user).await, true);
     response
 }
 
 /// `GET /v1/users/{user_id}/posts/{post_id}`.
 pub(super) async fn post(
     State(tributary): State<Tributary>,
-    UserAnd(author, post): UserAnd<PostId>,
+    PathUserAnd(author, post): PathUserAnd<PostId>,
 ) -> Result<Response, ApiError> {
     match tributary.post(author, post).await {
         Ok(Some(post)) => Ok(json(&WirePost::new(&post, tributary.fleet().times()))),
@@ -57,38 +61,38 @@ pub(super) async fn post(
 /// `DELETE /v1/users/{user_id}/posts/{post_id}`.
 pub(super) async fn delete_post(
     State(tributary): State<Tributary>,
-    UserAnd(author, post): UserAnd<PostId>,
+    PathUserAnd(author, post): PathUserAnd<PostId>,
 ) -> Result<Response, ApiError> {
     tributary.delete_post(author, post).await?;
-    Ok(written(&tributary, author, StatusCode::NO_CONTENT).await)
+    Ok(with_freshness(&tributary, author, StatusCode::NO_CONTENT).await)
 }
 
 /// `PUT /v1/users/{user_id}/following/{followee_id}`.
 pub(super) async fn follow(
     State(tributary): State<Tributary>,
-    UserAnd(follower, followee): UserAnd<UserId>,
+    PathUserAnd(follower, followee): PathUserAnd<UserId>,
 ) -> Result<Response, ApiError> {
     tributary.follow(follower, followee).await?;
-    Ok(written(&tributary, follower, StatusCode::NO_CONTENT).await)
+    Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
 }
 
 /// `DELETE /v1/users/{user_id}/following/{followee_id}`.
 pub(super) async fn unfollow(
     State(tributary): State<Tributary>,
-    UserAnd(follower, followee): UserAnd<UserId>,
+    PathUserAnd(follower, followee): PathUserAnd<UserId>,
 ) -> Result<Response, ApiError> {
     tributary.unfollow(follower, followee).await?;
-    Ok(written(&tributary, follower, StatusCode::NO_CONTENT).await)
+    Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
 }
 
 /// `POST /v1/users/{user_id}/following`.
 pub(super) async fn follow_all(
     State(tributary): State<Tributary>,
-    User(follower): User,
+    PathUser(follower): PathUser,
     JsonBody(NewFollows { follow }): JsonBody<NewFollows>,
 ) -> Result<Response, ApiError> {
     let ids = follow.iter().map(|id| parse_id(id).map(UserId).ok_or(ApiError::BadUserId));
     let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
     let added = tributary.follow_all(follower, &followees).await?;
-    Ok(written(&tributary, follower, json(&Followed { added })).await)
+    Ok(with_freshness(&tributary, follower, json(&Followed { added })).await)
 }

@@ -87,9 +87,9 @@ impl Parameters {
 }
 
 /// The user id in the path.
-pub(super) struct User(pub(super) UserId);
+pub(super) struct PathUser(pub(super) UserId);
 
-impl<S: Send + Sync> FromRequestParts<S> for User {
+impl<S: Send + Sync> FromRequestParts<S> for PathUser {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -100,9 +100,9 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
 }
 
 /// The two ids in the path: a user's, and that of a post or of another user.
-pub(super) struct UserAnd<T>(pub(super) UserId, pub(super) T);
+pub(super) struct PathUserAnd<T>(pub(super) UserId, pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for UserAnd<PostId> {
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<PostId> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -111,7 +111,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserAnd<PostId> {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for UserAnd<UserId> {
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<UserId> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {

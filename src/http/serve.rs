@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::frame::Hosts;
-use super::kept::kept_feed;
+use super::page_cache::cached_feed;
 use super::routes;
 use crate::Tributary;
 
@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What answers the requests of a connection: a page that was sent before, or else the routes.
 #[derive(Clone)]
-struct Answering {
+struct RequestService {
     tributary: Tributary,
     hosts: Hosts,
     routes: TowerToHyperService<Router>,
@@ -52,7 +52,7 @@ struct Answering {
 type AnswerBody = EitherBody<Full<Bytes>, Body>;
 type FromRoutes = <TowerToHyperService<Router> as Service<hyper::Request<Incoming>>>::Future;
 
-impl Service<hyper::Request<Incoming>> for Answering {
+impl Service<hyper::Request<Incoming>> for RequestService {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Either<
@@ -62,8 +62,8 @@ impl Service<hyper::Request<Incoming>> for Answering {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         // Should it panic, the routes answer, and the panic stays within this request.
-        let kept = || kept_feed(&self.tributary, &self.hosts, &request);
-        match catch_unwind(AssertUnwindSafe(kept)) {
+        let cached = || cached_feed(&self.tributary, &self.hosts, &request);
+        match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => {
                 Either::Left(ready(Ok(page.map(|body| EitherBody::Left(Full::new(body))))))
             }
@@ -77,7 +77,7 @@ impl Service<hyper::Request<Incoming>> for Answering {
 
 /// A server that listens and does not serve yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundServer {
     listener: TcpListener,
     hosts: Hosts,
     address: SocketAddr,
@@ -85,14 +85,14 @@ pub struct Bound {
 
 /// Listens on `address`; port 0 takes a free one. On an address of this machine only requests to
 /// this machine's names and to `names` are answered.
-pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<Bound> {
+pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<BoundServer> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let hosts = if address.ip().is_loopback() { Hosts::Local(names.into()) } else { Hosts::Any };
-    Ok(Bound { listener, hosts, address })
+    Ok(BoundServer { listener, hosts, address })
 }
 
-impl Bound {
+impl BoundServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -101,7 +101,7 @@ impl Bound {
     /// Serves until `stop` is ready, then ends the requests under way, for eight seconds at most.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
         let routes = TowerToHyperService::new(routes(tributary.clone(), self.hosts.clone()));
-        let service = Answering { tributary, hosts: self.hosts, routes };
+        let service = RequestService { tributary, hosts: self.hosts, routes };
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);

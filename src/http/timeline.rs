@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, User};
-use super::wire::{Cursors, ExpressFeed, Following, decode_content, names, posts_json};
+use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, PathUser};
+use super::wire::{Cursors, ExpressFeed, Following, decode_content, posts_json, shard_names};
 use crate::Tributary;
 use crate::cursor::{Cursor, FollowingCursor};
 use crate::freshness::Freshness;
@@ -22,21 +22,21 @@ use crate::timeline::{Draft, Limit};
 /// `GET /user/feed/{user_id}`.
 pub(super) async fn express_feed(
     State(tributary): State<Tributary>,
-    User(user): User,
+    PathUser(user): PathUser,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let draft = tributary.home_draft(user, &parameters.page()?).await?;
     parameters.accept(draft.is_whole())?;
     let page = draft.into_page(decode_content);
     let mut response = json(&ExpressFeed::new(&page, tributary.fleet()));
-    note_freshness(response.headers_mut(), &page.freshness, page.fresh_enough);
+    set_freshness_headers(response.headers_mut(), &page.freshness, page.fresh_enough);
     Ok(response)
 }
 
 /// `GET /v1/users/{user_id}/feed`.
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
-    User(user): User,
+    PathUser(user): PathUser,
     RawQuery(query): RawQuery,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
@@ -44,33 +44,33 @@ pub(super) async fn feed(
     let page = tributary.home_draft(user, &request).await?;
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/feed");
-    let sent = sent(&page, &tributary, &path, request.limit)?;
+    let sent = render_page(&page, &tributary, &path, request.limit)?;
     // Where readers come again and again: the newest page, and the empty one above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
         tributary.cache_page(user, query, &page, &sent);
     }
-    Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
+    Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
 
 /// `GET /v1/users/{user_id}/posts`.
 pub(super) async fn posts(
     State(tributary): State<Tributary>,
-    User(user): User,
+    PathUser(user): PathUser,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
     let page = tributary.author_draft(user, &request).await;
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/posts");
-    let sent = sent(&page, &tributary, &path, request.limit)?;
-    Ok(answer(sent, &page.freshness, page.fresh_enough).map(Body::from))
+    let sent = render_page(&page, &tributary, &path, request.limit)?;
+    Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
 
 /// `GET /v1/users/{user_id}/following`.
 pub(super) async fn following(
     State(tributary): State<Tributary>,
-    User(user): User,
+    PathUser(user): PathUser,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let limit = parameters.limit;
@@ -87,14 +87,14 @@ pub(super) async fn following(
         following: page.followees.iter().map(Into::into).collect(),
         next,
         complete: page.missing.is_empty(),
-        missing_shards: names(&page.missing, tributary.fleet()),
+        missing_shards: shard_names(&page.missing, tributary.fleet()),
     };
     let mut response = json(&body);
-    note_links(response.headers_mut(), links.into());
+    set_link_header(response.headers_mut(), links.into());
     Ok(response)
 }
 
-fn sent(
+fn render_page(
     page: &Draft,
     tributary: &Tributary,
     path: &str,
@@ -107,18 +107,26 @@ fn sent(
 }
 
 /// The answer with this page on it.
-pub(super) fn answer(sent: SentPage, freshness: &Freshness, fresh_enough: bool) -> Response<Bytes> {
+pub(super) fn page_response(
+    sent: SentPage,
+    freshness: &Freshness,
+    fresh_enough: bool,
+) -> Response<Bytes> {
     let mut response = Response::new(sent.body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    note_links(headers, sent.links);
-    note_freshness(headers, freshness, fresh_enough);
+    set_link_header(headers, sent.links);
+    set_freshness_headers(headers, freshness, fresh_enough);
     response
 }
 
 /// Says how fresh an answer is, and whether that is less than was asked for.
-pub(super) fn note_freshness(headers: &mut HeaderMap, freshness: &Freshness, fresh_enough: bool) {
-    if let Some(token) = token(freshness) {
+pub(super) fn set_freshness_headers(
+    headers: &mut HeaderMap,
+    freshness: &Freshness,
+    fresh_enough: bool,
+) {
+    if let Some(token) = freshness_value(freshness) {
         headers.insert(FRESHNESS_HEADER, token);
     }
     if !fresh_enough {
@@ -131,7 +139,7 @@ thread_local! {
     static TOKEN: RefCell<Option<(Freshness, HeaderValue)>> = const { RefCell::new(None) };
 }
 
-fn token(freshness: &Freshness) -> Option<HeaderValue> {
+fn freshness_value(freshness: &Freshness) -> Option<HeaderValue> {
     if freshness.is_empty() {
         return None;
     }
@@ -154,7 +162,7 @@ fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
     links.join(", ")
 }
 
-fn note_links(headers: &mut HeaderMap, links: Bytes) {
+fn set_link_header(headers: &mut HeaderMap, links: Bytes) {
     if !links.is_empty()
         && let Ok(links) = HeaderValue::from_maybe_shared(links)
     {

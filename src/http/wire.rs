@@ -70,7 +70,7 @@ pub(super) struct WirePost<'a> {
 
 /// What is read of a post that is kept as it is sent.
 #[derive(Deserialize)]
-struct KeptPost {
+struct CachedPost {
     content: String,
 }
 
@@ -172,7 +172,7 @@ impl<'a> ExpressFeed<'a> {
             feed: page.posts.iter().map(tweet).collect(),
             next_cursor: page.next.as_ref().map(ToString::to_string),
             complete: page.is_complete(),
-            missing_shards: names(&page.missing, fleet),
+            missing_shards: shard_names(&page.missing, fleet),
         }
     }
 }
@@ -226,7 +226,7 @@ pub(super) fn posts_json(
         next: cursors.next.as_deref(),
         prev: &cursors.prev,
         complete: draft.is_complete(),
-        missing_shards: names(&draft.missing, fleet),
+        missing_shards: shard_names(&draft.missing, fleet),
         stale_shards: draft.stale.iter().map(stale).collect(),
     };
     json.extend(b"],");
@@ -245,7 +245,7 @@ pub(crate) fn encode_post(post: &Post, times: &PostTimes) -> Box<str> {
 
 /// The text of a post that is kept as it is sent.
 pub(crate) fn decode_content(json: &str) -> String {
-    serde_json::from_str::<KeptPost>(json).map(|post| post.content).unwrap_or_default()
+    serde_json::from_str::<CachedPost>(json).map(|post| post.content).unwrap_or_default()
 }
 
 impl<'a> WirePost<'a> {
@@ -271,6 +271,6 @@ fn created_at(post: &Post, times: &PostTimes) -> String {
     rfc3339_ms(times.epoch_ms(post.key.time))
 }
 
-pub(super) fn names<'a>(shards: &BTreeSet<ShardId>, fleet: &'a Fleet) -> Vec<&'a str> {
+pub(super) fn shard_names<'a>(shards: &BTreeSet<ShardId>, fleet: &'a Fleet) -> Vec<&'a str> {
     shards.iter().map(|shard| fleet.shard_name(*shard)).collect()
 }

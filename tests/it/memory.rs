@@ -217,7 +217,7 @@ fn a_page_that_brings_a_token_back_shows_what_was_written_before() {
                 let start = Instant::now();
                 let writes = write_and_read(&tributary, &watch, bytes as u64).await;
                 println!("{backend:?}, {bytes} bytes: {writes} writes in {:?}", start.elapsed());
-                let again = watch.counters().await["pages_again"];
+                let again = watch.counters().await["page_cache_hits"];
                 assert!(bytes == SMALL || again > 100, "{again} pages were sent again");
             }
         }

@@ -8,7 +8,7 @@ use hyper::body::Body;
 
 use super::frame::{self, Hosts};
 use super::query::freshness_of;
-use super::timeline::answer;
+use super::timeline::page_response;
 use crate::Tributary;
 use crate::model::{UserId, parse_id};
 
@@ -17,7 +17,7 @@ const ID_DIGITS_MAX: usize = 20;
 
 /// The answer, if this is a request for such a page and there is one. All others, wrong ones too,
 /// are for the routes.
-pub(super) fn kept_feed<B: Body>(
+pub(super) fn cached_feed<B: Body>(
     tributary: &Tributary,
     hosts: &Hosts,
     request: &Request<B>,
@@ -29,8 +29,8 @@ pub(super) fn kept_feed<B: Body>(
     let at_least = freshness_of(request.headers()).ok()?;
     let query = request.uri().query().unwrap_or_default();
     let (page, freshness) = tributary.cached_page(reader, query, &at_least)?;
-    let mut response = answer(page.sent.clone(), &freshness, true);
-    frame::seal(response.headers_mut());
+    let mut response = page_response(page.sent.clone(), &freshness, true);
+    frame::set_common_headers(response.headers_mut());
     Some(response)
 }
 
