@@ -1,15 +1,21 @@
-//! Keeps values equal to what the database holds, though values and changes come on two ways that
-//! overtake each other. Pure: it waits for nothing and asks nobody.
+//! Keeps cached values equal to the database, although values (from reads) and changes (from the
+//! log) arrive independently and out of order. Pure: no I/O, no waiting.
 //!
-//! The log runs ahead of what a read sees, and a read may be ahead of the part of the log that was
-//! handed over. So whoever reads says where in the log the read stands ([`Bounds`]), and a key is
-//! registered before it is read: from then on its changes are buffered. A value that does not see
-//! all that had been handed over when the key was registered is refused, since what lies between
-//! was told to nobody. Any other is brought up to date with what was gathered behind it, and
-//! changes that it saw already are skipped when they come.
+//! The problem: a server writes a transaction to its log before its tables show it. A snapshot
+//! can therefore lack changes that the log has already delivered. It can also contain changes
+//! that the log has not delivered yet.
 //!
-//! One keeper stands for one log. `model.rs` goes through all that can happen to a small one,
-//! `simulator.rs` through very many long lives of a large one.
+//! The solution:
+//!
+//! 1. Each read reports its position in the log as [`Bounds`].
+//! 2. A key is registered before it is read. The keeper buffers the changes after that.
+//! 3. A fill is rejected if its snapshot is older than the key's registration: the changes in
+//!    between were applied before anyone was buffering them.
+//! 4. Any other fill is installed. The keeper applies the buffered changes after the snapshot and
+//!    skips later changes that the snapshot already contains.
+//!
+//! There is one keeper per log. `model.rs` checks every possible run of a small one;
+//! `simulator.rs` checks thousands of long random runs of a large one.
 
 mod weakness;
 
@@ -20,22 +26,24 @@ use std::hash::Hash;
 use crate::changes::{Bounds, LogPosition};
 use weakness::{Weakness, Weaknesses};
 
-/// Changes that are gathered for one key while it is read. An author who posts more than this
-/// within a few milliseconds, or a server that stands still between its log and its tables, is
-/// not worth the room: the key is given up, and reads go to the database.
+/// At most this many changes are buffered for one key while it is read. If there are more, the
+/// key is given up and reads go to the database. That happens to an author who posts more than
+/// this within a few milliseconds. It also happens while a server stalls between its log and its
+/// tables.
 pub(crate) const BUFFERED_MAX: usize = 256;
 
-/// What is kept of one user: a tail or a follow list.
+/// A copy of something the database holds about one user: a tail or a follow list.
 pub(crate) trait Replica {
-    /// What can happen to it.
+    /// One change to the copy.
     type Change;
 
-    /// Carries out a change; false if it cannot be known any more what this is.
+    /// Applies a change. Returns false if the content can no longer be known; the caller must
+    /// drop the copy.
     fn apply(&mut self, change: &Self::Change) -> bool;
 }
 
-/// The right to install one value. Void once its key was evicted or given up, or another history
-/// began.
+/// The right to install one value. It becomes void when its key is evicted or given up, or when
+/// another log identity begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Ticket {
     epoch: u64,
@@ -45,39 +53,39 @@ pub(crate) struct Ticket {
 
 #[cfg(test)]
 impl Ticket {
-    /// What was handed over when the key was registered: a value must have seen all of it.
+    /// The high-water mark at registration. A value must contain every transaction up to here.
     pub(crate) fn registered(&self) -> LogPosition {
         self.registered
     }
 }
 
-/// What became of a value.
+/// The result of [`Keeper::install`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Installed {
-    /// It can be read now.
+    /// The value can be read now.
     Ready,
-    /// It can be read once the log has been handed over far enough: [`Keeper::commit`] shows it
-    /// then. The ticket is used up.
+    /// The value can be read once the log has reached its upper bound: [`Keeper::commit`] reports
+    /// it then. The ticket is used up.
     Held,
-    /// It does not see all that had been handed over. The key stays pending under the same ticket
-    /// and its changes go on being buffered: read again after a pause.
+    /// The snapshot is older than the registration. The key stays pending under the same ticket
+    /// and its changes are still buffered. Read again after a pause.
     Retry,
-    /// Nobody waits for it any more, or a gathered change says that it cannot be known what this
-    /// is. The key may be registered anew.
+    /// The ticket is void, or a buffered change made the content unknown. The key may be
+    /// registered again.
     Void,
 }
 
-/// Values of users, as of a place in one log.
+/// The values of one log's users, each as of a known position in that log.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper<K, V: Replica> {
-    /// Which history this is, counted.
+    /// Number of the current log identity, counted from 1; 0 before the first.
     epoch: u64,
-    /// How many keys were ever registered.
+    /// Number of keys registered so far. Gives each ticket a number of its own.
     generation: u64,
-    /// The end of the last transaction that was carried out.
+    /// The high-water mark: the end of the last applied transaction.
     high_water: LogPosition,
     entries: HashMap<K, Tracked<V, V::Change>>,
-    /// The pending keys whose values wait for the log, by the place they wait for.
+    /// The pending keys whose values wait for the log, by the position they wait for.
     held: BTreeSet<(LogPosition, K)>,
     ready: usize,
     weaknesses: Weaknesses,
@@ -87,7 +95,7 @@ pub(crate) struct Keeper<K, V: Replica> {
 enum Tracked<V, C> {
     Pending(Box<Pending<V, C>>),
     Ready {
-        /// The value has seen all up to here, perhaps more than was handed over.
+        /// The value contains every transaction up to here. May be after the high-water mark.
         fence: LogPosition,
         value: V,
     },
@@ -96,16 +104,16 @@ enum Tracked<V, C> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pending<V, C> {
     ticket: Ticket,
-    /// All changes behind `ticket.registered`.
+    /// All changes after `ticket.registered`.
     buffered: Vec<(LogPosition, C)>,
     held: Option<Held<V>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held<V> {
-    /// The value has seen all up to here.
+    /// The value contains every transaction up to here.
     low: LogPosition,
-    /// And nothing behind this.
+    /// The value contains no transaction after this.
     high: LogPosition,
     value: V,
 }
@@ -120,7 +128,7 @@ impl<V, C> Tracked<V, C> {
 }
 
 impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
-    /// Keeps nothing yet; its first history has to begin.
+    /// An empty keeper. Call [`Keeper::begin`] before anything else.
     pub(crate) fn new() -> Self {
         Self {
             epoch: 0,
@@ -133,51 +141,52 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         }
     }
 
-    /// Another history begins, or the first: all that was kept is gone without being shown, and
-    /// all tickets are void. `at` is a place up to which nothing will be handed over.
+    /// Starts another log identity (or the first): drops all values without reporting them and
+    /// voids all tickets. `at` is the position from which the log is delivered: no later
+    /// transaction ends at or before it.
     pub(crate) fn begin(&mut self, at: LogPosition) {
         self.epoch += 1;
         self.high_water = at;
-        self.weaknesses.told(at);
+        self.weaknesses.set_delivered(at);
         self.entries.clear();
         self.held.clear();
         self.ready = 0;
     }
 
-    /// The end of the last transaction that was carried out. It never goes back in one history,
-    /// even if the log is told again from an earlier place.
+    /// The high-water mark: the end of the last applied transaction. It never falls within one
+    /// log identity, even if the server resends transactions after a reconnect.
     pub(crate) fn high_water(&self) -> LogPosition {
         self.high_water
     }
 
-    /// Which history this is, counted from one.
+    /// Number of the current log identity, counted from 1.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// How many values can be read.
+    /// Number of values that can be read.
     #[cfg(test)]
     pub(crate) fn ready(&self) -> usize {
         self.ready
     }
 
-    /// How many keys are waiting for a value.
+    /// Number of keys that wait for a value.
     #[cfg(test)]
     pub(crate) fn pending(&self) -> usize {
         self.entries.len() - self.ready
     }
 
     /// Whether the key is pending or its value can be read.
-    pub(crate) fn knows(&self, key: K) -> bool {
+    pub(crate) fn contains(&self, key: K) -> bool {
         self.entries.contains_key(&key)
     }
 
-    /// All keys that are pending or whose values can be read, in no order.
+    /// All keys that are pending or whose values can be read, in no particular order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
         self.entries.keys().copied()
     }
 
-    /// The value, and the place in the log as of which it is what the database holds.
+    /// The value, and the log position at which it equals the content of the database.
     pub(crate) fn get(&self, key: K) -> Option<(&V, LogPosition)> {
         match self.entries.get(&key)? {
             Tracked::Ready { fence, value } => Some((value, self.high_water.max(*fence))),
@@ -185,11 +194,11 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         }
     }
 
-    /// Begins to gather the key's changes; its value may be read as soon as this has returned, not
-    /// before. None if that is under way already, or the value is there.
+    /// Starts to buffer the key's changes. Read the value only after this has returned. Returns
+    /// `None` if the key is already pending or its value is present.
     ///
-    /// This counts from the high water, even while the log is told again from an earlier place:
-    /// what is told again is ignored, so it would be gathered by nobody.
+    /// The registration counts from the high-water mark, even while the server resends earlier
+    /// transactions. Resent transactions are ignored, so nothing would buffer their changes.
     pub(crate) fn register(&mut self, key: K) -> Option<Ticket> {
         let Slot::Vacant(vacant) = self.entries.entry(key) else { return None };
         self.generation += 1;
@@ -200,24 +209,25 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         Some(ticket)
     }
 
-    /// Carries out a transaction from the log, whole, unless that was done before.
+    /// Applies one whole transaction from the log. Ignores it if it ends at or before the
+    /// high-water mark.
     ///
-    /// Calls `shown` once for each key whose readable value was changed or became readable, with
-    /// the value, and once for each key whose value went away, or will never come after
-    /// [`Installed::Held`], with none. By rising keys, after all changes.
+    /// Calls `shown` after all changes, in ascending key order, once for each affected key. It
+    /// passes the value if the readable value changed or became readable. It passes `None` if the
+    /// value was dropped, or will never arrive after [`Installed::Held`].
     pub(crate) fn commit(
         &mut self,
         at: LogPosition,
         changes: impl IntoIterator<Item = (K, V::Change)>,
         mut shown: impl FnMut(&K, Option<&V>),
     ) {
-        self.weaknesses.told(at);
+        self.weaknesses.set_delivered(at);
         if at <= self.high_water && !self.weaknesses.has(Weakness::NoFence) {
             return;
         }
         let mut touched = Vec::new();
         for (key, change) in changes {
-            if self.change(at, key, change) {
+            if self.apply_change(at, key, change) {
                 touched.push(key);
             }
         }
@@ -230,9 +240,9 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         }
     }
 
-    /// Takes in what was read for a ticket. The caller has made sure that it was read from the
-    /// history that began last. After [`Installed::Ready`] the value is to be had from
-    /// [`Keeper::get`].
+    /// Installs the value that was read for a ticket. The caller has checked that it was read
+    /// from the current log identity. After [`Installed::Ready`], [`Keeper::get`] returns the
+    /// value.
     pub(crate) fn install(
         &mut self,
         key: K,
@@ -243,7 +253,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         let Some(pending) = self.waiting(key, ticket) else { return Installed::Void };
         let registered = pending.ticket.registered;
         let (low, high) = match bounds {
-            // No need to wait if it is ahead of the log: what it saw is skipped when it comes.
+            // A snapshot ahead of the log is readable at once: the fence skips the changes it
+            // contains.
             Bounds::Exact(at) => (at, LogPosition::default()),
             Bounds::Window { low, high } => (low, high),
         };
@@ -254,8 +265,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         if !waits || self.weaknesses.trusts_any_read() {
             return self.settle(key, low, value);
         }
-        // What the value saw of the transactions up to `high` nobody knows. Carried out again,
-        // all of them, it ends as the database was there, and not before.
+        // The value contains an unknown subset of the transactions from `low` to `high`. Applying
+        // all of them again ends in the state at `high`; before that it is not valid.
         if let Some(Tracked::Pending(pending)) = self.entries.get_mut(&key) {
             pending.held = Some(Held { low, high, value });
             self.held.insert((high, key));
@@ -263,20 +274,20 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         Installed::Held
     }
 
-    /// The read failed: the key is neither pending nor there, if it is still this ticket's.
+    /// Reports that the read failed. Forgets the key if it still belongs to this ticket.
     pub(crate) fn give_up(&mut self, key: K, ticket: Ticket) {
         if self.waiting(key, ticket).is_some() {
             self.forget(key);
         }
     }
 
-    /// Forgets a key, whatever is under way for it; whether there was anything. Nothing is to be
-    /// remembered of it, since the high water is the log's and not the key's.
+    /// Forgets a key and voids its ticket. Returns whether there was anything to forget. Nothing
+    /// about the key must be remembered, since the high-water mark belongs to the log.
     pub(crate) fn evict(&mut self, key: K) -> bool {
         self.forget(key)
     }
 
-    /// The pending key that this ticket was given out for, if it has no value yet.
+    /// The pending key of this ticket, if the key has no value yet.
     fn waiting(&self, key: K, ticket: Ticket) -> Option<&Pending<V, V::Change>> {
         let Some(Tracked::Pending(pending)) = self.entries.get(&key) else { return None };
         let same = pending.ticket.epoch == ticket.epoch
@@ -285,8 +296,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         (same && pending.held.is_none()).then_some(pending)
     }
 
-    /// Carries out or gathers one change; whether that is to be shown.
-    fn change(&mut self, at: LogPosition, key: K, change: V::Change) -> bool {
+    /// Applies or buffers one change. Returns whether the key must be reported.
+    fn apply_change(&mut self, at: LogPosition, key: K, change: V::Change) -> bool {
         let shown = match self.entries.get_mut(&key) {
             None => return false,
             Some(Tracked::Ready { fence, value }) => {
@@ -309,7 +320,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         shown
     }
 
-    /// Makes readable what has waited for the log to come this far.
+    /// Makes the held values readable whose position the log has reached.
     fn release(&mut self, touched: &mut Vec<K>) {
         while let Some(&(high, key)) = self.held.first() {
             if high > self.high_water {
@@ -320,14 +331,14 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
                 Some(Tracked::Pending(pending)) => pending.held.take(),
                 _ => None,
             };
-            let Held { low, value, .. } = held.expect("what is held is pending");
+            let Held { low, value, .. } = held.expect("a held key is pending");
             self.settle(key, low, value);
             touched.push(key);
         }
     }
 
-    /// Brings a pending key's value, which has seen all up to `low`, to the high water if it is
-    /// not ahead of it, and makes it readable.
+    /// Applies the buffered changes after `low` to a pending key's value, and makes it readable.
+    /// The value contains every transaction up to `low`.
     fn settle(&mut self, key: K, low: LogPosition, mut value: V) -> Installed {
         let Some(Tracked::Pending(pending)) = self.entries.get(&key) else {
             return Installed::Void;

@@ -232,7 +232,7 @@ impl Applier {
     ) {
         let Some(slot) = author else { return };
         for key in [CacheKey::Tail(slot), CacheKey::TailAudit(slot)] {
-            if self.keeper.knows(key) {
+            if self.keeper.contains(key) {
                 known.push((key, CachedChange::Tail(change(&self.memory))));
             }
         }
@@ -246,7 +246,7 @@ impl Applier {
     ) {
         let Some(slot) = self.memory.find(reader) else { return };
         for key in [CacheKey::Follows(slot), CacheKey::FollowsAudit(slot)] {
-            if self.keeper.knows(key) {
+            if self.keeper.contains(key) {
                 known.push((key, CachedChange::Follows(change(&self.memory))));
             }
         }

@@ -1,5 +1,5 @@
-//! A tail small enough to be checked exhaustively: an author's posts are the bits of a number, and
-//! the higher bit is the newer post.
+//! A tail small enough for exhaustive checks: the posts of an author are the bits of a number. A
+//! higher bit is a newer post.
 
 use super::Replica;
 
@@ -7,14 +7,15 @@ use super::Replica;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Bits {
     pub(super) posts: u64,
-    /// The lowest post that the tail answers for.
+    /// The oldest post that the tail answers for.
     pub(super) floor: u8,
     depth: u8,
-    /// Only a weakened tail has none, and answers for all posts.
+    /// False only with [`Weakness::NoFloor`](super::weakness::Weakness::NoFloor): the tail then
+    /// answers for all posts.
     floored: bool,
 }
 
-/// What happens to a post.
+/// A change to one post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Change {
     Written(u8),
@@ -23,7 +24,7 @@ pub(super) enum Change {
 }
 
 impl Bits {
-    /// What a read of the newest `depth` posts makes of all posts.
+    /// The tail that a read of the newest `depth` posts returns, given all posts.
     pub(super) fn read(posts: u64, depth: u8, floored: bool) -> Self {
         let mut tail = Self { posts, floor: 0, depth, floored };
         tail.cut();
@@ -39,14 +40,14 @@ impl Bits {
         }
     }
 
-    /// Whether this is what there is to be told of these posts.
+    /// Whether this tail is correct for these posts.
     pub(super) fn is_of(&self, posts: u64) -> bool {
-        let told = if self.floored {
+        let expected = if self.floored {
             posts >> self.floor << self.floor
         } else {
             Self::read(posts, self.depth, false).posts
         };
-        self.posts == told
+        self.posts == expected
     }
 }
 

@@ -1,16 +1,18 @@
-//! Goes through everything that can happen to one author in a small world: a server that shows its
-//! tables later than its log tells, reads under way, links that are lost, a server that takes over
-//! without the end of the log. The keeper itself is a part of each state.
+//! An exhaustive model: every possible run for one author in a small world. In this world the
+//! tables lag behind the log, reads are in flight, and links break. A failover can lose the end
+//! of the log. Each state contains the real keeper.
 //!
-//! What makes the number of states small without leaving anything out:
-//! - Readers change nothing, so instead of every choice of reads the greatest position that any
-//!   reader can have seen goes along (`State::seen`), and no further than it can matter.
-//! - With exact reads nothing but the feed and the snapshots sees the log, so a transaction is
-//!   written when the first of the two comes to it. Only while a new server's history begins, and
-//!   where a read asks for the end of the log, there is more in the log than was seen.
-//! - States are told apart by what can still matter (`State::encode`): reads under way are a set,
-//!   tickets are valid or not, a fence behind the high water is none, and what both the feed and
-//!   the tables have left behind is a set of rows, once nothing can lead back there.
+//! Three reductions keep the number of states small without excluding any behaviour:
+//!
+//! - Readers change nothing. Instead of the individual reads, a state holds the greatest position
+//!   that any reader can have seen (`State::seen`), as far as it still matters.
+//! - With exact reads only the feed and the snapshots observe the log. A transaction is therefore
+//!   written when the first of the two reaches it. The log holds unobserved transactions in two
+//!   cases only: during a failover, and where a read queries the end of the log.
+//! - States are equal if no later step can distinguish them (`State::encode`). Reads in flight
+//!   are a set. A ticket is valid or not. A fence at or before the high-water mark counts as
+//!   none. The part of the log that both feed and tables have passed is a set of rows, once
+//!   nothing can return there.
 
 use std::hash::{Hash, Hasher};
 use std::time::Instant;
@@ -22,29 +24,29 @@ use super::weakness::Weakness;
 use super::{Installed, Keeper, Ticket, Tracked};
 use crate::changes::{Bounds, LogPosition};
 
-/// The author's posts.
+/// Number of posts of the author.
 const IDS: u8 = 3;
-/// Reads under way.
+/// Maximum number of reads in flight.
 const FILLS: usize = 2;
-/// The longest log.
+/// Maximum number of transactions in the log.
 const LOG: usize = 4;
 
-/// How far a world goes.
+/// The limits of a model world.
 #[derive(Clone, Copy, Debug)]
 struct World {
-    /// The posts in the tail.
+    /// Number of posts in the tail.
     depth: u8,
-    /// Transactions may be of several rows.
+    /// Whether one transaction may change several rows.
     rows: bool,
-    /// A transaction is written when it is seen.
+    /// Whether a transaction is written only when it is first observed.
     lazy: bool,
-    /// How reads say where they stand.
+    /// Whether reads report EXACT bounds; otherwise WINDOW.
     exact: bool,
-    /// Transactions.
+    /// Number of transactions.
     events: u8,
-    /// Lost links after which the log is told again from an earlier place.
+    /// Number of lost links after which the server resends from an earlier position.
     rewinds: u8,
-    /// Servers that take over.
+    /// Number of failovers.
     failovers: u8,
     weakness: Option<Weakness>,
 }
@@ -60,30 +62,30 @@ const EXACT: World = World {
     weakness: None,
 };
 
-/// How far the log ran ahead matters to these.
+/// Not lazy: it matters here how far the log is ahead of the tables.
 const WINDOW: World = World { exact: false, lazy: false, ..EXACT };
 
-/// Transactions: each is the posts, as bits, that it writes if they are not there, and deletes if
-/// they are.
+/// The transactions. Each is a set of posts, as bits: it writes those that are absent and deletes
+/// those that are present.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Log {
+struct ModelLog {
     len: u8,
     transactions: [u8; LOG],
 }
 
-impl Log {
+impl ModelLog {
     fn push(&mut self, posts: u8) {
         self.transactions[usize::from(self.len)] = posts;
         self.len += 1;
     }
 
-    /// The posts there are after so many transactions.
+    /// The posts that exist after the first `at` transactions.
     fn rows(&self, at: u8) -> u64 {
         let before = &self.transactions[..usize::from(at.min(self.len))];
         u64::from(before.iter().fold(0, |rows, posts| rows ^ posts))
     }
 
-    /// What the transaction that ends there changed.
+    /// The changes of the transaction that ends at `at`.
     fn changes(&self, at: u8) -> impl Iterator<Item = ((), Change)> {
         let (posts, rows) = (self.transactions[usize::from(at) - 1], self.rows(at));
         (0..IDS).filter(move |post| posts & (1 << post) != 0).map(move |post| {
@@ -95,21 +97,21 @@ impl Log {
 
 #[derive(Clone, Debug)]
 struct State {
-    /// The log of the server that answers.
-    log: Log,
-    /// How much of it can be seen in its tables.
+    /// The log of the server that answers now.
+    log: ModelLog,
+    /// Number of its transactions that its tables show.
     visible: u8,
-    /// The log of the server that answered before, until it is noticed that it is another one.
-    old: Option<Log>,
-    /// How far the followed log was handed over; less than before after a lost link.
-    cursor: u8,
+    /// The log of the previous server, until the failover is noticed.
+    old: Option<ModelLog>,
+    /// Number of transactions of the followed log that were delivered. Falls after a lost link.
+    delivered: u8,
     keeper: Keeper<(), Bits>,
     fills: [Option<Fill>; FILLS],
-    /// The greatest position that a reader of the memory saw, in this history.
+    /// The greatest position that a reader of memory saw under this log identity.
     seen: u8,
-    /// The high water went back.
-    sank: bool,
-    /// Which server answers, and which one's log is followed.
+    /// Whether the high-water mark ever fell.
+    high_water_fell: bool,
+    /// The server that answers now, and the server whose log is followed.
     server: u8,
     followed: u8,
     written: u8,
@@ -120,15 +122,15 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fill {
     ticket: Ticket,
-    /// Who was asked.
+    /// The server that was queried.
     server: u8,
     stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
-    Asked,
-    /// The low bound is known.
+    Requested,
+    /// The lower bound is known.
     Low(u8),
     Rows {
         low: u8,
@@ -141,29 +143,29 @@ enum Stage {
     },
 }
 
-/// Who sees a transaction first.
+/// The component that observes a transaction first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum First {
     Feed,
     Table,
-    Nobody,
+    Neither,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Action {
     Write(u8, First),
-    /// The next transaction can be seen in the tables.
+    /// The tables show the next transaction.
     Show,
-    /// The next transaction is handed over.
+    /// The feed delivers the next transaction.
     Deliver,
-    /// The link was lost, and the log is told again from here on.
+    /// The link was lost; the server resends from this position on.
     Rewind(u8),
-    /// A server takes over that has only so much of the log.
+    /// Another server takes over. It has only the first transactions of the log, this many.
     TakeOver(u8),
-    /// That is noticed.
+    /// The feed notices the failover.
     Notice,
     Start,
-    /// The read goes on by a step.
+    /// The read advances by one step.
     Read(usize),
     Install(usize),
     GiveUp(usize),
@@ -187,26 +189,26 @@ impl State {
         self.keeper.weaknesses.has(weakness)
     }
 
-    /// What a reader gets from memory, and as of where.
+    /// The tail that a reader gets from memory, and its position.
     fn readable(&self) -> Option<(Bits, u8)> {
         self.keeper.get(()).map(|(tail, at)| (*tail, number(at)))
     }
 
-    /// As of where a reader gets it from the database, if it may.
+    /// The position of a read from the database, if the reader may read there.
     fn fallback(&self) -> Option<u8> {
         let may = self.visible >= self.seen || self.has(Weakness::NoToken);
         (may && self.server == self.followed).then_some(self.visible)
     }
 
-    /// The log that the keeper is told.
-    fn told(&self) -> &Log {
+    /// The log whose transactions the keeper receives.
+    fn followed_log(&self) -> &ModelLog {
         self.old.as_ref().unwrap_or(&self.log)
     }
 
     fn deliver(&mut self) {
-        self.cursor += 1;
-        let log = *self.told();
-        self.keeper.commit(position(self.cursor), log.changes(self.cursor), |(), _| ());
+        self.delivered += 1;
+        let log = *self.followed_log();
+        self.keeper.commit(position(self.delivered), log.changes(self.delivered), |(), _| ());
     }
 
     fn take_over(&mut self, len: u8) {
@@ -215,11 +217,11 @@ impl State {
         self.old = Some(self.log);
         self.log.len = len;
         self.visible = len;
-        for place in 0..FILLS {
-            // Whoever was in the middle of a read lost its connection.
-            if let Some(Fill { stage: Stage::Low(_) | Stage::Rows { .. }, .. }) = self.fills[place]
+        for index in 0..FILLS {
+            // A read in progress loses its connection.
+            if let Some(Fill { stage: Stage::Low(_) | Stage::Rows { .. }, .. }) = self.fills[index]
             {
-                self.give_up(place);
+                self.give_up(index);
             }
         }
     }
@@ -228,60 +230,62 @@ impl State {
         self.followed = self.server;
         self.old = None;
         if self.has(Weakness::NoFailover) {
-            // Positions go on as if nothing had happened.
+            // Positions continue as if nothing had happened.
             return;
         }
-        self.cursor = self.log.len;
+        self.delivered = self.log.len;
         self.seen = 0;
-        self.keeper.begin(position(self.cursor));
+        self.keeper.begin(position(self.delivered));
     }
 
     fn start(&mut self) {
         let ticket = self.keeper.register(()).unwrap();
         let free = self.fills.iter().position(Option::is_none).unwrap();
-        self.fills[free] = Some(Fill { ticket, server: self.server, stage: Stage::Asked });
+        self.fills[free] = Some(Fill { ticket, server: self.server, stage: Stage::Requested });
     }
 
-    fn read(&mut self, place: usize, world: &World) {
+    fn read(&mut self, index: usize, world: &World) {
         let floored = !self.has(Weakness::NoFloor);
         let tail = Bits::read(self.log.rows(self.visible), world.depth, floored);
         let before = self.has(Weakness::EndAsSnapshot);
         let (visible, end, server) = (self.visible, self.log.len, self.server);
-        let fill = self.fills[place].as_mut().unwrap();
+        let fill = self.fills[index].as_mut().unwrap();
         fill.stage = match fill.stage {
-            Stage::Asked if before => Stage::Low(end),
-            Stage::Asked if !world.exact => Stage::Low(visible),
-            Stage::Asked => Stage::Read { low: visible, high: visible, tail },
+            Stage::Requested if before => Stage::Low(end),
+            Stage::Requested if !world.exact => Stage::Low(visible),
+            Stage::Requested => Stage::Read { low: visible, high: visible, tail },
             Stage::Low(low) if world.exact => Stage::Read { low, high: low, tail },
             Stage::Low(low) => Stage::Rows { low, tail },
             Stage::Rows { low, tail } => Stage::Read { low, high: end, tail },
-            Stage::Read { .. } => unreachable!("nothing is read twice"),
+            Stage::Read { .. } => unreachable!("a finished read does not advance"),
         };
         fill.server = server;
     }
 
-    fn install(&mut self, place: usize, exact: bool) {
-        let fill = self.fills[place].unwrap();
-        let Stage::Read { low, high, tail } = fill.stage else { unreachable!("it was read") };
+    fn install(&mut self, index: usize, exact: bool) {
+        let fill = self.fills[index].unwrap();
+        let Stage::Read { low, high, tail } = fill.stage else {
+            unreachable!("only finished reads are installed")
+        };
         let trusts = self.has(Weakness::NoServerCheck) || self.has(Weakness::NoTickets);
         if fill.server != self.followed && !trusts {
-            return self.give_up(place);
+            return self.give_up(index);
         }
         let (low, high) = (position(low), position(high));
         let bounds = if exact { Bounds::Exact(low) } else { Bounds::Window { low, high } };
-        self.fills[place] = match self.keeper.install((), fill.ticket, bounds, tail) {
-            Installed::Retry => Some(Fill { stage: Stage::Asked, ..fill }),
+        self.fills[index] = match self.keeper.install((), fill.ticket, bounds, tail) {
+            Installed::Retry => Some(Fill { stage: Stage::Requested, ..fill }),
             Installed::Ready | Installed::Held | Installed::Void => None,
         };
     }
 
-    fn give_up(&mut self, place: usize) {
-        let fill = self.fills[place].take().unwrap();
+    fn give_up(&mut self, index: usize) {
+        let fill = self.fills[index].take().unwrap();
         self.keeper.give_up((), fill.ticket);
     }
 }
 
-/// A state as bytes: equal for states that nothing can tell apart from now on.
+/// A state as bytes. States that no later step can distinguish have the same bytes.
 struct Code {
     len: usize,
     bytes: [u8; 96],
@@ -297,7 +301,7 @@ impl Code {
         self.put(&[bits(tail), tail.floor]);
     }
 
-    fn put_log(&mut self, log: &Log, from: u8) {
+    fn put_log(&mut self, log: &ModelLog, from: u8) {
         self.put(&[log.len, u8::try_from(log.rows(from)).unwrap()]);
         self.put(&log.transactions[usize::from(from)..usize::from(log.len)]);
     }
@@ -307,23 +311,23 @@ impl State {
     fn encode(&self) -> Code {
         let mut code = Code { len: 0, bytes: [0; 96] };
         let high_water = number(self.keeper.high_water);
-        // Until a link is lost or a server takes over, any earlier place may come back.
+        // Until the last possible lost link and failover, any earlier position can be read again.
         let settled = self.rewinds == 0 && self.failovers == 0;
-        let behind = if settled { self.visible.min(self.cursor).min(self.log.len) } else { 0 };
-        code.put(&[behind, self.visible, self.cursor, high_water, self.written]);
-        code.put(&[self.rewinds, self.failovers, u8::from(self.sank)]);
+        let passed = if settled { self.visible.min(self.delivered).min(self.log.len) } else { 0 };
+        code.put(&[passed, self.visible, self.delivered, high_water, self.written]);
+        code.put(&[self.rewinds, self.failovers, u8::from(self.high_water_fell)]);
         code.put(&[u8::from(self.server == self.followed), u8::from(self.old.is_some())]);
-        // Neither memory nor the database can be behind a position that both have passed.
+        // Neither memory nor the database can return to before a position that both have passed.
         let matters = self.seen > high_water.min(self.visible);
         code.put(&[if matters { self.seen } else { 0 }]);
-        code.put_log(&self.log, behind);
+        code.put_log(&self.log, passed);
         if let Some(old) = &self.old {
             code.put_log(old, 0);
         }
         self.encode_entry(&mut code);
         let mut fills = [[0; 9]; FILLS];
-        for (place, fill) in fills.iter_mut().zip(self.fills.iter().flatten()) {
-            *place = self.encode_fill(fill);
+        for (bytes, fill) in fills.iter_mut().zip(self.fills.iter().flatten()) {
+            *bytes = self.encode_fill(fill);
         }
         fills.sort_unstable();
         code.put(fills.as_flattened());
@@ -363,14 +367,14 @@ impl State {
             _ => false,
         };
         let stage = match fill.stage {
-            Stage::Asked => [1, 0, 0, 0, 0],
+            Stage::Requested => [1, 0, 0, 0, 0],
             Stage::Low(low) => [2, low, 0, 0, 0],
             Stage::Rows { low, tail } => [3, low, 0, bits(&tail), tail.floor],
             Stage::Read { low, high, tail } => [4, low, high, bits(&tail), tail.floor],
         };
         let epoch = fill.ticket.epoch == self.keeper.epoch;
-        let answers = fill.stage == Stage::Asked || fill.server == self.server;
-        let followed = fill.stage == Stage::Asked || fill.server == self.followed;
+        let answers = fill.stage == Stage::Requested || fill.server == self.server;
+        let followed = fill.stage == Stage::Requested || fill.server == self.followed;
         let mut code = [0; 9];
         code[..4].copy_from_slice(&[valid, epoch, answers, followed].map(u8::from));
         code[4..].copy_from_slice(&stage);
@@ -401,13 +405,13 @@ impl World {
         let lazy = self.lazy && state.old.is_none();
         for posts in (1..1 << IDS).filter(|posts: &u8| self.rows || posts.is_power_of_two()) {
             if !lazy {
-                actions.push(Action::Write(posts, First::Nobody));
+                actions.push(Action::Write(posts, First::Neither));
                 continue;
             }
             if state.visible == end {
                 actions.push(Action::Write(posts, First::Table));
             }
-            if state.cursor == end {
+            if state.delivered == end {
                 actions.push(Action::Write(posts, First::Feed));
             }
         }
@@ -423,14 +427,14 @@ impl Model for World {
         keeper.weaknesses.weakness = self.weakness;
         keeper.begin(position(0));
         vec![State {
-            log: Log::default(),
+            log: ModelLog::default(),
             visible: 0,
             old: None,
-            cursor: 0,
+            delivered: 0,
             keeper,
             fills: [None; FILLS],
             seen: 0,
-            sank: false,
+            high_water_fell: false,
             server: 0,
             followed: 0,
             written: 0,
@@ -444,11 +448,11 @@ impl Model for World {
         if state.visible < state.log.len {
             actions.push(Action::Show);
         }
-        if state.cursor < state.told().len {
+        if state.delivered < state.followed_log().len {
             actions.push(Action::Deliver);
         }
         if state.rewinds > 0 && state.old.is_none() {
-            actions.extend((0..state.cursor).map(Action::Rewind));
+            actions.extend((0..state.delivered).map(Action::Rewind));
         }
         if state.failovers > 0 {
             actions.extend((0..=state.log.len).map(Action::TakeOver));
@@ -463,15 +467,15 @@ impl Model for World {
         if !absent {
             actions.push(Action::Evict);
         }
-        for (place, fill) in state.fills.iter().enumerate() {
+        for (index, fill) in state.fills.iter().enumerate() {
             let Some(fill) = fill else { continue };
-            actions.push(Action::GiveUp(place));
-            // Whoever relies on nobody reading from another server than the one that is followed.
+            actions.push(Action::GiveUp(index));
+            // A protocol without ticket checks assumes that no read goes to another server.
             let elsewhere = state.server != state.followed && state.has(Weakness::NoTickets);
             match fill.stage {
-                Stage::Read { .. } => actions.push(Action::Install(place)),
+                Stage::Read { .. } => actions.push(Action::Install(index)),
                 _ if elsewhere => {}
-                _ => actions.push(Action::Read(place)),
+                _ => actions.push(Action::Read(index)),
             }
         }
     }
@@ -488,51 +492,56 @@ impl Model for World {
                 match first {
                     First::Feed => state.deliver(),
                     First::Table => state.visible += 1,
-                    First::Nobody => {}
+                    First::Neither => {}
                 }
             }
             Action::Show => state.visible += 1,
             Action::Deliver => state.deliver(),
             Action::Rewind(to) => {
                 state.rewinds -= 1;
-                state.cursor = to;
-                state.keeper.weaknesses.told(position(to));
+                state.delivered = to;
+                state.keeper.weaknesses.set_delivered(position(to));
             }
             Action::TakeOver(len) => state.take_over(len),
             Action::Notice => state.notice(),
             Action::Start => state.start(),
-            Action::Read(place) => state.read(place, self),
-            Action::Install(place) => state.install(place, self.exact),
-            Action::GiveUp(place) => state.give_up(place),
+            Action::Read(index) => state.read(index, self),
+            Action::Install(index) => state.install(index, self.exact),
+            Action::GiveUp(index) => state.give_up(index),
             Action::Evict => assert!(state.keeper.evict(())),
         }
         let (before, after) = (&last.keeper, &state.keeper);
-        state.sank |= before.epoch == after.epoch && before.high_water > after.high_water;
+        state.high_water_fell |=
+            before.epoch == after.epoch && before.high_water > after.high_water;
         Some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("memory is what the log says at its position", |_, state: &State| {
+            Property::always("memory equals the log at its position", |_, state: &State| {
                 state.readable().is_none_or(|(tail, at)| {
-                    at <= state.told().len && tail.is_of(state.told().rows(at))
+                    at <= state.followed_log().len && tail.is_of(state.followed_log().rows(at))
                 })
             }),
-            Property::always("reads never go back", |_, state: &State| {
-                let behind = |at: u8| at < state.seen;
-                !state.sank
-                    && !state.readable().is_some_and(|(_, at)| behind(at))
-                    && !state.fallback().is_some_and(behind)
+            Property::always("a reader never sees an earlier state", |_, state: &State| {
+                let is_older = |at: u8| at < state.seen;
+                !state.high_water_fell
+                    && !state.readable().is_some_and(|(_, at)| is_older(at))
+                    && !state.fallback().is_some_and(is_older)
             }),
-            Property::always("at rest memory is the database", |_, state: &State| {
-                let end = state.log.len;
-                let rest = state.old.is_none() && state.cursor == end && state.visible == end;
-                let right = |(tail, _): (Bits, u8)| tail.is_of(state.log.rows(state.visible));
-                !rest || state.readable().is_none_or(right)
-            }),
-            Property::always("a deleted post never comes back", |_, state: &State| {
+            Property::always(
+                "when all is delivered and visible, memory equals the database",
+                |_, state: &State| {
+                    let end = state.log.len;
+                    let rest =
+                        state.old.is_none() && state.delivered == end && state.visible == end;
+                    let right = |(tail, _): (Bits, u8)| tail.is_of(state.log.rows(state.visible));
+                    !rest || state.readable().is_none_or(right)
+                },
+            ),
+            Property::always("a deleted post never reappears", |_, state: &State| {
                 let Some((tail, at)) = state.readable() else { return true };
-                let written = |rows, at| rows | state.told().rows(at);
+                let written = |rows, at| rows | state.followed_log().rows(at);
                 let since = (state.seen.min(at)..=at).fold(0, written);
                 tail.posts & !since == 0
             }),
@@ -540,13 +549,13 @@ impl Model for World {
     }
 }
 
-/// Goes through the whole world; nothing may be wrong in it.
+/// Checks every state of the world. Panics if any property fails.
 fn holds(world: World) {
     let began = Instant::now();
     let checker = world.checker().threads(2).spawn_bfs().join();
     println!("{world:?}: {} states in {:.1?}", checker.unique_state_count(), began.elapsed());
     checker.assert_properties();
-    assert!(checker.unique_state_count() > 10_000, "the world is too small to show anything");
+    assert!(checker.unique_state_count() > 10_000, "the world is too small to prove anything");
 }
 
 #[test]
@@ -556,7 +565,7 @@ fn exact_reads_hold_with_four_transactions_and_a_lost_link() {
 }
 
 #[test]
-fn exact_reads_hold_with_three_transactions_and_a_server_that_takes_over() {
+fn exact_reads_hold_with_three_transactions_and_a_failover() {
     holds(World { events: 3, failovers: 1, ..EXACT });
     holds(World { events: 3, failovers: 1, lazy: false, ..EXACT });
 }
@@ -573,35 +582,35 @@ fn exact_reads_hold_with_transactions_of_several_rows_and_longer_tails() {
 }
 
 #[test]
-fn reads_between_two_places_hold_with_three_transactions_and_a_lost_link() {
+fn window_reads_hold_with_three_transactions_and_a_lost_link() {
     holds(World { events: 3, rewinds: 1, ..WINDOW });
 }
 
 #[test]
-fn reads_between_two_places_hold_with_two_transactions_and_both() {
+fn window_reads_hold_with_two_transactions_and_both() {
     holds(World { events: 2, rewinds: 1, failovers: 1, ..WINDOW });
 }
 
 #[test]
-fn reads_between_two_places_hold_with_transactions_of_several_rows() {
+fn window_reads_hold_with_transactions_of_several_rows() {
     holds(World { events: 2, rewinds: 1, rows: true, ..WINDOW });
 }
 
-/// How many steps it takes until something is wrong, and what; and the steps.
+/// The shortest failing run: its number of steps, the property that fails, and the steps.
 fn breaks(world: World) -> (usize, &'static str, String) {
     let failures = HasDiscoveries::AnyFailures;
     let checker = world.checker().finish_when(failures).spawn_bfs().join();
     let found = checker.discoveries();
     let shortest = found.into_iter().min_by_key(|(_, path)| path.clone().into_actions().len());
     let Some((what, path)) = shortest else {
-        panic!("nothing is wrong with {world:?}");
+        panic!("no property fails in {world:?}");
     };
     let steps = path.into_actions();
     (steps.len(), what, format!("{steps:?}"))
 }
 
 #[test]
-fn whatever_is_taken_away_something_goes_wrong() {
+fn every_weakness_breaks_a_property() {
     use Weakness::{
         EndAsSnapshot, NoBuffer, NoFailover, NoFence, NoFloor, NoHighWater, NoHold, NoPositions,
         NoRegistration, NoServerCheck, NoTickets, NoToken, VoidOnChange,
@@ -627,7 +636,7 @@ fn whatever_is_taken_away_something_goes_wrong() {
     });
     for world in worlds.into_iter().chain(rewound).chain(taken_over).chain(between) {
         let (steps, what, path) = breaks(world);
-        println!("without {:?}: not so in {steps} steps: {what}: {path}", world.weakness);
-        assert!((3..=14).contains(&steps), "{steps} steps without {:?}", world.weakness);
+        println!("{:?} breaks in {steps} steps: {what}: {path}", world.weakness);
+        assert!((3..=14).contains(&steps), "{steps} steps with {:?}", world.weakness);
     }
 }

@@ -1,8 +1,9 @@
-//! Long random lives of a keeper beside a simulated server with all its faults. A seed decides
-//! everything; after every step all that can be read is compared with what the server held.
+//! Long random runs of a keeper against a simulated server with every fault. A seed decides
+//! everything. After each step every readable value is compared with the rows that the server
+//! held.
 //!
-//! `TRIBUTARY_SIM_SEEDS=100000` runs so many seeds, `TRIBUTARY_SIM_SEED=7` that one, and prints its
-//! steps.
+//! `TRIBUTARY_SIM_SEEDS=100000` runs that many seeds. `TRIBUTARY_SIM_SEED=7` runs one seed and
+//! prints its steps.
 
 mod count;
 mod server;
@@ -15,17 +16,17 @@ use super::weakness::Weakness;
 use super::{BUFFERED_MAX, Installed, Keeper, Ticket, Tracked};
 use crate::changes::{Bounds, LogPosition};
 use count::{ALL, COUNTS, Count};
-use server::{Chance, GAP, Log, Server};
+use server::{Chance, GAP, Server, SimLog};
 
-/// Few, so that much happens to each.
+/// Few authors, so that each of them sees many events.
 const AUTHORS: usize = 6;
 const READERS: usize = 4;
-/// Reads under way at once.
+/// Maximum number of reads in flight.
 const FILLS_MAX: usize = 12;
 const STEPS: usize = 1_000;
-/// Seeds of one run of the tests.
+/// Number of seeds in a normal test run.
 const SEEDS: u64 = 4_000;
-/// How often all of them together must have come to each fault and each branch.
+/// All seeds together must reach each fault and each branch at least this often.
 const OFTEN: u64 = 100;
 
 /// The kinds of steps.
@@ -46,7 +47,7 @@ enum Step {
     Read,
 }
 
-/// How often each kind of step comes, of a thousand or so.
+/// The relative frequency of each kind of step; the sum is about 1,000.
 const WEIGHTS: [(Step, usize); 13] = [
     (Step::Write, 160),
     (Step::Burst, 2),
@@ -63,67 +64,68 @@ const WEIGHTS: [(Step, usize); 13] = [
     (Step::Read, 80),
 ];
 
-/// A read of one author, under way.
+/// A read of one author, in flight.
 #[derive(Clone, Debug)]
 struct Fill {
     author: u8,
     ticket: Ticket,
     exact: bool,
-    history: u64,
+    identity: u64,
     stage: Stage,
 }
 
 #[derive(Clone, Debug)]
 enum Stage {
-    Asked,
+    Requested,
     Low(LogPosition),
     Rows { low: LogPosition, tail: Bits },
     Read { low: LogPosition, high: LogPosition, tail: Bits },
 }
 
-/// Someone who never wants to see less than before.
+/// A reader that must never see an earlier state than before.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reader {
     epoch: u64,
     seen: LogPosition,
 }
 
-struct Life {
+struct Run {
     chance: Chance,
     weights: [(Step, usize); 13],
     depth: u8,
     weakness: Option<Weakness>,
     server: Server,
-    /// The log that is followed, until it is noticed that another server took over.
-    old: Option<Log>,
+    /// The log of the previous server, until the failover is noticed.
+    old: Option<SimLog>,
     followed: u64,
     linked: bool,
-    /// Transactions that were handed over.
-    cursor: usize,
+    /// Number of transactions that were delivered.
+    delivered: usize,
     keeper: Keeper<u8, Bits>,
     fills: Vec<Fill>,
     readers: [Reader; READERS],
-    /// What the keeper showed.
+    /// The values that the keeper reported.
     shown: [Option<Bits>; AUTHORS],
     counts: [u64; COUNTS],
     trace: u64,
-    loud: bool,
+    verbose: bool,
 }
 
-/// What became of a life.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
-struct Ended {
+struct RunResult {
     counts: [u64; COUNTS],
-    /// Stands for every step and its outcome.
+    /// A hash of every step and its result.
     trace: u64,
-    /// What went wrong, and in which step.
+    /// The step that failed, and the failure.
     wrong: Option<(usize, String)>,
 }
 
-impl Life {
+impl Run {
     fn new(seed: u64, weakness: Option<Weakness>) -> Self {
         let mut chance = Chance(seed);
-        // Each life has its own mixture, so that some are full of what is rare in others.
+        // Each run has frequencies of its own, so that some runs are full of otherwise rare
+        // events.
         let weights = WEIGHTS.map(|(step, weight)| (step, weight * [1, 2, 6][chance.below(3)]));
         let mut keeper = Keeper::new();
         keeper.weaknesses.weakness = weakness;
@@ -137,18 +139,18 @@ impl Life {
             old: None,
             followed: 1,
             linked: true,
-            cursor: 0,
+            delivered: 0,
             keeper,
             fills: Vec::new(),
             readers: [Reader::default(); READERS],
             shown: [None; AUTHORS],
             counts: [0; COUNTS],
             trace: 0,
-            loud: false,
+            verbose: false,
         }
     }
 
-    fn run(mut self) -> Ended {
+    fn run(mut self) -> RunResult {
         let mut wrong = None;
         for number in 0..STEPS {
             if let Err(what) = self.step().and_then(|()| self.check()) {
@@ -157,9 +159,9 @@ impl Life {
             }
         }
         if wrong.is_none() {
-            wrong = self.rest().err().map(|what| (STEPS, what));
+            wrong = self.check_end().err().map(|what| (STEPS, what));
         }
-        Ended { counts: self.counts, trace: self.trace, wrong }
+        RunResult { counts: self.counts, trace: self.trace, wrong }
     }
 
     fn has(&self, weakness: Weakness) -> bool {
@@ -176,21 +178,21 @@ impl Life {
         let mut trace = Trace(self.trace);
         fmt::write(&mut trace, format_args!("{what:?}")).unwrap();
         self.trace = trace.0;
-        if self.loud {
+        if self.verbose {
             println!("    {what:?}");
         }
     }
 
     fn step(&mut self) -> Result<(), String> {
         let all = self.weights.iter().map(|(_, weight)| weight).sum();
-        let mut place = self.chance.below(all);
+        let mut pick = self.chance.below(all);
         let mut chosen = Step::Write;
         for (step, weight) in self.weights {
             chosen = step;
-            if place < weight {
+            if pick < weight {
                 break;
             }
-            place -= weight;
+            pick -= weight;
         }
         self.note(&chosen);
         match chosen {
@@ -220,7 +222,7 @@ impl Life {
         Ok(())
     }
 
-    /// So much of one author that a read of it under way is given up.
+    /// Changes one author so often that a read of it in flight is given up.
     fn burst(&mut self) {
         let author = u8::try_from(self.chance.below(AUTHORS)).unwrap();
         for _ in 0..3 {
@@ -229,14 +231,14 @@ impl Life {
         self.count(Count::Burst);
     }
 
-    fn told(&self) -> &Log {
+    fn followed_log(&self) -> &SimLog {
         self.old.as_ref().unwrap_or(&self.server.log)
     }
 
-    /// Some transactions are handed over.
+    /// Delivers up to five transactions.
     fn deliver(&mut self) -> Result<(), String> {
         for _ in 0..=self.chance.below(4) {
-            if !self.linked || self.cursor >= self.told().len() {
+            if !self.linked || self.delivered >= self.followed_log().len() {
                 return Ok(());
             }
             self.deliver_one()?;
@@ -245,14 +247,14 @@ impl Life {
     }
 
     fn deliver_one(&mut self) -> Result<(), String> {
-        let transaction = self.told().transactions[self.cursor].clone();
-        self.cursor += 1;
+        let transaction = self.followed_log().transactions[self.delivered].clone();
+        self.delivered += 1;
         let at = LogPosition(transaction.end);
         if at <= self.keeper.high_water() {
-            self.count(Count::ToldAgain);
+            self.count(Count::Redelivered);
         }
         if self.old.is_some() {
-            self.count(Count::ToldByTheOld);
+            self.count(Count::DeliveredByOldServer);
         }
         let (held, pending) = (self.keeper.held.len(), self.keeper.pending());
         let many = transaction.changes.len() > 8;
@@ -260,10 +262,10 @@ impl Life {
         let mut shown = Vec::new();
         self.keeper.commit(at, transaction.changes, |key, tail| shown.push((*key, tail.copied())));
         if self.keeper.high_water() < before {
-            return Err("the high water went back".into());
+            return Err("the high-water mark fell".into());
         }
         if !shown.is_sorted_by(|one, two| one.0 < two.0) {
-            return Err(format!("shown twice or out of order: {shown:?}"));
+            return Err(format!("reported twice or out of order: {shown:?}"));
         }
         if many && self.keeper.pending() < pending {
             self.count(Count::Overflow);
@@ -273,9 +275,9 @@ impl Life {
         }
         self.note(&shown);
         for (author, tail) in shown {
-            let place = &mut self.shown[usize::from(author)];
-            let gone = place.is_some() && tail.is_none();
-            *place = tail;
+            let reported = &mut self.shown[usize::from(author)];
+            let gone = reported.is_some() && tail.is_none();
+            *reported = tail;
             if gone {
                 self.count(Count::UnknownWhileReady);
             }
@@ -288,7 +290,8 @@ impl Life {
         self.count(Count::LostLink);
     }
 
-    /// The link is made anew, as far as the log that was followed is there.
+    /// Connects again. Continues the followed log if it still exists, else starts another
+    /// identity.
     fn relink(&mut self) {
         if self.linked && self.old.is_none() {
             return;
@@ -296,8 +299,8 @@ impl Life {
         self.linked = true;
         if self.has(Weakness::NoFailover) {
             self.old = None;
-            self.followed = self.server.history;
-            self.cursor = self.server.log.count_at(self.keeper.high_water());
+            self.followed = self.server.identity;
+            self.delivered = self.server.log.count_at(self.keeper.high_water());
             return;
         }
         let purged = self.chance.percent(15);
@@ -307,29 +310,29 @@ impl Life {
         if purged || self.old.is_some() {
             return self.begin();
         }
-        self.cursor -= self.chance.below(10).min(self.cursor);
-        self.keeper.weaknesses.told(LogPosition(self.server.log.end_of(self.cursor)));
+        self.delivered -= self.chance.below(10).min(self.delivered);
+        self.keeper.weaknesses.set_delivered(LogPosition(self.server.log.end_of(self.delivered)));
     }
 
     fn begin(&mut self) {
         self.old = None;
-        self.followed = self.server.history;
-        self.cursor = self.server.log.len();
+        self.followed = self.server.identity;
+        self.delivered = self.server.log.len();
         self.shown = [None; AUTHORS];
         self.keeper.begin(self.server.end());
     }
 
-    /// Reads that are at it lose their connections.
+    /// Fails all reads that are in progress.
     fn lose_connections(&mut self) {
-        for place in (0..self.fills.len()).rev() {
-            if matches!(self.fills[place].stage, Stage::Low(_) | Stage::Rows { .. }) {
-                self.fail(place);
+        for index in (0..self.fills.len()).rev() {
+            if matches!(self.fills[index].stage, Stage::Low(_) | Stage::Rows { .. }) {
+                self.fail(index);
             }
         }
     }
 
-    fn fail(&mut self, place: usize) {
-        let fill = self.fills.swap_remove(place);
+    fn fail(&mut self, index: usize) {
+        let fill = self.fills.swap_remove(index);
         self.keeper.give_up(fill.author, fill.ticket);
         self.count(Count::FailedRead);
     }
@@ -360,55 +363,57 @@ impl Life {
         }
         let Some(ticket) = self.keeper.register(author) else { return };
         let exact = self.chance.percent(50);
-        let history = self.server.history;
-        self.fills.push(Fill { author, ticket, exact, history, stage: Stage::Asked });
+        let identity = self.server.identity;
+        self.fills.push(Fill { author, ticket, exact, identity, stage: Stage::Requested });
     }
 
-    /// A read goes on by a step, or fails.
+    /// Advances one read by a step, or makes it fail.
     fn advance(&mut self) {
         if self.fills.is_empty() {
             return;
         }
-        let place = self.chance.below(self.fills.len());
+        let index = self.chance.below(self.fills.len());
         if self.chance.percent(3) {
-            return self.fail(place);
+            return self.fail(index);
         }
-        // Whoever relies on nobody reading from another server than the one that is followed.
-        let elsewhere = self.server.history != self.followed && self.has(Weakness::NoTickets);
-        let read = matches!(self.fills[place].stage, Stage::Read { .. });
+        // A protocol without ticket checks assumes that no read goes to another server.
+        let elsewhere = self.server.identity != self.followed && self.has(Weakness::NoTickets);
+        let read = matches!(self.fills[index].stage, Stage::Read { .. });
         if read || !elsewhere {
-            self.advance_one(place);
+            self.advance_one(index);
         }
     }
 
-    fn advance_one(&mut self, place: usize) {
-        let fill = self.fills[place].clone();
+    fn advance_one(&mut self, index: usize) {
+        let fill = self.fills[index].clone();
         let rows = self.server.visible_rows()[usize::from(fill.author)];
         let tail = Bits::read(rows, self.depth, !self.has(Weakness::NoFloor));
         let before = self.has(Weakness::EndAsSnapshot);
         let stage = match fill.stage {
-            Stage::Asked if before => Stage::Low(self.server.end()),
-            Stage::Asked if fill.exact => {
+            Stage::Requested if before => Stage::Low(self.server.end()),
+            Stage::Requested if fill.exact => {
                 let at = self.server.snapshot(&mut self.chance);
                 Stage::Read { low: at, high: at, tail }
             }
-            Stage::Asked => Stage::Low(self.server.snapshot(&mut self.chance)),
+            Stage::Requested => Stage::Low(self.server.snapshot(&mut self.chance)),
             Stage::Low(low) => Stage::Rows { low, tail },
             Stage::Rows { low, tail } => Stage::Read { low, high: self.server.end(), tail },
-            Stage::Read { .. } => return self.install(place),
+            Stage::Read { .. } => return self.install(index),
         };
         self.note(&(&stage, fill.author));
-        self.fills[place].stage = stage;
-        self.fills[place].history = self.server.history;
+        self.fills[index].stage = stage;
+        self.fills[index].identity = self.server.identity;
     }
 
-    fn install(&mut self, place: usize) {
-        let fill = self.fills[place].clone();
-        let Stage::Read { low, high, tail } = fill.stage else { unreachable!("it was read") };
+    fn install(&mut self, index: usize) {
+        let fill = self.fills[index].clone();
+        let Stage::Read { low, high, tail } = fill.stage else {
+            unreachable!("only finished reads are installed")
+        };
         let trusts = self.has(Weakness::NoServerCheck) || self.has(Weakness::NoTickets);
-        if fill.history != self.followed && !trusts {
+        if fill.identity != self.followed && !trusts {
             self.count(Count::OtherServer);
-            return self.fail(place);
+            return self.fail(index);
         }
         let bounds = if fill.exact { Bounds::Exact(low) } else { Bounds::Window { low, high } };
         let waited = self.keeper.waiting(fill.author, fill.ticket).is_some();
@@ -424,7 +429,7 @@ impl Life {
             }
             Installed::Held => self.count(Count::Held),
             Installed::Retry => {
-                self.fills[place].stage = Stage::Asked;
+                self.fills[index].stage = Stage::Requested;
                 return self.count(Count::Retry);
             }
             Installed::Void if waited => self.count(Count::UnknownWhileRead),
@@ -433,7 +438,7 @@ impl Life {
             }
             Installed::Void => self.count(Count::OldGeneration),
         }
-        self.fills.swap_remove(place);
+        self.fills.swap_remove(index);
     }
 
     fn evict(&mut self) {
@@ -449,10 +454,11 @@ impl Life {
         self.shown[usize::from(author)] = None;
     }
 
-    /// A reader asks for an author: memory if it is there and new enough, else the database.
+    /// A reader requests an author: from memory if it is present and new enough, else from the
+    /// database.
     fn read(&mut self) -> Result<(), String> {
-        let (place, author) = (self.chance.below(READERS), self.chance.below(AUTHORS));
-        let mut reader = self.readers[place];
+        let (index, author) = (self.chance.below(READERS), self.chance.below(AUTHORS));
+        let mut reader = self.readers[index];
         if reader.epoch != self.keeper.epoch() {
             self.count(Count::TokenLost);
             reader = Reader { epoch: self.keeper.epoch(), seen: LogPosition(0) };
@@ -466,7 +472,7 @@ impl Life {
             _ => {
                 let at = LogPosition(self.server.log.end_of(self.server.visible));
                 let refused = at < reader.seen && !self.has(Weakness::NoToken);
-                if refused || self.server.history != self.followed {
+                if refused || self.server.identity != self.followed {
                     self.count(Count::Waited);
                     return Ok(());
                 }
@@ -477,23 +483,29 @@ impl Life {
         if at < reader.seen {
             return Err(format!("a reader that saw {:?} got {at:?}", reader.seen));
         }
-        self.readers[place] = Reader { seen: at, ..reader };
+        self.readers[index] = Reader { seen: at, ..reader };
         Ok(())
     }
 
-    /// Whether all that can be read is what the server held at that place, to the last bit.
+    /// Checks that every readable value equals the rows of the server at its position, bit for
+    /// bit.
     fn check(&self) -> Result<(), String> {
         let mut ready = 0;
         for author in 0..AUTHORS {
             let key = u8::try_from(author).unwrap();
             let found = self.keeper.get(key);
             if found.map(|(tail, _)| *tail) != self.shown[author] {
-                return Err(format!("{:?} was shown of {found:?}", self.shown[author]));
+                return Err(format!(
+                    "{:?} was reported, but the keeper holds {found:?}",
+                    self.shown[author]
+                ));
             }
             let Some((tail, at)) = found else { continue };
             ready += 1;
-            let rows = self.told().rows_at(at)[author];
-            if !tail.is_of(rows) || at.0 >= self.told().end_of(self.told().len()) + GAP {
+            let rows = self.followed_log().rows_at(at)[author];
+            if !tail.is_of(rows)
+                || at.0 >= self.followed_log().end_of(self.followed_log().len()) + GAP
+            {
                 return Err(format!("author {author} at {at:?}: {tail:?} of {rows:#b}"));
             }
         }
@@ -509,7 +521,7 @@ impl Life {
             let Tracked::Pending(pending) = entry else { continue };
             held.extend(pending.held.as_ref().map(|held| (held.high, *key)));
             if pending.buffered.len() > BUFFERED_MAX {
-                return Err(format!("{} changes were gathered", pending.buffered.len()));
+                return Err(format!("{} changes were buffered", pending.buffered.len()));
             }
         }
         held.sort_unstable();
@@ -517,27 +529,29 @@ impl Life {
             return Err(format!("{held:?} are held, not {:?}", self.keeper.held));
         }
         match self.keeper.held.first() {
-            Some((high, _)) if *high <= self.keeper.high_water() => Err("held for ever".into()),
+            Some((high, _)) if *high <= self.keeper.high_water() => {
+                Err("held although the log has reached it".into())
+            }
             _ => Ok(()),
         }
     }
 
-    /// All faults end: whatever is asked for comes, and is what the database holds.
-    fn rest(&mut self) -> Result<(), String> {
+    /// Ends all faults. Every requested author must then be filled and equal the database.
+    fn check_end(&mut self) -> Result<(), String> {
         self.server.stalled = false;
         self.server.show(usize::MAX / 2);
         self.relink();
-        while self.cursor < self.told().len() {
+        while self.delivered < self.followed_log().len() {
             self.deliver_one()?;
         }
-        // What is under way may be of another server, or void.
+        // Reads in flight may belong to another server or be void.
         self.finish();
         for author in 0..AUTHORS {
             let author = u8::try_from(author).unwrap();
             if let Some(ticket) = self.keeper.register(author) {
                 let exact = self.chance.percent(50);
-                let history = self.server.history;
-                self.fills.push(Fill { author, ticket, exact, history, stage: Stage::Asked });
+                let identity = self.server.identity;
+                self.fills.push(Fill { author, ticket, exact, identity, stage: Stage::Requested });
             }
         }
         self.finish();
@@ -545,28 +559,28 @@ impl Life {
         for author in 0..AUTHORS {
             let rows = self.server.visible_rows()[author];
             if !self.shown[author].is_some_and(|tail| tail.is_of(rows)) {
-                return Err(format!("author {author} never came: {:?}", self.shown[author]));
+                return Err(format!("author {author} was not filled: {:?}", self.shown[author]));
             }
-            self.count(Count::Brought);
+            self.count(Count::Filled);
         }
         match self.fills.len() + self.keeper.pending() {
             0 => Ok(()),
-            left => Err(format!("{left} reads never end")),
+            left => Err(format!("{left} reads never ended")),
         }
     }
 
-    /// Lets all reads come to their ends.
+    /// Runs all reads to their end.
     fn finish(&mut self) {
-        // Three steps for a read, one to install it, and as many if it has to be read again.
+        // Three steps for a read and one to install it; all of them twice if it is retried.
         for _ in 0..8 {
-            for place in (0..self.fills.len()).rev() {
-                self.advance_one(place);
+            for index in (0..self.fills.len()).rev() {
+                self.advance_one(index);
             }
         }
     }
 }
 
-/// FNV-1a over what is written.
+/// FNV-1a over the written text.
 struct Trace(u64);
 
 impl fmt::Write for Trace {
@@ -583,24 +597,24 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn memory_is_what_the_server_held_in_every_life() {
+fn memory_equals_the_server_in_every_run() {
     if let Some(seed) = number("TRIBUTARY_SIM_SEED") {
-        let mut life = Life::new(seed, None);
-        println!("seed {seed}: depth {}, {:?}", life.depth, life.weights);
-        life.loud = true;
-        assert_eq!(life.run().wrong, None);
+        let mut run = Run::new(seed, None);
+        println!("seed {seed}: depth {}, {:?}", run.depth, run.weights);
+        run.verbose = true;
+        assert_eq!(run.run().wrong, None);
         return;
     }
     let mut counts = [0; COUNTS];
     for seed in 0..number("TRIBUTARY_SIM_SEEDS").unwrap_or(SEEDS) {
-        let ended = Life::new(seed, None).run();
-        if let Some((step, what)) = ended.wrong {
+        let result = Run::new(seed, None).run();
+        if let Some((step, what)) = result.wrong {
             panic!(
-                "seed {seed}, step {step}: {what}\nagain with: TRIBUTARY_SIM_SEED={seed} cargo \
-                 test --lib memory_is_what_the_server_held -- --nocapture"
+                "seed {seed}, step {step}: {what}\nrepeat with: TRIBUTARY_SIM_SEED={seed} cargo \
+                 test --lib memory_equals_the_server -- --nocapture"
             );
         }
-        for (sum, count) in counts.iter_mut().zip(ended.counts) {
+        for (sum, count) in counts.iter_mut().zip(result.counts) {
             *sum += count;
         }
     }
@@ -612,8 +626,8 @@ fn memory_is_what_the_server_held_in_every_life() {
 }
 
 #[test]
-fn a_seed_means_the_same_life_each_time() {
-    let run = |seed| Life::new(seed, None).run();
+fn a_seed_gives_the_same_run_each_time() {
+    let run = |seed| Run::new(seed, None).run();
     for seed in 0..20 {
         assert_eq!(run(seed), run(seed));
         assert_ne!(run(seed).trace, run(seed + 1).trace);
@@ -621,7 +635,7 @@ fn a_seed_means_the_same_life_each_time() {
 }
 
 #[test]
-fn whatever_is_taken_away_some_life_goes_wrong() {
+fn every_weakness_breaks_some_run() {
     use Weakness::{
         EndAsSnapshot, NoBuffer, NoFailover, NoFence, NoFloor, NoHighWater, NoHold, NoPositions,
         NoRegistration, NoServerCheck, NoTickets, NoToken, VoidOnChange,
@@ -642,10 +656,10 @@ fn whatever_is_taken_away_some_life_goes_wrong() {
         NoToken,
     ];
     for weakness in all {
-        let wrong = |seed| Life::new(seed, Some(weakness)).run().wrong.map(|wrong| (seed, wrong));
+        let wrong = |seed| Run::new(seed, Some(weakness)).run().wrong.map(|wrong| (seed, wrong));
         let found = (0..SEEDS).find_map(wrong);
         let (seed, (step, what)) =
-            found.unwrap_or_else(|| panic!("all is well without {weakness:?}"));
-        println!("without {weakness:?}: seed {seed}, step {step}: {what}");
+            found.unwrap_or_else(|| panic!("no run breaks with {weakness:?}"));
+        println!("{weakness:?}: seed {seed}, step {step}: {what}");
     }
 }

@@ -1,5 +1,5 @@
-//! The keeper's answers, case by case. That they are right together is for `model.rs` and
-//! `simulator.rs`.
+//! The keeper's answers, case by case. `model.rs` and `simulator.rs` check that they are correct
+//! together.
 
 use super::bits::{Bits, Change};
 use super::{BUFFERED_MAX, Installed, Keeper, Tracked};
@@ -19,14 +19,14 @@ fn tail(posts: u64) -> Bits {
     Bits::read(posts, 64, true)
 }
 
-/// A keeper whose first history begins at 10.
+/// A keeper whose first log identity begins at position 10.
 fn keeper() -> Keeper<u8, Bits> {
     let mut keeper = Keeper::new();
     keeper.begin(AT(10));
     keeper
 }
 
-/// Carries out a transaction; what it shows.
+/// Applies a transaction. Returns the keys and values that `commit` reported.
 fn commit(
     keeper: &mut Keeper<u8, Bits>,
     at: u64,
@@ -43,7 +43,7 @@ fn got(keeper: &Keeper<u8, Bits>, key: u8) -> Option<(u64, u64)> {
 }
 
 #[test]
-fn what_comes_while_a_key_is_read_is_carried_out_if_the_read_did_not_see_it() {
+fn changes_buffered_during_a_read_are_applied_if_the_read_lacks_them() {
     let mut keeper = keeper();
     let ticket = keeper.register(1).unwrap();
     assert_eq!(ticket.registered(), AT(10));
@@ -58,7 +58,7 @@ fn what_comes_while_a_key_is_read_is_carried_out_if_the_read_did_not_see_it() {
 }
 
 #[test]
-fn a_read_that_is_behind_the_registration_is_done_again_under_its_ticket() {
+fn a_read_older_than_the_registration_is_retried_under_its_ticket() {
     let mut keeper = keeper();
     let ticket = keeper.register(1).unwrap();
     assert_eq!(keeper.install(1, ticket, exact(9), tail(0)), Installed::Retry);
@@ -69,7 +69,7 @@ fn a_read_that_is_behind_the_registration_is_done_again_under_its_ticket() {
 }
 
 #[test]
-fn what_a_read_saw_already_is_skipped_when_it_comes() {
+fn changes_that_a_read_already_contains_are_skipped() {
     let mut keeper = keeper();
     let ticket = keeper.register(1).unwrap();
     assert_eq!(keeper.install(1, ticket, exact(12), tail(0b10)), Installed::Ready);
@@ -77,13 +77,17 @@ fn what_a_read_saw_already_is_skipped_when_it_comes() {
     assert!(commit(&mut keeper, 11, &[(1, Change::Written(0))]).is_empty());
     assert!(commit(&mut keeper, 12, &[(1, Change::Gone(0))]).is_empty());
     let both = [(1, Change::Written(3)), (1, Change::Gone(1))];
-    assert_eq!(commit(&mut keeper, 13, &both), [(1, Some(0b1000))], "shown once, after both");
-    assert!(commit(&mut keeper, 13, &[(1, Change::Written(5))]).is_empty(), "told again");
+    assert_eq!(
+        commit(&mut keeper, 13, &both),
+        [(1, Some(0b1000))],
+        "reported once, after both changes"
+    );
+    assert!(commit(&mut keeper, 13, &[(1, Change::Written(5))]).is_empty(), "delivered again");
     assert_eq!(keeper.high_water(), AT(13));
 }
 
 #[test]
-fn a_read_between_two_places_waits_for_the_second_one() {
+fn a_window_read_waits_for_its_upper_bound() {
     let mut keeper = keeper();
     let ticket = keeper.register(1).unwrap();
     assert_eq!(keeper.install(1, ticket, window(10, 12), tail(0b110)), Installed::Held);
@@ -98,7 +102,7 @@ fn a_read_between_two_places_waits_for_the_second_one() {
 }
 
 #[test]
-fn what_cannot_be_known_any_more_goes_away() {
+fn unknown_changes_drop_the_key() {
     let mut keeper = keeper();
     let tickets = [1, 2, 3].map(|key| keeper.register(key).unwrap());
     assert_eq!(keeper.install(1, tickets[0], exact(10), tail(1)), Installed::Ready);
@@ -112,7 +116,7 @@ fn what_cannot_be_known_any_more_goes_away() {
 }
 
 #[test]
-fn a_key_that_changes_too_often_while_it_is_read_is_given_up() {
+fn a_key_with_too_many_buffered_changes_is_given_up() {
     let mut keeper = keeper();
     let (read, held) = (keeper.register(1).unwrap(), keeper.register(2).unwrap());
     assert_eq!(keeper.install(2, held, window(10, 12), tail(0)), Installed::Held);
@@ -127,7 +131,7 @@ fn a_key_that_changes_too_often_while_it_is_read_is_given_up() {
 }
 
 #[test]
-fn a_ticket_is_void_once_its_key_was_evicted_or_another_history_began() {
+fn a_ticket_is_void_after_eviction_or_a_new_log_identity() {
     let mut keeper = keeper();
     let first = keeper.register(1).unwrap();
     assert!(keeper.evict(1) && !keeper.evict(1));
@@ -136,7 +140,7 @@ fn a_ticket_is_void_once_its_key_was_evicted_or_another_history_began() {
     assert_eq!(keeper.install(1, first, exact(10), tail(0)), Installed::Void);
     assert_eq!(keeper.install(1, second, window(10, 11), tail(0)), Installed::Held);
     assert!(keeper.evict(1));
-    assert!(commit(&mut keeper, 11, &[]).is_empty(), "nothing is held any more");
+    assert!(commit(&mut keeper, 11, &[]).is_empty(), "nothing is held after the eviction");
     let third = keeper.register(1).unwrap();
     let fourth = keeper.register(2).unwrap();
     assert_eq!(keeper.install(2, fourth, exact(11), tail(0)), Installed::Ready);
@@ -147,6 +151,6 @@ fn a_ticket_is_void_once_its_key_was_evicted_or_another_history_began() {
 }
 
 #[test]
-fn what_is_kept_of_a_user_beside_its_value_is_one_position() {
+fn a_ready_entry_is_its_value_and_one_position() {
     assert_eq!(size_of::<Tracked<std::sync::Arc<Bits>, Change>>(), 16);
 }

@@ -1,47 +1,49 @@
-//! What tests take away from the protocol, to see that their checks notice. Nothing can be taken
-//! away in a build that is not a test: the questions are constants there.
+//! Weaknesses: ways in which tests break the protocol on purpose, to prove that the checks
+//! notice. In a build without tests every check here is a constant, so nothing can be broken.
 
 use crate::changes::LogPosition;
 
-/// A part of the protocol that can be missing.
+/// One part of the protocol that is removed or replaced by a weaker rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(not(test), expect(dead_code, reason = "some parts stand around the keeper"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "some weaknesses are outside the keeper"))]
 pub(super) enum Weakness {
-    /// What is read is put in place, and that is all.
+    /// Buffered changes are not applied: a fill is installed as it was read.
     NoBuffer,
-    /// Changes are gathered from the registration on and carried out, wherever the read stood.
+    /// All buffered changes are applied, whatever the position of the snapshot.
     NoPositions,
-    /// A change while the key is pending voids the read; any other is put in place.
+    /// No buffer: a change to a pending key voids the fill, and any other fill is installed. This
+    /// is the rule of a lease.
     VoidOnChange,
-    /// The place of a read is where the log ended before it.
+    /// The position of a read is the end of the log before the read, not the visible position.
     EndAsSnapshot,
-    /// A read may stand before the registration.
+    /// A fill is accepted even if its snapshot is older than the registration.
     NoRegistration,
-    /// What was read between two places can be read before the log has come to the second one.
+    /// A WINDOW fill can be read before the log has reached its upper bound.
     NoHold,
-    /// What is told again is carried out again.
+    /// Transactions that the server resends, and changes up to a value's fence, are applied
+    /// again.
     NoFence,
-    /// Keys are registered where the log is being told again.
+    /// Keys are registered at the position that is being resent, not at the high-water mark.
     NoHighWater,
-    /// A tail that was cut answers for all there is.
+    /// A trimmed tail has no floor and answers for all posts.
     NoFloor,
-    /// Nobody notices that another server took over.
+    /// A failover goes unnoticed: the log identity does not change.
     NoFailover,
-    /// Whatever was read is taken in, whoever it was read for and in whichever epoch.
+    /// Any fill is accepted for any pending key, even from another ticket or an earlier epoch.
     NoTickets,
-    /// Reads of another server's history than the one that is followed are taken in.
+    /// Fills from a server other than the followed one are accepted.
     NoServerCheck,
-    /// Reads that go to the database do not care what was seen before.
+    /// Reads from the database ignore the position that the reader has already seen.
     NoToken,
 }
 
-/// What is missing.
+/// The weakness of this keeper, if any.
 #[cfg(test)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Weaknesses {
     pub(super) weakness: Option<Weakness>,
-    /// Where the log is being told.
-    pub(super) cursor: LogPosition,
+    /// The position up to which the log has been delivered; falls when the server resends.
+    pub(super) delivered: LogPosition,
 }
 
 #[cfg(test)]
@@ -50,24 +52,24 @@ impl Weaknesses {
         self.weakness == Some(weakness)
     }
 
-    /// A place where a key is registered.
+    /// The position at which a key is registered.
     pub(super) fn registration(&self, high_water: LogPosition) -> LogPosition {
-        if self.has(Weakness::NoHighWater) { self.cursor } else { high_water }
+        if self.has(Weakness::NoHighWater) { self.delivered } else { high_water }
     }
 
-    /// The log is told from here on.
-    pub(super) fn told(&mut self, at: LogPosition) {
-        self.cursor = at;
+    /// The log is delivered from this position on.
+    pub(super) fn set_delivered(&mut self, at: LogPosition) {
+        self.delivered = at;
     }
 
-    /// Whether the place of a read does not matter.
+    /// Whether a fill is installed whatever its position.
     pub(super) fn trusts_any_read(&self) -> bool {
         use Weakness::{NoBuffer, NoPositions, NoRegistration, VoidOnChange};
         matches!(self.weakness, Some(NoBuffer | VoidOnChange | NoPositions | NoRegistration))
     }
 }
 
-/// Nothing is missing.
+/// No weakness.
 #[cfg(not(test))]
 #[derive(Clone, Debug, Default)]
 pub(super) struct Weaknesses {}
@@ -82,7 +84,7 @@ impl Weaknesses {
         high_water
     }
 
-    pub(super) const fn told(&self, _: LogPosition) {}
+    pub(super) const fn set_delivered(&self, _: LogPosition) {}
 
     pub(super) const fn trusts_any_read(&self) -> bool {
         false

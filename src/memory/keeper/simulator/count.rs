@@ -1,6 +1,6 @@
-//! The faults and branches that a simulation has to come to, by name.
+//! Names of the faults and branches that a simulation must reach.
 
-/// What is counted, to know that it happened.
+/// An event that is counted, to prove that it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
     Stall,
@@ -9,8 +9,8 @@ pub(super) enum Count {
     TakenOver,
     Purge,
     LostLink,
-    ToldAgain,
-    ToldByTheOld,
+    Redelivered,
+    DeliveredByOldServer,
     Burst,
     Unknown,
     FailedRead,
@@ -32,12 +32,12 @@ pub(super) enum Count {
     FromDatabase,
     Waited,
     TokenLost,
-    Brought,
+    Filled,
 }
 
-pub(super) const COUNTS: usize = Count::Brought as usize + 1;
+pub(super) const COUNTS: usize = Count::Filled as usize + 1;
 
-/// Each of them.
+/// Every event.
 pub(super) const ALL: [Count; COUNTS] = {
     use Count::*;
     [
@@ -47,8 +47,8 @@ pub(super) const ALL: [Count; COUNTS] = {
         TakenOver,
         Purge,
         LostLink,
-        ToldAgain,
-        ToldByTheOld,
+        Redelivered,
+        DeliveredByOldServer,
         Burst,
         Unknown,
         FailedRead,
@@ -70,6 +70,6 @@ pub(super) const ALL: [Count; COUNTS] = {
         FromDatabase,
         Waited,
         TokenLost,
-        Brought,
+        Filled,
     ]
 };

@@ -1,16 +1,18 @@
-//! A simulated server: a log that runs ahead of what its tables show, and all that it ever held.
+//! A simulated server: its log runs ahead of its tables, and it remembers all states it ever
+//! held.
 
 use super::AUTHORS;
 use crate::changes::LogPosition;
 use crate::memory::keeper::bits::Change;
 
-/// Places between the ends of two transactions, at the least. A snapshot may name any of them.
+/// Minimum distance between the ends of two transactions. A snapshot may name any position
+/// between.
 pub(super) const GAP: u64 = 8;
 
 /// All rows: the posts of each author.
 pub(super) type Rows = [u64; AUTHORS];
 
-/// Chance that comes from a seed alone (SplitMix64), so that a seed means the same for ever.
+/// Random numbers from a seed alone (SplitMix64). A seed always gives the same sequence.
 #[derive(Clone, Debug)]
 pub(super) struct Chance(pub(super) u64);
 
@@ -26,7 +28,7 @@ impl Chance {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
-    /// True this often in a hundred times.
+    /// True in this percentage of calls.
     pub(super) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -38,15 +40,15 @@ pub(super) struct Transaction {
     pub(super) changes: Vec<(u8, Change)>,
 }
 
-/// One history of one log.
+/// The log of one identity.
 #[derive(Clone, Debug)]
-pub(super) struct Log {
+pub(super) struct SimLog {
     pub(super) transactions: Vec<Transaction>,
     /// The rows before the first transaction, and after each.
     rows: Vec<Rows>,
 }
 
-impl Log {
+impl SimLog {
     pub(super) fn new() -> Self {
         Self { transactions: Vec::new(), rows: vec![[0; AUTHORS]] }
     }
@@ -55,7 +57,7 @@ impl Log {
         self.transactions.len()
     }
 
-    /// Where so many transactions end.
+    /// The position at which the first `count` transactions end.
     pub(super) fn end_of(&self, count: usize) -> u64 {
         count.checked_sub(1).map_or(0, |last| self.transactions[last].end)
     }
@@ -64,7 +66,7 @@ impl Log {
         &self.rows[count]
     }
 
-    /// How many transactions end there or before.
+    /// Number of transactions that end at this position or before it.
     pub(super) fn count_at(&self, at: LogPosition) -> usize {
         self.transactions.partition_point(|transaction| transaction.end <= at.0)
     }
@@ -84,12 +86,12 @@ impl Log {
     }
 }
 
-/// Whoever answers at the address at the moment.
+/// The server that currently answers at the address.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    pub(super) history: u64,
-    pub(super) log: Log,
-    /// How many transactions can be seen in the tables.
+    pub(super) identity: u64,
+    pub(super) log: SimLog,
+    /// Number of transactions that the tables show.
     pub(super) visible: usize,
     /// Commits wait for a replica that does not answer: they are in the log and in no table.
     pub(super) stalled: bool,
@@ -97,7 +99,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new() -> Self {
-        Self { history: 1, log: Log::new(), visible: 0, stalled: false }
+        Self { identity: 1, log: SimLog::new(), visible: 0, stalled: false }
     }
 
     fn commit(&mut self, chance: &mut Chance, changes: Vec<(u8, Change)>, rows: Rows) {
@@ -105,13 +107,13 @@ impl Server {
         self.log.push(self.log.end_of(self.log.len()) + gap, changes, rows);
     }
 
-    /// A transaction of some rows, or of none that matter; some are told without their content.
-    /// Returns whether that is so.
+    /// A transaction of some rows, or of none of the simulated authors. With a probability of 4%
+    /// it contains a change without content; returns whether it does.
     pub(super) fn write(&mut self, chance: &mut Chance) -> bool {
         let mut rows = *self.log.rows_after(self.log.len());
         let mut changes = Vec::new();
         for _ in 0..chance.below(5) {
-            // The lower an author, the busier.
+            // The lower an author's number, the more it changes.
             let author = chance.below(AUTHORS).min(chance.below(AUTHORS));
             changes.push((u8::try_from(author).unwrap(), change(chance, &mut rows[author])));
         }
@@ -125,7 +127,7 @@ impl Server {
         unknown
     }
 
-    /// A transaction of more rows of one author than are buffered.
+    /// A transaction that changes one author `count` times, which can exceed the buffer.
     pub(super) fn write_many(&mut self, chance: &mut Chance, author: u8, count: usize) {
         let mut rows = *self.log.rows_after(self.log.len());
         let row = &mut rows[usize::from(author)];
@@ -133,22 +135,22 @@ impl Server {
         self.commit(chance, changes, rows);
     }
 
-    /// What was committed shows in the tables, in order.
+    /// Makes up to `count` committed transactions visible in the tables, in order.
     pub(super) fn show(&mut self, count: usize) {
         if !self.stalled {
             self.visible = self.log.len().min(self.visible + count);
         }
     }
 
-    /// It stopped and came back: what is in the log is in the tables then.
+    /// Stops and starts the server: the tables then show everything in the log.
     pub(super) fn restart(&mut self) {
         self.visible = self.log.len();
         self.stalled = false;
     }
 
-    /// Another one takes over, which has only so much of the log.
+    /// Another server takes over. It has only the first `len` transactions.
     pub(super) fn take_over(&mut self, len: usize) {
-        self.history += 1;
+        self.identity += 1;
         self.log.cut(len);
         self.restart();
     }
@@ -158,10 +160,10 @@ impl Server {
         LogPosition(self.log.end_of(self.log.len()))
     }
 
-    /// A place up to which all can be seen and nothing behind.
+    /// A position with every visible transaction at or before it, and no other transaction.
     pub(super) fn snapshot(&self, chance: &mut Chance) -> LogPosition {
-        let behind = u64::try_from(chance.below(4)).unwrap().saturating_sub(1);
-        LogPosition(self.log.end_of(self.visible) + behind)
+        let beyond = u64::try_from(chance.below(4)).unwrap().saturating_sub(1);
+        LogPosition(self.log.end_of(self.visible) + beyond)
     }
 
     pub(super) fn visible_rows(&self) -> &Rows {
@@ -169,7 +171,7 @@ impl Server {
     }
 }
 
-/// Something happens to one post; now and then it is only told again.
+/// A change to one post. Sometimes it repeats the present state.
 fn change(chance: &mut Chance, row: &mut u64) -> Change {
     let post = u8::try_from(chance.below(24)).unwrap();
     let there = *row & (1 << post) != 0;
