@@ -1,26 +1,26 @@
-//! One hard budget for all that is kept, and what is counted under it.
+//! The memory budget: one hard limit for everything that is cached, and the usage by kind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The index of users may take so much of the budget: what is kept of them needs the rest.
+/// The index of users can take this fraction of the budget (1/2). The users' data needs the rest.
 const INDEX_SHARE: usize = 2;
 
-/// The bytes that memory may take, and what takes them.
+/// The limit in bytes, and the usage.
 #[derive(Debug)]
 pub(crate) struct Budget {
     max: usize,
     index: AtomicUsize,
-    /// Newest posts, by their number.
+    /// Tails; items are posts.
     pub(crate) tails: Usage,
-    /// Follow lists, by the number of follows.
+    /// Follow lists; items are follows.
     pub(crate) follows: Usage,
-    /// Pages as they were sent, by their number.
+    /// Cached pages; each page counts as one user and as one item.
     pub(crate) pages: Usage,
-    /// The recent log, by its entries.
+    /// The recent log; items are entries.
     pub(crate) recent: Usage,
 }
 
-/// What one kind of thing takes.
+/// The usage of one kind of data.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     bytes: AtomicUsize,
@@ -29,10 +29,10 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// What is kept of one user took so many bytes and items, and takes others now; none is zero.
+    /// Replaces the (bytes, items) of one user. Zero bytes mean that nothing is cached.
     pub(crate) fn change(&self, before: (usize, usize), now: (usize, usize)) {
         let change = |counter: &AtomicUsize, before: usize, now: usize| {
-            // Wraps through the difference and comes out right.
+            // The difference wraps, so the sum is correct for decreases too.
             counter.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         };
         change(&self.bytes, before.0, now.0);
@@ -44,12 +44,12 @@ impl Usage {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Of how many users something is kept.
+    /// Number of users with cached data of this kind.
     pub(crate) fn users(&self) -> usize {
         self.users.load(Ordering::Relaxed)
     }
 
-    /// Posts, follows or entries.
+    /// Number of posts, follows, pages or entries.
     pub(crate) fn items(&self) -> usize {
         self.items.load(Ordering::Relaxed)
     }
@@ -61,28 +61,28 @@ impl Budget {
         Self { max, index: AtomicUsize::new(0), tails, follows, pages, recent }
     }
 
-    /// All that may be taken.
+    /// The limit in bytes.
     pub(crate) fn max(&self) -> usize {
         self.max
     }
 
-    /// What the index of users takes.
+    /// Bytes used by the index of users.
     pub(crate) fn index(&self) -> usize {
         self.index.load(Ordering::Relaxed)
     }
 
-    /// All that is taken.
+    /// Bytes used in total.
     pub(crate) fn used(&self) -> usize {
-        let kept = [&self.tails, &self.follows, &self.pages, &self.recent];
-        self.index() + kept.map(Usage::bytes).iter().sum::<usize>()
+        let kinds = [&self.tails, &self.follows, &self.pages, &self.recent];
+        self.index() + kinds.map(Usage::bytes).iter().sum::<usize>()
     }
 
-    /// Whether something has to go before more may come.
+    /// Whether something must be evicted.
     pub(crate) fn is_over(&self) -> bool {
         self.used() > self.max
     }
 
-    /// Whether the index may grow by so many bytes.
+    /// Whether the index can grow by this many bytes.
     pub(crate) fn has_index_room(&self, bytes: usize) -> bool {
         self.index() + bytes <= self.max / INDEX_SHARE
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_and_goes_adds_up() {
+    fn changes_add_up() {
         let budget = Budget::new(1_000);
         budget.tails.change((0, 0), (600, 3));
         budget.follows.change((0, 0), (300, 70));

@@ -1,31 +1,31 @@
-//! Whom one reader follows, as it stands in memory. Pure.
+//! The follow list of one reader. Pure.
 
 use super::tail::MAPS_BYTES;
 
-/// A user's place in memory's tables: see `slots`.
+/// A user's index in the tables of memory: see `slots`.
 pub(crate) type Slot = u32;
 
 /// A change to one reader's follow list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FollowChange {
-    /// Follows this user from now on.
+    /// The reader follows this user.
     Add(Slot),
-    /// Follows this user no more.
+    /// The reader does not follow this user any more.
     Remove(Slot),
-    /// What happened is not known.
+    /// The list changed in an unknown way.
     Unknown,
 }
 
-/// Whom one reader follows: four bytes each.
+/// The users that one reader follows: four bytes each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FollowList {
-    /// Rising.
+    /// In ascending order.
     slots: Vec<Slot>,
     max: usize,
 }
 
 impl FollowList {
-    /// A whole list, in any order, of at most `max` users.
+    /// A complete list, in any order, with at most `max` users.
     pub(crate) fn new(mut slots: Vec<Slot>, max: usize) -> Self {
         slots.sort_unstable();
         slots.dedup();
@@ -33,8 +33,8 @@ impl FollowList {
         Self { slots, max }
     }
 
-    /// Carries out a change; false if it is not known any more whom the reader follows, or if these
-    /// are too many.
+    /// Applies a change. Returns false if the list can no longer be known, or is longer than
+    /// `max`.
     pub(crate) fn apply(&mut self, change: FollowChange) -> bool {
         match change {
             FollowChange::Add(slot) => {
@@ -53,18 +53,18 @@ impl FollowList {
         }
     }
 
-    /// Rising.
+    /// In ascending order.
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
-    /// Whether the user is followed.
+    /// Whether the reader follows this user. A binary search.
     #[inline]
     pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.slots.binary_search(&slot).is_ok()
     }
 
-    /// What it takes in memory, about.
+    /// Approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         MAPS_BYTES + size_of::<Self>() + self.slots.capacity() * size_of::<Slot>()
     }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_a_set_with_an_end() {
+    fn a_list_is_a_set_with_a_limit() {
         let mut list = FollowList::new(vec![5, 1, 5], 3);
         assert_eq!(list.slots(), [1, 5]);
         assert!(list.apply(FollowChange::Add(3)) && list.apply(FollowChange::Add(3)));
@@ -83,7 +83,7 @@ mod tests {
         assert!(list.apply(FollowChange::Remove(1)) && list.apply(FollowChange::Remove(1)));
         assert!(list.apply(FollowChange::Add(9)));
         assert_eq!(list.slots(), [3, 5, 9]);
-        assert!(!list.apply(FollowChange::Add(8)), "a longer list is not kept");
+        assert!(!list.apply(FollowChange::Add(8)), "a longer list is not cached");
         assert!(!list.apply(FollowChange::Unknown));
     }
 }

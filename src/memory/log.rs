@@ -1,4 +1,4 @@
-//! How far one log has been followed, as readers see it.
+//! The state of one followed log, as readers see it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use super::Miss;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 
-/// What was heard last of a log holds so long. Its server says something every second.
+/// Lease of a log in milliseconds. Its server sends something every second.
 pub(crate) const LEASE_MS: u64 = 3_000;
 
 /// One log that memory follows.
@@ -17,30 +17,31 @@ pub(crate) struct FollowedLog {
     name: String,
     shards: Vec<ShardId>,
     misses: mpsc::Sender<Miss>,
-    /// Whether wishes are heard.
+    /// Whether fill requests are accepted.
     accepts_requests: AtomicBool,
-    /// 0 while another history begins.
+    /// 0 while another identity begins.
     identity: AtomicU64,
     position: AtomicU64,
-    /// What is shown is of no later than this.
+    /// Readers see no change after this position.
     announced: AtomicU64,
-    /// Wakes those who wait for a position.
+    /// Wakes the tasks that wait for a position.
     reached: Notify,
-    /// Until when all that was committed a moment before is taken to be in memory.
+    /// The end of the lease. Until then memory counts as up to date.
     fresh_until_ms: AtomicU64,
-    /// When that was last so, in milliseconds since 1970.
+    /// The wall-clock time of the last renewal, in milliseconds since 1970.
     as_of_ms: AtomicI64,
-    /// All up to here can be seen by whoever asks the databases; of the present history.
+    /// Every new database read sees all transactions up to here; a position of the current
+    /// identity.
     visible: AtomicU64,
-    /// Held by whoever asks the databases what can be seen.
-    visibility_query: Mutex<()>,
-    /// Whether the newest times of all its authors are known.
+    /// Held by the task that queries the databases for the visible position.
+    visibility: Mutex<()>,
+    /// Whether the heads of all its authors are loaded.
     heads_known: AtomicBool,
     pub(crate) prefill: Prefill,
     pub(crate) counters: Counters,
 }
 
-/// How much was filled of what is filled before anybody asks for it.
+/// Progress of the prefill: the fills that run before any reader needs them.
 #[derive(Debug, Default)]
 pub(crate) struct Prefill {
     planned: AtomicUsize,
@@ -48,30 +49,30 @@ pub(crate) struct Prefill {
     done: AtomicBool,
 }
 
-/// What happened at one log since the start.
+/// Counts of events at one log since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Transactions that were carried out.
+    /// Applied transactions.
     pub(crate) transactions: AtomicU64,
-    /// Changes that were carried out on something that is kept.
+    /// Changes applied to cached or pending values.
     pub(crate) changes: AtomicU64,
-    /// Histories that were started; more than one means that memory was lost.
+    /// Log identities that began. More than one means that memory was rebuilt.
     pub(crate) log_identities: AtomicU64,
-    /// Wishes that were granted.
+    /// Fill requests that were fulfilled.
     pub(crate) fills: AtomicU64,
-    /// Answers that came from too old a snapshot, or for nobody.
+    /// Rejected fills: the snapshot was too old, or the ticket was void.
     pub(crate) fills_refused: AtomicU64,
-    /// What was dropped to make room.
+    /// Values evicted to stay within the budget.
     pub(crate) evictions: AtomicU64,
-    /// What the auditor compared with the database.
+    /// Values that the auditor compared with the database.
     pub(crate) audited: AtomicU64,
-    /// What the auditor found different.
+    /// Values that the auditor found different from the database.
     pub(crate) mismatched: AtomicU64,
 }
 
 impl Prefill {
-    /// Of so many authors so many are filled or about to be; done when no more will be, for want of
-    /// authors or of room.
+    /// Records the progress: `started` of `planned` authors are filled or queued. `done` means
+    /// that no more will follow, because all are started or there is no room.
     pub(crate) fn note(&self, planned: usize, started: usize, done: bool) {
         self.planned.store(planned, Ordering::Relaxed);
         self.started.store(started, Ordering::Relaxed);
@@ -105,7 +106,7 @@ impl FollowedLog {
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
-            visibility_query: Mutex::new(()),
+            visibility: Mutex::new(()),
             heads_known: AtomicBool::new(false),
             prefill: Prefill::default(),
             counters: Counters::default(),
@@ -116,24 +117,25 @@ impl FollowedLog {
         &self.name
     }
 
-    /// The shards it tells of.
+    /// The shards whose changes this log contains.
     pub(crate) fn shards(&self) -> &[ShardId] {
         &self.shards
     }
 
     pub(super) fn request_fill(&self, miss: Miss) {
         if self.accepts_requests.load(Ordering::Relaxed) {
-            // A full queue is no loss: the next reader wishes again.
+            // A full queue is harmless: the next reader repeats the request.
             let _ = self.misses.try_send(miss);
         }
     }
 
-    /// Whether wishes are heard from now on.
-    pub(crate) fn accept_requests(&self, hears: bool) {
-        self.accepts_requests.store(hears, Ordering::Relaxed);
+    /// Accepts or drops fill requests from now on.
+    pub(crate) fn accept_requests(&self, accepts: bool) {
+        self.accepts_requests.store(accepts, Ordering::Relaxed);
     }
 
-    /// Another history begins here; what was shown before is gone already.
+    /// Starts another log identity at this position. The caller has already removed all values of
+    /// the previous one.
     pub(crate) fn begin(&self, identity: LogIdentity, at: LogPosition) {
         self.identity.store(0, Ordering::Release);
         self.position.store(at.0, Ordering::Release);
@@ -143,27 +145,28 @@ impl FollowedLog {
         self.reached.notify_waiters();
     }
 
-    /// What was committed here is about to be shown.
+    /// Records that readers may see changes up to here. Must be called before the transaction
+    /// that ends here is applied.
     pub(crate) fn announce(&self, at: LogPosition) {
         self.announced.store(at.0, Ordering::Release);
     }
 
-    /// All up to here is shown.
+    /// Records that readers see every change up to here.
     pub(crate) fn advance(&self, at: LogPosition) {
         self.position.store(at.0, Ordering::Release);
     }
 
-    /// Wakes those who wait; after a few calls of [`FollowedLog::advance`].
+    /// Wakes the waiting tasks. One call covers any number of [`FollowedLog::advance`].
     pub(crate) fn wake(&self) {
         self.reached.notify_waiters();
     }
 
-    /// All up to here is shown, in this history; none while another one begins.
+    /// Readers see every change up to this position. `None` while another identity begins.
     pub(crate) fn position(&self) -> Option<(LogIdentity, LogPosition)> {
         self.with_identity(&self.position)
     }
 
-    /// What was shown so far is of no later than this, in this history.
+    /// Readers see no change after this position. `None` while another identity begins.
     pub(crate) fn announced(&self) -> Option<(LogIdentity, LogPosition)> {
         self.with_identity(&self.announced)
     }
@@ -175,31 +178,32 @@ impl FollowedLog {
         (before == after && before != 0).then_some((LogIdentity(before), LogPosition(position)))
     }
 
-    /// Whether all up to here is shown, in this history.
+    /// Whether readers see every change up to here, under this identity.
     pub(crate) fn has_reached(&self, identity: LogIdentity, at: LogPosition) -> bool {
         self.position().is_some_and(|(known, position)| known == identity && position >= at)
     }
 
-    /// The databases were found to show all up to here.
+    /// Records that database reads see all transactions up to here.
     pub(crate) fn note_visible(&self, at: LogPosition) {
         self.visible.fetch_max(at.0, Ordering::AcqRel);
     }
 
-    /// All up to here can be seen by whoever asks the databases.
+    /// Every new database read sees all transactions up to here.
     pub(crate) fn visible(&self) -> LogPosition {
         LogPosition(self.visible.load(Ordering::Acquire))
     }
 
-    /// The right to ask the databases what can be seen. Whoever waited for it looks first whether
-    /// that is known by now.
+    /// The right to query the databases for the visible position. After waiting for it, check
+    /// first whether [`FollowedLog::visible`] is already far enough.
     pub(crate) async fn visibility_lock(&self) -> MutexGuard<'_, ()> {
-        self.visibility_query.lock().await
+        self.visibility.lock().await
     }
 
-    /// Returns when all up to here is shown, or when this is another history.
+    /// Waits until readers see every change up to here: returns true. Returns false if the log
+    /// has another identity.
     pub(crate) async fn wait_for(&self, identity: LogIdentity, at: LogPosition) -> bool {
         loop {
-            // Made before the state is read, so that no wake-up is lost.
+            // Created before the position is read, so that no wake-up is missed.
             let reached = self.reached.notified();
             match self.position() {
                 Some((known, position)) if known == identity && position >= at => return true,
@@ -209,24 +213,24 @@ impl FollowedLog {
         }
     }
 
-    /// All that is committed by now was told.
+    /// Renews the lease: everything committed so far was delivered and applied.
     pub(crate) fn renew(&self, now_ms: u64, wall_ms: i64) {
         self.as_of_ms.store(wall_ms, Ordering::Relaxed);
         self.fresh_until_ms.store(now_ms + LEASE_MS, Ordering::Release);
     }
 
-    /// Whether what is shown is what the databases hold, give or take moments.
+    /// Whether the lease is valid: readers see what the databases hold, within moments.
     #[inline]
     pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
         self.fresh_until_ms.load(Ordering::Acquire) > now_ms
     }
 
-    /// When what is shown was last known to be whole, in milliseconds since 1970; none if never.
+    /// When the lease was last renewed, in milliseconds since 1970. `None` if never.
     pub(crate) fn as_of_ms(&self) -> Option<i64> {
         Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)
     }
 
-    /// Whether an author of whom nothing is known has no posts.
+    /// Whether all heads are loaded. An author without a slot then has no posts.
     pub(crate) fn heads_known(&self) -> bool {
         self.heads_known.load(Ordering::Acquire)
     }
@@ -236,7 +240,7 @@ impl FollowedLog {
     }
 }
 
-/// One more.
+/// Adds one to a counter.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

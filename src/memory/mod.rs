@@ -1,10 +1,10 @@
-//! What readers ask for, kept in memory: newest times, newest posts, follow lists. It knows no shard,
-//! no SQL and no HTTP.
+//! The in-memory copy of what readers need: heads (newest post times), tails (newest posts) and
+//! follow lists. This module knows no shard, no SQL and no HTTP.
 //!
-//! One task per log writes (`changes::apply`); readers take what is shown to them without locks.
-//! What is kept of a user is, at any time, what its database held at a position in its log: `keeper`
-//! is the whole protocol. Everything but the newest times may be dropped at any moment, so memory
-//! decides how fast a page is and never what stands on it.
+//! One task per log writes (`changes::apply`). Readers read without locks. Every cached value
+//! equals the content of the database at a known position in its log; `keeper` implements that
+//! protocol. Everything except the heads can be evicted at any moment. Memory decides how fast a
+//! page is, never its content.
 
 mod budget;
 mod follow_list;
@@ -36,39 +36,40 @@ use crate::model::{Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
 
-/// Makes what is sent of a post.
+/// Encodes a post as it is sent to clients.
 pub(crate) type Encode = fn(&Post, &PostTimes) -> Box<str>;
 
-/// Wishes that may wait at each log. What does not fit is wished for again by the next reader.
+/// Fill requests that can wait per log. A request that does not fit is dropped; the next reader
+/// repeats it.
 const REQUESTS_MAX: usize = 4_096;
 
-/// What a reader would have liked to find.
+/// Something that a reader needed and memory did not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Miss {
-    /// The newest posts of an author, at least so many.
+    /// The newest posts of an author.
     Tail {
         /// The author.
         slot: Slot,
-        /// How many.
+        /// The minimum number of posts.
         depth: u32,
     },
-    /// Whom a reader follows.
+    /// The follow list of a reader.
     Follows {
         /// The reader.
         user: UserId,
     },
 }
 
-/// All that is kept.
+/// Everything that is cached, and the state of the logs that keep it up to date.
 pub(crate) struct Memory {
     slots: Slots,
     pages: PageCache,
-    /// Pages that were sent again.
+    /// Number of page cache hits.
     page_cache_hits: AtomicU64,
     recent: Recent,
     budget: Budget,
     logs: Vec<FollowedLog>,
-    /// The log of each shard, by their indexes.
+    /// The index in `logs` of each shard's log, by shard index.
     log_of: Vec<usize>,
     placement: Placement,
     times: PostTimes,
@@ -76,14 +77,15 @@ pub(crate) struct Memory {
     started: Instant,
 }
 
-/// The logs' names and shards, as memory is to follow them.
+/// The name of a log to follow, and its shards.
 pub(crate) struct LogName {
     pub(crate) name: String,
     pub(crate) shards: Vec<ShardId>,
 }
 
 impl Memory {
-    /// An empty memory of `budget` bytes, and the queue of wishes of each log.
+    /// An empty memory with a budget of `budget` bytes, and the queue of fill requests of each
+    /// log.
     pub(crate) fn new(
         budget: usize,
         names: Vec<LogName>,
@@ -121,63 +123,64 @@ impl Memory {
         (Arc::new(memory), queues)
     }
 
-    /// The logs that are followed.
+    /// The followed logs.
     pub(crate) fn logs(&self) -> &[FollowedLog] {
         &self.logs
     }
 
-    /// Whether all logs are fresh: [`FollowedLog::is_fresh`].
+    /// Whether all logs are fresh: see [`FollowedLog::is_fresh`].
     pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
         self.logs.iter().all(|log| log.is_fresh(now_ms))
     }
 
-    /// The log that tells of this user.
+    /// The log of the shard that owns this user.
     pub(crate) fn log_of(&self, user: UserId) -> &FollowedLog {
         &self.logs[self.log_index(user)]
     }
 
-    /// Its index in [`Memory::logs`].
+    /// The index of the user's log in [`Memory::logs`].
     pub(crate) fn log_index(&self, user: UserId) -> usize {
         self.log_of[self.placement.shard_of(user).index()]
     }
 
-    /// Which shard owns a user.
+    /// The map from users to shards.
     pub(crate) fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// What all that is kept may take and takes.
+    /// The memory budget and its usage.
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// How many users are known.
+    /// Number of registered users.
     pub(crate) fn users(&self) -> usize {
         self.slots.len()
     }
 
-    /// The time that leases are compared with: milliseconds since the start, never back.
+    /// The clock of the leases: milliseconds since the start, monotonic.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The clock of recency: seconds since the start.
+    /// The clock of eviction: seconds since the start.
     pub(crate) fn tick(&self) -> u32 {
         tick_at(self.now_ms())
     }
 
-    /// What is sent of a post.
+    /// A post as a tail holds it: its key and its encoded body.
     pub(crate) fn tail_post(&self, post: &Post) -> TailPost {
         let body = (self.encode)(post, &self.times).into();
         TailPost { key: (post.key.time, post.key.post.0), body }
     }
 
-    /// A user that was met before.
+    /// The slot of a registered user.
     pub(crate) fn find(&self, user: UserId) -> Option<Slot> {
         self.slots.find(user)
     }
 
-    /// A user, met now or before; none when the budget has no room for more users.
+    /// The slot of a user; registers the user if necessary. Returns `None` if the index has no
+    /// room left in the budget.
     pub(crate) fn register_user(&self, user: UserId) -> Option<Slot> {
         if let Some(slot) = self.slots.find(user) {
             return Some(slot);
@@ -189,47 +192,47 @@ impl Memory {
         let head = if log.heads_known() { NO_POSTS } else { UNKNOWN };
         let before = self.slots.len();
         let slot = self.slots.add(user, head)?;
-        // Whoever forgets the heads forgets them first and then goes through all users; one that
-        // it did not see yet is seen here.
+        // [`Memory::forget_heads`] clears the flag first and then visits all users. If it missed
+        // the new user, this check sees the cleared flag.
         if !log.heads_known() {
             self.slots.set_head(slot, UNKNOWN);
         }
-        // Somebody else may have met another user at the same time; it counts that one.
+        // If another user was registered at the same time, its thread counts it too.
         if self.slots.len() > before {
             self.budget.add_index(SLOT_BYTES);
         }
         Some(slot)
     }
 
-    /// The user at a slot.
+    /// The user of a slot.
     pub(crate) fn user(&self, slot: Slot) -> UserId {
         self.slots.id(slot)
     }
 
-    /// An upper bound of the time of the author's newest post, [`UNKNOWN`] or [`NO_POSTS`].
+    /// An upper bound of the time of the author's newest post, or [`UNKNOWN`], or [`NO_POSTS`].
     #[inline]
     pub(crate) fn head(&self, slot: Slot) -> i64 {
         self.slots.head(slot)
     }
 
-    /// The author has a post of this time.
+    /// Raises the head to the time of a post of the author. [`UNKNOWN`] stays unknown.
     pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
         self.slots.raise_head(slot, time);
     }
 
-    /// Whatever was known of the author's newest post, this is.
+    /// Replaces the head, whatever it was.
     pub(crate) fn set_head(&self, slot: Slot, head: i64) {
         self.slots.set_head(slot, head);
     }
 
-    /// The author's newest posts, if they are kept. Counts as a use.
+    /// The author's tail, if cached. Marks the slot as used.
     #[inline]
     pub(crate) fn tail(&self, slot: Slot, tick: u32) -> Option<Arc<Tail>> {
         self.slots.touch(slot, tick);
         self.slots.tail(slot)
     }
 
-    /// Whom the reader follows, if it is kept. Counts as a use.
+    /// The reader's follow list, if cached. Marks the slot as used.
     pub(crate) fn follows(&self, reader: UserId, tick: u32) -> Option<Arc<FollowList>> {
         let slot = self.slots.find(reader)?;
         let follows = self.slots.follows(slot)?;
@@ -237,7 +240,7 @@ impl Memory {
         Some(follows)
     }
 
-    /// When a reader last used what is kept of the user.
+    /// The tick in which a reader last used the user's data.
     pub(crate) fn used(&self, slot: Slot) -> u32 {
         self.slots.used(slot)
     }
@@ -247,8 +250,8 @@ impl Memory {
         &self.recent
     }
 
-    /// An upper bound of the times of the author's posts that the recent log does not tell,
-    /// [`UNKNOWN`] or [`NO_POSTS`].
+    /// An upper bound of the times of the author's posts that are not in the recent log, or
+    /// [`UNKNOWN`], or [`NO_POSTS`].
     #[inline]
     pub(crate) fn unlisted(&self, slot: Slot) -> i64 {
         match self.slots.unlisted(slot) {
@@ -257,30 +260,32 @@ impl Memory {
         }
     }
 
-    /// Whether the recent log is told of what the author posts.
+    /// Whether the author is listed: every new post of the author must be added to the recent
+    /// log.
     pub(crate) fn is_listed(&self, slot: Slot) -> bool {
         self.slots.unlisted(slot) != UNKNOWN
     }
 
-    /// Tells the recent log of posts of listed authors; before their log advances over them.
+    /// Adds posts of listed authors to the recent log. Must be called before their log advances
+    /// past these posts.
     pub(crate) fn list_posts(&self, posts: Vec<RecentEntry>) {
         if !posts.is_empty() {
             self.recent.put(posts, &self.budget);
         }
     }
 
-    /// Tells the recent log of all posts that are shown of these authors, who are listed from now
-    /// on; of as many authors as have about `posts_max` posts. To be called by the writer of their
-    /// log.
+    /// Adds all posts of these authors' tails to the recent log and marks the authors as listed.
+    /// Takes authors from the set until it has about `posts_max` posts. Only the writer of the
+    /// authors' log may call this.
     pub(crate) fn list_tails(&self, slots: &mut BTreeSet<Slot>, posts_max: usize) {
         let (mut posts, mut bounds) = (Vec::new(), Vec::new());
         while posts.len() < posts_max
             && let Some(slot) = slots.pop_first()
         {
-            // It may have gone again.
+            // The tail may have been evicted in the meantime.
             let Some(tail) = self.slots.tail(slot) else { continue };
             posts.extend(tail.keys().iter().map(|key| RecentEntry { key: *key, slot }));
-            bounds.push((slot, unlisted_beside(&tail)));
+            bounds.push((slot, unlisted_bound(&tail)));
         }
         self.list_posts(posts);
         for (slot, bound) in bounds {
@@ -288,10 +293,10 @@ impl Memory {
         }
     }
 
-    /// Shows an author's newest posts to readers from now on, or none. Whether the recent log has to
-    /// be told of all of them: [`Memory::list_tails`].
+    /// Makes an author's tail visible to readers, or removes it. Returns true if its posts must
+    /// be added to the recent log: see [`Memory::list_tails`].
     pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> bool {
-        let unlisted = tail.as_ref().map_or(UNKNOWN, |tail| unlisted_beside(tail));
+        let unlisted = tail.as_ref().map_or(UNKNOWN, |tail| unlisted_bound(tail));
         let is_new = unlisted < self.slots.unlisted(slot);
         if !is_new {
             self.slots.set_unlisted(slot, unlisted);
@@ -305,7 +310,7 @@ impl Memory {
         is_new
     }
 
-    /// Shows whom a reader follows to readers from now on, or nothing.
+    /// Makes a reader's follow list visible to readers, or removes it.
     pub(crate) fn show_follows(&self, slot: Slot, follows: Option<Arc<FollowList>>) {
         let bytes = follows.as_ref().map_or(0, |follows| follows.bytes());
         let edges = follows.as_ref().map_or(0, |follows| follows.slots().len());
@@ -315,13 +320,13 @@ impl Memory {
         self.budget.follows.change((bytes_before, edges_before), (bytes, edges));
     }
 
-    /// All changes up to this one can be seen by whoever asks now.
+    /// The current version. Every change up to it is visible to a read that begins now.
     pub(crate) fn version(&self) -> Version {
         self.slots.version()
     }
 
-    /// The reader's page for this query as it was sent last, if nothing has changed since. Counts as
-    /// a use, at this time, of what it was made from.
+    /// The cached page of this reader for this query, if nothing it depends on has changed. Marks
+    /// the reader and the authors on the page as used.
     pub(crate) fn cached_page(
         &self,
         reader: UserId,
@@ -342,17 +347,17 @@ impl Memory {
         Some(page)
     }
 
-    /// How many pages were as they were sent last.
+    /// Number of page cache hits since the start.
     pub(crate) fn page_cache_hits(&self) -> u64 {
         self.page_cache_hits.load(Ordering::Relaxed)
     }
 
-    /// Keeps a page that was made from what was shown as of its version.
+    /// Caches a page. The version of the page must have been read before its data.
     pub(crate) fn cache_page(&self, page: CachedPage) {
         self.pages.put(page, &self.budget.pages);
     }
 
-    /// Tells whoever fills memory what a reader lacked. Forgotten when there are too many wishes.
+    /// Sends a miss to the writer, which fills it later. Dropped if the queue is full.
     pub(crate) fn request_fill(&self, miss: Miss) {
         let user = match miss {
             Miss::Tail { slot, .. } => self.slots.id(slot),
@@ -361,13 +366,13 @@ impl Memory {
         self.log_of(user).request_fill(miss);
     }
 
-    /// Forgets what the newest times of this log's authors are.
+    /// Marks the heads of all authors of this log as unknown.
     pub(crate) fn forget_heads(&self, log: &FollowedLog) {
         log.set_heads_known(false);
         self.for_each_of(log, |slot| self.slots.set_head(slot, UNKNOWN));
     }
 
-    /// Calls with every known user of a log.
+    /// Calls `each` for every registered user of a log. Visits all users of memory.
     pub(crate) fn for_each_of(&self, log: &FollowedLog, mut each: impl FnMut(Slot)) {
         for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
             if std::ptr::eq(self.log_of(self.slots.id(slot)), log) {
@@ -381,8 +386,8 @@ fn tick_at(now_ms: u64) -> u32 {
     u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX)
 }
 
-/// An upper bound of the times of an author's posts that a tail does not answer for.
-fn unlisted_beside(tail: &Tail) -> i64 {
+/// An upper bound of the times of the author's posts that are not in this tail.
+fn unlisted_bound(tail: &Tail) -> i64 {
     tail.floor().map_or(NO_POSTS, |(time, _)| time)
 }
 

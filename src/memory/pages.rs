@@ -1,11 +1,13 @@
-//! PageCache as they were sent, kept for readers who come again before anything has changed: their newest
-//! page, and the empty one above it that they poll.
+//! The page cache: rendered pages for readers who return before anything has changed. It holds a
+//! reader's newest page, and the empty page above it that clients poll.
 //!
-//! Every change to what is shown of a user gets the next *version*, which is noted at the user after
-//! the change is shown. A page says as of which version it was made. It is still right exactly if
-//! neither the reader's follow list nor anything shown of a followee has a later one: that is one
-//! load for each followee from one array, and no post is looked at. Changes are never missed: the
-//! version of a page was read before what stands on it, so a change that it may lack is later.
+//! Every change that readers can see gets the next *version*. The version is stored at the
+//! changed user after the change is visible. A cached page carries the version as of which it was
+//! built. It is valid as long as neither the reader nor any followee has a later version.
+//! Checking that costs one load per followee from one array and reads no post.
+//!
+//! No change is missed: a page's version is read before its data. A change that the page may lack
+//! therefore has a later version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,14 +18,16 @@ use bytes::Bytes;
 use super::budget::Usage;
 use super::follow_list::Slot;
 
-/// PageCache may take so much of the budget: what they are made of needs the rest.
+/// The page cache can take this fraction of the budget (1/8). The data that pages are built from
+/// needs the rest.
 const PAGES_SHARE: usize = 8;
-/// What a page takes, about: every other one is empty. With longer ones, cells stay empty.
+/// Assumed average size of a page, which gives the number of cells; every other page is empty. If
+/// pages are longer, the byte limit is reached first and some cells stay empty.
 const PAGE_BYTES: usize = 2 << 10;
-/// Longer pages are not kept.
+/// Longer pages are not cached.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 
-/// Counts changes to all that is shown.
+/// Counts the changes that readers can see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(super) u64);
 
@@ -31,29 +35,29 @@ pub(crate) struct Version(pub(super) u64);
 #[derive(Clone, Debug)]
 pub(crate) struct SentPage {
     pub(crate) body: Bytes,
-    /// Where to go on from it: the `Link` header.
+    /// The value of the `Link` header.
     pub(crate) links: Bytes,
 }
 
-/// A page of a home timeline, as it was sent.
+/// A cached page of a home timeline.
 #[derive(Debug)]
 pub(crate) struct CachedPage {
-    /// Whose it is.
+    /// The reader.
     pub(crate) reader: Slot,
-    /// What was asked for, as it was written.
+    /// The query string of the request, unchanged.
     query: Bytes,
-    /// What it was made from is what was shown then.
+    /// The version that was read before the page was built.
     pub(super) as_of: Version,
-    /// Whose posts stand on it.
+    /// The authors of the posts on the page.
     pub(super) authors: Box<[Slot]>,
     pub(crate) sent: SentPage,
-    /// When it was last used, in ticks.
+    /// The tick of the last use.
     used: AtomicU32,
 }
 
 impl CachedPage {
-    /// What was sent for `query`, made from what was shown as of a version. All of it lies in one
-    /// piece: it is looked at when nothing of it is in the processor's caches any more.
+    /// The page that was sent for `query`, built from data as of a version. Query, links and body
+    /// are in one allocation: on a hit none of it is in the processor's caches.
     pub(crate) fn new(
         (reader, query): (Slot, &str),
         as_of: Version,
@@ -67,7 +71,7 @@ impl CachedPage {
         Self { reader, query: all.slice(..query), as_of, authors, sent, used }
     }
 
-    /// What it takes in memory, about.
+    /// Approximate size in bytes.
     fn bytes(&self) -> usize {
         let authors = self.authors.len() * size_of::<Slot>();
         let sent = self.sent.body.len() + self.sent.links.len();
@@ -80,8 +84,8 @@ impl CachedPage {
     }
 }
 
-/// At most one page with a cursor and one without of each reader. Readers share cells; who comes
-/// later has it.
+/// A direct-mapped cache with two entries per reader (with and without a cursor). Readers can
+/// collide; the last writer wins.
 #[derive(Debug)]
 pub(super) struct PageCache {
     cells: Box<[ArcSwapOption<CachedPage>]>,
@@ -89,14 +93,14 @@ pub(super) struct PageCache {
 }
 
 impl PageCache {
-    /// Places for a share of `budget` bytes.
+    /// An empty cache that takes a fraction of a budget of `budget` bytes.
     pub(super) fn new(budget: usize) -> Self {
         let bytes_max = budget / PAGES_SHARE;
         let cells = (0..bytes_max / PAGE_BYTES).map(|_| ArcSwapOption::empty()).collect();
         Self { cells, bytes_max }
     }
 
-    /// What the cells take.
+    /// Size of the cells in bytes, without the pages.
     pub(super) fn index_bytes(&self) -> usize {
         self.cells.len() * size_of::<ArcSwapOption<CachedPage>>()
     }
@@ -108,14 +112,15 @@ impl PageCache {
         self.cells.get(cell.checked_rem(self.cells.len())?)
     }
 
-    /// The page that is kept of this reader for this query.
+    /// The cached page of this reader for this query.
     pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<CachedPage>> {
         let page = self.cell(reader, query.as_bytes())?.load();
         let page = page.as_ref().filter(|page| page.reader == reader && page.query == query)?;
         Some(Arc::clone(page))
     }
 
-    /// Keeps a page, in cell of another one. Without room for it both are gone.
+    /// Caches a page and replaces the one in its cell. If the page does not fit, the cell becomes
+    /// empty.
     pub(super) fn put(&self, page: CachedPage, used: &Usage) {
         let Some(cell) = self.cell(page.reader, &page.query) else { return };
         let bytes = page.bytes();
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_share_places_and_never_take_more_than_their_share() {
+    fn pages_share_cells_and_stay_within_their_limit() {
         let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
         let used = Usage::default();
         for reader in 0..1_000 {
@@ -148,24 +153,24 @@ mod tests {
             pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
             assert!(used.bytes() <= 32 * PAGE_BYTES);
         }
-        let kept: Vec<usize> = (0..1_000)
+        let cached: Vec<usize> = (0..1_000)
             .flat_map(|reader| ["", "cursor=x"].map(|query| pages.get(reader, query)))
             .flatten()
             .map(|page| page.bytes())
             .collect();
-        assert!((5..=32).contains(&kept.len()), "{}", kept.len());
-        assert_eq!((kept.len(), kept.iter().sum::<usize>()), (used.users(), used.bytes()));
+        assert!((5..=32).contains(&cached.len()), "{}", cached.len());
+        assert_eq!((cached.len(), cached.iter().sum::<usize>()), (used.users(), used.bytes()));
         pages.put(page(7, "", PAGE_BYTES_MAX), &used);
-        assert!(pages.get(7, "").is_none(), "a page that is too long");
+        assert!(pages.get(7, "").is_none(), "the page is too long");
         pages.put(page(7, "limit=9", 10), &used);
         assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "").is_none());
         pages.put(page(7, "cursor=a", 10), &used);
         assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "cursor=a").is_some());
-        assert!(pages.get(7 + 16, "limit=9").is_none(), "at the same cell");
+        assert!(pages.get(7 + 16, "limit=9").is_none(), "in the same cell");
     }
 
     #[test]
-    fn a_small_budget_keeps_no_pages() {
+    fn a_small_budget_caches_no_pages() {
         let (pages, used) = (PageCache::new(15 << 10), Usage::default());
         pages.put(page(7, "", 10), &used);
         assert!(pages.get(7, "").is_none());

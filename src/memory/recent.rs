@@ -1,20 +1,23 @@
-//! The recent log: the newest posts of all authors in one list, by time. Pages far below the newest
-//! learn from it who has posts there, instead of looking into the tail of every followee. Pure.
+//! The recent log: the newest posts of all authors in one list, ordered by time. A page far below
+//! the newest scans it to find the followees with posts there, instead of reading every
+//! followee's tail. Pure.
 //!
-//! It is an *upper bound*, as heads are: it says who may have a post at a place, and the author's
-//! tail says which. So nothing is ever taken out of it for being deleted, evicted or forgotten, and
-//! it only loses its oldest end: it tells nothing at or below its *floor*.
+//! The list is an *upper bound*, as heads are. An entry means that the author may have a post
+//! with this key; the author's tail decides. Deletes and evictions therefore remove no entry. The
+//! list only loses its oldest end: it holds nothing at or below its *floor*.
 //!
-//! What it does not tell is known for each author: `Memory::unlisted` bounds the times of those of
-//! its posts that are not listed. Each log's writer keeps that true in this order. A post of a
-//! listed author is listed before the log advances over it. A tail that comes is listed, and *then*
-//! its author's bound sinks to the tail's floor. The bound of an author whose tail goes or is cut
-//! rises at once, before anything is passed over.
+//! `Memory::unlisted` bounds, for each author, the times of the posts that are not listed. The
+//! writer of each log keeps that bound true by this order:
 //!
-//! A reader looks at the bounds first and at the list afterwards. Whatever a bound promises was in
-//! the list when the bound was looked at, and it stays in it or falls below the list's floor, which
-//! is swapped together with the list. So no post is missed that was told before the reader began,
-//! whatever rises, goes or begins anew meanwhile.
+//! - A post of a listed author is added before the log advances past it.
+//! - A new tail is added first; *then* its author's bound is lowered to the tail's floor.
+//! - If a tail is evicted or cut, its author's bound is raised at once, before any post is
+//!   skipped.
+//!
+//! A reader loads the bounds first and the list afterwards. Every post that a bound promises was
+//! in the list when the reader loaded the bound. It stays there or falls below the list's floor,
+//! which is swapped together with the list. A reader therefore misses no post that was added
+//! before it began, whatever is raised, evicted or rebuilt while it reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,57 +28,58 @@ use super::budget::Budget;
 use super::follow_list::Slot;
 use super::tail::TailKey;
 
-/// The list may take this part of the budget.
+/// The list can take this fraction of the budget (1/16).
 const BUDGET_SHARE: usize = 16;
-/// And have so many entries, 24 MB. Page 100 of 20 reaches so deep even for who follows one author
-/// of 500, and walking further costs more than looking into tails.
+/// Maximum number of entries, 24 MB. Page 100 (of 20 posts each) is within it even for a reader
+/// who follows one author in 500. A longer scan costs more than reading tails.
 const ENTRIES_MAX: usize = 1 << 20;
-/// Entries of a chunk: with a post a chunk or two are copied, not the list.
+/// Maximum number of entries per chunk. A new post copies one or two chunks, not the list.
 const CHUNK_MAX: usize = 512;
-/// The newest changes stand apart, so that a post copies these and not the list of chunks.
+/// The newest entries are separate, so that a new post copies only these and not the list of
+/// chunks.
 const YOUNG_MAX: usize = 512;
 
-/// A post that stands, or once stood, in a tail.
+/// A post that is, or once was, in a tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RecentEntry {
     pub(crate) key: TailKey,
     pub(crate) slot: Slot,
 }
 
-/// The recent log: what readers are shown of it, and who may change that.
+/// The recent log: the list that readers load, and the lock of its writers.
 #[derive(Debug)]
 pub(crate) struct Recent {
     listed: ArcSwap<Listed>,
-    /// Held by the one writer that puts entries in; each log has a writer.
+    /// Held while entries are added. Each log has a writer of its own.
     writing: Mutex<()>,
     entries_max: usize,
-    /// Pages that were walked along it.
+    /// Number of pages found by a scan of the list.
     walks: AtomicU64,
 }
 
-/// The list as it is at one moment.
+/// The list at one moment.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    /// Newest first, in no chunk yet. May repeat what stands in one.
+    /// Newest first; not in chunks yet. Can repeat entries that are in a chunk.
     young: Vec<RecentEntry>,
     chunks: Arc<[Chunk]>,
-    /// Entries in chunks.
+    /// Number of entries in chunks.
     chunked: usize,
     floor: i64,
 }
 
-/// Newest first, never empty; chunks follow each other likewise.
+/// Newest first, never empty. The chunks are in the same order.
 type Chunk = Arc<[RecentEntry]>;
 
 impl Recent {
-    /// An empty one, for a memory of `budget` bytes.
+    /// An empty recent log, for a memory with a budget of `budget` bytes.
     pub(crate) fn new(budget: usize) -> Self {
         let entries_max = (budget / BUDGET_SHARE / size_of::<RecentEntry>()).min(ENTRIES_MAX);
         let (listed, writing) = (ArcSwap::from_pointee(Listed::new()), Mutex::new(()));
         Self { listed, writing, entries_max, walks: AtomicU64::new(0) }
     }
 
-    /// Puts these in, in any order, in one swap.
+    /// Adds entries, in any order, in one swap.
     pub(crate) fn put(&self, entries: Vec<RecentEntry>, budget: &Budget) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.listed.load();
@@ -84,17 +88,17 @@ impl Recent {
         self.listed.store(Arc::new(now));
     }
 
-    /// As it is now.
+    /// The list as it is now.
     pub(crate) fn load(&self) -> Guard<Arc<Listed>> {
         self.listed.load()
     }
 
-    /// A page was walked along it.
+    /// Counts a page that a scan of the list found.
     pub(crate) fn count_walk(&self) {
         self.walks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Pages that were walked along it.
+    /// Number of pages found by a scan of the list.
     pub(crate) fn walks(&self) -> u64 {
         self.walks.load(Ordering::Relaxed)
     }
@@ -105,12 +109,12 @@ impl Listed {
         Self { young: Vec::new(), chunks: Arc::new([]), chunked: 0, floor: i64::MIN }
     }
 
-    /// Nothing is told of posts of this time or older.
+    /// The list holds no posts of this time or older.
     pub(crate) fn floor(&self) -> i64 {
         self.floor
     }
 
-    /// All entries from this place down, newest first. Some may come twice.
+    /// All entries from this key down, newest first. An entry can come twice.
     pub(crate) fn walk(&self, from: TailKey) -> Walk<'_> {
         let young = self.young.partition_point(|entry| entry.key > from);
         let is_above = |chunk: &Chunk| chunk.last().is_some_and(|entry| entry.key > from);
@@ -120,10 +124,10 @@ impl Listed {
         Walk { young: &self.young[young..], chunk: &chunk[first..], chunks }
     }
 
-    /// The bytes and the entries, as they are counted.
+    /// The size in bytes and the number of entries, as the budget counts them.
     fn size(&self) -> (usize, usize) {
         let entries = self.chunked + self.young.len();
-        // A chunk is a pointer and its length, and two counters.
+        // A chunk costs a pointer with its length, and two counters.
         (entries * size_of::<RecentEntry>() + self.chunks.len() * 32, entries)
     }
 
@@ -147,12 +151,12 @@ impl Listed {
     }
 }
 
-/// The entries from a place down.
+/// The entries from a key down.
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     young: &'a [RecentEntry],
     chunk: &'a [RecentEntry],
-    /// Those behind it.
+    /// The chunks after `chunk`.
     chunks: &'a [Chunk],
 }
 
@@ -165,7 +169,7 @@ impl Iterator for Walk<'_> {
             (self.chunk, self.chunks) = split_first(self.chunks);
         }
         let (young, old) = (self.young.first(), self.chunk.first());
-        // None comes after any entry.
+        // `None` sorts below every entry.
         let from = if young >= old { &mut self.young } else { &mut self.chunk };
         let (entry, rest) = from.split_first()?;
         *from = rest;
@@ -178,13 +182,13 @@ fn split_first(chunks: &[Chunk]) -> (&[RecentEntry], &[Chunk]) {
 }
 
 fn newest_first(entries: &mut Vec<RecentEntry>) {
-    // What is sorted already comes in a few runs, which this sort is quick with.
+    // The input consists of a few sorted runs, which this sort handles quickly.
     entries.sort_by(|a, b| b.cmp(a));
     entries.dedup();
 }
 
-/// The chunks with these entries, newest first, among them. Chunks that get none are kept as they
-/// are.
+/// The chunks with these entries merged in. `entries` are newest first. Chunks without new
+/// entries are shared, not copied.
 fn merge(chunks: &[Chunk], entries: &[RecentEntry]) -> Vec<Chunk> {
     let mut merged = Vec::with_capacity(chunks.len() + entries.len() / CHUNK_MAX + 1);
     let (mut rest, mut both) = (entries, Vec::new());
@@ -208,7 +212,7 @@ fn merge(chunks: &[Chunk], entries: &[RecentEntry]) -> Vec<Chunk> {
     merged
 }
 
-/// As chunks of about the same length.
+/// Adds the entries as chunks of about the same length.
 fn push_all(chunks: &mut Vec<Chunk>, entries: &[RecentEntry]) {
     if !entries.is_empty() {
         let count = entries.len().div_ceil(CHUNK_MAX);
@@ -235,10 +239,10 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-        /// Whatever is put in, in whatever pieces: all that is newer than the floor is told, in
-        /// order, and no more is kept than may be.
+        /// Whatever is added in whatever pieces: a walk returns everything newer than the floor,
+        /// in order, and the list stays within its limit.
         #[test]
-        fn a_walk_tells_all_that_is_newer_than_the_floor(
+        fn a_walk_returns_all_entries_above_the_floor(
             puts in prop::collection::vec(entries(), 0..9),
             max in prop_oneof![0usize..40, 1_000usize..9_000],
             from in (0i64..300, 0u64..9),
@@ -251,7 +255,7 @@ mod tests {
                 let floor = recent.load().floor();
                 recent.put(entries, &budget);
                 let listed = recent.load();
-                prop_assert!(listed.floor() >= floor, "the floor sank");
+                prop_assert!(listed.floor() >= floor, "the floor fell");
                 prop_assert!(listed.size().1 <= max);
                 prop_assert!(listed.chunks.iter().all(|chunk| (1..=CHUNK_MAX).contains(&chunk.len())));
                 prop_assert_eq!((budget.recent.bytes(), budget.recent.items()), listed.size());
@@ -259,8 +263,8 @@ mod tests {
                     let above = |entry: &RecentEntry| entry.key.0 > listed.floor();
                     let mut walked: Vec<RecentEntry> = listed.walk(from).filter(above).collect();
                     walked.dedup();
-                    let told = all.iter().rev().filter(|entry| entry.key <= from);
-                    let expected: Vec<RecentEntry> = told.copied().filter(above).collect();
+                    let added = all.iter().rev().filter(|entry| entry.key <= from);
+                    let expected: Vec<RecentEntry> = added.copied().filter(above).collect();
                     prop_assert_eq!(&walked, &expected);
                 }
             }
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_copies_what_is_young_and_leaves_the_chunks_alone() {
+    fn a_new_post_copies_the_newest_entries_and_no_chunk() {
         let (recent, budget) = (Recent::new(64 << 20), Budget::new(64 << 20));
         recent.put((0..100_000).map(|n| entry(n, 1, 1)).collect(), &budget);
         let before = recent.load();
@@ -277,12 +281,12 @@ mod tests {
         recent.put((0..600).map(|n| entry(100_001 + n, 1, 1)).collect(), &budget);
         let now = recent.load();
         assert_eq!((now.young.len(), now.size().1), (0, 100_601));
-        let kept =
+        let shared =
             now.chunks.iter().filter(|now| before.chunks.iter().any(|c| Arc::ptr_eq(c, now)));
         assert_eq!(
-            kept.count(),
+            shared.count(),
             before.chunks.len() - 1,
-            "other chunks than the newest were copied"
+            "more chunks than the newest one were copied"
         );
     }
 }

@@ -1,8 +1,8 @@
-//! The tables of memory: what is known of each user, read by everybody without locks.
+//! The tables of memory: one row per registered user, read by all threads without locks.
 //!
-//! A user that is met gets the next *slot*, a small number that stays its own. What is known of it
-//! stands at that place in two tables, so that looking at the newest times of a thousand followees
-//! is a thousand loads from one array. Tables grow by whole chunks that never move.
+//! When memory registers a user, the user gets the next *slot*, a small number, permanently. Its
+//! data is at that index of several arrays. Comparing the heads of a thousand followees is a
+//! thousand loads from one array. The tables grow by whole chunks, which never move.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,46 +15,46 @@ use super::pages::Version;
 use super::tail::Tail;
 use crate::model::UserId;
 
-/// Users of one chunk.
+/// Users per chunk.
 const CHUNK: usize = 1 << 16;
-/// More users than any budget holds.
+/// Maximum number of chunks: more users than any budget holds.
 const CHUNKS_MAX: usize = 1 << 12;
-/// What one user takes: 56 bytes in the tables, about as much in the map of ids.
+/// Bytes per user: 56 in the tables and about 48 in the map of ids.
 pub(crate) const SLOT_BYTES: usize = 104;
 
-/// The newest time of an author: nothing is known.
+/// The head is unknown: the author may have posts of any time.
 pub(crate) const UNKNOWN: i64 = i64::MAX;
-/// The newest time of an author: it has no posts.
+/// The head of an author without posts.
 pub(crate) const NO_POSTS: i64 = i64::MIN;
 
-/// What is known of the users, by slot.
+/// The data of all registered users, by slot.
 pub(crate) struct Slots {
     by_id: HashMap<u64, Slot>,
     chunks: Box<[OnceLock<Chunk>]>,
-    /// How many there are; held while one is added.
+    /// Number of users. Locked while one is added.
     len: Mutex<usize>,
-    /// Counts the changes to all that is shown.
+    /// Counts all changes that readers can see.
     version: AtomicU64,
 }
 
-/// What is known of so many users. Times stand apart: a page looks at all those of its followees,
-/// and at the rest of a few.
+/// The data of one chunk of users. Times are in arrays of their own: a page reads the times of
+/// all followees, and the rest of a few.
 struct Chunk {
     /// An upper bound of the time of the author's newest post.
     heads: Box<[AtomicI64]>,
-    /// The version since which what is shown of the user is what it is.
+    /// The version of the last change to the user's visible data.
     changed: Box<[AtomicU64]>,
-    /// An upper bound of the times of the author's posts that the recent log does not tell.
+    /// An upper bound of the times of the author's posts that are not in the recent log.
     unlisted: Box<[AtomicI64]>,
     users: Box<[User]>,
 }
 
-/// What is known of one user, in half a cache line.
+/// The data of one user, in half a cache line.
 struct User {
     id: AtomicU64,
     tail: ArcSwapOption<Tail>,
     follows: ArcSwapOption<FollowList>,
-    /// When a reader last used what is kept of the user, in ticks.
+    /// The tick in which a reader last used the user's data.
     used: AtomicU32,
 }
 
@@ -85,13 +85,14 @@ impl Slots {
         }
     }
 
-    /// All changes up to this one can be seen by whoever asks now.
+    /// The current version. Every change up to it is visible to a read that begins now.
     pub(crate) fn version(&self) -> Version {
         Version(self.version.load(Ordering::Acquire))
     }
 
-    /// What is shown of this user is another from now on. Called after the change: whoever reads a
-    /// version that counts it sees it. Two may change a user that was just met; the later one counts.
+    /// Gives the user's data a new version. Called after the change: a thread that reads the
+    /// version also sees the change. Two threads may change a new user at once; the later version
+    /// counts.
     fn note_change(&self, slot: Slot) {
         let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
         self.chunk(slot).changed[slot as usize % CHUNK].fetch_max(version, Ordering::Release);
@@ -102,8 +103,8 @@ impl Slots {
         Version(self.chunk(slot).changed[slot as usize % CHUNK].load(Ordering::Acquire))
     }
 
-    /// Whether the reader's follow list is shown, and it and what is shown of everybody on it is
-    /// what it was as of this version.
+    /// Whether the reader's follow list is cached, and neither the reader's nor any followee's
+    /// data changed after this version. Costs one load per followee.
     pub(crate) fn timeline_unchanged_since(&self, reader: Slot, version: Version) -> bool {
         let follows = self.user(reader).follows.load();
         let Some(follows) = follows.as_deref() else { return false };
@@ -111,12 +112,12 @@ impl Slots {
         followees.fold(self.changed(reader), Version::max) <= version
     }
 
-    /// The slot of a user that was met before.
+    /// The slot of a registered user.
     pub(crate) fn find(&self, user: UserId) -> Option<Slot> {
         self.by_id.pin().get(&user.0).copied()
     }
 
-    /// The slot of a user, a new one if need be; none when there is no room for more.
+    /// The slot of a user, a new one if necessary. Returns `None` if all chunks are full.
     pub(crate) fn add(&self, user: UserId, head: i64) -> Option<Slot> {
         let by_id = self.by_id.pin();
         if let Some(slot) = by_id.get(&user.0) {
@@ -130,42 +131,42 @@ impl Slots {
         let slot = Slot::try_from(*len).ok()?;
         chunk.users[*len % CHUNK].id.store(user.0, Ordering::Relaxed);
         chunk.heads[*len % CHUNK].store(head, Ordering::Relaxed);
-        // Whoever finds the slot in the map sees what was stored before.
+        // A thread that finds the slot in the map also sees the stores above.
         by_id.insert(user.0, slot);
         *len += 1;
         Some(slot)
     }
 
-    /// How many users were met.
+    /// Number of registered users.
     pub(crate) fn len(&self) -> usize {
         *self.len.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The user at a slot.
+    /// The user of a slot.
     pub(crate) fn id(&self, slot: Slot) -> UserId {
         UserId(self.user(slot).id.load(Ordering::Relaxed))
     }
 
-    /// An upper bound of the time of the author's newest post, [`UNKNOWN`] or [`NO_POSTS`].
+    /// An upper bound of the time of the author's newest post, or [`UNKNOWN`], or [`NO_POSTS`].
     #[inline]
     pub(crate) fn head(&self, slot: Slot) -> i64 {
         self.head_of(slot).load(Ordering::Acquire)
     }
 
-    /// The author has a post of this time.
+    /// Raises the head to the time of a post of the author. [`UNKNOWN`] stays unknown.
     pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
         self.head_of(slot).fetch_max(time, Ordering::AcqRel);
         self.note_change(slot);
     }
 
-    /// Whatever was known, this is.
+    /// Replaces the head, whatever it was.
     pub(crate) fn set_head(&self, slot: Slot, head: i64) {
         self.head_of(slot).store(head, Ordering::Release);
         self.note_change(slot);
     }
 
-    /// An upper bound of the times of the author's posts that the recent log does not tell; or
-    /// [`UNKNOWN`], then the head is one.
+    /// An upper bound of the times of the author's posts that are not in the recent log. If it is
+    /// [`UNKNOWN`], the head is the bound.
     #[inline]
     pub(crate) fn unlisted(&self, slot: Slot) -> i64 {
         self.unlisted_of(slot).load(Ordering::Acquire)
@@ -175,25 +176,26 @@ impl Slots {
         self.unlisted_of(slot).store(time, Ordering::Release);
     }
 
-    /// The author's newest posts, if they are kept.
+    /// The author's tail, if cached.
     #[inline]
     pub(crate) fn tail(&self, slot: Slot) -> Option<Arc<Tail>> {
         self.user(slot).tail.load_full()
     }
 
-    /// Shows the author's newest posts to readers, or none. Returns what was shown before.
+    /// Makes the author's tail visible to readers, or removes it. Returns the previous one.
     pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> Option<Arc<Tail>> {
         let before = self.user(slot).tail.swap(tail);
         self.note_change(slot);
         before
     }
 
-    /// Whom the reader follows, if it is kept.
+    /// The reader's follow list, if cached.
     pub(crate) fn follows(&self, slot: Slot) -> Option<Arc<FollowList>> {
         self.user(slot).follows.load_full()
     }
 
-    /// Shows whom the reader follows to readers, or nothing. Returns what was shown before.
+    /// Makes the reader's follow list visible to readers, or removes it. Returns the previous
+    /// one.
     pub(crate) fn show_follows(
         &self,
         slot: Slot,
@@ -204,17 +206,18 @@ impl Slots {
         before
     }
 
-    /// A reader used what is kept of the user.
+    /// Records that a reader used the user's data in this tick.
     #[inline]
     pub(crate) fn touch(&self, slot: Slot, tick: u32) {
         let used = &self.user(slot).used;
-        // Most are used again within the tick; a store would take the cache line from others.
+        // Most slots are used again within the tick; a store would take the cache line from other
+        // cores.
         if used.load(Ordering::Relaxed) != tick {
             used.store(tick, Ordering::Relaxed);
         }
     }
 
-    /// When a reader last used what is kept of the user.
+    /// The tick in which a reader last used the user's data.
     pub(crate) fn used(&self, slot: Slot) -> u32 {
         self.user(slot).used.load(Ordering::Relaxed)
     }
@@ -237,7 +240,7 @@ impl Slots {
     #[inline]
     fn chunk(&self, slot: Slot) -> &Chunk {
         let chunk = self.chunks[slot as usize / CHUNK].get();
-        chunk.expect("slots are given out with their chunk")
+        chunk.expect("a slot is assigned after its chunk exists")
     }
 }
 
@@ -246,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_user_has_one_slot_whoever_asks_first() {
+    fn every_user_has_one_slot_under_concurrency() {
         let slots = Slots::new();
         let ids = 0..2_000u64;
         std::thread::scope(|scope| {
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_rise_and_what_is_unknown_stays_so() {
+    fn heads_rise_and_unknown_heads_stay_unknown() {
         let slots = Slots::new();
         let slot = slots.add(UserId(1), NO_POSTS).unwrap();
         for (time, head) in [(5, 5), (3, 5), (8, 8)] {

@@ -1,15 +1,15 @@
-//! The newest posts of one author, as they stand in memory. Pure.
+//! The newest posts of one author. Pure.
 //!
-//! A tail answers for everything above its floor. The floor only rises: a post that is deleted
-//! leaves a tail shorter but no deeper, and one that is added below the floor is not taken up, since
-//! what lies beside it down there is not known.
+//! A tail answers for every post at or above its floor. The floor only rises. A deleted post
+//! makes the tail shorter but no deeper. A post below the floor is not added, because its
+//! neighbours down there are unknown.
 
 use std::sync::Arc;
 
-/// A post's key among its author's: (time, post id).
+/// A post's key among the posts of its author: (time, post id).
 pub(crate) type TailKey = (i64, u64);
 
-/// What a tail holds of one post: its key, and its text ready to be sent.
+/// One post of a tail: its key, and its encoded body, ready to be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct TailPost {
     pub(crate) key: TailKey,
@@ -19,11 +19,11 @@ pub(crate) struct TailPost {
 /// A change to one author's posts.
 #[derive(Clone, Debug)]
 pub(crate) enum TailChange {
-    /// The post is there, with this text.
+    /// The post exists and has this body.
     Put(TailPost),
-    /// The post is gone.
+    /// The post does not exist any more.
     Remove(TailKey),
-    /// What happened is not known.
+    /// The author's posts changed in an unknown way.
     Unknown,
 }
 
@@ -32,27 +32,27 @@ pub(crate) enum TailChange {
 pub(crate) struct Tail {
     /// Newest first.
     keys: Vec<TailKey>,
-    /// In the same order.
+    /// In the same order as `keys`.
     bodies: Vec<Arc<str>>,
-    /// The lowest key that the tail answers for; none if that is all of them.
+    /// The lowest key that the tail answers for. `None` if it holds all posts.
     floor: Option<TailKey>,
-    /// How many posts it was filled with at most; twice as many are kept.
+    /// Maximum number of posts it was filled with. It holds at most twice as many.
     depth: usize,
-    /// The name that people know the author by, where the shards know it.
+    /// The author's display name, if the shards have one.
     handle: Option<Arc<str>>,
-    /// What the texts take.
+    /// Size of the bodies in bytes.
     bytes: usize,
 }
 
-/// What a text takes beside its bytes: two counters, and what the allocator rounds up to.
+/// Overhead of one body in bytes: two counters, and the rounding of the allocator.
 const TEXT_BYTES: usize = 24;
-/// Posts that a copy has room for, at most.
+/// A copy has free room for at most this many posts.
 const ROOM: usize = 4;
-/// What is kept of one user takes so much in the writer's maps: key, value and what is free in them.
+/// Size of one user's entry in the writer's maps in bytes: key, value and free space.
 pub(super) const MAPS_BYTES: usize = 128;
 
-/// A tail that readers hold is copied for every change, which is mostly one more post: there is room
-/// for it, or what was just copied would be copied again, into twice the room.
+/// A tail that readers hold is copied for every change. Most changes add one post, so the copy
+/// has room for it. Otherwise the insert would copy again, into twice the room.
 impl Clone for Tail {
     fn clone(&self) -> Self {
         Self {
@@ -73,7 +73,8 @@ fn with_room<T: Clone>(items: &[T]) -> Vec<T> {
 }
 
 impl Tail {
-    /// The newest `depth` posts, newest first, whether these are all, and how the author is called.
+    /// A tail filled with `rows`: the newest `depth` posts, newest first. `complete` means that
+    /// the author has no other posts. `handle` is the author's display name.
     pub(crate) fn new(
         rows: Vec<TailPost>,
         complete: bool,
@@ -89,7 +90,7 @@ impl Tail {
         Self { keys, bodies, floor, depth, handle, bytes }
     }
 
-    /// Carries out a change; false if it is not known any more what the author's posts are.
+    /// Applies a change. Returns false if the author's posts can no longer be known.
     pub(crate) fn apply(&mut self, change: &TailChange) -> bool {
         match change {
             TailChange::Put(row) => self.put(row),
@@ -125,7 +126,7 @@ impl Tail {
         }
     }
 
-    /// Keeps it from growing with every new post. The floor rises to what is left.
+    /// Cuts the tail to `depth` posts when it exceeds twice as many, and raises the floor.
     fn trim(&mut self) {
         if self.keys.len() <= 2 * self.depth.max(1) {
             return;
@@ -141,43 +142,43 @@ impl Tail {
         self.keys.binary_search_by(|known| key.cmp(known))
     }
 
-    /// Its posts' keys, newest first.
+    /// The keys of its posts, newest first.
     pub(crate) fn keys(&self) -> &[TailKey] {
         &self.keys
     }
 
-    /// The text of the post at this index of [`Tail::keys`].
+    /// The body of the post at this index of [`Tail::keys`].
     pub(crate) fn body(&self, index: usize) -> &Arc<str> {
         &self.bodies[index]
     }
 
-    /// The time of the author's newest post, or a later one; none if there is no post. Those that it
-    /// was filled with may all be gone, and others lie below the floor.
+    /// An upper bound of the time of the author's newest post. `None` if the author has no post.
+    /// If every post of the tail was deleted, others may exist below the floor.
     pub(crate) fn newest(&self) -> Option<i64> {
         self.keys.first().copied().or(self.floor).map(|(time, _)| time)
     }
 
-    /// The index of the newest post that is older than `(time, post)`.
+    /// The index of the newest post that is older than `edge`.
     pub(crate) fn first_under(&self, edge: TailKey) -> usize {
         self.keys.partition_point(|key| *key >= edge)
     }
 
-    /// The lowest key that it answers for; none if it answers for all.
+    /// The lowest key that the tail answers for. `None` if it holds all posts.
     pub(crate) fn floor(&self) -> Option<TailKey> {
         self.floor
     }
 
-    /// The name that people know the author by, where the shards know it.
+    /// The author's display name, if the shards have one.
     pub(crate) fn handle(&self) -> Option<&Arc<str>> {
         self.handle.as_ref()
     }
 
-    /// How many posts it was filled with at most.
+    /// Maximum number of posts it was filled with.
     pub(crate) fn depth(&self) -> usize {
         self.depth
     }
 
-    /// What it takes in memory, about.
+    /// Approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let keys = self.keys.capacity() * size_of::<TailKey>();
         let bodies = self.bodies.capacity() * size_of::<Arc<str>>();
@@ -200,7 +201,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-        /// Whatever happens, a tail is what the database holds above its floor.
+        /// After any changes, a tail equals the database at or above its floor.
         #[test]
         fn a_tail_equals_the_rows_above_its_floor(
             before in prop::collection::btree_set((0i64..30, 0u64..4), 0..40),
@@ -223,7 +224,7 @@ mod tests {
                     TailChange::Remove((time, post))
                 };
                 prop_assert!(tail.apply(&change));
-                prop_assert!(tail.floor() >= floor, "the floor sank");
+                prop_assert!(tail.floor() >= floor, "the floor fell");
                 floor = tail.floor();
                 let expected: Vec<(TailKey, String)> = world
                     .iter()
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_that_lost_all_its_posts_still_knows_that_there_are_others() {
+    fn a_tail_whose_posts_are_all_deleted_reports_posts_below() {
         let mut tail = Tail::new(vec![row(9, 1, "a"), row(8, 1, "b")], false, 2, None);
         assert_eq!(tail.newest(), Some(9));
         for key in [(9, 1), (8, 1)] {
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_ends_a_tail() {
+    fn an_unknown_change_ends_a_tail() {
         assert!(!Tail::default().apply(&TailChange::Unknown));
     }
 }
