@@ -1,30 +1,30 @@
-//! What is kept of one user, and what the log says of it, in the keeper's terms.
+//! The keys, values and changes of this log's keeper: tails and follow lists.
 
 use std::sync::Arc;
 
 use crate::memory::{FollowChange, FollowList, Replica, Slot, Tail, TailChange};
 
-/// Something that is kept.
+/// Names one cached value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum CacheKey {
-    /// The newest posts of the author at this slot.
+    /// The tail of the author at this slot.
     Tail(Slot),
-    /// Whom the reader at this slot follows.
+    /// The follow list of the reader at this slot.
     Follows(Slot),
-    /// The same as [`CacheKey::Tail`], read again to be compared.
+    /// A second copy of [`CacheKey::Tail`], which the auditor compares with it.
     TailAudit(Slot),
-    /// The same as [`CacheKey::Follows`], read again to be compared.
+    /// A second copy of [`CacheKey::Follows`], which the auditor compares with it.
     FollowsAudit(Slot),
 }
 
-/// What is kept under a key. Readers hold on to what they were shown: a change makes a new one.
+/// The value of a key. Readers hold on to the values they loaded, so a change copies the value.
 #[derive(Clone, Debug)]
 pub(super) enum CachedEntry {
     Tail(Arc<Tail>),
     Follows(Arc<FollowList>),
 }
 
-/// A change to what is kept under a key.
+/// A change to the value of a key.
 #[derive(Clone, Debug)]
 pub(super) enum CachedChange {
     Tail(TailChange),
@@ -40,7 +40,7 @@ impl Replica for CachedEntry {
             (Self::Follows(list), CachedChange::Follows(change)) => {
                 Arc::make_mut(list).apply(*change)
             }
-            // Keys and values are of one kind; anything else is not known any more.
+            // A change of another kind than the value: the content is unknown.
             _ => false,
         }
     }
@@ -56,7 +56,7 @@ impl CacheKey {
         }
     }
 
-    /// The key under which the same is read again to be compared.
+    /// The key of the auditor's copy.
     pub(super) fn audit(self) -> Self {
         match self {
             Self::Tail(slot) | Self::TailAudit(slot) => Self::TailAudit(slot),
@@ -64,7 +64,7 @@ impl CacheKey {
         }
     }
 
-    /// The key that readers are shown, of one that is compared with it.
+    /// The key that readers use, if this is the key of an auditor's copy.
     pub(super) fn audited(self) -> Option<Self> {
         match self {
             Self::TailAudit(slot) => Some(Self::Tail(slot)),
@@ -75,7 +75,7 @@ impl CacheKey {
 }
 
 impl CachedEntry {
-    /// Whether both say the same where both answer.
+    /// Whether both values agree where both answer.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tail(one), Self::Tail(other)) => {
@@ -99,9 +99,9 @@ mod tests {
     use super::*;
     use crate::memory::TailPost;
 
-    fn tail(places: &[(i64, u64)], complete: bool) -> CachedEntry {
-        let rows = places.iter().map(|place| TailPost { key: *place, body: "x".into() }).collect();
-        CachedEntry::Tail(Arc::new(Tail::new(rows, complete, places.len(), None)))
+    fn tail(keys: &[(i64, u64)], complete: bool) -> CachedEntry {
+        let rows = keys.iter().map(|key| TailPost { key: *key, body: "x".into() }).collect();
+        CachedEntry::Tail(Arc::new(Tail::new(rows, complete, keys.len(), None)))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Fills: what readers lacked is read from the databases, in batches, off the requests.
+//! Fills: the writer reads from the databases what readers missed, in batches, off the requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,132 +15,132 @@ use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
 use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
 use crate::timeline::FOLLOWEES_MAX;
 
-/// Wishes of one fill. One statement takes as many authors.
+/// Requests per fill. One statement reads up to 50 authors.
 const BATCH: usize = 50;
-/// Fills of one log at once, so that a cold memory does not starve the reads.
+/// Concurrent fills per log. Few, so that a cold memory does not starve the reads.
 const FILLS_MAX: usize = 2;
-/// Wishes that wait; more are wished for again.
-const WAITING_MAX: usize = 16_384;
-/// Nobody waits for a fill.
+/// Requests that can wait. Later ones are dropped; the next reader repeats them.
+const QUEUE_MAX: usize = 16_384;
+/// Deadline of a fill. No request waits for it.
 const FILL_DEADLINE: Duration = Duration::from_secs(5);
-/// A snapshot that was too old is taken again after so long, then after twice as long, and so on.
+/// Base of the retry back-off: the pauses are 10, 20, 40 and 80 ms, then [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_millis(5);
-/// But after so long at most.
+/// Longest pause between two retries.
 const RETRY_MAX: Duration = Duration::from_millis(100);
-/// After so many the next reader has to wish again.
-const TRIES_MAX: u32 = 20;
-/// Posts that are filled at first: three pages by one author.
+/// Retries of a request. After the last one it is dropped; the next reader repeats it.
+const RETRIES_MAX: u32 = 20;
+/// Posts in a tail at first: three pages by one author.
 const DEPTH: u32 = 64;
-/// The deepest tail; what lies deeper is read from the databases.
+/// Posts in the deepest tail. Deeper posts are read from the databases.
 const DEPTH_MAX: u32 = 4_096;
-/// Memory is filled ahead up to this share of the budget, in percent.
-const AHEAD_PERCENT: usize = 70;
-/// Nothing is filled for so long after something in use was dropped. With a budget of a twelfth of what
-/// is read, 0.3 s and 4 s serve three fifths of the pages that a second does.
-const REST: Duration = Duration::from_secs(1);
-/// Between two comparisons with the database.
+/// Prefill stops at this percentage of the budget.
+const PREFILL_PERCENT: usize = 70;
+/// Pause of the fills after an eviction of data in use. Measured with a budget of 1/12 of the
+/// data read: 0.3 s and 4 s serve three fifths of the pages that 1 s serves.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two audits.
 const AUDIT_PAUSE: Duration = Duration::from_secs(1);
-/// So much is compared each time.
+/// Values per audit.
 const AUDIT_BATCH: usize = 4;
-/// A comparison waits until both are as of the same place, for so many ticks.
-const AUDIT_TICKS: u32 = 250;
+/// The auditor waits this many upkeep rounds (5 s) for both copies to reach the same position.
+const AUDIT_ROUNDS_MAX: u32 = 250;
 
-/// Wishes and what is done for them.
+/// The queue of fill requests, the fills in flight, the prefill and the audits.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
-    waiting: VecDeque<Waiting>,
-    /// How deep what waits is wished for.
-    wished: HashMap<CacheKey, u32>,
-    tasks: JoinSet<Done>,
-    /// Authors to fill when nothing else is to be done, the best last.
-    ahead: Vec<Slot>,
-    /// How many these were at first.
+    waiting: VecDeque<QueuedFill>,
+    /// The requested depth of each queued key.
+    depths: HashMap<CacheKey, u32>,
+    tasks: JoinSet<FinishedFill>,
+    /// Authors to prefill, the author with the newest post last.
+    prefill: Vec<Slot>,
+    /// Number of authors in the prefill at its start.
     planned: usize,
-    /// What is compared, and for how many ticks it has waited.
+    /// Keys of the audits, with the number of rounds each has waited.
     audits: HashMap<CacheKey, u32>,
     next_audit: Option<Instant>,
-    /// Until then no wishes are heard.
-    rest: Option<Instant>,
+    /// End of the pause, if fills are paused.
+    paused_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct QueuedFill {
     key: CacheKey,
     not_before: Option<Instant>,
-    tries: u32,
-    /// Not together with others: one row that cannot be read fails all that is read with it.
+    retries: u32,
+    /// Fill this request alone. One unreadable row fails every request in its batch.
     alone: bool,
 }
 
-/// What was wished for together.
-type Asked = Vec<(Waiting, Ticket, FillRequest)>;
+/// The requests of one fill.
+type RequestedFills = Vec<(QueuedFill, Ticket, FillRequest)>;
 
-/// A fill that has ended.
+/// A finished fill.
 #[derive(Debug)]
-pub(super) struct Done {
-    asked: Asked,
+pub(super) struct FinishedFill {
+    requested: RequestedFills,
     outcome: Result<FillBatch, ShardError>,
 }
 
 impl Fills {
-    /// The next fill that ends; none while none runs. May be dropped while it waits.
-    pub(super) async fn next(&mut self) -> Option<Done> {
-        // A fill that panicked leaves its entries pending; they go with the next history.
+    /// The next fill that finishes; `None` if none is in flight. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<FinishedFill> {
+        // A fill that panicked leaves its keys pending until another log identity begins.
         self.tasks.join_next().await?.ok()
     }
 
-    /// Whose posts are to be filled when nobody lacks anything, by their newest times.
-    pub(super) fn plan_ahead(&mut self, mut heads: Vec<(Slot, i64)>) {
+    /// Plans the prefill: authors by the times of their newest posts.
+    pub(super) fn plan_prefill(&mut self, mut heads: Vec<(Slot, i64)>) {
         heads.sort_unstable_by_key(|(_, time)| *time);
-        self.ahead = heads.into_iter().map(|(slot, _)| slot).collect();
-        self.planned = self.ahead.len();
+        self.prefill = heads.into_iter().map(|(slot, _)| slot).collect();
+        self.planned = self.prefill.len();
     }
 
-    /// Forgets the wishes, and hears none for a while.
-    pub(super) fn rest(&mut self) {
-        self.rest = Some(Instant::now() + REST);
+    /// Drops the queued requests of readers and pauses the fills.
+    pub(super) fn pause(&mut self) {
+        self.paused_until = Some(Instant::now() + PAUSE);
         self.waiting.retain(|waiting| waiting.key.audited().is_some());
-        self.wished.retain(|key, _| key.audited().is_some());
+        self.depths.retain(|key, _| key.audited().is_some());
     }
 
-    /// Whether no wishes are heard now.
-    pub(super) fn is_resting(&mut self) -> bool {
-        self.rest = self.rest.filter(|until| *until > Instant::now());
-        self.rest.is_some()
+    /// Whether fills are paused.
+    pub(super) fn is_paused(&mut self) -> bool {
+        self.paused_until = self.paused_until.filter(|until| *until > Instant::now());
+        self.paused_until.is_some()
     }
 
-    fn wait(&mut self, key: CacheKey, depth: u32) {
-        if let Some(known) = self.wished.get_mut(&key) {
+    fn enqueue(&mut self, key: CacheKey, depth: u32) {
+        if let Some(known) = self.depths.get_mut(&key) {
             *known = depth.max(*known);
-        } else if self.waiting.len() < WAITING_MAX {
-            self.wished.insert(key, depth);
-            self.waiting.push_back(Waiting { key, not_before: None, tries: 0, alone: false });
+        } else if self.waiting.len() < QUEUE_MAX {
+            self.depths.insert(key, depth);
+            self.waiting.push_back(QueuedFill { key, not_before: None, retries: 0, alone: false });
         }
     }
 
-    /// Tries again after a pause, or not any more.
-    fn again(&mut self, mut waiting: Waiting, depth: u32) {
-        waiting.tries += 1;
-        if waiting.tries > TRIES_MAX {
+    /// Queues a request again after a pause, or drops it after the last retry.
+    fn retry(&mut self, mut waiting: QueuedFill, depth: u32) {
+        waiting.retries += 1;
+        if waiting.retries > RETRIES_MAX {
             return;
         }
-        let pause = RETRY.saturating_mul(1 << waiting.tries.min(8)).min(RETRY_MAX);
+        let pause = RETRY.saturating_mul(1 << waiting.retries.min(8)).min(RETRY_MAX);
         waiting.not_before = Some(Instant::now() + pause);
-        if self.wished.insert(waiting.key, depth).is_none() {
+        if self.depths.insert(waiting.key, depth).is_none() {
             self.waiting.push_back(waiting);
         }
     }
 
-    /// Up to a batch of what is due, with the wished depth.
-    fn due(&mut self) -> Vec<(Waiting, u32)> {
+    /// Takes up to one batch of due requests, with their depths.
+    fn take_due(&mut self) -> Vec<(QueuedFill, u32)> {
         let now = Instant::now();
-        let mut due: Vec<(Waiting, u32)> = Vec::new();
+        let mut due: Vec<(QueuedFill, u32)> = Vec::new();
         for _ in 0..self.waiting.len() {
             let full = due.len() == BATCH || due.first().is_some_and(|(first, _)| first.alone);
             let Some(waiting) = self.waiting.pop_front_if(|_| !full) else { break };
             let fits = !waiting.alone || due.is_empty();
             if fits && waiting.not_before.is_none_or(|time| time <= now) {
-                let depth = self.wished.remove(&waiting.key).unwrap_or(DEPTH);
+                let depth = self.depths.remove(&waiting.key).unwrap_or(DEPTH);
                 due.push((waiting, depth));
             } else {
                 self.waiting.push_back(waiting);
@@ -151,9 +151,9 @@ impl Fills {
 }
 
 impl Applier {
-    /// A reader lacked something.
-    pub(super) fn wish(&mut self, miss: Miss) {
-        if self.fills.is_resting() {
+    /// Queues the fill of something that a reader missed.
+    pub(super) fn queue_miss(&mut self, miss: Miss) {
+        if self.fills.is_paused() {
             return;
         }
         match miss {
@@ -164,14 +164,15 @@ impl Applier {
                     if tail.floor().is_none() || tail.depth() >= depth as usize {
                         return;
                     }
-                    // It is too shallow; until it is filled again readers ask the databases.
+                    // The tail is too shallow. Readers query the databases until it is filled
+                    // again.
                     self.evict(key);
                 }
-                self.fills.wait(key, depth);
+                self.fills.enqueue(key, depth);
             }
             Miss::Follows { user } => {
                 if let Some(slot) = self.memory.register_user(user) {
-                    self.fills.wait(CacheKey::Follows(slot), 1);
+                    self.fills.enqueue(CacheKey::Follows(slot), 1);
                 }
             }
         }
@@ -182,25 +183,26 @@ impl Applier {
             return;
         }
         while self.fills.tasks.len() < FILLS_MAX {
-            let mut asked = Asked::new();
-            for (waiting, depth) in self.fills.due() {
+            let mut requested = RequestedFills::new();
+            for (waiting, depth) in self.fills.take_due() {
                 if let Some(ticket) = self.keeper.register(waiting.key) {
-                    asked.push((waiting, ticket, self.wish_of(waiting.key, depth)));
+                    requested.push((waiting, ticket, self.request_of(waiting.key, depth)));
                 }
             }
-            if asked.is_empty() {
+            if requested.is_empty() {
                 return;
             }
             let source = Arc::clone(&self.source);
             self.fills.tasks.spawn(async move {
-                let wishes: Vec<FillRequest> = asked.iter().map(|(_, _, wish)| *wish).collect();
-                let outcome = source.fill(&wishes, Deadline::after(FILL_DEADLINE)).await;
-                Done { asked, outcome }
+                let requests: Vec<FillRequest> =
+                    requested.iter().map(|(_, _, request)| *request).collect();
+                let outcome = source.fill(&requests, Deadline::after(FILL_DEADLINE)).await;
+                FinishedFill { requested, outcome }
             });
         }
     }
 
-    fn wish_of(&self, key: CacheKey, depth: u32) -> FillRequest {
+    fn request_of(&self, key: CacheKey, depth: u32) -> FillRequest {
         let user = self.memory.user(key.slot());
         let target = match key {
             CacheKey::Tail(_) | CacheKey::TailAudit(_) => FillTarget::Tail { depth },
@@ -211,24 +213,27 @@ impl Applier {
         FillRequest { shard: self.memory.placement().shard_of(user), user, target }
     }
 
-    /// Takes what a fill has read.
-    pub(super) fn install(&mut self, done: Done) {
-        let Done { asked, outcome } = done;
+    /// A value is not readable before the log has reached its position. Otherwise a page would
+    /// hold more than its freshness token says.
+    pub(super) fn install(&mut self, done: FinishedFill) {
+        let FinishedFill { requested, outcome } = done;
         let filled = match outcome {
             Ok(filled) if Some(filled.identity) == self.identity => filled,
-            Ok(_) => return self.give_up(asked),
+            Ok(_) => return self.give_up(requested),
             Err(error) => {
-                debug!(server = self.source.name(), %error, "a fill failed");
-                let alone =
-                    |(waiting, ticket, wish)| (Waiting { alone: true, ..waiting }, ticket, wish);
-                return self.give_up(asked.into_iter().map(alone).collect());
+                let server = self.source.name();
+                debug!(server, %error, "Fill failed; its requests are retried one by one");
+                let alone = |(waiting, ticket, request)| {
+                    (QueuedFill { alone: true, ..waiting }, ticket, request)
+                };
+                return self.give_up(requested.into_iter().map(alone).collect());
             }
         };
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
         self.log().note_visible(low);
-        for ((waiting, ticket, wish), answer) in asked.into_iter().zip(filled.answers) {
-            match self.entry_of(&wish, answer) {
-                Some(entry) => self.install_one((waiting, ticket, wish), filled.bounds, entry),
+        for ((waiting, ticket, request), answer) in requested.into_iter().zip(filled.answers) {
+            match self.entry_of(&request, answer) {
+                Some(entry) => self.install_one((waiting, ticket, request), filled.bounds, entry),
                 None => self.keeper.give_up(waiting.key, ticket),
             }
         }
@@ -236,13 +241,12 @@ impl Applier {
 
     fn install_one(
         &mut self,
-        (waiting, ticket, wish): (Waiting, Ticket, FillRequest),
+        (waiting, ticket, request): (QueuedFill, Ticket, FillRequest),
         bounds: Bounds,
         entry: CachedEntry,
     ) {
         let key = waiting.key;
-        // What is ahead of the log is not shown before the log has come there: a page would hold more
-        // than its freshness token says.
+        // It becomes readable when the log reaches its upper bound.
         let bounds = match bounds {
             Bounds::Exact(at) => Bounds::Window { low: at, high: at },
             bounds @ Bounds::Window { .. } => bounds,
@@ -254,18 +258,18 @@ impl Applier {
                 count(&counters.fills);
                 self.show_filled(key);
             }
-            // It is shown when the log has come that far.
+            // Installs what a fill has read.
             Installed::Held => count(&counters.fills),
             Installed::Retry => {
                 count(&counters.fills_refused);
                 self.keeper.give_up(key, ticket);
-                self.fills.again(waiting, depth_of(&wish));
+                self.fills.retry(waiting, depth_of(&request));
             }
             Installed::Void => count(&counters.fills_refused),
         }
     }
 
-    /// Shows what was read, and learns the author's newest time from it.
+    /// Makes a filled value visible, and takes the author's head from a filled tail.
     pub(super) fn show_filled(&mut self, key: CacheKey) {
         let value = self.keeper.get(key).map(|(value, _)| value);
         super::show(&self.memory, &mut self.residents, &mut self.listing, (key, value));
@@ -274,18 +278,22 @@ impl Applier {
         }
     }
 
-    fn give_up(&mut self, asked: Asked) {
-        for (waiting, ticket, wish) in asked {
+    fn give_up(&mut self, requested: RequestedFills) {
+        for (waiting, ticket, request) in requested {
             self.keeper.give_up(waiting.key, ticket);
-            self.fills.again(waiting, depth_of(&wish));
+            self.fills.retry(waiting, depth_of(&request));
         }
     }
 
-    /// What is kept of an answer, if it can be.
-    pub(super) fn entry_of(&self, wish: &FillRequest, answer: FillAnswer) -> Option<CachedEntry> {
+    /// The cached value of an answer. `None` if it cannot be cached.
+    pub(super) fn entry_of(
+        &self,
+        request: &FillRequest,
+        answer: FillAnswer,
+    ) -> Option<CachedEntry> {
         match answer {
             FillAnswer::Tail { posts, complete, handle } => {
-                let depth = depth_of(wish) as usize;
+                let depth = depth_of(request) as usize;
                 let rows = posts.iter().map(|post| self.memory.tail_post(post)).collect();
                 let tail = Tail::new(rows, complete, depth, handle.map(Into::into));
                 Some(CachedEntry::Tail(Arc::new(tail)))
@@ -299,23 +307,24 @@ impl Applier {
         }
     }
 
-    /// Fills what is likely to be read, when nobody lacks anything and there is room.
-    pub(super) fn fill_ahead(&mut self) {
+    /// Queues authors of the prefill if no request waits and there is room.
+    pub(super) fn queue_prefill(&mut self) {
         let budget = self.memory.budget();
-        let room = budget.used() < budget.max() / 100 * AHEAD_PERCENT;
+        let room = budget.used() < budget.max() / 100 * PREFILL_PERCENT;
         if room && self.fills.waiting.is_empty() {
-            let next = self.fills.ahead.len().saturating_sub(BATCH * FILLS_MAX);
-            for slot in self.fills.ahead.split_off(next).into_iter().rev() {
-                self.fills.wait(CacheKey::Tail(slot), DEPTH);
+            let next = self.fills.prefill.len().saturating_sub(BATCH * FILLS_MAX);
+            for slot in self.fills.prefill.split_off(next).into_iter().rev() {
+                self.fills.enqueue(CacheKey::Tail(slot), DEPTH);
             }
         }
-        let Fills { ahead, planned, .. } = &self.fills;
+        let Fills { prefill, planned, .. } = &self.fills;
         let known = self.identity.is_some() && self.heads.are_settled();
-        let done = known && (ahead.is_empty() || !room);
-        self.log().prefill.note(*planned, planned - ahead.len(), done);
+        let done = known && (prefill.is_empty() || !room);
+        self.log().prefill.note(*planned, planned - prefill.len(), done);
     }
 
-    /// Reads a few of those that are kept again, and compares them when both are as of one place.
+    /// Reads a few cached values again, and compares both copies when they are at the same
+    /// position.
     pub(super) fn audit(&mut self) {
         self.compare_audits();
         let now = Instant::now();
@@ -326,15 +335,15 @@ impl Applier {
         for _ in 0..AUDIT_BATCH {
             let Some(key) = self.residents.next() else { return };
             self.fills.audits.insert(key.audit(), 0);
-            self.fills.wait(key.audit(), DEPTH);
+            self.fills.enqueue(key.audit(), DEPTH);
         }
     }
 
     fn compare_audits(&mut self) {
         let mut audits = std::mem::take(&mut self.fills.audits);
-        audits.retain(|key, ticks| {
-            *ticks += 1;
-            let open = *ticks < AUDIT_TICKS && !self.compare_audit(*key);
+        audits.retain(|key, rounds| {
+            *rounds += 1;
+            let open = *rounds < AUDIT_ROUNDS_MAX && !self.compare_audit(*key);
             if !open {
                 self.keeper.evict(*key);
             }
@@ -343,10 +352,10 @@ impl Applier {
         self.fills.audits = audits;
     }
 
-    /// Whether there is nothing left to compare.
+    /// Whether the audit of this key is finished.
     fn compare_audit(&mut self, key: CacheKey) -> bool {
         let Some(shown) = key.audited() else { return true };
-        // It may have been dropped.
+        // The value may have been evicted in the meantime.
         let Some((entry, at)) = self.keeper.get(shown) else { return true };
         let Some((again, read_at)) = self.keeper.get(key) else { return false };
         if at != read_at {
@@ -357,15 +366,22 @@ impl Applier {
         if !entry.agrees_with(again) {
             count(&counters.mismatched);
             let (server, user) = (self.source.name(), self.memory.user(shown.slot()));
-            error!(server, %user, ?at, kept = ?entry, read = ?again, "memory differs from the database; what was kept is dropped");
+            error!(
+                server,
+                %user,
+                ?at,
+                cached = ?entry,
+                read = ?again,
+                "Memory differs from the database; the cached value is evicted"
+            );
             self.evict(shown);
         }
         true
     }
 }
 
-fn depth_of(wish: &FillRequest) -> u32 {
-    match wish.target {
+fn depth_of(request: &FillRequest) -> u32 {
+    match request.target {
         FillTarget::Tail { depth } => depth,
         FillTarget::Follows { .. } => 1,
     }

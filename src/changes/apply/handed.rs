@@ -1,5 +1,5 @@
-//! A writer into memory that is handed what the databases hold and what the log says, to measure
-//! what that costs; it asks nobody.
+//! A writer for benchmarks: the caller hands it the fills and the log events. It queries no
+//! database.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) struct HandedWriter {
 }
 
 impl HandedWriter {
-    /// Begins a history of its own. Nobody is known yet, so that all newest times are.
+    /// Starts a log identity of its own. No author has posts yet, so all heads are known.
     pub(crate) fn new(
         memory: &Arc<Memory>,
         source: &Arc<Source>,
@@ -32,19 +32,19 @@ impl HandedWriter {
         Self { applier, queue }
     }
 
-    /// All that was committed by now was handed over.
+    /// Renews the lease: everything committed so far was handed to this writer.
     pub(crate) fn renew(&self) {
         let memory = &self.applier.memory;
         self.applier.log().renew(memory.now_ms(), now_ms());
     }
 
-    /// What a feed tells at once.
+    /// Applies a batch of feed events.
     pub(crate) fn take(&mut self, batch: Vec<FeedEvent>) {
         self.applier.take(batch);
         self.applier.make_room();
     }
 
-    /// The newest times of all authors that have posts.
+    /// Sets the heads of all authors that have posts. `None` if the index of users is full.
     pub(crate) fn load_heads(&mut self, heads: &[(UserId, i64)]) -> Option<()> {
         let staged: Option<Vec<(Slot, i64)>> = heads
             .iter()
@@ -54,23 +54,24 @@ impl HandedWriter {
         Some(())
     }
 
-    /// What a fill has read, as of now; instead of what was known before. None if it does not fit.
-    pub(crate) fn fill(&mut self, wish: &FillRequest, answer: FillAnswer) -> Option<()> {
+    /// Installs an answer as of the high-water mark, in place of the previous value. `None` if it
+    /// cannot be cached.
+    pub(crate) fn fill(&mut self, request: &FillRequest, answer: FillAnswer) -> Option<()> {
         let applier = &mut self.applier;
-        let slot = applier.memory.register_user(wish.user)?;
-        let key = match wish.target {
+        let slot = applier.memory.register_user(request.user)?;
+        let key = match request.target {
             FillTarget::Tail { .. } => CacheKey::Tail(slot),
             FillTarget::Follows { .. } => CacheKey::Follows(slot),
         };
         applier.evict(key);
         let at = applier.keeper.high_water();
         let ticket = applier.keeper.register(key)?;
-        let entry = applier.entry_of(wish, answer)?;
+        let entry = applier.entry_of(request, answer)?;
         let installed = applier.keeper.install(key, ticket, Bounds::Exact(at), entry);
         (installed == Installed::Ready).then(|| applier.show_filled(key))
     }
 
-    /// What readers lacked meanwhile.
+    /// The misses of readers since the last call.
     pub(crate) fn take_misses(&mut self) -> Vec<Miss> {
         std::iter::from_fn(|| self.queue.try_recv().ok()).collect()
     }

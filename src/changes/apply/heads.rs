@@ -1,8 +1,9 @@
-//! The newest time of every author of a log: loaded whole from one snapshot, then raised by the log.
+//! The heads of a log: the newest post time of every author. They are loaded whole from one
+//! snapshot and then raised by the log.
 //!
-//! They are upper bounds, so the protocol is short: whatever the log says while they are loaded is
-//! remembered, and the larger time counts. The snapshot must not be older than the log's beginning:
-//! it would not show what the log said before anybody listened.
+//! Heads are upper bounds, so the protocol is short. Times that the log delivers during the load
+//! are recorded, and the larger time counts. The snapshot must not be older than the start of the
+//! load: it could lack posts that the log delivered before anyone recorded them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,18 +20,19 @@ use crate::memory::{FollowedLog, Memory, NO_POSTS, Slot, UNKNOWN};
 use crate::model::UserId;
 use crate::shard::{HeadBatch, ShardError, Source};
 
-/// Batches that may wait.
+/// Batches that can wait.
 const BATCHES_MAX: usize = 8;
-/// After a snapshot that was too old: the database shows what the log told within milliseconds.
-const SOON: Duration = Duration::from_millis(50);
-/// After an error.
-const LATER: Duration = Duration::from_secs(2);
+/// Pause after a snapshot that was too old. The databases show what the log delivered within
+/// milliseconds.
+const RETRY_STALE: Duration = Duration::from_millis(50);
+/// Pause after an error.
+const RETRY_ERROR: Duration = Duration::from_secs(2);
 
-/// How far loading is.
+/// State of the load of the heads.
 #[derive(Debug, Default)]
 pub(super) struct HeadLoads {
     state: HeadsState,
-    /// At most one.
+    /// At most one task.
     tasks: JoinSet<Outcome>,
 }
 
@@ -38,18 +40,19 @@ type Outcome = Result<(LogIdentity, Bounds), ShardError>;
 
 #[derive(Debug, Default)]
 enum HeadsState {
-    /// To be loaded, not before this.
+    /// The load starts at this time, or at once.
     Due(Option<Instant>),
     Loading(Box<Loading>),
     Known,
-    /// The budget has no room for them, or cannot be had otherwise: authors are asked for in SQL.
+    /// Not loaded, because they do not fit into the budget or before the log has begun. Authors
+    /// are queried by SQL.
     #[default]
     Unavailable,
 }
 
 #[derive(Debug)]
 struct Loading {
-    /// Whatever is told from here on is remembered in `raised`.
+    /// The high-water mark at the start. Later times go into `raised`.
     registered: LogPosition,
     epoch: u64,
     batches: mpsc::Receiver<HeadBatch>,
@@ -57,44 +60,44 @@ struct Loading {
     raised: HashMap<Slot, i64>,
 }
 
-/// A part of what is loaded.
+/// A result of the load.
 pub(super) enum Loaded {
     Batch(HeadBatch),
     End(Outcome),
 }
 
 impl HeadLoads {
-    /// What is known is not true any more.
+    /// Forgets the state; the heads must be loaded again.
     pub(super) fn invalidate(&mut self) {
-        // With the tasks goes what they may have ended with already: it would be taken for the end of
-        // what is loaded next.
+        // This also drops a finished task's result, which would count as the end of the next
+        // load.
         self.tasks = JoinSet::new();
         self.state = HeadsState::Due(None);
     }
 
-    /// The next part; none while nothing is loaded. May be dropped while it waits.
+    /// The next result of the load; `None` if none is running. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Loaded> {
         if let HeadsState::Loading(loading) = &mut self.state
             && let Some(batch) = loading.batches.recv().await
         {
             return Some(Loaded::Batch(batch));
         }
-        let panicked = |_| Err(ShardError::Unavailable("newest times could not be read".into()));
+        let panicked = |_| Err(ShardError::Unavailable("heads could not be read".into()));
         Some(Loaded::End(self.tasks.join_next().await?.unwrap_or_else(panicked)))
     }
 
-    /// Whether they are known, or will not be.
+    /// Whether the heads are known or will not be loaded.
     pub(super) fn are_settled(&self) -> bool {
         matches!(self.state, HeadsState::Known | HeadsState::Unavailable)
     }
 
-    fn later(&mut self, pause: Duration) {
+    fn retry_after(&mut self, pause: Duration) {
         self.state = HeadsState::Due(Some(Instant::now() + pause));
     }
 }
 
 impl Applier {
-    /// Begins to load them when they are wanted and the log is heard.
+    /// Starts the load if it is due and the log is fresh.
     pub(super) fn start_heads(&mut self) {
         let HeadsState::Due(not_before) = &self.heads.state else { return };
         let due = not_before.is_none_or(|time| time <= Instant::now());
@@ -110,12 +113,13 @@ impl Applier {
         self.heads.tasks.spawn(async move { source.heads(sender).await });
     }
 
-    /// The author has a post of this time. Returns its slot, if anything is known of newest times.
+    /// Raises the author's head to the time of a post. Returns the author's slot if heads are
+    /// loaded or being loaded.
     pub(super) fn raise_head(&mut self, author: UserId, time: i64) -> Option<Slot> {
         let loading = match &mut self.heads.state {
             HeadsState::Known => None,
             HeadsState::Loading(loading) => Some(loading),
-            // Nothing is known of anybody.
+            // No head is known, so there is nothing to raise.
             HeadsState::Due(_) | HeadsState::Unavailable => return None,
         };
         let Some(slot) = self.memory.register_user(author) else {
@@ -130,7 +134,7 @@ impl Applier {
         Some(slot)
     }
 
-    /// What the author's newest time is is not known any more.
+    /// Marks the author's head as unknown.
     pub(super) fn forget_head(&mut self, author: UserId) {
         if matches!(self.heads.state, HeadsState::Due(_) | HeadsState::Unavailable) {
             return;
@@ -142,34 +146,35 @@ impl Applier {
         }
     }
 
-    /// The newest posts of an author are all known now, and with them the newest time.
+    /// Sets the author's head from a filled tail.
     pub(super) fn set_head_from_tail(&mut self, slot: Slot, newest: Option<i64>) {
         if matches!(self.heads.state, HeadsState::Known) {
             self.memory.set_head(slot, newest.unwrap_or(NO_POSTS));
         }
     }
 
-    /// The budget has no room for all authors.
+    /// Gives up the heads: the budget has no room for all authors.
     fn give_up_heads(&mut self) {
         warn!(
             server = self.source.name(),
             users = self.memory.users(),
-            "the newest times of all authors do not fit into memory.budget; who may have posts on a \
-             page is asked of the databases"
+            "Newest post times of all authors do not fit into memory.budget; pages query the databases \
+             for authors that are not cached. Raise memory.budget"
         );
         self.heads.invalidate();
         self.heads.state = HeadsState::Unavailable;
         self.memory.forget_heads(self.log());
     }
 
-    /// Takes a part of what is loaded.
+    /// Handles a result of the load.
     pub(super) fn load_heads(&mut self, loaded: Loaded) {
         match loaded {
             Loaded::Batch(batch) => self.stage_heads(&batch),
             Loaded::End(Ok((identity, bounds))) => self.end_heads(identity, bounds),
             Loaded::End(Err(error)) => {
-                debug!(server = self.source.name(), %error, "newest times cannot be loaded yet");
-                self.heads.later(LATER);
+                let server = self.source.name();
+                debug!(server, %error, "Newest post times cannot be loaded yet; will be retried");
+                self.heads.retry_after(RETRY_ERROR);
             }
         }
     }
@@ -192,24 +197,26 @@ impl Applier {
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = bounds;
         let is_this = Some(identity) == self.identity && loading.epoch == self.keeper.epoch();
         if !is_this || low < loading.registered {
-            return self.heads.later(SOON);
+            return self.heads.retry_after(RETRY_STALE);
         }
         let Loading { staged, raised, .. } = *loading;
         set_heads(&self.memory, self.log(), &staged, &raised);
         self.heads.state = HeadsState::Known;
-        info!(server = self.source.name(), authors = staged.len(), "newest times are in memory");
-        self.fills.plan_ahead(staged);
+        let (server, authors) = (self.source.name(), staged.len());
+        info!(server, authors, "Newest post times of all authors are in memory");
+        self.fills.plan_prefill(staged);
     }
 
-    /// Takes the newest times of all who have posts.
+    /// Sets the heads of all authors that have posts. All others have none.
     pub(super) fn install_heads(&mut self, heads: Vec<(Slot, i64)>) {
         set_heads(&self.memory, self.log(), &heads, &HashMap::new());
         self.heads.state = HeadsState::Known;
     }
 }
 
-/// Whoever is not among what was `staged` has no posts, but for what the log told meanwhile. Each is
-/// set once: a reader may look between any two steps, and what it finds must never be too low.
+/// Sets the heads of all authors. An author outside `staged` has no posts, except those that the
+/// log delivered during the load. Each head is set once: a reader can look at any moment, and no
+/// head may ever be too low.
 fn set_heads(
     memory: &Memory,
     log: &FollowedLog,
@@ -217,12 +224,12 @@ fn set_heads(
     raised: &HashMap<Slot, i64>,
 ) {
     for (slot, time) in staged {
-        let told = raised.get(slot).copied().unwrap_or(NO_POSTS);
-        memory.set_head(*slot, told.max(*time));
+        let delivered = raised.get(slot).copied().unwrap_or(NO_POSTS);
+        memory.set_head(*slot, delivered.max(*time));
     }
     memory.for_each_of(log, |slot| {
         if memory.head(slot) == UNKNOWN {
-            // One that the log made unknown stays so.
+            // An author that the log made unknown stays unknown.
             memory.set_head(slot, raised.get(&slot).copied().unwrap_or(NO_POSTS));
         }
     });
@@ -238,7 +245,7 @@ mod tests {
     use crate::placement::Placement;
 
     #[test]
-    fn what_the_log_tells_while_they_are_loaded_counts_too() {
+    fn times_delivered_during_the_load_count_too() {
         let name = LogName { name: "a".into(), shards: vec![ShardId(0)] };
         let (unit, zone) = ("ms".parse().unwrap(), "UTC".parse().unwrap());
         let (placement, times) = (Placement::modulo(1).unwrap(), PostTimes { unit, zone });
@@ -247,8 +254,8 @@ mod tests {
         let slots = [1, 2, 3, 4, 5].map(|user| memory.register_user(UserId(user)).unwrap());
         let [quiet, old, raised, unknown, new] = slots;
         let staged = [(old, 5), (raised, 5), (unknown, 5)];
-        let told = HashMap::from([(raised, 7), (unknown, UNKNOWN), (new, 3), (old, 4)]);
-        set_heads(&memory, &memory.logs()[0], &staged, &told);
+        let delivered = HashMap::from([(raised, 7), (unknown, UNKNOWN), (new, 3), (old, 4)]);
+        set_heads(&memory, &memory.logs()[0], &staged, &delivered);
         let heads = [quiet, old, raised, unknown, new].map(|slot| memory.head(slot));
         assert_eq!(heads, [NO_POSTS, 5, 7, UNKNOWN, 3]);
         assert_eq!(memory.head(memory.register_user(UserId(6)).unwrap()), NO_POSTS);

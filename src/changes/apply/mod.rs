@@ -1,5 +1,5 @@
-//! The one writer into memory: follows a log, carries out what it says on what is kept, fills what
-//! readers lacked, and drops what was not used for long. One task for each log.
+//! The writer of memory, one task per log. It applies the log's changes to cached values, fills
+//! what readers missed, and evicts what was not used for long.
 
 mod entry;
 mod fills;
@@ -29,31 +29,31 @@ use crate::memory::{FollowChange, FollowedLog, Keeper, Memory, Miss, Slot, TailC
 use crate::model::{ShardId, UserId};
 use crate::shard::Source;
 
-/// Batches of events that may wait; a slower writer slows the reader of the log.
+/// Batches of events that can wait. If the writer is slower, the feed waits for it.
 const BATCHES_MAX: usize = 16;
-/// Between two looks at what is to be tried again, dropped or filled ahead.
-const TICK: Duration = Duration::from_millis(20);
-/// What a reader looked at so many ticks ago, seconds, is in use.
-const IN_USE: u32 = 10;
+/// Interval of the upkeep: retries, prefill, additions to the recent log, audits.
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(20);
+/// Data that a reader used within this many seconds is in use.
+const IN_USE_SECS: u32 = 10;
 
-/// Follows one log.
+/// The writer of one log.
 pub(crate) struct Applier {
     memory: Arc<Memory>,
-    /// Of this log, in memory.
+    /// Index of the log in [`Memory::logs`].
     index: usize,
     source: Arc<Source>,
     keeper: Keeper<CacheKey, CachedEntry>,
-    /// The log that is followed now.
+    /// The identity of the followed log.
     identity: Option<LogIdentity>,
     residents: Residents,
     listing: Listing,
     fills: Fills,
     heads: HeadLoads,
-    /// Why nothing is heard, told once.
-    told: Option<String>,
+    /// The reason why the log is not followed, as logged last.
+    logged_reason: Option<String>,
 }
 
-/// Starts the writer of each log; they end with the tasks.
+/// Starts the feed and the writer of each log. They end with the returned tasks.
 pub(crate) fn start(
     memory: &Arc<Memory>,
     sources: &[Arc<Source>],
@@ -80,7 +80,7 @@ impl Applier {
             listing: Listing::default(),
             fills: Fills::default(),
             heads: HeadLoads::default(),
-            told: None,
+            logged_reason: None,
         }
     }
 
@@ -88,25 +88,25 @@ impl Applier {
         &self.memory.logs()[self.index]
     }
 
-    /// Runs until nothing more is told.
+    /// Runs until the feed ends.
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<FeedEvent>>,
         mut queue: mpsc::Receiver<Miss>,
     ) {
-        let mut tick = interval(TICK);
+        let mut tick = interval(UPKEEP_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Whatever is not chosen waits where it is.
+            // Every branch is cancel-safe: a branch that is not chosen loses nothing.
             tokio::select! {
                 batch = events.recv() => match batch {
                     Some(batch) => self.take(batch),
                     None => return,
                 },
-                Some(miss) = queue.recv() => self.wish(miss),
+                Some(miss) = queue.recv() => self.queue_miss(miss),
                 Some(filled) = self.fills.next() => self.install(filled),
                 Some(loaded) = self.heads.next() => self.load_heads(loaded),
-                _ = tick.tick() => self.tend(),
+                _ = tick.tick() => self.run_upkeep(),
             }
             self.make_room();
             self.start_fills();
@@ -120,8 +120,8 @@ impl Applier {
                 FeedEvent::Commit(commit) => self.commit(commit),
                 FeedEvent::Alive => {
                     self.log().renew(self.memory.now_ms(), now_ms());
-                    if self.told.take().is_some() {
-                        info!(server = self.source.name(), "memory follows the log again");
+                    if self.logged_reason.take().is_some() {
+                        info!(server = self.source.name(), "Memory follows the log again");
                     }
                 }
                 FeedEvent::Lost(reason) => self.lost(reason),
@@ -130,23 +130,23 @@ impl Applier {
         self.log().wake();
     }
 
-    /// Told once for each reason.
+    /// Logs each reason once.
     fn lost(&mut self, reason: String) {
-        if self.told.as_ref() != Some(&reason) {
+        if self.logged_reason.as_ref() != Some(&reason) {
             let server = self.source.name();
-            warn!(server, reason, "memory cannot follow the log; reads go to the databases");
-            self.told = Some(reason);
+            warn!(server, reason, "Memory cannot follow the log; reads go to the databases");
+            self.logged_reason = Some(reason);
         }
     }
 
-    /// Nothing from before is known to be true.
+    /// Starts another log identity: everything from the previous one is dropped.
     fn begin(&mut self, identity: LogIdentity, at: super::LogPosition) {
         self.keeper.begin(at);
         for key in self.residents.keys().to_vec() {
             self.hide(key);
         }
         self.memory.forget_heads(self.log());
-        self.fills.plan_ahead(Vec::new());
+        self.fills.plan_prefill(Vec::new());
         self.identity = Some(identity);
         self.log().begin(identity, at);
         count(&self.log().counters.log_identities);
@@ -158,26 +158,28 @@ impl Applier {
         if at <= self.keeper.high_water() {
             return;
         }
-        let mut known = Vec::new();
+        let mut translated = Vec::new();
         for (shard, change) in changes {
-            self.translate(shard, change, &mut known);
+            self.translate(shard, change, &mut translated);
         }
         let log = &self.memory.logs()[self.index];
         count(&log.counters.transactions);
-        log.counters.changes.fetch_add(known.len() as u64, Ordering::Relaxed);
+        log.counters.changes.fetch_add(translated.len() as u64, Ordering::Relaxed);
         log.announce(at);
         let (memory, residents, listing) = (&self.memory, &mut self.residents, &mut self.listing);
-        self.keeper.commit(at, known, |key, value| show(memory, residents, listing, (*key, value)));
+        self.keeper
+            .commit(at, translated, |key, value| show(memory, residents, listing, (*key, value)));
         self.listing.list_posts(&self.memory);
         self.log().advance(at);
     }
 
-    /// What a change is to what is kept; nothing for what is not.
+    /// Translates a change into changes of cached and pending values. Changes of other users are
+    /// dropped.
     fn translate(
         &mut self,
         shard: ShardId,
         change: Change,
-        known: &mut Vec<(CacheKey, CachedChange)>,
+        translated: &mut Vec<(CacheKey, CachedChange)>,
     ) {
         let user = match &change {
             Change::Post(post) => post.key.author,
@@ -186,40 +188,40 @@ impl Applier {
             Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => *user,
             Change::ShardUnknown => return self.forget_shard(shard),
         };
-        // Rows of a user on a shard that does not own it are not read either.
+        // Readers do not read a user's rows on a shard that does not own the user.
         if self.memory.placement().shard_of(user) != shard {
             return;
         }
         match change {
             Change::Post(post) => {
-                let met = self.raise_head(user, post.key.time);
-                let slot = met.or_else(|| self.memory.find(user));
-                self.listing.post(&self.memory, slot, &post.key);
-                self.push_tail(slot, known, |memory| TailChange::Put(memory.tail_post(&post)));
+                let registered = self.raise_head(user, post.key.time);
+                let slot = registered.or_else(|| self.memory.find(user));
+                self.listing.add_post(&self.memory, slot, &post.key);
+                self.push_tail(slot, translated, |memory| TailChange::Put(memory.tail_post(&post)));
             }
             Change::PostGone(key) => {
-                let (slot, place) = (self.memory.find(user), (key.time, key.post.0));
-                self.push_tail(slot, known, |_| TailChange::Remove(place));
+                let (slot, post) = (self.memory.find(user), (key.time, key.post.0));
+                self.push_tail(slot, translated, |_| TailChange::Remove(post));
             }
             Change::Follow(follow) => {
-                self.push_follow(user, known, |memory| {
+                self.push_follow(user, translated, |memory| {
                     memory
                         .register_user(follow.followee)
                         .map_or(FollowChange::Unknown, FollowChange::Add)
                 });
             }
             Change::Unfollow(follow) => {
-                // Whoever was never met stands on no list.
+                // A user without a slot is on no cached follow list.
                 if let Some(followee) = self.memory.find(follow.followee) {
-                    self.push_follow(user, known, |_| FollowChange::Remove(followee));
+                    self.push_follow(user, translated, |_| FollowChange::Remove(followee));
                 }
             }
             Change::AuthorUnknown(_) => {
                 self.forget_head(user);
-                self.push_tail(self.memory.find(user), known, |_| TailChange::Unknown);
+                self.push_tail(self.memory.find(user), translated, |_| TailChange::Unknown);
             }
             Change::ReaderUnknown(_) | Change::ShardUnknown => {
-                self.push_follow(user, known, |_| FollowChange::Unknown);
+                self.push_follow(user, translated, |_| FollowChange::Unknown);
             }
         }
     }
@@ -227,13 +229,13 @@ impl Applier {
     fn push_tail(
         &self,
         author: Option<Slot>,
-        known: &mut Vec<(CacheKey, CachedChange)>,
+        translated: &mut Vec<(CacheKey, CachedChange)>,
         change: impl Fn(&Memory) -> TailChange,
     ) {
         let Some(slot) = author else { return };
         for key in [CacheKey::Tail(slot), CacheKey::TailAudit(slot)] {
             if self.keeper.contains(key) {
-                known.push((key, CachedChange::Tail(change(&self.memory))));
+                translated.push((key, CachedChange::Tail(change(&self.memory))));
             }
         }
     }
@@ -241,18 +243,18 @@ impl Applier {
     fn push_follow(
         &self,
         reader: UserId,
-        known: &mut Vec<(CacheKey, CachedChange)>,
+        translated: &mut Vec<(CacheKey, CachedChange)>,
         change: impl Fn(&Memory) -> FollowChange,
     ) {
         let Some(slot) = self.memory.find(reader) else { return };
         for key in [CacheKey::Follows(slot), CacheKey::FollowsAudit(slot)] {
             if self.keeper.contains(key) {
-                known.push((key, CachedChange::Follows(change(&self.memory))));
+                translated.push((key, CachedChange::Follows(change(&self.memory))));
             }
         }
     }
 
-    /// Something happened to the shard that the log does not tell: all that is kept of it goes.
+    /// The shard changed in a way that the log does not describe. Evicts everything of the shard.
     fn forget_shard(&mut self, shard: ShardId) {
         let owner = |key: CacheKey| self.memory.placement().shard_of(self.memory.user(key.slot()));
         let keys: Vec<CacheKey> = self.keeper.keys().filter(|key| owner(*key) == shard).collect();
@@ -272,16 +274,17 @@ impl Applier {
         show(&self.memory, &mut self.residents, &mut self.listing, (key, None));
     }
 
-    /// Drops what was not used for long, for as long as more is kept than may be. Where that is all
-    /// in use, filling rests: what is filled would go before it is used, for what is used.
+    /// Evicts approximately the least recently used entries until memory is within budget. If
+    /// even those were used in the last 10 s, fills pause for a second, because they would only
+    /// thrash.
     fn make_room(&mut self) {
         while self.memory.budget().is_over() {
             let memory = &self.memory;
             let oldest = self.residents.oldest(|key| memory.used(key.slot()));
             let Some(key) = oldest else { return };
             let (used, tick) = (memory.used(key.slot()), memory.tick());
-            if used > 0 && tick.saturating_sub(used) <= IN_USE {
-                self.fills.rest();
+            if used > 0 && tick.saturating_sub(used) <= IN_USE_SECS {
+                self.fills.pause();
                 self.log().accept_requests(false);
             }
             self.evict(key);
@@ -289,18 +292,18 @@ impl Applier {
         }
     }
 
-    /// What is to be done now and then.
-    fn tend(&mut self) {
-        let rests = self.fills.is_resting();
-        self.log().accept_requests(!rests);
+    /// Does the regular work that no event triggers.
+    fn run_upkeep(&mut self) {
+        let paused = self.fills.is_paused();
+        self.log().accept_requests(!paused);
         self.start_heads();
-        self.fill_ahead();
+        self.queue_prefill();
         self.listing.list_tails(&self.memory);
         self.audit();
     }
 }
 
-/// Shows what is kept under a key to readers. What is only compared is shown to nobody.
+/// Makes the value of a key visible to readers, or removes it. Audit copies are never visible.
 fn show(
     memory: &Memory,
     residents: &mut Residents,
@@ -310,7 +313,7 @@ fn show(
     match (key, value) {
         (CacheKey::Tail(slot), Some(CachedEntry::Tail(tail))) => {
             if memory.show_tail(slot, Some(Arc::clone(tail))) {
-                listing.tail(slot);
+                listing.add_tail(slot);
             }
         }
         (CacheKey::Tail(slot), _) => {

@@ -1,39 +1,39 @@
-//! What is kept now, to choose from what has to go. Pure.
+//! The cached keys, from which the writer chooses the next eviction. Pure.
 
 use std::collections::HashMap;
 
 use super::entry::CacheKey;
 
-/// So many are looked at for each that goes: the least recently used of eight is nearly the least
-/// recently used of all, and costs no list that every reader would have to write.
+/// Keys compared per eviction. The least recently used of eight is nearly the least recently used
+/// of all, and readers need not maintain a list.
 const SAMPLE: usize = 8;
 
-/// The keys that readers are shown something under.
+/// The keys whose values readers can see.
 #[derive(Debug, Default)]
 pub(super) struct Residents {
     keys: Vec<CacheKey>,
-    places: HashMap<CacheKey, usize>,
-    /// Where the next sample begins.
+    indexes: HashMap<CacheKey, usize>,
+    /// Index of the next sample.
     hand: usize,
 }
 
 impl Residents {
     pub(super) fn add(&mut self, key: CacheKey) {
-        if !self.places.contains_key(&key) {
-            self.places.insert(key, self.keys.len());
+        if !self.indexes.contains_key(&key) {
+            self.indexes.insert(key, self.keys.len());
             self.keys.push(key);
         }
     }
 
     pub(super) fn remove(&mut self, key: CacheKey) {
-        let Some(place) = self.places.remove(&key) else { return };
-        self.keys.swap_remove(place);
-        if let Some(moved) = self.keys.get(place) {
-            self.places.insert(*moved, place);
+        let Some(index) = self.indexes.remove(&key) else { return };
+        self.keys.swap_remove(index);
+        if let Some(moved) = self.keys.get(index) {
+            self.indexes.insert(*moved, index);
         }
     }
 
-    /// One that was not used for long, by the clock `used`.
+    /// A key that was not used for long, where `used` gives the tick of the last use.
     pub(super) fn oldest(&mut self, used: impl Fn(CacheKey) -> u32) -> Option<CacheKey> {
         let len = self.keys.len();
         let sample = (0..SAMPLE.min(len)).map(|step| self.keys[(self.hand + step * 97) % len]);
@@ -42,14 +42,14 @@ impl Residents {
         oldest
     }
 
-    /// One after the other, round and round.
+    /// The next key, in a cycle through all of them.
     pub(super) fn next(&mut self) -> Option<CacheKey> {
         let len = self.keys.len();
         self.hand = (self.hand + 1).checked_rem(len)?;
         self.keys.get(self.hand).copied()
     }
 
-    /// All of them.
+    /// All keys, in no particular order.
     pub(super) fn keys(&self) -> &[CacheKey] {
         &self.keys
     }
@@ -60,22 +60,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_long_ago_goes_first() {
+    fn the_least_recently_used_key_is_chosen_first() {
         let mut residents = Residents::default();
         assert_eq!(residents.oldest(|_| 0), None);
         for slot in 0..100 {
             residents.add(CacheKey::Tail(slot));
             residents.add(CacheKey::Tail(slot));
         }
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         for _ in 0..50 {
             let oldest = residents.oldest(CacheKey::slot).unwrap();
             residents.remove(oldest);
             residents.remove(oldest);
-            gone.push(oldest.slot());
+            evicted.push(oldest.slot());
         }
         assert_eq!(residents.keys().len(), 50);
-        let young = gone.iter().filter(|slot| **slot >= 70).count();
-        assert!(young <= 10, "{young} of 50 were used lately: {gone:?}");
+        let young = evicted.iter().filter(|slot| **slot >= 70).count();
+        assert!(young <= 10, "{young} of 50 were used recently: {evicted:?}");
     }
 }
