@@ -1,6 +1,6 @@
-//! Memory decides how fast a page is and never what stands on it: pages of random worlds, with a
-//! memory that holds everything and with one that holds next to nothing, compared with the oracle;
-//! before, between and after writes.
+//! Memory decides how fast a page is, never its content. These tests read pages of random worlds
+//! with a memory that holds everything, and with one that holds almost nothing. They compare the
+//! pages with the oracle before, between and after writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,15 +19,15 @@ use crate::support::run;
 use crate::support::watch::{Watch, at_least, until_warm};
 use crate::support::world::{Oracle, Walk, World, check_walk};
 
-/// Holds any world of these tests.
+/// A budget in bytes that holds any world of these tests.
 pub(crate) const FULL: usize = 64 << 20;
-/// Holds the index of a world's users, and a few of their tails.
+/// A budget in bytes that holds the index of a world's users and a few tails.
 const SMALL: usize = 16 << 10;
 const USERS: u64 = 24;
-/// Some write more than is filled at first.
+/// More than a tail is filled with at first.
 const POSTS_MAX: u64 = 150;
 
-/// Times tie across shards, ids have nothing to do with time, and one id stands on several shards.
+/// Times tie across shards, ids are not in time order, and one id is used on several shards.
 fn random_world(seed: u64) -> World {
     let mut chance = StdRng::seed_from_u64(seed);
     let (mut world, mut taken) = (World::default(), BTreeSet::new());
@@ -61,7 +61,7 @@ async fn walk_all(tributary: &Tributary, oracle: &Oracle, limits: &[u8]) -> usiz
 }
 
 #[test]
-fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
+fn pages_are_the_same_with_a_large_and_a_tiny_memory() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let world = random_world(1);
@@ -70,7 +70,8 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
 
             let full = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
             let watch = Watch::start(&full).await;
-            // At once, while nothing is known yet; while memory is filled; and when it is.
+            // Three times: before anything is cached, while memory is filled, and when it is
+            // full.
             let pages = walk_all(&full, &oracle, &[20, 50]).await;
             watch.until_heads_known().await;
             walk_all(&full, &oracle, &[7, 100, 20]).await;
@@ -92,7 +93,7 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
             watch.until_audited(1).await;
             let counted = watch.counters().await;
             assert_eq!((counted["evictions"], counted["mismatched"]), (0, 0), "{counted:?}");
-            // Of two pages below the newest, for each reader and limit; few follow enough.
+            // Two pages below the newest per reader and limit; few readers follow enough authors.
             assert!(counted["walked_pages"] > walked + 10, "{walked} before, {counted:?}");
             drop((watch, full));
 
@@ -108,9 +109,9 @@ fn pages_are_the_same_with_a_memory_that_holds_everything_or_next_to_nothing() {
     });
 }
 
-/// Where all that is kept is in use, it is not thrown out for whatever is asked for next.
+/// If all cached data is in use, memory does not evict it for each new request.
 #[test]
-fn a_memory_that_is_far_too_small_is_not_filled_all_the_time() {
+fn a_memory_that_is_far_too_small_pauses_its_fills() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let world = random_world(3);
@@ -119,7 +120,7 @@ fn a_memory_that_is_far_too_small_is_not_filled_all_the_time() {
         let tributary = Tributary::open(&fleet.config_with_memory(SMALL)).await.unwrap();
         let watch = Watch::start(&tributary).await;
         watch.until_heads_known().await;
-        // In its first second memory cannot tell what is in use.
+        // In its first second memory cannot know which data is in use.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         let (start, before, mut pages) = (Instant::now(), watch.counters().await, 0);
         while start.elapsed() < Duration::from_millis(2_500) {
@@ -129,14 +130,14 @@ fn a_memory_that_is_far_too_small_is_not_filled_all_the_time() {
         let fills = after["fills"] - before["fills"];
         println!("{fills} fills for {pages} pages");
         assert!(fills < pages as u64, "{fills} fills for {pages} pages");
-        // But what is wished for comes in now and then.
+        // Requested data is still filled from time to time.
         assert!(after["evictions"] > before["evictions"] + 4, "{after:?}");
     });
 }
 
-/// Whoever counts through ids must not fill the index of users, which is never emptied.
+/// A client that counts through ids must not fill the index of users, which is never emptied.
 #[test]
-fn readers_that_do_not_exist_take_no_place() {
+fn readers_that_do_not_exist_take_no_slot() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         fleet.load(&random_world(4)).await;
@@ -152,13 +153,13 @@ fn readers_that_do_not_exist_take_no_place() {
             let own = tributary.author_timeline(UserId(id), &request).await;
             assert!(page.posts.is_empty() && page.next.is_none() && own.posts.is_empty());
         }
-        // Wishes are granted within a few milliseconds.
+        // Fill requests are fulfilled within a few milliseconds.
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(watch.counters().await["users"], before);
     });
 }
 
-/// Every page that the databases give is the one that memory gives, cursors and all.
+/// Pages and cursors from memory equal those from the databases.
 #[test]
 fn cursors_are_the_same_with_memory_and_without() {
     run(async {
@@ -203,9 +204,10 @@ fn cursors_are_the_same_with_memory_and_without() {
     });
 }
 
-/// Writes through us: whoever brings back the token that was taken after a write sees it.
+/// Writes by this process: a read with a freshness token that was taken after a write sees the
+/// write.
 #[test]
-fn a_page_that_brings_a_token_back_shows_what_was_written_before() {
+fn a_page_with_a_freshness_token_shows_earlier_writes() {
     run(async {
         for (backend, fleet) in every_backend().await {
             for bytes in [FULL, SMALL] {
@@ -217,21 +219,21 @@ fn a_page_that_brings_a_token_back_shows_what_was_written_before() {
                 let start = Instant::now();
                 let writes = write_and_read(&tributary, &watch, bytes as u64).await;
                 println!("{backend:?}, {bytes} bytes: {writes} writes in {:?}", start.elapsed());
-                let again = watch.counters().await["page_cache_hits"];
-                assert!(bytes == SMALL || again > 100, "{again} pages were sent again");
+                let hits = watch.counters().await["page_cache_hits"];
+                assert!(bytes == SMALL || hits > 100, "{hits} page cache hits");
             }
         }
     });
 }
 
-/// What the fleet should hold, known to the one who writes.
+/// The expected content of the fleet, according to the writer.
 #[derive(Default)]
-struct Known {
+struct Expected {
     follows: BTreeMap<UserId, BTreeSet<UserId>>,
     posts: BTreeMap<UserId, Vec<Post>>,
 }
 
-impl Known {
+impl Expected {
     fn feed(&self, reader: UserId) -> Vec<&Post> {
         let followees = self.follows.get(&reader).into_iter().flatten();
         let posts = followees.filter_map(|author| self.posts.get(author));
@@ -244,8 +246,8 @@ impl Known {
 async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usize {
     const WRITES: usize = 250;
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut known = Known::default();
-    // Users that nobody has met before.
+    let mut known = Expected::default();
+    // Users that are not registered yet.
     let base = 1_000 * (seed + 1);
     for write in 0..WRITES {
         let [author, reader] = [0; 2].map(|_| UserId(base + chance.random_range(0..10)));
@@ -294,10 +296,10 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
     WRITES
 }
 
-/// Pages far below the newest are found along the recent log, with what was written since it listed
-/// their authors.
+/// Pages far below the newest are found in the recent log. They contain posts that were written
+/// after their authors were listed.
 #[test]
-fn deep_pages_show_what_was_written_lately() {
+fn deep_pages_show_recent_writes() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let mut config = fleet.config_for_writing().await;
@@ -306,7 +308,7 @@ fn deep_pages_show_what_was_written_lately() {
             let watch = Watch::start(&tributary).await;
             watch.until_heads_known().await;
             let (reader, authors) = (UserId(700), (701..721).map(UserId).collect::<Vec<_>>());
-            let mut known = Known::default();
+            let mut known = Expected::default();
             for author in &authors {
                 tributary.follow(reader, *author).await.unwrap();
                 known.follows.entry(reader).or_default().insert(*author);
@@ -327,14 +329,14 @@ fn deep_pages_show_what_was_written_lately() {
             let walk = Walk { limit: 5, pages_max: usize::MAX, with_prev: false };
             let pages = check_walk(&tributary, &known.feed(reader), reader, walk).await;
             let walked = watch.counters().await["walked_pages"] - before;
-            println!("{backend:?}: {walked} of {pages} pages were walked");
+            println!("{backend:?}: {walked} of {pages} pages came from the recent log");
             assert!(walked > pages as u64 / 2, "{walked} of {pages}");
         }
     });
 }
 
-/// New posts of these authors; every fourth time one of any age is deleted.
-async fn write(tributary: &Tributary, known: &mut Known, authors: &[UserId], posts: usize) {
+/// Writes new posts of these authors. Every fourth step also deletes a post of any age.
+async fn write(tributary: &Tributary, known: &mut Expected, authors: &[UserId], posts: usize) {
     let mut chance = StdRng::seed_from_u64(posts as u64);
     for number in 0..posts {
         let author = authors[number * 7 % authors.len()];
@@ -347,13 +349,13 @@ async fn write(tributary: &Tributary, known: &mut Known, authors: &[UserId], pos
     }
 }
 
-/// Teams' own tables: other units and zones, marks instead of deletes, handles that change.
+/// A team's own tables: other units and zones, marks instead of deletes, handles that change.
 #[test]
-fn teams_own_tables_are_the_same_from_memory() {
+fn pages_of_adopted_tables_are_the_same_from_memory() {
     run(async {
         let mysql = mysql().map(|server| vec![Arc::clone(server)]);
         for servers in [Some(mariadb().to_vec()), mysql].into_iter().flatten() {
-            // Every one has a fleet of its own.
+            // Each team has a fleet of its own.
             for team in [&TEAMS[0], &TEAMS[3], &TEAMS[4]] {
                 let world = team_world(&team.times());
                 let fleet = adopt(&servers, team, &world).await;
@@ -374,7 +376,8 @@ fn teams_own_tables_are_the_same_from_memory() {
     });
 }
 
-/// Each by plain SQL on the shard of user 3; the page must be the one without memory, at once.
+/// Makes each change by plain SQL on the shard of user 3. The next page must equal the one
+/// without memory.
 async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Watch, unit: &str) {
     let plain = fleet.open().await;
     let (server, database) = &fleet.databases[3];
@@ -387,7 +390,7 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Wat
     for sql in [
         mark("gone", 301),
         mark("it''s public", 301),
-        // One that was hidden from the start.
+        // A post that was hidden from the start.
         mark("it''s public", 10_302),
         mark("IT''S PUBLIC", 303),
         format!("UPDATE {posts} SET `select` = 'other' WHERE id = 304"),
@@ -416,7 +419,7 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Wat
     connection.disconnect().await.unwrap();
 }
 
-/// Where a follow may be stored twice, it ends with its last row.
+/// If a follow is stored twice, it ends with its last row.
 #[test]
 fn a_follow_that_is_stored_twice_ends_with_its_last_row() {
     run(async {
@@ -457,9 +460,9 @@ fn a_follow_that_is_stored_twice_ends_with_its_last_row() {
     });
 }
 
-/// A file of shards that somebody else writes to as well.
+/// A file of a shard into which another program writes.
 #[test]
-fn what_others_write_into_a_file_is_seen() {
+fn writes_of_another_program_into_a_file_are_seen() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         fleet.load(&random_world(3)).await;

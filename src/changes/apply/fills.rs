@@ -213,8 +213,7 @@ impl Applier {
         FillRequest { shard: self.memory.placement().shard_of(user), user, target }
     }
 
-    /// A value is not readable before the log has reached its position. Otherwise a page would
-    /// hold more than its freshness token says.
+    /// Installs what a fill has read.
     pub(super) fn install(&mut self, done: FinishedFill) {
         let FinishedFill { requested, outcome } = done;
         let filled = match outcome {
@@ -246,7 +245,8 @@ impl Applier {
         entry: CachedEntry,
     ) {
         let key = waiting.key;
-        // It becomes readable when the log reaches its upper bound.
+        // A value is not readable before the log has reached its position. Otherwise a page would
+        // hold more than its freshness token says.
         let bounds = match bounds {
             Bounds::Exact(at) => Bounds::Window { low: at, high: at },
             bounds @ Bounds::Window { .. } => bounds,
@@ -258,7 +258,7 @@ impl Applier {
                 count(&counters.fills);
                 self.show_filled(key);
             }
-            // Installs what a fill has read.
+            // It becomes readable when the log reaches its upper bound.
             Installed::Held => count(&counters.fills),
             Installed::Retry => {
                 count(&counters.fills_refused);
