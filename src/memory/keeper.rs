@@ -68,7 +68,7 @@ pub(crate) enum Installed {
     /// it then. The ticket is used up.
     Held,
     /// The snapshot is older than the registration. The key stays pending under the same ticket
-    /// and its changes are still buffered. Read again after a pause.
+    /// and its changes are still buffered, until it is read again or given up.
     Retry,
     /// The ticket is void, or a buffered change made the content unknown. The key may be
     /// registered again.

@@ -54,7 +54,7 @@ struct User {
     id: AtomicU64,
     tail: ArcSwapOption<Tail>,
     follows: ArcSwapOption<FollowList>,
-    /// The tick in which a reader last used the user's data.
+    /// The tick (seconds since the start) in which a reader last used the user's data.
     used: AtomicU32,
 }
 
@@ -217,7 +217,7 @@ impl Slots {
         }
     }
 
-    /// The tick in which a reader last used the user's data.
+    /// The tick (seconds since the start) in which a reader last used the user's data.
     pub(crate) fn used(&self, slot: Slot) -> u32 {
         self.user(slot).used.load(Ordering::Relaxed)
     }
