@@ -250,7 +250,7 @@ fn what_cannot_be_measured_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, error) = output(&mut tributary(&["bench", "ceiling", "--listen", &address]));
-    assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
+    assert!(code == 3 && error.contains("choose another address with --listen"), "{error}");
     drop(taken);
     let nobody = format!("http://{address}");
     for (arguments, code, told) in [

@@ -284,7 +284,7 @@ fn a_damaged_folder_is_refused_rather_than_guessed() {
     drop(Serving::start(&mut serve()));
     let demo = ["demo", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
     let (code, _, error) = output(&mut tributary(&demo));
-    assert!(code == 3 && error.contains("other data than the demo's"), "{error}");
+    assert!(code == 3 && error.contains("data that is not the demo's"), "{error}");
 }
 
 #[test]
@@ -353,5 +353,5 @@ fn wrong_usage_exits_2_and_wrong_prerequisites_3_with_the_cure() {
     let address = taken.local_addr().unwrap().to_string();
     let serve = ["serve", "--data", &nowhere, "--listen", &address];
     let (code, _, error) = output(&mut tributary(&serve));
-    assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
+    assert!(code == 3 && error.contains("choose another address with --listen"), "{error}");
 }
