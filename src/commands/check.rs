@@ -120,7 +120,7 @@ impl Check {
         let mut placement = None;
         if known_rule {
             findings.extend(stray_findings(&config, servers, &in_order)?);
-            findings.extend(doubts(&in_order).into_iter().map(|doubt| (fleet(), doubt)));
+            findings.extend(order_warning(&in_order).into_iter().map(|warning| (fleet(), warning)));
             placement = Some(placement_text(&order, &in_order));
         }
         let head = placement.as_ref().map_or(String::new(), |text| format!("# {text}\n\n"));
@@ -130,7 +130,7 @@ impl Check {
 }
 
 /// A warning if the samples are too small to be sure of the order of the shards.
-fn doubts(samples: &[Vec<UserId>]) -> Option<Finding> {
+fn order_warning(samples: &[Vec<UserId>]) -> Option<Finding> {
     let unseen = samples.iter().filter(|sample| sample.is_empty()).count();
     let fewest = samples.iter().map(Vec::len).min().unwrap_or(0);
     if samples.len() < 2 || fewest >= USERS_ENOUGH {

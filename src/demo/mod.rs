@@ -1,4 +1,4 @@
-//! Generator of an artificial social network: follows and posts. The same arguments always gives
+//! Generator of an artificial social network: follows and posts. The same arguments always give
 //! the same network. Pure: `commands::demo` stores the rows, and the benchmark uses the same
 //! distributions.
 
