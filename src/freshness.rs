@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 
-use crate::changes::{History, LogPosition};
+use crate::changes::{LogIdentity, LogPosition};
 
 /// Longer texts are refused before they are decoded; a token of a hundred servers has 2,135
 /// characters.
@@ -22,7 +22,7 @@ const VERSION: u8 = 1;
 
 /// A position in each of some logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Freshness(Vec<(History, LogPosition)>);
+pub struct Freshness(Vec<(LogIdentity, LogPosition)>);
 
 /// A text that is no freshness token of ours.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -31,20 +31,20 @@ pub struct BadFreshness;
 
 impl Freshness {
     /// At least this position in this history too.
-    pub fn add(&mut self, history: History, at: LogPosition) {
-        match self.0.iter_mut().find(|(known, _)| *known == history) {
+    pub fn add(&mut self, identity: LogIdentity, at: LogPosition) {
+        match self.0.iter_mut().find(|(known, _)| *known == identity) {
             Some((_, position)) => *position = at.max(*position),
-            None => self.0.push((history, at)),
+            None => self.0.push((identity, at)),
         }
     }
 
     /// All that either one asks for.
     pub fn merge(&mut self, other: &Self) {
-        other.0.iter().for_each(|(history, at)| self.add(*history, *at));
+        other.0.iter().for_each(|(identity, at)| self.add(*identity, *at));
     }
 
     /// The positions, one of each history.
-    pub fn positions(&self) -> &[(History, LogPosition)] {
+    pub fn positions(&self) -> &[(LogIdentity, LogPosition)] {
         &self.0
     }
 
@@ -60,8 +60,8 @@ impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = Vec::with_capacity(1 + 16 * self.0.len());
         bytes.push(VERSION);
-        for (history, at) in &self.0 {
-            bytes.extend(history.0.to_be_bytes());
+        for (identity, at) in &self.0 {
+            bytes.extend(identity.0.to_be_bytes());
             bytes.extend(at.0.to_be_bytes());
         }
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
@@ -85,10 +85,10 @@ impl FromStr for Freshness {
                 return Err(BadFreshness);
             }
             for entry in entries {
-                let [history, at] = [&entry[..8], &entry[8..]].map(|half| {
+                let [identity, at] = [&entry[..8], &entry[8..]].map(|half| {
                     half.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
                 });
-                all.add(History(history), LogPosition(at));
+                all.add(LogIdentity(identity), LogPosition(at));
             }
         }
         Ok(all)
@@ -105,8 +105,8 @@ mod tests {
         #[test]
         fn a_token_comes_back_from_its_text(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9)) {
             let mut token = Freshness::default();
-            for (history, at) in entries {
-                token.add(History(history), LogPosition(at));
+            for (identity, at) in entries {
+                token.add(LogIdentity(identity), LogPosition(at));
             }
             prop_assert_eq!(token.to_string().parse(), Ok(token));
         }
@@ -121,7 +121,7 @@ mod tests {
     fn several_tokens_ask_for_the_latest_of_each_log() {
         let token = |entries: &[(u64, u64)]| {
             let mut token = Freshness::default();
-            entries.iter().for_each(|(h, p)| token.add(History(*h), LogPosition(*p)));
+            entries.iter().for_each(|(h, p)| token.add(LogIdentity(*h), LogPosition(*p)));
             token
         };
         let text = format!("{}, {}", token(&[(1, 5), (2, 7)]), token(&[(2, 6), (3, 1), (1, 9)]));

@@ -68,11 +68,11 @@ pub mod timeline;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use changes::{History, LogPosition};
+use changes::{LogIdentity, LogPosition};
 pub use config::Config;
 pub use cursor::Cursor;
 pub use freshness::Freshness;
-use memory::{KeptPage, LogName, Memory, Sent, Slot};
+use memory::{CachedPage, LogName, Memory, SentPage, Slot};
 pub use model::{IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
 pub use publish::{Published, WriteError};
@@ -163,37 +163,37 @@ impl Tributary {
 
     /// The reader's page for this query as it was sent last, if it is what memory shows now and memory
     /// is as fresh as is asked; and how fresh that is.
-    pub(crate) fn kept_page(
+    pub(crate) fn cached_page(
         &self,
         reader: UserId,
         query: &str,
         at_least: &Freshness,
-    ) -> Option<(Arc<KeptPage>, Freshness)> {
+    ) -> Option<(Arc<CachedPage>, Freshness)> {
         let memory = self.memory()?;
         let now_ms = memory.now_ms();
-        let has = |(history, at): &(History, LogPosition)| {
-            memory.logs().iter().any(|log| log.has_reached(*history, *at))
+        let has = |(identity, at): &(LogIdentity, LogPosition)| {
+            memory.logs().iter().any(|log| log.has_reached(*identity, *at))
         };
         if !memory.is_fresh(now_ms) || !at_least.positions().iter().all(has) {
             return None;
         }
-        let page = memory.page(reader, query, now_ms)?;
+        let page = memory.cached_page(reader, query, now_ms)?;
         let mut freshness = Freshness::default();
         for log in memory.logs() {
-            let (history, at) = log.announced()?;
-            freshness.add(history, at);
+            let (identity, at) = log.announced()?;
+            freshness.add(identity, at);
         }
         Some((page, freshness))
     }
 
     /// Keeps a page of a reader as it is sent, if all of it comes from memory.
-    pub(crate) fn keep_page(&self, reader: UserId, query: &str, page: &Draft, sent: &Sent) {
+    pub(crate) fn cache_page(&self, reader: UserId, query: &str, page: &Draft, sent: &SentPage) {
         let Some((memory, as_of)) = self.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
         let authors: BTreeSet<Slot> =
             page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
         let authors = authors.into_iter().collect();
-        memory.keep_page(KeptPage::new((reader, query), as_of, authors, sent));
+        memory.cache_page(CachedPage::new((reader, query), as_of, authors, sent));
     }
 
     /// A page of one author's posts.
@@ -218,9 +218,9 @@ impl Tributary {
         if let Some(memory) = &self.0.memory {
             let source = self.0.fleet.sources().get(memory.log_index(user));
             if let Some(source) = source
-                && let Ok((history, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
+                && let Ok((identity, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
             {
-                freshness.add(history, at);
+                freshness.add(identity, at);
             }
         }
         freshness

@@ -20,7 +20,7 @@ const OFFSET_BITS: u32 = 40;
 /// The largest number of a file that a position can hold: at one file a second, half a year.
 const FILE_MAX: u32 = (1 << (64 - OFFSET_BITS)) - 1;
 
-/// A place in one history of one log; it rises with every commit. The end of a transaction, or any
+/// A place in one identity of one log; it rises with every commit. The end of a transaction, or any
 /// place behind it and before the end of the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(pub u64);
@@ -50,7 +50,7 @@ pub fn file_number(name: &str) -> Option<u32> {
 /// Which log it is. Positions in two histories cannot be compared: a server that took over, or one
 /// whose log was reset, begins another one. The same server after a restart goes on with its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct History(pub u64);
+pub struct LogIdentity(pub u64);
 
 /// What happened to one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub enum FeedEvent {
     /// earlier is void. Always the first event.
     Began {
         /// The log.
-        history: History,
+        identity: LogIdentity,
         /// Where reading begins.
         at: LogPosition,
     },

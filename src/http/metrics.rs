@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::error::ApiError;
 use crate::Tributary;
-use crate::memory::{Budget, Counters, Log, Memory};
+use crate::memory::{Budget, Counters, FollowedLog, Memory};
 
 /// The content type of OpenMetrics text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -28,7 +28,7 @@ const LOG_COUNTERS: [LogCounter; 8] = [
     (
         "log_identities",
         "Log identities followed since the start; a change empties memory for the log",
-        |log| &log.histories,
+        |log| &log.log_identities,
     ),
     ("fills", "Tails and follow lists filled", |log| &log.fills),
     (
@@ -66,7 +66,7 @@ impl Collector for MemoryCollector {
                 "Deep pages found by a scan of the recent log",
                 memory.recent().walks(),
             ),
-            ("page_cache_hits", "Pages answered from the page cache", memory.pages_again()),
+            ("page_cache_hits", "Pages answered from the page cache", memory.page_cache_hits()),
         ];
         for (name, help, count) in pages {
             encoder
@@ -98,7 +98,7 @@ fn gauges(
     memory: &Memory,
     encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
-    value: impl Fn(&Log) -> i64,
+    value: impl Fn(&FollowedLog) -> i64,
 ) -> Result<(), fmt::Error> {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for log in memory.logs() {

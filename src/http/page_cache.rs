@@ -29,7 +29,7 @@ pub(super) fn cached_feed<B: Body>(
     }
     let at_least = freshness_of(request.headers()).ok()?;
     let query = request.uri().query().unwrap_or_default();
-    let (page, freshness) = tributary.kept_page(reader, query, &at_least)?;
+    let (page, freshness) = tributary.cached_page(reader, query, &at_least)?;
     let mut response = page_response(page.sent.clone(), &freshness, true);
     frame::set_common_headers(response.headers_mut());
     Some(response)

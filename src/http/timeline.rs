@@ -15,7 +15,7 @@ use super::wire::{Cursors, ExpressFeed, Following, decode_content, posts_json, s
 use crate::Tributary;
 use crate::cursor::{Cursor, FollowingCursor};
 use crate::freshness::Freshness;
-use crate::memory::Sent;
+use crate::memory::SentPage;
 use crate::model::UserId;
 use crate::timeline::{Draft, Limit};
 
@@ -48,7 +48,7 @@ pub(super) async fn feed(
     // Readers request these two pages repeatedly: the newest page, and the empty page above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
-        tributary.keep_page(user, query, &page, &sent);
+        tributary.cache_page(user, query, &page, &sent);
     }
     Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
@@ -101,16 +101,16 @@ fn render_page(
     tributary: &Tributary,
     path: &str,
     limit: Limit,
-) -> Result<Sent, ApiError> {
+) -> Result<SentPage, ApiError> {
     let cursors = Cursors::of(page);
     let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
     let body = posts_json(page, &cursors, tributary.fleet()).map_err(|_| ApiError::Internal)?;
-    Ok(Sent { body: body.into(), links: links(path, limit, &relations).into() })
+    Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 
 /// The HTTP response that carries this page.
 pub(super) fn page_response(
-    sent: Sent,
+    sent: SentPage,
     freshness: &Freshness,
     fresh_enough: bool,
 ) -> Response<Bytes> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
 use crate::cursor::Cursor;
-use crate::memory::Log;
+use crate::memory::FollowedLog;
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::{PostTimes, TimeUnit};
 use crate::shard::Fleet;
@@ -144,16 +144,16 @@ pub(super) struct ShardState<'a> {
 }
 
 impl<'a> LogState<'a> {
-    pub(super) fn new(log: &'a Log, now_ms: u64) -> Self {
-        let ahead = &log.ahead;
+    pub(super) fn new(log: &'a FollowedLog, now_ms: u64) -> Self {
+        let prefill = &log.prefill;
         Self {
             log: log.name(),
             followed: log.is_fresh(now_ms),
             newest_times: log.heads_known(),
             filled_ahead: FilledAhead {
-                authors: ahead.begun(),
-                of: ahead.planned(),
-                done: ahead.is_done(),
+                authors: prefill.started(),
+                of: prefill.planned(),
+                done: prefill.is_done(),
             },
         }
     }

@@ -11,24 +11,24 @@ pub(crate) struct Budget {
     max: usize,
     index: AtomicUsize,
     /// Newest posts, by their number.
-    pub(crate) tails: Use,
+    pub(crate) tails: Usage,
     /// Follow lists, by the number of follows.
-    pub(crate) follows: Use,
+    pub(crate) follows: Usage,
     /// Pages as they were sent, by their number.
-    pub(crate) pages: Use,
+    pub(crate) pages: Usage,
     /// The recent log, by its entries.
-    pub(crate) recent: Use,
+    pub(crate) recent: Usage,
 }
 
 /// What one kind of thing takes.
 #[derive(Debug, Default)]
-pub(crate) struct Use {
+pub(crate) struct Usage {
     bytes: AtomicUsize,
     users: AtomicUsize,
     items: AtomicUsize,
 }
 
-impl Use {
+impl Usage {
     /// What is kept of one user took so many bytes and items, and takes others now; none is zero.
     pub(crate) fn change(&self, before: (usize, usize), now: (usize, usize)) {
         let change = |counter: &AtomicUsize, before: usize, now: usize| {
@@ -74,7 +74,7 @@ impl Budget {
     /// All that is taken.
     pub(crate) fn used(&self) -> usize {
         let kept = [&self.tails, &self.follows, &self.pages, &self.recent];
-        self.index() + kept.map(Use::bytes).iter().sum::<usize>()
+        self.index() + kept.map(Usage::bytes).iter().sum::<usize>()
     }
 
     /// Whether something has to go before more may come.
@@ -83,7 +83,7 @@ impl Budget {
     }
 
     /// Whether the index may grow by so many bytes.
-    pub(crate) fn takes_index(&self, bytes: usize) -> bool {
+    pub(crate) fn has_index_room(&self, bytes: usize) -> bool {
         self.index() + bytes <= self.max / INDEX_SHARE
     }
 
@@ -107,6 +107,6 @@ mod tests {
         assert_eq!((budget.tails.users(), budget.tails.items(), budget.used()), (1, 4, 1_001));
         budget.tails.change((701, 4), (0, 0));
         assert_eq!((budget.tails.users(), budget.tails.items(), budget.used()), (0, 0, 300));
-        assert!(budget.takes_index(500) && !budget.takes_index(501));
+        assert!(budget.has_index_room(500) && !budget.has_index_room(501));
     }
 }

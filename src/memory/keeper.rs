@@ -3,7 +3,7 @@
 //!
 //! The log runs ahead of what a read sees, and a read may be ahead of the part of the log that was
 //! handed over. So whoever reads says where in the log the read stands ([`Bounds`]), and a key is
-//! registered before it is read: from then on its changes are gathered. A value that does not see
+//! registered before it is read: from then on its changes are buffered. A value that does not see
 //! all that had been handed over when the key was registered is refused, since what lies between
 //! was told to nobody. Any other is brought up to date with what was gathered behind it, and
 //! changes that it saw already are skipped when they come.
@@ -18,15 +18,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::changes::{Bounds, LogPosition};
-use weakness::{Lacking, Weakness};
+use weakness::{Weakness, Weaknesses};
 
 /// Changes that are gathered for one key while it is read. An author who posts more than this
 /// within a few milliseconds, or a server that stands still between its log and its tables, is
 /// not worth the room: the key is given up, and reads go to the database.
-pub(crate) const GATHERED_MAX: usize = 256;
+pub(crate) const BUFFERED_MAX: usize = 256;
 
 /// What is kept of one user: a tail or a follow list.
-pub(crate) trait Kept {
+pub(crate) trait Replica {
     /// What can happen to it.
     type Change;
 
@@ -60,7 +60,7 @@ pub(crate) enum Installed {
     /// then. The ticket is used up.
     Held,
     /// It does not see all that had been handed over. The key stays pending under the same ticket
-    /// and its changes go on being gathered: read again after a pause.
+    /// and its changes go on being buffered: read again after a pause.
     Retry,
     /// Nobody waits for it any more, or a gathered change says that it cannot be known what this
     /// is. The key may be registered anew.
@@ -69,22 +69,22 @@ pub(crate) enum Installed {
 
 /// Values of users, as of a place in one log.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeper<K, V: Kept> {
+pub(crate) struct Keeper<K, V: Replica> {
     /// Which history this is, counted.
     epoch: u64,
     /// How many keys were ever registered.
     generation: u64,
     /// The end of the last transaction that was carried out.
     high_water: LogPosition,
-    entries: HashMap<K, Entry<V, V::Change>>,
+    entries: HashMap<K, Tracked<V, V::Change>>,
     /// The pending keys whose values wait for the log, by the place they wait for.
     held: BTreeSet<(LogPosition, K)>,
     ready: usize,
-    lacking: Lacking,
+    weaknesses: Weaknesses,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Entry<V, C> {
+enum Tracked<V, C> {
     Pending(Box<Pending<V, C>>),
     Ready {
         /// The value has seen all up to here, perhaps more than was handed over.
@@ -97,7 +97,7 @@ enum Entry<V, C> {
 struct Pending<V, C> {
     ticket: Ticket,
     /// All changes behind `ticket.registered`.
-    gathered: Vec<(LogPosition, C)>,
+    buffered: Vec<(LogPosition, C)>,
     held: Option<Held<V>>,
 }
 
@@ -110,7 +110,7 @@ struct Held<V> {
     value: V,
 }
 
-impl<V, C> Entry<V, C> {
+impl<V, C> Tracked<V, C> {
     fn value(&self) -> Option<&V> {
         match self {
             Self::Ready { value, .. } => Some(value),
@@ -119,7 +119,7 @@ impl<V, C> Entry<V, C> {
     }
 }
 
-impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
+impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
     /// Keeps nothing yet; its first history has to begin.
     pub(crate) fn new() -> Self {
         Self {
@@ -129,7 +129,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
             entries: HashMap::new(),
             held: BTreeSet::new(),
             ready: 0,
-            lacking: Lacking::default(),
+            weaknesses: Weaknesses::default(),
         }
     }
 
@@ -138,7 +138,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     pub(crate) fn begin(&mut self, at: LogPosition) {
         self.epoch += 1;
         self.high_water = at;
-        self.lacking.told(at);
+        self.weaknesses.told(at);
         self.entries.clear();
         self.held.clear();
         self.ready = 0;
@@ -180,8 +180,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     /// The value, and the place in the log as of which it is what the database holds.
     pub(crate) fn get(&self, key: K) -> Option<(&V, LogPosition)> {
         match self.entries.get(&key)? {
-            Entry::Ready { fence, value } => Some((value, self.high_water.max(*fence))),
-            Entry::Pending(_) => None,
+            Tracked::Ready { fence, value } => Some((value, self.high_water.max(*fence))),
+            Tracked::Pending(_) => None,
         }
     }
 
@@ -193,10 +193,10 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     pub(crate) fn register(&mut self, key: K) -> Option<Ticket> {
         let Slot::Vacant(vacant) = self.entries.entry(key) else { return None };
         self.generation += 1;
-        let registered = self.lacking.registration(self.high_water);
+        let registered = self.weaknesses.registration(self.high_water);
         let ticket = Ticket { epoch: self.epoch, generation: self.generation, registered };
-        let pending = Pending { ticket, gathered: Vec::new(), held: None };
-        vacant.insert(Entry::Pending(Box::new(pending)));
+        let pending = Pending { ticket, buffered: Vec::new(), held: None };
+        vacant.insert(Tracked::Pending(Box::new(pending)));
         Some(ticket)
     }
 
@@ -211,8 +211,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
         changes: impl IntoIterator<Item = (K, V::Change)>,
         mut shown: impl FnMut(&K, Option<&V>),
     ) {
-        self.lacking.told(at);
-        if at <= self.high_water && !self.lacking.lacks(Weakness::Fence) {
+        self.weaknesses.told(at);
+        if at <= self.high_water && !self.weaknesses.has(Weakness::NoFence) {
             return;
         }
         let mut touched = Vec::new();
@@ -226,7 +226,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
         touched.sort_unstable();
         touched.dedup();
         for key in &touched {
-            shown(key, self.entries.get(key).and_then(Entry::value));
+            shown(key, self.entries.get(key).and_then(Tracked::value));
         }
     }
 
@@ -247,16 +247,16 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
             Bounds::Exact(at) => (at, LogPosition::default()),
             Bounds::Window { low, high } => (low, high),
         };
-        if low < registered && !self.lacking.trusts_any_read() {
+        if low < registered && !self.weaknesses.trusts_any_read() {
             return Installed::Retry;
         }
-        let waits = high > self.high_water && !self.lacking.lacks(Weakness::Hold);
-        if !waits || self.lacking.trusts_any_read() {
+        let waits = high > self.high_water && !self.weaknesses.has(Weakness::NoHold);
+        if !waits || self.weaknesses.trusts_any_read() {
             return self.settle(key, low, value);
         }
         // What the value saw of the transactions up to `high` nobody knows. Carried out again,
         // all of them, it ends as the database was there, and not before.
-        if let Some(Entry::Pending(pending)) = self.entries.get_mut(&key) {
+        if let Some(Tracked::Pending(pending)) = self.entries.get_mut(&key) {
             pending.held = Some(Held { low, high, value });
             self.held.insert((high, key));
         }
@@ -278,10 +278,10 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
 
     /// The pending key that this ticket was given out for, if it has no value yet.
     fn waiting(&self, key: K, ticket: Ticket) -> Option<&Pending<V, V::Change>> {
-        let Some(Entry::Pending(pending)) = self.entries.get(&key) else { return None };
+        let Some(Tracked::Pending(pending)) = self.entries.get(&key) else { return None };
         let same = pending.ticket.epoch == ticket.epoch
             && pending.ticket.generation == ticket.generation
-            || self.lacking.lacks(Weakness::Tickets);
+            || self.weaknesses.has(Weakness::NoTickets);
         (same && pending.held.is_none()).then_some(pending)
     }
 
@@ -289,17 +289,17 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     fn change(&mut self, at: LogPosition, key: K, change: V::Change) -> bool {
         let shown = match self.entries.get_mut(&key) {
             None => return false,
-            Some(Entry::Ready { fence, value }) => {
-                let seen = at <= *fence && !self.lacking.lacks(Weakness::Fence);
+            Some(Tracked::Ready { fence, value }) => {
+                let seen = at <= *fence && !self.weaknesses.has(Weakness::NoFence);
                 if seen || value.apply(&change) {
                     return !seen;
                 }
                 true
             }
-            Some(Entry::Pending(pending)) => {
-                let room = pending.gathered.len() < GATHERED_MAX;
-                if room && !self.lacking.lacks(Weakness::Lease) {
-                    pending.gathered.push((at, change));
+            Some(Tracked::Pending(pending)) => {
+                let room = pending.buffered.len() < BUFFERED_MAX;
+                if room && !self.weaknesses.has(Weakness::VoidOnChange) {
+                    pending.buffered.push((at, change));
                     return false;
                 }
                 pending.held.is_some()
@@ -317,7 +317,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
             }
             self.held.pop_first();
             let held = match self.entries.get_mut(&key) {
-                Some(Entry::Pending(pending)) => pending.held.take(),
+                Some(Tracked::Pending(pending)) => pending.held.take(),
                 _ => None,
             };
             let Held { low, value, .. } = held.expect("what is held is pending");
@@ -329,16 +329,18 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     /// Brings a pending key's value, which has seen all up to `low`, to the high water if it is
     /// not ahead of it, and makes it readable.
     fn settle(&mut self, key: K, low: LogPosition, mut value: V) -> Installed {
-        let Some(Entry::Pending(pending)) = self.entries.get(&key) else { return Installed::Void };
-        let all = self.lacking.lacks(Weakness::Positions);
-        let unseen = pending.gathered.iter().filter(|(at, _)| *at > low || all);
-        let lost = self.lacking.lacks(Weakness::Gathering);
+        let Some(Tracked::Pending(pending)) = self.entries.get(&key) else {
+            return Installed::Void;
+        };
+        let all = self.weaknesses.has(Weakness::NoPositions);
+        let unseen = pending.buffered.iter().filter(|(at, _)| *at > low || all);
+        let lost = self.weaknesses.has(Weakness::NoBuffer);
         let known = lost || unseen.into_iter().all(|(_, change)| value.apply(change));
         if !known {
             self.forget(key);
             return Installed::Void;
         }
-        self.entries.insert(key, Entry::Ready { fence: low, value });
+        self.entries.insert(key, Tracked::Ready { fence: low, value });
         self.ready += 1;
         Installed::Ready
     }
@@ -346,8 +348,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Kept> Keeper<K, V> {
     fn forget(&mut self, key: K) -> bool {
         match self.entries.remove(&key) {
             None => return false,
-            Some(Entry::Ready { .. }) => self.ready -= 1,
-            Some(Entry::Pending(pending)) => {
+            Some(Tracked::Ready { .. }) => self.ready -= 1,
+            Some(Tracked::Pending(pending)) => {
                 if let Some(held) = &pending.held {
                     self.held.remove(&(held.high, key));
                 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 
-use super::Lack;
-use crate::changes::{History, LogPosition};
+use super::Miss;
+use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 
 /// What was heard last of a log holds so long. Its server says something every second.
@@ -13,14 +13,14 @@ pub(crate) const LEASE_MS: u64 = 3_000;
 
 /// One log that memory follows.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct FollowedLog {
     name: String,
     shards: Vec<ShardId>,
-    lacks: mpsc::Sender<Lack>,
+    misses: mpsc::Sender<Miss>,
     /// Whether wishes are heard.
-    hears_wishes: AtomicBool,
+    accepts_requests: AtomicBool,
     /// 0 while another history begins.
-    history: AtomicU64,
+    identity: AtomicU64,
     position: AtomicU64,
     /// What is shown is of no later than this.
     announced: AtomicU64,
@@ -33,18 +33,18 @@ pub(crate) struct Log {
     /// All up to here can be seen by whoever asks the databases; of the present history.
     visible: AtomicU64,
     /// Held by whoever asks the databases what can be seen.
-    looking: Mutex<()>,
+    visibility_query: Mutex<()>,
     /// Whether the newest times of all its authors are known.
     heads_known: AtomicBool,
-    pub(crate) ahead: Ahead,
+    pub(crate) prefill: Prefill,
     pub(crate) counters: Counters,
 }
 
 /// How much was filled of what is filled before anybody asks for it.
 #[derive(Debug, Default)]
-pub(crate) struct Ahead {
+pub(crate) struct Prefill {
     planned: AtomicUsize,
-    begun: AtomicUsize,
+    started: AtomicUsize,
     done: AtomicBool,
 }
 
@@ -55,8 +55,8 @@ pub(crate) struct Counters {
     pub(crate) transactions: AtomicU64,
     /// Changes that were carried out on something that is kept.
     pub(crate) changes: AtomicU64,
-    /// Histories that were begun; more than one means that memory was lost.
-    pub(crate) histories: AtomicU64,
+    /// Histories that were started; more than one means that memory was lost.
+    pub(crate) log_identities: AtomicU64,
     /// Wishes that were granted.
     pub(crate) fills: AtomicU64,
     /// Answers that came from too old a snapshot, or for nobody.
@@ -69,12 +69,12 @@ pub(crate) struct Counters {
     pub(crate) mismatched: AtomicU64,
 }
 
-impl Ahead {
+impl Prefill {
     /// Of so many authors so many are filled or about to be; done when no more will be, for want of
     /// authors or of room.
-    pub(crate) fn note(&self, planned: usize, begun: usize, done: bool) {
+    pub(crate) fn note(&self, planned: usize, started: usize, done: bool) {
         self.planned.store(planned, Ordering::Relaxed);
-        self.begun.store(begun, Ordering::Relaxed);
+        self.started.store(started, Ordering::Relaxed);
         self.done.store(done, Ordering::Relaxed);
     }
 
@@ -82,8 +82,8 @@ impl Ahead {
         self.planned.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn begun(&self) -> usize {
-        self.begun.load(Ordering::Relaxed)
+    pub(crate) fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -91,23 +91,23 @@ impl Ahead {
     }
 }
 
-impl Log {
-    pub(super) fn new(name: String, shards: Vec<ShardId>, lacks: mpsc::Sender<Lack>) -> Self {
+impl FollowedLog {
+    pub(super) fn new(name: String, shards: Vec<ShardId>, misses: mpsc::Sender<Miss>) -> Self {
         Self {
             name,
             shards,
-            lacks,
-            hears_wishes: AtomicBool::new(true),
-            history: AtomicU64::new(0),
+            misses,
+            accepts_requests: AtomicBool::new(true),
+            identity: AtomicU64::new(0),
             position: AtomicU64::new(0),
             announced: AtomicU64::new(0),
             reached: Notify::new(),
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
-            looking: Mutex::new(()),
+            visibility_query: Mutex::new(()),
             heads_known: AtomicBool::new(false),
-            ahead: Ahead::default(),
+            prefill: Prefill::default(),
             counters: Counters::default(),
         }
     }
@@ -121,25 +121,25 @@ impl Log {
         &self.shards
     }
 
-    pub(super) fn lacks(&self, lack: Lack) {
-        if self.hears_wishes.load(Ordering::Relaxed) {
+    pub(super) fn request_fill(&self, miss: Miss) {
+        if self.accepts_requests.load(Ordering::Relaxed) {
             // A full queue is no loss: the next reader wishes again.
-            let _ = self.lacks.try_send(lack);
+            let _ = self.misses.try_send(miss);
         }
     }
 
     /// Whether wishes are heard from now on.
-    pub(crate) fn hear_wishes(&self, hears: bool) {
-        self.hears_wishes.store(hears, Ordering::Relaxed);
+    pub(crate) fn accept_requests(&self, hears: bool) {
+        self.accepts_requests.store(hears, Ordering::Relaxed);
     }
 
     /// Another history begins here; what was shown before is gone already.
-    pub(crate) fn begin(&self, history: History, at: LogPosition) {
-        self.history.store(0, Ordering::Release);
+    pub(crate) fn begin(&self, identity: LogIdentity, at: LogPosition) {
+        self.identity.store(0, Ordering::Release);
         self.position.store(at.0, Ordering::Release);
         self.announced.store(at.0, Ordering::Release);
         self.visible.store(0, Ordering::Release);
-        self.history.store(history.0, Ordering::Release);
+        self.identity.store(identity.0, Ordering::Release);
         self.reached.notify_waiters();
     }
 
@@ -153,31 +153,31 @@ impl Log {
         self.position.store(at.0, Ordering::Release);
     }
 
-    /// Wakes those who wait; after a few calls of [`Log::advance`].
+    /// Wakes those who wait; after a few calls of [`FollowedLog::advance`].
     pub(crate) fn wake(&self) {
         self.reached.notify_waiters();
     }
 
     /// All up to here is shown, in this history; none while another one begins.
-    pub(crate) fn position(&self) -> Option<(History, LogPosition)> {
-        self.in_history(&self.position)
+    pub(crate) fn position(&self) -> Option<(LogIdentity, LogPosition)> {
+        self.with_identity(&self.position)
     }
 
     /// What was shown so far is of no later than this, in this history.
-    pub(crate) fn announced(&self) -> Option<(History, LogPosition)> {
-        self.in_history(&self.announced)
+    pub(crate) fn announced(&self) -> Option<(LogIdentity, LogPosition)> {
+        self.with_identity(&self.announced)
     }
 
-    fn in_history(&self, position: &AtomicU64) -> Option<(History, LogPosition)> {
-        let before = self.history.load(Ordering::Acquire);
+    fn with_identity(&self, position: &AtomicU64) -> Option<(LogIdentity, LogPosition)> {
+        let before = self.identity.load(Ordering::Acquire);
         let position = position.load(Ordering::Acquire);
-        let after = self.history.load(Ordering::Acquire);
-        (before == after && before != 0).then_some((History(before), LogPosition(position)))
+        let after = self.identity.load(Ordering::Acquire);
+        (before == after && before != 0).then_some((LogIdentity(before), LogPosition(position)))
     }
 
     /// Whether all up to here is shown, in this history.
-    pub(crate) fn has_reached(&self, history: History, at: LogPosition) -> bool {
-        self.position().is_some_and(|(known, position)| known == history && position >= at)
+    pub(crate) fn has_reached(&self, identity: LogIdentity, at: LogPosition) -> bool {
+        self.position().is_some_and(|(known, position)| known == identity && position >= at)
     }
 
     /// The databases were found to show all up to here.
@@ -192,18 +192,18 @@ impl Log {
 
     /// The right to ask the databases what can be seen. Whoever waited for it looks first whether
     /// that is known by now.
-    pub(crate) async fn turn_to_look(&self) -> MutexGuard<'_, ()> {
-        self.looking.lock().await
+    pub(crate) async fn visibility_lock(&self) -> MutexGuard<'_, ()> {
+        self.visibility_query.lock().await
     }
 
     /// Returns when all up to here is shown, or when this is another history.
-    pub(crate) async fn wait_for(&self, history: History, at: LogPosition) -> bool {
+    pub(crate) async fn wait_for(&self, identity: LogIdentity, at: LogPosition) -> bool {
         loop {
             // Made before the state is read, so that no wake-up is lost.
             let reached = self.reached.notified();
             match self.position() {
-                Some((known, position)) if known == history && position >= at => return true,
-                Some((known, _)) if known != history => return false,
+                Some((known, position)) if known == identity && position >= at => return true,
+                Some((known, _)) if known != identity => return false,
                 _ => reached.await,
             }
         }

@@ -24,14 +24,14 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::budget::Budget;
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
-pub(crate) use self::keeper::{Installed, Keeper, Kept, Ticket};
-pub(crate) use self::log::{Counters, Log, count};
-use self::pages::Pages;
-pub(crate) use self::pages::{KeptPage, Sent, Version};
-pub(crate) use self::recent::{Entry, Recent};
+pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
+pub(crate) use self::log::{Counters, FollowedLog, count};
+use self::pages::PageCache;
+pub(crate) use self::pages::{CachedPage, SentPage, Version};
+pub(crate) use self::recent::{Recent, RecentEntry};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
-pub(crate) use self::tail::{Row, Tail, TailChange};
+pub(crate) use self::tail::{Tail, TailChange, TailPost};
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
@@ -40,11 +40,11 @@ use crate::placement::Placement;
 pub(crate) type Encode = fn(&Post, &PostTimes) -> Box<str>;
 
 /// Wishes that may wait at each log. What does not fit is wished for again by the next reader.
-const WISHES_MAX: usize = 4_096;
+const REQUESTS_MAX: usize = 4_096;
 
 /// What a reader would have liked to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Lack {
+pub(crate) enum Miss {
     /// The newest posts of an author, at least so many.
     Tail {
         /// The author.
@@ -62,12 +62,12 @@ pub(crate) enum Lack {
 /// All that is kept.
 pub(crate) struct Memory {
     slots: Slots,
-    pages: Pages,
+    pages: PageCache,
     /// Pages that were sent again.
-    pages_again: AtomicU64,
+    page_cache_hits: AtomicU64,
     recent: Recent,
     budget: Budget,
-    logs: Vec<Log>,
+    logs: Vec<FollowedLog>,
     /// The log of each shard, by their indexes.
     log_of: Vec<usize>,
     placement: Placement,
@@ -90,7 +90,7 @@ impl Memory {
         placement: Placement,
         times: PostTimes,
         encode: Encode,
-    ) -> (Arc<Self>, Vec<mpsc::Receiver<Lack>>) {
+    ) -> (Arc<Self>, Vec<mpsc::Receiver<Miss>>) {
         let shards = names.iter().flat_map(|log| &log.shards).map(|shard| shard.index() + 1).max();
         let mut log_of = vec![0; shards.unwrap_or(0)];
         let (mut logs, mut queues) = (Vec::new(), Vec::new());
@@ -98,17 +98,17 @@ impl Memory {
             for shard in &shards {
                 log_of[shard.index()] = index;
             }
-            let (lacks, queue) = mpsc::channel(WISHES_MAX);
-            logs.push(Log::new(name, shards, lacks));
+            let (misses, queue) = mpsc::channel(REQUESTS_MAX);
+            logs.push(FollowedLog::new(name, shards, misses));
             queues.push(queue);
         }
         let (slots, started) = (Slots::new(), Instant::now());
-        let (pages, budget) = (Pages::new(budget), Budget::new(budget));
+        let (pages, budget) = (PageCache::new(budget), Budget::new(budget));
         budget.add_index(pages.index_bytes());
         let memory = Self {
             slots,
             pages,
-            pages_again: AtomicU64::new(0),
+            page_cache_hits: AtomicU64::new(0),
             recent: Recent::new(budget.max()),
             budget,
             logs,
@@ -122,17 +122,17 @@ impl Memory {
     }
 
     /// The logs that are followed.
-    pub(crate) fn logs(&self) -> &[Log] {
+    pub(crate) fn logs(&self) -> &[FollowedLog] {
         &self.logs
     }
 
-    /// Whether all logs are fresh: [`Log::is_fresh`].
+    /// Whether all logs are fresh: [`FollowedLog::is_fresh`].
     pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
         self.logs.iter().all(|log| log.is_fresh(now_ms))
     }
 
     /// The log that tells of this user.
-    pub(crate) fn log_of(&self, user: UserId) -> &Log {
+    pub(crate) fn log_of(&self, user: UserId) -> &FollowedLog {
         &self.logs[self.log_index(user)]
     }
 
@@ -167,9 +167,9 @@ impl Memory {
     }
 
     /// What is sent of a post.
-    pub(crate) fn row(&self, post: &Post) -> Row {
+    pub(crate) fn tail_post(&self, post: &Post) -> TailPost {
         let body = (self.encode)(post, &self.times).into();
-        Row { place: (post.key.time, post.key.post.0), body }
+        TailPost { key: (post.key.time, post.key.post.0), body }
     }
 
     /// A user that was met before.
@@ -178,11 +178,11 @@ impl Memory {
     }
 
     /// A user, met now or before; none when the budget has no room for more users.
-    pub(crate) fn meet(&self, user: UserId) -> Option<Slot> {
+    pub(crate) fn register_user(&self, user: UserId) -> Option<Slot> {
         if let Some(slot) = self.slots.find(user) {
             return Some(slot);
         }
-        if !self.budget.takes_index(SLOT_BYTES) {
+        if !self.budget.has_index_room(SLOT_BYTES) {
             return None;
         }
         let log = self.log_of(user);
@@ -263,7 +263,7 @@ impl Memory {
     }
 
     /// Tells the recent log of posts of listed authors; before their log advances over them.
-    pub(crate) fn list_posts(&self, posts: Vec<Entry>) {
+    pub(crate) fn list_posts(&self, posts: Vec<RecentEntry>) {
         if !posts.is_empty() {
             self.recent.put(posts, &self.budget);
         }
@@ -279,7 +279,7 @@ impl Memory {
         {
             // It may have gone again.
             let Some(tail) = self.slots.tail(slot) else { continue };
-            posts.extend(tail.places().iter().map(|place| Entry { place: *place, slot }));
+            posts.extend(tail.keys().iter().map(|key| RecentEntry { key: *key, slot }));
             bounds.push((slot, unlisted_beside(&tail)));
         }
         self.list_posts(posts);
@@ -297,10 +297,10 @@ impl Memory {
             self.slots.set_unlisted(slot, unlisted);
         }
         let bytes = tail.as_ref().map_or(0, |tail| tail.bytes());
-        let posts = tail.as_ref().map_or(0, |tail| tail.places().len());
+        let posts = tail.as_ref().map_or(0, |tail| tail.keys().len());
         let before = self.slots.show_tail(slot, tail);
         let bytes_before = before.as_ref().map_or(0, |tail| tail.bytes());
-        let posts_before = before.as_ref().map_or(0, |tail| tail.places().len());
+        let posts_before = before.as_ref().map_or(0, |tail| tail.keys().len());
         self.budget.tails.change((bytes_before, posts_before), (bytes, posts));
         is_new
     }
@@ -322,13 +322,18 @@ impl Memory {
 
     /// The reader's page for this query as it was sent last, if nothing has changed since. Counts as
     /// a use, at this time, of what it was made from.
-    pub(crate) fn page(&self, reader: UserId, query: &str, now_ms: u64) -> Option<Arc<KeptPage>> {
+    pub(crate) fn cached_page(
+        &self,
+        reader: UserId,
+        query: &str,
+        now_ms: u64,
+    ) -> Option<Arc<CachedPage>> {
         let slot = self.slots.find(reader)?;
         let page = self.pages.get(slot, query)?;
-        if !self.slots.timeline_is_as_of(slot, page.as_of) {
+        if !self.slots.timeline_unchanged_since(slot, page.as_of) {
             return None;
         }
-        count(&self.pages_again);
+        count(&self.page_cache_hits);
         let tick = tick_at(now_ms);
         if page.is_first_use(tick) {
             self.slots.touch(slot, tick);
@@ -338,32 +343,32 @@ impl Memory {
     }
 
     /// How many pages were as they were sent last.
-    pub(crate) fn pages_again(&self) -> u64 {
-        self.pages_again.load(Ordering::Relaxed)
+    pub(crate) fn page_cache_hits(&self) -> u64 {
+        self.page_cache_hits.load(Ordering::Relaxed)
     }
 
     /// Keeps a page that was made from what was shown as of its version.
-    pub(crate) fn keep_page(&self, page: KeptPage) {
-        self.pages.keep(page, &self.budget.pages);
+    pub(crate) fn cache_page(&self, page: CachedPage) {
+        self.pages.put(page, &self.budget.pages);
     }
 
     /// Tells whoever fills memory what a reader lacked. Forgotten when there are too many wishes.
-    pub(crate) fn lacks(&self, lack: Lack) {
-        let user = match lack {
-            Lack::Tail { slot, .. } => self.slots.id(slot),
-            Lack::Follows { user } => user,
+    pub(crate) fn request_fill(&self, miss: Miss) {
+        let user = match miss {
+            Miss::Tail { slot, .. } => self.slots.id(slot),
+            Miss::Follows { user } => user,
         };
-        self.log_of(user).lacks(lack);
+        self.log_of(user).request_fill(miss);
     }
 
     /// Forgets what the newest times of this log's authors are.
-    pub(crate) fn forget_heads(&self, log: &Log) {
+    pub(crate) fn forget_heads(&self, log: &FollowedLog) {
         log.set_heads_known(false);
         self.for_each_of(log, |slot| self.slots.set_head(slot, UNKNOWN));
     }
 
     /// Calls with every known user of a log.
-    pub(crate) fn for_each_of(&self, log: &Log, mut each: impl FnMut(Slot)) {
+    pub(crate) fn for_each_of(&self, log: &FollowedLog, mut each: impl FnMut(Slot)) {
         for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
             if std::ptr::eq(self.log_of(self.slots.id(slot)), log) {
                 each(slot);

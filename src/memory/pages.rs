@@ -1,4 +1,4 @@
-//! Pages as they were sent, kept for readers who come again before anything has changed: their newest
+//! PageCache as they were sent, kept for readers who come again before anything has changed: their newest
 //! page, and the empty one above it that they poll.
 //!
 //! Every change to what is shown of a user gets the next *version*, which is noted at the user after
@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use super::budget::Use;
+use super::budget::Usage;
 use super::follow_list::Slot;
 
-/// Pages may take so much of the budget: what they are made of needs the rest.
+/// PageCache may take so much of the budget: what they are made of needs the rest.
 const PAGES_SHARE: usize = 8;
-/// What a page takes, about: every other one is empty. With longer ones, places stay empty.
+/// What a page takes, about: every other one is empty. With longer ones, cells stay empty.
 const PAGE_BYTES: usize = 2 << 10;
 /// Longer pages are not kept.
 const PAGE_BYTES_MAX: usize = 64 << 10;
@@ -29,7 +29,7 @@ pub(crate) struct Version(pub(super) u64);
 
 /// A page of posts as it is sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentPage {
     pub(crate) body: Bytes,
     /// Where to go on from it: the `Link` header.
     pub(crate) links: Bytes,
@@ -37,7 +37,7 @@ pub(crate) struct Sent {
 
 /// A page of a home timeline, as it was sent.
 #[derive(Debug)]
-pub(crate) struct KeptPage {
+pub(crate) struct CachedPage {
     /// Whose it is.
     pub(crate) reader: Slot,
     /// What was asked for, as it was written.
@@ -46,23 +46,23 @@ pub(crate) struct KeptPage {
     pub(super) as_of: Version,
     /// Whose posts stand on it.
     pub(super) authors: Box<[Slot]>,
-    pub(crate) sent: Sent,
+    pub(crate) sent: SentPage,
     /// When it was last used, in ticks.
     used: AtomicU32,
 }
 
-impl KeptPage {
+impl CachedPage {
     /// What was sent for `query`, made from what was shown as of a version. All of it lies in one
     /// piece: it is looked at when nothing of it is in the processor's caches any more.
     pub(crate) fn new(
         (reader, query): (Slot, &str),
         as_of: Version,
         authors: Box<[Slot]>,
-        sent: &Sent,
+        sent: &SentPage,
     ) -> Self {
         let all: Bytes = [query.as_bytes(), &sent.links, &sent.body].concat().into();
         let (query, links) = (query.len(), query.len() + sent.links.len());
-        let sent = Sent { links: all.slice(query..links), body: all.slice(links..) };
+        let sent = SentPage { links: all.slice(query..links), body: all.slice(links..) };
         let used = AtomicU32::new(0);
         Self { reader, query: all.slice(..query), as_of, authors, sent, used }
     }
@@ -80,48 +80,48 @@ impl KeptPage {
     }
 }
 
-/// At most one page with a cursor and one without of each reader. Readers share places; who comes
+/// At most one page with a cursor and one without of each reader. Readers share cells; who comes
 /// later has it.
 #[derive(Debug)]
-pub(super) struct Pages {
-    places: Box<[ArcSwapOption<KeptPage>]>,
+pub(super) struct PageCache {
+    cells: Box<[ArcSwapOption<CachedPage>]>,
     bytes_max: usize,
 }
 
-impl Pages {
+impl PageCache {
     /// Places for a share of `budget` bytes.
     pub(super) fn new(budget: usize) -> Self {
         let bytes_max = budget / PAGES_SHARE;
-        let places = (0..bytes_max / PAGE_BYTES).map(|_| ArcSwapOption::empty()).collect();
-        Self { places, bytes_max }
+        let cells = (0..bytes_max / PAGE_BYTES).map(|_| ArcSwapOption::empty()).collect();
+        Self { cells, bytes_max }
     }
 
-    /// What the places take.
+    /// What the cells take.
     pub(super) fn index_bytes(&self) -> usize {
-        self.places.len() * size_of::<ArcSwapOption<KeptPage>>()
+        self.cells.len() * size_of::<ArcSwapOption<CachedPage>>()
     }
 
-    fn place(&self, reader: Slot, query: &[u8]) -> Option<&ArcSwapOption<KeptPage>> {
+    fn cell(&self, reader: Slot, query: &[u8]) -> Option<&ArcSwapOption<CachedPage>> {
         const CURSOR: &[u8] = b"cursor=";
         let has_cursor = query.windows(CURSOR.len()).any(|part| part == CURSOR);
-        let place = 2 * reader as usize + usize::from(has_cursor);
-        self.places.get(place.checked_rem(self.places.len())?)
+        let cell = 2 * reader as usize + usize::from(has_cursor);
+        self.cells.get(cell.checked_rem(self.cells.len())?)
     }
 
     /// The page that is kept of this reader for this query.
-    pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<KeptPage>> {
-        let page = self.place(reader, query.as_bytes())?.load();
+    pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<CachedPage>> {
+        let page = self.cell(reader, query.as_bytes())?.load();
         let page = page.as_ref().filter(|page| page.reader == reader && page.query == query)?;
         Some(Arc::clone(page))
     }
 
-    /// Keeps a page, in place of another one. Without room for it both are gone.
-    pub(super) fn keep(&self, page: KeptPage, used: &Use) {
-        let Some(place) = self.place(page.reader, &page.query) else { return };
+    /// Keeps a page, in cell of another one. Without room for it both are gone.
+    pub(super) fn put(&self, page: CachedPage, used: &Usage) {
+        let Some(cell) = self.cell(page.reader, &page.query) else { return };
         let bytes = page.bytes();
         let fits = bytes <= PAGE_BYTES_MAX && used.bytes() + bytes <= self.bytes_max;
         let bytes = if fits { bytes } else { 0 };
-        let before = place.swap(fits.then(|| Arc::new(page)));
+        let before = cell.swap(fits.then(|| Arc::new(page)));
         let bytes_before = before.map_or(0, |page| page.bytes());
         used.change((bytes_before, usize::from(bytes_before > 0)), (bytes, usize::from(fits)));
     }
@@ -131,20 +131,21 @@ impl Pages {
 mod tests {
     use super::*;
 
-    fn page(reader: Slot, query: &str, bytes: usize) -> KeptPage {
-        let sent = Sent { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::from_static(b"l") };
-        let page = KeptPage::new((reader, query), Version(0), Box::default(), &sent);
+    fn page(reader: Slot, query: &str, bytes: usize) -> CachedPage {
+        let sent =
+            SentPage { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::from_static(b"l") };
+        let page = CachedPage::new((reader, query), Version(0), Box::default(), &sent);
         assert_eq!((&page.sent.body, &page.sent.links), (&sent.body, &sent.links));
         page
     }
 
     #[test]
     fn pages_share_places_and_never_take_more_than_their_share() {
-        let pages = Pages::new(32 * PAGES_SHARE * PAGE_BYTES);
-        let used = Use::default();
+        let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
+        let used = Usage::default();
         for reader in 0..1_000 {
             let query = ["", "cursor=x"][reader as usize / 3 % 2];
-            pages.keep(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
+            pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
             assert!(used.bytes() <= 32 * PAGE_BYTES);
         }
         let kept: Vec<usize> = (0..1_000)
@@ -154,19 +155,19 @@ mod tests {
             .collect();
         assert!((5..=32).contains(&kept.len()), "{}", kept.len());
         assert_eq!((kept.len(), kept.iter().sum::<usize>()), (used.users(), used.bytes()));
-        pages.keep(page(7, "", PAGE_BYTES_MAX), &used);
+        pages.put(page(7, "", PAGE_BYTES_MAX), &used);
         assert!(pages.get(7, "").is_none(), "a page that is too long");
-        pages.keep(page(7, "limit=9", 10), &used);
+        pages.put(page(7, "limit=9", 10), &used);
         assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "").is_none());
-        pages.keep(page(7, "cursor=a", 10), &used);
+        pages.put(page(7, "cursor=a", 10), &used);
         assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "cursor=a").is_some());
-        assert!(pages.get(7 + 16, "limit=9").is_none(), "at the same place");
+        assert!(pages.get(7 + 16, "limit=9").is_none(), "at the same cell");
     }
 
     #[test]
     fn a_small_budget_keeps_no_pages() {
-        let (pages, used) = (Pages::new(15 << 10), Use::default());
-        pages.keep(page(7, "", 10), &used);
+        let (pages, used) = (PageCache::new(15 << 10), Usage::default());
+        pages.put(page(7, "", 10), &used);
         assert!(pages.get(7, "").is_none());
     }
 }

@@ -23,7 +23,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::budget::Budget;
 use super::follow_list::Slot;
-use super::tail::Place;
+use super::tail::TailKey;
 
 /// The list may take this part of the budget.
 const BUDGET_SHARE: usize = 16;
@@ -37,8 +37,8 @@ const YOUNG_MAX: usize = 512;
 
 /// A post that stands, or once stood, in a tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    pub(crate) place: Place,
+pub(crate) struct RecentEntry {
+    pub(crate) key: TailKey,
     pub(crate) slot: Slot,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Recent {
 #[derive(Debug)]
 pub(crate) struct Listed {
     /// Newest first, in no chunk yet. May repeat what stands in one.
-    young: Vec<Entry>,
+    young: Vec<RecentEntry>,
     chunks: Arc<[Chunk]>,
     /// Entries in chunks.
     chunked: usize,
@@ -65,18 +65,18 @@ pub(crate) struct Listed {
 }
 
 /// Newest first, never empty; chunks follow each other likewise.
-type Chunk = Arc<[Entry]>;
+type Chunk = Arc<[RecentEntry]>;
 
 impl Recent {
     /// An empty one, for a memory of `budget` bytes.
     pub(crate) fn new(budget: usize) -> Self {
-        let entries_max = (budget / BUDGET_SHARE / size_of::<Entry>()).min(ENTRIES_MAX);
+        let entries_max = (budget / BUDGET_SHARE / size_of::<RecentEntry>()).min(ENTRIES_MAX);
         let (listed, writing) = (ArcSwap::from_pointee(Listed::new()), Mutex::new(()));
         Self { listed, writing, entries_max, walks: AtomicU64::new(0) }
     }
 
     /// Puts these in, in any order, in one swap.
-    pub(crate) fn put(&self, entries: Vec<Entry>, budget: &Budget) {
+    pub(crate) fn put(&self, entries: Vec<RecentEntry>, budget: &Budget) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.listed.load();
         let now = before.with(entries, self.entries_max);
@@ -111,12 +111,12 @@ impl Listed {
     }
 
     /// All entries from this place down, newest first. Some may come twice.
-    pub(crate) fn walk(&self, from: Place) -> Walk<'_> {
-        let young = self.young.partition_point(|entry| entry.place > from);
-        let is_above = |chunk: &Chunk| chunk.last().is_some_and(|entry| entry.place > from);
+    pub(crate) fn walk(&self, from: TailKey) -> Walk<'_> {
+        let young = self.young.partition_point(|entry| entry.key > from);
+        let is_above = |chunk: &Chunk| chunk.last().is_some_and(|entry| entry.key > from);
         let (_, chunks) = self.chunks.split_at(self.chunks.partition_point(is_above));
         let (chunk, chunks) = split_first(chunks);
-        let first = chunk.partition_point(|entry| entry.place > from);
+        let first = chunk.partition_point(|entry| entry.key > from);
         Walk { young: &self.young[young..], chunk: &chunk[first..], chunks }
     }
 
@@ -124,12 +124,12 @@ impl Listed {
     fn size(&self) -> (usize, usize) {
         let entries = self.chunked + self.young.len();
         // A chunk is a pointer and its length, and two counters.
-        (entries * size_of::<Entry>() + self.chunks.len() * 32, entries)
+        (entries * size_of::<RecentEntry>() + self.chunks.len() * 32, entries)
     }
 
-    fn with(&self, mut entries: Vec<Entry>, entries_max: usize) -> Self {
+    fn with(&self, mut entries: Vec<RecentEntry>, entries_max: usize) -> Self {
         entries.extend_from_slice(&self.young);
-        entries.retain(|entry| entry.place.0 > self.floor);
+        entries.retain(|entry| entry.key.0 > self.floor);
         newest_first(&mut entries);
         if entries.len() <= YOUNG_MAX && entries.len() + self.chunked <= entries_max {
             let (chunks, chunked) = (Arc::clone(&self.chunks), self.chunked);
@@ -141,7 +141,7 @@ impl Listed {
         while chunked > entries_max {
             let Some(oldest) = chunks.pop() else { break };
             chunked -= oldest.len();
-            floor = oldest.first().map_or(floor, |entry| floor.max(entry.place.0));
+            floor = oldest.first().map_or(floor, |entry| floor.max(entry.key.0));
         }
         Self { young: Vec::new(), chunks: chunks.into(), chunked, floor }
     }
@@ -150,17 +150,17 @@ impl Listed {
 /// The entries from a place down.
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
-    young: &'a [Entry],
-    chunk: &'a [Entry],
+    young: &'a [RecentEntry],
+    chunk: &'a [RecentEntry],
     /// Those behind it.
     chunks: &'a [Chunk],
 }
 
 impl Iterator for Walk<'_> {
-    type Item = Entry;
+    type Item = RecentEntry;
 
     #[inline]
-    fn next(&mut self) -> Option<Entry> {
+    fn next(&mut self) -> Option<RecentEntry> {
         if self.chunk.is_empty() {
             (self.chunk, self.chunks) = split_first(self.chunks);
         }
@@ -173,11 +173,11 @@ impl Iterator for Walk<'_> {
     }
 }
 
-fn split_first(chunks: &[Chunk]) -> (&[Entry], &[Chunk]) {
+fn split_first(chunks: &[Chunk]) -> (&[RecentEntry], &[Chunk]) {
     chunks.split_first().map_or((&[], &[]), |(first, rest)| (&**first, rest))
 }
 
-fn newest_first(entries: &mut Vec<Entry>) {
+fn newest_first(entries: &mut Vec<RecentEntry>) {
     // What is sorted already comes in a few runs, which this sort is quick with.
     entries.sort_by(|a, b| b.cmp(a));
     entries.dedup();
@@ -185,12 +185,13 @@ fn newest_first(entries: &mut Vec<Entry>) {
 
 /// The chunks with these entries, newest first, among them. Chunks that get none are kept as they
 /// are.
-fn merge(chunks: &[Chunk], entries: &[Entry]) -> Vec<Chunk> {
+fn merge(chunks: &[Chunk], entries: &[RecentEntry]) -> Vec<Chunk> {
     let mut merged = Vec::with_capacity(chunks.len() + entries.len() / CHUNK_MAX + 1);
     let (mut rest, mut both) = (entries, Vec::new());
     for (index, chunk) in chunks.iter().enumerate() {
         let is_last = index + 1 == chunks.len();
-        let belongs = |entry: &Entry| is_last || chunk.last().is_some_and(|last| entry >= last);
+        let belongs =
+            |entry: &RecentEntry| is_last || chunk.last().is_some_and(|last| entry >= last);
         let (here, below) = rest.split_at(rest.partition_point(belongs));
         rest = below;
         if here.is_empty() {
@@ -208,7 +209,7 @@ fn merge(chunks: &[Chunk], entries: &[Entry]) -> Vec<Chunk> {
 }
 
 /// As chunks of about the same length.
-fn push_all(chunks: &mut Vec<Chunk>, entries: &[Entry]) {
+fn push_all(chunks: &mut Vec<Chunk>, entries: &[RecentEntry]) {
     if !entries.is_empty() {
         let count = entries.len().div_ceil(CHUNK_MAX);
         chunks.extend(entries.chunks(entries.len().div_ceil(count)).map(Chunk::from));
@@ -223,11 +224,11 @@ mod tests {
 
     use super::*;
 
-    fn entry(time: i64, post: u64, slot: Slot) -> Entry {
-        Entry { place: (time, post), slot }
+    fn entry(time: i64, post: u64, slot: Slot) -> RecentEntry {
+        RecentEntry { key: (time, post), slot }
     }
 
-    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    fn entries() -> impl Strategy<Value = Vec<RecentEntry>> {
         let one = (0i64..300, 0u64..9, 0u32..9).prop_map(|(t, p, s)| entry(t, p, s));
         prop_oneof![prop::collection::vec(one.clone(), 1..3), prop::collection::vec(one, 1..2_000),]
     }
@@ -242,7 +243,7 @@ mod tests {
             max in prop_oneof![0usize..40, 1_000usize..9_000],
             from in (0i64..300, 0u64..9),
         ) {
-            let budget = Budget::new(max * BUDGET_SHARE * size_of::<Entry>());
+            let budget = Budget::new(max * BUDGET_SHARE * size_of::<RecentEntry>());
             let recent = Recent::new(budget.max());
             let mut all = BTreeSet::new();
             for entries in puts {
@@ -255,11 +256,11 @@ mod tests {
                 prop_assert!(listed.chunks.iter().all(|chunk| (1..=CHUNK_MAX).contains(&chunk.len())));
                 prop_assert_eq!((budget.recent.bytes(), budget.recent.items()), listed.size());
                 for from in [from, (i64::MAX, 0)] {
-                    let above = |entry: &Entry| entry.place.0 > listed.floor();
-                    let mut walked: Vec<Entry> = listed.walk(from).filter(above).collect();
+                    let above = |entry: &RecentEntry| entry.key.0 > listed.floor();
+                    let mut walked: Vec<RecentEntry> = listed.walk(from).filter(above).collect();
                     walked.dedup();
-                    let told = all.iter().rev().filter(|entry| entry.place <= from);
-                    let expected: Vec<Entry> = told.copied().filter(above).collect();
+                    let told = all.iter().rev().filter(|entry| entry.key <= from);
+                    let expected: Vec<RecentEntry> = told.copied().filter(above).collect();
                     prop_assert_eq!(&walked, &expected);
                 }
             }

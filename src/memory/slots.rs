@@ -104,7 +104,7 @@ impl Slots {
 
     /// Whether the reader's follow list is shown, and it and what is shown of everybody on it is
     /// what it was as of this version.
-    pub(crate) fn timeline_is_as_of(&self, reader: Slot, version: Version) -> bool {
+    pub(crate) fn timeline_unchanged_since(&self, reader: Slot, version: Version) -> bool {
         let follows = self.user(reader).follows.load();
         let Some(follows) = follows.as_deref() else { return false };
         let followees = follows.slots().iter().map(|slot| self.changed(*slot));

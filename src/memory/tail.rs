@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-/// A post's place among its author's: (time, post id).
-pub(crate) type Place = (i64, u64);
+/// A post's key among its author's: (time, post id).
+pub(crate) type TailKey = (i64, u64);
 
-/// What a tail holds of one post: its place, and its text ready to be sent.
+/// What a tail holds of one post: its key, and its text ready to be sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
-    pub(crate) place: Place,
+pub(crate) struct TailPost {
+    pub(crate) key: TailKey,
     pub(crate) body: Arc<str>,
 }
 
@@ -20,9 +20,9 @@ pub(crate) struct Row {
 #[derive(Clone, Debug)]
 pub(crate) enum TailChange {
     /// The post is there, with this text.
-    Put(Row),
+    Put(TailPost),
     /// The post is gone.
-    Remove(Place),
+    Remove(TailKey),
     /// What happened is not known.
     Unknown,
 }
@@ -31,11 +31,11 @@ pub(crate) enum TailChange {
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     /// Newest first.
-    places: Vec<Place>,
+    keys: Vec<TailKey>,
     /// In the same order.
     bodies: Vec<Arc<str>>,
-    /// The lowest place that the tail answers for; none if that is all of them.
-    floor: Option<Place>,
+    /// The lowest key that the tail answers for; none if that is all of them.
+    floor: Option<TailKey>,
     /// How many posts it was filled with at most; twice as many are kept.
     depth: usize,
     /// The name that people know the author by, where the shards know it.
@@ -56,7 +56,7 @@ pub(super) const MAPS_BYTES: usize = 128;
 impl Clone for Tail {
     fn clone(&self) -> Self {
         Self {
-            places: with_room(&self.places),
+            keys: with_room(&self.keys),
             bodies: with_room(&self.bodies),
             floor: self.floor,
             depth: self.depth,
@@ -75,35 +75,35 @@ fn with_room<T: Clone>(items: &[T]) -> Vec<T> {
 impl Tail {
     /// The newest `depth` posts, newest first, whether these are all, and how the author is called.
     pub(crate) fn new(
-        rows: Vec<Row>,
+        rows: Vec<TailPost>,
         complete: bool,
         depth: usize,
         handle: Option<Arc<str>>,
     ) -> Self {
-        let floor = if complete { None } else { rows.last().map(|row| row.place) };
+        let floor = if complete { None } else { rows.last().map(|row| row.key) };
         let bytes = rows.iter().map(|row| TEXT_BYTES + row.body.len()).sum();
-        let (mut places, mut bodies): (Vec<Place>, Vec<Arc<str>>) =
-            rows.into_iter().map(|row| (row.place, row.body)).unzip();
-        places.shrink_to_fit();
+        let (mut keys, mut bodies): (Vec<TailKey>, Vec<Arc<str>>) =
+            rows.into_iter().map(|row| (row.key, row.body)).unzip();
+        keys.shrink_to_fit();
         bodies.shrink_to_fit();
-        Self { places, bodies, floor, depth, handle, bytes }
+        Self { keys, bodies, floor, depth, handle, bytes }
     }
 
     /// Carries out a change; false if it is not known any more what the author's posts are.
     pub(crate) fn apply(&mut self, change: &TailChange) -> bool {
         match change {
             TailChange::Put(row) => self.put(row),
-            TailChange::Remove(place) => self.remove(*place),
+            TailChange::Remove(key) => self.remove(*key),
             TailChange::Unknown => return false,
         }
         true
     }
 
-    fn put(&mut self, row: &Row) {
-        if self.floor.is_some_and(|floor| row.place < floor) {
+    fn put(&mut self, row: &TailPost) {
+        if self.floor.is_some_and(|floor| row.key < floor) {
             return;
         }
-        match self.find(row.place) {
+        match self.find(row.key) {
             Ok(index) => {
                 self.bytes += row.body.len();
                 self.bytes -= self.bodies[index].len();
@@ -111,42 +111,42 @@ impl Tail {
             }
             Err(index) => {
                 self.bytes += TEXT_BYTES + row.body.len();
-                self.places.insert(index, row.place);
+                self.keys.insert(index, row.key);
                 self.bodies.insert(index, Arc::clone(&row.body));
                 self.trim();
             }
         }
     }
 
-    fn remove(&mut self, place: Place) {
-        if let Ok(index) = self.find(place) {
-            self.places.remove(index);
+    fn remove(&mut self, key: TailKey) {
+        if let Ok(index) = self.find(key) {
+            self.keys.remove(index);
             self.bytes -= TEXT_BYTES + self.bodies.remove(index).len();
         }
     }
 
     /// Keeps it from growing with every new post. The floor rises to what is left.
     fn trim(&mut self) {
-        if self.places.len() <= 2 * self.depth.max(1) {
+        if self.keys.len() <= 2 * self.depth.max(1) {
             return;
         }
         let keep = self.depth.max(1);
         let gone: usize = self.bodies.drain(keep..).map(|body| TEXT_BYTES + body.len()).sum();
         self.bytes -= gone;
-        self.places.truncate(keep);
-        self.floor = self.places.last().copied();
+        self.keys.truncate(keep);
+        self.floor = self.keys.last().copied();
     }
 
-    fn find(&self, place: Place) -> Result<usize, usize> {
-        self.places.binary_search_by(|known| place.cmp(known))
+    fn find(&self, key: TailKey) -> Result<usize, usize> {
+        self.keys.binary_search_by(|known| key.cmp(known))
     }
 
-    /// Its posts' places, newest first.
-    pub(crate) fn places(&self) -> &[Place] {
-        &self.places
+    /// Its posts' keys, newest first.
+    pub(crate) fn keys(&self) -> &[TailKey] {
+        &self.keys
     }
 
-    /// The text of the post at this index of [`Tail::places`].
+    /// The text of the post at this index of [`Tail::keys`].
     pub(crate) fn body(&self, index: usize) -> &Arc<str> {
         &self.bodies[index]
     }
@@ -154,16 +154,16 @@ impl Tail {
     /// The time of the author's newest post, or a later one; none if there is no post. Those that it
     /// was filled with may all be gone, and others lie below the floor.
     pub(crate) fn newest(&self) -> Option<i64> {
-        self.places.first().copied().or(self.floor).map(|(time, _)| time)
+        self.keys.first().copied().or(self.floor).map(|(time, _)| time)
     }
 
     /// The index of the newest post that is older than `(time, post)`.
-    pub(crate) fn first_under(&self, edge: Place) -> usize {
-        self.places.partition_point(|place| *place >= edge)
+    pub(crate) fn first_under(&self, edge: TailKey) -> usize {
+        self.keys.partition_point(|key| *key >= edge)
     }
 
-    /// The lowest place that it answers for; none if it answers for all.
-    pub(crate) fn floor(&self) -> Option<Place> {
+    /// The lowest key that it answers for; none if it answers for all.
+    pub(crate) fn floor(&self) -> Option<TailKey> {
         self.floor
     }
 
@@ -179,10 +179,10 @@ impl Tail {
 
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        let places = self.places.capacity() * size_of::<Place>();
+        let keys = self.keys.capacity() * size_of::<TailKey>();
         let bodies = self.bodies.capacity() * size_of::<Arc<str>>();
         let handle = self.handle.as_ref().map_or(0, |handle| TEXT_BYTES + handle.len());
-        MAPS_BYTES + size_of::<Self>() + places + bodies + self.bytes + handle
+        MAPS_BYTES + size_of::<Self>() + keys + bodies + self.bytes + handle
     }
 }
 
@@ -194,8 +194,8 @@ mod tests {
 
     use super::*;
 
-    fn row(time: i64, post: u64, text: &str) -> Row {
-        Row { place: (time, post), body: text.into() }
+    fn row(time: i64, post: u64, text: &str) -> TailPost {
+        TailPost { key: (time, post), body: text.into() }
     }
 
     proptest! {
@@ -207,10 +207,10 @@ mod tests {
             changes in prop::collection::vec((any::<bool>(), 0i64..30, 0u64..4), 0..120),
             depth in 1usize..9,
         ) {
-            let mut world: BTreeMap<Place, String> =
-                before.into_iter().map(|place| (place, "old".to_owned())).collect();
+            let mut world: BTreeMap<TailKey, String> =
+                before.into_iter().map(|key| (key, "old".to_owned())).collect();
             let newest = world.iter().rev().take(depth);
-            let rows = newest.map(|(place, text)| row(place.0, place.1, text)).collect();
+            let rows = newest.map(|(key, text)| row(key.0, key.1, text)).collect();
             let mut tail = Tail::new(rows, world.len() <= depth, depth, None);
             let mut floor = tail.floor();
             for (number, (put, time, post)) in changes.into_iter().enumerate() {
@@ -225,14 +225,14 @@ mod tests {
                 prop_assert!(tail.apply(&change));
                 prop_assert!(tail.floor() >= floor, "the floor sank");
                 floor = tail.floor();
-                let expected: Vec<(Place, String)> = world
+                let expected: Vec<(TailKey, String)> = world
                     .iter()
                     .rev()
-                    .filter(|(place, _)| floor.is_none_or(|floor| **place >= floor))
-                    .map(|(place, text)| (*place, text.clone()))
+                    .filter(|(key, _)| floor.is_none_or(|floor| **key >= floor))
+                    .map(|(key, text)| (*key, text.clone()))
                     .collect();
-                let held: Vec<(Place, String)> = (0..tail.places().len())
-                    .map(|index| (tail.places()[index], tail.body(index).to_string()))
+                let held: Vec<(TailKey, String)> = (0..tail.keys().len())
+                    .map(|index| (tail.keys()[index], tail.body(index).to_string()))
                     .collect();
                 prop_assert_eq!(&held, &expected);
                 prop_assert!(held.len() <= 2 * depth);
@@ -246,8 +246,8 @@ mod tests {
     fn a_tail_that_lost_all_its_posts_still_knows_that_there_are_others() {
         let mut tail = Tail::new(vec![row(9, 1, "a"), row(8, 1, "b")], false, 2, None);
         assert_eq!(tail.newest(), Some(9));
-        for place in [(9, 1), (8, 1)] {
-            assert!(tail.apply(&TailChange::Remove(place)));
+        for key in [(9, 1), (8, 1)] {
+            assert!(tail.apply(&TailChange::Remove(key)));
         }
         assert_eq!(tail.newest(), Some(8));
         let mut all = Tail::new(vec![row(9, 1, "a")], true, 2, None);

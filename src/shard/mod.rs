@@ -31,7 +31,7 @@ use self::mysql::MySqlShard;
 pub(crate) use self::mysql::RecordedLog;
 pub use self::mysql::{Survey, find_tables, strays, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
-pub(crate) use self::source::{Answer, Filled, Heads, Source, Wanted, Wish};
+pub(crate) use self::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, Source};
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::mysql::MySqlSource;
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::{Post, ShardId, UserId};
 
 /// Something that has one log: a server with the shards on it, or one SQLite file.
@@ -19,20 +19,20 @@ pub(crate) enum Source {
     Sqlite(SqliteSource),
 }
 
-/// A wish to know all of something about one user.
+/// A request to know all of something about one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct FillRequest {
     /// The shard that owns the user.
     pub shard: ShardId,
     /// Who posted, or who reads.
     pub user: UserId,
     /// What is to be known.
-    pub what: Wanted,
+    pub target: FillTarget,
 }
 
 /// What is wished for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum FillTarget {
     /// The newest `depth` posts, and whether there are more.
     Tail {
         /// So many posts.
@@ -45,20 +45,20 @@ pub enum Wanted {
     },
 }
 
-/// Answers to wishes, all as of one place in the log.
+/// Answers to requests, all as of one place in the log.
 #[derive(Debug)]
-pub struct Filled {
+pub struct FillBatch {
     /// The log that the place is in.
-    pub history: History,
+    pub identity: LogIdentity,
     /// The place.
     pub bounds: Bounds,
-    /// In the order of the wishes.
-    pub answers: Vec<Answer>,
+    /// In the order of the requests.
+    pub answers: Vec<FillAnswer>,
 }
 
-/// The answer to one wish.
+/// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FillAnswer {
     /// An author's posts.
     Tail {
         /// Newest first.
@@ -76,7 +76,7 @@ pub enum Answer {
 
 /// The newest times of some authors, as of one place in the log.
 #[derive(Clone, Debug)]
-pub struct Heads {
+pub struct HeadBatch {
     /// The shard that owns the authors.
     pub shard: ShardId,
     /// The author, and the time of its newest post; an upper bound, hidden posts may count.
@@ -109,23 +109,23 @@ impl Source {
         }
     }
 
-    /// Grants up to fifty wishes from one snapshot, in one trip. Off the requests' connections.
+    /// Grants up to fifty requests from one snapshot, in one trip. Off the requests' connections.
     pub(crate) async fn fill(
         &self,
-        wishes: &[Wish],
+        requests: &[FillRequest],
         until: Deadline,
-    ) -> Result<Filled, ShardError> {
+    ) -> Result<FillBatch, ShardError> {
         match self {
-            Self::MySql(source) => source.fill(wishes, until).await,
-            Self::Sqlite(source) => source.fill(wishes, until).await,
+            Self::MySql(source) => source.fill(requests, until).await,
+            Self::Sqlite(source) => source.fill(requests, until).await,
         }
     }
 
     /// The newest time of every author that has posts, a few thousand at once, from one snapshot.
     pub(crate) async fn heads(
         &self,
-        heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         match self {
             Self::MySql(source) => source.heads(heads).await,
             Self::Sqlite(source) => source.heads(heads).await,
@@ -136,7 +136,7 @@ impl Source {
     pub(crate) async fn end_of_log(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         match self {
             Self::MySql(source) => source.end_of_log(until).await,
             Self::Sqlite(source) => source.end_of_log(until).await,
@@ -147,7 +147,7 @@ impl Source {
     pub(crate) async fn visible(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         match self {
             Self::MySql(source) => source.visible(until).await,
             Self::Sqlite(source) => source.visible(until).await,

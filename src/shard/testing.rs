@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-pub use super::source::{Answer, Filled, Heads, Wanted, Wish};
+pub use super::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
 use super::{Deadline, Fleet, ShardError, Source};
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::ShardId;
 
 /// A log of a fleet; each call is the one of the same name in `source.rs`.
@@ -33,19 +33,29 @@ impl Log {
         self.0.follow(events).await;
     }
 
-    pub async fn fill(&self, wishes: &[Wish], until: Deadline) -> Result<Filled, ShardError> {
-        self.0.fill(wishes, until).await
+    pub async fn fill(
+        &self,
+        requests: &[FillRequest],
+        until: Deadline,
+    ) -> Result<FillBatch, ShardError> {
+        self.0.fill(requests, until).await
     }
 
-    pub async fn heads(&self, heads: mpsc::Sender<Heads>) -> Result<(History, Bounds), ShardError> {
+    pub async fn heads(
+        &self,
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.0.heads(heads).await
     }
 
-    pub async fn end_of_log(&self, until: Deadline) -> Result<(History, LogPosition), ShardError> {
+    pub async fn end_of_log(
+        &self,
+        until: Deadline,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         self.0.end_of_log(until).await
     }
 
-    pub async fn visible(&self, until: Deadline) -> Result<(History, LogPosition), ShardError> {
+    pub async fn visible(&self, until: Deadline) -> Result<(LogIdentity, LogPosition), ShardError> {
         self.0.visible(until).await
     }
 }

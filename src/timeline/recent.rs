@@ -86,10 +86,10 @@ impl Walk<'_> {
         let mut followed = 0;
         for (looked_at, entry) in listed.walk((key.time, key.post.0)).enumerate() {
             let worst = self.page.worst().filter(|_| self.page.is_full());
-            if worst.is_some_and(|worst| entry.place < (worst.time, worst.post.0)) {
+            if worst.is_some_and(|worst| entry.key < (worst.time, worst.post.0)) {
                 return Some(());
             }
-            if entry.place.0 <= listed.floor() {
+            if entry.key.0 <= listed.floor() {
                 break;
             }
             let is_slow = followed * TRIAL_SHARE * 2 < self.need;
@@ -140,7 +140,7 @@ mod tests {
 
     use super::super::warm;
     use super::*;
-    use crate::memory::{Entry, LogName, Row, Tail, TailChange, UNKNOWN};
+    use crate::memory::{LogName, RecentEntry, Tail, TailChange, TailPost, UNKNOWN};
     use crate::model::{PostId, ShardId, UserId};
     use crate::moment::PostTimes;
     use crate::placement::Placement;
@@ -168,7 +168,7 @@ mod tests {
             let (memory, _queues) = Memory::new(budget, names, placement, times, |_, _| "".into());
             let mut posts = BTreeMap::new();
             for author in 0..AUTHORS {
-                let slot = memory.meet(UserId(author * 7 % AUTHORS)).unwrap();
+                let slot = memory.register_user(UserId(author * 7 % AUTHORS)).unwrap();
                 memory.set_head(slot, NO_POSTS);
                 posts.insert(slot, BTreeSet::new());
             }
@@ -197,8 +197,8 @@ mod tests {
         fn post(&mut self, slot: Slot, place: Place) {
             self.posts.get_mut(&slot).unwrap().insert(place);
             self.memory.raise_head(slot, place.0);
-            let listed = self.memory.is_listed(slot).then_some(Entry { place, slot });
-            self.change(slot, &TailChange::Put(Row { place, body: "".into() }));
+            let listed = self.memory.is_listed(slot).then_some(RecentEntry { key: place, slot });
+            self.change(slot, &TailChange::Put(TailPost { key: place, body: "".into() }));
             self.memory.list_posts(listed.into_iter().collect());
         }
 
@@ -209,8 +209,8 @@ mod tests {
 
         fn fill(&mut self, slot: Slot, depth: usize) {
             let posts = &self.posts[&slot];
-            let row = |place: &Place| Row { place: *place, body: "".into() };
-            let rows: Vec<Row> = posts.iter().rev().take(depth).map(row).collect();
+            let row = |place: &Place| TailPost { key: *place, body: "".into() };
+            let rows: Vec<TailPost> = posts.iter().rev().take(depth).map(row).collect();
             let (complete, head) = (posts.len() <= depth, posts.last().map_or(NO_POSTS, |p| p.0));
             self.show(slot, None);
             self.show(slot, Some(Tail::new(rows, complete, depth, None)));

@@ -11,10 +11,10 @@ use super::draft::Draft;
 use super::recent;
 use super::warm::{self, Older, Scan, Span};
 use super::{FOLLOWEES_MAX, PageRequest, TimelineFlights};
-use crate::changes::{History, LogPosition};
+use crate::changes::{LogIdentity, LogPosition};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
-use crate::memory::{FollowList, Lack, Log, Memory, Slot, Version};
+use crate::memory::{FollowList, FollowedLog, Memory, Miss, Slot, Version};
 use crate::model::{Direction, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
 
@@ -181,18 +181,19 @@ impl<'a> View<'a> {
         let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
         self.asked = request.at_least.clone();
         let logs = memory.logs();
-        for (history, at) in request.at_least.positions() {
-            let is_this = |log: &Log| log.position().is_some_and(|(known, _)| known == *history);
+        for (identity, at) in request.at_least.positions() {
+            let is_this =
+                |log: &FollowedLog| log.position().is_some_and(|(known, _)| known == *identity);
             let Some(index) = logs.iter().position(is_this) else {
                 self.is_behind |= logs.iter().any(|log| log.position().is_none());
-                self.note_if_over(memory, *history);
+                self.note_if_over(memory, *identity);
                 continue;
             };
             match self.trust.get(index) {
-                Some(Trust::Nothing) => self.is_behind |= !logs[index].has_reached(*history, *at),
+                Some(Trust::Nothing) => self.is_behind |= !logs[index].has_reached(*identity, *at),
                 Some(Trust::Stale(_)) => self.note_not_fresh_enough(),
                 Some(Trust::Fresh) | None => {
-                    let wait = logs[index].wait_for(*history, *at);
+                    let wait = logs[index].wait_for(*identity, *at);
                     if self.deadline.half().limit(wait).await != Some(true) {
                         self.trust.resize(logs.len(), Trust::Fresh);
                         self.trust[index] = Trust::Nothing;
@@ -206,8 +207,9 @@ impl<'a> View<'a> {
 
     /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
     /// not followed, whose databases are asked.
-    fn note_if_over(&self, memory: &Memory, history: History) {
-        let is_other = |log: &Log| log.position().is_some_and(|(known, _)| known != history);
+    fn note_if_over(&self, memory: &Memory, identity: LogIdentity) {
+        let is_other =
+            |log: &FollowedLog| log.position().is_some_and(|(known, _)| known != identity);
         if memory.logs().iter().all(is_other) {
             self.note_not_fresh_enough();
         }
@@ -235,28 +237,28 @@ impl<'a> View<'a> {
     /// logs tell it.
     pub(super) async fn wait_until_visible(&self) {
         let Some(memory) = self.memory else { return };
-        for (history, at) in self.asked.positions() {
+        for (identity, at) in self.asked.positions() {
             for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
-                if log.position().is_some_and(|(known, _)| known == *history) {
+                if log.position().is_some_and(|(known, _)| known == *identity) {
                     self.wait_until_shown(log, source, *at).await;
                 }
             }
         }
     }
 
-    async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
+    async fn wait_until_shown(&self, log: &FollowedLog, source: &Source, at: LogPosition) {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
         while log.visible() < at {
             // One asks for all who wait: most of them need not ask any more then.
-            let turn = until.limit(log.turn_to_look()).await;
+            let turn = until.limit(log.visibility_lock()).await;
             if log.visible() >= at {
                 return;
             }
             let answer = source.visible(until).await;
-            let Some((history, visible)) = answer.ok().filter(|_| !until.is_over()) else {
+            let Some((identity, visible)) = answer.ok().filter(|_| !until.is_over()) else {
                 return self.note_not_fresh_enough();
             };
-            if log.position().is_some_and(|(known, _)| known == history) {
+            if log.position().is_some_and(|(known, _)| known == identity) {
                 log.note_visible(visible);
             }
             // Whoever waits for less need not wait for this one.
@@ -274,8 +276,8 @@ impl<'a> View<'a> {
         let logs = memory.logs().iter().zip(self.fleet.sources());
         let asked = &draft.asked;
         let positions = logs.map(|(log, source)| self.position_after(log, source, asked));
-        for (history, at) in join_all(positions).await.into_iter().flatten() {
-            draft.freshness.add(history, at);
+        for (identity, at) in join_all(positions).await.into_iter().flatten() {
+            draft.freshness.add(identity, at);
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
         self.vouch_for(draft);
@@ -287,7 +289,7 @@ impl<'a> View<'a> {
     pub(super) fn adopt(&self, mut draft: Draft) -> Draft {
         if let Some(memory) = self.memory {
             let asked = self.asked.positions().iter();
-            asked.for_each(|(history, _)| self.note_if_over(memory, *history));
+            asked.for_each(|(identity, _)| self.note_if_over(memory, *identity));
         }
         self.vouch_for(&mut draft);
         draft
@@ -296,19 +298,20 @@ impl<'a> View<'a> {
     fn vouch_for(&self, draft: &mut Draft) {
         draft.fresh_enough &= self.fresh_enough.load(Ordering::Relaxed);
         // What was asked for holds for the next page too; but not what no log has any more.
-        let known: Vec<History> = draft.freshness.positions().iter().map(|(log, _)| *log).collect();
-        let asked = self.asked.positions().iter().filter(|(history, _)| known.contains(history));
-        asked.for_each(|(history, at)| draft.freshness.add(*history, *at));
+        let known: Vec<LogIdentity> =
+            draft.freshness.positions().iter().map(|(log, _)| *log).collect();
+        let asked = self.asked.positions().iter().filter(|(identity, _)| known.contains(identity));
+        asked.for_each(|(identity, at)| draft.freshness.add(*identity, *at));
     }
 
     /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
     /// may have shown more than it has told so far.
     async fn position_after(
         &self,
-        log: &Log,
+        log: &FollowedLog,
         source: &Source,
         asked: &BTreeSet<ShardId>,
-    ) -> Option<(History, LogPosition)> {
+    ) -> Option<(LogIdentity, LogPosition)> {
         if log.shards().iter().any(|shard| asked.contains(shard)) {
             source.end_of_log(self.deadline).await.ok()
         } else {
@@ -348,7 +351,7 @@ impl<'a> View<'a> {
     fn wish_for_follows(&self, reader: UserId, followees: &[UserId]) {
         let Some(memory) = self.memory else { return };
         if !followees.is_empty() || memory.find(reader).is_some() {
-            memory.lacks(Lack::Follows { user: reader });
+            memory.request_fill(Miss::Follows { user: reader });
         }
     }
 
@@ -425,7 +428,7 @@ fn trust(fleet: &Fleet, memory: &Memory) -> Vec<Trust> {
     if memory.is_fresh(now_ms) {
         return Vec::new();
     }
-    let trust = |log: &Log| {
+    let trust = |log: &FollowedLog| {
         let answers = log.shards().iter().any(|shard| fleet.shard(*shard).health().is_ok());
         match log.as_of_ms() {
             _ if log.is_fresh(now_ms) => Trust::Fresh,

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::cursor::{AuthorEdge, Edge};
-use crate::memory::{Lack, Memory, NO_POSTS, Slot, Tail};
+use crate::memory::{Memory, Miss, NO_POSTS, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
 
 /// A post that was found in memory.
@@ -113,7 +113,7 @@ pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older 
             continue;
         };
         let first = first_under(&tail, edge.for_author(author));
-        if first < tail.places().len() {
+        if first < tail.keys().len() {
             return Older::Some;
         }
         if tail.floor().is_some() {
@@ -128,7 +128,7 @@ fn first_under(tail: &Tail, edge: AuthorEdge) -> usize {
     match edge {
         AuthorEdge::Top => 0,
         AuthorEdge::At { time, post } => tail.first_under((time, post)),
-        AuthorEdge::Bottom => tail.places().len(),
+        AuthorEdge::Bottom => tail.keys().len(),
     }
 }
 
@@ -237,7 +237,7 @@ impl<'a> Page<'a> {
     ) {
         let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
         let edge = self.span.edge.for_author(author);
-        let rows = first_under(&tail, edge)..tail.places().len();
+        let rows = first_under(&tail, edge)..tail.keys().len();
         if !self.take_all(author, &tail, rows) {
             return;
         }
@@ -275,7 +275,7 @@ impl<'a> Page<'a> {
     ) -> bool {
         let number = self.tails.len();
         for row in rows {
-            let (time, post) = tail.places()[row];
+            let (time, post) = tail.keys()[row];
             let key = PostKey { time, post: PostId(post), author };
             if !self.take(Best { key, tail: index(number), row: index(row) }) {
                 return false;
@@ -322,7 +322,7 @@ impl<'a> Page<'a> {
                 Direction::Newer => bound < worst,
             });
             if matters {
-                self.memory.lacks(Lack::Tail { slot, depth });
+                self.memory.request_fill(Miss::Tail { slot, depth });
                 asks.push((self.memory.user(slot), from));
             }
         }

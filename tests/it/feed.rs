@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
-use tributary::changes::{Change, FeedEvent, History, LogPosition};
+use tributary::changes::{Change, FeedEvent, LogIdentity, LogPosition};
 use tributary::moment::CalendarTime;
 use tributary::shard::{Changes, mysql_tables};
 use tributary::{Access, Fleet, ShardId};
@@ -29,7 +29,7 @@ struct Story {
     database: String,
     /// Where markers are written.
     marks: &'static str,
-    began: Vec<(History, LogPosition)>,
+    began: Vec<(LogIdentity, LogPosition)>,
     last: LogPosition,
     lost: Vec<String>,
     alive: u32,
@@ -119,8 +119,8 @@ impl Story {
 
     fn take(&mut self, event: FeedEvent) -> Option<String> {
         match event {
-            FeedEvent::Began { history, at } => {
-                self.began.push((history, at));
+            FeedEvent::Began { identity, at } => {
+                self.began.push((identity, at));
                 self.last = at;
             }
             FeedEvent::Commit(commit) => {

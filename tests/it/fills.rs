@@ -11,7 +11,9 @@ use mysql_async::prelude::Queryable;
 use tributary::changes::{Bounds, LogPosition, file_number};
 use tributary::cursor::{AuthorEdge, TailAsk};
 use tributary::model::Direction;
-use tributary::shard::testing::{Answer, Filled, Heads, Log, Wanted, Wish, logs};
+use tributary::shard::testing::{
+    FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, Log, logs,
+};
 use tributary::shard::{Deadline, mysql_tables};
 use tributary::{Post, PostId, PostKey, ShardId, Tributary, UserId};
 
@@ -44,12 +46,12 @@ async fn fleet_on(server: &Arc<Database>) -> TestFleet {
     fleet
 }
 
-fn tail(shard: u16, user: u64, depth: u32) -> Wish {
-    Wish { shard: ShardId(shard), user: UserId(user), what: Wanted::Tail { depth } }
+fn tail(shard: u16, user: u64, depth: u32) -> FillRequest {
+    FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Tail { depth } }
 }
 
-fn follows(shard: u16, user: u64, max: u32) -> Wish {
-    Wish { shard: ShardId(shard), user: UserId(user), what: Wanted::Follows { max } }
+fn follows(shard: u16, user: u64, max: u32) -> FillRequest {
+    FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Follows { max } }
 }
 
 /// What the writers have done, each its own.
@@ -112,14 +114,14 @@ async fn write(server: &Database, fleet: &TestFleet, writer: u64, progress: &Pro
     connection.disconnect().await.unwrap();
 }
 
-fn wishes_of_writers() -> Vec<Wish> {
+fn requests_of_writers() -> Vec<FillRequest> {
     let of = |writer| [tail(0, writer, 2), tail(1, writer, 5), follows(2, writer, 3)];
     (0..WRITERS).flat_map(of).collect()
 }
 
 /// The last transaction of a writer that the answers show; they must show all of it.
-fn shown(writer: u64, answers: &[Answer]) -> u64 {
-    let [Answer::Tail { posts: two, complete: all_two, .. }, whole, followees] = answers else {
+fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
+    let [FillAnswer::Tail { posts: two, complete: all_two, .. }, whole, followees] = answers else {
         panic!("{answers:?}");
     };
     let n = two.first().map_or(0, |post| post.key.post.0 / 100);
@@ -128,8 +130,8 @@ fn shown(writer: u64, answers: &[Answer]) -> u64 {
     assert_eq!(*two, posts[..posts.len().min(2)], "{place}");
     assert_eq!(*all_two, posts.len() <= 2, "{place}");
     let followees_now = (1..=n).rev().take(3).map(UserId).collect::<Vec<_>>().into_iter().rev();
-    assert_eq!(*followees, Answer::Follows(followees_now.collect()), "{place}");
-    assert_eq!(*whole, Answer::Tail { posts, complete: true, handle: None }, "{place}");
+    assert_eq!(*followees, FillAnswer::Follows(followees_now.collect()), "{place}");
+    assert_eq!(*whole, FillAnswer::Tail { posts, complete: true, handle: None }, "{place}");
     n
 }
 
@@ -225,7 +227,7 @@ async fn heads_of_writers(log: &Log) -> [Seen; 2] {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let receive = async {
         let mut times = [vec![0; 4], vec![0; 4]];
-        while let Some(Heads { shard, heads }) = receiver.recv().await {
+        while let Some(HeadBatch { shard, heads }) = receiver.recv().await {
             for (author, time) in heads {
                 let author = usize::try_from(author.0).unwrap();
                 times[shard.index()][author] = time.unsigned_abs();
@@ -240,26 +242,26 @@ async fn heads_of_writers(log: &Log) -> [Seen; 2] {
 
 /// Fills, with the last transaction of each writer that they show.
 async fn fill_again_and_again(server: &Database, log: &Log, progress: &Progress) -> Vec<Seen> {
-    let wishes = wishes_of_writers();
+    let requests = requests_of_writers();
     let now = |counts: &[AtomicU64; 4]| counts.each_ref().map(|n| n.load(Ordering::SeqCst));
     let mut seen: Vec<Seen> = Vec::new();
     let mut last = [0; 4];
     for round in 0..ROUNDS {
         let committed = now(&progress.committed);
-        let (history, visible) = log.visible(soon()).await.unwrap();
+        let (identity, visible) = log.visible(soon()).await.unwrap();
         let rotate = async {
             if round % 4 == 3 {
                 server.execute(&["FLUSH BINARY LOGS".into()]).await;
             }
         };
-        let fills = join_all((0..FILLS).map(|_| log.fill(&wishes, soon())));
+        let fills = join_all((0..FILLS).map(|_| log.fill(&requests, soon())));
         let (filled, ()) = tokio::join!(fills, rotate);
         let begun = now(&progress.begun);
         let (same, end) = log.end_of_log(soon()).await.unwrap();
-        assert!(history == same && visible <= end);
+        assert!(identity == same && visible <= end);
         for filled in filled {
-            let Filled { history: same, bounds, answers } = filled.unwrap();
-            assert_eq!(history, same);
+            let FillBatch { identity: same, bounds, answers } = filled.unwrap();
+            assert_eq!(identity, same);
             let writers = (0..WRITERS).zip(answers.chunks(3));
             let shown: Vec<u64> = writers.map(|(w, answers)| shown(w, answers)).collect();
             for (writer, n) in shown.iter().enumerate() {
@@ -324,9 +326,9 @@ fn tables_of_any_kind_are_filled_as_they_are_read() {
                 let log = logs(tributary.fleet()).remove(0);
                 let shard = |user: u64| u16::try_from(user % SHARDS).unwrap();
                 for depth in [0, 1, 7, 15, 16] {
-                    let wishes: Vec<Wish> =
+                    let requests: Vec<FillRequest> =
                         (0..14).map(|author| tail(shard(author), author, depth)).collect();
-                    let filled = log.fill(&wishes, soon()).await.unwrap();
+                    let filled = log.fill(&requests, soon()).await.unwrap();
                     for (author, answer) in (0..14).zip(filled.answers) {
                         let of_author = |post: &&Post| post.key.author == UserId(author);
                         let mut posts: Vec<Post> =
@@ -336,7 +338,7 @@ fn tables_of_any_kind_are_filled_as_they_are_read() {
                         posts.truncate(depth as usize);
                         let named = author < 12 && author != 5;
                         let handle = named.then(|| format!("u{author}é"));
-                        let expected = Answer::Tail { posts, complete, handle };
+                        let expected = FillAnswer::Tail { posts, complete, handle };
                         assert_eq!(answer, expected, "{}, {author}, {depth}", team.unit);
                     }
                 }
@@ -345,13 +347,17 @@ fn tables_of_any_kind_are_filled_as_they_are_read() {
                     let mut list: Vec<UserId> = of_reader.map(|f| f.followee).collect();
                     list.sort_unstable();
                     let len = u32::try_from(list.len()).unwrap();
-                    let wish = |max| follows(shard(reader), reader, max);
-                    let filled = log.fill(&[wish(len), wish(len.saturating_sub(1))], soon()).await;
-                    let short =
-                        if list.is_empty() { Answer::Follows(Vec::new()) } else { Answer::TooLong };
+                    let request = |max| follows(shard(reader), reader, max);
+                    let filled =
+                        log.fill(&[request(len), request(len.saturating_sub(1))], soon()).await;
+                    let short = if list.is_empty() {
+                        FillAnswer::Follows(Vec::new())
+                    } else {
+                        FillAnswer::TooLong
+                    };
                     let answers = filled.unwrap().answers;
-                    // The same user twice gets as much as the larger wish.
-                    assert_eq!(answers, [Answer::Follows(list), short]);
+                    // The same user twice gets as much as the larger request.
+                    assert_eq!(answers, [FillAnswer::Follows(list), short]);
                 }
                 let mut newest: BTreeMap<UserId, i64> = BTreeMap::new();
                 for PostKey { author, time, .. } in world.posts.iter().map(|post| post.key) {
@@ -369,7 +375,7 @@ async fn all_heads(log: &Log) -> BTreeMap<UserId, i64> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let receive = async {
         let mut all = BTreeMap::new();
-        while let Some(Heads { shard, heads }) = receiver.recv().await {
+        while let Some(HeadBatch { shard, heads }) = receiver.recv().await {
             assert!(!heads.is_empty());
             for (author, time) in heads {
                 assert_eq!(author.0 % SHARDS, u64::from(shard.0));
@@ -422,7 +428,7 @@ fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
             let asks: Vec<TailAsk> = (0..50)
                 .map(|n| TailAsk { author: UserId(n * SHARDS), from: AuthorEdge::Top, count: 33 })
                 .collect();
-            let wishes: Vec<Wish> = (0..50).map(|n| tail(0, n * SHARDS, 32)).collect();
+            let requests: Vec<FillRequest> = (0..50).map(|n| tail(0, n * SHARDS, 32)).collect();
             let (mut reads, mut fills) = (Vec::new(), Vec::new());
             for _ in 0..60 {
                 let start = Instant::now();
@@ -434,7 +440,7 @@ fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
                 assert_eq!(read.await.answers[0].len(), 50 * 33);
                 reads.push(start.elapsed());
                 let start = Instant::now();
-                log.fill(&wishes, soon()).await.unwrap();
+                log.fill(&requests, soon()).await.unwrap();
                 fills.push(start.elapsed());
             }
             let median = |times: &mut Vec<Duration>| {
@@ -449,7 +455,7 @@ fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
                 AUTHORS * POSTS
             );
             nobody_takes_heads(&log).await;
-            fills_go_on_after_a_restart(&server, &tributary, &log, &wishes).await;
+            fills_go_on_after_a_restart(&server, &tributary, &log, &requests).await;
         }
     });
 }
@@ -466,9 +472,9 @@ async fn fills_go_on_after_a_restart(
     server: &Database,
     tributary: &Tributary,
     log: &Log,
-    wishes: &[Wish],
+    requests: &[FillRequest],
 ) {
-    let before = log.fill(wishes, soon()).await.unwrap();
+    let before = log.fill(requests, soon()).await.unwrap();
     server.kill();
     server.launch();
     let start = Instant::now();
@@ -476,8 +482,8 @@ async fn fills_go_on_after_a_restart(
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", tributary.fleet().health());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let after = log.fill(wishes, soon()).await.unwrap();
-    assert_eq!(before.history, after.history);
+    let after = log.fill(requests, soon()).await.unwrap();
+    assert_eq!(before.identity, after.identity);
     // Nothing was committed since, and that is known where places are told.
     let unknown = matches!(after.bounds, Bounds::Window { low: LogPosition(0), .. });
     assert_eq!(unknown, server.kind == Kind::MySql, "{:?}", after.bounds);
@@ -496,22 +502,22 @@ fn a_fill_that_is_given_up_leaves_nothing_behind() {
             let tributary = fleet.open().await;
             let log = logs(tributary.fleet()).remove(0);
             let database = &fleet.databases[0].1;
-            let wishes = [tail(0, 0, 5), tail(1, 1, 5)];
-            log.fill(&wishes, soon()).await.unwrap();
+            let requests = [tail(0, 0, 5), tail(1, 1, 5)];
+            log.fill(&requests, soon()).await.unwrap();
             let mut locking = server.connect().await;
             locking.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
             for _ in 0..4 {
-                let late = log.fill(&wishes, Deadline::after(Duration::from_millis(100))).await;
+                let late = log.fill(&requests, Deadline::after(Duration::from_millis(100))).await;
                 assert!(late.is_err(), "{late:?}");
-                let given_up = log.fill(&wishes, soon());
+                let given_up = log.fill(&requests, soon());
                 let given_up = tokio::time::timeout(Duration::from_millis(100), given_up).await;
                 assert!(given_up.is_err());
             }
             let insert = format!("INSERT INTO {database}.tweets VALUES (1, 0, 'new', 7)");
             locking.query_drop(insert).await.unwrap();
             locking.query_drop("UNLOCK TABLES").await.unwrap();
-            let filled = log.fill(&wishes, soon()).await.unwrap();
-            let Answer::Tail { posts, .. } = &filled.answers[0] else { panic!("{filled:?}") };
+            let filled = log.fill(&requests, soon()).await.unwrap();
+            let FillAnswer::Tail { posts, .. } = &filled.answers[0] else { panic!("{filled:?}") };
             assert_eq!(posts.len(), 1, "a snapshot from before was used");
             // None of its connections is within a transaction.
             let sql = format!(

@@ -119,7 +119,7 @@ fn check(filled: &Filled<'_>, done: &Done) -> Result<()> {
         let Some(tail) = slot.and_then(|slot| memory.tail(slot, memory.tick())) else { continue };
         let place = (key.time, key.post.0);
         let above = tail.floor().is_none_or(|floor| place >= floor);
-        if above && !tail.places().contains(&place) {
+        if above && !tail.keys().contains(&place) {
             bail!("post {} of user {} is not in memory", key.post, key.author);
         }
     }

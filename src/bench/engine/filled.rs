@@ -15,9 +15,9 @@ use super::report::{Room, Timed};
 use crate::changes::apply::HandedWriter;
 use crate::cursor::Cursor;
 use crate::http;
-use crate::memory::{Lack, LogName, Memory};
+use crate::memory::{LogName, Memory, Miss};
 use crate::model::{Post, ShardId, UserId};
-use crate::shard::{Answer, Fleet, Wanted, Wish};
+use crate::shard::{FillAnswer, FillRequest, FillTarget, Fleet};
 use crate::timeline::{self, Draft, Limit, PageRequest, TimelineFlights, View};
 
 /// Nothing has to make room here.
@@ -125,7 +125,7 @@ impl<'a> Filled<'a> {
         let followees = self.known.world.followees(reader).iter();
         let followees = followees.map(|followee| UserId((*followee).into())).collect();
         let max = u32::try_from(timeline::FOLLOWEES_MAX).unwrap_or(u32::MAX);
-        self.writer.fill(&wish(reader, Wanted::Follows { max }), Answer::Follows(followees))
+        self.writer.fill(&wish(reader, FillTarget::Follows { max }), FillAnswer::Follows(followees))
     }
 
     fn fill_tail(&mut self, author: u32, depth: u32) -> Option<()> {
@@ -134,8 +134,8 @@ impl<'a> Filled<'a> {
         let newest = keys.iter().rev().take(depth as usize);
         let posts = newest.map(|key| Post { key: *key, content: world.text(key.post) }).collect();
         let complete = keys.len() <= depth as usize;
-        let answer = Answer::Tail { posts, complete, handle: None };
-        self.writer.fill(&wish(author, Wanted::Tail { depth }), answer)
+        let answer = FillAnswer::Tail { posts, complete, handle: None };
+        self.writer.fill(&wish(author, FillTarget::Tail { depth }), answer)
     }
 
     /// The page, if it needs no database.
@@ -154,8 +154,8 @@ impl<'a> Filled<'a> {
             if let Some(draft) = self.page(request) {
                 return Ok(draft);
             }
-            for lack in self.writer.lacks() {
-                let Lack::Tail { slot, depth } = lack else {
+            for miss in self.writer.take_misses() {
+                let Miss::Tail { slot, depth } = miss else {
                     bail!("the follow list of {} is not in memory", request.reader);
                 };
                 let author = u32::try_from(self.memory.user(slot).0)?;
@@ -240,8 +240,8 @@ impl<'a> Filled<'a> {
 }
 
 /// The only shard owns everybody.
-fn wish(user: u32, what: Wanted) -> Wish {
-    Wish { shard: ShardId(0), user: UserId(user.into()), what }
+fn wish(user: u32, target: FillTarget) -> FillRequest {
+    FillRequest { shard: ShardId(0), user: UserId(user.into()), target }
 }
 
 /// Resident bytes of this process.

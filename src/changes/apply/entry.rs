@@ -2,42 +2,42 @@
 
 use std::sync::Arc;
 
-use crate::memory::{FollowChange, FollowList, Kept, Slot, Tail, TailChange};
+use crate::memory::{FollowChange, FollowList, Replica, Slot, Tail, TailChange};
 
 /// Something that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
+pub(super) enum CacheKey {
     /// The newest posts of the author at this slot.
     Tail(Slot),
     /// Whom the reader at this slot follows.
     Follows(Slot),
-    /// The same as [`Key::Tail`], read again to be compared.
+    /// The same as [`CacheKey::Tail`], read again to be compared.
     TailAudit(Slot),
-    /// The same as [`Key::Follows`], read again to be compared.
+    /// The same as [`CacheKey::Follows`], read again to be compared.
     FollowsAudit(Slot),
 }
 
 /// What is kept under a key. Readers hold on to what they were shown: a change makes a new one.
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(super) enum CachedEntry {
     Tail(Arc<Tail>),
     Follows(Arc<FollowList>),
 }
 
 /// A change to what is kept under a key.
 #[derive(Clone, Debug)]
-pub(super) enum EntryChange {
+pub(super) enum CachedChange {
     Tail(TailChange),
     Follows(FollowChange),
 }
 
-impl Kept for Entry {
-    type Change = EntryChange;
+impl Replica for CachedEntry {
+    type Change = CachedChange;
 
-    fn apply(&mut self, change: &EntryChange) -> bool {
+    fn apply(&mut self, change: &CachedChange) -> bool {
         match (self, change) {
-            (Self::Tail(tail), EntryChange::Tail(change)) => Arc::make_mut(tail).apply(change),
-            (Self::Follows(list), EntryChange::Follows(change)) => {
+            (Self::Tail(tail), CachedChange::Tail(change)) => Arc::make_mut(tail).apply(change),
+            (Self::Follows(list), CachedChange::Follows(change)) => {
                 Arc::make_mut(list).apply(*change)
             }
             // Keys and values are of one kind; anything else is not known any more.
@@ -46,7 +46,7 @@ impl Kept for Entry {
     }
 }
 
-impl Key {
+impl CacheKey {
     pub(super) fn slot(self) -> Slot {
         match self {
             Self::Tail(slot)
@@ -74,7 +74,7 @@ impl Key {
     }
 }
 
-impl Entry {
+impl CachedEntry {
     /// Whether both say the same where both answer.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         match (self, other) {
@@ -82,8 +82,8 @@ impl Entry {
                 let handles = one.handle() == other.handle();
                 let floor = one.floor().max(other.floor());
                 let rows = |tail: &Tail| {
-                    let len = floor.map_or(tail.places().len(), |floor| tail.first_under(floor));
-                    (0..len).map(|row| (tail.places()[row], Arc::clone(tail.body(row)))).collect()
+                    let len = floor.map_or(tail.keys().len(), |floor| tail.first_under(floor));
+                    (0..len).map(|row| (tail.keys()[row], Arc::clone(tail.body(row)))).collect()
                 };
                 let (one, other): (Vec<_>, Vec<_>) = (rows(one), rows(other));
                 one == other && handles
@@ -97,11 +97,11 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Row;
+    use crate::memory::TailPost;
 
-    fn tail(places: &[(i64, u64)], complete: bool) -> Entry {
-        let rows = places.iter().map(|place| Row { place: *place, body: "x".into() }).collect();
-        Entry::Tail(Arc::new(Tail::new(rows, complete, places.len(), None)))
+    fn tail(places: &[(i64, u64)], complete: bool) -> CachedEntry {
+        let rows = places.iter().map(|place| TailPost { key: *place, body: "x".into() }).collect();
+        CachedEntry::Tail(Arc::new(Tail::new(rows, complete, places.len(), None)))
     }
 
     #[test]

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::Applier;
-use super::entry::{Entry, Key};
+use super::entry::{CacheKey, CachedEntry};
 use crate::changes::Bounds;
-use crate::memory::{FollowList, Installed, Lack, Slot, Tail, Ticket, count};
-use crate::shard::{Answer, Deadline, Filled, ShardError, Wanted, Wish};
+use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
+use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
 use crate::timeline::FOLLOWEES_MAX;
 
 /// Wishes of one fill. One statement takes as many authors.
@@ -50,14 +50,14 @@ const AUDIT_TICKS: u32 = 250;
 pub(super) struct Fills {
     waiting: VecDeque<Waiting>,
     /// How deep what waits is wished for.
-    wished: HashMap<Key, u32>,
+    wished: HashMap<CacheKey, u32>,
     tasks: JoinSet<Done>,
     /// Authors to fill when nothing else is to be done, the best last.
     ahead: Vec<Slot>,
     /// How many these were at first.
     planned: usize,
     /// What is compared, and for how many ticks it has waited.
-    audits: HashMap<Key, u32>,
+    audits: HashMap<CacheKey, u32>,
     next_audit: Option<Instant>,
     /// Until then no wishes are heard.
     rest: Option<Instant>,
@@ -65,7 +65,7 @@ pub(super) struct Fills {
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    key: Key,
+    key: CacheKey,
     not_before: Option<Instant>,
     tries: u32,
     /// Not together with others: one row that cannot be read fails all that is read with it.
@@ -73,13 +73,13 @@ struct Waiting {
 }
 
 /// What was wished for together.
-type Asked = Vec<(Waiting, Ticket, Wish)>;
+type Asked = Vec<(Waiting, Ticket, FillRequest)>;
 
 /// A fill that has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     asked: Asked,
-    outcome: Result<Filled, ShardError>,
+    outcome: Result<FillBatch, ShardError>,
 }
 
 impl Fills {
@@ -109,7 +109,7 @@ impl Fills {
         self.rest.is_some()
     }
 
-    fn wait(&mut self, key: Key, depth: u32) {
+    fn wait(&mut self, key: CacheKey, depth: u32) {
         if let Some(known) = self.wished.get_mut(&key) {
             *known = depth.max(*known);
         } else if self.waiting.len() < WAITING_MAX {
@@ -152,15 +152,15 @@ impl Fills {
 
 impl Applier {
     /// A reader lacked something.
-    pub(super) fn wish(&mut self, lack: Lack) {
+    pub(super) fn wish(&mut self, miss: Miss) {
         if self.fills.is_resting() {
             return;
         }
-        match lack {
-            Lack::Tail { slot, depth } => {
+        match miss {
+            Miss::Tail { slot, depth } => {
                 let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
-                let key = Key::Tail(slot);
-                if let Some((Entry::Tail(tail), _)) = self.keeper.get(key) {
+                let key = CacheKey::Tail(slot);
+                if let Some((CachedEntry::Tail(tail), _)) = self.keeper.get(key) {
                     if tail.floor().is_none() || tail.depth() >= depth as usize {
                         return;
                     }
@@ -169,16 +169,16 @@ impl Applier {
                 }
                 self.fills.wait(key, depth);
             }
-            Lack::Follows { user } => {
-                if let Some(slot) = self.memory.meet(user) {
-                    self.fills.wait(Key::Follows(slot), 1);
+            Miss::Follows { user } => {
+                if let Some(slot) = self.memory.register_user(user) {
+                    self.fills.wait(CacheKey::Follows(slot), 1);
                 }
             }
         }
     }
 
     pub(super) fn start_fills(&mut self) {
-        if self.history.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+        if self.identity.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
             return;
         }
         while self.fills.tasks.len() < FILLS_MAX {
@@ -193,29 +193,29 @@ impl Applier {
             }
             let source = Arc::clone(&self.source);
             self.fills.tasks.spawn(async move {
-                let wishes: Vec<Wish> = asked.iter().map(|(_, _, wish)| *wish).collect();
+                let wishes: Vec<FillRequest> = asked.iter().map(|(_, _, wish)| *wish).collect();
                 let outcome = source.fill(&wishes, Deadline::after(FILL_DEADLINE)).await;
                 Done { asked, outcome }
             });
         }
     }
 
-    fn wish_of(&self, key: Key, depth: u32) -> Wish {
+    fn wish_of(&self, key: CacheKey, depth: u32) -> FillRequest {
         let user = self.memory.user(key.slot());
-        let what = match key {
-            Key::Tail(_) | Key::TailAudit(_) => Wanted::Tail { depth },
-            Key::Follows(_) | Key::FollowsAudit(_) => {
-                Wanted::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
+        let target = match key {
+            CacheKey::Tail(_) | CacheKey::TailAudit(_) => FillTarget::Tail { depth },
+            CacheKey::Follows(_) | CacheKey::FollowsAudit(_) => {
+                FillTarget::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
             }
         };
-        Wish { shard: self.memory.placement().shard_of(user), user, what }
+        FillRequest { shard: self.memory.placement().shard_of(user), user, target }
     }
 
     /// Takes what a fill has read.
     pub(super) fn install(&mut self, done: Done) {
         let Done { asked, outcome } = done;
         let filled = match outcome {
-            Ok(filled) if Some(filled.history) == self.history => filled,
+            Ok(filled) if Some(filled.identity) == self.identity => filled,
             Ok(_) => return self.give_up(asked),
             Err(error) => {
                 debug!(server = self.source.name(), %error, "a fill failed");
@@ -236,9 +236,9 @@ impl Applier {
 
     fn install_one(
         &mut self,
-        (waiting, ticket, wish): (Waiting, Ticket, Wish),
+        (waiting, ticket, wish): (Waiting, Ticket, FillRequest),
         bounds: Bounds,
-        entry: Entry,
+        entry: CachedEntry,
     ) {
         let key = waiting.key;
         // What is ahead of the log is not shown before the log has come there: a page would hold more
@@ -266,11 +266,11 @@ impl Applier {
     }
 
     /// Shows what was read, and learns the author's newest time from it.
-    pub(super) fn show_filled(&mut self, key: Key) {
+    pub(super) fn show_filled(&mut self, key: CacheKey) {
         let value = self.keeper.get(key).map(|(value, _)| value);
         super::show(&self.memory, &mut self.residents, &mut self.listing, (key, value));
-        if let (Key::Tail(slot), Some(Entry::Tail(tail))) = (key, value) {
-            self.learn_head(slot, tail.newest());
+        if let (CacheKey::Tail(slot), Some(CachedEntry::Tail(tail))) = (key, value) {
+            self.set_head_from_tail(slot, tail.newest());
         }
     }
 
@@ -282,20 +282,20 @@ impl Applier {
     }
 
     /// What is kept of an answer, if it can be.
-    pub(super) fn entry_of(&self, wish: &Wish, answer: Answer) -> Option<Entry> {
+    pub(super) fn entry_of(&self, wish: &FillRequest, answer: FillAnswer) -> Option<CachedEntry> {
         match answer {
-            Answer::Tail { posts, complete, handle } => {
+            FillAnswer::Tail { posts, complete, handle } => {
                 let depth = depth_of(wish) as usize;
-                let rows = posts.iter().map(|post| self.memory.row(post)).collect();
+                let rows = posts.iter().map(|post| self.memory.tail_post(post)).collect();
                 let tail = Tail::new(rows, complete, depth, handle.map(Into::into));
-                Some(Entry::Tail(Arc::new(tail)))
+                Some(CachedEntry::Tail(Arc::new(tail)))
             }
-            Answer::Follows(followees) => {
+            FillAnswer::Follows(followees) => {
                 let slots: Option<Vec<Slot>> =
-                    followees.into_iter().map(|user| self.memory.meet(user)).collect();
-                Some(Entry::Follows(Arc::new(FollowList::new(slots?, FOLLOWEES_MAX))))
+                    followees.into_iter().map(|user| self.memory.register_user(user)).collect();
+                Some(CachedEntry::Follows(Arc::new(FollowList::new(slots?, FOLLOWEES_MAX))))
             }
-            Answer::TooLong => None,
+            FillAnswer::TooLong => None,
         }
     }
 
@@ -306,13 +306,13 @@ impl Applier {
         if room && self.fills.waiting.is_empty() {
             let next = self.fills.ahead.len().saturating_sub(BATCH * FILLS_MAX);
             for slot in self.fills.ahead.split_off(next).into_iter().rev() {
-                self.fills.wait(Key::Tail(slot), DEPTH);
+                self.fills.wait(CacheKey::Tail(slot), DEPTH);
             }
         }
         let Fills { ahead, planned, .. } = &self.fills;
-        let known = self.history.is_some() && self.heads.are_settled();
+        let known = self.identity.is_some() && self.heads.are_settled();
         let done = known && (ahead.is_empty() || !room);
-        self.log().ahead.note(*planned, planned - ahead.len(), done);
+        self.log().prefill.note(*planned, planned - ahead.len(), done);
     }
 
     /// Reads a few of those that are kept again, and compares them when both are as of one place.
@@ -344,7 +344,7 @@ impl Applier {
     }
 
     /// Whether there is nothing left to compare.
-    fn compare_audit(&mut self, key: Key) -> bool {
+    fn compare_audit(&mut self, key: CacheKey) -> bool {
         let Some(shown) = key.audited() else { return true };
         // It may have been dropped.
         let Some((entry, at)) = self.keeper.get(shown) else { return true };
@@ -364,9 +364,9 @@ impl Applier {
     }
 }
 
-fn depth_of(wish: &Wish) -> u32 {
-    match wish.what {
-        Wanted::Tail { depth } => depth,
-        Wanted::Follows { .. } => 1,
+fn depth_of(wish: &FillRequest) -> u32 {
+    match wish.target {
+        FillTarget::Tail { depth } => depth,
+        FillTarget::Follows { .. } => 1,
     }
 }

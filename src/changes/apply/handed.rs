@@ -6,17 +6,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::Applier;
-use super::entry::Key;
-use crate::changes::{Bounds, FeedEvent, History, LogPosition};
+use super::entry::CacheKey;
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
-use crate::memory::{Installed, Lack, Memory, Slot};
+use crate::memory::{Installed, Memory, Miss, Slot};
 use crate::model::UserId;
-use crate::shard::{Answer, Source, Wanted, Wish};
+use crate::shard::{FillAnswer, FillRequest, FillTarget, Source};
 
 /// The writer of the first log.
 pub(crate) struct HandedWriter {
     applier: Applier,
-    queue: mpsc::Receiver<Lack>,
+    queue: mpsc::Receiver<Miss>,
 }
 
 impl HandedWriter {
@@ -24,11 +24,11 @@ impl HandedWriter {
     pub(crate) fn new(
         memory: &Arc<Memory>,
         source: &Arc<Source>,
-        queue: mpsc::Receiver<Lack>,
+        queue: mpsc::Receiver<Miss>,
     ) -> Self {
         let mut applier = Applier::new(Arc::clone(memory), 0, Arc::clone(source));
-        applier.begin(History(1), LogPosition(1));
-        applier.know_heads(Vec::new());
+        applier.begin(LogIdentity(1), LogPosition(1));
+        applier.install_heads(Vec::new());
         Self { applier, queue }
     }
 
@@ -48,19 +48,19 @@ impl HandedWriter {
     pub(crate) fn load_heads(&mut self, heads: &[(UserId, i64)]) -> Option<()> {
         let staged: Option<Vec<(Slot, i64)>> = heads
             .iter()
-            .map(|(user, time)| Some((self.applier.memory.meet(*user)?, *time)))
+            .map(|(user, time)| Some((self.applier.memory.register_user(*user)?, *time)))
             .collect();
-        self.applier.know_heads(staged?);
+        self.applier.install_heads(staged?);
         Some(())
     }
 
     /// What a fill has read, as of now; instead of what was known before. None if it does not fit.
-    pub(crate) fn fill(&mut self, wish: &Wish, answer: Answer) -> Option<()> {
+    pub(crate) fn fill(&mut self, wish: &FillRequest, answer: FillAnswer) -> Option<()> {
         let applier = &mut self.applier;
-        let slot = applier.memory.meet(wish.user)?;
-        let key = match wish.what {
-            Wanted::Tail { .. } => Key::Tail(slot),
-            Wanted::Follows { .. } => Key::Follows(slot),
+        let slot = applier.memory.register_user(wish.user)?;
+        let key = match wish.target {
+            FillTarget::Tail { .. } => CacheKey::Tail(slot),
+            FillTarget::Follows { .. } => CacheKey::Follows(slot),
         };
         applier.evict(key);
         let at = applier.keeper.high_water();
@@ -71,7 +71,7 @@ impl HandedWriter {
     }
 
     /// What readers lacked meanwhile.
-    pub(crate) fn lacks(&mut self) -> Vec<Lack> {
+    pub(crate) fn take_misses(&mut self) -> Vec<Miss> {
         std::iter::from_fn(|| self.queue.try_recv().ok()).collect()
     }
 }

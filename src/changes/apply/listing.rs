@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::memory::{Entry, Memory, Slot};
+use crate::memory::{Memory, RecentEntry, Slot};
 use crate::model::PostKey;
 
 /// Between two tellings of tails that came: each goes through all chunks of the recent log, and until
@@ -19,7 +19,7 @@ const POSTS_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Of the transaction that is being carried out.
-    posts: Vec<Entry>,
+    posts: Vec<RecentEntry>,
     /// Authors whose tails came.
     tails: BTreeSet<Slot>,
     not_before: Option<Instant>,
@@ -29,7 +29,7 @@ impl Listing {
     /// A post of any author. That of one who is not listed comes with its whole tail, if ever.
     pub(super) fn post(&mut self, memory: &Memory, author: Option<Slot>, key: &PostKey) {
         if let Some(slot) = author.filter(|slot| memory.is_listed(*slot)) {
-            self.posts.push(Entry { place: (key.time, key.post.0), slot });
+            self.posts.push(RecentEntry { key: (key.time, key.post.0), slot });
         }
     }
 

@@ -17,15 +17,15 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use self::entry::{Entry, EntryChange, Key};
+use self::entry::{CacheKey, CachedChange, CachedEntry};
 use self::fills::Fills;
 pub(crate) use self::handed::HandedWriter;
-use self::heads::Heads;
+use self::heads::HeadLoads;
 use self::listing::Listing;
 use self::residents::Residents;
-use super::{Change, Commit, FeedEvent, History};
+use super::{Change, Commit, FeedEvent, LogIdentity};
 use crate::clock::now_ms;
-use crate::memory::{FollowChange, Keeper, Lack, Log, Memory, Slot, TailChange, count};
+use crate::memory::{FollowChange, FollowedLog, Keeper, Memory, Miss, Slot, TailChange, count};
 use crate::model::{ShardId, UserId};
 use crate::shard::Source;
 
@@ -42,13 +42,13 @@ pub(crate) struct Applier {
     /// Of this log, in memory.
     index: usize,
     source: Arc<Source>,
-    keeper: Keeper<Key, Entry>,
+    keeper: Keeper<CacheKey, CachedEntry>,
     /// The log that is followed now.
-    history: Option<History>,
+    identity: Option<LogIdentity>,
     residents: Residents,
     listing: Listing,
     fills: Fills,
-    heads: Heads,
+    heads: HeadLoads,
     /// Why nothing is heard, told once.
     told: Option<String>,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Applier {
 pub(crate) fn start(
     memory: &Arc<Memory>,
     sources: &[Arc<Source>],
-    queues: Vec<mpsc::Receiver<Lack>>,
+    queues: Vec<mpsc::Receiver<Miss>>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for (index, (source, queue)) in sources.iter().zip(queues).enumerate() {
@@ -75,16 +75,16 @@ impl Applier {
             index,
             source,
             keeper: Keeper::new(),
-            history: None,
+            identity: None,
             residents: Residents::default(),
             listing: Listing::default(),
             fills: Fills::default(),
-            heads: Heads::default(),
+            heads: HeadLoads::default(),
             told: None,
         }
     }
 
-    fn log(&self) -> &Log {
+    fn log(&self) -> &FollowedLog {
         &self.memory.logs()[self.index]
     }
 
@@ -92,7 +92,7 @@ impl Applier {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<FeedEvent>>,
-        mut queue: mpsc::Receiver<Lack>,
+        mut queue: mpsc::Receiver<Miss>,
     ) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,7 +103,7 @@ impl Applier {
                     Some(batch) => self.take(batch),
                     None => return,
                 },
-                Some(lack) = queue.recv() => self.wish(lack),
+                Some(miss) = queue.recv() => self.wish(miss),
                 Some(filled) = self.fills.next() => self.install(filled),
                 Some(loaded) = self.heads.next() => self.load_heads(loaded),
                 _ = tick.tick() => self.tend(),
@@ -116,7 +116,7 @@ impl Applier {
     fn take(&mut self, batch: Vec<FeedEvent>) {
         for event in batch {
             match event {
-                FeedEvent::Began { history, at } => self.begin(history, at),
+                FeedEvent::Began { identity, at } => self.begin(identity, at),
                 FeedEvent::Commit(commit) => self.commit(commit),
                 FeedEvent::Alive => {
                     self.log().renew(self.memory.now_ms(), now_ms());
@@ -140,17 +140,17 @@ impl Applier {
     }
 
     /// Nothing from before is known to be true.
-    fn begin(&mut self, history: History, at: super::LogPosition) {
+    fn begin(&mut self, identity: LogIdentity, at: super::LogPosition) {
         self.keeper.begin(at);
         for key in self.residents.keys().to_vec() {
             self.hide(key);
         }
         self.memory.forget_heads(self.log());
         self.fills.plan_ahead(Vec::new());
-        self.history = Some(history);
-        self.log().begin(history, at);
-        count(&self.log().counters.histories);
-        self.heads.void();
+        self.identity = Some(identity);
+        self.log().begin(identity, at);
+        count(&self.log().counters.log_identities);
+        self.heads.invalidate();
     }
 
     fn commit(&mut self, commit: Commit) {
@@ -173,7 +173,12 @@ impl Applier {
     }
 
     /// What a change is to what is kept; nothing for what is not.
-    fn translate(&mut self, shard: ShardId, change: Change, known: &mut Vec<(Key, EntryChange)>) {
+    fn translate(
+        &mut self,
+        shard: ShardId,
+        change: Change,
+        known: &mut Vec<(CacheKey, CachedChange)>,
+    ) {
         let user = match &change {
             Change::Post(post) => post.key.author,
             Change::PostGone(key) => key.author,
@@ -190,7 +195,7 @@ impl Applier {
                 let met = self.raise_head(user, post.key.time);
                 let slot = met.or_else(|| self.memory.find(user));
                 self.listing.post(&self.memory, slot, &post.key);
-                self.push_tail(slot, known, |memory| TailChange::Put(memory.row(&post)));
+                self.push_tail(slot, known, |memory| TailChange::Put(memory.tail_post(&post)));
             }
             Change::PostGone(key) => {
                 let (slot, place) = (self.memory.find(user), (key.time, key.post.0));
@@ -198,7 +203,9 @@ impl Applier {
             }
             Change::Follow(follow) => {
                 self.push_follow(user, known, |memory| {
-                    memory.meet(follow.followee).map_or(FollowChange::Unknown, FollowChange::Add)
+                    memory
+                        .register_user(follow.followee)
+                        .map_or(FollowChange::Unknown, FollowChange::Add)
                 });
             }
             Change::Unfollow(follow) => {
@@ -220,13 +227,13 @@ impl Applier {
     fn push_tail(
         &self,
         author: Option<Slot>,
-        known: &mut Vec<(Key, EntryChange)>,
+        known: &mut Vec<(CacheKey, CachedChange)>,
         change: impl Fn(&Memory) -> TailChange,
     ) {
         let Some(slot) = author else { return };
-        for key in [Key::Tail(slot), Key::TailAudit(slot)] {
+        for key in [CacheKey::Tail(slot), CacheKey::TailAudit(slot)] {
             if self.keeper.knows(key) {
-                known.push((key, EntryChange::Tail(change(&self.memory))));
+                known.push((key, CachedChange::Tail(change(&self.memory))));
             }
         }
     }
@@ -234,34 +241,34 @@ impl Applier {
     fn push_follow(
         &self,
         reader: UserId,
-        known: &mut Vec<(Key, EntryChange)>,
+        known: &mut Vec<(CacheKey, CachedChange)>,
         change: impl Fn(&Memory) -> FollowChange,
     ) {
         let Some(slot) = self.memory.find(reader) else { return };
-        for key in [Key::Follows(slot), Key::FollowsAudit(slot)] {
+        for key in [CacheKey::Follows(slot), CacheKey::FollowsAudit(slot)] {
             if self.keeper.knows(key) {
-                known.push((key, EntryChange::Follows(change(&self.memory))));
+                known.push((key, CachedChange::Follows(change(&self.memory))));
             }
         }
     }
 
     /// Something happened to the shard that the log does not tell: all that is kept of it goes.
     fn forget_shard(&mut self, shard: ShardId) {
-        let owner = |key: Key| self.memory.placement().shard_of(self.memory.user(key.slot()));
-        let keys: Vec<Key> = self.keeper.keys().filter(|key| owner(*key) == shard).collect();
+        let owner = |key: CacheKey| self.memory.placement().shard_of(self.memory.user(key.slot()));
+        let keys: Vec<CacheKey> = self.keeper.keys().filter(|key| owner(*key) == shard).collect();
         for key in keys {
             self.evict(key);
         }
         self.memory.forget_heads(self.log());
-        self.heads.void();
+        self.heads.invalidate();
     }
 
-    fn evict(&mut self, key: Key) {
+    fn evict(&mut self, key: CacheKey) {
         self.keeper.evict(key);
         self.hide(key);
     }
 
-    fn hide(&mut self, key: Key) {
+    fn hide(&mut self, key: CacheKey) {
         show(&self.memory, &mut self.residents, &mut self.listing, (key, None));
     }
 
@@ -275,7 +282,7 @@ impl Applier {
             let (used, tick) = (memory.used(key.slot()), memory.tick());
             if used > 0 && tick.saturating_sub(used) <= IN_USE {
                 self.fills.rest();
-                self.log().hear_wishes(false);
+                self.log().accept_requests(false);
             }
             self.evict(key);
             count(&self.log().counters.evictions);
@@ -285,7 +292,7 @@ impl Applier {
     /// What is to be done now and then.
     fn tend(&mut self) {
         let rests = self.fills.is_resting();
-        self.log().hear_wishes(!rests);
+        self.log().accept_requests(!rests);
         self.start_heads();
         self.fill_ahead();
         self.listing.list_tails(&self.memory);
@@ -298,22 +305,22 @@ fn show(
     memory: &Memory,
     residents: &mut Residents,
     listing: &mut Listing,
-    (key, value): (Key, Option<&Entry>),
+    (key, value): (CacheKey, Option<&CachedEntry>),
 ) {
     match (key, value) {
-        (Key::Tail(slot), Some(Entry::Tail(tail))) => {
+        (CacheKey::Tail(slot), Some(CachedEntry::Tail(tail))) => {
             if memory.show_tail(slot, Some(Arc::clone(tail))) {
                 listing.tail(slot);
             }
         }
-        (Key::Tail(slot), _) => {
+        (CacheKey::Tail(slot), _) => {
             memory.show_tail(slot, None);
         }
-        (Key::Follows(slot), Some(Entry::Follows(list))) => {
+        (CacheKey::Follows(slot), Some(CachedEntry::Follows(list))) => {
             memory.show_follows(slot, Some(Arc::clone(list)));
         }
-        (Key::Follows(slot), _) => memory.show_follows(slot, None),
-        (Key::TailAudit(_) | Key::FollowsAudit(_), _) => return,
+        (CacheKey::Follows(slot), _) => memory.show_follows(slot, None),
+        (CacheKey::TailAudit(_) | CacheKey::FollowsAudit(_), _) => return,
     }
     if value.is_some() {
         residents.add(key);

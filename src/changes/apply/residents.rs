@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::entry::Key;
+use super::entry::CacheKey;
 
 /// So many are looked at for each that goes: the least recently used of eight is nearly the least
 /// recently used of all, and costs no list that every reader would have to write.
@@ -11,21 +11,21 @@ const SAMPLE: usize = 8;
 /// The keys that readers are shown something under.
 #[derive(Debug, Default)]
 pub(super) struct Residents {
-    keys: Vec<Key>,
-    places: HashMap<Key, usize>,
+    keys: Vec<CacheKey>,
+    places: HashMap<CacheKey, usize>,
     /// Where the next sample begins.
     hand: usize,
 }
 
 impl Residents {
-    pub(super) fn add(&mut self, key: Key) {
+    pub(super) fn add(&mut self, key: CacheKey) {
         if !self.places.contains_key(&key) {
             self.places.insert(key, self.keys.len());
             self.keys.push(key);
         }
     }
 
-    pub(super) fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: CacheKey) {
         let Some(place) = self.places.remove(&key) else { return };
         self.keys.swap_remove(place);
         if let Some(moved) = self.keys.get(place) {
@@ -34,7 +34,7 @@ impl Residents {
     }
 
     /// One that was not used for long, by the clock `used`.
-    pub(super) fn oldest(&mut self, used: impl Fn(Key) -> u32) -> Option<Key> {
+    pub(super) fn oldest(&mut self, used: impl Fn(CacheKey) -> u32) -> Option<CacheKey> {
         let len = self.keys.len();
         let sample = (0..SAMPLE.min(len)).map(|step| self.keys[(self.hand + step * 97) % len]);
         let oldest = sample.min_by_key(|key| used(*key));
@@ -43,14 +43,14 @@ impl Residents {
     }
 
     /// One after the other, round and round.
-    pub(super) fn next(&mut self) -> Option<Key> {
+    pub(super) fn next(&mut self) -> Option<CacheKey> {
         let len = self.keys.len();
         self.hand = (self.hand + 1).checked_rem(len)?;
         self.keys.get(self.hand).copied()
     }
 
     /// All of them.
-    pub(super) fn keys(&self) -> &[Key] {
+    pub(super) fn keys(&self) -> &[CacheKey] {
         &self.keys
     }
 }
@@ -64,12 +64,12 @@ mod tests {
         let mut residents = Residents::default();
         assert_eq!(residents.oldest(|_| 0), None);
         for slot in 0..100 {
-            residents.add(Key::Tail(slot));
-            residents.add(Key::Tail(slot));
+            residents.add(CacheKey::Tail(slot));
+            residents.add(CacheKey::Tail(slot));
         }
         let mut gone = Vec::new();
         for _ in 0..50 {
-            let oldest = residents.oldest(Key::slot).unwrap();
+            let oldest = residents.oldest(CacheKey::slot).unwrap();
             residents.remove(oldest);
             residents.remove(oldest);
             gone.push(oldest.slot());

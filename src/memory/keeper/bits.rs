@@ -1,7 +1,7 @@
 //! A tail small enough to be checked exhaustively: an author's posts are the bits of a number, and
 //! the higher bit is the newer post.
 
-use super::Kept;
+use super::Replica;
 
 /// The newest posts of one author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ impl Bits {
     }
 }
 
-impl Kept for Bits {
+impl Replica for Bits {
     type Change = Change;
 
     fn apply(&mut self, change: &Change) -> bool {

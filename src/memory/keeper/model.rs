@@ -19,7 +19,7 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::bits::{Bits, Change};
 use super::weakness::Weakness;
-use super::{Entry, Installed, Keeper, Ticket};
+use super::{Installed, Keeper, Ticket, Tracked};
 use crate::changes::{Bounds, LogPosition};
 
 /// The author's posts.
@@ -183,8 +183,8 @@ fn bits(tail: &Bits) -> u8 {
 }
 
 impl State {
-    fn lacks(&self, weakness: Weakness) -> bool {
-        self.keeper.lacking.lacks(weakness)
+    fn has(&self, weakness: Weakness) -> bool {
+        self.keeper.weaknesses.has(weakness)
     }
 
     /// What a reader gets from memory, and as of where.
@@ -194,7 +194,7 @@ impl State {
 
     /// As of where a reader gets it from the database, if it may.
     fn fallback(&self) -> Option<u8> {
-        let may = self.visible >= self.seen || self.lacks(Weakness::Token);
+        let may = self.visible >= self.seen || self.has(Weakness::NoToken);
         (may && self.server == self.followed).then_some(self.visible)
     }
 
@@ -227,7 +227,7 @@ impl State {
     fn notice(&mut self) {
         self.followed = self.server;
         self.old = None;
-        if self.lacks(Weakness::Failover) {
+        if self.has(Weakness::NoFailover) {
             // Positions go on as if nothing had happened.
             return;
         }
@@ -243,9 +243,9 @@ impl State {
     }
 
     fn read(&mut self, place: usize, world: &World) {
-        let floored = !self.lacks(Weakness::Floor);
+        let floored = !self.has(Weakness::NoFloor);
         let tail = Bits::read(self.log.rows(self.visible), world.depth, floored);
-        let before = self.lacks(Weakness::Snapshot);
+        let before = self.has(Weakness::EndAsSnapshot);
         let (visible, end, server) = (self.visible, self.log.len, self.server);
         let fill = self.fills[place].as_mut().unwrap();
         fill.stage = match fill.stage {
@@ -263,7 +263,7 @@ impl State {
     fn install(&mut self, place: usize, exact: bool) {
         let fill = self.fills[place].unwrap();
         let Stage::Read { low, high, tail } = fill.stage else { unreachable!("it was read") };
-        let trusts = self.lacks(Weakness::Server) || self.lacks(Weakness::Tickets);
+        let trusts = self.has(Weakness::NoServerCheck) || self.has(Weakness::NoTickets);
         if fill.server != self.followed && !trusts {
             return self.give_up(place);
         }
@@ -333,13 +333,13 @@ impl State {
     fn encode_entry(&self, code: &mut Code) {
         match self.keeper.entries.get(&()) {
             None => code.put(&[0]),
-            Some(Entry::Ready { fence, value }) => {
+            Some(Tracked::Ready { fence, value }) => {
                 code.put(&[1, number((*fence).max(self.keeper.high_water))]);
                 code.put_tail(value);
             }
-            Some(Entry::Pending(pending)) => {
+            Some(Tracked::Pending(pending)) => {
                 code.put(&[2, number(pending.ticket.registered)]);
-                for (at, change) in &pending.gathered {
+                for (at, change) in &pending.buffered {
                     let post = match *change {
                         Change::Written(post) => post,
                         Change::Gone(post) => post | 64,
@@ -359,7 +359,7 @@ impl State {
 
     fn encode_fill(&self, fill: &Fill) -> [u8; 9] {
         let valid = match self.keeper.entries.get(&()) {
-            Some(Entry::Pending(pending)) => pending.ticket == fill.ticket,
+            Some(Tracked::Pending(pending)) => pending.ticket == fill.ticket,
             _ => false,
         };
         let stage = match fill.stage {
@@ -420,7 +420,7 @@ impl Model for World {
 
     fn init_states(&self) -> Vec<State> {
         let mut keeper = Keeper::new();
-        keeper.lacking.weakness = self.weakness;
+        keeper.weaknesses.weakness = self.weakness;
         keeper.begin(position(0));
         vec![State {
             log: Log::default(),
@@ -467,7 +467,7 @@ impl Model for World {
             let Some(fill) = fill else { continue };
             actions.push(Action::GiveUp(place));
             // Whoever relies on nobody reading from another server than the one that is followed.
-            let elsewhere = state.server != state.followed && state.lacks(Weakness::Tickets);
+            let elsewhere = state.server != state.followed && state.has(Weakness::NoTickets);
             match fill.stage {
                 Stage::Read { .. } => actions.push(Action::Install(place)),
                 _ if elsewhere => {}
@@ -496,7 +496,7 @@ impl Model for World {
             Action::Rewind(to) => {
                 state.rewinds -= 1;
                 state.cursor = to;
-                state.keeper.lacking.told(position(to));
+                state.keeper.weaknesses.told(position(to));
             }
             Action::TakeOver(len) => state.take_over(len),
             Action::Notice => state.notice(),
@@ -603,20 +603,24 @@ fn breaks(world: World) -> (usize, &'static str, String) {
 #[test]
 fn whatever_is_taken_away_something_goes_wrong() {
     use Weakness::{
-        Failover, Fence, Floor, Gathering, HighWater, Hold, Lease, Positions, Registration, Server,
-        Snapshot, Tickets, Token,
+        EndAsSnapshot, NoBuffer, NoFailover, NoFence, NoFloor, NoHighWater, NoHold, NoPositions,
+        NoRegistration, NoServerCheck, NoTickets, NoToken, VoidOnChange,
     };
     let exact = World { events: 3, ..EXACT };
-    let worlds = [Gathering, Positions, Lease, Snapshot, Registration, Floor, Token]
-        .map(|weakness| World { weakness: Some(weakness), ..exact });
-    let rewound =
-        [Fence, HighWater].map(|weakness| World { weakness: Some(weakness), rewinds: 1, ..exact });
-    let taken_over = [Failover, Tickets, Server].map(|weakness| World {
+    let worlds =
+        [NoBuffer, NoPositions, VoidOnChange, EndAsSnapshot, NoRegistration, NoFloor, NoToken]
+            .map(|weakness| World { weakness: Some(weakness), ..exact });
+    let rewound = [NoFence, NoHighWater].map(|weakness| World {
+        weakness: Some(weakness),
+        rewinds: 1,
+        ..exact
+    });
+    let taken_over = [NoFailover, NoTickets, NoServerCheck].map(|weakness| World {
         weakness: Some(weakness),
         failovers: 1,
         ..exact
     });
-    let between = [Hold, Registration, Snapshot].map(|weakness| World {
+    let between = [NoHold, NoRegistration, EndAsSnapshot].map(|weakness| World {
         weakness: Some(weakness),
         events: 2,
         ..WINDOW

@@ -12,7 +12,7 @@ use std::fmt::{self, Debug};
 
 use super::bits::Bits;
 use super::weakness::Weakness;
-use super::{Entry, GATHERED_MAX, Installed, Keeper, Ticket};
+use super::{BUFFERED_MAX, Installed, Keeper, Ticket, Tracked};
 use crate::changes::{Bounds, LogPosition};
 use count::{ALL, COUNTS, Count};
 use server::{Chance, GAP, Log, Server};
@@ -126,7 +126,7 @@ impl Life {
         // Each life has its own mixture, so that some are full of what is rare in others.
         let weights = WEIGHTS.map(|(step, weight)| (step, weight * [1, 2, 6][chance.below(3)]));
         let mut keeper = Keeper::new();
-        keeper.lacking.weakness = weakness;
+        keeper.weaknesses.weakness = weakness;
         keeper.begin(LogPosition(0));
         Self {
             depth: [1, 2, 4, 64][chance.below(4)],
@@ -162,7 +162,7 @@ impl Life {
         Ended { counts: self.counts, trace: self.trace, wrong }
     }
 
-    fn lacks(&self, weakness: Weakness) -> bool {
+    fn has(&self, weakness: Weakness) -> bool {
         self.weakness == Some(weakness)
     }
 
@@ -224,7 +224,7 @@ impl Life {
     fn burst(&mut self) {
         let author = u8::try_from(self.chance.below(AUTHORS)).unwrap();
         for _ in 0..3 {
-            self.server.write_many(&mut self.chance, author, GATHERED_MAX / 2);
+            self.server.write_many(&mut self.chance, author, BUFFERED_MAX / 2);
         }
         self.count(Count::Burst);
     }
@@ -294,7 +294,7 @@ impl Life {
             return;
         }
         self.linked = true;
-        if self.lacks(Weakness::Failover) {
+        if self.has(Weakness::NoFailover) {
             self.old = None;
             self.followed = self.server.history;
             self.cursor = self.server.log.count_at(self.keeper.high_water());
@@ -308,7 +308,7 @@ impl Life {
             return self.begin();
         }
         self.cursor -= self.chance.below(10).min(self.cursor);
-        self.keeper.lacking.told(LogPosition(self.server.log.end_of(self.cursor)));
+        self.keeper.weaknesses.told(LogPosition(self.server.log.end_of(self.cursor)));
     }
 
     fn begin(&mut self) {
@@ -374,7 +374,7 @@ impl Life {
             return self.fail(place);
         }
         // Whoever relies on nobody reading from another server than the one that is followed.
-        let elsewhere = self.server.history != self.followed && self.lacks(Weakness::Tickets);
+        let elsewhere = self.server.history != self.followed && self.has(Weakness::NoTickets);
         let read = matches!(self.fills[place].stage, Stage::Read { .. });
         if read || !elsewhere {
             self.advance_one(place);
@@ -384,8 +384,8 @@ impl Life {
     fn advance_one(&mut self, place: usize) {
         let fill = self.fills[place].clone();
         let rows = self.server.visible_rows()[usize::from(fill.author)];
-        let tail = Bits::read(rows, self.depth, !self.lacks(Weakness::Floor));
-        let before = self.lacks(Weakness::Snapshot);
+        let tail = Bits::read(rows, self.depth, !self.has(Weakness::NoFloor));
+        let before = self.has(Weakness::EndAsSnapshot);
         let stage = match fill.stage {
             Stage::Asked if before => Stage::Low(self.server.end()),
             Stage::Asked if fill.exact => {
@@ -405,7 +405,7 @@ impl Life {
     fn install(&mut self, place: usize) {
         let fill = self.fills[place].clone();
         let Stage::Read { low, high, tail } = fill.stage else { unreachable!("it was read") };
-        let trusts = self.lacks(Weakness::Server) || self.lacks(Weakness::Tickets);
+        let trusts = self.has(Weakness::NoServerCheck) || self.has(Weakness::NoTickets);
         if fill.history != self.followed && !trusts {
             self.count(Count::OtherServer);
             return self.fail(place);
@@ -440,9 +440,9 @@ impl Life {
         let author = u8::try_from(self.chance.below(AUTHORS)).unwrap();
         let count = match self.keeper.entries.get(&author) {
             None => return,
-            Some(Entry::Ready { .. }) => Count::EvictedReady,
-            Some(Entry::Pending(pending)) if pending.held.is_some() => Count::EvictedHeld,
-            Some(Entry::Pending(_)) => Count::EvictedPending,
+            Some(Tracked::Ready { .. }) => Count::EvictedReady,
+            Some(Tracked::Pending(pending)) if pending.held.is_some() => Count::EvictedHeld,
+            Some(Tracked::Pending(_)) => Count::EvictedPending,
         };
         self.count(count);
         assert!(self.keeper.evict(author));
@@ -465,7 +465,7 @@ impl Life {
             }
             _ => {
                 let at = LogPosition(self.server.log.end_of(self.server.visible));
-                let refused = at < reader.seen && !self.lacks(Weakness::Token);
+                let refused = at < reader.seen && !self.has(Weakness::NoToken);
                 if refused || self.server.history != self.followed {
                     self.count(Count::Waited);
                     return Ok(());
@@ -506,10 +506,10 @@ impl Life {
     fn check_pending(&self) -> Result<(), String> {
         let mut held = Vec::new();
         for (key, entry) in &self.keeper.entries {
-            let Entry::Pending(pending) = entry else { continue };
+            let Tracked::Pending(pending) = entry else { continue };
             held.extend(pending.held.as_ref().map(|held| (held.high, *key)));
-            if pending.gathered.len() > GATHERED_MAX {
-                return Err(format!("{} changes were gathered", pending.gathered.len()));
+            if pending.buffered.len() > BUFFERED_MAX {
+                return Err(format!("{} changes were gathered", pending.buffered.len()));
             }
         }
         held.sort_unstable();
@@ -623,23 +623,23 @@ fn a_seed_means_the_same_life_each_time() {
 #[test]
 fn whatever_is_taken_away_some_life_goes_wrong() {
     use Weakness::{
-        Failover, Fence, Floor, Gathering, HighWater, Hold, Lease, Positions, Registration, Server,
-        Snapshot, Tickets, Token,
+        EndAsSnapshot, NoBuffer, NoFailover, NoFence, NoFloor, NoHighWater, NoHold, NoPositions,
+        NoRegistration, NoServerCheck, NoTickets, NoToken, VoidOnChange,
     };
     let all = [
-        Gathering,
-        Positions,
-        Lease,
-        Snapshot,
-        Registration,
-        Hold,
-        Fence,
-        HighWater,
-        Floor,
-        Failover,
-        Tickets,
-        Server,
-        Token,
+        NoBuffer,
+        NoPositions,
+        VoidOnChange,
+        EndAsSnapshot,
+        NoRegistration,
+        NoHold,
+        NoFence,
+        NoHighWater,
+        NoFloor,
+        NoFailover,
+        NoTickets,
+        NoServerCheck,
+        NoToken,
     ];
     for weakness in all {
         let wrong = |seed| Life::new(seed, Some(weakness)).run().wrong.map(|wrong| (seed, wrong));

@@ -2,7 +2,7 @@
 //! `simulator.rs`.
 
 use super::bits::{Bits, Change};
-use super::{Entry, GATHERED_MAX, Installed, Keeper};
+use super::{BUFFERED_MAX, Installed, Keeper, Tracked};
 use crate::changes::{Bounds, LogPosition};
 
 const AT: fn(u64) -> LogPosition = LogPosition;
@@ -116,10 +116,10 @@ fn a_key_that_changes_too_often_while_it_is_read_is_given_up() {
     let mut keeper = keeper();
     let (read, held) = (keeper.register(1).unwrap(), keeper.register(2).unwrap());
     assert_eq!(keeper.install(2, held, window(10, 12), tail(0)), Installed::Held);
-    let many = vec![(1, Change::Written(1)); GATHERED_MAX];
+    let many = vec![(1, Change::Written(1)); BUFFERED_MAX];
     assert!(commit(&mut keeper, 11, &many).is_empty());
     assert_eq!(keeper.pending(), 2);
-    let mut more = vec![(2, Change::Written(1)); GATHERED_MAX + 1];
+    let mut more = vec![(2, Change::Written(1)); BUFFERED_MAX + 1];
     more.push((1, Change::Written(1)));
     assert_eq!(commit(&mut keeper, 12, &more), [(2, None)]);
     assert_eq!(keeper.install(1, read, exact(12), tail(0)), Installed::Void);
@@ -148,5 +148,5 @@ fn a_ticket_is_void_once_its_key_was_evicted_or_another_history_began() {
 
 #[test]
 fn what_is_kept_of_a_user_beside_its_value_is_one_position() {
-    assert_eq!(size_of::<Entry<std::sync::Arc<Bits>, Change>>(), 16);
+    assert_eq!(size_of::<Tracked<std::sync::Arc<Bits>, Change>>(), 16);
 }

@@ -8,51 +8,51 @@ use crate::changes::LogPosition;
 #[cfg_attr(not(test), expect(dead_code, reason = "some parts stand around the keeper"))]
 pub(super) enum Weakness {
     /// What is read is put in place, and that is all.
-    Gathering,
+    NoBuffer,
     /// Changes are gathered from the registration on and carried out, wherever the read stood.
-    Positions,
+    NoPositions,
     /// A change while the key is pending voids the read; any other is put in place.
-    Lease,
+    VoidOnChange,
     /// The place of a read is where the log ended before it.
-    Snapshot,
+    EndAsSnapshot,
     /// A read may stand before the registration.
-    Registration,
+    NoRegistration,
     /// What was read between two places can be read before the log has come to the second one.
-    Hold,
+    NoHold,
     /// What is told again is carried out again.
-    Fence,
+    NoFence,
     /// Keys are registered where the log is being told again.
-    HighWater,
+    NoHighWater,
     /// A tail that was cut answers for all there is.
-    Floor,
+    NoFloor,
     /// Nobody notices that another server took over.
-    Failover,
+    NoFailover,
     /// Whatever was read is taken in, whoever it was read for and in whichever epoch.
-    Tickets,
+    NoTickets,
     /// Reads of another server's history than the one that is followed are taken in.
-    Server,
+    NoServerCheck,
     /// Reads that go to the database do not care what was seen before.
-    Token,
+    NoToken,
 }
 
 /// What is missing.
 #[cfg(test)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Lacking {
+pub(super) struct Weaknesses {
     pub(super) weakness: Option<Weakness>,
     /// Where the log is being told.
     pub(super) cursor: LogPosition,
 }
 
 #[cfg(test)]
-impl Lacking {
-    pub(super) fn lacks(&self, weakness: Weakness) -> bool {
+impl Weaknesses {
+    pub(super) fn has(&self, weakness: Weakness) -> bool {
         self.weakness == Some(weakness)
     }
 
     /// A place where a key is registered.
     pub(super) fn registration(&self, high_water: LogPosition) -> LogPosition {
-        if self.lacks(Weakness::HighWater) { self.cursor } else { high_water }
+        if self.has(Weakness::NoHighWater) { self.cursor } else { high_water }
     }
 
     /// The log is told from here on.
@@ -62,19 +62,19 @@ impl Lacking {
 
     /// Whether the place of a read does not matter.
     pub(super) fn trusts_any_read(&self) -> bool {
-        use Weakness::{Gathering, Lease, Positions, Registration};
-        matches!(self.weakness, Some(Gathering | Lease | Positions | Registration))
+        use Weakness::{NoBuffer, NoPositions, NoRegistration, VoidOnChange};
+        matches!(self.weakness, Some(NoBuffer | VoidOnChange | NoPositions | NoRegistration))
     }
 }
 
 /// Nothing is missing.
 #[cfg(not(test))]
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lacking {}
+pub(super) struct Weaknesses {}
 
 #[cfg(not(test))]
-impl Lacking {
-    pub(super) const fn lacks(&self, _: Weakness) -> bool {
+impl Weaknesses {
+    pub(super) const fn has(&self, _: Weakness) -> bool {
         false
     }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::watch;
 
 use super::{signed, text_of, unsigned};
-use crate::changes::{Change, History, LogPosition};
+use crate::changes::{Change, LogIdentity, LogPosition};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
 /// Rows that are told one by one. Of more, only whose they are is told.
@@ -84,7 +84,7 @@ impl Drop for Bookmark {
 /// How far the log was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) history: History,
+    pub(super) identity: LogIdentity,
     pub(super) at: LogPosition,
     /// The row there, by which a file that was set back is known.
     row: Option<LogRow>,
@@ -95,9 +95,9 @@ pub(super) struct Place {
 pub(super) enum News {
     /// What changed, up to the end of the log.
     Changes(Place, Vec<Change>),
-    /// It cannot be told: rows are missing, or the history is another one.
+    /// It cannot be told: rows are missing, or the identity is another one.
     Gap,
-    /// The file is an older one than the one that was read, under the same name of its history.
+    /// The file is an older one than the one that was read, under the same name of its identity.
     SetBack,
 }
 
@@ -110,8 +110,8 @@ struct LogRow {
     time: i64,
 }
 
-/// Gives the file's history its name, if it has none.
-pub(super) fn begin_history(connection: &Connection) -> rusqlite::Result<()> {
+/// Gives the file's identity its name, if it has none.
+pub(super) fn ensure_identity(connection: &Connection) -> rusqlite::Result<()> {
     let named = connection.prepare("SELECT 1 FROM tributary_history")?.exists([])?;
     if !named {
         connection.execute("INSERT INTO tributary_history VALUES (1, random())", [])?;
@@ -120,32 +120,32 @@ pub(super) fn begin_history(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Positions from before count no more.
-pub(super) fn begin_another_history(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn renew_identity(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE tributary_history SET history = random()", []).map(drop)
 }
 
-/// The history and the end of the log, as of the connection's snapshot. The newest row is never
+/// The identity and the end of the log, as of the connection's snapshot. The newest row is never
 /// pruned, so the end never goes back.
-pub(super) fn end(connection: &Connection) -> rusqlite::Result<(History, LogPosition)> {
+pub(super) fn end(connection: &Connection) -> rusqlite::Result<(LogIdentity, LogPosition)> {
     let mut statement = connection.prepare_cached(
         "SELECT history, coalesce((SELECT max(seq) FROM tributary_log), 0) FROM tributary_history",
     )?;
     statement.query_row([], |row| {
-        let history: i64 = row.get(0)?;
-        Ok((History(history.cast_unsigned()), LogPosition(unsigned(row, 1)?)))
+        let identity: i64 = row.get(0)?;
+        Ok((LogIdentity(identity.cast_unsigned()), LogPosition(unsigned(row, 1)?)))
     })
 }
 
 /// The place at the end of the log.
-pub(super) fn last_place(connection: &Connection) -> rusqlite::Result<Place> {
-    let (history, at) = end(connection)?;
-    Ok(Place { history, at, row: row_at(connection, at)? })
+pub(super) fn end_position(connection: &Connection) -> rusqlite::Result<Place> {
+    let (identity, at) = end(connection)?;
+    Ok(Place { identity, at, row: row_at(connection, at)? })
 }
 
 /// What came behind `from`. `snapshot` must be within a transaction.
 pub(super) fn since(snapshot: &Connection, from: &Place) -> rusqlite::Result<News> {
-    let now = last_place(snapshot)?;
-    if now.history != from.history {
+    let now = end_position(snapshot)?;
+    if now.identity != from.identity {
         return Ok(News::Gap);
     }
     let there = row_at(snapshot, from.at)?;

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use super::log::{self, Bookmark, News, Place};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
-use crate::changes::{Bounds, Commit, FeedEvent, History, LogPosition};
+use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
-use crate::shard::source::{Answer, Filled, Heads, Wanted, Wish};
+use crate::shard::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
 use crate::shard::{Deadline, ShardError};
 
 /// How often the log is looked at when our own writer is silent: by then it is known what another
@@ -83,12 +83,12 @@ impl SqliteSource {
         };
         let news = self.read(until, look).await?;
         if news == News::SetBack {
-            let renew = |connection: &Connection| log::begin_another_history(connection);
+            let renew = |connection: &Connection| log::renew_identity(connection);
             self.shard.writer()?.run(until, renew).await?;
         }
         let News::Changes(now, changes) = news else {
-            let now = self.read(until, log::last_place).await?;
-            let began = FeedEvent::Began { history: now.history, at: now.at };
+            let now = self.read(until, log::end_position).await?;
+            let began = FeedEvent::Began { identity: now.identity, at: now.at };
             *place = Some(now);
             return Ok(vec![began, FeedEvent::Alive]);
         };
@@ -101,15 +101,17 @@ impl SqliteSource {
 
     pub(in crate::shard) async fn fill(
         &self,
-        wishes: &[Wish],
+        requests: &[FillRequest],
         until: Deadline,
-    ) -> Result<Filled, ShardError> {
-        let wishes = wishes.to_vec();
+    ) -> Result<FillBatch, ShardError> {
+        let requests = requests.to_vec();
         let fill = move |snapshot: &Connection| {
-            let (history, at) = log::end(snapshot)?;
-            let answers =
-                wishes.iter().map(|wish| grant(snapshot, wish)).collect::<Result<_, _>>()?;
-            Ok(Filled { history, bounds: Bounds::Exact(at), answers })
+            let (identity, at) = log::end(snapshot)?;
+            let answers = requests
+                .iter()
+                .map(|request| grant(snapshot, request))
+                .collect::<Result<_, _>>()?;
+            Ok(FillBatch { identity, bounds: Bounds::Exact(at), answers })
         };
         self.read(until, fill).await
     }
@@ -117,15 +119,15 @@ impl SqliteSource {
     /// Takes as long as whoever is told takes.
     pub(in crate::shard) async fn heads(
         &self,
-        heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         let shard = self.id;
         let tell = move |snapshot: &Connection| {
-            let (history, at) = log::end(snapshot)?;
+            let (identity, at) = log::end(snapshot)?;
             let told = tell_heads(snapshot, |some| {
-                heads.blocking_send(Heads { shard, heads: some }).is_ok()
+                heads.blocking_send(HeadBatch { shard, heads: some }).is_ok()
             })?;
-            Ok(told.then_some((history, Bounds::Exact(at))))
+            Ok(told.then_some((identity, Bounds::Exact(at))))
         };
         let readers = Arc::clone(self.readers()?);
         let told = readers.run(|connection| in_snapshot(connection, tell)).await?;
@@ -135,7 +137,7 @@ impl SqliteSource {
     pub(in crate::shard) async fn end_of_log(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         // A request may wait for it, so it is not asked behind what memory reads.
         self.shard.read(until, log::end).await
     }
@@ -144,7 +146,7 @@ impl SqliteSource {
     pub(in crate::shard) async fn visible(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         self.end_of_log(until).await
     }
 
@@ -172,14 +174,14 @@ fn in_snapshot<T>(
     work(&snapshot)
 }
 
-fn grant(snapshot: &Connection, wish: &Wish) -> rusqlite::Result<Answer> {
-    match wish.what {
-        Wanted::Tail { depth } => tail(snapshot, wish.user, depth),
-        Wanted::Follows { max } => follows(snapshot, wish.user, max),
+fn grant(snapshot: &Connection, request: &FillRequest) -> rusqlite::Result<FillAnswer> {
+    match request.target {
+        FillTarget::Tail { depth } => tail(snapshot, request.user, depth),
+        FillTarget::Follows { max } => follows(snapshot, request.user, max),
     }
 }
 
-fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<Answer> {
+fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<FillAnswer> {
     let mut statement = snapshot.prepare_cached(
         "SELECT timestamp, tweet_id, content FROM tweets WHERE user_id = ?
          ORDER BY timestamp DESC, tweet_id DESC LIMIT ?",
@@ -192,10 +194,10 @@ fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<A
     let depth = usize::try_from(depth).unwrap_or(usize::MAX);
     let complete = posts.len() <= depth;
     posts.truncate(depth);
-    Ok(Answer::Tail { posts, complete, handle: None })
+    Ok(FillAnswer::Tail { posts, complete, handle: None })
 }
 
-fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<Answer> {
+fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<FillAnswer> {
     let mut statement = snapshot.prepare_cached(
         "SELECT followed_user_id FROM followers WHERE follower_user_id = ?
          ORDER BY followed_user_id LIMIT ?",
@@ -205,7 +207,7 @@ fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<
     })?;
     let users: Vec<UserId> = rows.collect::<Result<_, _>>()?;
     let is_long = users.len() > usize::try_from(max).unwrap_or(usize::MAX);
-    Ok(if is_long { Answer::TooLong } else { Answer::Follows(users) })
+    Ok(if is_long { FillAnswer::TooLong } else { FillAnswer::Follows(users) })
 }
 
 /// Searches for the next author instead of reading every row, as `GROUP BY` would: 3 ms instead of

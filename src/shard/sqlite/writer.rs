@@ -286,7 +286,7 @@ pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(SQLITE_SCHEMA)?;
     transaction.execute_batch(SQLITE_LOG)?;
-    log::begin_history(&transaction)?;
+    log::ensure_identity(&transaction)?;
     transaction.commit()?;
     Ok(connection)
 }

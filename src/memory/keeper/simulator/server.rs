@@ -125,7 +125,7 @@ impl Server {
         unknown
     }
 
-    /// A transaction of more rows of one author than are gathered.
+    /// A transaction of more rows of one author than are buffered.
     pub(super) fn write_many(&mut self, chance: &mut Chance, author: u8, count: usize) {
         let mut rows = *self.log.rows_after(self.log.len());
         let row = &mut rows[usize::from(author)];

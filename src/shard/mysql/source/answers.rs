@@ -1,4 +1,4 @@
-//! From wishes to statements, and from rows to answers.
+//! From requests to statements, and from rows to answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::shard::ShardError;
 use crate::shard::mysql::database::Database;
 use crate::shard::mysql::statements::{AUTHORS_PER_STATEMENT, Statements};
 use crate::shard::mysql::{field, key_of, text_of};
-use crate::shard::source::{Answer, Wanted, Wish};
+use crate::shard::source::{FillAnswer, FillRequest, FillTarget};
 
-/// The statements that grant some wishes.
+/// The statements that grant some requests.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     statements: Vec<String>,
@@ -47,16 +47,16 @@ struct Found {
 impl Plan {
     pub(super) fn new(
         shards: &[(ShardId, Arc<Database>)],
-        wishes: &[Wish],
+        requests: &[FillRequest],
     ) -> Result<Self, ShardError> {
         let mut asked: BTreeMap<ShardId, Asked> = BTreeMap::new();
-        for wish in wishes {
-            let asked = asked.entry(wish.shard).or_default();
-            let (users, count) = match wish.what {
-                Wanted::Tail { depth } => (&mut asked.tails, depth),
-                Wanted::Follows { max } => (&mut asked.follows, max),
+        for request in requests {
+            let asked = asked.entry(request.shard).or_default();
+            let (users, count) = match request.target {
+                FillTarget::Tail { depth } => (&mut asked.tails, depth),
+                FillTarget::Follows { max } => (&mut asked.follows, max),
             };
-            let rows = users.entry(wish.user).or_default();
+            let rows = users.entry(request.user).or_default();
             *rows = (*rows).max(u64::from(count) + 1);
         }
         let mut plan = Self::default();
@@ -97,8 +97,8 @@ impl Plan {
     pub(super) fn answers(
         &self,
         rows: &[Vec<Row>],
-        wishes: &[Wish],
-    ) -> Result<Vec<Answer>, ShardError> {
+        requests: &[FillRequest],
+    ) -> Result<Vec<FillAnswer>, ShardError> {
         let mut found = Found::default();
         for ((shard, read), rows) in self.reads.iter().zip(rows) {
             for row in rows {
@@ -106,7 +106,7 @@ impl Plan {
             }
         }
         found.sort();
-        Ok(wishes.iter().map(|wish| found.answer(wish)).collect())
+        Ok(requests.iter().map(|request| found.answer(request)).collect())
     }
 }
 
@@ -136,18 +136,18 @@ impl Found {
         self.follows.values_mut().for_each(|follows| follows.sort_unstable());
     }
 
-    fn answer(&self, wish: &Wish) -> Answer {
-        let user = (wish.shard, wish.user);
-        match wish.what {
-            Wanted::Tail { depth } => {
+    fn answer(&self, request: &FillRequest) -> FillAnswer {
+        let user = (request.shard, request.user);
+        match request.target {
+            FillTarget::Tail { depth } => {
                 let found = self.posts.get(&user).map_or(&[][..], Vec::as_slice);
                 let posts = found.get(..to_usize(depth)).unwrap_or(found).to_vec();
                 let complete = posts.len() == found.len();
-                Answer::Tail { posts, complete, handle: self.handles.get(&user).cloned() }
+                FillAnswer::Tail { posts, complete, handle: self.handles.get(&user).cloned() }
             }
-            Wanted::Follows { max } => match self.follows.get(&user) {
-                Some(follows) if follows.len() > to_usize(max) => Answer::TooLong,
-                follows => Answer::Follows(follows.cloned().unwrap_or_default()),
+            FillTarget::Follows { max } => match self.follows.get(&user) {
+                Some(follows) if follows.len() > to_usize(max) => FillAnswer::TooLong,
+                follows => FillAnswer::Follows(follows.cloned().unwrap_or_default()),
             },
         }
     }

@@ -13,7 +13,7 @@ use super::log::{Executed, Facts, Hindrance};
 use super::wire::{From, Stream, checked};
 use super::{Delivered, MySqlSource};
 use crate::changes::assemble::{Assembler, Name, Step};
-use crate::changes::{Change, Commit, FeedEvent, History, LogPosition};
+use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::shard::Deadline;
 
@@ -38,7 +38,7 @@ const NEAR: u64 = 1 << 31;
 /// Where a log was left, and all that is needed to go on.
 #[derive(Debug)]
 struct Place {
-    history: History,
+    identity: LogIdentity,
     position: LogPosition,
     executed: Executed,
     /// It was said that reading began.
@@ -136,11 +136,11 @@ impl<'a> Follower<'a> {
         let facts = facts.ok_or_else(|| Hindrance::Failed("slow to say who it is".into()))??;
         let goes_on = self.place.as_ref().is_some_and(|place| place.can_go_on(&facts));
         (self.end, self.ahead_us) = (facts.end, facts.ahead_us);
-        let Facts { history, file, end, executed, layout, .. } = facts;
+        let Facts { identity, file, end, executed, layout, .. } = facts;
         if !goes_on {
             self.assembler = None;
             self.source.set_delivered(None);
-            self.place = Some(Place { history, position: end, executed, told: false });
+            self.place = Some(Place { identity, position: end, executed, told: false });
         }
         let place = self.place.as_mut().expect("it was made if there was none");
         let (number, offset) = place.position.file_and_offset();
@@ -192,7 +192,7 @@ impl<'a> Follower<'a> {
     fn tell_began(&mut self, at: LogPosition) {
         let Some(place) = self.place.as_mut().filter(|place| !place.told) else { return };
         (place.told, place.position) = (true, at);
-        self.batch.push(FeedEvent::Began { history: place.history, at });
+        self.batch.push(FeedEvent::Began { identity: place.identity, at });
     }
 
     fn take(&mut self, raw: &RawEvent) -> Result<(), Hindrance> {
@@ -332,7 +332,7 @@ impl Place {
     /// Whether the server found has the log that was left, as far as can be seen from here.
     fn can_go_on(&self, facts: &Facts) -> bool {
         let known = !matches!(self.executed, Executed::MariaDb(None));
-        self.told && known && self.history == facts.history && facts.end >= self.position
+        self.told && known && self.identity == facts.identity && facts.end >= self.position
     }
 }
 

@@ -10,9 +10,9 @@ use super::answers::Plan;
 use super::lines::Dialect;
 use super::{Delivered, MySqlSource};
 use crate::changes::gtid::GtidSet;
-use crate::changes::{Bounds, History, LogPosition, file_number};
+use crate::changes::{Bounds, LogIdentity, LogPosition, file_number};
 use crate::shard::mysql::{field, text_of};
-use crate::shard::source::{Filled, Wish};
+use crate::shard::source::{FillBatch, FillRequest};
 use crate::shard::{Deadline, ShardError};
 
 /// Begins a transaction that sees what is committed now, in all databases of the server.
@@ -25,10 +25,10 @@ const HEAD_EVENTS: u32 = 32;
 impl MySqlSource {
     pub(in crate::shard) async fn fill(
         &self,
-        wishes: &[Wish],
+        requests: &[FillRequest],
         until: Deadline,
-    ) -> Result<Filled, ShardError> {
-        let plan = Plan::new(&self.shards, wishes)?;
+    ) -> Result<FillBatch, ShardError> {
+        let plan = Plan::new(&self.shards, requests)?;
         let delivered = self.delivered();
         let statements = |dialect| {
             let mut statements = begin(dialect);
@@ -39,26 +39,26 @@ impl MySqlSource {
         let reply = self.ask(statements, until).await?;
         let (begun, rest) = begun(reply.dialect, &reply.rows)?;
         let bounds = self.bounds(&begun, delivered.as_ref(), until).await?;
-        Ok(Filled { history: reply.history, bounds, answers: plan.answers(rest, wishes)? })
+        Ok(FillBatch { identity: reply.identity, bounds, answers: plan.answers(rest, requests)? })
     }
 
     pub(in crate::shard) async fn end_of_log(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
         let reply = self.ask(|dialect| vec![log_status(dialect).into()], until).await?;
         let rows = reply.rows.first().map_or(&[][..], Vec::as_slice);
-        Ok((reply.history, log_end(rows)?))
+        Ok((reply.identity, log_end(rows)?))
     }
 
     /// As of an empty snapshot.
     pub(in crate::shard) async fn visible(
         &self,
         until: Deadline,
-    ) -> Result<(History, LogPosition), ShardError> {
-        let Filled { history, bounds, .. } = self.fill(&[], until).await?;
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+        let FillBatch { identity, bounds, .. } = self.fill(&[], until).await?;
         match bounds {
-            Bounds::Exact(low) | Bounds::Window { low, .. } => Ok((history, low)),
+            Bounds::Exact(low) | Bounds::Window { low, .. } => Ok((identity, low)),
         }
     }
 

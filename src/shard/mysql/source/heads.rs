@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 use super::MySqlSource;
 use super::fill::{begin, begun};
 use super::lines::{Dialect, Line};
-use crate::changes::{Bounds, History};
+use crate::changes::{Bounds, LogIdentity};
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
 use crate::shard::mysql::{field, time_of};
-use crate::shard::source::Heads;
+use crate::shard::source::HeadBatch;
 use crate::shard::{Deadline, ShardError};
 
-/// Heads that are handed over at once.
+/// HeadBatch that are handed over at once.
 const HEADS_MAX: usize = 4_096;
 /// How long a server may take for all its authors: some millions of looks into an index.
 const HEADS_S: u64 = 600;
@@ -26,8 +26,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 impl MySqlSource {
     pub(in crate::shard) async fn heads(
         &self,
-        heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // A line of its own, since it is held for long and set otherwise.
         let mut line = Deadline::after(SILENCE).in_time(self.dial()).await?;
@@ -39,8 +39,8 @@ impl MySqlSource {
     async fn heads_on(
         &self,
         line: &mut Line,
-        heads: mpsc::Sender<Heads>,
-    ) -> Result<(History, Bounds), ShardError> {
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
         let delivered = self.delivered();
         let mut statements = vec![limits(line.dialect)];
         statements.extend(begin(line.dialect));
@@ -59,7 +59,7 @@ impl MySqlSource {
             }
         }
         let bounds = self.bounds(&begun, delivered.as_ref(), Deadline::after(SILENCE)).await?;
-        Ok((line.history, bounds))
+        Ok((line.identity, bounds))
     }
 }
 
@@ -77,7 +77,7 @@ async fn next_heads(
     result: &mut QueryResult<'_, '_, TextProtocol>,
     shard: ShardId,
     unit: TimeUnit,
-) -> Result<Option<Heads>, ShardError> {
+) -> Result<Option<HeadBatch>, ShardError> {
     let read = async {
         let mut heads = Vec::with_capacity(HEADS_MAX);
         while heads.len() < HEADS_MAX {
@@ -87,7 +87,7 @@ async fn next_heads(
         Ok(heads)
     };
     let heads = Deadline::after(SILENCE).in_time(read).await?;
-    Ok((!heads.is_empty()).then_some(Heads { shard, heads }))
+    Ok((!heads.is_empty()).then_some(HeadBatch { shard, heads }))
 }
 
 /// An author's head; none if no post of it has a time, or if it is no user of ours. A time that no

@@ -8,8 +8,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 use tokio::sync::Semaphore;
 
-use super::{MySqlSource, history, is_mariadb};
-use crate::changes::History;
+use super::{MySqlSource, identity, is_mariadb};
+use crate::changes::LogIdentity;
 use crate::shard::mysql::check::account;
 use crate::shard::mysql::log_check::log_status;
 use crate::shard::{Deadline, ShardError};
@@ -34,7 +34,7 @@ pub(super) struct Lines {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) connection: Conn,
-    pub(super) history: History,
+    pub(super) identity: LogIdentity,
     pub(super) dialect: Dialect,
     since: Instant,
 }
@@ -52,7 +52,7 @@ pub(super) enum Dialect {
 /// What a server answered.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) history: History,
+    pub(super) identity: LogIdentity,
     pub(super) dialect: Dialect,
     /// Of each statement, none for those that answer without rows.
     pub(super) rows: Vec<Vec<Row>>,
@@ -109,7 +109,7 @@ impl MySqlSource {
     ) -> Result<Reply, ShardError> {
         match until.in_time(line.ask(statements)).await {
             Ok(rows) => {
-                let reply = Reply { history: line.history, dialect: line.dialect, rows };
+                let reply = Reply { identity: line.identity, dialect: line.dialect, rows };
                 self.lines.idle().push(line);
                 Ok(reply)
             }
@@ -129,8 +129,8 @@ impl MySqlSource {
             true => Dialect::MariaDb,
             false => Dialect::MySql { log_status: log_status(&mut connection).await? },
         };
-        let history = history(&mut connection).await?;
-        Ok(Line { connection, history, dialect, since: Instant::now() })
+        let identity = identity(&mut connection).await?;
+        Ok(Line { connection, identity, dialect, since: Instant::now() })
     }
 }
 

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
-use super::{MySqlSource, history, is_mariadb};
+use super::{MySqlSource, identity, is_mariadb};
 use crate::changes::assemble::Layout;
 use crate::changes::gtid::{GtidSet, MariaDbGtid};
 use crate::changes::rows::{Declared, Role, Served};
-use crate::changes::{History, LogPosition, file_number};
+use crate::changes::{LogIdentity, LogPosition, file_number};
 use crate::clock::now_ms;
 use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
@@ -40,7 +40,7 @@ const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob"
 /// A server as it was found.
 #[derive(Debug)]
 pub(super) struct Facts {
-    pub(super) history: History,
+    pub(super) identity: LogIdentity,
     /// A file of its log.
     pub(super) file: String,
     /// The end of it when it was asked.
@@ -89,7 +89,7 @@ impl MySqlSource {
     /// Asks everything.
     pub(super) async fn facts(&self, connection: &mut Conn) -> Result<Facts, Hindrance> {
         let variables = check_settings(connection).await?;
-        let history = history(connection).await?;
+        let identity = identity(connection).await?;
         let (file, end, executed) = if is_mariadb(connection).await? {
             mariadb_end(connection).await?
         } else {
@@ -103,7 +103,7 @@ impl MySqlSource {
         let ignore_case = variables.get("lower_case_table_names").is_some_and(|mode| mode != "0");
         let layout = self.layout(connection, ignore_case).await?;
         let ahead_us = clock.unwrap_or(ours) - ours;
-        Ok(Facts { history, file, end, executed, ahead_us, layout })
+        Ok(Facts { identity, file, end, executed, ahead_us, layout })
     }
 
     /// The columns of all served tables as they are now.

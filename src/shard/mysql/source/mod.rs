@@ -20,7 +20,7 @@ pub(crate) use self::recorded::RecordedLog;
 use super::database::Database;
 use super::server::Server;
 use crate::changes::gtid::GtidSet;
-use crate::changes::{History, LogPosition};
+use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 use crate::shard::ShardError;
 
@@ -94,7 +94,7 @@ pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError
 }
 
 /// Which server it is, whatever address led to it.
-pub(super) async fn history(connection: &mut Conn) -> Result<History, ShardError> {
+pub(super) async fn identity(connection: &mut Conn) -> Result<LogIdentity, ShardError> {
     // Each kind of server knows variables that the other does not, and newer ones know more.
     let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', \
                'port', 'server_id', 'datadir')";
@@ -109,5 +109,5 @@ pub(super) async fn history(connection: &mut Conn) -> Result<History, ShardError
     }
     let bytes = digest.finalize();
     let first = bytes.first_chunk::<8>().expect("a digest has 32 bytes");
-    Ok(History(u64::from_be_bytes(*first)))
+    Ok(LogIdentity(u64::from_be_bytes(*first)))
 }

@@ -14,7 +14,9 @@ use crate::changes::{Bounds, Commit, FeedEvent};
 use crate::model::ShardId;
 use crate::shard::schema::SQLITE_SCHEMA;
 use crate::shard::sqlite::{signed, unsigned};
-use crate::shard::{Access, Answer, Deadline, Filled, Fleet, Heads, Source, Wanted, Wish};
+use crate::shard::{
+    Access, Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, Fleet, HeadBatch, Source,
+};
 use crate::{Config, Tributary};
 
 const SHARDS: u64 = 2;
@@ -90,10 +92,10 @@ impl Rows {
         }
     }
 
-    /// What two wishes were answered.
-    fn filled(user: UserId, filled: &Filled) -> (LogPosition, Self) {
+    /// What two requests were answered.
+    fn filled(user: UserId, filled: &FillBatch) -> (LogPosition, Self) {
         let Bounds::Exact(at) = filled.bounds else { panic!("{filled:?}") };
-        let [Answer::Tail { posts, complete: true, .. }, Answer::Follows(followees)] =
+        let [FillAnswer::Tail { posts, complete: true, .. }, FillAnswer::Follows(followees)] =
             filled.answers.as_slice()
         else {
             panic!("{filled:?}")
@@ -109,7 +111,7 @@ impl Rows {
 struct Listener {
     source: Arc<Source>,
     events: mpsc::Receiver<Vec<FeedEvent>>,
-    history: History,
+    identity: LogIdentity,
     at: LogPosition,
     commits: Vec<Commit>,
     _task: JoinSet<()>,
@@ -122,8 +124,8 @@ impl Listener {
         let (sender, events) = mpsc::channel(behind);
         let mut task = JoinSet::new();
         task.spawn(Arc::clone(&source).follow(sender));
-        let (history, at) = (History(0), LogPosition(0));
-        let mut listener = Self { source, events, history, at, commits: Vec::new(), _task: task };
+        let (identity, at) = (LogIdentity(0), LogPosition(0));
+        let mut listener = Self { source, events, identity, at, commits: Vec::new(), _task: task };
         assert!(listener.hear().await, "Began comes first");
         listener
     }
@@ -138,8 +140,8 @@ impl Listener {
         let mut began = false;
         for event in told {
             match event {
-                FeedEvent::Began { history, at } => {
-                    (self.history, self.at, began) = (history, at, true);
+                FeedEvent::Began { identity, at } => {
+                    (self.identity, self.at, began) = (identity, at, true);
                     self.commits.clear();
                 }
                 FeedEvent::Commit(commit) => {
@@ -156,8 +158,8 @@ impl Listener {
 
     /// Hears all that is in the log by now.
     async fn catch_up(&mut self) {
-        let (history, end) = self.source.end_of_log(soon()).await.unwrap();
-        assert_eq!(history, self.history);
+        let (identity, end) = self.source.end_of_log(soon()).await.unwrap();
+        assert_eq!(identity, self.identity);
         while self.at < end {
             assert!(!self.hear().await, "nothing was lost");
         }
@@ -177,10 +179,13 @@ impl Listener {
     }
 
     async fn fill(&self, user: UserId) -> (LogPosition, Rows) {
-        let wish = |what| Wish { shard: self.source.shards()[0], user, what };
-        let wishes = [wish(Wanted::Tail { depth: 100_000 }), wish(Wanted::Follows { max: 1_000 })];
-        let filled = self.source.fill(&wishes, soon()).await.unwrap();
-        assert_eq!(filled.history, self.history);
+        let request = |target| FillRequest { shard: self.source.shards()[0], user, target };
+        let requests = [
+            request(FillTarget::Tail { depth: 100_000 }),
+            request(FillTarget::Follows { max: 1_000 }),
+        ];
+        let filled = self.source.fill(&requests, soon()).await.unwrap();
+        assert_eq!(filled.identity, self.identity);
         Rows::filled(user, &filled)
     }
 
@@ -342,9 +347,9 @@ async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
     let mut listener = Listener::new(tributary.fleet(), 1).await;
     tributary.publish(UserId(1), "x", None).await.unwrap();
     listener.catch_up().await;
-    let before = (listener.history, listener.at);
+    let before = (listener.identity, listener.at);
     assert!(before.1 > LogPosition(0));
-    let of_other = Listener::new(tributary.fleet(), 0).await.history;
+    let of_other = Listener::new(tributary.fleet(), 0).await.identity;
     assert_ne!(before.0, of_other, "each file has a log of its own");
 
     let reading = Fleet::open(&config(dir.path()), Access::Read).await.unwrap();
@@ -352,7 +357,7 @@ async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
     drop((listener, tributary));
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(tributary.fleet(), 1).await;
-    assert_eq!((listener.history, listener.at), before);
+    assert_eq!((listener.identity, listener.at), before);
     assert_eq!(listener.source.visible(soon()).await.unwrap(), before);
     tributary.follow(UserId(1), UserId(2)).await.unwrap();
     listener.catch_up().await;
@@ -464,15 +469,15 @@ async fn the_log_is_pruned_behind_its_reader() {
 fn who_reads_so_slowly_that_rows_are_gone_begins_anew() {
     let dir = tempfile::tempdir().unwrap();
     let connection = super::super::open_writer(&dir.path().join("x")).unwrap();
-    let start = last_place(&connection).unwrap();
+    let start = end_position(&connection).unwrap();
     write_many(&connection, 0, 3, 130_000);
-    let middle = last_place(&connection).unwrap();
+    let middle = end_position(&connection).unwrap();
     while prune(&connection, LogPosition(u64::MAX)).unwrap() > 0 {}
     assert_eq!(since(&connection, &start).unwrap(), News::Gap);
     assert_eq!(since(&connection, &middle).unwrap(), News::Changes(middle.clone(), Vec::new()));
-    begin_another_history(&connection).unwrap();
+    renew_identity(&connection).unwrap();
     assert_eq!(since(&connection, &middle).unwrap(), News::Gap);
-    assert_ne!(last_place(&connection).unwrap().history, middle.history);
+    assert_ne!(end_position(&connection).unwrap().identity, middle.identity);
 }
 
 /// As when a backup is restored into the file, whether or not the log went on since.
@@ -486,7 +491,7 @@ async fn a_file_that_is_set_back_begins_another_history() {
         tributary.follow(UserId(2), UserId(3)).await.unwrap();
         tributary.publish(UserId(2), "lost", None).await.unwrap();
         listener.catch_up().await;
-        let before = (listener.history, listener.at);
+        let before = (listener.identity, listener.at);
         let mut sql = format!(
             "BEGIN; DELETE FROM tweets; DELETE FROM tributary_log WHERE seq >= {};",
             before.1.0
@@ -496,8 +501,8 @@ async fn a_file_that_is_set_back_begins_another_history() {
         }
         other.execute_batch(&(sql + "COMMIT")).unwrap();
         listener.began_anew().await;
-        assert_ne!(listener.history, before.0);
-        assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.history);
+        assert_ne!(listener.identity, before.0);
+        assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.identity);
         let (_, rows) = listener.fill(UserId(2)).await;
         assert!(rows.posts.is_empty() && !rows.follows.is_empty());
     }
@@ -511,7 +516,7 @@ async fn heads_are_the_newest_times_of_all_authors() {
     write_many(&other, 0, 5_000, 20_000);
     other.execute("INSERT INTO tweets VALUES (50000, ?, 'x', -3)", [i64::MAX]).unwrap();
     let source = Arc::clone(&tributary.fleet().sources()[0]);
-    let (sender, mut heads) = mpsc::channel::<Heads>(1);
+    let (sender, mut heads) = mpsc::channel::<HeadBatch>(1);
     let listen = async {
         let mut heard = BTreeMap::new();
         while let Some(some) = heads.recv().await {
@@ -521,8 +526,8 @@ async fn heads_are_the_newest_times_of_all_authors() {
         heard
     };
     let (told, heard) = tokio::join!(source.heads(sender), listen);
-    let (history, end) = source.end_of_log(soon()).await.unwrap();
-    assert_eq!(told.unwrap(), (history, Bounds::Exact(end)));
+    let (identity, end) = source.end_of_log(soon()).await.unwrap();
+    assert_eq!(told.unwrap(), (identity, Bounds::Exact(end)));
     let mut expected: BTreeMap<u64, i64> = (0..5_000).map(|n| (n, 15_000 + n as i64)).collect();
     expected.insert(i64::MAX as u64, -3);
     assert_eq!(heard, expected);
@@ -537,24 +542,24 @@ async fn wishes_are_granted_as_deep_as_they_go() {
     let other = other_program(dir.path(), 0);
     write_many(&other, 0, 2, 6);
     other.execute_batch("INSERT INTO followers VALUES (0, 9), (0, 7)").unwrap();
-    let wish = |what| Wish { shard: ShardId(0), user: UserId(0), what };
-    let wishes = [
-        wish(Wanted::Tail { depth: 2 }),
-        wish(Wanted::Tail { depth: 3 }),
-        wish(Wanted::Follows { max: 1 }),
-        wish(Wanted::Follows { max: 2 }),
+    let request = |target| FillRequest { shard: ShardId(0), user: UserId(0), target };
+    let requests = [
+        request(FillTarget::Tail { depth: 2 }),
+        request(FillTarget::Tail { depth: 3 }),
+        request(FillTarget::Follows { max: 1 }),
+        request(FillTarget::Follows { max: 2 }),
     ];
     let post = |n: i64| {
         let key = PostKey { time: n, post: PostId(n.unsigned_abs()), author: UserId(0) };
         Post { key, content: "text".to_owned() }
     };
-    let filled = tributary.fleet().sources()[0].fill(&wishes, soon()).await.unwrap();
-    let tail = |posts, complete| Answer::Tail { posts, complete, handle: None };
+    let filled = tributary.fleet().sources()[0].fill(&requests, soon()).await.unwrap();
+    let tail = |posts, complete| FillAnswer::Tail { posts, complete, handle: None };
     let expected = [
         tail(vec![post(4), post(2)], false),
         tail(vec![post(4), post(2), post(0)], true),
-        Answer::TooLong,
-        Answer::Follows(vec![UserId(7), UserId(9)]),
+        FillAnswer::TooLong,
+        FillAnswer::Follows(vec![UserId(7), UserId(9)]),
     ];
     assert_eq!(filled.answers, expected);
 }
