@@ -100,7 +100,7 @@ impl Make {
     async fn run(self) -> Result<Outcome> {
         let mut config = self.source.load(BENCH_FOLDER)?;
         // Servers end a statement that takes longer than a read may; a batch may take this long.
-        config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
+        config.request.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
         // Rows are loaded by statements of their own, into tables that need less than posting does.
         config.write.enabled = false;
         let fleet = Fleet::open(&config, Access::Own).await?;
