@@ -103,7 +103,7 @@ impl Make {
     async fn run(self) -> Result<Outcome> {
         let mut config = self.source.load(BENCH_FOLDER)?;
         // Servers abort a statement after this time. A batch may take longer than a usual read.
-        config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
+        config.request.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
         // Loading does not use the write path, so the tables need not fulfil its requirements.
         config.write.enabled = false;
         let fleet = Fleet::open(&config, Access::Own).await?;
