@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{DataSource, Outcome, progress, say};
-use crate::bench::{EnginePlan, Mix, Plan, World, WorldSize, ceiling, drive, engine, plot, ratio};
+use crate::bench::{
+    EnginePlan, LoadPlan, Mix, World, WorldSize, ceiling, drive, engine, plot, ratio,
+};
 use crate::config::{Config, FleetConfig};
 use crate::moment::TimeUnit;
 use crate::shard::{Access, Deadline, Fleet, Loaded, OpenError};
@@ -218,7 +220,7 @@ impl Run {
     async fn run(self) -> Result<Outcome> {
         let Self { url, load, rate, check_every, server_pids, .. } = self;
         let plan = load.plan(&url, Mix::Read, server_pids)?;
-        let plan = Plan { rate: rate.0, check_every, ..plan };
+        let plan = LoadPlan { rate: rate.0, check_every, ..plan };
         let users = load.data.size.world().users;
         if check_every == 0 && plan.mix.writes() {
             bail!(
@@ -250,13 +252,13 @@ fn name(mix: Mix) -> String {
 
 impl Load {
     /// A plan for load at the highest possible rate, without checks.
-    fn plan(&self, url: &str, mix: Mix, server_pids: Vec<u32>) -> Result<Plan> {
+    fn plan(&self, url: &str, mix: Mix, server_pids: Vec<u32>) -> Result<LoadPlan> {
         for pid in &server_pids {
             if fs::metadata(format!("/proc/{pid}")).is_err() {
                 bail!("process {pid} does not exist on this machine");
             }
         }
-        Ok(Plan {
+        Ok(LoadPlan {
             url: url.to_owned(),
             mix: self.mix.unwrap_or(mix),
             rate: None,
