@@ -74,10 +74,10 @@ impl Collector for MemoryCollector {
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         let now_ms = memory.now_ms();
-        let fresh = |log: &Log| i64::from(log.is_fresh(now_ms));
+        let fresh = |log: &FollowedLog| i64::from(log.is_fresh(now_ms));
         let help = "1 if memory is up to date with the log, else 0";
         gauges(memory, &mut encoder, ("fresh", help), fresh)?;
-        let heads_known = |log: &Log| i64::from(log.heads_known());
+        let heads_known = |log: &FollowedLog| i64::from(log.heads_known());
         let help = "1 if the newest times of all authors are in memory, else 0";
         gauges(memory, &mut encoder, ("heads_known", help), heads_known)?;
         for (name, help, counter) in LOG_COUNTERS {
