@@ -1,6 +1,6 @@
-# `docker build -t tributary .`; docs/operations.md says how to run it.
+# Build with `docker build -t tributary .`; docs/operations.md describes how to run it.
 
-# Both stages are of one Debian, so that the binary finds the C library it was linked with.
+# Both stages use the same Debian release, so the binary finds the C library it was linked with.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
@@ -13,12 +13,12 @@ RUN useradd --uid 7878 --user-group --no-create-home --home-dir /var/lib/tributa
     && install -d -m 700 -o tributary -g tributary /var/lib/tributary
 COPY --from=build /build/target/release/tributary /usr/local/bin/tributary
 COPY LICENSE /usr/share/doc/tributary/LICENSE
-# By its number, so that a platform which refuses root can see that this is not root.
+# A numeric id: platforms that forbid root can verify from the image that this is another user.
 USER 7878:7878
 WORKDIR /var/lib/tributary
 EXPOSE 7878
-# Bash is the only tool of this image that can ask. A dead database is no reason to restart this
-# container, so it asks for a sign of life and not for the shards.
+# The image contains no HTTP client, so Bash sends the request. It requests /livez, which ignores
+# the shards, because a restart of this container would not repair a dead database.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7878 && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 ENTRYPOINT ["/usr/local/bin/tributary"]
 CMD ["serve", "--config", "/etc/tributary/tributary.toml"]

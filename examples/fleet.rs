@@ -1,5 +1,5 @@
-//! Reads a home timeline page by page, to its end:
-//! `cargo run --example fleet -- CONFIG USER`, with a configuration as `tributary serve` takes it.
+//! Prints a home timeline, page by page, to its end. Usage:
+//! `cargo run --example fleet -- CONFIG USER`, where CONFIG is a file for `tributary serve`.
 
 use std::env;
 use std::error::Error;
@@ -14,9 +14,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (Some(file), Some(user)) = (arguments.next(), arguments.next()) else {
         return Err("usage: fleet CONFIG USER".into());
     };
-    let user = user.to_str().and_then(parse_id).map(UserId).ok_or("USER is not an id")?;
+    let user =
+        user.to_str().and_then(parse_id).map(UserId).ok_or("USER must be a decimal number")?;
     let config = Config::from_file(file.as_ref(), environment())?;
-    // `Access::Read` also reads a folder of shards beside the process that owns it.
+    // `Access::Read` can open a folder of shards while another process owns it.
     let tributary = Tributary::open_with(&config, Access::Read).await?;
 
     let mut request = PageRequest::default();
@@ -27,9 +28,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         for shard in &page.missing {
             let name = tributary.fleet().shard_name(*shard);
-            eprintln!("no answer from {name}: its posts come first once it is back");
+            eprintln!("shard {name} does not answer; its posts come first when it returns");
         }
-        // While a shard is missing there is always a next page; in the end it has no posts.
+        // While a shard is missing, `next` is never `None`: stop at the first empty page.
         let stuck = page.posts.is_empty() && !page.is_complete();
         match page.next {
             Some(next) if !stuck => request.cursor = next,

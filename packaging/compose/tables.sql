@@ -16,13 +16,14 @@ CREATE TABLE `social`.`tweets` (
     UNIQUE KEY tweets_by_id (tweet_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- The image gave its account all rights in the database. Serving needs SELECT alone, loading rows
--- with `tributary import` the other two.
+-- The image granted all privileges on the database to this account. Serving needs only SELECT.
+-- `tributary import` also needs INSERT and UPDATE.
 
 REVOKE ALL PRIVILEGES, GRANT OPTION FROM 'tributary'@'%';
 
 GRANT SELECT, INSERT, UPDATE ON `social`.* TO 'tributary'@'%';
 
--- To follow the log of changes, and to know its end: rights that are given on the whole server alone.
+-- Memory needs these privileges to follow the binary log and to query its end. They can be granted
+-- only for the whole server.
 
 GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'tributary'@'%';

@@ -4,31 +4,35 @@
 //! acknowledged before the page was asked for and is not being deleted, of an author who was surely
 //! followed all the time.
 
-use super::known::{Gone, Known, Moment};
+use super::known::{Deletion, KnownRows, RunMicros};
 use super::world::END_MS;
 use crate::cursor::{Cursor, Edge};
 use crate::model::{Direction, PostKey};
 
 /// What was asked for.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct CheckedRequest {
     pub(super) reader: u32,
     pub(super) cursor: Cursor,
     pub(super) limit: usize,
     /// When it was sent.
-    pub(super) sent: Moment,
+    pub(super) sent: RunMicros,
 }
 
 /// What was answered.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ReceivedPage {
     pub(super) posts: Vec<(PostKey, String)>,
     /// Whether there is a `next`.
-    pub(super) goes_on: bool,
+    pub(super) has_next: bool,
 }
 
 /// Says what is wrong with a page that claims to be complete.
-pub(super) fn check(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), String> {
+pub(super) fn check(
+    known: &KnownRows,
+    asked: &CheckedRequest,
+    seen: &ReceivedPage,
+) -> Result<(), String> {
     if seen.posts.len() > asked.limit {
         return Err(format!("{} posts on a page of {}", seen.posts.len(), asked.limit));
     }
@@ -51,8 +55,13 @@ pub(super) fn check(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), Str
 }
 
 /// Whether this post may stand on the page.
-fn check_post(known: &Known, asked: &Asked, key: PostKey, content: &str) -> Result<(), String> {
-    if !is_behind(&asked.cursor, key) {
+fn check_post(
+    known: &KnownRows,
+    asked: &CheckedRequest,
+    key: PostKey,
+    content: &str,
+) -> Result<(), String> {
+    if !is_past_cursor(&asked.cursor, key) {
         return Err(format!("{} lies on the other side of the cursor", name(key)));
     }
     let author = u32::try_from(key.author.0).unwrap_or(0);
@@ -72,7 +81,7 @@ fn check_post(known: &Known, asked: &Asked, key: PostKey, content: &str) -> Resu
     // What is not known was written by others, or is answered before its own 201.
     let written = known.written(author).iter().find(|written| written.key == key);
     match written {
-        Some(written) if matches!(written.gone, Gone::Since(when) if when <= asked.sent) => {
+        Some(written) if matches!(written.deletion, Deletion::Acknowledged(when) if when <= asked.sent) => {
             Err(format!("{} is there although its deletion was acknowledged before", name(key)))
         }
         Some(written) => same_text(&written.content),
@@ -81,10 +90,15 @@ fn check_post(known: &Known, asked: &Asked, key: PostKey, content: &str) -> Resu
 }
 
 /// Whether all that belongs on the page is there.
-fn check_whole(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), String> {
+fn check_whole(
+    known: &KnownRows,
+    asked: &CheckedRequest,
+    seen: &ReceivedPage,
+) -> Result<(), String> {
     let Some(end) = far_end(known, asked, seen) else { return Ok(()) };
-    let belongs =
-        |key: PostKey| is_behind(&asked.cursor, key) && is_before(&asked.cursor, key, end);
+    let belongs = |key: PostKey| {
+        is_past_cursor(&asked.cursor, key) && is_within_far_end(&asked.cursor, key, end)
+    };
     let is_there = |key: PostKey| seen.posts.iter().any(|(seen, _)| *seen == key);
     for author in known.followees(asked.reader, asked.sent) {
         let base = known.world.posts(author).iter().rev().copied();
@@ -95,7 +109,7 @@ fn check_whole(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), String> 
         };
         let base = base.take_while(oldest_wanted);
         let written = known.written(author).iter();
-        let certain = written.filter(|w| w.stored <= asked.sent && w.gone == Gone::No);
+        let certain = written.filter(|w| w.stored <= asked.sent && w.deletion == Deletion::None);
         let all = base.chain(certain.map(|written| written.key));
         if let Some(lost) = all.into_iter().find(|key| belongs(*key) && !is_there(*key)) {
             return Err(format!("{} is missing, which was stored before", name(lost)));
@@ -105,9 +119,9 @@ fn check_whole(known: &Known, asked: &Asked, seen: &Seen) -> Result<(), String> 
 }
 
 /// The place down to which, or up to which, the page says it is whole; none if it says nothing.
-fn far_end(known: &Known, asked: &Asked, seen: &Seen) -> Option<Edge> {
+fn far_end(known: &KnownRows, asked: &CheckedRequest, seen: &ReceivedPage) -> Option<Edge> {
     match asked.cursor.direction {
-        Direction::Older if !seen.goes_on => Some(Edge::Bottom),
+        Direction::Older if !seen.has_next => Some(Edge::Bottom),
         Direction::Older => seen.posts.last().map(|(key, _)| Edge::below(*key)),
         // A post that is deleted while a page is read leaves a place empty.
         Direction::Newer if seen.posts.len() < asked.limit && !known.deleted_since(asked.sent) => {
@@ -118,7 +132,7 @@ fn far_end(known: &Known, asked: &Asked, seen: &Seen) -> Option<Edge> {
 }
 
 /// Whether the key lies where the cursor leads to.
-fn is_behind(cursor: &Cursor, key: PostKey) -> bool {
+fn is_past_cursor(cursor: &Cursor, key: PostKey) -> bool {
     match cursor.direction {
         Direction::Older => Edge::above(key) <= cursor.edge,
         Direction::Newer => Edge::below(key) >= cursor.edge,
@@ -126,7 +140,7 @@ fn is_behind(cursor: &Cursor, key: PostKey) -> bool {
 }
 
 /// Whether the key lies on the near side of the page's far end.
-fn is_before(cursor: &Cursor, key: PostKey, end: Edge) -> bool {
+fn is_within_far_end(cursor: &Cursor, key: PostKey, end: Edge) -> bool {
     match cursor.direction {
         Direction::Older => Edge::below(key) >= end,
         Direction::Newer => Edge::above(key) <= end,
@@ -139,50 +153,51 @@ fn name(key: PostKey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::known::Written;
+    use super::super::known::WrittenPost;
     use super::super::world::{World, WorldSize};
     use super::*;
     use crate::model::{PostId, UserId};
 
     const READER: u32 = 1;
 
-    fn known() -> Known {
+    fn known() -> KnownRows {
         let worlds = (1..).map(|seed| World::make(WorldSize { users: 300, posts: 6_000 }, seed));
         let mut fitting = worlds.filter(|world| (20..60).contains(&world.followees(READER).len()));
-        Known::new(fitting.next().unwrap())
+        KnownRows::new(fitting.next().unwrap())
     }
 
     /// The right page, by fetching everything and sorting it.
-    fn page(known: &Known, asked: &Asked) -> Seen {
+    fn page(known: &KnownRows, asked: &CheckedRequest) -> ReceivedPage {
         let mut all: Vec<(PostKey, String)> = Vec::new();
-        for author in known.followees(READER, Moment::MAX) {
+        for author in known.followees(READER, RunMicros::MAX) {
             let base = known.world.posts(author).iter();
             all.extend(base.map(|key| (*key, known.world.text(key.post))));
-            let written = known.written(author).iter().filter(|w| w.gone == Gone::No);
+            let written = known.written(author).iter().filter(|w| w.deletion == Deletion::None);
             all.extend(written.map(|w| (w.key, w.content.clone())));
         }
-        all.retain(|(key, _)| is_behind(&asked.cursor, *key));
+        all.retain(|(key, _)| is_past_cursor(&asked.cursor, *key));
         all.sort_by_key(|(key, _)| std::cmp::Reverse(*key));
-        let goes_on = all.len() > asked.limit;
+        let has_next = all.len() > asked.limit;
         match asked.cursor.direction {
             Direction::Older => all.truncate(asked.limit),
             Direction::Newer => drop(all.drain(..all.len().saturating_sub(asked.limit))),
         }
-        Seen { posts: all, goes_on }
+        ReceivedPage { posts: all, has_next }
     }
 
-    fn asked(cursor: Cursor) -> Asked {
-        Asked { reader: READER, cursor, limit: 20, sent: 100 }
+    fn asked(cursor: Cursor) -> CheckedRequest {
+        CheckedRequest { reader: READER, cursor, limit: 20, sent: 100 }
     }
 
     fn newer(edge: Edge) -> Cursor {
         Cursor { direction: Direction::Newer, ..Cursor::older(edge) }
     }
 
-    fn post(known: &mut Known, author: u32, time: i64, stored: Moment) -> PostKey {
+    fn post(known: &mut KnownRows, author: u32, time: i64, stored: RunMicros) -> PostKey {
         let id = u64::try_from(time).unwrap();
         let key = PostKey { time, post: PostId(id), author: UserId(author.into()) };
-        let written = Written { key, content: format!("at {time}"), stored, gone: Gone::No };
+        let written =
+            WrittenPost { key, content: format!("at {time}"), stored, deletion: Deletion::None };
         known.posted(author, written, Some(READER));
         key
     }
@@ -206,7 +221,7 @@ mod tests {
     fn every_kind_of_wrong_page_is_found() {
         let known = known();
         let asked = asked(Cursor::newest());
-        let wrong = |what: &str, change: &dyn Fn(&mut Seen)| {
+        let wrong = |what: &str, change: &dyn Fn(&mut ReceivedPage)| {
             let mut seen = page(&known, &asked);
             change(&mut seen);
             let found = check(&known, &asked, &seen).expect_err(what);
@@ -216,9 +231,9 @@ mod tests {
         wrong("is missing", &|seen| drop(seen.posts.remove(7)));
         wrong("is missing", &|seen| {
             seen.posts.clear();
-            seen.goes_on = false;
+            seen.has_next = false;
         });
-        wrong("is missing", &|seen| seen.goes_on = false);
+        wrong("is missing", &|seen| seen.has_next = false);
         wrong("twice", &|seen| {
             seen.posts[3] = seen.posts[2].clone();
         });
@@ -235,7 +250,7 @@ mod tests {
         let found = check(&known, &next, &page(&known, &asked)).unwrap_err();
         assert!(found.contains("other side"), "{found}");
         let poll = super::tests::asked(newer(Edge::below(page(&known, &asked).posts[5].0)));
-        let empty = Seen { posts: Vec::new(), goes_on: true };
+        let empty = ReceivedPage { posts: Vec::new(), has_next: true };
         assert!(check(&known, &poll, &empty).unwrap_err().contains("missing"));
     }
 
@@ -248,7 +263,7 @@ mod tests {
         let key = post(&mut known, author, END_MS + 1, 101);
         assert_eq!(check(&known, &before, &old_page), Ok(()), "it was not acknowledged yet");
         assert_eq!(check(&known, &before, &page(&known, &before)), Ok(()), "but may be there");
-        let after = Asked { sent: 101, ..asked(Cursor::newest()) };
+        let after = CheckedRequest { sent: 101, ..asked(Cursor::newest()) };
         assert!(check(&known, &after, &old_page).unwrap_err().contains("missing"));
 
         let with_it = page(&known, &after);
@@ -258,7 +273,7 @@ mod tests {
         assert_eq!(check(&known, &after, &old_page), Ok(()));
         known.end_delete(author, key.post, 120, true);
         assert_eq!(check(&known, &after, &with_it), Ok(()));
-        let later = Asked { sent: 120, ..asked(Cursor::newest()) };
+        let later = CheckedRequest { sent: 120, ..asked(Cursor::newest()) };
         assert!(check(&known, &later, &with_it).unwrap_err().contains("deletion"));
         assert_eq!(check(&known, &later, &old_page), Ok(()));
     }
@@ -266,16 +281,16 @@ mod tests {
     #[test]
     fn follows_count_from_their_acknowledgement_on() {
         let mut known = known();
-        let fickle = [50, 100, 150, 200, 250, 300];
+        let churning = [50, 100, 150, 200, 250, 300];
         let stranger =
-            fickle.into_iter().find(|author| known.follows(READER, *author, 0).is_none());
+            churning.into_iter().find(|author| known.follows(READER, *author, 0).is_none());
         let stranger = stranger.unwrap();
         let without = page(&known, &asked(Cursor::newest()));
         post(&mut known, stranger, END_MS + 1, 10);
         assert!(known.begin_follow(READER, stranger));
         assert!(!known.begin_follow(READER, stranger), "one at a time");
         assert_eq!(check(&known, &asked(Cursor::newest()), &without), Ok(()));
-        known.end_bond((READER, stranger), 50, true);
+        known.end_follow_change((READER, stranger), 50, true);
         let found = check(&known, &asked(Cursor::newest()), &without).unwrap_err();
         assert!(found.contains("missing"), "{found}");
         let with = page(&known, &asked(Cursor::newest()));
@@ -283,7 +298,7 @@ mod tests {
 
         assert_eq!(known.begin_unfollow(3), Some((READER, stranger)));
         assert_eq!(check(&known, &asked(Cursor::newest()), &with), Ok(()));
-        known.end_bond((READER, stranger), 60, true);
+        known.end_follow_change((READER, stranger), 60, true);
         let found = check(&known, &asked(Cursor::newest()), &with).unwrap_err();
         assert!(found.contains("does not follow"), "{found}");
         assert_eq!(check(&known, &asked(Cursor::newest()), &without), Ok(()));

@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-/// Far more than any answer of a timeline server.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Far more than any reply of a timeline server.
+const REPLY_BYTES_MAX: usize = 4 << 20;
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long an answer may take; the server gives up long before.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a reply may take; the server gives up long before.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Servers close what is idle for ten seconds, so a connection is dialled anew before.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
@@ -41,7 +41,7 @@ impl Target {
         let host = parsed.host_str().with_context(|| format!("{url} names no host"))?;
         let port = parsed.port_or_known_default().unwrap_or(80);
         let unbracketed = host.trim_start_matches('[').trim_end_matches(']');
-        let found = timeout(ANSWER_TIMEOUT, tokio::net::lookup_host((unbracketed, port))).await;
+        let found = timeout(REPLY_TIMEOUT, tokio::net::lookup_host((unbracketed, port))).await;
         let mut found =
             found.context("the name server is silent")?.with_context(|| url.to_owned())?;
         let address = found.next().with_context(|| format!("{url}: no such host"))?;
@@ -56,7 +56,7 @@ pub(super) struct Client {
     target: Target,
     stream: Option<(TcpStream, Instant)>,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    reply: Vec<u8>,
 }
 
 /// What is sent.
@@ -78,7 +78,7 @@ impl<'a> Request<'a> {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer<'a> {
+pub(super) struct Reply<'a> {
     pub(super) status: u16,
     pub(super) freshness: Option<&'a str>,
     pub(super) body: &'a [u8],
@@ -86,14 +86,14 @@ pub(super) struct Answer<'a> {
 
 impl Client {
     pub(super) fn new(target: Target) -> Self {
-        let (request, answer) = (Vec::with_capacity(1024), vec![0; BUFFER_BYTES]);
-        Self { target, stream: None, request, answer }
+        let (request, reply) = (Vec::with_capacity(1024), vec![0; BUFFER_BYTES]);
+        Self { target, stream: None, request, reply }
     }
 
-    /// Sends a request and waits for its answer. After an error the next one dials anew.
-    pub(super) async fn exchange(&mut self, request: Request<'_>) -> Result<Answer<'_>> {
+    /// Sends a request and waits for its reply. After an error the next one dials anew.
+    pub(super) async fn exchange(&mut self, request: Request<'_>) -> Result<Reply<'_>> {
         self.write(request);
-        let (head, end) = match timeout(ANSWER_TIMEOUT, self.send_and_read()).await {
+        let (head, end) = match timeout(REPLY_TIMEOUT, self.send_and_read()).await {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => {
                 self.stream = None;
@@ -101,12 +101,12 @@ impl Client {
             }
             Err(_) => {
                 self.stream = None;
-                return Err(anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
+                return Err(anyhow!("no reply within {} s", REPLY_TIMEOUT.as_secs()));
             }
         };
-        let text = std::str::from_utf8(&self.answer[..head.bytes]).unwrap_or_default();
+        let text = std::str::from_utf8(&self.reply[..head.bytes]).unwrap_or_default();
         let freshness = text.lines().find_map(|line| value(line, "tributary-freshness"));
-        Ok(Answer { status: head.status, freshness, body: &self.answer[head.bytes..end] })
+        Ok(Reply { status: head.status, freshness, body: &self.reply[head.bytes..end] })
     }
 
     fn write(&mut self, request: Request<'_>) {
@@ -126,8 +126,8 @@ impl Client {
         put(&["\r\n", body]);
     }
 
-    /// The head of the answer, and where its body ends.
-    async fn send_and_read(&mut self) -> Result<(Head, usize)> {
+    /// The head of the reply, and where its body ends.
+    async fn send_and_read(&mut self) -> Result<(ReplyHead, usize)> {
         let fresh = self.stream.take().filter(|(_, used)| used.elapsed() < IDLE_MAX);
         let mut stream = match fresh {
             Some((stream, _)) => stream,
@@ -146,20 +146,20 @@ impl Client {
         }
         let mut filled = 0;
         let (head, end) = loop {
-            if filled == self.answer.len() {
-                if filled >= ANSWER_BYTES_MAX {
-                    bail!("an answer is longer than {ANSWER_BYTES_MAX} bytes");
+            if filled == self.reply.len() {
+                if filled >= REPLY_BYTES_MAX {
+                    bail!("a reply is longer than {REPLY_BYTES_MAX} bytes");
                 }
-                self.answer.resize(filled * 2, 0);
+                self.reply.resize(filled * 2, 0);
             }
-            let read = read(&mut stream, &mut self.answer[filled..]).await?;
+            let read = read(&mut stream, &mut self.reply[filled..]).await?;
             if read == 0 {
                 bail!("the server closed the connection");
             }
             filled += read;
-            if let Some(head) = Head::parse(&self.answer[..filled])? {
-                let end = head.bytes.checked_add(head.body).filter(|end| *end <= ANSWER_BYTES_MAX);
-                let end = end.context("an answer is too long")?;
+            if let Some(head) = ReplyHead::parse(&self.reply[..filled])? {
+                let end = head.bytes.checked_add(head.body).filter(|end| *end <= REPLY_BYTES_MAX);
+                let end = end.context("a reply is too long")?;
                 if filled >= end {
                     break (head, end);
                 }
@@ -184,9 +184,9 @@ async fn read(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
     .await
 }
 
-/// What the head of an answer says.
+/// What the head of a reply says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
+struct ReplyHead {
     status: u16,
     /// Of the head itself.
     bytes: usize,
@@ -195,32 +195,32 @@ struct Head {
     closes: bool,
 }
 
-impl Head {
+impl ReplyHead {
     /// The head, if all of it is there.
     fn parse(bytes: &[u8]) -> Result<Option<Self>> {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(None);
         };
-        let text = std::str::from_utf8(&bytes[..end]).context("an answer's head is no text")?;
+        let text = std::str::from_utf8(&bytes[..end]).context("a reply's head is no text")?;
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default();
         let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let status = status.and_then(|digits| digits.parse().ok());
-        let status: u16 = status.context("the answer is no HTTP/1.1")?;
+        let status: u16 = status.context("the reply is no HTTP/1.1")?;
         let mut head = Self { status, bytes: end + 4, body: 0, closes: false };
-        let mut said = matches!(status, 204 | 304);
+        let mut has_length = matches!(status, 204 | 304);
         for line in lines {
             if let Some(length) = value(line, "content-length") {
                 head.body = length.parse().context("a Content-Length is no number")?;
-                said = true;
+                has_length = true;
             }
             head.closes |=
                 value(line, "connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
         }
-        if said {
+        if has_length {
             Ok(Some(head))
         } else {
-            bail!("an answer without Content-Length cannot be measured")
+            bail!("a reply without Content-Length cannot be measured")
         }
     }
 }
@@ -240,14 +240,14 @@ mod tests {
     fn heads_are_read_whole_or_not_at_all() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nconnection: Close\r\n\r\n{}";
         for cut in 0..text.len() - 2 {
-            assert_eq!(Head::parse(&text[..cut]).unwrap(), None, "{cut}");
+            assert_eq!(ReplyHead::parse(&text[..cut]).unwrap(), None, "{cut}");
         }
-        let head = Head { status: 200, bytes: text.len() - 2, body: 12, closes: true };
-        assert_eq!(Head::parse(text).unwrap(), Some(head));
-        let none = Head::parse(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
+        let head = ReplyHead { status: 200, bytes: text.len() - 2, body: 12, closes: true };
+        assert_eq!(ReplyHead::parse(text).unwrap(), Some(head));
+        let none = ReplyHead::parse(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
         assert_eq!((none.status, none.body, none.closes), (204, 0, false));
         for bad in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 2\r\n\r\n", "hello\r\n\r\n"] {
-            assert!(Head::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(ReplyHead::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

@@ -12,13 +12,13 @@ use tokio::time::sleep_until;
 
 use super::client::{Client, Request, Target};
 use super::freshness::Tokens;
-use super::known::{Known, Moment};
-use super::mix::{Kind, Mix, Readers, STORM_RATE};
+use super::known::{KnownRows, RunMicros};
+use super::mix::{Mix, Readers, RequestKind, STORM_RATE};
 use super::page::cursor;
 use super::probe::{Probe, probe};
 use super::process::{Usage, usage};
 use super::record::{Record, micros};
-use super::report::{Report, Used};
+use super::report::{Report, RunUsage};
 use super::schedule::Schedule;
 use super::worker::Worker;
 use super::world::World;
@@ -28,7 +28,7 @@ const STORM_CONNECTIONS: usize = 8;
 
 /// How a server is driven.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct LoadPlan {
     pub(crate) url: String,
     pub(crate) mix: Mix,
     /// Requests a second; as many as there can be when absent.
@@ -44,12 +44,12 @@ pub(crate) struct Plan {
 }
 
 /// What all connections share.
-pub(super) struct Run {
-    pub(super) plan: Plan,
+pub(super) struct LoadRun {
+    pub(super) plan: LoadPlan,
     pub(super) target: Target,
     pub(super) readers: Readers,
     pub(super) record: RefCell<Record>,
-    pub(super) known: Option<RefCell<Known>>,
+    pub(super) known: Option<RefCell<KnownRows>>,
     pub(super) tokens: RefCell<Tokens>,
     /// Each reader's `prev` of the last page, by which to poll; empty when there is none.
     pub(super) polls: RefCell<Vec<String>>,
@@ -59,36 +59,36 @@ pub(super) struct Run {
     pub(super) texts: Cell<u64>,
     /// Posts whose becoming visible is watched.
     pub(super) probes: RefCell<Option<mpsc::Sender<Probe>>>,
-    /// What was wrong with an answer; ends the run.
-    wrong: RefCell<Option<String>>,
+    /// Why the run is void; ends the run.
+    void_reason: RefCell<Option<String>>,
     began: Instant,
 }
 
-impl Run {
-    pub(super) fn now(&self) -> Moment {
+impl LoadRun {
+    pub(super) fn now(&self) -> RunMicros {
         micros(self.began.elapsed())
     }
 
-    /// Ends the run: an answer was wrong.
+    /// Ends the run: a reply was wrong.
     pub(super) fn void(&self, why: String) {
-        self.wrong.borrow_mut().get_or_insert(why);
+        self.void_reason.borrow_mut().get_or_insert(why);
     }
 
     pub(super) fn is_void(&self) -> bool {
-        self.wrong.borrow().is_some()
+        self.void_reason.borrow().is_some()
     }
 }
 
 /// Drives the server; with a world also checks answers, which else are not looked at.
 ///
 /// # Errors
-/// A wrong answer, which voids the run; a server that cannot be reached or answers nothing.
-pub(crate) fn drive(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
+/// A wrong reply, which voids the run; a server that cannot be reached or answers nothing.
+pub(crate) fn drive(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, run(plan, world, users))
 }
 
-async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
+async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report> {
     let target = Target::find(&plan.url).await?;
     let shards = shards(&target).await?;
     let readers = Readers::new(users, plan.seed);
@@ -97,17 +97,17 @@ async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
     let from = start + Duration::from_secs_f64(plan.warmup);
     let end = from + Duration::from_secs_f64(plan.seconds);
     let (probes, posts) = mpsc::channel(1);
-    let run = Rc::new(Run {
+    let run = Rc::new(LoadRun {
         target,
         readers,
         record: RefCell::new(Record::new(from, end)),
-        known: world.map(|world| RefCell::new(Known::new(world))),
+        known: world.map(|world| RefCell::new(KnownRows::new(world))),
         tokens: RefCell::new(Tokens::new(shards)),
         polls: RefCell::new(polls),
         pages: Cell::new(0),
         texts: Cell::new(0),
         probes: RefCell::new(plan.mix.writes().then_some(probes)),
-        wrong: RefCell::new(None),
+        void_reason: RefCell::new(None),
         began: start,
         plan,
     });
@@ -133,9 +133,9 @@ async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
     // The probe ends when nobody can send it another post.
     run.probes.borrow_mut().take();
     watched.await.context("the watch for posts failed")?;
-    if let Some(wrong) = run.wrong.borrow_mut().take() {
+    if let Some(void_reason) = run.void_reason.borrow_mut().take() {
         used.abort();
-        bail!("{wrong}\nThe run is void: an answer was wrong.");
+        bail!("{void_reason}\nThe run is void: an answer was wrong.");
     }
     let used = used.await.context("the measuring of processes failed")?;
     let unsent = schedule.unsent().await;
@@ -144,13 +144,18 @@ async fn run(plan: Plan, world: Option<World>, users: u32) -> Result<Report> {
     let record = run.record.into_inner();
     if record.answers == 0 {
         let failure = record.failures.keys().next().map_or("", String::as_str);
-        bail!("the server at {} gave no answer that was wanted: {failure}", run.plan.url);
+        bail!("the server at {} gave no reply that was wanted: {failure}", run.plan.url);
     }
     Ok(Report { plan: run.plan, record, used, unsent, memory })
 }
 
 /// Where every reader asks on from: what its newest page says, where only that is asked for.
-async fn polls(plan: &Plan, target: &Target, readers: &Readers, users: u32) -> Result<Vec<String>> {
+async fn polls(
+    plan: &LoadPlan,
+    target: &Target,
+    readers: &Readers,
+    users: u32,
+) -> Result<Vec<String>> {
     let mut polls = vec![String::new(); users as usize + 1];
     if plan.mix != Mix::Poll {
         return Ok(polls);
@@ -170,16 +175,16 @@ async fn newest_pages(target: Target, readers: &[u32]) -> Result<Vec<(u32, Strin
     let mut client = Client::new(target);
     let mut polls = Vec::new();
     for reader in readers {
-        let path = format!("/v1/users/{reader}/feed?limit={}", Kind::Newest.limit());
-        let answer = client.exchange(Request::get(&path)).await?;
-        let prev = cursor(answer.body, "prev").context("a page has no prev")?;
+        let path = format!("/v1/users/{reader}/feed?limit={}", RequestKind::Newest.limit());
+        let reply = client.exchange(Request::get(&path)).await?;
+        let prev = cursor(reply.body, "prev").context("a page has no prev")?;
         polls.push((*reader, prev.to_owned()));
     }
     Ok(polls)
 }
 
 /// What the server's processes and this one use from `from` to `to`.
-async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> Used {
+async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> RunUsage {
     let own = [std::process::id()];
     sleep_until(from.into()).await;
     let (server, client) = (usage(&processes), usage(&own));
@@ -188,7 +193,7 @@ async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> Used {
         Some(after?.cpu_seconds - before?.cpu_seconds)
     };
     let server_after = usage(&processes);
-    Used {
+    RunUsage {
         server_seconds: spent(server, server_after),
         server_bytes: server_after.map(|usage| usage.resident_bytes),
         client_seconds: spent(client, usage(&own)),
@@ -198,8 +203,8 @@ async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> Used {
 /// How many shards the server has, as it says itself.
 async fn shards(target: &Target) -> Result<usize> {
     let mut client = Client::new(target.clone());
-    let answer = client.exchange(Request::get("/readyz")).await?;
-    let ready: Option<serde_json::Value> = serde_json::from_slice(answer.body).ok();
+    let reply = client.exchange(Request::get("/readyz")).await?;
+    let ready: Option<serde_json::Value> = serde_json::from_slice(reply.body).ok();
     let shards = ready.as_ref().and_then(|ready| ready.get("shards")?.as_array());
     Ok(shards.map_or(1, Vec::len))
 }
@@ -207,8 +212,8 @@ async fn shards(target: &Target) -> Result<usize> {
 /// What the server says of its memory: the lines of `/metrics` that are about it.
 async fn memory(target: &Target) -> Vec<(String, f64)> {
     let mut client = Client::new(target.clone());
-    let Ok(answer) = client.exchange(Request::get("/metrics")).await else { return Vec::new() };
-    let text = std::str::from_utf8(answer.body).unwrap_or_default();
+    let Ok(reply) = client.exchange(Request::get("/metrics")).await else { return Vec::new() };
+    let text = std::str::from_utf8(reply.body).unwrap_or_default();
     let lines = text.lines().filter(|line| line.starts_with("tributary_memory_"));
     let value = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;

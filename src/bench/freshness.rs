@@ -1,7 +1,7 @@
 //! The freshness tokens that a checked read must send back, so that it sees every write that was
 //! acknowledged before. Pure.
 
-use super::known::Moment;
+use super::known::RunMicros;
 
 /// Headers above this are not sent.
 const BYTES_MAX: usize = 4_096;
@@ -15,7 +15,7 @@ pub(super) struct Tokens {
 #[derive(Debug)]
 struct Token {
     /// When its write was acknowledged.
-    acknowledged: Moment,
+    acknowledged: RunMicros,
     text: String,
 }
 
@@ -28,7 +28,7 @@ impl Tokens {
     /// A write on the user's shard was sent at `sent` and has been acknowledged with this token.
     /// What was acknowledged before it was sent lies before it in the shard's log, so those tokens
     /// are not needed any more: no more are kept than there are writes at once.
-    pub(super) fn add(&mut self, user: u32, sent: Moment, acknowledged: Moment, text: &str) {
+    pub(super) fn add(&mut self, user: u32, sent: RunMicros, acknowledged: RunMicros, text: &str) {
         let shard = user as usize % self.shards.len();
         let tokens = &mut self.shards[shard];
         tokens.retain(|token| token.acknowledged >= sent && token.text != text);

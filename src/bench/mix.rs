@@ -10,7 +10,7 @@ use rand_distr::Zipf;
 const ACTIVE_SHARE: f64 = 0.7;
 const READERS_EXPONENT: f64 = 0.8;
 /// How often a reader of the newest page goes on to the next one.
-const GOES_ON: f64 = 0.3;
+const NEXT_PAGE_SHARE: f64 = 0.3;
 /// Posts a second of the author whom a quarter of all users follows.
 pub(super) const STORM_RATE: f64 = 100.0;
 
@@ -31,7 +31,7 @@ pub(crate) enum Mix {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     Newest,
     Next,
     Poll,
@@ -42,7 +42,7 @@ pub(super) enum Kind {
     Storm,
 }
 
-impl Kind {
+impl RequestKind {
     pub(super) const ALL: [Self; 8] = [
         Self::Newest,
         Self::Next,
@@ -90,34 +90,34 @@ impl Mix {
     }
 
     /// The next request.
-    pub(super) fn choose(self, random: &mut StdRng) -> Kind {
+    pub(super) fn choose(self, random: &mut StdRng) -> RequestKind {
         let share = random.random::<f64>();
         match self {
-            Self::Newest => Kind::Newest,
-            Self::Poll => Kind::Poll,
-            Self::Read if share < 0.5 => Kind::Poll,
-            Self::Read => Kind::Newest,
+            Self::Newest => RequestKind::Newest,
+            Self::Poll => RequestKind::Poll,
+            Self::Read if share < 0.5 => RequestKind::Poll,
+            Self::Read => RequestKind::Newest,
             Self::Twip | Self::Storm => match share {
-                ..0.861_4 => Kind::Poll,
-                ..0.947_4 => Kind::Follow,
-                ..0.990_4 => Kind::Full,
-                ..0.999 => Kind::Post,
-                _ => Kind::Delete,
+                ..0.861_4 => RequestKind::Poll,
+                ..0.947_4 => RequestKind::Follow,
+                ..0.990_4 => RequestKind::Full,
+                ..0.999 => RequestKind::Post,
+                _ => RequestKind::Delete,
             },
         }
     }
 
     /// Whether the reader of a newest page reads on.
-    pub(super) fn goes_on(self, random: &mut StdRng) -> bool {
-        self == Self::Read && random.random_bool(GOES_ON)
+    pub(super) fn reads_next_page(self, random: &mut StdRng) -> bool {
+        self == Self::Read && random.random_bool(NEXT_PAGE_SHARE)
     }
 }
 
 /// Who reads: a few much, most a little, some never.
 #[derive(Debug)]
 pub(super) struct Readers {
-    by_eagerness: Vec<u32>,
-    eagerness: Zipf<f64>,
+    by_activity: Vec<u32>,
+    activity: Zipf<f64>,
 }
 
 impl Readers {
@@ -127,19 +127,19 @@ impl Readers {
         all.shuffle(&mut StdRng::seed_from_u64(seed ^ 0x5ead));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below users")]
         all.truncate((f64::from(users) * ACTIVE_SHARE).ceil() as usize);
-        let eagerness = Zipf::new(all.len().max(1) as f64, READERS_EXPONENT);
-        Self { by_eagerness: all, eagerness: eagerness.expect("there is one reader at least") }
+        let activity = Zipf::new(all.len().max(1) as f64, READERS_EXPONENT);
+        Self { by_activity: all, activity: activity.expect("there is one reader at least") }
     }
 
     /// All who read.
     pub(super) fn all(&self) -> &[u32] {
-        &self.by_eagerness
+        &self.by_activity
     }
 
     pub(super) fn choose(&self, random: &mut StdRng) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to readers")]
-        let rank = random.sample(self.eagerness) as usize;
-        self.by_eagerness.get(rank.saturating_sub(1)).copied().unwrap_or(1)
+        let rank = random.sample(self.activity) as usize;
+        self.by_activity.get(rank.saturating_sub(1)).copied().unwrap_or(1)
     }
 }
 
@@ -150,14 +150,15 @@ mod tests {
     #[test]
     fn the_mixes_have_the_promised_shares() {
         let mut random = StdRng::seed_from_u64(1);
-        let mut count =
-            |mix: Mix, kind: Kind| (0..100_000).filter(|_| mix.choose(&mut random) == kind).count();
-        assert!((49_000..51_000).contains(&count(Mix::Read, Kind::Poll)));
-        assert!((85_500..86_700).contains(&count(Mix::Twip, Kind::Poll)));
-        assert!((8_300..8_900).contains(&count(Mix::Twip, Kind::Follow)));
-        assert!((4_050..4_550).contains(&count(Mix::Storm, Kind::Full)));
-        assert!((760..960).contains(&count(Mix::Storm, Kind::Post)));
-        assert!((60..140).contains(&count(Mix::Twip, Kind::Delete)));
+        let mut count = |mix: Mix, kind: RequestKind| {
+            (0..100_000).filter(|_| mix.choose(&mut random) == kind).count()
+        };
+        assert!((49_000..51_000).contains(&count(Mix::Read, RequestKind::Poll)));
+        assert!((85_500..86_700).contains(&count(Mix::Twip, RequestKind::Poll)));
+        assert!((8_300..8_900).contains(&count(Mix::Twip, RequestKind::Follow)));
+        assert!((4_050..4_550).contains(&count(Mix::Storm, RequestKind::Full)));
+        assert!((760..960).contains(&count(Mix::Storm, RequestKind::Post)));
+        assert!((60..140).contains(&count(Mix::Twip, RequestKind::Delete)));
     }
 
     #[test]

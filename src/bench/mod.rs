@@ -21,7 +21,7 @@ mod words;
 mod worker;
 mod world;
 
-pub(crate) use self::drive::{Plan, drive};
+pub(crate) use self::drive::{LoadPlan, drive};
 pub(crate) use self::engine::{EnginePlan, engine};
 pub(crate) use self::mix::Mix;
 pub(crate) use self::plot::plot;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::check::Seen;
+use super::check::ReceivedPage;
 use crate::model::{PostId, PostKey, UserId, parse_id};
 
 /// The part of a page that is looked at.
@@ -34,14 +34,14 @@ impl WirePost {
 }
 
 /// What a page holds, and whether it says that nothing is missing or stale.
-pub(super) fn read_page(body: &[u8]) -> Result<(Seen, bool), String> {
+pub(super) fn read_page(body: &[u8]) -> Result<(ReceivedPage, bool), String> {
     let page: WirePage =
         serde_json::from_slice(body).map_err(|error| format!("a page that is none: {error}"))?;
     let complete = page.complete && page.stale_shards.is_empty();
     let posts: Option<Vec<(PostKey, String)>> =
         page.posts.into_iter().map(WirePost::read).collect();
     let posts = posts.ok_or("a post on a page has an id or a time that is none")?;
-    Ok((Seen { posts, goes_on: page.next.is_some() }, complete))
+    Ok((ReceivedPage { posts, has_next: page.next.is_some() }, complete))
 }
 
 /// The post that a 201 tells of.
@@ -79,13 +79,13 @@ mod tests {
         let (seen, complete) = read_page(body).unwrap();
         let key = PostKey { time: 1_735_689_600_001, post: PostId(7), author: UserId(9) };
         assert_eq!(seen.posts, [(key, "\"next\":\"no\"".to_owned())]);
-        assert!(seen.goes_on && complete && shows(body, key));
+        assert!(seen.has_next && complete && shows(body, key));
         assert!(!shows(body, PostKey { post: PostId(77), ..key }));
         assert_eq!((cursor(body, "next"), cursor(body, "prev")), (Some("abc"), Some("def")));
         let last = BODY.replace("\"abc\"", "null").replace("true", "false");
         assert_eq!(cursor(last.as_bytes(), "next"), None);
         let (seen, complete) = read_page(last.as_bytes()).unwrap();
-        assert!(!seen.goes_on && !complete);
+        assert!(!seen.has_next && !complete);
         for bad in [BODY.replace("\"7\"", "\"x\""), BODY.replace("2025", "year"), "{".to_owned()] {
             assert!(read_page(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::client::{Client, Request};
-use super::drive::Run;
+use super::drive::LoadRun;
 use super::page::{read_page, shows};
 use crate::model::PostKey;
 
-/// Between two looks.
+/// Between two requests.
 const PAUSE: Duration = Duration::from_millis(1);
 /// A post that is not seen by then is lost.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
@@ -28,25 +28,25 @@ pub(super) struct Probe {
 }
 
 /// Watches one post after the other until no more come.
-pub(super) async fn probe(run: Rc<Run>, mut posts: mpsc::Receiver<Probe>) {
+pub(super) async fn probe(run: Rc<LoadRun>, mut posts: mpsc::Receiver<Probe>) {
     let mut client = Client::new(run.target.clone());
     while let Some(post) = posts.recv().await {
         watch(&run, &mut client, &post).await;
     }
 }
 
-async fn watch(run: &Run, client: &mut Client, post: &Probe) {
+async fn watch(run: &LoadRun, client: &mut Client, post: &Probe) {
     let path = format!("/v1/users/{}/feed", post.reader);
     while !run.is_void() {
         match client.exchange(Request::get(&path)).await {
-            Ok(answer) if answer.status == 200 => {
+            Ok(reply) if reply.status == 200 => {
                 let mut record = run.record.borrow_mut();
-                record.looked();
-                if shows(answer.body, post.key) {
-                    return record.seen(post.stored);
+                record.probe_answered();
+                if shows(reply.body, post.key) {
+                    return record.became_visible(post.stored);
                 }
                 // Newer posts may fill the page, or its shard be gone: then nothing can be said.
-                let page = read_page(answer.body);
+                let page = read_page(reply.body);
                 let told = page.as_ref().is_ok_and(|(seen, complete)| {
                     *complete && seen.posts.last().is_none_or(|(last, _)| *last < post.key)
                 });

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::drive::{Plan, drive};
+use super::drive::{LoadPlan, drive};
 use super::report::Report;
 
 /// The rounds of both servers.
@@ -40,10 +40,11 @@ impl Round {
 }
 
 /// Measures both in turn; the answers are not compared with anything.
-pub(crate) fn ratio(a: &Plan, b: &Plan, rounds: usize, users: u32) -> Result<Ratio> {
+pub(crate) fn ratio(a: &LoadPlan, b: &LoadPlan, rounds: usize, users: u32) -> Result<Ratio> {
     let mut done = Vec::new();
     for _ in 0..rounds {
-        let round = |plan: &Plan| drive(plan.clone(), None, users).map(|report| Round::of(&report));
+        let round =
+            |plan: &LoadPlan| drive(plan.clone(), None, users).map(|report| Round::of(&report));
         done.push([round(a)?, round(b)?]);
     }
     Ok(Ratio { rounds: done })

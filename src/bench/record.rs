@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::mix::Kind;
+use super::mix::RequestKind;
 
 /// Longer ones are counted as this; no answer is waited for so long.
 const LATENCY_MAX_US: u64 = 60_000_000;
@@ -19,18 +19,18 @@ pub(super) struct Record {
     to: Instant,
     /// Microseconds from when a request was due until its answer was read.
     pub(super) all: Histogram<u64>,
-    pub(super) kinds: Vec<(Kind, Histogram<u64>)>,
+    pub(super) kinds: Vec<(RequestKind, Histogram<u64>)>,
     /// From a 201 until a follower's poll showed the post.
     pub(super) visible: Histogram<u64>,
     /// Answers that came within the measured time, and the bytes of their bodies.
     pub(super) answers: u64,
     pub(super) bytes: u64,
     /// Answers of that time to whoever watches for posts; no latencies are taken of them.
-    pub(super) looks: u64,
+    pub(super) probe_answers: u64,
     pub(super) failures: BTreeMap<String, u64>,
     /// Pages that were compared with what is known.
     pub(super) checked: u64,
-    /// Pages that said that shards are missing or stale, among those looked at.
+    /// Pages that said that shards are missing or stale, among those that were read.
     pub(super) incomplete: u64,
 }
 
@@ -45,11 +45,11 @@ impl Record {
             from,
             to,
             all: histogram(),
-            kinds: Kind::ALL.map(|kind| (kind, histogram())).into(),
+            kinds: RequestKind::ALL.map(|kind| (kind, histogram())).into(),
             visible: histogram(),
             answers: 0,
             bytes: 0,
-            looks: 0,
+            probe_answers: 0,
             failures: BTreeMap::new(),
             checked: 0,
             incomplete: 0,
@@ -61,7 +61,7 @@ impl Record {
     }
 
     /// An answer that was wanted, just read.
-    pub(super) fn done(&mut self, kind: Kind, due: Instant, bytes: usize) {
+    pub(super) fn answered(&mut self, kind: RequestKind, due: Instant, bytes: usize) {
         let now = Instant::now();
         if (self.from..self.to).contains(&now) {
             self.answers += 1;
@@ -76,15 +76,15 @@ impl Record {
         }
     }
 
-    /// Somebody looked whether a post can be seen.
-    pub(super) fn looked(&mut self) {
+    /// The probe asked whether a post can be seen.
+    pub(super) fn probe_answered(&mut self) {
         if (self.from..self.to).contains(&Instant::now()) {
-            self.looks += 1;
+            self.probe_answers += 1;
         }
     }
 
     /// No answer, or another than was wanted. Its time counts too: waiting in vain is waiting.
-    pub(super) fn failed(&mut self, kind: Kind, due: Instant, why: &str) {
+    pub(super) fn failed(&mut self, kind: RequestKind, due: Instant, why: &str) {
         if due < self.from {
             return;
         }
@@ -98,7 +98,7 @@ impl Record {
     }
 
     /// A post that was stored at `stored` was just seen by a follower.
-    pub(super) fn seen(&mut self, stored: Instant) {
+    pub(super) fn became_visible(&mut self, stored: Instant) {
         if stored >= self.from {
             self.visible.saturating_record(micros(stored.elapsed()));
         }

@@ -5,18 +5,18 @@ use std::fmt::{self, Display, Write};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::drive::Plan;
+use super::drive::LoadPlan;
 use super::record::Record;
 
-/// The percentiles that are told, beside the largest.
+/// The percentiles that are reported, beside the largest.
 const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
 
 /// A finished run.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(super) plan: Plan,
+    pub(super) plan: LoadPlan,
     pub(super) record: Record,
-    pub(super) used: Used,
+    pub(super) used: RunUsage,
     /// Requests that were due and never sent, since no connection was free.
     pub(super) unsent: u64,
     /// What the server says of its memory, if it does.
@@ -25,7 +25,7 @@ pub(crate) struct Report {
 
 /// What processes used while it was measured.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Used {
+pub(super) struct RunUsage {
     /// Seconds on a processor, of the server.
     pub(super) server_seconds: Option<f64>,
     /// Resident memory of the server at the end.
@@ -47,7 +47,7 @@ impl Report {
 
     /// Microseconds of the server's processor for one answer.
     pub(super) fn server_micros(&self) -> Option<f64> {
-        let answers = self.record.answers + self.record.looks;
+        let answers = self.record.answers + self.record.probe_answers;
         self.used.server_seconds.map(|seconds| seconds * 1e6 / answers.max(1) as f64)
     }
 
@@ -70,7 +70,7 @@ impl Report {
 
     /// What it is called above a plot.
     pub(crate) fn title(&self) -> String {
-        let Plan { mix, rate, connections, seconds, .. } = &self.plan;
+        let LoadPlan { mix, rate, connections, seconds, .. } = &self.plan;
         let rate = rate.map_or("as fast as it can".to_owned(), |rate| format!("{rate} requests/s"));
         format!("mix {}, {rate}, {connections} connections, {seconds} s", mix.name())
     }
@@ -109,14 +109,15 @@ impl Report {
 }
 
 fn percentiles(latencies: &Histogram<u64>) -> Value {
-    let mut told = serde_json::Map::from_iter([("count".to_owned(), json!(latencies.len()))]);
+    let mut values = serde_json::Map::from_iter([("count".to_owned(), json!(latencies.len()))]);
     if !latencies.is_empty() {
         for percentile in PERCENTILES {
-            told.insert(format!("p{percentile}"), json!(latencies.value_at_percentile(percentile)));
+            values
+                .insert(format!("p{percentile}"), json!(latencies.value_at_percentile(percentile)));
         }
-        told.insert("max".to_owned(), json!(latencies.max()));
+        values.insert("max".to_owned(), json!(latencies.max()));
     }
-    told.into()
+    values.into()
 }
 
 impl Display for Report {

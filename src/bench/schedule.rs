@@ -18,21 +18,21 @@ const TIMER_SLACK: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// When the next request is due; taken by one connection at a time, in order.
-    next: Mutex<Next>,
+    next: Mutex<NextArrival>,
     /// Requests a second; as many as there can be when absent.
     rate: Option<f64>,
     end: Instant,
 }
 
 #[derive(Debug)]
-struct Next {
+struct NextArrival {
     due: Instant,
     random: StdRng,
 }
 
 impl Schedule {
     pub(super) fn new(rate: Option<f64>, start: Instant, end: Instant, seed: u64) -> Self {
-        let next = Next { due: start, random: StdRng::seed_from_u64(seed) };
+        let next = NextArrival { due: start, random: StdRng::seed_from_u64(seed) };
         Self { next: Mutex::new(next), rate, end }
     }
 

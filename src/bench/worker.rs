@@ -9,11 +9,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-use super::check::{Asked, check};
-use super::client::{Answer, Client, Request};
-use super::drive::Run;
-use super::known::{Deletable, Gone, Known, Written};
-use super::mix::Kind;
+use super::check::{CheckedRequest, check};
+use super::client::{Client, Reply, Request};
+use super::drive::LoadRun;
+use super::known::{Deletable, Deletion, KnownRows, WrittenPost};
+use super::mix::RequestKind;
 use super::page::{cursor, read_page, read_post};
 use super::probe::Probe;
 use super::schedule::Schedule;
@@ -23,21 +23,21 @@ use crate::cursor::Cursor;
 /// How often another author is looked for when one cannot be followed.
 const FOLLOW_TRIES: u32 = 8;
 /// Authors whose id is a multiple of this are followed and unfollowed.
-const FICKLE: u32 = super::world::FICKLE;
+const CHURN_EVERY: u32 = super::world::CHURN_EVERY;
 
 /// A connection and its own chance.
 pub(super) struct Worker {
-    run: Rc<Run>,
+    run: Rc<LoadRun>,
     client: Client,
     random: StdRng,
     /// What is asked for next, whatever the mix says.
-    next: Option<Wish>,
+    next: Option<PlannedRequest>,
     path: String,
 }
 
 /// A page to be read.
-struct Wish {
-    kind: Kind,
+struct PlannedRequest {
+    kind: RequestKind,
     reader: u32,
     /// The newest page when empty.
     cursor: String,
@@ -46,7 +46,7 @@ struct Wish {
 }
 
 impl Worker {
-    pub(super) fn new(run: Rc<Run>, number: usize) -> Self {
+    pub(super) fn new(run: Rc<LoadRun>, number: usize) -> Self {
         let client = Client::new(run.target.clone());
         let random = StdRng::seed_from_u64(run.plan.seed ^ ((number as u64 + 1) << 32));
         Self { run, client, random, next: None, path: String::new() }
@@ -68,7 +68,7 @@ impl Worker {
         let Some(known) = &run.known else { return };
         let author = known.borrow().world.size.storm_author();
         while let Some(due) = schedule.due().await {
-            self.post(Kind::Storm, author, None, due).await;
+            self.post(RequestKind::Storm, author, None, due).await;
             if run.is_void() {
                 return;
             }
@@ -84,7 +84,7 @@ impl Worker {
         let run = Rc::clone(&self.run);
         let Some(known) = &run.known else { return self.read_first(kind, reader, due).await };
         match kind {
-            Kind::Post => {
+            RequestKind::Post => {
                 let author = {
                     let known = known.borrow();
                     let followees = known.world.followees(reader);
@@ -94,24 +94,25 @@ impl Worker {
                 let (author, follower) = author.map_or((reader, None), |a| (a, Some(reader)));
                 self.post(kind, author, follower, due).await;
             }
-            Kind::Delete => self.delete(known, due).await,
-            Kind::Follow => self.follow_or_unfollow(known, reader, due).await,
+            RequestKind::Delete => self.delete(known, due).await,
+            RequestKind::Follow => self.follow_or_unfollow(known, reader, due).await,
             _ => self.read_first(kind, reader, due).await,
         }
     }
 
     /// A newest page, or a poll if the reader has read before.
-    async fn read_first(&mut self, kind: Kind, reader: u32, due: Instant) {
-        let polls = if kind == Kind::Poll {
+    async fn read_first(&mut self, kind: RequestKind, reader: u32, due: Instant) {
+        let polls = if kind == RequestKind::Poll {
             self.run.polls.borrow().get(reader as usize).cloned().unwrap_or_default()
         } else {
             String::new()
         };
-        let kind = if kind == Kind::Poll && polls.is_empty() { Kind::Newest } else { kind };
-        self.read(Wish { kind, reader, cursor: polls, checked: false }, due).await;
+        let kind =
+            if kind == RequestKind::Poll && polls.is_empty() { RequestKind::Newest } else { kind };
+        self.read(PlannedRequest { kind, reader, cursor: polls, checked: false }, due).await;
     }
 
-    async fn read(&mut self, read: Wish, due: Instant) {
+    async fn read(&mut self, read: PlannedRequest, due: Instant) {
         let Self { run, client, random, next, path } = self;
         path.clear();
         let _ = write!(path, "/v1/users/{}/feed?limit={}", read.reader, read.kind.limit());
@@ -124,35 +125,35 @@ impl Worker {
         let tokens = if chosen { run.tokens.borrow().header() } else { None };
         let sent = run.now();
         let request = Request { freshness: tokens.as_deref().unwrap_or(""), ..Request::get(path) };
-        let Some(answer) = wanted(run, client, request, (read.kind, due)).await else {
+        let Some(reply) = exchange_ok(run, client, request, (read.kind, due)).await else {
             return;
         };
-        if let Some(prev) = cursor(answer.body, "prev")
+        if let Some(prev) = cursor(reply.body, "prev")
             && let Some(place) = run.polls.borrow_mut().get_mut(read.reader as usize)
             // A next page's first post lies below what the reader has seen.
-            && read.kind != Kind::Next
+            && read.kind != RequestKind::Next
         {
             place.clear();
             place.push_str(prev);
         }
-        if read.kind == Kind::Newest && run.plan.mix.goes_on(random) {
-            let wish = |next: &str| Wish {
-                kind: Kind::Next,
+        if read.kind == RequestKind::Newest && run.plan.mix.reads_next_page(random) {
+            let wish = |next: &str| PlannedRequest {
+                kind: RequestKind::Next,
                 reader: read.reader,
                 cursor: next.to_owned(),
                 checked: false,
             };
-            *next = cursor(answer.body, "next").map(wish);
+            *next = cursor(reply.body, "next").map(wish);
         }
         if let (Some(known), Some(_)) = (&run.known, tokens) {
-            let wrong = look(run, known, &read, sent, answer.body);
+            let wrong = check_page(run, known, &read, sent, reply.body);
             if let Err(wrong) = wrong {
                 run.void(format!("GET {path}: {wrong}"));
             }
         }
     }
 
-    async fn post(&mut self, kind: Kind, author: u32, follower: Option<u32>, due: Instant) {
+    async fn post(&mut self, kind: RequestKind, author: u32, follower: Option<u32>, due: Instant) {
         let Self { run, client, path, .. } = self;
         run.texts.set(run.texts.get() + 1);
         let content = words::text(run.plan.seed ^ run.texts.get(), run.texts.get());
@@ -161,15 +162,15 @@ impl Worker {
         let _ = write!(path, "/v1/users/{author}/posts");
         let sent = run.now();
         let request = Request { method: "POST", path, freshness: "", body: &body };
-        let Some(answer) = wanted(run, client, request, (kind, due)).await else { return };
+        let Some(reply) = exchange_ok(run, client, request, (kind, due)).await else { return };
         let (stored, now) = (Instant::now(), run.now());
-        let Some((key, text)) = read_post(answer.body) else {
-            return run.void(format!("POST {path}: the answer is no post"));
+        let Some((key, text)) = read_post(reply.body) else {
+            return run.void(format!("POST {path}: the reply is no post"));
         };
         if text != content || key.author.0 != u64::from(author) {
-            return run.void(format!("POST {path}: the answer is another post than was sent"));
+            return run.void(format!("POST {path}: the reply is another post than was sent"));
         }
-        if let Some(token) = answer.freshness {
+        if let Some(token) = reply.freshness {
             run.tokens.borrow_mut().add(author, sent, now, token);
         }
         let watched = follower.is_some_and(|reader| {
@@ -177,82 +178,90 @@ impl Worker {
             probes.as_ref().is_some_and(|p| p.try_send(Probe { reader, key, stored }).is_ok())
         });
         if let Some(known) = &run.known {
-            let written = Written { key, content, stored: now, gone: Gone::No };
+            let written = WrittenPost { key, content, stored: now, deletion: Deletion::None };
             // One that is watched for is not deleted meanwhile.
             known.borrow_mut().posted(author, written, follower.filter(|_| !watched));
         }
     }
 
-    async fn delete(&mut self, known: &RefCell<Known>, due: Instant) {
+    async fn delete(&mut self, known: &RefCell<KnownRows>, due: Instant) {
         let any = self.random.random_range(0..usize::MAX);
         let chosen = known.borrow_mut().begin_delete(any);
         // There may be nothing yet that may be deleted; a page is read instead.
         let Some(Deletable { author, post, reader }) = chosen else {
             let reader = self.run.readers.choose(&mut self.random);
-            return self.read_first(Kind::Poll, reader, due).await;
+            return self.read_first(RequestKind::Poll, reader, due).await;
         };
         let path = format!("/v1/users/{author}/posts/{post}");
-        let done = self.change("DELETE", &path, author, (Kind::Delete, due)).await;
+        let done =
+            self.write_without_body("DELETE", &path, author, (RequestKind::Delete, due)).await;
         known.borrow_mut().end_delete(author, post, self.run.now(), done);
         // Deletes are rare; that each is seen by somebody who would have read the post makes sure.
         let cursor = String::new();
-        self.next = Some(Wish { kind: Kind::Newest, reader, cursor, checked: true });
+        self.next =
+            Some(PlannedRequest { kind: RequestKind::Newest, reader, cursor, checked: true });
     }
 
-    async fn follow_or_unfollow(&mut self, known: &RefCell<Known>, reader: u32, due: Instant) {
+    async fn follow_or_unfollow(&mut self, known: &RefCell<KnownRows>, reader: u32, due: Instant) {
         let unfollow =
             self.random.random_bool(0.5).then(|| self.random.random_range(0..usize::MAX));
         let ended = unfollow.and_then(|any| known.borrow_mut().begin_unfollow(any));
         let (method, pair) = match ended {
             Some(pair) => ("DELETE", pair),
-            None => match self.someone_new(known, reader) {
+            None => match self.choose_new_followee(known, reader) {
                 Some(author) => ("PUT", (reader, author)),
-                None => return self.read_first(Kind::Poll, reader, due).await,
+                None => return self.read_first(RequestKind::Poll, reader, due).await,
             },
         };
         let path = format!("/v1/users/{}/following/{}", pair.0, pair.1);
-        let done = self.change(method, &path, pair.0, (Kind::Follow, due)).await;
-        known.borrow_mut().end_bond(pair, self.run.now(), done);
+        let done = self.write_without_body(method, &path, pair.0, (RequestKind::Follow, due)).await;
+        known.borrow_mut().end_follow_change(pair, self.run.now(), done);
     }
 
     /// An author whom the reader does not follow and now may.
-    fn someone_new(&mut self, known: &RefCell<Known>, reader: u32) -> Option<u32> {
+    fn choose_new_followee(&mut self, known: &RefCell<KnownRows>, reader: u32) -> Option<u32> {
         let mut known = known.borrow_mut();
-        let groups = known.world.size.users / FICKLE;
-        let author = |random: &mut StdRng| random.random_range(1..=groups.max(1)) * FICKLE;
+        let groups = known.world.size.users / CHURN_EVERY;
+        let author = |random: &mut StdRng| random.random_range(1..=groups.max(1)) * CHURN_EVERY;
         let mut tries = (0..FOLLOW_TRIES).map(|_| author(&mut self.random));
         tries.find(|author| known.begin_follow(reader, *author))
     }
 
     /// A write without a body; whether it was acknowledged.
-    async fn change(&mut self, method: &str, path: &str, user: u32, of: (Kind, Instant)) -> bool {
+    async fn write_without_body(
+        &mut self,
+        method: &str,
+        path: &str,
+        user: u32,
+        of: (RequestKind, Instant),
+    ) -> bool {
         let Self { run, client, .. } = self;
         let sent = run.now();
         let request = Request { method, ..Request::get(path) };
-        let Some(answer) = wanted(run, client, request, of).await else { return false };
-        if let Some(token) = answer.freshness {
+        let Some(reply) = exchange_ok(run, client, request, of).await else { return false };
+        if let Some(token) = reply.freshness {
             run.tokens.borrow_mut().add(user, sent, run.now(), token);
         }
         true
     }
 }
 
-/// The answer, if it is the one that is wanted. Its time is taken before anybody looks at it.
-async fn wanted<'a>(
-    run: &Run,
+/// The reply, if it is a success. Its time is taken before anybody looks at it.
+async fn exchange_ok<'a>(
+    run: &LoadRun,
     client: &'a mut Client,
     request: Request<'_>,
-    (kind, due): (Kind, Instant),
-) -> Option<Answer<'a>> {
-    let answer = client.exchange(request).await;
+    (kind, due): (RequestKind, Instant),
+) -> Option<Reply<'a>> {
+    let reply = client.exchange(request).await;
     let mut record = run.record.borrow_mut();
-    match answer {
-        Ok(answer) if (200..300).contains(&answer.status) => {
-            record.done(kind, due, answer.body.len());
-            Some(answer)
+    match reply {
+        Ok(reply) if (200..300).contains(&reply.status) => {
+            record.answered(kind, due, reply.body.len());
+            Some(reply)
         }
-        Ok(answer) => {
-            record.failed(kind, due, &format!("status {}", answer.status));
+        Ok(reply) => {
+            record.failed(kind, due, &format!("status {}", reply.status));
             None
         }
         Err(error) => {
@@ -263,10 +272,10 @@ async fn wanted<'a>(
 }
 
 /// Compares a page with what is known.
-fn look(
-    run: &Run,
-    known: &RefCell<Known>,
-    read: &Wish,
+fn check_page(
+    run: &LoadRun,
+    known: &RefCell<KnownRows>,
+    read: &PlannedRequest,
     sent: u64,
     body: &[u8],
 ) -> Result<(), String> {
@@ -281,6 +290,6 @@ fn look(
         return Ok(());
     }
     record.checked += 1;
-    let asked = Asked { reader: read.reader, cursor, limit: read.kind.limit(), sent };
+    let asked = CheckedRequest { reader: read.reader, cursor, limit: read.kind.limit(), sent };
     check(&known.borrow(), &asked, &seen)
 }

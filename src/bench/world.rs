@@ -29,7 +29,7 @@ pub(super) const END_MS: i64 = 1_735_689_600_000;
 /// Ids are minted as on as many shards; any number makes them unique.
 const SHARDS: u16 = 4;
 /// One author in so many is followed and unfollowed while a benchmark runs.
-pub(super) const FICKLE: u32 = 50;
+pub(super) const CHURN_EVERY: u32 = 50;
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ fn random(seed: u64, stream: Stream) -> StdRng {
 
 /// Whether follows of this author come and go while a benchmark runs, so that one that was cut off
 /// may have left some behind.
-pub(super) fn is_fickle(author: u32) -> bool {
-    author.is_multiple_of(FICKLE)
+pub(super) fn has_follow_churn(author: u32) -> bool {
+    author.is_multiple_of(CHURN_EVERY)
 }
 
 /// The world.

@@ -1,4 +1,5 @@
-//! `tributary bench`: data, load and checks, to see how fast a server is and whether it is right.
+//! `tributary bench`: generates data, sends load to a server, and checks its answers. It measures
+//! how fast the server is and whether its pages are right.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,20 +10,22 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{DataSource, Outcome, progress, say};
-use crate::bench::{EnginePlan, Mix, Plan, World, WorldSize, ceiling, drive, engine, plot, ratio};
+use crate::bench::{
+    EnginePlan, LoadPlan, Mix, World, WorldSize, ceiling, drive, engine, plot, ratio,
+};
 use crate::config::{Config, FleetConfig};
 use crate::moment::TimeUnit;
 use crate::shard::{Access, Deadline, Fleet, Loaded, OpenError};
 
-/// The folder of `make`, unless told otherwise.
+/// The default folder of `tributary bench make`.
 const BENCH_FOLDER: &str = "tributary-bench";
-/// Rows of one round while data is loaded.
+/// Rows loaded in one round.
 const BATCH_ROWS: usize = 10_000;
-/// What a shard may take for its part of a round.
+/// The time limit of a shard for its part of a round.
 const BATCH_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
-#[command(after_help = "How to measure, and what was measured, stands in docs/benchmarks.md.")]
+#[command(after_help = "docs/benchmarks.md describes the method and lists the results.")]
 pub(super) struct Bench {
     #[command(subcommand)]
     command: BenchCommand,
@@ -30,32 +33,32 @@ pub(super) struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// Make the data of the benchmark and load it
+    /// Generate the data of the benchmark and load it
     Make(Make),
-    /// Drive a server that serves this data, and check its answers
+    /// Send load to a server with this data, and check its answers
     Run(Run),
-    /// Serve one constant page: the most that any server could reach
+    /// Serve one constant page, to measure the upper bound for any server
     Ceiling(Ceiling),
-    /// Drive two servers in turn and compare them
+    /// Send load to two servers in turn and compare them
     Ratio(Ratio),
-    /// Measure memory alone, without servers, databases and network
+    /// Measure memory alone, without servers, databases or network
     Engine(Engine),
 }
 
-/// Which data.
+/// Selects the data of the benchmark.
 #[derive(Args, Clone, Copy, Debug)]
 struct Data {
-    /// How much data
+    /// Amount of data
     #[arg(long, value_enum, default_value = "s")]
     size: Size,
-    /// Other data of the same kind
+    /// Seed of the generator; another seed gives other data of the same kind
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Size {
-    /// 1,000 users, 20,000 posts: to try it
+    /// 1,000 users, 20,000 posts: for a first try
     Xs,
     /// 20,000 users, 1.9 million follows, 500,000 posts
     S,
@@ -87,7 +90,9 @@ impl Bench {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Rows go to the folder tributary-bench unless --config or --data says otherwise. The same size and seed make the same rows; running it again adds none."
+    after_help = "The rows are loaded into the folder tributary-bench, or into the shards that \
+    --config or --data names. The same size and seed always give the same rows. Running the \
+    command again adds no rows."
 )]
 struct Make {
     #[command(flatten)]
@@ -99,19 +104,19 @@ struct Make {
 impl Make {
     async fn run(self) -> Result<Outcome> {
         let mut config = self.source.load(BENCH_FOLDER)?;
-        // Servers end a statement that takes longer than a read may; a batch may take this long.
-        config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
-        // Rows are loaded by statements of their own, into tables that need less than posting does.
+        // Servers abort a statement after this time. A batch may take longer than a usual read.
+        config.request.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
+        // Loading does not use the write path, so the tables need not fulfil its requirements.
         config.write.enabled = false;
         let fleet = Fleet::open(&config, Access::Own).await?;
         if !matches!(fleet.times().unit, TimeUnit::Milliseconds) {
-            let text = "the benchmark's posts have times in milliseconds; load them into tables \
-                        whose tables.posts.unit is \"ms\"";
+            let text = "the times of the benchmark's posts are in milliseconds; load them into \
+                        tables whose tables.posts.unit is \"ms\"";
             return Err(OpenError::Prerequisite(text.to_owned()).into());
         }
         for shard in fleet.health() {
             if let Err(why) = shard.state {
-                bail!("shard {} cannot be reached ({why}); nothing was loaded", shard.name);
+                bail!("shard {} cannot be reached ({why}); no rows were loaded", shard.name);
             }
         }
         fleet.loadable()?;
@@ -127,10 +132,10 @@ impl Make {
 
 async fn make_world(data: Data) -> Result<World> {
     let make = move || World::make(data.size.world(), data.seed);
-    tokio::task::spawn_blocking(make).await.context("the data could not be made")
+    tokio::task::spawn_blocking(make).await.context("the data could not be generated")
 }
 
-/// Loads all rows, in rounds.
+/// Loads all rows, in rounds of [`BATCH_ROWS`].
 async fn load<T>(
     mut rows: impl ExactSizeIterator<Item = T>,
     what: &'static str,
@@ -145,10 +150,13 @@ async fn load<T>(
         }
         let count = batch.len();
         let loaded = store(batch).await.with_context(|| {
-            format!("stopped after {} {what}; run it again to go on", added + present)
+            format!("stopped after {} {what}; run the command again to continue", added + present)
         })?;
         if let Some(refused) = loaded.refused.first() {
-            bail!("other rows are in the way: {}; load into empty tables", refused.reason);
+            bail!(
+                "the tables contain conflicting rows: {}; load into empty tables",
+                refused.reason
+            );
         }
         added += loaded.added;
         present += loaded.present;
@@ -159,19 +167,19 @@ async fn load<T>(
     Ok(())
 }
 
-/// How a server is driven.
+/// The load that is sent to a server.
 #[derive(Args, Debug)]
 struct Load {
-    /// What is asked for [default: read; to compare servers: newest]
+    /// Mix of requests [default: read; for `ratio`: newest]
     #[arg(long, value_enum)]
     mix: Option<Mix>,
-    /// Connections that are kept open
+    /// Open connections
     #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=8_000))]
     connections: u16,
-    /// How long is measured
+    /// Duration of the measurement
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     seconds: f64,
-    /// How long requests are sent before that
+    /// Duration of the load before the measurement
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     warmup: f64,
     #[command(flatten)]
@@ -180,27 +188,30 @@ struct Load {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The server must serve what `tributary bench make` has loaded, of the same size and seed. Requests are due as chance has it at the given rate, whatever the server does, and latencies count from then. Exit code 1: an answer was wrong, or there was none; 4: some requests failed or were never sent."
+    after_help = "The server must serve the data that `tributary bench make` loaded with the same \
+    size and seed. At a fixed rate, requests are due at random times that do not depend on the \
+    server, and each latency is measured from the time a request was due. Exit code 1: an answer \
+    was wrong, or there was none. Exit code 4: some requests failed or were never sent."
 )]
 struct Run {
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7878")]
     url: String,
     #[command(flatten)]
     load: Load,
-    /// Requests a second, or `max`: each connection asks again when it was answered
+    /// Requests per second, or `max`: each connection sends the next request after each answer
     #[arg(long, value_name = "RATE", default_value = "max", value_parser = rate)]
     rate: Rate,
-    /// Check one page in so many; 0: none
+    /// Check one of this many pages; 0 checks none
     #[arg(long, value_name = "NUMBER", default_value_t = 200)]
     check_every: u64,
-    /// A process of the server on this machine, for its time on the processor and its memory
+    /// Process of the server on this machine; its CPU time and memory are measured
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Draw the latencies into this file
+    /// Write a chart of the latencies to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -209,11 +220,11 @@ impl Run {
     async fn run(self) -> Result<Outcome> {
         let Self { url, load, rate, check_every, server_pids, .. } = self;
         let plan = load.plan(&url, Mix::Read, server_pids)?;
-        let plan = Plan { rate: rate.0, check_every, ..plan };
+        let plan = LoadPlan { rate: rate.0, check_every, ..plan };
         let users = load.data.size.world().users;
         if check_every == 0 && plan.mix.writes() {
             bail!(
-                "the mix {} needs to know what it writes to; --check-every must be above 0",
+                "the mix {} writes, so it needs the generated data; --check-every must be above 0",
                 name(plan.mix)
             );
         }
@@ -221,7 +232,7 @@ impl Run {
         let seed = load.data.seed;
         let report = tokio::task::spawn_blocking(move || drive(plan, world, users)).await?;
         let report = report.with_context(|| {
-            format!("measured against the data of `tributary bench make`, seed {seed}")
+            format!("answers were compared with the data of `tributary bench make`, seed {seed}")
         })?;
         if let Some(path) = &self.svg {
             plot(&report, path)?;
@@ -240,14 +251,14 @@ fn name(mix: Mix) -> String {
 }
 
 impl Load {
-    /// As fast as it can, with nothing checked.
-    fn plan(&self, url: &str, mix: Mix, server_pids: Vec<u32>) -> Result<Plan> {
+    /// A plan for load at the highest possible rate, without checks.
+    fn plan(&self, url: &str, mix: Mix, server_pids: Vec<u32>) -> Result<LoadPlan> {
         for pid in &server_pids {
             if fs::metadata(format!("/proc/{pid}")).is_err() {
-                bail!("there is no process {pid} here that could be measured");
+                bail!("process {pid} does not exist on this machine");
             }
         }
-        Ok(Plan {
+        Ok(LoadPlan {
             url: url.to_owned(),
             mix: self.mix.unwrap_or(mix),
             rate: None,
@@ -261,7 +272,7 @@ impl Load {
     }
 }
 
-/// Requests a second; as many as there can be when absent.
+/// Requests per second; `None` is the highest possible rate.
 #[derive(Clone, Copy, Debug)]
 struct Rate(Option<f64>);
 
@@ -270,20 +281,21 @@ fn rate(text: &str) -> Result<Rate, String> {
         return Ok(Rate(None));
     }
     let rate = text.parse().ok().filter(|rate| (0.1..=1e7).contains(rate));
-    rate.map(|rate| Rate(Some(rate))).ok_or_else(|| "a number above 0, or `max`".to_owned())
+    rate.map(|rate| Rate(Some(rate)))
+        .ok_or_else(|| "expected a number from 0.1 to 10000000, or `max`".to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    seconds.ok_or_else(|| "a number of seconds, a day at most".to_owned())
+    seconds.ok_or_else(|| "expected a number of seconds, at most 86400 (a day)".to_owned())
 }
 
 #[derive(Args, Debug)]
 struct Ceiling {
-    /// The address to listen on
+    /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7879")]
     listen: SocketAddr,
-    /// Bytes of the page; below 2,500 it has no posts
+    /// Size of the page in bytes; below 2,500 it has no posts
     #[arg(long, value_name = "NUMBER", default_value_t = 4_600, value_parser = clap::value_parser!(u32).range(150..=1 << 20))]
     bytes: u32,
 }
@@ -292,7 +304,9 @@ impl Ceiling {
     async fn run(self) -> Result<Outcome> {
         let (listener, address) = ceiling::bind(self.listen).await.map_err(|error| {
             let address = self.listen;
-            let text = format!("cannot listen on {address}: {error}; choose another with --listen");
+            let text = format!(
+                "cannot listen on {address}: {error}; choose another address with --listen"
+            );
             OpenError::Prerequisite(text)
         })?;
         say(format_args!("Serving one constant page on http://{address}"));
@@ -303,18 +317,19 @@ impl Ceiling {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Each server is driven as fast as it can, A B A B, and answers are not checked."
+    after_help = "Each server gets load at the highest possible rate, in the order A B A B. The \
+    answers are not checked."
 )]
 struct Ratio {
-    /// The two servers: A, then B
+    /// Address of a server; give the option twice, for A and then for B
     #[arg(long = "url", value_name = "URL", num_args = 1, required = true)]
     urls: Vec<String>,
-    /// How often each is measured
+    /// Number of measurements of each server
     #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
     #[command(flatten)]
     load: Load,
-    /// A process of A on this machine, then one of B
+    /// Process of a server on this machine; give the option twice, for A and then for B
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
     /// Print JSON
@@ -324,14 +339,14 @@ struct Ratio {
 
 impl Ratio {
     async fn run(self) -> Result<Outcome> {
-        let [a, b] = self.urls.as_slice() else { bail!("give two servers: --url A --url B") };
+        let [a, b] = self.urls.as_slice() else {
+            bail!("exactly two servers are needed: --url A --url B")
+        };
         let pids = |index: usize| self.server_pids.get(index).copied().into_iter().collect();
         let a = self.load.plan(a, Mix::Newest, pids(0))?;
         let b = self.load.plan(b, Mix::Newest, pids(1))?;
         if a.mix.writes() {
-            bail!(
-                "only the mixes newest, read and poll can be compared: a write is not sent twice"
-            );
+            bail!("`ratio` supports only the mixes newest, read and poll, which do not write");
         }
         let (rounds, users) = (self.rounds.into(), self.load.data.size.world().users);
         let ratio = tokio::task::spawn_blocking(move || ratio(&a, &b, rounds, users)).await??;
@@ -346,18 +361,19 @@ impl Ratio {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A memory is filled from the data of this size and seed; size m takes minutes and some 7 GB."
+    after_help = "Memory is filled with the data of this size and seed. Size m takes minutes and \
+    about 7 GB."
 )]
 struct Engine {
     #[command(flatten)]
     data: Data,
-    /// How long each kind of page is measured
+    /// Duration of the measurement for each kind of page
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     seconds: f64,
-    /// A file of a server's row log, to be carried out on this memory
+    /// Binary log file of a server, to be applied to this memory
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// The database in that log whose tables, made like ours, hold all users
+    /// Database in that log; its tables must have our schema and hold all users
     #[arg(long, value_name = "NAME", default_value = "tributary")]
     database: String,
     /// Print JSON
@@ -379,9 +395,9 @@ impl Engine {
         let dir = std::env::temp_dir().join(format!("tributary-engine-{}", std::process::id()));
         let fleet = empty_fleet(&dir).await?;
         let measured = tokio::task::spawn_blocking(move || engine(world, &fleet, &plan)).await;
-        // What is left behind there is empty.
+        // A failure is ignored: the folder holds only an empty shard.
         let _ = fs::remove_dir_all(&dir);
-        let report = measured.context("the measurement ended early")??;
+        let report = measured.context("the measurement failed")??;
         if self.json {
             say(format_args!("{:#}", report.json()));
         } else {
@@ -391,7 +407,7 @@ impl Engine {
     }
 }
 
-/// One shard without rows, which is there to be asked and never is.
+/// A fleet of one empty shard. The read path requires a fleet, but memory answers all its reads.
 async fn empty_fleet(dir: &Path) -> Result<Fleet> {
     let mut config = Config::from_folder(dir, [])?;
     if let FleetConfig::Embedded(embedded) = &mut config.fleet {

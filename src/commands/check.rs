@@ -1,4 +1,5 @@
-//! `tributary check`: looks at servers, and says how to serve them and what to mend first.
+//! `tributary check`: inspects servers, infers a configuration, and reports the problems that must
+//! be fixed before Tributary can serve them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,14 +21,13 @@ use crate::shard::{self, Finding, Level};
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Give one DSN for each shard, mysql://user@host:3306/database, in the order that \
-    `user_id % N` counts in, if you know it. Nothing is written to the servers, and an account \
-    that may only read is enough. The configuration is printed to standard output and all else to \
-    standard error, so that `tributary check DSN DSN > tributary.toml` gives a file to serve with. \
-    Passwords: in \
-    TRIBUTARY_SERVERS__DB0__PASSWORD and so on for the servers in the order they are first named, \
-    in --password-file, or in the DSN. Exit codes: 0 it can be served, 3 something must be mended \
-    first."
+    after_help = "Give one DSN per shard, mysql://user@host:3306/database. If you know the order \
+    of the shards in `user_id % N`, give them in that order. The check writes nothing to the \
+    servers; an account that can only read is enough. The configuration is printed to standard \
+    output and everything else to standard error, so `tributary check DSN DSN > tributary.toml` \
+    makes a file for `tributary serve --config`. Passwords are read from --password-file, from \
+    the DSN, or from TRIBUTARY_SERVERS__DB0__PASSWORD and so on, where db0 is the server that is \
+    named first. Exit codes: 0 the shards can be served, 3 a problem must be fixed first."
 )]
 pub(super) struct Check {
     /// A shard: mysql://user@host:3306/database
@@ -36,10 +36,10 @@ pub(super) struct Check {
     /// Check the fleet of this configuration instead
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A file with the password of all the servers
+    /// A file with the one password of all servers
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     password_file: Option<PathBuf>,
-    /// Where the dates of DATETIME columns belong: UTC, +02:00, Europe/Berlin
+    /// Time zone of DATETIME columns: UTC, +02:00, Europe/Berlin
     #[arg(long, conflicts_with = "config")]
     zone: Option<Zone>,
     /// Print one JSON object
@@ -47,16 +47,17 @@ pub(super) struct Check {
     json: bool,
 }
 
-/// Users of a shard that leave no doubt.
+/// Sampled users per shard from which the order of the shards counts as certain.
 const USERS_ENOUGH: usize = 8;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Default)]
 struct CheckReport {
+    /// Findings, each with the name of the server, shard or fleet that it concerns.
     findings: Vec<(String, Finding)>,
-    /// The configuration to serve with, if one could be made.
+    /// A configuration for `tributary serve`, if the tables could be inferred.
     configuration: Option<String>,
-    /// How the rows are spread, in words.
+    /// The placement rule of the rows, as a sentence.
     placement: Option<String>,
 }
 
@@ -66,7 +67,7 @@ impl Check {
             Some(file) => {
                 let config = Config::from_file(file, environment())?;
                 let FleetConfig::Servers(servers) = &config.fleet else {
-                    bail!("a folder of embedded shards needs no check; `tributary serve` makes it");
+                    bail!("embedded shards need no check; `tributary serve` creates the folder");
                 };
                 check_fleet(&config, servers).await?
             }
@@ -83,7 +84,7 @@ impl Check {
         Ok(if report.is_ready() { Outcome::Done } else { Outcome::NotReady })
     }
 
-    /// Finds out all that a configuration says.
+    /// Infers a complete configuration from the servers that the DSNs name.
     async fn check_dsns(&self) -> Result<CheckReport> {
         let draft = ConfigDraft::new(&self.dsns, self.password_file.as_ref())?;
         let config = draft.config(&Tables::default(), &ShardOrder::given(self.dsns.len()))?;
@@ -95,11 +96,11 @@ impl Check {
 
         let servers = Servers { tables: tables.clone(), ..Servers::clone(servers) };
         let survey = shard::survey(&servers, &config.write).await;
-        // What could not be reached is told once.
-        let known: Vec<_> = findings.iter().map(|(place, f)| (place.clone(), f.code)).collect();
-        let is_new = |(place, f): &(String, Finding)| !known.contains(&(place.clone(), f.code));
+        // The survey reports servers again that were unreachable before: skip such repetitions.
+        let known: Vec<_> = findings.iter().map(|(subject, f)| (subject.clone(), f.code)).collect();
+        let is_new = |(subject, f): &(String, Finding)| !known.contains(&(subject.clone(), f.code));
         findings.extend(survey.findings.into_iter().filter(is_new));
-        let (mut known_rule, place) = (true, || "the fleet".to_owned());
+        let (mut known_rule, fleet) = (true, || "the fleet".to_owned());
         let order = match fit(&survey.samples) {
             Fit::Modulo(order) => ShardOrder { shards: order, map: None },
             Fit::Map(map) => {
@@ -108,7 +109,7 @@ impl Check {
             }
             Fit::Unknown => {
                 known_rule = false;
-                findings.push((place(), unknown_placement(self.dsns.len())));
+                findings.push((fleet(), unknown_placement(self.dsns.len())));
                 ShardOrder::given(self.dsns.len())
             }
         };
@@ -119,31 +120,33 @@ impl Check {
         let mut placement = None;
         if known_rule {
             findings.extend(stray_findings(&config, servers, &in_order)?);
-            findings.extend(doubts(&in_order).into_iter().map(|doubt| (place(), doubt)));
-            placement = Some(placement_words(&order, &in_order));
+            findings.extend(order_warning(&in_order).into_iter().map(|warning| (fleet(), warning)));
+            placement = Some(placement_text(&order, &in_order));
         }
-        let head = placement.as_ref().map_or(String::new(), |words| format!("# {words}\n\n"));
+        let head = placement.as_ref().map_or(String::new(), |text| format!("# {text}\n\n"));
         let configuration = Some(format!("{head}{}", draft.text(&tables, &order)));
         Ok(CheckReport { findings, configuration, placement })
     }
 }
 
-/// Why an order of shards that fits may not be the right one.
-fn doubts(samples: &[Vec<UserId>]) -> Option<Finding> {
+/// A warning if the samples are too small to be sure of the order of the shards.
+fn order_warning(samples: &[Vec<UserId>]) -> Option<Finding> {
     let unseen = samples.iter().filter(|sample| sample.is_empty()).count();
     let fewest = samples.iter().map(Vec::len).min().unwrap_or(0);
     if samples.len() < 2 || fewest >= USERS_ENOUGH {
         return None;
     }
     let text = match unseen {
-        0 => format!("only {fewest} users were seen on one of the shards: the order is a guess"),
-        unseen => format!("no user was seen on {unseen} of the shards: their order is a guess"),
+        0 => format!(
+            "one of the shards has only {fewest} sampled users: the order of the shards is a guess"
+        ),
+        unseen => format!("{unseen} of the shards have no sampled users: their order is a guess"),
     };
-    let cure =
-        "a look at it: the shards in the order that user_id % N counts in, and check --config";
+    let cure = "verify that the shards are in the order of user_id % N, then run check --config";
     Some(Finding::warning("few_users", text).cure(cure))
 }
 
+/// Checks the servers of a configuration, and its placement against samples of user ids.
 async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> {
     let survey = shard::survey(servers, &config.write).await;
     let mut findings = survey.findings;
@@ -157,9 +160,9 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> 
             } else {
                 let finding = Finding::error(
                     "wrong_order",
-                    "the shards stand in another order than the rows were spread by",
+                    "the order of the shards differs from the order in which the rows were placed",
                 );
-                let cure = format!("[[shards]] in this order: {}", names.join(", "));
+                let cure = format!("list [[shards]] in this order: {}", names.join(", "));
                 findings.push(("the fleet".into(), finding.cure(cure)));
             }
         }
@@ -167,8 +170,8 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> 
             let names: Vec<&str> =
                 map.iter().map(|shard| servers.shards[shard.index()].name.as_str()).collect();
             let finding =
-                Finding::error("wrong_placement", "the rows were not spread by this placement");
-            let cure = format!("placement.map = {}", quoted_list(&names));
+                Finding::error("wrong_placement", "the rows were not placed by this placement.map");
+            let cure = format!("set placement.map = {}", quoted_list(&names));
             findings.push(("the fleet".into(), finding.cure(cure)));
         }
         Fit::Modulo(_) => findings.extend(strays),
@@ -179,6 +182,7 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> 
     Ok(CheckReport { findings, ..CheckReport::default() })
 }
 
+/// Findings for sampled users that are on another shard than their owner.
 fn stray_findings(
     config: &Config,
     servers: &Servers,
@@ -191,45 +195,48 @@ fn stray_findings(
 
 fn unknown_placement(shards: usize) -> Finding {
     let text = format!(
-        "the rows are spread neither by `user_id % {shards}` nor by any larger number of buckets \
+        "the rows are placed neither by `user_id % {shards}` nor by a larger number of buckets \
          that is a multiple of {shards}"
     );
     Finding::error("unknown_placement", text)
-        .cure("all shards of the fleet, each once; other rules are not supported")
+        .cure("name all shards of the fleet, each once; other placement rules are not supported")
 }
 
-/// In which order the shards stand, and which of them owns which bucket.
+/// The order of the shards, and the owner of each bucket.
 struct ShardOrder {
     /// Indices into the DSNs.
     shards: Vec<usize>,
-    /// Indices into `shards`.
+    /// The owner of each bucket as an index into `shards`; `None` for `user_id % N`.
     map: Option<Vec<usize>>,
 }
 
 impl ShardOrder {
+    /// The order of the command line.
     fn given(shards: usize) -> Self {
         Self { shards: (0..shards).collect(), map: None }
     }
 }
 
-fn placement_words(order: &ShardOrder, samples: &[Vec<UserId>]) -> String {
+fn placement_text(order: &ShardOrder, samples: &[Vec<UserId>]) -> String {
     let seen: usize = samples.iter().map(Vec::len).sum();
     match &order.map {
         Some(map) => {
-            format!("{} buckets fit {seen} users that were looked at; see [placement].", map.len())
+            format!("{} buckets fit the {seen} sampled users; see [placement].", map.len())
         }
-        None if seen == 0 => "There are no rows yet: the shards stand as they were given.".into(),
+        None if seen == 0 => {
+            "There are no rows yet: the shards are in the order of the command line.".into()
+        }
         None => format!(
-            "user_id % {} in this order of shards fits {seen} users that were looked at.",
+            "user_id % {} with this order of the shards fits the {seen} sampled users.",
             order.shards.len()
         ),
     }
 }
 
-/// A configuration in the making: servers and databases, in the order of the DSNs.
+/// The servers and databases of a configuration that is being inferred, in the order of the DSNs.
 struct ConfigDraft {
     servers: Vec<ServerDraft>,
-    /// Index of the server, and the database.
+    /// The index of the server in `servers`, and the name of the database.
     shards: Vec<(usize, String)>,
     password_file: Option<PathBuf>,
 }
@@ -257,7 +264,7 @@ impl ConfigDraft {
         Ok(draft)
     }
 
-    /// Reads the text as `serve` will read it.
+    /// Parses the generated text in the same way as `tributary serve`.
     fn config(&self, tables: &Tables, order: &ShardOrder) -> Result<Config, ConfigError> {
         let mut variables = BTreeMap::new();
         for (index, server) in self.servers.iter().enumerate() {
@@ -268,6 +275,7 @@ impl ConfigDraft {
         Config::from_text(&self.text(tables, order), variables)
     }
 
+    /// The configuration as TOML, without passwords.
     fn text(&self, tables: &Tables, order: &ShardOrder) -> String {
         let mut text = String::new();
         for (index, server) in self.servers.iter().enumerate() {
@@ -277,7 +285,11 @@ impl ConfigDraft {
             let _ = match &self.password_file {
                 Some(path) => writeln!(text, "password_file = {}", quoted(&path.to_string_lossy())),
                 None => {
-                    writeln!(text, "# Its password: password_file, or {}", password_variable(&name))
+                    writeln!(
+                        text,
+                        "# Password: set password_file, or the variable {}",
+                        password_variable(&name)
+                    )
                 }
             };
             if let Some(tls) = &server.tls {
@@ -285,11 +297,11 @@ impl ConfigDraft {
             }
             text.push('\n');
         }
-        for (place, index) in order.shards.iter().enumerate() {
+        for (position, index) in order.shards.iter().enumerate() {
             let (server, database) = &self.shards[*index];
             let _ = writeln!(
                 text,
-                "[[shards]]\nname = \"s{place}\"\nserver = \"db{server}\"\ndatabase = {}\n",
+                "[[shards]]\nname = \"s{position}\"\nserver = \"db{server}\"\ndatabase = {}\n",
                 quoted(database)
             );
         }
@@ -345,7 +357,7 @@ fn tables_text(tables: &Tables) -> String {
     text
 }
 
-/// A text as a TOML string, whose escapes are JSON's.
+/// Quotes a TOML string; TOML and JSON use the same escapes.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -354,11 +366,11 @@ fn quoted_list(names: &[&str]) -> String {
     Value::from(names).to_string()
 }
 
-/// The server and the database of a DSN. It may hold a password, so it is never told.
+/// Parses a DSN into server and database. Errors never quote the DSN: it may hold a password.
 fn parse(dsn: &str) -> Result<(ServerDraft, String), ConfigError> {
     let wrong = || {
-        let text = "a DSN must be of the form mysql://user@host:3306/database, the special \
-             characters of its parts percent-encoded";
+        let text = "a DSN must have the form mysql://user@host:3306/database, with special \
+             characters percent-encoded";
         ConfigError::new(text)
     };
     let url = Url::parse(dsn).map_err(|_| wrong())?;
@@ -377,7 +389,7 @@ fn parse(dsn: &str) -> Result<(ServerDraft, String), ConfigError> {
             "tls" => tls = Some(value.into_owned()),
             other => {
                 return Err(ConfigError::new(format!(
-                    "a DSN takes the parameter tls, not {other}"
+                    "the only parameter of a DSN is tls, not {other}"
                 )));
             }
         }
@@ -388,11 +400,12 @@ fn parse(dsn: &str) -> Result<(ServerDraft, String), ConfigError> {
 }
 
 impl CheckReport {
+    /// Whether the shards can be served: no finding is an error.
     fn is_ready(&self) -> bool {
         self.findings.iter().all(|(_, finding)| finding.level < Level::Error)
     }
 
-    /// Errors first.
+    /// The findings, errors first.
     fn sorted(&self) -> Vec<&(String, Finding)> {
         let mut findings: Vec<_> = self.findings.iter().collect();
         findings.sort_by_key(|(_, finding)| std::cmp::Reverse(finding.level));
@@ -401,29 +414,29 @@ impl CheckReport {
 
     fn readable(&self) -> String {
         let mut text = String::new();
-        for (place, finding) in self.sorted() {
+        for (subject, finding) in self.sorted() {
             let level = level_word(finding.level);
-            let _ = writeln!(text, "{level}: {place}: {}", finding.text);
+            let _ = writeln!(text, "{level}: {subject}: {}", finding.text);
             if let Some(cure) = &finding.cure {
-                let _ = writeln!(text, "    mend it with: {cure}");
+                let _ = writeln!(text, "    fix: {cure}");
             }
         }
         if let Some(placement) = &self.placement {
             let _ = writeln!(text, "{placement}");
         }
         text + if self.is_ready() {
-            "It can be served.\n"
+            "The shards can be served.\n"
         } else {
-            "It cannot be served rightly until the errors are mended.\n"
+            "The shards cannot be served correctly until the errors are fixed.\n"
         }
     }
 
     fn json(&self) -> Value {
-        let finding = |(place, finding): &&(String, Finding)| {
+        let finding = |(subject, finding): &&(String, Finding)| {
             json!({
                 "level": level_word(finding.level),
                 "code": finding.code,
-                "place": place,
+                "place": subject,
                 "text": finding.text,
                 "cure": finding.cure,
             })

@@ -1,4 +1,4 @@
-//! `tributary demo`: a social graph made once, then served.
+//! `tributary demo`: generates a social graph once, then serves it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ use crate::placement::Placement;
 use crate::shard::{Access, Folder, OpenError, insert_follows, insert_posts, lock, open_writer};
 
 const SIZE: NetworkSize = NetworkSize { users: 10_000, posts: 300_000, shards: 4 };
-/// A file that says that the folder holds the demo's data.
+/// A file that marks a folder as complete data of the demo.
 const MARKER_FILE: &str = "demo";
-/// Rows of one transaction while the demo's data is made.
+/// Rows per transaction while the demo loads its data.
 const ROWS_PER_COMMIT: usize = 20_000;
 
 #[derive(Args, Debug)]
 pub(super) struct Demo {
-    /// The folder for the data
+    /// Folder for the data
     #[arg(long, value_name = "DIR", default_value = DEMO_FOLDER)]
     data: PathBuf,
     #[command(flatten)]
@@ -40,8 +40,7 @@ impl Demo {
         if !self.data.join(MARKER_FILE).exists() {
             if fs::read_dir(&self.data).is_ok_and(|mut files| files.next().is_some()) {
                 let text = format!(
-                    "{} holds other data than the demo's; give the demo a folder of its own with \
-                     --data",
+                    "{} holds data that is not the demo's; name another folder with --data",
                     self.data.display()
                 );
                 return Err(OpenError::Prerequisite(text).into());
@@ -55,7 +54,8 @@ impl Demo {
         say(format_args!(
             "Tributary serves the home timelines of {} users on http://{address}\n\n  \
              curl 'http://{address}/v1/users/{}/feed?limit=5'\n\n\
-             The data lies in {}; delete the folder to start anew. Ctrl-C stops.",
+             The data is in {}; delete the folder to start again with new data. Ctrl-C stops the \
+             server.",
             SIZE.users,
             reader(&tributary).await,
             folder.display()
@@ -65,7 +65,7 @@ impl Demo {
     }
 }
 
-/// A reader with enough to read, for the example.
+/// The first user with more followees than one page of the follow list, for the printed example.
 async fn reader(tributary: &Tributary) -> UserId {
     let limit = crate::timeline::Limit::DEFAULT;
     for id in 1..=u64::from(SIZE.users) {
@@ -77,20 +77,20 @@ async fn reader(tributary: &Tributary) -> UserId {
     UserId(1)
 }
 
-/// Makes the folder beside its place and moves it there when it is whole, so that a demo that was
-/// cut off in the middle leaves nothing half-made.
+/// Builds the data in the folder `DATA.making` and renames it to `DATA` when it is complete. A
+/// demo that is interrupted therefore never leaves an incomplete `DATA`.
 fn make(data: &Path, size: NetworkSize) -> Result<()> {
-    // By its components, since a path may end with a slash.
+    // Rebuilding the path from its components removes a trailing slash.
     let mut making = data.components().collect::<PathBuf>().into_os_string();
     making.push(".making");
     let making = PathBuf::from(making);
     if making.exists() {
-        // Of a demo that was cut off, unless another one makes it now.
+        // Left by an interrupted demo. If a running demo still uses it, `lock` fails.
         let _lock = lock(&making)?;
         fs::remove_dir_all(&making).with_context(|| making.display().to_string())?;
     }
     let folder = Folder::open(&making, size.shards, Access::Own)?;
-    let bar = progress(0, "rows", "making a social graph");
+    let bar = progress(0, "rows", "generating a social graph");
     let graph = follows(size);
     let posts = posts(size, &graph, now_ms());
     bar.set_length((graph.len() + posts.len()) as u64);
@@ -111,27 +111,28 @@ fn make(data: &Path, size: NetworkSize) -> Result<()> {
             .collect();
         threads.into_iter().try_for_each(|thread| match thread.join() {
             Ok(filled) => filled,
-            Err(_) => anyhow::bail!("a thread failed while the data was made"),
+            Err(_) => anyhow::bail!("a thread failed while the demo generated its data"),
         })
     })?;
     bar.finish_and_clear();
     fs::write(making.join(MARKER_FILE), "made by tributary demo\n")?;
     if cfg!(windows) {
-        // A folder with an open file in it cannot be renamed there; elsewhere the lock is kept.
+        // Windows cannot rename a folder with an open file, so the lock is released before.
         drop(folder);
     }
     fs::rename(&making, data).map_err(|error| {
-        let text = format!("{} cannot be made: {error}; give --data another", data.display());
+        let text =
+            format!("cannot create {}: {error}; name another folder with --data", data.display());
         OpenError::Prerequisite(text)
     })?;
     Ok(())
 }
 
-/// Fills one shard in primary-key order, and leaves all of it on disk.
+/// Loads one shard in primary-key order, and syncs it to disk.
 fn fill(path: &Path, follows: &[Follow], posts: &[Post], bar: &ProgressBar) -> Result<()> {
-    let place = || path.display().to_string();
-    let mut connection = open_writer(path).with_context(place)?;
-    // Nothing is lost if this is cut off: it is then made anew.
+    let name = || path.display().to_string();
+    let mut connection = open_writer(path).with_context(name)?;
+    // Safe without syncs: after a crash the next demo generates the data again.
     connection.pragma_update(None, "synchronous", "off")?;
     for rows in follows.chunks(ROWS_PER_COMMIT) {
         insert_follows(&mut connection, rows)?;
@@ -141,8 +142,8 @@ fn fill(path: &Path, follows: &[Follow], posts: &[Post], bar: &ProgressBar) -> R
         insert_posts(&mut connection, rows)?;
         bar.inc(rows.len() as u64);
     }
-    // Closing the last connection moves the log into the file.
-    connection.close().map_err(|(_, error)| error).with_context(place)?;
-    // Opened for writing, since not every system flushes through a handle that only reads.
-    File::options().write(true).open(path).and_then(|file| file.sync_all()).with_context(place)
+    // Closing the last connection checkpoints SQLite's write-ahead log into the file.
+    connection.close().map_err(|(_, error)| error).with_context(name)?;
+    // Some systems can sync a file only through a handle that is open for writing.
+    File::options().write(true).open(path).and_then(|file| file.sync_all()).with_context(name)
 }

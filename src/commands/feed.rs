@@ -1,4 +1,4 @@
-//! `tributary feed USER`: a home timeline as a person likes to read it, or as JSON.
+//! `tributary feed USER`: prints a home timeline, as readable text or as JSON.
 
 use std::fmt::Write;
 
@@ -17,20 +17,24 @@ use crate::{Tributary, clock};
 
 #[derive(Args, Debug)]
 pub(super) struct Feed {
-    /// The reader's id
-    #[arg(value_parser = |text: &str| parse_id(text).ok_or("not a user id: a decimal number below 2^63"))]
+    /// Id of the reader
+    #[arg(value_parser = user_id)]
     user: u64,
     #[command(flatten)]
     source: DataSource,
-    /// Posts on the page, 1 to 100
+    /// Number of posts on the page, 1 to 100
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
     limit: u8,
-    /// Where to read on: a cursor that an earlier page named
+    /// Cursor that an earlier page printed; the newest page if absent
     #[arg(long)]
     cursor: Option<Cursor>,
-    /// Print the page as GET /v1/users/{id}/feed answers it
+    /// Print the JSON of GET /v1/users/{id}/feed
     #[arg(long)]
     json: bool,
+}
+
+fn user_id(text: &str) -> Result<u64, &'static str> {
+    parse_id(text).ok_or("not a user id: expected a decimal number below 2^63")
 }
 
 impl Feed {
@@ -66,7 +70,7 @@ fn readable(page: &Page, user: u64, times: &PostTimes, missing: &[&str], flags: 
         text.push_str(&readable_post(post, &author, times.epoch_ms(post.key.time), now));
     }
     if page.posts.is_empty() {
-        text.push_str("No posts here.\n\n");
+        text.push_str("This page has no posts.\n\n");
     }
     if !missing.is_empty() {
         let _ = writeln!(text, "Incomplete: no answer from {}.", missing.join(", "));
@@ -75,13 +79,14 @@ fn readable(page: &Page, user: u64, times: &PostTimes, missing: &[&str], flags: 
         Some(next) => {
             let _ = write!(text, "Older posts: tributary feed {user}{flags} --cursor {next}");
         }
-        None => text.push_str("Nothing older."),
+        None => text.push_str("There are no older posts."),
     }
     text
 }
 
-/// Who and when on one line, then the text, indented. Control characters could steer the terminal
-/// and turn its lines around, so they are shown as symbols.
+/// Formats a post: one line with the author and the time, then the indented text. Control
+/// characters are replaced by symbols, because they could control the terminal or reverse the
+/// direction of text.
 fn readable_post(post: &Post, author: &str, time: i64, now: i64) -> String {
     let when = clock::rfc3339_ms(time);
     let age = age(now.saturating_sub(time));
@@ -95,6 +100,7 @@ fn readable_post(post: &Post, author: &str, time: i64, now: i64) -> String {
     text
 }
 
+/// A visible substitute for a control character; other characters are unchanged.
 fn visible(character: char) -> char {
     match u32::from(character) {
         9 => ' ',
@@ -105,7 +111,7 @@ fn visible(character: char) -> char {
     }
 }
 
-/// A span in the largest unit that fits.
+/// The age of a post in whole units, in the largest unit that is not above the age.
 fn age(ms: i64) -> String {
     const UNITS: [(i64, &str); 5] =
         [(31_536_000_000, "y"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
@@ -122,7 +128,7 @@ mod tests {
     use crate::model::{PostId, PostKey};
 
     #[test]
-    fn a_post_is_shown_with_its_age_and_cannot_steer_the_terminal() {
+    fn a_post_is_printed_with_its_age_and_without_control_characters() {
         let key = PostKey { time: 1_000, post: PostId(1), author: UserId(7) };
         let post = Post { key, content: "one\n\u{1b}[2Jtwo\u{202e} 🎉".into() };
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `tributary import`: follows and posts from CSV files into their shards.
+//! `tributary import`: loads follows and posts from CSV files into their owning shards.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,15 +15,15 @@ use super::{DATA_FOLDER, DataSource, Outcome, progress, say};
 use crate::model::{Follow, Post, PostId, PostKey, UserId, parse_id};
 use crate::shard::{Access, Deadline, Fleet, Loaded, ShardError};
 
-/// Rows of one round; every shard commits its part of them at the same time.
+/// Rows in one round; all shards commit their parts of a round at the same time.
 const BATCH_ROWS: usize = 10_000;
-/// Text of one round, so that long posts do not fill the memory.
+/// Bytes of rows in one round. This bounds memory when posts are long.
 const BATCH_BYTES: usize = 8 << 20;
-/// What a shard may take for its part of a round.
+/// The time limit of a shard for its part of a round.
 const BATCH_DEADLINE: Duration = Duration::from_secs(60);
-/// A longer text is no post; no table of ours could hold it.
+/// Longest accepted text of a post, in bytes. Our own tables cannot hold longer texts.
 const CONTENT_BYTES_MAX: usize = 1 << 20;
-/// Bad rows that are shown one by one; the others are only counted.
+/// Refused rows that are printed one by one; further ones are only counted.
 const SHOWN_MAX: usize = 20;
 
 const FOLLOW_COLUMNS: [&str; 2] = ["follower_user_id", "followed_user_id"];
@@ -31,17 +31,19 @@ const POST_COLUMNS: [&str; 4] = ["tweet_id", "user_id", "content", "timestamp"];
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Rows go to the folder tributary-data unless --config or --data says otherwise. The files are CSV with a header line, plain or gzipped: \
-    follower_user_id,followed_user_id and tweet_id,user_id,content,timestamp (epoch milliseconds). \
-    Running an import again neither loses nor doubles a row."
+    after_help = "The rows are loaded into the folder tributary-data, or into the shards that \
+    --config or --data names. The files are CSV with a header line, plain or gzipped. Columns of \
+    follows: follower_user_id,followed_user_id. Columns of posts: \
+    tweet_id,user_id,content,timestamp, where timestamp is in milliseconds since 1970. Running an \
+    import again neither loses nor duplicates a row."
 )]
 pub(super) struct Import {
     #[command(flatten)]
     source: DataSource,
-    /// Who follows whom
+    /// CSV file of follows
     #[arg(long, value_name = "FILE", required_unless_present = "posts")]
     follows: Option<PathBuf>,
-    /// Who posted what, when
+    /// CSV file of posts
     #[arg(long, value_name = "FILE")]
     posts: Option<PathBuf>,
 }
@@ -49,14 +51,14 @@ pub(super) struct Import {
 impl Import {
     pub(super) async fn run(self) -> Result<Outcome> {
         let mut config = self.source.load(DATA_FOLDER)?;
-        // Servers end a statement that takes longer than a read may; a batch may take this long.
-        config.read.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
-        // Rows are loaded by statements of their own, into tables that need less than posting does.
+        // Servers abort a statement after this time. A batch may take longer than a usual read.
+        config.request.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
+        // Loading does not use the write path, so the tables need not fulfil its requirements.
         config.write.enabled = false;
         let fleet = Fleet::open(&config, Access::Own).await?;
         for shard in fleet.health() {
             if let Err(why) = shard.state {
-                bail!("shard {} cannot be reached ({why}); nothing was imported", shard.name);
+                bail!("shard {} cannot be reached ({why}); no rows were imported", shard.name);
             }
         }
         fleet.loadable()?;
@@ -77,18 +79,18 @@ fn batch_end() -> Deadline {
     Deadline::after(BATCH_DEADLINE)
 }
 
-/// The rows of one file.
+/// Reads the rows of one CSV file.
 struct CsvRows<T> {
     what: &'static str,
     reader: csv::Reader<Box<dyn BufRead>>,
-    /// Where each wanted column stands in the file.
+    /// The index in the file of each column that `parse` expects.
     columns: Vec<usize>,
     parse: fn(&[&[u8]]) -> Result<T, String>,
     bar: ProgressBar,
     refused: usize,
     path: String,
-    /// Lines end with CR LF. The CSV reader then counts the LF to the next line, so the line that
-    /// it gives a row is one too low.
+    /// Whether lines end with CR LF. The CSV reader then counts the LF as part of the next line,
+    /// so its line number of a row is too low by one.
     crlf: bool,
 }
 
@@ -99,26 +101,27 @@ impl<T> CsvRows<T> {
         what: &'static str,
         parse: fn(&[&[u8]]) -> Result<T, String>,
     ) -> Result<Self> {
-        let place = || path.display().to_string();
-        let file = File::open(path).with_context(place)?;
-        let bar = progress(file.metadata().with_context(place)?.len(), "bytes", what);
-        let mut file = decompressed(bar.wrap_read(file)).with_context(place)?;
-        let start = file.fill_buf().with_context(place)?;
+        let name = || path.display().to_string();
+        let file = File::open(path).with_context(name)?;
+        let bar = progress(file.metadata().with_context(name)?.len(), "bytes", what);
+        let mut file = decompressed(bar.wrap_read(file)).with_context(name)?;
+        let start = file.fill_buf().with_context(name)?;
         let crlf = start.split(|byte| *byte == b'\n').next().is_some_and(|l| l.ends_with(b"\r"));
-        // Rows with too few or too many fields are told one by one, not the end of it.
+        // `flexible`: a row with a wrong number of fields is refused by itself and does not end
+        // the import.
         let mut reader = ReaderBuilder::new().flexible(true).from_reader(file);
-        let header = reader.byte_headers().with_context(place)?.clone();
+        let header = reader.byte_headers().with_context(name)?.clone();
         let mut found = Vec::new();
         for column in columns {
-            match header.iter().position(|name| name == column.as_bytes()) {
+            match header.iter().position(|field| field == column.as_bytes()) {
                 Some(index) => found.push(index),
-                None => bail!("{} has no column `{column}` in its first line", place()),
+                None => bail!("{} has no column `{column}` in its header line", name()),
             }
         }
-        Ok(Self { what, reader, columns: found, parse, bar, refused: 0, path: place(), crlf })
+        Ok(Self { what, reader, columns: found, parse, bar, refused: 0, path: name(), crlf })
     }
 
-    /// Loads all rows; false when some could not be.
+    /// Loads all rows and prints the counts. Returns false if rows were refused.
     async fn load(
         mut self,
         store: impl AsyncFn(Vec<T>) -> Result<Loaded, ShardError>,
@@ -133,7 +136,11 @@ impl<T> CsvRows<T> {
                 break;
             }
             let loaded = store(rows).await.with_context(|| {
-                format!("stopped after {} {}; run it again to go on", added + present, self.what)
+                format!(
+                    "stopped after {} {}; run the command again to continue",
+                    added + present,
+                    self.what
+                )
             })?;
             added += loaded.added;
             present += loaded.present;
@@ -153,7 +160,8 @@ impl<T> CsvRows<T> {
         Ok(self.refused == 0)
     }
 
-    /// The next rows with their lines in the file; none at its end.
+    /// The next valid rows and their line numbers; empty at the end of the file. Refuses invalid
+    /// rows.
     fn next_batch(&mut self) -> Result<(Vec<T>, Vec<u64>)> {
         let (mut rows, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut record = ByteRecord::new();
@@ -182,12 +190,13 @@ impl<T> CsvRows<T> {
         Ok((rows, lines))
     }
 
+    /// Counts a refused row, and prints its line and the reason if few rows were refused so far.
     fn refuse(&mut self, line: u64, reason: &str) {
         self.refused += 1;
         let text = match self.refused {
             count if count <= SHOWN_MAX => format!("{}: line {line}: {reason}", self.what),
             count if count == SHOWN_MAX + 1 => {
-                format!("{}: more rows are refused; they are only counted", self.what)
+                format!("{}: more rows were refused; they are only counted", self.what)
             }
             _ => return,
         };
@@ -195,7 +204,7 @@ impl<T> CsvRows<T> {
     }
 }
 
-/// The content of a file, gzipped or not.
+/// The content of a file, decompressed if it is gzipped.
 fn decompressed(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut file = BufReader::with_capacity(1 << 16, file);

@@ -1,4 +1,4 @@
-//! `tributary migrate`: makes the tables that writing needs, and says what it did.
+//! `tributary migrate`: creates the tables that the write path needs, and prints what it created.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -8,8 +8,9 @@ use crate::shard::{Migrated, OpenError, ShardError, migrate};
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Makes `tributary_writes` in every shard, and `followers` and `tweets` where a \
-    database is empty. What is there is not changed. The account needs the right to CREATE."
+    after_help = "Creates the table `tributary_writes` in every shard, and the tables `followers` \
+    and `tweets` in every empty database. Existing tables are not changed. The account needs the \
+    CREATE privilege."
 )]
 pub(super) struct Migrate {
     #[command(flatten)]
@@ -19,12 +20,14 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(self) -> Result<Outcome> {
         let config = self.source.load(DATA_FOLDER)?;
-        let tell = |Migrated { shard, table, made }| {
+        let report = |Migrated { shard, table, made }| {
             say(format_args!("{shard}: {table} {}", if made { "made" } else { "was there" }));
         };
-        match migrate(&config, tell).await {
+        match migrate(&config, report).await {
             Ok(()) => Ok(Outcome::Done),
-            Err(ShardError::Unavailable(text)) => bail!("{text}; run it again to go on"),
+            Err(ShardError::Unavailable(text)) => {
+                bail!("{text}; run the command again to continue")
+            }
             Err(error) => Err(OpenError::Prerequisite(error.to_string()).into()),
         }
     }

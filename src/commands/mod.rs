@@ -1,4 +1,4 @@
-//! The commands: what is typed, what is printed, which exit code.
+//! The command line: the commands and their arguments, their output and their exit codes.
 
 mod bench;
 mod check;
@@ -21,12 +21,12 @@ use tracing::level_filters::LevelFilter;
 use crate::config::{Config, ConfigError, environment};
 use crate::shard::OpenError;
 
-/// The folder of `tributary demo`, which `tributary feed` looks into unless told otherwise.
+/// The default folder of `tributary demo` and `tributary feed`.
 const DEMO_FOLDER: &str = "tributary-demo";
-/// The folder of the other commands.
+/// The default folder of `serve`, `import` and `migrate`.
 const DATA_FOLDER: &str = "tributary-data";
 
-/// Exit codes, beside 0 for success and 2 for wrong usage.
+// Exit codes. In addition, 0 is success, and clap exits with 2 for wrong usage.
 const FAILED: u8 = 1;
 const PREREQUISITE: u8 = 3;
 const PARTIAL: u8 = 4;
@@ -37,7 +37,7 @@ const PARTIAL: u8 = 4;
     version,
     about,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite or the \
-                  configuration is wrong, 4 done in part."
+                  configuration is wrong, 4 partly done."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,35 +46,35 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a social graph to play with, once, and serve it
+    /// Generate a social graph to try Tributary with, once, and serve it
     Demo(demo::Demo),
-    /// Answer timelines over HTTP
+    /// Serve timelines over HTTP
     Serve(serve::Serve),
     /// Load follows and posts from CSV files
     Import(import::Import),
-    /// Look at servers: how to serve them, and what to mend first
+    /// Inspect servers: print a configuration for them, and the problems to fix first
     Check(check::Check),
-    /// Show a user's home timeline
+    /// Print the home timeline of a user
     Feed(feed::Feed),
-    /// Make the tables that writing needs
+    /// Create the tables that the write path needs
     Migrate(migrate::Migrate),
-    /// Measure a server, and check its answers meanwhile
+    /// Measure the speed of a server, and check its answers at the same time
     Bench(bench::Bench),
 }
 
-/// Where the rows are.
+/// The shards that a command works on.
 #[derive(Args, Debug)]
 struct DataSource {
-    /// A TOML file that names servers and shards
+    /// Configuration file (TOML) that names servers and shards
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     config: Option<PathBuf>,
-    /// A folder of embedded shards
+    /// Folder of embedded shards
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 impl DataSource {
-    /// The flags that were given, to be typed again.
+    /// The flags of this command line, for a command that the output suggests.
     fn flags(&self) -> String {
         match (&self.config, &self.data) {
             (Some(file), _) => format!(" --config {}", file.display()),
@@ -83,7 +83,7 @@ impl DataSource {
         }
     }
 
-    /// The configuration; that of `folder` when no other place is named.
+    /// Loads the configuration. Without flags it is that of embedded shards in `folder`.
     fn load(&self, folder: &str) -> Result<Config, ConfigError> {
         match &self.config {
             Some(file) => Config::from_file(file, environment()),
@@ -95,21 +95,21 @@ impl DataSource {
     }
 }
 
-/// How a command ended.
+/// The result of a command that did not fail.
 enum Outcome {
     Done,
-    /// Done, but for what was said on the way.
+    /// Partly done; the command printed the exceptions.
     Partial,
-    /// Something that was said must be mended first.
+    /// The command printed problems that must be fixed first.
     NotReady,
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command of the command line to its end, and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.context("cannot start").and_then(|runtime| {
+    let outcome = runtime.context("cannot start the runtime").and_then(|runtime| {
         let outcome = runtime.block_on(async {
             match cli.command {
                 Command::Demo(demo) => demo.run().await,
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
                 Command::Bench(bench) => bench.run().await,
             }
         });
-        // Queries that are still running have nobody left to answer.
+        // Queries that still run have no caller any more, so they may be cut off after a second.
         runtime.shutdown_timeout(Duration::from_secs(1));
         outcome
     });
@@ -140,8 +140,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<OpenError>() || error.is::<ConfigError>() { PREREQUISITE } else { FAILED }
 }
 
-/// The log goes to standard error, coloured on a terminal unless `NO_COLOR` is set;
-/// `TRIBUTARY_LOG` is `error`, `warn`, `info` (the default), `debug` or `trace`.
+/// Starts logging to standard error, in colour on a terminal unless `NO_COLOR` is set. The
+/// variable `TRIBUTARY_LOG` sets the level: `error`, `warn`, `info` (the default), `debug` or
+/// `trace`.
 fn start_log() {
     let level = std::env::var("TRIBUTARY_LOG").ok().and_then(|level| level.parse().ok());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -153,12 +154,13 @@ fn start_log() {
         .init();
 }
 
-/// Prints to standard output. That nobody reads on is no failure of the command.
+/// Prints a line to standard output. Errors are ignored: the command does not fail because the
+/// reader of a pipe has exited.
 fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// A bar on standard error, if that is a terminal.
+/// A progress bar on standard error; invisible if that is no terminal.
 fn progress(total: u64, unit: &'static str, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     let template = match unit {

@@ -1,4 +1,4 @@
-//! `tributary serve`: timelines over HTTP until it is told to stop.
+//! `tributary serve`: serves timelines over HTTP until SIGINT or SIGTERM.
 
 use std::net::SocketAddr;
 
@@ -22,10 +22,10 @@ pub(super) struct Serve {
 
 #[derive(Args, Debug)]
 pub(super) struct Listen {
-    /// The address to listen on [default: 127.0.0.1:7878]
+    /// Address to listen on [default: 127.0.0.1:7878]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Serve other machines although there is no access control yet
+    /// Allow an address that other machines can reach, although there is no access control yet
     #[arg(long)]
     insecure: bool,
 }
@@ -42,18 +42,21 @@ impl Serve {
 }
 
 impl Listen {
-    /// Listens as the flag or the configuration says, on this machine only unless told otherwise.
+    /// Opens the listening socket on the address of the flag, else of the configuration. An
+    /// address that other machines can reach is refused without `--insecure`.
     pub(super) async fn bind(&self, config: &Config) -> Result<http::BoundServer> {
         let address = self.listen.unwrap_or(config.http.listen);
         if !address.ip().is_loopback() && !self.insecure {
             let text = format!(
-                "{address} can be reached from other machines and there is no access control yet; \
-                 put a proxy that has one in front of a loopback address, or add --insecure"
+                "other machines can reach {address}, and there is no access control yet; listen \
+                 on a loopback address behind a proxy with access control, or add --insecure"
             );
             return Err(OpenError::Prerequisite(text).into());
         }
         http::bind(address, &config.http.hosts).await.map_err(|error| {
-            let text = format!("cannot listen on {address}: {error}; choose another with --listen");
+            let text = format!(
+                "cannot listen on {address}: {error}; choose another address with --listen"
+            );
             OpenError::Prerequisite(text).into()
         })
     }
@@ -62,9 +65,10 @@ impl Listen {
 /// Serves until SIGINT or SIGTERM.
 pub(super) async fn serve(bound: http::BoundServer, tributary: Tributary) {
     bound.serve(tributary, stopped()).await;
-    info!("stopped");
+    info!("Server stopped");
 }
 
+/// Completes at SIGINT or SIGTERM.
 async fn stopped() {
     let interrupted = async {
         if signal::ctrl_c().await.is_err() {
@@ -84,5 +88,5 @@ async fn stopped() {
         () = interrupted => {}
         () = terminated => {}
     }
-    info!("stopping: requests under way are ended first");
+    info!("Stopping; requests in flight may still finish");
 }

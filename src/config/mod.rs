@@ -13,10 +13,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
+use tracing::warn;
 
 use self::source::{
-    ENV_PREFIX, bytes, explain, machine_memory, number, read_text, set_from_environment,
-    suggestion, switch,
+    ENV_PREFIX, bytes, explain, machine_memory, number, optional_number, read_text,
+    set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 use crate::mapping::Tables;
@@ -46,8 +47,8 @@ const CONTENT_BYTES_MAX: usize = 1 << 20;
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
-    /// Reading timelines.
-    pub read: Read,
+    /// Limits of one request.
+    pub request: Request,
     /// What is kept in memory.
     pub memory: MemoryConfig,
     /// Posting and following.
@@ -69,13 +70,19 @@ pub struct Http {
     pub hosts: Vec<String>,
 }
 
-/// `[read]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Read {
-    /// How long a read may take, in milliseconds.
-    #[serde(deserialize_with = "number")]
+/// `[request]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Upper bound for the duration of one read or write, in milliseconds; at least 1.
     pub deadline_ms: u64,
+}
+
+/// The keys of `[request]`, and of the obsolete `[read]`, which has the same key.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RequestKeys {
+    #[serde(deserialize_with = "optional_number")]
+    deadline_ms: Option<u64>,
 }
 
 /// `[memory]`.
@@ -219,7 +226,10 @@ struct Document {
     #[serde(default)]
     http: Http,
     #[serde(default)]
-    read: Read,
+    request: RequestKeys,
+    /// Obsolete: an older name of `[request]`.
+    #[serde(default)]
+    read: RequestKeys,
     #[serde(default)]
     memory: MemoryConfig,
     #[serde(default)]
@@ -290,7 +300,8 @@ impl Document {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let Self { http, read, memory, write, placement, embedded, servers, shards, tables } = self;
+        let Self { http, memory, write, placement, embedded, servers, shards, tables, .. } = self;
+        let request = self.request.check(self.read)?;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -304,9 +315,6 @@ impl Document {
                 FleetConfig::Servers(Box::new(check_servers(Servers { servers, shards, tables })?))
             }
         };
-        if read.deadline_ms == 0 {
-            return fail("read.deadline_ms must be at least 1");
-        }
         if let FleetConfig::Embedded(Embedded { shards, .. }) = &fleet
             && !(1..=SHARDS_MAX).contains(&usize::from(*shards))
         {
@@ -319,7 +327,7 @@ impl Document {
             enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
             content_bytes_max: write.content_bytes_max,
         };
-        Ok(Config { http, read, memory, write, placement, fleet })
+        Ok(Config { http, request, memory, write, placement, fleet })
     }
 }
 
@@ -361,8 +369,33 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
     Ok(fleet)
 }
 
-impl Read {
-    /// How long a read may take.
+impl RequestKeys {
+    fn check(self, read: Self) -> Result<Request, ConfigError> {
+        let (key, deadline_ms) = match (self.deadline_ms, read.deadline_ms) {
+            (Some(_), Some(_)) => {
+                return fail(
+                    "request.deadline_ms and read.deadline_ms are both given; remove \
+                     read.deadline_ms, which is the old name of the same limit",
+                );
+            }
+            (None, Some(old)) => {
+                warn!(
+                    "Configuration key read.deadline_ms is obsolete but still applied; \
+                     rename it to request.deadline_ms"
+                );
+                ("read.deadline_ms", old)
+            }
+            (new, None) => ("request.deadline_ms", new.unwrap_or(DEADLINE_MS_DEFAULT)),
+        };
+        if deadline_ms == 0 {
+            return fail(format!("{key} must be at least 1"));
+        }
+        Ok(Request { deadline_ms })
+    }
+}
+
+impl Request {
+    /// Upper bound for the duration of one read or write.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
     }
@@ -460,12 +493,6 @@ impl Default for WriteKeys {
     }
 }
 
-impl Default for Read {
-    fn default() -> Self {
-        Self { deadline_ms: DEADLINE_MS_DEFAULT }
-    }
-}
-
 fn embedded_shards() -> u16 {
     EMBEDDED_SHARDS_DEFAULT
 }
@@ -512,17 +539,17 @@ database = "social_1"
     fn the_environment_stands_over_the_file_and_the_file_over_the_defaults() {
         let config = load(FLEET, &[]).unwrap();
         assert_eq!(config.http.listen.to_string(), LISTEN_DEFAULT);
-        assert_eq!(config.read.deadline_ms, DEADLINE_MS_DEFAULT);
-        let text = format!("[read]\ndeadline_ms = 300\n{FLEET}");
-        assert_eq!(load(&text, &[]).unwrap().read.deadline_ms, 300);
+        assert_eq!(config.request.deadline_ms, DEADLINE_MS_DEFAULT);
+        let text = format!("[request]\ndeadline_ms = 300\n{FLEET}");
+        assert_eq!(load(&text, &[]).unwrap().request.deadline_ms, 300);
         let environment = [
-            ("TRIBUTARY_READ__DEADLINE_MS", "400"),
+            ("TRIBUTARY_REQUEST__DEADLINE_MS", "400"),
             ("TRIBUTARY_HTTP__LISTEN", "127.0.0.1:1"),
             ("TRIBUTARY_SERVERS__DB1__PASSWORD", "12345"),
             ("TRIBUTARY_CACHE", "not a key"),
         ];
         let config = load(&text, &environment).unwrap();
-        assert_eq!(config.read.deadline_ms, 400);
+        assert_eq!(config.request.deadline_ms, 400);
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
         let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
         assert_eq!(fleet.servers["db1"].secret().unwrap().unwrap().reveal(), "12345");
@@ -545,11 +572,11 @@ database = "social_1"
             ),
             (
                 FLEET.into(),
-                &[("TRIBUTARY_READ__DEADLINE", "1")],
+                &[("TRIBUTARY_REQUEST__DEADLINE", "1")],
                 "unknown key `deadline`; did you mean `deadline_ms`?",
             ),
-            (FLEET.into(), &[("TRIBUTARY_READ__DEADLINE_MS", "soon")], "not a whole number"),
-            (format!("[read]\ndeadline_ms = 0\n{FLEET}"), &[], "at least 1"),
+            (FLEET.into(), &[("TRIBUTARY_REQUEST__DEADLINE_MS", "soon")], "not a whole number"),
+            (format!("[request]\ndeadline_ms = 0\n{FLEET}"), &[], "at least 1"),
             (
                 FLEET.into(),
                 &[("TRIBUTARY_SERVERS__DB2__PASSWORD", "p")],
@@ -582,6 +609,40 @@ database = "social_1"
             let error = load(&text, environment).unwrap_err();
             assert!(error.contains(expected), "{error}\n  lacks\n{expected}");
         }
+    }
+
+    #[test]
+    fn the_old_deadline_key_is_read_with_one_warning() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let log = std::sync::Arc::new(file.reopen().unwrap());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log).finish();
+        let text = format!("[read]\ndeadline_ms = 300\n{FLEET}");
+        let config = tracing::subscriber::with_default(subscriber, || load(&text, &[])).unwrap();
+        assert_eq!(config.request.deadline_ms, 300);
+        let logged = fs::read_to_string(file.path()).unwrap();
+        assert!(logged.contains("WARN") && logged.contains("rename it to request.deadline_ms"));
+        assert_eq!(logged.lines().count(), 1, "{logged}");
+        let old = [("TRIBUTARY_READ__DEADLINE_MS", "400")];
+        assert_eq!(load(FLEET, &old).unwrap().request.deadline_ms, 400);
+    }
+
+    #[test]
+    fn both_names_of_the_deadline_key_are_an_error_that_names_both() {
+        let both = format!("[read]\ndeadline_ms = 300\n[request]\ndeadline_ms = 300\n{FLEET}");
+        let new = format!("[request]\ndeadline_ms = 300\n{FLEET}");
+        let old = [("TRIBUTARY_READ__DEADLINE_MS", "300")];
+        for error in [load(&both, &[]).unwrap_err(), load(&new, &old).unwrap_err()] {
+            assert!(error.contains("request.deadline_ms and read.deadline_ms"), "{error}");
+        }
+        let zero = load(&format!("[read]\ndeadline_ms = 0\n{FLEET}"), &[]).unwrap_err();
+        assert_eq!(zero, "read.deadline_ms must be at least 1");
+    }
+
+    #[test]
+    fn obsolete_sections_are_not_suggested() {
+        let error = load(&format!("[reads]\n{FLEET}"), &[]).unwrap_err();
+        let (_, known) = error.split_once("known here: ").unwrap();
+        assert!(known.contains("request") && !known.contains("read,"), "{error}");
     }
 
     #[test]

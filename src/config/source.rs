@@ -90,13 +90,16 @@ fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), 
     Ok(())
 }
 
+/// Sections that are still read but no longer offered as known keys.
+const OBSOLETE_SECTIONS: [&str; 1] = ["read"];
+
 /// Adds the nearest known key to serde's "unknown field `x`, expected `y`" or "expected one of
 /// `y`, `z`".
 pub(super) fn explain(message: &str) -> String {
     let mut names = message.split('`').skip(1).step_by(2);
     match names.next() {
         Some(unknown) if message.starts_with("unknown field") => {
-            let known: Vec<&str> = names.collect();
+            let known: Vec<&str> = names.filter(|name| !OBSOLETE_SECTIONS.contains(name)).collect();
             let hint = suggestion(unknown, &known);
             let list = known.join(", ");
             format!("unknown key `{unknown}`{hint} (known here: {list})")
@@ -126,6 +129,16 @@ where
         NumberOrText::Number(number) => T::try_from(number).map_err(|_| wrong()),
         NumberOrText::Text(text) => text.parse().map_err(|_| wrong()),
     }
+}
+
+/// A number as [`number`] reads it, for a key whose absence must be known.
+pub(super) fn optional_number<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error>
+where
+    T: FromStr + TryFrom<i64>,
+{
+    number(deserializer).map(Some)
 }
 
 /// True or false, also as a text.

@@ -1,4 +1,5 @@
-//! Who follows whom: most follow a few, a few follow thousands, and everybody follows the famous.
+//! Generates follows. Most readers follow few users, some follow thousands, and popular authors
+//! have most of the followers.
 
 use std::collections::HashSet;
 
@@ -11,20 +12,21 @@ use rand_distr::LogNormal;
 use super::{NetworkSize, RandomStream, random};
 use crate::model::{Follow, UserId};
 
-/// Followees of the mean reader.
+/// Mean number of followees of a reader.
 const MEAN: f64 = 50.0;
-/// The spread of the logarithm, as measured on real networks.
+/// Standard deviation of the logarithm of that number, as measured on real networks.
 const SIGMA: f64 = 1.35;
-/// An author's weight is (rank + this)^-exponent.
+/// The weight of an author is (rank + `RANK_SHIFT`)^-`RANK_EXPONENT`.
 const RANK_SHIFT: f64 = 10.0;
 const RANK_EXPONENT: f64 = 0.95;
-/// No reader follows and no author is followed by a larger part of all users.
+/// Upper bound for the followees of a reader and for the followers of an author, as a share of all
+/// users.
 const SHARE_MAX: f64 = 0.25;
 
-/// Every follow of the network, by follower and followee.
+/// All follows of the network, sorted by follower and followee.
 pub(crate) fn follows(size: NetworkSize) -> Vec<Follow> {
     let mut random = random(RandomStream::Follows);
-    // Fame has nothing to do with the id.
+    // Popularity must not depend on the id.
     let mut by_fame: Vec<u32> = (1..=size.users).collect();
     by_fame.shuffle(&mut random);
     let weights = (0..size.users).map(|rank| (f64::from(rank) + RANK_SHIFT).powf(-RANK_EXPONENT));
@@ -40,7 +42,7 @@ pub(crate) fn follows(size: NetworkSize) -> Vec<Follow> {
         let wanted: f64 = random.sample(follow_counts);
         let wanted = wanted.round().clamp(0.0, most);
         let mut followees = HashSet::new();
-        // The famous are drawn again and again; that must not take for ever.
+        // The most popular authors are drawn repeatedly, so the number of draws is bounded.
         let mut draws = wanted * 20.0;
         while (followees.len() as f64) < wanted && draws > 0.0 {
             draws -= 1.0;
@@ -64,23 +66,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follow_counts_are_lognormal_and_the_same_every_time() {
+    fn follow_counts_are_lognormal_and_reproducible() {
         let size = NetworkSize { users: 10_000, posts: 0, shards: 4 };
         let all = follows(size);
         assert_eq!(all, follows(size));
         assert!(all.is_sorted() && all.iter().all(|f| f.follower != f.followee));
 
         let mut counts = vec![0usize; 10_001];
-        let mut fans = vec![0usize; 10_001];
+        let mut followers = vec![0usize; 10_001];
         for follow in &all {
             counts[usize::try_from(follow.follower.0).unwrap()] += 1;
-            fans[usize::try_from(follow.followee.0).unwrap()] += 1;
+            followers[usize::try_from(follow.followee.0).unwrap()] += 1;
         }
         let mean = all.len() as f64 / 10_000.0;
-        assert!((45.0..55.0).contains(&mean), "{mean} followees of the mean reader");
+        assert!((45.0..55.0).contains(&mean), "a reader follows {mean} users on average");
         counts.sort_unstable();
-        assert!((15..26).contains(&counts[5_000]), "{} of the median", counts[5_000]);
-        let top = fans.iter().max().copied().unwrap_or(0);
-        assert!((500..=2_500).contains(&top), "{top} followers of the most famous");
+        assert!((15..26).contains(&counts[5_000]), "the median is {}", counts[5_000]);
+        let top = followers.iter().max().copied().unwrap_or(0);
+        assert!((500..=2_500).contains(&top), "the most popular author has {top} followers");
     }
 }

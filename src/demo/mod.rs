@@ -1,5 +1,6 @@
-//! A made-up social network, the same for the same seed: who follows whom, who posts what, when.
-//! Pure; the demo command stores it, and the benchmark's world has the same habits.
+//! Generator of an artificial social network: follows and posts. The same arguments always give
+//! the same network. Pure: `commands::demo` stores the rows, and the benchmark uses the same
+//! distributions.
 
 mod follows;
 mod posts;
@@ -11,18 +12,18 @@ use rand::rngs::StdRng;
 pub(crate) use self::follows::follows;
 pub(crate) use self::posts::{activity, burst, delay_ms, demo_post_id, posts};
 
-/// How large the network is.
+/// The size of the network.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NetworkSize {
-    /// Users have the ids from 1 to this.
+    /// Number of users; their ids are 1 to this number.
     pub(crate) users: u32,
-    /// Posts of all of them.
+    /// Number of posts of all users together.
     pub(crate) posts: u32,
     /// Number of shards; each post id contains the index of its shard.
     pub(crate) shards: u16,
 }
 
-/// Independent streams of chance, so that one part can change without the others.
+/// Independent random streams, so that a change of one part leaves the others unchanged.
 #[derive(Clone, Copy)]
 enum RandomStream {
     Follows = 1,
@@ -32,6 +33,7 @@ enum RandomStream {
 
 const SEED: u64 = 7_878;
 
+/// The random generator of one stream; always in the same state.
 fn random(stream: RandomStream) -> StdRng {
     StdRng::seed_from_u64(SEED + ((stream as u64) << 32))
 }

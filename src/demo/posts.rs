@@ -1,4 +1,5 @@
-//! Who posts when: a few authors write most of it, in bursts, more by day than by night.
+//! Generates posts. A few authors write most posts; they post in bursts, and more by day than by
+//! night.
 
 use std::collections::HashMap;
 
@@ -12,20 +13,20 @@ use super::text::TextGenerator;
 use super::{NetworkSize, RandomStream, random};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
-/// The network is this old.
+/// The age of the network: the time between the oldest and the newest posts (60 days).
 const SPAN_MS: f64 = 60.0 * 24.0 * HOUR_MS;
 const HOUR_MS: f64 = 3_600_000.0;
-/// Between two posts of one burst, in the mean.
+/// Mean time between two posts of one burst.
 const BURST_GAP_MS: f64 = 240_000.0;
-/// How often a burst goes on after a post.
+/// Probability that another post of the burst follows.
 const BURST_CONTINUES: f64 = 0.6;
-/// How much authors differ beyond what their fame explains (sigma of the logarithm).
+/// Variation of activity between equally popular authors (standard deviation of the logarithm).
 const ACTIVITY_SIGMA: f64 = 1.8;
-/// Some posts arrive late by up to two seconds, so ids are not quite in time order.
+/// Share of posts that arrive up to two seconds late, so that ids are not exactly in time order.
 const LATE_SHARE: f64 = 0.01;
 const LATE_MS: f64 = 2_000.0;
 
-/// All posts up to `now_ms`, by author, time and id.
+/// All posts up to `now_ms`, sorted by author, time and id.
 pub(crate) fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<Post> {
     let mut random = random(RandomStream::Posts);
     let mut followers = vec![0u32; size.users as usize];
@@ -43,18 +44,18 @@ pub(crate) fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<P
     times.sort_unstable();
 
     let mut sequences = HashMap::new();
-    let mut writer = TextGenerator::new();
+    let mut texts = TextGenerator::new();
     let post = |(arrived, author): (i64, UserId)| {
         let time = arrived - delay_ms(&mut random);
         let post = demo_post_id(arrived, author, size.shards, &mut sequences);
-        Post { key: PostKey { time, post, author }, content: writer.text(size.users) }
+        Post { key: PostKey { time, post, author }, content: texts.text(size.users) }
     };
     let mut posts: Vec<Post> = times.into_iter().map(post).collect();
     posts.sort_unstable_by_key(|post| (post.key.author, post.key.time, post.key.post));
     posts
 }
 
-/// How much each author posts, relative to the others: who has readers writes more.
+/// The relative number of posts of each author: authors with more followers post more.
 pub(crate) fn activity(followers: &[u32], random: &mut StdRng) -> Vec<f64> {
     let spread = LogNormal::new(0.0, ACTIVITY_SIGMA).expect("the constant is finite");
     let weight = |&followers: &u32| {
@@ -70,7 +71,7 @@ pub(crate) fn activity(followers: &[u32], random: &mut StdRng) -> Vec<f64> {
     followers.iter().map(weight).collect()
 }
 
-/// By how much a post arrives late.
+/// The delay of a post on its way to the server, in milliseconds; 0 for most posts.
 pub(crate) fn delay_ms(random: &mut StdRng) -> i64 {
     let late = random.random_bool(LATE_SHARE);
     let delay = if late { random.random_range(0.0..LATE_MS) } else { 0.0 };
@@ -78,11 +79,11 @@ pub(crate) fn delay_ms(random: &mut StdRng) -> i64 {
     return delay as i64;
 }
 
-/// One sitting: a first post, then perhaps more.
+/// Generates the times of one burst: a first post, then possibly more.
 pub(crate) fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64)) {
-    // A network grows: the newer, the more.
+    // The network grows, so newer times are more frequent.
     let mut age_ms = SPAN_MS * (1.0 - random.random::<f64>().sqrt());
-    // Most who would write by night wait for the day, half a day later.
+    // 60 % of the bursts at night are moved to the day, 12 hours later.
     let hour = (age_ms / HOUR_MS) % 24.0;
     if (8.0..16.0).contains(&hour) && age_ms > 12.0 * HOUR_MS && random.random_bool(0.6) {
         age_ms -= 12.0 * HOUR_MS;
@@ -97,7 +98,8 @@ pub(crate) fn burst(now_ms: i64, random: &mut StdRng, mut post: impl FnMut(i64))
     }
 }
 
-/// A post id in the format of the server: 41 bits of milliseconds, 12 of the shard, 10 of a sequence.
+/// A post id in the format of the server: 41 bits of milliseconds, 12 of the shard, 10 of a
+/// sequence.
 pub(crate) fn demo_post_id(
     ms: i64,
     author: UserId,
@@ -119,7 +121,7 @@ mod tests {
     use crate::demo::follows;
 
     #[test]
-    fn posts_are_skewed_in_order_and_the_same_every_time() {
+    fn posts_are_skewed_sorted_and_reproducible() {
         let size = NetworkSize { users: 1_000, posts: 20_000, shards: 4 };
         let graph = follows(size);
         let now = 1_800_000_000_000;

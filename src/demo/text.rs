@@ -1,5 +1,5 @@
-//! What people write: small talk put together from parts, with the things that break careless
-//! code: emoji, newlines, quotes, markup.
+//! Generates texts of posts from parts of sentences. They contain characters that careless code
+//! handles wrongly: emoji, newlines, quotes and markup.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -98,7 +98,7 @@ const TOPICS: [&str; 14] = [
     "weather", "birds", "repair", "cities",
 ];
 
-/// Writes posts, always the same ones in the same order.
+/// Generates the texts of posts, always the same texts in the same order.
 pub(super) struct TextGenerator {
     random: StdRng,
 }
@@ -108,7 +108,7 @@ impl TextGenerator {
         Self { random: random(RandomStream::Text) }
     }
 
-    /// The next post, by someone in a network of `users`.
+    /// The next text, for a network with this many users.
     pub(super) fn text(&mut self, users: u32) -> String {
         let mut text = String::new();
         if self.random.random_bool(0.12) {

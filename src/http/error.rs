@@ -1,5 +1,5 @@
-//! What goes wrong in a request, and how the client is told: RFC 9457 problem details with a
-//! stable `code` and a `trace_id`.
+//! Errors of a request, and the answer that reports them to the client: RFC 9457 problem details
+//! with a stable `code` and a `trace_id`.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,52 +12,57 @@ use crate::model::{ID_MAX, IdempotencyKey};
 use crate::publish::WriteError;
 use crate::timeline::{FOLLOWEES_MAX, Limit, ReadError};
 
-/// A request that is not answered as it was asked. The text is for the client and never holds
-/// internals.
+/// An error that a request is answered with. The client receives the text as `detail`, so it never
+/// contains internals such as SQL, addresses or file names.
 #[derive(Clone, Debug, Error)]
 pub(super) enum ApiError {
     #[error("the user id must be a decimal number from 0 to {ID_MAX}")]
     BadUserId,
     #[error("the post id must be a decimal number from 0 to {ID_MAX}")]
     BadPostId,
-    #[error("the Idempotency-Key must be one header of 1 to {max} visible ASCII characters", max = IdempotencyKey::CHARACTERS_MAX)]
+    #[error(
+        "the request must have one Idempotency-Key header of 1 to {max} visible ASCII characters",
+        max = IdempotencyKey::CHARACTERS_MAX
+    )]
     BadIdempotencyKey,
-    #[error("the body must be of the type application/json")]
+    #[error("the Content-Type of the body must be application/json")]
     BadBodyType,
-    #[error("the body is not the JSON that is wanted here: {0}")]
+    #[error("the body is not the JSON that this address expects: {0}")]
     BadBody(String),
-    #[error("the body did not arrive in time")]
+    #[error("the body did not arrive within 10 seconds")]
     SlowBody,
-    #[error("limit must be a number from 1 to {max}", max = Limit::MAX)]
+    #[error("limit must be a whole number from 1 to {max}", max = Limit::MAX)]
     BadLimit,
-    #[error("the cursor is not one of this server; leave it out to start from the newest post")]
+    #[error("the cursor is not valid for this address; omit it to start from the beginning")]
     BadCursor,
-    #[error("the Tributary-Freshness header holds no token of this server; leave it out")]
+    #[error("the Tributary-Freshness header is not a valid freshness token; omit the header")]
     BadFreshness,
-    #[error("the query string cannot be read: {0}")]
+    #[error("the query string is invalid: {0}")]
     BadQuery(&'static str),
-    #[error("this server does not answer to the name in the Host header; add it to http.hosts")]
+    #[error("this server does not serve the name in the Host header; add the name to http.hosts")]
     UnknownHost,
-    #[error("there is nothing at this address")]
+    #[error("nothing exists at this address")]
     NotFound,
-    #[error("this address does not take this method; see the Allow header")]
+    #[error("this address does not support this method; see the Allow header")]
     MethodNotAllowed,
     #[error("the request body is larger than {0} bytes")]
     BodyTooLarge(u64),
     #[error("the address is longer than {0} bytes")]
     UriTooLong(usize),
-    #[error("the user follows more than {FOLLOWEES_MAX} users, the most a timeline is read for")]
+    #[error(
+        "the user follows more than {FOLLOWEES_MAX} users, the limit for reading a home timeline"
+    )]
     TooManyFollowees,
     #[error(
-        "some shards did not answer, or not from as late as was asked, and the request accepts only \
-             complete pages; try again"
+        "the page is incomplete, stale or older than its freshness token, and the request accepts \
+         only complete pages; try again"
     )]
     Incomplete,
     #[error(transparent)]
     NotWritten(WriteError),
-    #[error("the shard of this post does not answer now; try again")]
+    #[error("the shard of this post does not answer at the moment; try again")]
     ShardUnavailable,
-    #[error("something went wrong here; the log has more under this trace id")]
+    #[error("internal error; the server's log has details under this trace id")]
     Internal,
 }
 
@@ -97,7 +102,8 @@ impl ApiError {
         }
     }
 
-    /// The body, for the request of this trace id. `response` keeps its other headers.
+    /// Replaces the body of `response` by the problem details of this error. The other headers of
+    /// `response` stay. A 503 gets `Retry-After: 1`.
     pub(super) fn render(&self, trace_id: &TraceId, mut response: Response) -> Response {
         let (status, code) = self.status_and_code();
         let problem = Problem {
@@ -136,7 +142,7 @@ fn write_status(error: WriteError) -> (StatusCode, &'static str) {
     }
 }
 
-/// The status alone; the frame around all routes renders the body, since only it knows the trace
+/// Sets the status only. `frame::handle` renders the body later, because only it knows the trace
 /// id.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {

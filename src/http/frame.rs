@@ -1,5 +1,5 @@
-//! What is done around every request: a trace id, limits on its size, errors as problem details,
-//! and a panic that stays within its request.
+//! The middleware of every route. It assigns a trace id, limits the size of the request, and
+//! renders errors as problem details. A panic ends only its own request.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -15,39 +15,40 @@ use tracing::{Instrument, error, info_span, warn};
 use super::error::ApiError;
 use crate::Tributary;
 
-/// No address of ours is longer: a cursor has at most 4,096 characters.
+/// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
 const URI_BYTES_MAX: usize = 8 * 1024;
-/// The body of a request, unless longer posts are allowed. Routes that take none ignore a small one
-/// rather than refuse it.
+/// Largest body of a request in bytes, unless the configuration allows longer posts. Routes
+/// without a body ignore a body up to this size.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
-/// JSON may write a byte of text as six: `\u0041`.
+/// JSON may encode one byte of text as six bytes: `\u0041`.
 const ESCAPED_BYTES: u64 = 6;
-/// What stands around the text of a post in its JSON.
+/// Allowance in bytes for the JSON around the text of a post.
 const ENVELOPE_BYTES: u64 = 1024;
 
-/// How many bytes the body of a request may have.
+/// Largest body of a request, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyLimit(pub(super) u64);
 
 impl BodyLimit {
-    /// Room for the longest post, however its JSON is written.
+    /// A limit that admits the longest allowed post, however its JSON escapes the text.
     pub(super) fn of(tributary: &Tributary) -> Self {
         let content = tributary.publisher().content_bytes_max() as u64;
         Self(BODY_BYTES_MAX.max(content * ESCAPED_BYTES + ENVELOPE_BYTES))
     }
 }
 
-/// The names that the server answers to.
+/// The host names that the server accepts in a request.
 #[derive(Clone, Debug)]
 pub(super) enum Hosts {
-    /// All: whoever reaches it was meant to.
+    /// All names. Used when the server listens on an address that other machines reach.
     Any,
-    /// This machine's own and these. A page of another site could else have its name lead to this
-    /// machine and read what only this machine may (DNS rebinding).
+    /// `localhost`, IP addresses and these names. Without this check, another web site could make
+    /// its name resolve to this machine and read timelines in a local browser (DNS rebinding).
     Local(Arc<[String]>),
 }
 
 impl Hosts {
+    /// Whether the server answers a request for this host. A request without a host is answered.
     pub(super) fn include<B>(&self, request: &Request<B>) -> bool {
         let Self::Local(names) = self else { return true };
         let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
@@ -63,27 +64,28 @@ impl Hosts {
     }
 }
 
-/// What is the same for all requests.
+/// The settings of the middleware, the same for all requests.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) limit: BodyLimit,
     pub(super) hosts: Hosts,
 }
 
-/// Names one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace Context.
+/// Identifies one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace
+/// Context.
 #[derive(Clone, Debug)]
 pub(super) struct TraceId(String);
 
 impl TraceId {
-    /// The caller's, from a `traceparent` header, or a new one.
+    /// The trace id of the `traceparent` header if that header is valid, else a random one.
     fn of(headers: &HeaderMap) -> Self {
         let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let theirs = parent.and_then(|parent| parent.split('-').nth(1)).filter(|id| {
+        let given = parent.and_then(|parent| parent.split('-').nth(1)).filter(|id| {
             id.len() == 32
                 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
                 && id.bytes().any(|b| b != b'0')
         });
-        match theirs {
+        match given {
             Some(id) => Self(id.to_owned()),
             None => Self(format!("{:032x}", rand::random::<u128>())),
         }
@@ -94,7 +96,8 @@ impl TraceId {
     }
 }
 
-/// Runs a request.
+/// Handles one request: checks its size and host, runs its route, renders an error, and sets the
+/// headers that all answers share. A panic of the route is answered with 500 and logged.
 pub(super) async fn handle(
     State(Frame { limit, hosts }): State<Frame>,
     mut request: Request,
@@ -107,18 +110,18 @@ pub(super) async fn handle(
     let mut response = match oversize(&request, limit).or_else(wrong_host) {
         Some(error) => error.into_response(),
         None => {
-            // What is logged on the way has the trace id too.
+            // The span adds the trace id to every line that the route logs.
             let run =
                 next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
             AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
-                error!(trace_id = trace_id.as_str(), "request panicked");
+                error!(trace_id = trace_id.as_str(), "Request panicked; it was answered with 500");
                 ApiError::Internal.into_response()
             })
         }
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         if response.status().is_server_error() {
-            warn!(trace_id = trace_id.as_str(), %method, path, %error, "request failed");
+            warn!(trace_id = trace_id.as_str(), %method, path, %error, "Request failed");
         }
         response = error.render(&trace_id, response);
     }
@@ -126,13 +129,15 @@ pub(super) async fn handle(
     response
 }
 
-/// A timeline is one reader's; no cache in between may keep it, and no browser may take it for
-/// anything else.
+/// Sets the headers that all answers share. A timeline belongs to one reader: shared caches must
+/// not store it, a private cache must revalidate it, and a browser must not guess another content
+/// type.
 pub(super) fn set_common_headers(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
+/// The error for an address that is too long, or for a `Content-Length` above the limit.
 fn oversize(request: &Request, limit: BodyLimit) -> Option<ApiError> {
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     if uri_bytes > URI_BYTES_MAX {

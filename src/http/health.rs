@@ -1,4 +1,4 @@
-//! Is the process alive, and can it answer?
+//! The health routes: whether the process runs, and whether its shards answer.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -8,15 +8,15 @@ use super::timeline::json;
 use super::wire::{LogState, Ready, ShardState};
 use crate::Tributary;
 
-/// `GET /livez`, `GET /healthz`: the process answers. Says nothing of the shards, so that a dead
-/// database does not get this process restarted.
+/// `GET /livez`, `GET /healthz`: 200 while the process answers. Shards are not checked, because a
+/// restart of this process would not repair a dead database.
 pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 200 while at least one shard answers, `degraded` while not all do. With
-/// `?strict`, 503 unless all do. Memory is told of and decides nothing: without it pages are only
-/// slower.
+/// `GET /readyz`: 200 `ok` if all shards answer, 200 `degraded` if at least one does, else 503.
+/// With `?strict`, `degraded` is 503 too. The state of memory is listed and does not change the
+/// status: without memory pages are only slower.
 pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
     let strict = query
         .0

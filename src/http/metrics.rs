@@ -1,5 +1,4 @@
-//! `GET /metrics`: what memory holds and how it follows the logs, in the text format that Prometheus
-//! reads.
+//! `GET /metrics`: the content of memory and its progress in the logs, in OpenMetrics text format.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,24 +15,30 @@ use super::error::ApiError;
 use crate::Tributary;
 use crate::memory::{Budget, Counters, FollowedLog, Memory};
 
-/// What the format is called.
+/// The content type of OpenMetrics text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What a counter of a log is called, means, and is.
+/// Name, help text and value of a counter that each log has.
 type LogCounter = (&'static str, &'static str, fn(&Counters) -> &AtomicU64);
 
-/// All that is counted of each log.
+/// The counters of each log.
 const LOG_COUNTERS: [LogCounter; 8] = [
-    ("transactions", "Transactions that were carried out", |log| &log.transactions),
-    ("changes", "Changes that were carried out on what is kept", |log| &log.changes),
-    ("log_identities", "Histories that were begun; with each, all is read anew", |log| {
-        &log.log_identities
-    }),
-    ("fills", "Wishes of readers that were granted", |log| &log.fills),
-    ("fills_refused", "Answers from too old a snapshot, or for nobody", |log| &log.fills_refused),
-    ("evictions", "What was dropped to make room", |log| &log.evictions),
-    ("audited", "What was read again and compared with the database", |log| &log.audited),
-    ("mismatched", "What was found to differ from the database", |log| &log.mismatched),
+    ("transactions", "Transactions applied", |log| &log.transactions),
+    ("changes", "Changes applied to entries of memory", |log| &log.changes),
+    (
+        "log_identities",
+        "Log identities followed since the start; a change empties memory for the log",
+        |log| &log.log_identities,
+    ),
+    ("fills", "Tails and follow lists filled", |log| &log.fills),
+    (
+        "fills_refused",
+        "Fills rejected: the snapshot was too old, or the fill request had lapsed",
+        |log| &log.fills_refused,
+    ),
+    ("evictions", "Tails and follow lists evicted", |log| &log.evictions),
+    ("audited", "Tails and follow lists compared with the database", |log| &log.audited),
+    ("mismatched", "Tails and follow lists that differ from the database", |log| &log.mismatched),
 ];
 
 /// `GET /metrics`.
@@ -58,14 +63,10 @@ impl Collector for MemoryCollector {
         let pages = [
             (
                 "walked_pages",
-                "Deep pages that were found along the recent log",
+                "Deep pages found by a scan of the recent log",
                 memory.recent().walks(),
             ),
-            (
-                "page_cache_hits",
-                "Pages that were answered as they were sent before",
-                memory.page_cache_hits(),
-            ),
+            ("page_cache_hits", "Pages answered from the page cache", memory.page_cache_hits()),
         ];
         for (name, help, count) in pages {
             encoder
@@ -74,9 +75,10 @@ impl Collector for MemoryCollector {
         }
         let now_ms = memory.now_ms();
         let fresh = |log: &FollowedLog| i64::from(log.is_fresh(now_ms));
-        gauges(memory, &mut encoder, ("fresh", "Whether the log is followed now"), fresh)?;
+        let help = "1 if memory is up to date with the log, else 0";
+        gauges(memory, &mut encoder, ("fresh", help), fresh)?;
         let heads_known = |log: &FollowedLog| i64::from(log.heads_known());
-        let help = "Whether the newest times of all its authors are in memory";
+        let help = "1 if the newest times of all authors are in memory, else 0";
         gauges(memory, &mut encoder, ("heads_known", help), heads_known)?;
         for (name, help, counter) in LOG_COUNTERS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -91,6 +93,7 @@ impl Collector for MemoryCollector {
     }
 }
 
+/// Encodes one gauge for each log.
 fn gauges(
     memory: &Memory,
     encoder: &mut DescriptorEncoder<'_>,
@@ -104,22 +107,22 @@ fn gauges(
     Ok(())
 }
 
-/// What is kept, and what it takes.
+/// Name, help text and value of the gauges for the content of memory and its bytes.
 fn sizes(memory: &Memory) -> [(&'static str, &'static str, usize); 12] {
     let budget = memory.budget();
     let Budget { tails, follows, pages, recent, .. } = budget;
     [
-        ("budget_bytes", "What may be taken", budget.max()),
-        ("users", "Users that are known", memory.users()),
-        ("index_bytes", "What the index of users takes", budget.index()),
-        ("tails", "Authors whose newest posts are kept", tails.users()),
-        ("tail_posts", "Posts that are kept", tails.items()),
-        ("tail_bytes", "What they take", tails.bytes()),
-        ("follow_edges", "Follows that are kept", follows.items()),
-        ("follow_bytes", "What they take", follows.bytes()),
-        ("pages", "Newest pages that are kept as they were sent", pages.users()),
-        ("page_bytes", "What they take", pages.bytes()),
-        ("recent_entries", "Entries of the recent log", recent.items()),
-        ("recent_bytes", "What they take", recent.bytes()),
+        ("budget_bytes", "Limit of the bytes in memory (memory.budget)", budget.max()),
+        ("users", "Users known to memory", memory.users()),
+        ("index_bytes", "Bytes of the index of users", budget.index()),
+        ("tails", "Authors whose tail is in memory", tails.users()),
+        ("tail_posts", "Posts in tails", tails.items()),
+        ("tail_bytes", "Bytes of tails", tails.bytes()),
+        ("follow_edges", "Follows in follow lists", follows.items()),
+        ("follow_bytes", "Bytes of follow lists", follows.bytes()),
+        ("pages", "Pages in the page cache", pages.users()),
+        ("page_bytes", "Bytes of the page cache", pages.bytes()),
+        ("recent_entries", "Entries in the recent log", recent.items()),
+        ("recent_bytes", "Bytes of the recent log", recent.bytes()),
     ]
 }

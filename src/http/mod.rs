@@ -1,4 +1,4 @@
-//! The HTTP server: the route table, and what all routes share.
+//! The HTTP server: the listening socket, the page cache, the route table and the middleware.
 
 mod error;
 mod frame;
@@ -23,7 +23,7 @@ use crate::Tributary;
 use crate::shard::Fleet;
 use crate::timeline::Draft;
 
-/// Every route there is.
+/// The route table.
 fn routes(tributary: Tributary, hosts: Hosts) -> Router {
     let frame = Frame { limit: BodyLimit::of(&tributary), hosts };
     Router::new()
@@ -49,7 +49,7 @@ fn routes(tributary: Tributary, hosts: Hosts) -> Router {
         .with_state(tributary)
 }
 
-/// The page as `GET /v1/users/{id}/feed` answers it, on several lines.
+/// The JSON of `GET /v1/users/{id}/feed`, indented over several lines.
 pub(crate) fn page_json(draft: &Draft, fleet: &Fleet) -> serde_json::Result<String> {
     let page: serde_json::Value = {
         let json = wire::posts_json(draft, &wire::Cursors::of(draft), fleet)?;

@@ -1,5 +1,6 @@
-//! A page of a home timeline, answered as it was sent last while nothing has changed. It stands before
-//! the routes: what they do around every request costs more than this answer.
+//! Page cache hits: home timeline pages that are answered from the page cache, if nothing on them
+//! has changed since. This runs before the router, because routing and its middleware cost more
+//! than such an answer.
 
 use axum::http::{Method, Request};
 use axum::response::Response;
@@ -12,11 +13,11 @@ use super::timeline::page_response;
 use crate::Tributary;
 use crate::model::{UserId, parse_id};
 
-/// No id has more, but for zeros in front.
+/// Longest user id in digits, apart from leading zeros.
 const ID_DIGITS_MAX: usize = 20;
 
-/// The answer, if this is a request for such a page and there is one. All others, wrong ones too,
-/// are for the routes.
+/// The cached page, if the request is for a home timeline and the page cache has a current page
+/// for it. Else `None`: the routes answer, and they also report all errors.
 pub(super) fn cached_feed<B: Body>(
     tributary: &Tributary,
     hosts: &Hosts,
@@ -34,13 +35,13 @@ pub(super) fn cached_feed<B: Body>(
     Some(response)
 }
 
-/// Whose home timeline is asked for, if one is.
+/// The reader, if the request is a `GET` of a home timeline without a body.
 fn reader_of<B: Body>(request: &Request<B>) -> Option<UserId> {
     if request.method() != Method::GET || !request.body().is_end_stream() {
         return None;
     }
     let id = request.uri().path().strip_prefix("/v1/users/")?.strip_suffix("/feed")?;
-    // Whether an address is too long is for the routes to say.
+    // The routes report an address that is too long.
     Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(parse_id).map(UserId)
 }
 
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_home_timelines_are_answered_before_the_routes() {
+    fn only_home_timelines_can_be_cached_pages() {
         let reader = |uri: &str| {
             reader_of(&Request::get(uri).body(Empty::<Bytes>::new()).unwrap()).map(|user| user.0)
         };

@@ -1,4 +1,4 @@
-//! The routes that write, and the one that reads a single post.
+//! The routes that write, and the route that reads a single post.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -11,10 +11,10 @@ use super::wire::{Followed, NewFollows, NewPost, WirePost};
 use crate::Tributary;
 use crate::model::{PostId, UserId, parse_id};
 
-/// Says that the answer is the one to an earlier request with the same `Idempotency-Key`.
+/// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// `POST /v1/users/{user_id}/posts`.
+/// `POST /v1/users/{user_id}/posts`: 201 with the post, and its address in `Location`.
 pub(super) async fn publish(
     State(tributary): State<Tributary>,
     PathUser(author): PathUser,
@@ -35,7 +35,8 @@ pub(super) async fn publish(
     Ok(with_freshness(&tributary, author, response).await)
 }
 
-/// The answer to a write: whoever brings its freshness back sees what was written.
+/// Adds a freshness token to the answer of a write by `user`. A read that sends this token back
+/// sees the write. Costs one query for the end of the log, unless memory is off.
 async fn with_freshness(
     tributary: &Tributary,
     user: UserId,
@@ -46,7 +47,7 @@ async fn with_freshness(
     response
 }
 
-/// `GET /v1/users/{user_id}/posts/{post_id}`.
+/// `GET /v1/users/{user_id}/posts/{post_id}`: one query on the author's shard.
 pub(super) async fn post(
     State(tributary): State<Tributary>,
     PathUserAnd(author, post): PathUserAnd<PostId>,
@@ -58,7 +59,7 @@ pub(super) async fn post(
     }
 }
 
-/// `DELETE /v1/users/{user_id}/posts/{post_id}`.
+/// `DELETE /v1/users/{user_id}/posts/{post_id}`: 204, also if the post does not exist.
 pub(super) async fn delete_post(
     State(tributary): State<Tributary>,
     PathUserAnd(author, post): PathUserAnd<PostId>,
@@ -67,7 +68,7 @@ pub(super) async fn delete_post(
     Ok(with_freshness(&tributary, author, StatusCode::NO_CONTENT).await)
 }
 
-/// `PUT /v1/users/{user_id}/following/{followee_id}`.
+/// `PUT /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow exists already.
 pub(super) async fn follow(
     State(tributary): State<Tributary>,
     PathUserAnd(follower, followee): PathUserAnd<UserId>,
@@ -76,7 +77,7 @@ pub(super) async fn follow(
     Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
 }
 
-/// `DELETE /v1/users/{user_id}/following/{followee_id}`.
+/// `DELETE /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow does not exist.
 pub(super) async fn unfollow(
     State(tributary): State<Tributary>,
     PathUserAnd(follower, followee): PathUserAnd<UserId>,
@@ -85,7 +86,7 @@ pub(super) async fn unfollow(
     Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
 }
 
-/// `POST /v1/users/{user_id}/following`.
+/// `POST /v1/users/{user_id}/following`: follows all listed users, in one transaction.
 pub(super) async fn follow_all(
     State(tributary): State<Tributary>,
     PathUser(follower): PathUser,

@@ -1,4 +1,4 @@
-//! What a request says, checked.
+//! Extractors: they parse and check the path, the query, the headers and the body of a request.
 
 use std::time::Duration;
 
@@ -17,26 +17,27 @@ use crate::freshness::Freshness;
 use crate::model::{IdempotencyKey, PostId, UserId, parse_id};
 use crate::timeline::{Limit, PageRequest};
 
-/// Carries a freshness token, in requests and in answers.
+/// Holds a freshness token, in requests and in answers.
 pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");
-/// Says that an answer is not as fresh as the request asked for.
+/// `true` on an answer that is older than the freshness token of its request.
 pub(super) const FRESHNESS_LOST_HEADER: HeaderName =
     HeaderName::from_static("tributary-freshness-lost");
-/// How long a client may take to send a body.
+/// The time limit for a client to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is told of a body that cannot be read: it may hold long names of the client's own.
+/// Longest error text about an invalid body. The text may quote field names that the client chose.
 const PROBLEM_CHARACTERS: usize = 200;
 
-/// The parameters that the routes of timelines and lists know, checked. Others are ignored.
+/// The checked parameters of the routes for timelines and follow lists. Unknown parameters are
+/// ignored.
 #[derive(Debug)]
 pub(super) struct Parameters {
-    /// Of a timeline or of a list: which, the route knows.
+    /// The text of a cursor. The route parses it, as a cursor of a timeline or of a follow list.
     pub(super) cursor: Option<String>,
     pub(super) limit: Limit,
-    /// Whether an incomplete answer is to be an error.
+    /// Whether an incomplete answer is an error (`require=complete`).
     pub(super) require_complete: bool,
-    /// The freshness that the request brings back.
+    /// The freshness that the page must have reached; empty without a token.
     pub(super) at_least: Freshness,
 }
 
@@ -52,12 +53,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = Query::<RawParameters>::try_from_uri(&parts.uri);
-        let Query(RawParameters { cursor, limit, require }) =
-            query.map_err(|_| ApiError::BadQuery("each parameter may appear once, in UTF-8"))?;
+        let Query(RawParameters { cursor, limit, require }) = query
+            .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
         let require_complete = match require.as_deref() {
             None => false,
             Some("complete") => true,
-            Some(_) => return Err(ApiError::BadQuery("`require` knows only the value `complete`")),
+            Some(_) => return Err(ApiError::BadQuery("the only value of `require` is `complete`")),
         };
         let limit = match limit {
             None => Limit::DEFAULT,
@@ -71,7 +72,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 }
 
 impl Parameters {
-    /// The page of a timeline that is asked for.
+    /// The requested page of a timeline.
     pub(super) fn page(&self) -> Result<PageRequest, ApiError> {
         let cursor = match &self.cursor {
             Some(text) => text.parse()?,
@@ -80,7 +81,8 @@ impl Parameters {
         Ok(PageRequest { cursor, limit: self.limit, at_least: self.at_least.clone() })
     }
 
-    /// Refuses an incomplete answer if the request does.
+    /// Returns [`ApiError::Incomplete`] if the request requires a complete answer and this is
+    /// none.
     pub(super) fn accept(&self, complete: bool) -> Result<(), ApiError> {
         if self.require_complete && !complete { Err(ApiError::Incomplete) } else { Ok(()) }
     }
@@ -99,7 +101,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUser {
     }
 }
 
-/// The two ids in the path: a user's, and that of a post or of another user.
+/// The two ids in the path: a user id, then the id of a post or of another user.
 pub(super) struct PathUserAnd<T>(pub(super) UserId, pub(super) T);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<PostId> {
@@ -120,7 +122,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<UserId> {
     }
 }
 
-/// The user, and the other number if it is an id.
+/// The user id and the second id, which is `None` if it is not a valid id.
 async fn two_ids<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
@@ -131,7 +133,8 @@ async fn two_ids<S: Send + Sync>(
     Ok((UserId(user), parse_id(&other)))
 }
 
-/// The body, as JSON of the wanted shape and of bounded length.
+/// The JSON body as a `T`. Its length is limited by [`BodyLimit`], its arrival by
+/// [`BODY_TIMEOUT`].
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
@@ -144,7 +147,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
         let read = to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(0));
         let body = timeout(BODY_TIMEOUT, read).await.map_err(|_| ApiError::SlowBody)?;
-        // Its length was not said before, or the client has left.
+        // The body had no `Content-Length` and is too long, or the client disconnected.
         let body = body.map_err(|_| ApiError::BodyTooLarge(limit))?;
         let parsed = serde_json::from_slice(&body);
         parsed.map(Self).map_err(|error| {
@@ -159,7 +162,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
 
-/// The freshness that a request brings back, in one header or several.
+/// The freshness tokens of a request, merged; there may be several headers.
 pub(super) fn freshness_of(headers: &HeaderMap) -> Result<Freshness, ApiError> {
     let mut all = Freshness::default();
     for value in headers.get_all(FRESHNESS_HEADER) {
@@ -169,7 +172,7 @@ pub(super) fn freshness_of(headers: &HeaderMap) -> Result<Freshness, ApiError> {
     Ok(all)
 }
 
-/// The `Idempotency-Key`, if the request has one.
+/// The `Idempotency-Key`, if the request has one. Two such headers are an error.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The listening socket: accepting, bounded; stopping, gracefully.
+//! The listening socket: accepts a limited number of connections, and stops gracefully.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -30,18 +30,18 @@ use super::page_cache::cached_feed;
 use super::routes;
 use crate::Tributary;
 
-/// Connections at once; more wait in the listening socket's queue.
+/// Open connections at one time. Further clients wait in the backlog of the listening socket.
 const CONNECTIONS_MAX: usize = 8_192;
-/// How long a client may take to send a request's head, and how long an idle connection is kept.
+/// The time limit for a client to send the head of a request, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The head of a request; a larger one is answered 431.
+/// Largest head of a request, in bytes. A larger one is answered with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// How long requests under way may take after the signal to stop.
+/// The time limit for requests in flight after the signal to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// After an error of `accept`, most likely a lack of file descriptors.
+/// The pause after an error of `accept`; the usual cause is that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What answers the requests of a connection: a page that was sent before, or else the routes.
+/// Answers the requests of a connection: from the page cache if possible, else by the routes.
 #[derive(Clone)]
 struct RequestService {
     tributary: Tributary,
@@ -61,7 +61,7 @@ impl Service<hyper::Request<Incoming>> for RequestService {
     >;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        // Should it panic, the routes answer, and the panic stays within this request.
+        // If the page cache panics, the routes answer this request.
         let cached = || cached_feed(&self.tributary, &self.hosts, &request);
         match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => {
@@ -75,7 +75,7 @@ impl Service<hyper::Request<Incoming>> for RequestService {
     }
 }
 
-/// A server that listens and does not serve yet.
+/// A server with an open listening socket. It answers nothing before [`BoundServer::serve`].
 #[derive(Debug)]
 pub struct BoundServer {
     listener: TcpListener,
@@ -83,8 +83,11 @@ pub struct BoundServer {
     address: SocketAddr,
 }
 
-/// Listens on `address`; port 0 takes a free one. On an address of this machine only requests to
-/// this machine's names and to `names` are answered.
+/// Listens on `address`; port 0 selects a free port. On a loopback address the server answers only
+/// requests whose host is `localhost`, an IP address or one of `names`.
+///
+/// # Errors
+/// The address cannot be bound, for example because another process uses it.
 pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<BoundServer> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
@@ -93,12 +96,13 @@ pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<BoundServ
 }
 
 impl BoundServer {
-    /// Where it listens.
+    /// The address of the listening socket, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop` is ready, then ends the requests under way, for eight seconds at most.
+    /// Serves until `stop` completes. Then it accepts no connection and no request, and waits at
+    /// most eight seconds for the requests in flight.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
         let routes = TowerToHyperService::new(routes(tributary.clone(), self.hosts.clone()));
         let service = RequestService { tributary, hosts: self.hosts, routes };
@@ -106,7 +110,7 @@ impl BoundServer {
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
         loop {
-            // Cancelled by `stop` only between two connections; nothing is lost.
+            // `stop` cancels `accept` only between two connections, so no connection is lost.
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 accepted = accept(&self.listener, &connections) => accepted,
@@ -114,7 +118,7 @@ impl BoundServer {
             let (stream, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection");
+                    warn!(%error, "Cannot accept a connection; retrying");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -125,21 +129,22 @@ impl BoundServer {
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service.clone());
             let connection = graceful.watch(connection);
-            // Owned by `graceful`, which ends and awaits it.
+            // `graceful` tracks this task: shutdown ends the connection and waits for it.
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    debug!(%error, "connection ended");
+                    debug!(%error, "Connection ended with an error");
                 }
                 drop(permit);
             });
         }
         drop(self.listener);
         if timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
-            warn!("some requests did not end in time and are cut off");
+            warn!("Some requests did not end within 8 s; their connections are closed");
         }
     }
 }
 
+/// Waits until fewer than [`CONNECTIONS_MAX`] connections are open, then accepts the next one.
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,

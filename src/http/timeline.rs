@@ -19,7 +19,7 @@ use crate::memory::SentPage;
 use crate::model::UserId;
 use crate::timeline::{Draft, Limit};
 
-/// `GET /user/feed/{user_id}`.
+/// `GET /user/feed/{user_id}`: the home timeline in the JSON shape of the Express handler.
 pub(super) async fn express_feed(
     State(tributary): State<Tributary>,
     PathUser(user): PathUser,
@@ -33,7 +33,7 @@ pub(super) async fn express_feed(
     Ok(response)
 }
 
-/// `GET /v1/users/{user_id}/feed`.
+/// `GET /v1/users/{user_id}/feed`: the home timeline. Newest pages are stored in the page cache.
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
     PathUser(user): PathUser,
@@ -45,7 +45,7 @@ pub(super) async fn feed(
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/feed");
     let sent = render_page(&page, &tributary, &path, request.limit)?;
-    // Where readers come again and again: the newest page, and the empty one above it.
+    // Readers request these two pages repeatedly: the newest page, and the empty page above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
         tributary.cache_page(user, query, &page, &sent);
@@ -53,7 +53,7 @@ pub(super) async fn feed(
     Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
 
-/// `GET /v1/users/{user_id}/posts`.
+/// `GET /v1/users/{user_id}/posts`: the timeline of one author.
 pub(super) async fn posts(
     State(tributary): State<Tributary>,
     PathUser(user): PathUser,
@@ -67,7 +67,8 @@ pub(super) async fn posts(
     Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
 
-/// `GET /v1/users/{user_id}/following`.
+/// `GET /v1/users/{user_id}/following`: the follow list, by rising id, read from the reader's
+/// shard.
 pub(super) async fn following(
     State(tributary): State<Tributary>,
     PathUser(user): PathUser,
@@ -94,6 +95,7 @@ pub(super) async fn following(
     Ok(response)
 }
 
+/// Renders the JSON body and the links of a page of a `v1` timeline.
 fn render_page(
     page: &Draft,
     tributary: &Tributary,
@@ -106,7 +108,7 @@ fn render_page(
     Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 
-/// The answer with this page on it.
+/// The HTTP response that carries this page.
 pub(super) fn page_response(
     sent: SentPage,
     freshness: &Freshness,
@@ -120,7 +122,8 @@ pub(super) fn page_response(
     response
 }
 
-/// Says how fresh an answer is, and whether that is less than was asked for.
+/// Sets the freshness token of an answer, and `Tributary-Freshness-Lost` if the answer is older
+/// than the request required.
 pub(super) fn set_freshness_headers(
     headers: &mut HeaderMap,
     freshness: &Freshness,
@@ -135,10 +138,11 @@ pub(super) fn set_freshness_headers(
 }
 
 thread_local! {
-    /// The last token: between two commits all answers have the same.
+    /// The last token as text. Between two commits all answers have the same token.
     static TOKEN: RefCell<Option<(Freshness, HeaderValue)>> = const { RefCell::new(None) };
 }
 
+/// The freshness token as a header value; `None` if there is no freshness to report.
 fn freshness_value(freshness: &Freshness) -> Option<HeaderValue> {
     if freshness.is_empty() {
         return None;
@@ -152,7 +156,7 @@ fn freshness_value(freshness: &Freshness) -> Option<HeaderValue> {
     })
 }
 
-/// RFC 8288: where to go on, ready to be fetched.
+/// The value of the `Link` header (RFC 8288): an address for each cursor that exists.
 fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
     let link = |(rel, cursor): &(&str, Option<&str>)| {
         let limit = limit.get();
@@ -162,6 +166,7 @@ fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
     links.join(", ")
 }
 
+/// Sets the `Link` header, unless there are no links.
 fn set_link_header(headers: &mut HeaderMap, links: Bytes) {
     if !links.is_empty()
         && let Ok(links) = HeaderValue::from_maybe_shared(links)
@@ -170,6 +175,7 @@ fn set_link_header(headers: &mut HeaderMap, links: Bytes) {
     }
 }
 
+/// A 200 response with this JSON body.
 pub(super) fn json(body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => {

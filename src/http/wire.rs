@@ -1,4 +1,4 @@
-//! The JSON of the API. Ids are strings: they exceed 2^53, where JavaScript's numbers lose digits.
+//! The JSON of the API. Ids are strings, because JavaScript's numbers lose digits above 2^53.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,11 @@ use crate::moment::{PostTimes, TimeUnit};
 use crate::shard::Fleet;
 use crate::timeline::{Draft, Entry, Page};
 
-/// Room for a usual page.
+/// Initial capacity for the JSON of a page, in bytes; enough for a typical page.
 const PAGE_BYTES: usize = 8 * 1024;
 
-/// `GET /user/feed/{user_id}`: the field names of the Express handler that people start from.
+/// The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this
+/// route replaces.
 #[derive(Serialize)]
 pub(super) struct ExpressFeed<'a> {
     feed: Vec<Tweet<'a>>,
@@ -32,7 +33,8 @@ struct Tweet<'a> {
     timestamp: Timestamp,
 }
 
-/// As the handler gives it: a number as it is stored, a date as JavaScript writes it.
+/// A timestamp in the form of the Express handler: a stored number unchanged, a date as JavaScript
+/// formats it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Timestamp {
@@ -40,7 +42,7 @@ enum Timestamp {
     Date(String),
 }
 
-/// What stands on a page of the `v1` timelines behind the posts.
+/// The fields after the posts in a page of a `v1` timeline.
 #[derive(Serialize)]
 struct PageEnd<'a> {
     next: Option<&'a str>,
@@ -50,7 +52,7 @@ struct PageEnd<'a> {
     stale_shards: Vec<StaleShard<'a>>,
 }
 
-/// A shard whose posts come from memory, as they were then.
+/// A shard that cannot be queried: its posts come from memory, in their state of `as_of`.
 #[derive(Serialize)]
 struct StaleShard<'a> {
     shard: &'a str,
@@ -68,13 +70,13 @@ pub(super) struct WirePost<'a> {
     author_handle: Option<&'a str>,
 }
 
-/// What is read of a post that is kept as it is sent.
+/// The field that is read from a post which memory holds as JSON.
 #[derive(Deserialize)]
 struct CachedPost {
     content: String,
 }
 
-/// `GET /v1/users/{user_id}/following`.
+/// The answer of `GET /v1/users/{user_id}/following`.
 #[derive(Serialize)]
 pub(super) struct Following<'a> {
     pub(super) following: Vec<Followee>,
@@ -88,38 +90,38 @@ pub(super) struct Followee {
     user_id: String,
 }
 
-/// What `POST /v1/users/{user_id}/posts` takes.
+/// The body of `POST /v1/users/{user_id}/posts`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPost {
     pub(super) content: String,
 }
 
-/// What `POST /v1/users/{user_id}/following` takes.
+/// The body of `POST /v1/users/{user_id}/following`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewFollows {
     pub(super) follow: Vec<String>,
 }
 
-/// What `POST /v1/users/{user_id}/following` answers.
+/// The answer of `POST /v1/users/{user_id}/following`.
 #[derive(Serialize)]
 pub(super) struct Followed {
-    /// How many are new.
+    /// The number of follows that did not exist before.
     pub(super) added: usize,
 }
 
-/// `GET /readyz`.
+/// The answer of `GET /readyz`.
 #[derive(Serialize)]
 pub(super) struct Ready<'a> {
     pub(super) status: &'static str,
     pub(super) shards: Vec<ShardState<'a>>,
-    /// Of each log, where there is a memory.
+    /// One entry for each log; empty if memory is off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) memory: Vec<LogState<'a>>,
 }
 
-/// How far memory is with a log.
+/// The state of memory for one log.
 #[derive(Serialize)]
 pub(super) struct LogState<'a> {
     log: &'a str,
@@ -177,7 +179,7 @@ impl<'a> ExpressFeed<'a> {
     }
 }
 
-/// The cursors of a page as texts: they stand in its JSON and in its `Link` header.
+/// The cursors of a page as text, for its JSON and for its `Link` header.
 pub(super) struct Cursors {
     pub(super) next: Option<String>,
     pub(super) prev: String,
@@ -189,7 +191,7 @@ impl Cursors {
     }
 }
 
-/// A page of the `v1` timelines. Posts from memory are copied as they are.
+/// Encodes a page of a `v1` timeline. Posts from memory are already JSON and are copied unchanged.
 pub(super) fn posts_json(
     draft: &Draft,
     cursors: &Cursors,
@@ -232,24 +234,24 @@ pub(super) fn posts_json(
     json.extend(b"],");
     let start = json.len();
     serde_json::to_writer(&mut json, &end)?;
-    // The end goes on with the object that the posts began.
+    // `end` was encoded as an object of its own; its `{` is removed to continue the page's object.
     json.remove(start);
     Ok(json)
 }
 
-/// What memory keeps of a post: its JSON, but for the author's handle.
+/// Encodes a post for memory: its JSON without the author's handle.
 pub(crate) fn encode_post(post: &Post, times: &PostTimes) -> Box<str> {
-    // Texts and numbers only: this cannot fail.
+    // Serialization of strings and numbers cannot fail.
     serde_json::to_string(&WirePost::new(post, times)).unwrap_or_default().into()
 }
 
-/// The text of a post that is kept as it is sent.
+/// The text of a post that [`encode_post`] encoded.
 pub(crate) fn decode_content(json: &str) -> String {
     serde_json::from_str::<CachedPost>(json).map(|post| post.content).unwrap_or_default()
 }
 
 impl<'a> WirePost<'a> {
-    /// A post whose author's handle is not known.
+    /// A post without the handle of its author.
     pub(super) fn new(post: &'a Post, times: &PostTimes) -> Self {
         Self {
             post_id: post.key.post.to_string(),
@@ -271,6 +273,7 @@ fn created_at(post: &Post, times: &PostTimes) -> String {
     rfc3339_ms(times.epoch_ms(post.key.time))
 }
 
+/// The configured names of these shards.
 pub(super) fn shard_names<'a>(shards: &BTreeSet<ShardId>, fleet: &'a Fleet) -> Vec<&'a str> {
     shards.iter().map(|shard| fleet.shard_name(*shard)).collect()
 }

@@ -97,7 +97,7 @@ impl Fleet {
             .placement
             .build(&shards.iter().map(Shard::name).collect::<Vec<_>>())
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
-        let read_deadline = config.read.deadline();
+        let read_deadline = config.request.deadline();
         let times = match &config.fleet {
             FleetConfig::Embedded(_) => PostTimes::MILLISECONDS,
             FleetConfig::Servers(servers) => servers.tables.posts.times(),

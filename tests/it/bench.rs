@@ -250,14 +250,14 @@ fn what_cannot_be_measured_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, error) = output(&mut tributary(&["bench", "ceiling", "--listen", &address]));
-    assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
+    assert!(code == 3 && error.contains("choose another address with --listen"), "{error}");
     drop(taken);
     let nobody = format!("http://{address}");
     for (arguments, code, told) in [
         (vec!["--url", &nobody], 1, "cannot reach"),
         (vec!["--url", "https://example.org"], 1, "only http://"),
-        (vec!["--rate", "0"], 2, "a number above 0, or `max`"),
-        (vec!["--server-pid", "4194305"], 1, "no process 4194305"),
+        (vec!["--rate", "0"], 2, "a number from 0.1 to 10000000, or `max`"),
+        (vec!["--server-pid", "4194305"], 1, "process 4194305 does not exist"),
         (vec!["--mix", "twip", "--check-every", "0"], 1, "--check-every must be above 0"),
     ] {
         let mut command = tributary(&["bench", "run", "--size", "xs", "--seconds", "1"]);

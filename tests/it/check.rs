@@ -156,7 +156,7 @@ fn from_addresses_to_the_first_page() {
             ];
             let (code, configuration, report) = tributary(&arguments);
             assert_eq!(code, 0, "{report}");
-            assert!(report.contains("It can be served."), "{report}");
+            assert!(report.contains("The shards can be served."), "{report}");
             let file = dir.path().join("tributary.toml");
             fs::write(&file, &configuration).unwrap();
             let feed =

@@ -1,4 +1,4 @@
-//! The command line: what it prints, which exit code, what it leaves behind.
+//! The command line: its output, its exit codes and the files it creates.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -26,7 +26,7 @@ pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-/// A server process, killed when dropped.
+/// A server process. Dropping it kills the process.
 pub(crate) struct Serving {
     pub(crate) process: Child,
     pub(crate) address: String,
@@ -39,13 +39,13 @@ impl Serving {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut printed = String::new();
         let address = loop {
-            let line = lines.next().expect("it ended before it served").unwrap();
+            let line = lines.next().expect("the process ended before it served").unwrap();
             printed += &format!("{line}\n");
             if let Some((_, address)) = line.split_once("http://") {
                 break address.split(['/', ' ', '\'']).next().unwrap().to_owned();
             }
         };
-        // What it prints later is read, so that it never waits for a reader.
+        // Further output is read and dropped, so that the process never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, address, printed }
     }
@@ -71,7 +71,7 @@ impl Drop for Serving {
 }
 
 #[test]
-fn the_demo_serves_a_feed_at_once_and_keeps_its_data() {
+fn the_demo_starts_quickly_and_reuses_its_data() {
     let dir = scratch();
     let data = dir.path().join("demo");
     let with_slash = format!("{}/", data.display());
@@ -79,17 +79,17 @@ fn the_demo_serves_a_feed_at_once_and_keeps_its_data() {
     let start = Instant::now();
     let first = Serving::start(&mut demo());
     println!("demo: first answer after {:.1} s", start.elapsed().as_secs_f64());
-    // Twice what is promised, for machines that do other things beside.
+    // Twice the goal of 15 s, because the machine may be busy.
     assert!(start.elapsed() < Duration::from_secs(30));
     let answer = first.get("/v1/users/1/feed?limit=5");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(first.printed.contains("10000 users"));
 
-    // One process owns the folder; another is told so.
+    // A second process refuses to start, because one process owns the folder.
     let (code, _, error) = output(&mut demo());
     assert_eq!(code, 3, "{error}");
     assert!(error.contains("another process owns the folder"), "{error}");
-    // But reading beside it is fine.
+    // Another process may read the folder at the same time.
     let feed = ["feed", "1", "--data", data.to_str().unwrap()];
     let (code, text, _) = output(&mut tributary(&feed));
     assert!(code == 0 && text.contains("Home timeline of user 1"), "{text}");
@@ -105,7 +105,7 @@ fn the_demo_serves_a_feed_at_once_and_keeps_its_data() {
 }
 
 #[test]
-fn a_demo_cut_off_in_the_middle_leaves_nothing_half_made() {
+fn an_interrupted_demo_leaves_no_incomplete_data() {
     let dir = scratch();
     let data = dir.path().join("demo");
     let arguments = ["demo", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
@@ -114,7 +114,10 @@ fn a_demo_cut_off_in_the_middle_leaves_nothing_half_made() {
     let making = dir.path().join("demo.making/shard-0.sqlite");
     let give_up = Instant::now() + Duration::from_secs(30);
     while !making.exists() {
-        assert!(Instant::now() < give_up && !data.exists(), "it was not seen while it was made");
+        assert!(
+            Instant::now() < give_up && !data.exists(),
+            "the demo finished before the test saw its unfinished data"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
     process.kill().unwrap();
@@ -125,13 +128,13 @@ fn a_demo_cut_off_in_the_middle_leaves_nothing_half_made() {
 }
 
 #[test]
-fn a_stop_lets_requests_end_and_exits_0() {
+fn a_signal_stops_the_server_with_exit_code_0() {
     for signal in ["-TERM", "-INT"] {
         let dir = scratch();
         let data = dir.path().join("data");
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
         let mut serving = Serving::start(&mut tributary(&arguments));
-        // An idle kept-alive connection must not hold it up.
+        // An idle keep-alive connection must not delay the stop.
         let _idle = std::net::TcpStream::connect(&serving.address).unwrap();
         assert!(serving.get("/livez").ends_with("ok\n"));
         let start = Instant::now();
@@ -159,7 +162,7 @@ fn posts() -> Vec<u8> {
 }
 
 #[test]
-fn an_import_names_bad_rows_loads_all_others_and_can_be_run_again() {
+fn an_import_reports_bad_rows_loads_all_others_and_can_be_repeated() {
     for (backend, fleet) in run(every_backend()) {
         let dir = fleet.dir.path();
         fs::write(dir.join("follows.csv"), FOLLOWS).unwrap();
@@ -178,7 +181,7 @@ fn an_import_names_bad_rows_loads_all_others_and_can_be_run_again() {
         assert_eq!(code, 4, "{backend:?}: {text}{error}");
         assert!(text.contains("follows: 2 added, 1 already there, 3 refused"), "{text}");
         assert!(text.contains("posts: 3 added, 1 already there, 4 refused"), "{text}");
-        for told in [
+        for message in [
             "follows: line 4: followed_user_id is not an id",
             "follows: line 5: 1 fields instead of 2",
             "follows: line 7: followed_user_id is not an id",
@@ -187,7 +190,7 @@ fn an_import_names_bad_rows_loads_all_others_and_can_be_run_again() {
             "posts: line 9: content: invalid utf-8",
             "posts: line 11: 5 fields instead of 4",
         ] {
-            assert!(error.contains(told), "{backend:?}: {told}\n{error}");
+            assert!(error.contains(message), "{backend:?}: {message}\n{error}");
         }
         let (code, text, _) = import();
         assert_eq!(code, 4);
@@ -208,10 +211,10 @@ fn an_import_names_bad_rows_loads_all_others_and_can_be_run_again() {
     }
 }
 
-/// Tables as people have them may lack the key that keeps a row single, and servers may be told to
-/// cut what does not fit.
+/// Adopted tables may lack the unique key that prevents duplicate rows, and the SQL mode of a
+/// server may truncate values that do not fit.
 #[test]
-fn an_import_refuses_tables_that_would_double_rows_and_never_cuts_a_text() {
+fn an_import_refuses_tables_without_unique_keys_and_never_truncates_a_text() {
     run(async {
         let fleet = TestFleet::new(Backend::MariaDb, Tables::Old).await.unwrap();
         let dir = fleet.dir.path();
@@ -233,9 +236,12 @@ fn an_import_refuses_tables_that_would_double_rows_and_never_cuts_a_text() {
             let unique = "(follower_user_id, followed_user_id)";
             server
                 .execute(&[
-                    format!("CREATE UNIQUE INDEX tributary_follow ON {database}.followers {unique}"),
                     format!(
-                        "ALTER TABLE {database}.tweets MODIFY content VARCHAR(5) CHARACTER SET latin1"
+                        "CREATE UNIQUE INDEX tributary_follow ON {database}.followers {unique}"
+                    ),
+                    format!(
+                        "ALTER TABLE {database}.tweets MODIFY content VARCHAR(5) \
+                         CHARACTER SET latin1"
                     ),
                     "SET GLOBAL sql_mode = ''".into(),
                 ])
@@ -248,14 +254,14 @@ fn an_import_refuses_tables_that_would_double_rows_and_never_cuts_a_text() {
         assert_eq!(code, 4, "{error}");
         assert!(text.contains("follows: 1 added, 0 already there, 1 refused"), "{text}");
         assert!(text.contains("posts: 1 added, 0 already there, 2 refused"), "{text}");
-        for told in ["follows: line 3:", "posts: line 3:", "posts: line 4:"] {
-            assert!(error.contains(told), "{told}\n{error}");
+        for message in ["follows: line 3:", "posts: line 3:", "posts: line 4:"] {
+            assert!(error.contains(message), "{message}\n{error}");
         }
     });
 }
 
 #[test]
-fn a_damaged_folder_is_refused_rather_than_guessed() {
+fn a_damaged_folder_is_refused() {
     let dir = scratch();
     let data = dir.path().join("data");
     let serve = || {
@@ -284,7 +290,7 @@ fn a_damaged_folder_is_refused_rather_than_guessed() {
     drop(Serving::start(&mut serve()));
     let demo = ["demo", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
     let (code, _, error) = output(&mut tributary(&demo));
-    assert!(code == 3 && error.contains("other data than the demo's"), "{error}");
+    assert!(code == 3 && error.contains("data that is not the demo's"), "{error}");
 }
 
 #[test]
@@ -303,12 +309,12 @@ fn an_import_into_sqlite_is_fast() {
     assert_eq!(code, 0, "{error}");
     println!("{text}");
     let rate = text.split('(').nth(1).unwrap().split(' ').next().unwrap();
-    // 20,000 are promised; the machine may be busy with other tests.
+    // The goal is 20,000 rows/s; the machine may be busy with other tests.
     assert!(rate.parse::<f64>().unwrap() > 7_000.0, "{text}");
 }
 
 #[test]
-fn wrong_usage_exits_2_and_wrong_prerequisites_3_with_the_cure() {
+fn wrong_usage_exits_2_and_missing_prerequisites_exit_3_with_the_fix() {
     let dir = scratch();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -339,10 +345,10 @@ fn wrong_usage_exits_2_and_wrong_prerequisites_3_with_the_cure() {
         (&["feed", "1", "--data", &nowhere], 3, "tributary import"),
         (&["serve", "--data", &nowhere, "--listen", "0.0.0.0:0"], 3, "--insecure"),
     ];
-    for (arguments, expected, told) in cases {
+    for (arguments, expected, message) in cases {
         let (code, _, error) = output(&mut tributary(arguments));
         assert_eq!(code, expected, "{arguments:?}: {error}");
-        assert!(error.contains(told), "{arguments:?}: {error}");
+        assert!(error.contains(message), "{arguments:?}: {error}");
     }
     let import = ["import", "--data", &nowhere, "--follows", &no_header];
     let (code, _, error) = output(&mut tributary(&import));
@@ -353,5 +359,5 @@ fn wrong_usage_exits_2_and_wrong_prerequisites_3_with_the_cure() {
     let address = taken.local_addr().unwrap().to_string();
     let serve = ["serve", "--data", &nowhere, "--listen", &address];
     let (code, _, error) = output(&mut tributary(&serve));
-    assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
+    assert!(code == 3 && error.contains("choose another address with --listen"), "{error}");
 }

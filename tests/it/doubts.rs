@@ -30,7 +30,7 @@ async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tribu
     let place = format!("127.0.0.1:{}", proxy.port);
     fs::write(&file, text.replace(&server.address(), &place)).unwrap();
     let mut config = fleet.config_for_writing().await;
-    config.read.deadline_ms = deadline_ms;
+    config.request.deadline_ms = deadline_ms;
     let tributary = Tributary::open(&config).await.unwrap();
     (proxy, tributary, fleet)
 }

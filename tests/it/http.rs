@@ -1,4 +1,4 @@
-//! The HTTP interface as a client sees it.
+//! The HTTP API as a client sees it: reads, errors, limits and health.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::support::http::TestServer;
 use crate::support::run;
 use crate::support::world::World;
 
-/// Reader 1 follows 2 and 3; their ids are beyond what a JavaScript number holds.
+/// Reader 1 follows this author and author 3. A JavaScript number cannot hold this id.
 const AUTHOR: u64 = 9_007_199_254_740_993;
 
 async fn server() -> (TestServer, TestFleet) {
@@ -38,7 +38,7 @@ async fn server() -> (TestServer, TestFleet) {
 }
 
 #[test]
-fn the_express_route_answers_with_the_names_people_have() {
+fn the_express_route_uses_the_field_names_of_the_express_handler() {
     run(async {
         let (server, _fleet) = server().await;
         let answer = server.get("/user/feed/1?limit=3").await;
@@ -74,7 +74,7 @@ fn the_express_route_answers_with_the_names_people_have() {
 }
 
 #[test]
-fn the_feed_leads_on_by_links_in_both_directions() {
+fn the_feed_links_to_pages_in_both_directions() {
     run(async {
         let (server, _fleet) = server().await;
         let first = server.get("/v1/users/1/feed?limit=2").await;
@@ -94,7 +94,11 @@ fn the_feed_leads_on_by_links_in_both_directions() {
         );
 
         let second = server.get(&next).await;
-        assert_eq!(second.json()["next"], Value::Null, "the last page is full and says so");
+        assert_eq!(
+            second.json()["next"],
+            Value::Null,
+            "the last page is full and has no next page"
+        );
         assert!(!second.header("link").contains("rel=\"next\""));
         let back = server.get(&link(second.header("link"), "prev")).await;
         assert_eq!(back.json()["posts"], body["posts"]);
@@ -150,7 +154,7 @@ fn unknown_users_have_empty_timelines() {
 }
 
 #[test]
-fn bad_requests_get_the_right_4xx_and_a_stable_code() {
+fn bad_requests_get_a_4xx_status_and_a_stable_code() {
     run(async {
         let (server, _fleet) = server().await;
         let following = server.get("/v1/users/5/following").await.json();
@@ -234,7 +238,7 @@ fn raw(server: &TestServer, request: &[u8]) -> String {
 }
 
 #[test]
-fn a_trace_id_of_the_caller_is_kept() {
+fn the_trace_id_of_the_client_is_used() {
     run(async {
         let (server, _fleet) = server().await;
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -250,7 +254,7 @@ fn a_trace_id_of_the_caller_is_kept() {
 }
 
 #[test]
-fn health_is_told() {
+fn health_routes_report_the_shards() {
     run(async {
         let (server, _fleet) = server().await;
         for path in ["/livez", "/healthz"] {
@@ -266,11 +270,11 @@ fn health_is_told() {
 }
 
 #[test]
-fn how_far_memory_is_loaded_is_told() {
+fn readyz_reports_how_much_of_memory_is_filled() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let mut world = World::default();
-        // One author of each of the first three shards.
+        // One author on each of the first three shards.
         (0..3).for_each(|author| world.post(author, 1, author));
         fleet.load(&world).await;
         let tributary = Tributary::open(&fleet.config_with_memory(1 << 20)).await.unwrap();
@@ -278,7 +282,7 @@ fn how_far_memory_is_loaded_is_told() {
         let start = Instant::now();
         loop {
             let answer = server.get("/readyz?strict").await;
-            // A server is ready whatever memory has.
+            // The state of memory does not change whether a server is ready.
             assert_eq!(answer.status, 200);
             let ready = answer.json();
             assert_eq!(
@@ -302,9 +306,10 @@ fn how_far_memory_is_loaded_is_told() {
     });
 }
 
-/// A page of another site may make its own name lead to this machine; its requests say that name.
+/// Another web site may make its host name resolve to this machine (DNS rebinding). Its requests
+/// then have that name in the `Host` header.
 #[test]
-fn only_this_machines_names_are_answered_to() {
+fn only_requests_for_names_of_this_machine_are_answered() {
     run(async {
         let (server, _fleet) = server().await;
         let status = |host: &str| {

@@ -1,4 +1,4 @@
-//! The routes that write, as a client sees them.
+//! The HTTP routes that write, as a client sees them.
 
 use hyper::Request;
 use hyper::body::Bytes;
@@ -22,7 +22,7 @@ async fn status(server: &TestServer, method: &str, path: &str) -> u16 {
 }
 
 #[test]
-fn a_post_is_made_found_and_deleted() {
+fn a_post_is_created_read_and_deleted() {
     run(async {
         let (server, _fleet) = server().await;
         assert_eq!(status(&server, "PUT", "/v1/users/1/following/7").await, 204);
@@ -31,24 +31,24 @@ fn a_post_is_made_found_and_deleted() {
         assert_eq!(answer.header("idempotent-replayed"), "");
         let post = answer.json();
         assert_eq!((&post["content"], &post["author_id"]), (&json!("one🎉\n"), &json!("7")));
-        let place = format!("{POSTS}/{}", post["post_id"].as_str().unwrap());
-        assert_eq!(answer.header("location"), place);
-        let found = server.get(&place).await;
+        let address = format!("{POSTS}/{}", post["post_id"].as_str().unwrap());
+        assert_eq!(answer.header("location"), address);
+        let found = server.get(&address).await;
         assert_eq!((found.status.as_u16(), found.json()), (200, post.clone()));
         assert_eq!(server.get("/v1/users/1/feed").await.json()["posts"], json!([post]));
-        let elsewhere = place.replace("/7/", "/8/");
+        let elsewhere = address.replace("/7/", "/8/");
         assert_eq!(server.get(&elsewhere).await.problem(), (404, "not_found".into()));
         assert_eq!(status(&server, "DELETE", &elsewhere).await, 204);
         for _ in 0..2 {
-            assert_eq!(status(&server, "DELETE", &place).await, 204);
-            assert_eq!(server.get(&place).await.problem(), (404, "not_found".into()));
+            assert_eq!(status(&server, "DELETE", &address).await, 204);
+            assert_eq!(server.get(&address).await.problem(), (404, "not_found".into()));
         }
         assert_eq!(server.get("/v1/users/1/feed").await.json()["posts"], json!([]));
     });
 }
 
 #[test]
-fn following_is_idempotent_and_can_be_done_in_bulk() {
+fn follows_are_idempotent_and_accepted_in_bulk() {
     run(async {
         let (server, _fleet) = server().await;
         let path = "/v1/users/1/following";
@@ -80,14 +80,14 @@ fn following_is_idempotent_and_can_be_done_in_bulk() {
 }
 
 #[test]
-fn an_idempotency_key_answers_the_first_answer_again() {
+fn a_repeated_idempotency_key_gets_the_first_answer() {
     run(async {
         let (server, _fleet) = server().await;
         let post = async |content: &str, key| {
             server.post(POSTS, json!({ "content": content }).to_string(), Some(key)).await
         };
         let first = post("é", "k").await;
-        // The same text, written in another way.
+        // The same text with other JSON escapes.
         let again = server.post(POSTS, "{ \"content\" : \"\\u00e9\" }", Some("k")).await;
         assert_eq!((again.status.as_u16(), again.json()), (201, first.json()));
         assert_eq!(again.header("idempotent-replayed"), "true");
@@ -108,7 +108,7 @@ fn an_idempotency_key_answers_the_first_answer_again() {
 }
 
 #[test]
-fn bodies_that_are_no_posts_are_refused_with_a_stable_code() {
+fn invalid_bodies_are_refused_with_a_stable_code() {
     run(async {
         let (server, _fleet) = server().await;
         let deep = format!("{{\"content\":{}", "[".repeat(10_000));
@@ -155,9 +155,13 @@ fn bodies_that_are_no_posts_are_refused_with_a_stable_code() {
             let answer = server.send(Request::builder().method(method).uri(path)).await;
             assert_eq!(answer.problem(), (400, code.into()), "{method} {path}");
         }
-        assert_eq!(server.get(POSTS).await.json()["posts"], json!([]), "nothing was stored");
+        assert_eq!(
+            server.get(POSTS).await.json()["posts"],
+            json!([]),
+            "no refused post may be stored"
+        );
 
-        // The longest text, every byte of it written as six.
+        // The longest text, where JSON escapes encode each byte as six bytes.
         let escaped = format!("{{\"content\": \"{}\"}}", "\\u0041".repeat(10_000));
         let answer = server.post(POSTS, escaped, None).await;
         assert_eq!(answer.status, 201);
@@ -169,7 +173,7 @@ fn bodies_that_are_no_posts_are_refused_with_a_stable_code() {
 }
 
 #[test]
-fn a_larger_limit_takes_larger_bodies() {
+fn a_larger_content_limit_allows_larger_bodies() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let mut config = fleet.config();
@@ -180,9 +184,9 @@ fn a_larger_limit_takes_larger_bodies() {
     });
 }
 
-/// Somebody else's tables are not written unasked.
+/// The tables of a fleet of servers may belong to another application, so writing must be enabled.
 #[test]
-fn a_fleet_of_servers_is_read_only_until_told_otherwise() {
+fn a_fleet_of_servers_is_read_only_by_default() {
     run(async {
         let fleet = TestFleet::new(Backend::MariaDb, Tables::Ours).await.unwrap();
         let server = TestServer::start(fleet.open().await).await;

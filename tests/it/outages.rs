@@ -152,7 +152,7 @@ fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
     run(async {
         let (servers, fleet) = two_servers().await;
         let mut config = fleet.config();
-        config.read.deadline_ms = tributary::config::DEADLINE_MS_DEFAULT;
+        config.request.deadline_ms = tributary::config::DEADLINE_MS_DEFAULT;
         let tributary = Tributary::open(&config).await.unwrap();
         assert!(read(&tributary, Cursor::newest()).await.is_complete());
         servers[1].signal("STOP");
@@ -268,7 +268,7 @@ fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
         let mut lock = server.connect().await;
         lock.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
         let mut config = fleet.config();
-        config.read.deadline_ms = 800;
+        config.request.deadline_ms = 800;
         let beside = Tributary::open(&config).await.unwrap();
         let left_out: Vec<bool> =
             beside.fleet().health().iter().map(|shard| shard.state.is_err()).collect();

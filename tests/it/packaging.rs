@@ -1,5 +1,5 @@
-//! The packaging, as far as it can be checked without a container engine and without systemd
-//! running: files parsed, paths and names true, settings and statements tried on real servers.
+//! Checks of the packaging that need no container engine and no running systemd. They parse the
+//! files, verify paths and names, and run settings and statements on real servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ use crate::support::world::World;
 use crate::support::{run, scratch, skip};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tributary");
-/// Where the packages put it, and its configuration.
+/// The paths of the binary and of its configuration after an installation.
 const BINARY_IN_PLACE: &str = "/usr/local/bin/tributary";
 const CONFIG_IN_PLACE: &str = "/etc/tributary/tributary.toml";
 
@@ -33,7 +33,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Whether the command line is one of ours. `--help` comes last, so all before it is parsed.
+/// Asserts that our command line accepts the arguments. `--help` is added last, so that clap
+/// parses all others first.
 fn assert_accepted<S: AsRef<str>>(arguments: &[S]) {
     let arguments = arguments.iter().map(AsRef::as_ref);
     let mut command = Command::new(BINARY);
@@ -41,8 +42,8 @@ fn assert_accepted<S: AsRef<str>>(arguments: &[S]) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
-/// Checks a configuration as `--config` does. The files of its passwords are not here, so the
-/// environment stands over them.
+/// Loads a configuration in the same way as `--config`. The password files do not exist in tests,
+/// so variables override them.
 fn load(text: &str) -> Result<Config, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), text).unwrap();
@@ -57,7 +58,7 @@ fn load(text: &str) -> Result<Config, String> {
 fn servers(config: &Config) -> &Servers {
     match &config.fleet {
         FleetConfig::Servers(servers) => servers,
-        FleetConfig::Embedded(_) => panic!("servers were named"),
+        FleetConfig::Embedded(_) => panic!("the configuration must name servers"),
     }
 }
 
@@ -79,7 +80,7 @@ fn services(compose: &Yaml) -> BTreeMap<String, Yaml> {
 }
 
 fn text(yaml: &Yaml) -> String {
-    yaml.as_str().unwrap_or_else(|| panic!("{yaml:?} is no text")).to_owned()
+    yaml.as_str().unwrap_or_else(|| panic!("{yaml:?} is not a string")).to_owned()
 }
 
 fn list(yaml: &Yaml) -> Vec<String> {
@@ -137,7 +138,7 @@ fn the_compose_file_names_files_and_services_that_exist() {
 }
 
 #[test]
-fn the_configuration_in_the_container_is_that_of_the_compose_file() {
+fn the_configuration_in_the_container_matches_the_compose_file() {
     let compose = compose();
     let services = services(&compose);
     let config = load(&read("packaging/compose/tributary.toml")).unwrap();
@@ -145,7 +146,9 @@ fn the_configuration_in_the_container_is_that_of_the_compose_file() {
     let ours = &services["tributary"];
     for (name, server) in &fleet.servers {
         let (host, port) = server.host_and_port().unwrap();
-        let there = services.get(host).unwrap_or_else(|| panic!("{name}: there is no {host}"));
+        let there = services
+            .get(host)
+            .unwrap_or_else(|| panic!("{name}: the compose file has no service {host}"));
         assert_eq!((host, port, server.tls()), (name.as_str(), 3306, Tls::Disabled));
         let environment = &there["environment"];
         assert_eq!(text(&environment["MARIADB_USER"]), server.user);
@@ -175,7 +178,7 @@ fn the_configuration_in_the_container_is_that_of_the_compose_file() {
     assert_accepted(&command);
 }
 
-/// The statements of the file that makes a shard.
+/// The SQL statements of the file that creates the tables of a shard.
 fn statements() -> Vec<String> {
     let text = read("packaging/compose/tables.sql");
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("--")).collect();
@@ -189,10 +192,10 @@ fn the_tables_of_the_compose_file_are_ours() {
     assert_eq!(statements()[..2], mysql_tables("social"));
 }
 
-/// What the image does first, then our file, on real servers; then our configuration with other
-/// addresses.
+/// Runs on real servers the statements of the MariaDB image and then those of our file. Then opens
+/// our configuration with the addresses of these servers.
 #[test]
-fn shards_made_as_in_the_compose_file_are_served_and_loaded() {
+fn shards_of_the_compose_file_can_be_served_and_loaded() {
     run(async {
         let ours =
             |text: &str| text.replace("social", "packaged").replace("'tributary'", "'packaged'");
@@ -229,9 +232,9 @@ fn the_settings_of_a_shard_are_known_to_mariadb() {
     let mut command = Command::new(mariadbd());
     command.args(settings.iter().map(|(name, value)| format!("--{name}={value}")));
     let output = command.args(["--verbose", "--help"]).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !told.contains("unknown"), "{told}");
-    // The beginning of a name would do for the server; it lists the whole ones.
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !errors.contains("unknown"), "{errors}");
+    // The server accepts abbreviated names. Its list of settings has the full names.
     let known = String::from_utf8_lossy(&output.stdout);
     for (name, _) in settings {
         assert!(known.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}");
@@ -240,7 +243,7 @@ fn the_settings_of_a_shard_are_known_to_mariadb() {
 
 // --- Dockerfile --------------------------------------------------------------------------------
 
-/// Instructions with what follows them, in order.
+/// The instructions with their arguments, in order.
 fn dockerfile() -> Vec<(String, String)> {
     let text = read("Dockerfile").replace("\\\n", " ");
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -259,7 +262,7 @@ fn json(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_image_is_built_from_what_is_here_with_our_rust() {
+fn the_image_is_built_from_existing_files_with_our_rust_version() {
     let all = dockerfile();
     let from: Vec<&str> =
         all.iter().filter(|(key, _)| key == "FROM").map(|(_, image)| image.as_str()).collect();
@@ -290,7 +293,7 @@ fn the_image_is_built_from_what_is_here_with_our_rust() {
 }
 
 #[test]
-fn the_image_starts_the_binary_as_nobody_in_particular() {
+fn the_image_starts_the_binary_without_root() {
     assert_eq!(json(&instruction("ENTRYPOINT")), [BINARY_IN_PLACE]);
     let command = json(&instruction("CMD"));
     assert!(command.iter().any(|argument| argument == CONFIG_IN_PLACE));
@@ -302,13 +305,13 @@ fn the_image_starts_the_binary_as_nobody_in_particular() {
 }
 
 #[test]
-fn the_image_asks_for_a_sign_of_life() {
+fn the_health_check_of_the_image_works() {
     if Command::new("bash").arg("--version").output().is_err() {
-        return skip("health check of the image: there is no bash here");
+        return skip("health check of the image: bash is not installed");
     }
     let check = instruction("HEALTHCHECK");
     let command = json(check.split_once("CMD ").unwrap().1);
-    let asked = |port: u16| {
+    let is_healthy = |port: u16| {
         let words = command.iter().map(|word| word.replace("/7878 ", &format!("/{port} ")));
         let words: Vec<String> = words.collect();
         assert_ne!(words, command);
@@ -319,20 +322,20 @@ fn the_image_asks_for_a_sign_of_life() {
         let config = Config::from_folder(&dir.path().join("data"), []).unwrap();
         let server = TestServer::start(Tributary::open(&config).await.unwrap()).await;
         let port = server.address.port();
-        assert!(tokio::task::block_in_place(|| asked(port)));
+        assert!(tokio::task::block_in_place(|| is_healthy(port)));
     });
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert!(!asked(nobody));
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert!(!is_healthy(unused));
 }
 
 // --- systemd -----------------------------------------------------------------------------------
 
 #[test]
-fn the_unit_starts_the_binary_and_leaves_faults_to_a_person() {
+fn the_unit_starts_the_binary_and_does_not_restart_it_after_exit_codes_2_and_3() {
     let unit = read("packaging/tributary.service");
     let setting = |name: &str| {
         let mut found = unit.lines().filter_map(|line| line.strip_prefix(&format!("{name}=")));
-        found.next().unwrap_or_else(|| panic!("there is no {name}")).to_owned()
+        found.next().unwrap_or_else(|| panic!("the unit has no {name}")).to_owned()
     };
     let start = setting("ExecStart");
     let words: Vec<&str> = start.split(' ').collect();
@@ -340,10 +343,10 @@ fn the_unit_starts_the_binary_and_leaves_faults_to_a_person() {
     assert!(words.contains(&CONFIG_IN_PLACE));
     assert_accepted(&words[1..]);
     assert_eq!(setting("RestartPreventExitStatus"), "2 3");
-    // Eight seconds for requests, one for statements; and a client is a file.
+    // A stop waits 8 s for requests and 1 s for statements. Each client needs a file descriptor.
     assert!(setting("TimeoutStopSec").parse::<u32>().unwrap() > 9);
     assert!(setting("LimitNOFILE").parse::<u32>().unwrap() > 8_192 + 4_096);
-    // The example of a configuration reads the passwords where the unit puts them.
+    // The example configuration must read the passwords from the paths that the unit provides.
     let credential = setting("LoadCredential");
     let (id, folder) = credential.split_once(':').unwrap();
     assert_eq!(folder, "/etc/tributary/passwords");
@@ -358,16 +361,16 @@ fn the_unit_starts_the_binary_and_leaves_faults_to_a_person() {
     fs::write(&here, unit.replace(BINARY_IN_PLACE, BINARY)).unwrap();
     match Command::new("systemd-analyze").arg("verify").arg(&here).output() {
         Ok(output) => {
-            let told = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && !told.contains("tributary"), "{told}");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !errors.contains("tributary"), "{errors}");
         }
-        Err(_) => skip("systemd unit: there is no systemd-analyze here"),
+        Err(_) => skip("systemd unit: systemd-analyze is not installed"),
     }
 }
 
-// --- the example of a configuration ------------------------------------------------------------
+// --- the example configuration -----------------------------------------------------------------
 
-/// The keys that a section knows, as its refusal of another one tells.
+/// The keys that a section accepts, taken from the error for an unknown key.
 fn known(section: &str) -> Vec<String> {
     let error = load(&format!("{section}\nzz = 1\n")).unwrap_err();
     let list = error.split_once("known here: ").and_then(|(_, rest)| rest.split_once(')'));
@@ -375,9 +378,9 @@ fn known(section: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_example_of_a_configuration_has_every_key_at_its_default() {
+fn the_example_configuration_shows_every_key_with_its_default() {
     let example = read("packaging/tributary.toml");
-    // Lines such as `#key = 1` and `#[section]`; a text has a space there.
+    // Activates lines such as `#key = 1` and `#[section]`. Comments have a space after the `#`.
     let whole: String = example
         .lines()
         .map(|line| match line.strip_prefix('#') {
@@ -387,7 +390,7 @@ fn the_example_of_a_configuration_has_every_key_at_its_default() {
         .collect();
     let table: Table = whole.parse().unwrap();
     for section in known("") {
-        assert!(table.contains_key(&section), "it does not name {section}");
+        assert!(table.contains_key(&section), "the example does not contain {section}");
         let (header, shown) = match section.as_str() {
             "servers" => ("[servers.zz]".to_owned(), table["servers"]["db0"].as_table()),
             "shards" => ("[[shards]]".to_owned(), table["shards"][0].as_table()),
@@ -397,12 +400,18 @@ fn the_example_of_a_configuration_has_every_key_at_its_default() {
             for part in ["follows", "posts", "users"] {
                 let shown = table["tables"][part].as_table().unwrap();
                 for key in known(&format!("[tables.{part}]")) {
-                    assert!(shown.contains_key(&key), "it does not name tables.{part}.{key}");
+                    assert!(
+                        shown.contains_key(&key),
+                        "the example does not contain tables.{part}.{key}"
+                    );
                 }
             }
         }
         for key in known(&header).iter().filter(|key| *key != "password") {
-            assert!(shown.unwrap().contains_key(key), "it does not name {section}.{key}");
+            assert!(
+                shown.unwrap().contains_key(key),
+                "the example does not contain {section}.{key}"
+            );
         }
     }
     assert!(load(&whole).unwrap_err().contains("exclude each other"));
@@ -438,10 +447,10 @@ fn the_example_of_a_configuration_has_every_key_at_its_default() {
 
 // --- the binary --------------------------------------------------------------------------------
 
-/// One file to copy: everything but the C library itself is inside.
+/// The binary is the only file to install: it links nothing dynamically except the C library.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_binary_needs_the_c_library_alone() {
+fn the_binary_needs_only_the_c_library() {
     const KNOWN: [&str; 8] = [
         "linux-vdso.so",
         "linux-gate.so",
@@ -453,13 +462,13 @@ fn the_binary_needs_the_c_library_alone() {
         "libdl.so",
     ];
     let Ok(output) = Command::new("ldd").arg(BINARY).output() else {
-        return skip("libraries of the binary: there is no ldd here");
+        return skip("libraries of the binary: ldd is not installed");
     };
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("libc.so"), "{told}");
-    for line in told.lines() {
+    let libraries = String::from_utf8(output.stdout).unwrap();
+    assert!(libraries.contains("libc.so"), "{libraries}");
+    for line in libraries.lines() {
         let path = line.trim().split(' ').next().unwrap();
         let name = path.rsplit('/').next().unwrap();
-        assert!(KNOWN.iter().any(|known| name.starts_with(known)), "it needs {name}");
+        assert!(KNOWN.iter().any(|known| name.starts_with(known)), "the binary needs {name}");
     }
 }

@@ -110,7 +110,7 @@ fn the_server_itself_ends_a_statement_that_takes_too_long() {
             // A table lock makes every read of it wait; the limit must end the wait.
             let mut lock = server.connect().await;
             let mut config = fleet.config();
-            config.read.deadline_ms = 600;
+            config.request.deadline_ms = 600;
             let tributary = Tributary::open(&config).await.unwrap();
             lock.query_drop(format!("LOCK TABLES {database}.followers WRITE")).await.unwrap();
             let page = tributary.home_timeline(UserId(4), &PageRequest::default()).await.unwrap();

@@ -421,7 +421,7 @@ fn what_is_wrong_with_writing_does_not_harm_reading() {
             let delete = format!("DELETE FROM {database}.tributary_writes WHERE author = 1");
             lock.query_drop(delete).await.unwrap();
             let mut config = fleet.config_for_writing().await;
-            config.read.deadline_ms = 1_200;
+            config.request.deadline_ms = 1_200;
             let impatient = Tributary::open(&config).await.unwrap();
             let posted = impatient.publish(UserId(1), "before", key("a")).await;
             assert_eq!(posted, Err(WriteError::Unavailable), "{backend:?}");

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
 
-use super::filled::Filled;
-use super::report::Applied;
+use super::filled::FilledMemory;
+use super::report::LogTimings;
 use crate::changes::{Change, Commit, FeedEvent, LogPosition};
 use crate::model::{Follow, PostKey, ShardId};
 use crate::shard::RecordedLog;
@@ -20,7 +20,7 @@ const PASSES_MAX: u32 = 1_000;
 
 /// What a log does, as far as it can be taken back.
 #[derive(Default)]
-struct Done {
+struct LogContents {
     transactions: usize,
     posts: Vec<PostKey>,
     follows: Vec<Follow>,
@@ -28,11 +28,11 @@ struct Done {
 
 /// Decodes the log, and carries it out, again and again; it is taken back in between.
 pub(super) fn measure(
-    filled: &mut Filled<'_>,
+    filled: &mut FilledMemory<'_>,
     bytes: &[u8],
     database: &str,
     seconds: f64,
-) -> Result<Applied> {
+) -> Result<LogTimings> {
     let (done, events) = read(bytes, database)?;
     if done.transactions == 0 {
         bail!("the log tells of no transaction in the database {database}");
@@ -54,7 +54,7 @@ pub(super) fn measure(
         seconds.sort_by(f64::total_cmp);
         done.transactions as f64 / seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
     };
-    Ok(Applied {
+    Ok(LogTimings {
         transactions: done.transactions,
         events,
         bytes: bytes.len(),
@@ -66,7 +66,7 @@ pub(super) fn measure(
 }
 
 /// Changes that were carried out on something that is kept.
-fn changes(filled: &Filled<'_>) -> u64 {
+fn changes(filled: &FilledMemory<'_>) -> u64 {
     filled.memory.logs().iter().map(|log| log.counters.changes.load(Ordering::Relaxed)).sum()
 }
 
@@ -89,9 +89,9 @@ fn pass_over(
 }
 
 /// What the log does, and its events.
-fn read(bytes: &[u8], database: &str) -> Result<(Done, u64)> {
+fn read(bytes: &[u8], database: &str) -> Result<(LogContents, u64)> {
     let mut log = RecordedLog::new(bytes, database, 1).map_err(|why| anyhow!(why))?;
-    let mut done = Done::default();
+    let mut done = LogContents::default();
     loop {
         let batch = log.batch().map_err(|why| anyhow!(why))?;
         if batch.is_empty() {
@@ -112,7 +112,7 @@ fn read(bytes: &[u8], database: &str) -> Result<(Done, u64)> {
 }
 
 /// All posts of the log stand in memory now, as far down as it goes.
-fn check(filled: &Filled<'_>, done: &Done) -> Result<()> {
+fn check(filled: &FilledMemory<'_>, done: &LogContents) -> Result<()> {
     let memory = &filled.memory;
     for key in &done.posts {
         let slot = memory.find(key.author);
@@ -127,7 +127,7 @@ fn check(filled: &Filled<'_>, done: &Done) -> Result<()> {
 }
 
 /// Takes it all back, so that the next pass does the same once more.
-fn undo(filled: &mut Filled<'_>, done: &Done, file: u32) {
+fn undo(filled: &mut FilledMemory<'_>, done: &LogContents, file: u32) {
     let posts = done.posts.iter().map(|key| Change::PostGone(*key));
     let changes: Vec<Change> =
         posts.chain(done.follows.iter().map(|follow| Change::Unfollow(*follow))).collect();

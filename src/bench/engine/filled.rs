@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use hdrhistogram::Histogram;
 
-use super::super::check::{Asked, Seen, check};
-use super::super::known::Known;
+use super::super::check::{CheckedRequest, ReceivedPage, check};
+use super::super::known::KnownRows;
 use super::super::process::usage;
 use super::super::world::{World, WorldSize};
-use super::report::{Room, Timed};
+use super::report::{Footprint, PageTimings};
 use crate::changes::apply::HandedWriter;
 use crate::cursor::Cursor;
 use crate::http;
@@ -30,18 +30,18 @@ const TRIES: usize = 8;
 /// The longest time that is told apart: ten seconds.
 const NANOS_MAX: u64 = 10_000_000_000;
 /// Pages between two looks at the clock.
-const ROUND: usize = 64;
+const PAGES_PER_RENEWAL: usize = 64;
 /// Readers of about the wanted number of followees.
-const ABOUT_MAX: usize = 1_000;
+const READERS_MAX: usize = 1_000;
 
 /// A page that somebody asks for.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct EngineRequest {
     pub(super) reader: u32,
     pub(super) page: PageRequest,
 }
 
-impl Request {
+impl EngineRequest {
     pub(super) fn newest(reader: u32) -> Self {
         Self { reader, page: PageRequest::default() }
     }
@@ -53,16 +53,16 @@ impl Request {
 }
 
 /// The memory, and what it was filled from.
-pub(super) struct Filled<'a> {
+pub(super) struct FilledMemory<'a> {
     fleet: &'a Fleet,
     pub(super) memory: Arc<Memory>,
     flights: TimelineFlights,
     pub(super) writer: HandedWriter,
-    known: Known,
-    room: Room,
+    known: KnownRows,
+    room: Footprint,
 }
 
-impl<'a> Filled<'a> {
+impl<'a> FilledMemory<'a> {
     /// Every author's newest posts, and every follow list.
     pub(super) fn new(world: World, fleet: &'a Fleet) -> Result<Self> {
         let source = fleet.sources().first().context("the fleet has no log")?;
@@ -71,7 +71,8 @@ impl<'a> Filled<'a> {
         let (memory, mut queues) = Memory::new(BUDGET, names, placement, times, http::encode_post);
         let queue = queues.pop().context("the log has no queue")?;
         let writer = HandedWriter::new(&memory, source, queue);
-        let (flights, known, room) = (TimelineFlights::new(), Known::new(world), Room::default());
+        let (flights, known, room) =
+            (TimelineFlights::new(), KnownRows::new(world), Footprint::default());
         let mut filled = Self { fleet, memory, flights, writer, known, room };
         filled.fill().context("the memory is too small")?;
         Ok(filled)
@@ -81,7 +82,7 @@ impl<'a> Filled<'a> {
         self.known.world.size
     }
 
-    pub(super) fn room(&self) -> Room {
+    pub(super) fn room(&self) -> Footprint {
         self.room
     }
 
@@ -106,7 +107,7 @@ impl<'a> Filled<'a> {
             }
         }
         let budget = self.memory.budget();
-        self.room = Room {
+        self.room = Footprint {
             users: self.memory.users(),
             index_bytes: budget.index(),
             index_resident: with_index - begun,
@@ -139,7 +140,7 @@ impl<'a> Filled<'a> {
     }
 
     /// The page, if it needs no database.
-    fn page(&self, request: &Request) -> Option<Draft> {
+    fn page(&self, request: &EngineRequest) -> Option<Draft> {
         let mut view = View::new(self.fleet, Some(&self.memory), &self.flights);
         let reader = UserId(request.reader.into());
         // Whatever is asked of a database is not there at once.
@@ -148,7 +149,7 @@ impl<'a> Filled<'a> {
     }
 
     /// The page; tails that are too shallow for it are deepened as the writer does it.
-    fn page_after_fills(&mut self, request: &Request) -> Result<Draft> {
+    fn page_after_fills(&mut self, request: &EngineRequest) -> Result<Draft> {
         self.writer.renew();
         for _ in 0..TRIES {
             if let Some(draft) = self.page(request) {
@@ -167,7 +168,7 @@ impl<'a> Filled<'a> {
     }
 
     /// What the reader asks for who has just read this page.
-    pub(super) fn poll_after(&mut self, request: &Request) -> Result<Request> {
+    pub(super) fn poll_after(&mut self, request: &EngineRequest) -> Result<EngineRequest> {
         let draft = self.page_after_fills(request)?;
         Ok(request.at(draft.prev))
     }
@@ -175,9 +176,9 @@ impl<'a> Filled<'a> {
     /// The reader's page of this number, if the timeline goes on for so long.
     pub(super) fn page_number(
         &mut self,
-        newest: &Request,
+        newest: &EngineRequest,
         number: usize,
-    ) -> Result<Option<Request>> {
+    ) -> Result<Option<EngineRequest>> {
         let mut request = newest.clone();
         for _ in 1..number {
             let draft = self.page_after_fills(&request)?;
@@ -195,35 +196,41 @@ impl<'a> Filled<'a> {
         let readers = 1..=self.size().users;
         readers
             .filter(|reader| about.contains(&world.followees(*reader).len()))
-            .take(ABOUT_MAX)
+            .take(READERS_MAX)
             .collect()
     }
 
     /// Compares a page with the world.
-    pub(super) fn check(&mut self, request: &Request) -> Result<()> {
+    pub(super) fn check(&mut self, request: &EngineRequest) -> Result<()> {
         let draft = self.page_after_fills(request)?;
         if !draft.is_whole() {
             bail!("a page of reader {} is not whole", request.reader);
         }
         let page = draft.into_page(http::decode_content);
         let posts = page.posts.into_iter().map(|post| (post.key, post.content)).collect();
-        let seen = Seen { posts, goes_on: page.next.is_some() };
+        let seen = ReceivedPage { posts, has_next: page.next.is_some() };
         let (reader, cursor) = (request.reader, request.page.cursor.clone());
-        let asked = Asked { reader, cursor, limit: Limit::DEFAULT.get(), sent: 0 };
+        let asked = CheckedRequest { reader, cursor, limit: Limit::DEFAULT.get(), sent: 0 };
         let wrong = check(&self.known, &asked, &seen);
         wrong.map_err(|why| anyhow::anyhow!("a page of reader {reader} is wrong: {why}"))
     }
 
     /// Reads these pages one after the other for so long.
-    pub(super) fn time(&self, name: String, requests: &[Request], seconds: f64) -> Result<Timed> {
-        let followees = |request: &Request| self.known.world.followees(request.reader).len();
+    pub(super) fn time(
+        &self,
+        name: String,
+        requests: &[EngineRequest],
+        seconds: f64,
+    ) -> Result<PageTimings> {
+        let followees = |request: &EngineRequest| self.known.world.followees(request.reader).len();
         let mut nanos = Histogram::new_with_bounds(1, NANOS_MAX, 3)?;
-        let mut timed = Timed { name, followees: 0, posts: 0, seconds: 0.0, nanos: nanos.clone() };
+        let mut timed =
+            PageTimings { name, followees: 0, posts: 0, seconds: 0.0, nanos: nanos.clone() };
         let mut all = requests.iter().cycle();
         while timed.seconds < seconds {
             // The clock is looked at twice for each page; that costs some 50 ns.
             self.writer.renew();
-            for request in all.by_ref().take(ROUND) {
+            for request in all.by_ref().take(PAGES_PER_RENEWAL) {
                 let begun = Instant::now();
                 let posts = self.page(request).map(|draft| draft.posts.len());
                 let took = begun.elapsed();

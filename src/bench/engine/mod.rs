@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use self::filled::{Filled, Request};
+use self::filled::{EngineRequest, FilledMemory};
 pub(crate) use self::report::EngineReport;
 use super::mix::Readers;
 use super::world::World;
@@ -36,7 +36,7 @@ pub(crate) struct EnginePlan {
 
 /// Fills a memory from the world and measures it. `fleet` has one shard, and is never asked.
 pub(crate) fn engine(world: World, fleet: &Fleet, plan: &EnginePlan) -> Result<EngineReport> {
-    let mut filled = Filled::new(world, fleet)?;
+    let mut filled = FilledMemory::new(world, fleet)?;
     let mut timed = Vec::new();
     for (name, requests) in requests(&mut filled, plan.seed)? {
         let checked = requests.iter().take(CHECKED);
@@ -55,11 +55,11 @@ pub(crate) fn engine(world: World, fleet: &Fleet, plan: &EnginePlan) -> Result<E
 }
 
 /// The kinds of page that are measured, with whom they are read for.
-fn requests(filled: &mut Filled<'_>, seed: u64) -> Result<Vec<(String, Vec<Request>)>> {
+fn requests(filled: &mut FilledMemory<'_>, seed: u64) -> Result<Vec<(String, Vec<EngineRequest>)>> {
     let readers = Readers::new(filled.size().users, seed);
     let mut random = StdRng::seed_from_u64(seed);
-    let newest: Vec<Request> =
-        (0..REQUESTS).map(|_| Request::newest(readers.choose(&mut random))).collect();
+    let newest: Vec<EngineRequest> =
+        (0..REQUESTS).map(|_| EngineRequest::newest(readers.choose(&mut random))).collect();
     let mut polls = Vec::new();
     for request in &newest {
         polls.push(filled.poll_after(request)?);
@@ -79,7 +79,7 @@ fn requests(filled: &mut Filled<'_>, seed: u64) -> Result<Vec<(String, Vec<Reque
         let about = filled.readers_of(followees);
         kinds.push((
             format!("{followees} followees"),
-            about.into_iter().map(Request::newest).collect(),
+            about.into_iter().map(EngineRequest::newest).collect(),
         ));
     }
     kinds.retain(|(_, requests)| !requests.is_empty());

@@ -12,14 +12,14 @@ use super::super::world::WorldSize;
 pub(crate) struct EngineReport {
     pub(super) seed: u64,
     pub(super) size: WorldSize,
-    pub(super) room: Room,
-    pub(super) timed: Vec<Timed>,
-    pub(super) applied: Option<Applied>,
+    pub(super) room: Footprint,
+    pub(super) timed: Vec<PageTimings>,
+    pub(super) applied: Option<LogTimings>,
 }
 
 /// What was filled, and what it takes: as it is counted, and as the process grew by it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Footprint {
     pub(super) users: usize,
     pub(super) index_bytes: usize,
     pub(super) index_resident: f64,
@@ -32,7 +32,7 @@ pub(super) struct Room {
     pub(super) tail_resident: f64,
 }
 
-impl Room {
+impl Footprint {
     /// Bytes for each of something, as counted and as the process grew.
     fn each(self) -> [(&'static str, usize, f64, f64); 3] {
         let of = |bytes: usize, resident: f64, count: usize| {
@@ -52,7 +52,7 @@ impl Room {
 
 /// Pages of one kind.
 #[derive(Debug)]
-pub(super) struct Timed {
+pub(super) struct PageTimings {
     pub(super) name: String,
     /// Followees of all readers of these pages.
     pub(super) followees: usize,
@@ -62,7 +62,7 @@ pub(super) struct Timed {
     pub(super) nanos: Histogram<u64>,
 }
 
-impl Timed {
+impl PageTimings {
     fn micros(&self, percentile: f64) -> f64 {
         self.nanos.value_at_percentile(percentile) as f64 / 1_000.0
     }
@@ -104,7 +104,7 @@ impl Timed {
 
 /// A recorded log.
 #[derive(Debug)]
-pub(super) struct Applied {
+pub(super) struct LogTimings {
     pub(super) transactions: usize,
     pub(super) events: u64,
     pub(super) bytes: usize,
@@ -139,7 +139,7 @@ impl EngineReport {
             "version": env!("CARGO_PKG_VERSION"),
             "authors": self.room.authors,
             "room": room,
-            "pages": self.timed.iter().map(Timed::json).collect::<Vec<_>>(),
+            "pages": self.timed.iter().map(PageTimings::json).collect::<Vec<_>>(),
             "log": applied,
         })
     }
@@ -147,7 +147,7 @@ impl EngineReport {
 
 impl Display for EngineReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Room { users, follows, posts, .. } = self.room;
+        let Footprint { users, follows, posts, .. } = self.room;
         writeln!(f, "memory alone, one thread: {users} users, {follows} follows, {posts} posts")?;
         writeln!(
             f,
@@ -176,7 +176,7 @@ impl Display for EngineReport {
             )?;
         }
         if let Some(applied) = &self.applied {
-            let Applied { transactions, events, passes, changes_per_transaction, .. } = applied;
+            let LogTimings { transactions, events, passes, changes_per_transaction, .. } = applied;
             writeln!(
                 f,
                 "\nlog: {transactions} transactions of {events} events, {changes_per_transaction:.2} \

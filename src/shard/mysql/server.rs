@@ -111,7 +111,7 @@ impl Server {
     ) -> Result<Self, OpenError> {
         let wrong =
             |error: ConfigError| OpenError::Prerequisite(format!("servers.{name}: {error}"));
-        let options = options(server, databases.len(), config.read.deadline()).map_err(wrong)?;
+        let options = options(server, databases.len(), config.request.deadline()).map_err(wrong)?;
         if server.tls() == Tls::Disabled && server.tls.is_some() {
             warn!(server = name, "passwords and posts travel unprotected: tls is disabled");
         }

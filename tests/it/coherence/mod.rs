@@ -97,7 +97,7 @@ impl Site {
         server.execute(&[sql]).await;
         let open = async |bytes| {
             let mut config = fleet.config_with_memory(bytes);
-            config.read.deadline_ms = DEADLINE_MS;
+            config.request.deadline_ms = DEADLINE_MS;
             Tributary::open(&config).await.unwrap()
         };
         let nodes = [open(SMALL).await, open(FULL).await];

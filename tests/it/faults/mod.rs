@@ -92,7 +92,7 @@ impl Site {
     /// With the deadline that people have.
     fn config(&self) -> Config {
         let mut config = self.fleet.config();
-        config.read.deadline_ms = DEADLINE_MS_DEFAULT;
+        config.request.deadline_ms = DEADLINE_MS_DEFAULT;
         config
     }
 

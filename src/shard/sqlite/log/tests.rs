@@ -26,7 +26,7 @@ const USERS: u64 = 6;
 fn config(dir: &Path) -> Config {
     let variables = [
         ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), SHARDS.to_string()),
-        ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned()),
+        ("TRIBUTARY_REQUEST__DEADLINE_MS".to_owned(), "60000".to_owned()),
         ("TRIBUTARY_MEMORY__BUDGET".to_owned(), "0".to_owned()),
     ];
     Config::from_folder(dir, variables).unwrap()
