@@ -20,7 +20,7 @@ use crate::moment::PostTimes;
 use crate::placement::Placement;
 
 /// How long an idempotency key is kept, at least: clients repeat within minutes.
-const KEYS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
+const KEY_RETENTION_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Old keys that are forgotten at once: few enough to hold no lock for long.
 const EXPIRE_BATCH: u32 = 1_000;
 /// Between two batches of a shard.
@@ -188,7 +188,7 @@ impl Fleet {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<UserId>, ShardId> {
-        self.ask_owner(reader, deadline, |shard, until| async move {
+        self.query_owner(reader, deadline, |shard, until| async move {
             shard.followees(reader, from, max, until).await
         })
         .await
@@ -201,14 +201,14 @@ impl Fleet {
         post: PostId,
         deadline: Deadline,
     ) -> Result<Option<Post>, ShardId> {
-        self.ask_owner(author, deadline, |shard, until| async move {
+        self.query_owner(author, deadline, |shard, until| async move {
             shard.post(author, post, until).await
         })
         .await
     }
 
     /// Calls the shard that owns `user`.
-    async fn ask_owner<T, F>(
+    async fn query_owner<T, F>(
         &self,
         user: UserId,
         deadline: Deadline,
@@ -263,7 +263,7 @@ impl Fleet {
 async fn expire_keys(shards: Vec<Weak<Shard>>) {
     loop {
         tokio::time::sleep(EXPIRE_PAUSE).await;
-        let before_ms = now_ms() - KEYS_KEPT_MS;
+        let before_ms = now_ms() - KEY_RETENTION_MS;
         let shards: Option<Vec<Arc<Shard>>> = shards.iter().map(Weak::upgrade).collect();
         let Some(shards) = shards else { return };
         join_all(shards.iter().map(|shard| expire_keys_of(shard, before_ms))).await;

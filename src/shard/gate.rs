@@ -22,7 +22,7 @@ pub(super) struct Gate {
     permits: Semaphore,
     waiting: AtomicUsize,
     waiting_max: usize,
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     /// Wakes the supervisor when the gate closes.
     closed: Notify,
 }
@@ -43,7 +43,7 @@ impl Progress {
 }
 
 #[derive(Debug)]
-enum State {
+enum GateState {
     /// Requests pass; so many have failed in a row.
     Open { failures: u32 },
     /// Requests are turned away at once until the supervisor has reached the server.
@@ -58,7 +58,7 @@ impl Gate {
             permits: Semaphore::new(permits),
             waiting: AtomicUsize::new(0),
             waiting_max: permits * WAITING_PER_PERMIT,
-            state: Mutex::new(State::Closed { reason: "not reached yet".into() }),
+            state: Mutex::new(GateState::Closed { reason: "not reached yet".into() }),
             closed: Notify::new(),
         }
     }
@@ -114,15 +114,15 @@ impl Gate {
     /// Whether requests pass, else why not.
     pub(super) fn health(&self) -> Result<(), String> {
         match &*self.state() {
-            State::Open { .. } => Ok(()),
-            State::Closed { reason } => Err(reason.clone()),
+            GateState::Open { .. } => Ok(()),
+            GateState::Closed { reason } => Err(reason.clone()),
         }
     }
 
     /// The server was reached and is as it must be.
     pub(super) fn open(&self) {
-        let before = std::mem::replace(&mut *self.state(), State::Open { failures: 0 });
-        if matches!(before, State::Closed { .. }) {
+        let before = std::mem::replace(&mut *self.state(), GateState::Open { failures: 0 });
+        if matches!(before, GateState::Closed { .. }) {
             info!(server = self.server, "server is in use");
         }
     }
@@ -131,7 +131,7 @@ impl Gate {
     pub(super) fn close(&self, reason: &ShardError) {
         let text = reason.to_string();
         let mut state = self.state();
-        if matches!(&*state, State::Closed { reason } if *reason == text) {
+        if matches!(&*state, GateState::Closed { reason } if *reason == text) {
             return;
         }
         match reason {
@@ -147,7 +147,7 @@ impl Gate {
                 error!(server = self.server, reason = text, "server is left out");
             }
         }
-        *state = State::Closed { reason: text };
+        *state = GateState::Closed { reason: text };
         self.closed.notify_one();
     }
 
@@ -160,41 +160,41 @@ impl Gate {
     }
 
     fn note_success(&self) {
-        if let State::Open { failures } = &mut *self.state() {
+        if let GateState::Open { failures } = &mut *self.state() {
             *failures = 0;
         }
     }
 
     fn note_failure(&self, error: &ShardError) {
         let close = match &mut *self.state() {
-            State::Open { failures } => {
+            GateState::Open { failures } => {
                 *failures += 1;
                 *failures >= FAILURES_MAX
             }
-            State::Closed { .. } => false,
+            GateState::Closed { .. } => false,
         };
         if close {
             self.close(error);
         }
     }
 
-    fn queue(&self) -> Result<Place<'_>, ShardError> {
-        let place = Place(&self.waiting);
+    fn queue(&self) -> Result<QueuePlace<'_>, ShardError> {
+        let place = QueuePlace(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             return Err(ShardError::Unavailable("its queue is full".into()));
         }
         Ok(place)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place in the queue, given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct QueuePlace<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_in_a_row_close_it_and_a_success_between_them_does_not() {
+    async fn only_consecutive_failures_close_the_gate() {
         let gate = Gate::new("db", 2);
         assert!(fail(&gate).await.to_string().contains("not reached yet"));
         gate.open();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_ends_at_the_deadline_and_the_queue_has_an_end() {
+    async fn silence_ends_at_the_deadline_and_the_queue_is_bounded() {
         let gate = Gate::new("db", 1);
         gate.open();
         let silent = std::future::pending::<Result<(), ShardError>>();

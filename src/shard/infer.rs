@@ -148,9 +148,9 @@ const TIMES: &[&str] = &["datetime", "timestamp", "int", "bigint"];
 /// to tell. Or what could not be found.
 pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec<Finding>> {
     let follows = choose(shapes, FOLLOWS, follows_of)
-        .map_err(|found| unfound("follows", "who follows whom", shapes, &found));
+        .map_err(|found| not_found("follows", "who follows whom", shapes, &found));
     let posts = choose(shapes, POSTS, posts_of)
-        .map_err(|found| unfound("posts", "an id, an author, a text and a time", shapes, &found));
+        .map_err(|found| not_found("posts", "an id, an author, a text and a time", shapes, &found));
     match (follows, posts) {
         (Ok((follows, other_follows)), Ok((posts, others))) => {
             let users = choose(shapes, USERS, users_of).ok();
@@ -233,7 +233,7 @@ fn table_rank(names: &[&str], name: &str) -> Option<usize> {
     rank(names, name).or_else(last)
 }
 
-fn unfound(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -> Finding {
+fn not_found(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -> Finding {
     let list = |names: Vec<&str>| match names.len() {
         0 => "none".to_owned(),
         _ => format!("`{}`", names.join("`, `")),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_known_by_names_and_types() {
+    fn tables_are_recognized_by_names_and_types() {
         let shapes = [
             table("Account", "id bigint, userName varchar"),
             table("users", "id bigint, email varchar, username varchar"),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_said() {
+    fn undecidable_tables_are_reported() {
         let posts = "id bigint, user_id bigint, body text, created int";
         let follows = table("followers", "follower_id int, followee_id int");
         let codes = |shapes: &[TableShape]| -> Vec<&str> {
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_are_not_understood_are_pointed_at() {
+    fn marks_that_are_not_understood_are_reported() {
         let posts = "id bigint, user_id bigint, body text, created_at datetime, status varchar, \
              deleted tinyint?, is_hidden tinyint";
         let follows = "follower_id int, followee_id int, accepted tinyint";

@@ -16,12 +16,12 @@ pub struct Loaded {
     /// Rows that were there already, equal in every field.
     pub present: usize,
     /// Rows that are not stored.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRow>,
 }
 
 /// A row that is not stored.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedRow {
     /// Its place in the batch.
     pub index: usize,
     /// Why.
@@ -109,11 +109,11 @@ fn refuse_or_halve<T>(
 ) -> Result<(), ShardError> {
     let ShardError::Refused(reason) = error else { return Err(error) };
     if let [(index, _)] = part.as_slice() {
-        loaded.refused.push(Refused { index: *index, reason });
+        loaded.refused.push(RefusedRow { index: *index, reason });
     } else {
         // The front half is taken first: of two rows that exclude each other the first one stays.
-        let behind = part.split_off(part.len() / 2);
-        waiting.push(behind);
+        let back = part.split_off(part.len() / 2);
+        waiting.push(back);
         waiting.push(part);
     }
     Ok(())
@@ -124,7 +124,7 @@ async fn conflicts(
     shard: &Shard,
     part: &Part<Post>,
     until: Deadline,
-) -> Result<Vec<Refused>, ShardError> {
+) -> Result<Vec<RefusedRow>, ShardError> {
     let keys: Vec<PostKey> = part.iter().map(|(_, post)| post.key).collect();
     let stored = shard.posts(&keys, until).await?;
     let stored: HashMap<PostKey, String> =
@@ -135,7 +135,7 @@ async fn conflicts(
             Some(_) => format!("post {} is already stored with other content", post.key.post),
             None => format!("post id {} already belongs to another post", post.key.post),
         };
-        Some(Refused { index: *index, reason })
+        Some(RefusedRow { index: *index, reason })
     };
     Ok(part.iter().filter_map(conflict).collect())
 }

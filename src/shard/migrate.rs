@@ -21,9 +21,9 @@ pub struct Migrated {
 ///
 /// # Errors
 /// The first shard that is not as it must be, or cannot be reached; those before it are done.
-pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<(), ShardError> {
+pub async fn migrate(config: &Config, mut report: impl FnMut(Migrated)) -> Result<(), ShardError> {
     match &config.fleet {
-        FleetConfig::Embedded(embedded) => migrate_folder(embedded, tell)
+        FleetConfig::Embedded(embedded) => migrate_folder(embedded, report)
             .map_err(|OpenError::Prerequisite(text)| ShardError::Faulty(text)),
         FleetConfig::Servers(fleet) => {
             for shard in &fleet.shards {
@@ -31,7 +31,7 @@ pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<
                 let tables =
                     make_tables(&shard.server, server, (&shard.database, &fleet.tables)).await?;
                 for (table, made) in tables {
-                    tell(Migrated { shard: shard.name.clone(), table, made });
+                    report(Migrated { shard: shard.name.clone(), table, made });
                 }
             }
             Ok(())
@@ -39,7 +39,7 @@ pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<
     }
 }
 
-fn migrate_folder(embedded: &Embedded, mut tell: impl FnMut(Migrated)) -> Result<(), OpenError> {
+fn migrate_folder(embedded: &Embedded, mut report: impl FnMut(Migrated)) -> Result<(), OpenError> {
     let is_new = !embedded.dir.join(Folder::FILE).exists();
     let folder = Folder::open(&embedded.dir, embedded.shards, Access::Own)?;
     for (shard, path) in folder.shard_files() {
@@ -49,7 +49,7 @@ fn migrate_folder(embedded: &Embedded, mut tell: impl FnMut(Migrated)) -> Result
         open_writer(&path).map_err(wrong)?;
         for table in OUR_TABLES.into_iter().chain(SQLITE_LOG_TABLES) {
             let made = !before.iter().any(|name| name == table);
-            tell(Migrated { shard: shard.clone(), table: table.to_owned(), made });
+            report(Migrated { shard: shard.clone(), table: table.to_owned(), made });
         }
     }
     Ok(())

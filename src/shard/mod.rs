@@ -25,7 +25,7 @@ pub use self::deadline::Deadline;
 pub use self::finding::{Finding, Level};
 pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
 pub use self::follow::Changes;
-pub use self::load::{Loaded, Refused};
+pub use self::load::{Loaded, RefusedRow};
 pub use self::migrate::{Migrated, migrate};
 use self::mysql::MySqlShard;
 pub(crate) use self::mysql::RecordedLog;
@@ -35,7 +35,7 @@ pub(crate) use self::source::{Answer, Filled, Heads, Source, Wanted, Wish};
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
-pub(crate) use self::write::{Earlier, NewPost, Once, Stored};
+pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
 use crate::cursor::TailAsk;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 
@@ -162,7 +162,7 @@ impl Shard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Stored, ShardError> {
+    ) -> Result<StoreOutcome, ShardError> {
         match &self.store {
             Store::Sqlite(shard) => shard.store_post(new, until).await,
             Store::MySql(shard) => shard.store_post(new, until).await,
@@ -175,7 +175,7 @@ impl Shard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<Stored>, ShardError> {
+    ) -> Result<Option<StoreOutcome>, ShardError> {
         match &self.store {
             Store::Sqlite(shard) => shard.find_stored(new, until).await,
             Store::MySql(shard) => shard.find_stored(new, until).await,

@@ -7,12 +7,12 @@ use crate::model::{IdempotencyKey, Post, PostId};
 pub(crate) struct NewPost {
     pub(crate) post: Post,
     /// Remembered in the same transaction.
-    pub(crate) once: Option<Once>,
+    pub(crate) idempotency: Option<IdempotencyRecord>,
 }
 
 /// What makes a second wish for the same post known.
 #[derive(Clone, Debug)]
-pub(crate) struct Once {
+pub(crate) struct IdempotencyRecord {
     pub(crate) key: IdempotencyKey,
     /// SHA-256 of the content, to tell the same wish from another under the same key.
     pub(crate) digest: [u8; 32],
@@ -21,18 +21,18 @@ pub(crate) struct Once {
 
 /// How storing a post went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
+pub(crate) enum StoreOutcome {
     /// It is committed.
-    Now,
+    Stored,
     /// The key was used before; nothing was stored.
-    Before(Earlier),
+    KeyUsed(EarlierPost),
     /// Another post has its id; nothing was stored.
     IdTaken,
 }
 
 /// The post that a key was used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierPost {
     pub(crate) post: PostId,
     /// In the column's unit.
     pub(crate) time: i64,
@@ -41,12 +41,13 @@ pub(crate) struct Earlier {
 
 impl NewPost {
     /// What it means that its key was used for `earlier`: perhaps by this very wish.
-    pub(crate) fn met(&self, earlier: Earlier) -> Stored {
-        let same_text = self.once.as_ref().is_some_and(|once| once.digest == earlier.digest);
+    pub(crate) fn outcome_if_key_used(&self, earlier: EarlierPost) -> StoreOutcome {
+        let same_text =
+            self.idempotency.as_ref().is_some_and(|record| record.digest == earlier.digest);
         if earlier.post == self.post.key.post && same_text {
-            Stored::Now
+            StoreOutcome::Stored
         } else {
-            Stored::Before(earlier)
+            StoreOutcome::KeyUsed(earlier)
         }
     }
 }

@@ -301,7 +301,7 @@ const BROKEN: [Broken; 12] = [
 ];
 
 #[test]
-fn broken_fleets_are_told_by_the_name_of_the_fault() {
+fn broken_fleets_are_reported_with_the_code_of_the_fault() {
     run(async {
         for servers in kinds() {
             for broken in &BROKEN {
@@ -326,7 +326,7 @@ fn broken_fleets_are_told_by_the_name_of_the_fault() {
 
 /// What is wrong with a way in, with a server, or with a configuration rather than with tables.
 #[test]
-fn wrong_addresses_accounts_and_settings_are_told() {
+fn wrong_addresses_accounts_and_settings_are_reported() {
     run(async {
         for kind in [Kind::MariaDb, Kind::MySql] {
             let Some(server) = Database::start(kind).map(Arc::new) else { continue };
@@ -383,7 +383,7 @@ fn wrong_addresses_accounts_and_settings_are_told() {
             for code in ["server_setting", "no_replication_right"] {
                 assert!(warnings.contains(&code.to_owned()), "{report:#}");
             }
-            what_memory_needs_is_told(&server, account, &reader).await;
+            missing_log_settings_and_rights_are_reported(&server, account, &reader).await;
 
             // A clock that is off: new sessions of accounts like this one live in another time.
             let then = "SET GLOBAL init_connect = 'SET timestamp = 1700000000'";
@@ -399,7 +399,11 @@ fn wrong_addresses_accounts_and_settings_are_told() {
 }
 
 /// Settings and rights, each with the statement that mends it.
-async fn what_memory_needs_is_told(server: &Database, account: &str, reader: &[String]) {
+async fn missing_log_settings_and_rights_are_reported(
+    server: &Database,
+    account: &str,
+    reader: &[String],
+) {
     let (_, report) = check(reader);
     for cure in [
         "SET GLOBAL binlog_row_image = FULL",
@@ -417,7 +421,7 @@ async fn what_memory_needs_is_told(server: &Database, account: &str, reader: &[S
 
 /// A fleet that is to be written needs more, and is warned of more.
 #[test]
-fn what_writing_needs_and_brings_about_is_told() {
+fn requirements_and_side_effects_of_writing_are_reported() {
     run(async {
         for servers in kinds() {
             let given = Given::with_rows(&servers, 2).await;
@@ -464,17 +468,17 @@ fn what_writing_needs_and_brings_about_is_told() {
 
 /// Foreign keys that delete posts are told exactly where the log does not tell what they do.
 #[test]
-fn changes_that_the_log_does_not_tell_are_told() {
+fn changes_missing_from_the_log_are_reported() {
     run(async {
         for servers in kinds() {
             let given = Given::with_rows(&servers, 2).await;
-            let untold = || {
+            let check_untold = || {
                 let (code, report) = check(&given.dsns());
                 assert_eq!(code, 0, "{report:#}");
-                let told = codes(&report, "warning").contains(&"untold_changes".to_owned());
-                (told, report)
+                let reported = codes(&report, "warning").contains(&"untold_changes".to_owned());
+                (reported, report)
             };
-            assert!(!untold().0);
+            assert!(!check_untold().0);
             let (server, database) = (&given.servers[1], &given.databases[1]);
             let key = "FOREIGN KEY (user_id) REFERENCES people (id)";
             let posts = format!("ALTER TABLE {database}.tweets");
@@ -486,14 +490,14 @@ fn changes_that_the_log_does_not_tell_are_told() {
                     format!("{posts} ADD CONSTRAINT by_person {key} ON DELETE RESTRICT"),
                 ])
                 .await;
-            assert!(!untold().0, "this one changes nothing");
+            assert!(!check_untold().0, "this one changes nothing");
             let cascading = format!("{posts} ADD CONSTRAINT by_person {key} ON DELETE CASCADE");
             server.execute(&[drop.clone(), cascading]).await;
-            let (told, report) = untold();
+            let (reported, report) = check_untold();
             let logged = logs_a_cascade(server, database).await;
-            assert_eq!(told, !logged, "{report:#}");
+            assert_eq!(reported, !logged, "{report:#}");
             let cure = format!("`{database}`.`tweets` DROP FOREIGN KEY `by_person`");
-            assert_eq!(report.to_string().contains(&cure), told, "{report:#}");
+            assert_eq!(report.to_string().contains(&cure), reported, "{report:#}");
         }
     });
 }

@@ -35,7 +35,7 @@ async fn created(server: &Database, database: &str, table: &str) -> String {
 }
 
 #[test]
-fn migrate_makes_what_is_missing_and_says_so_and_changes_nothing_else() {
+fn migrate_makes_missing_tables_reports_them_and_changes_nothing_else() {
     run(async {
         for (_, fleet) in empty_fleets().await {
             let lines = |what: &str| -> String {
@@ -83,7 +83,7 @@ fn migrate_of_a_folder_brings_an_older_one_up_to_date() {
 }
 
 #[test]
-fn what_migrate_may_not_make_is_told_with_its_cure() {
+fn tables_that_migrate_may_not_make_are_reported_with_a_cure() {
     run(async {
         for (server, fleet) in empty_fleets().await {
             let (_, database) = &fleet.databases[0];
@@ -177,14 +177,14 @@ fn a_start_refuses_tables_that_cannot_be_written_with_the_cure() {
                     "followers ADD PRIMARY KEY (follower_user_id, followed_user_id)",
                 ),
             ];
-            for (wrong, cure, mend) in cases {
+            for (wrong, cure, undo) in cases {
                 let alter = |change: &str| format!("ALTER TABLE {database}.{}", change);
                 server.execute(&[alter(wrong)]).await;
                 let error = refused(&fleet).await;
                 assert!(error.contains(cure), "{wrong}: {error}");
                 // Reading asks less.
                 drop(fleet.open().await);
-                server.execute(&[alter(mend)]).await;
+                server.execute(&[alter(undo)]).await;
                 drop(fleet.open_for_writing().await);
             }
         }

@@ -33,8 +33,8 @@ pub(super) async fn tables(
         return Ok(Err(faults));
     }
     faults.extend(wrong_types(connection, name, tables).await?);
-    let posts = declared(connection, name, &tables.posts.name).await?;
-    let follows = declared(connection, name, &tables.follows.name).await?;
+    let posts = declared_table(connection, name, &tables.posts.name).await?;
+    let follows = declared_table(connection, name, &tables.follows.name).await?;
     let indexes = match (choose(&quoted(name), tables, &posts, &follows), faults.is_empty()) {
         (Ok(indexes), true) => indexes,
         (chosen, _) => {
@@ -134,8 +134,8 @@ async fn wrong_types(
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR), CAST(data_type AS CHAR),
                 datetime_precision
          FROM information_schema.columns WHERE table_schema = ?";
-    type Declared = (String, String, String, Option<u8>);
-    let columns: Vec<Declared> = connection.exec(sql, (database,)).await?;
+    type ColumnRow = (String, String, String, Option<u8>);
+    let columns: Vec<ColumnRow> = connection.exec(sql, (database,)).await?;
     let (follows, posts) = (&tables.follows, &tables.posts);
     let mut ids = vec![
         (&follows.name, &follows.follower),
@@ -148,15 +148,15 @@ async fn wrong_types(
     for (table, column, kind, digits) in columns {
         let kind = kind.to_lowercase();
         let is = |other: &(&String, &String)| same(other.0, &table) && same(other.1, &column);
-        let place = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
+        let subject = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
         if ids.iter().any(is) && !INTEGERS.contains(&kind.as_str()) {
-            let text = format!("{} is of type {kind}; it must be an integer", place());
+            let text = format!("{} is of type {kind}; it must be an integer", subject());
             let cure = "the name of an integer column under [tables]; other ids are not supported";
             faults.push(Finding::error("wrong_type", text).cure(cure));
         } else if is(&(&posts.name, &posts.time))
             && let Some((why, cure)) = wrong_time(posts, &kind, digits)
         {
-            let text = format!("{} is of type {kind}{why}", place());
+            let text = format!("{} is of type {kind}{why}", subject());
             faults.push(Finding::error("wrong_unit", text).cure(cure));
         }
     }
@@ -193,19 +193,19 @@ fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(Str
     None
 }
 
-/// Column names have no case on a server.
+/// IndexColumn names have no case on a server.
 pub(super) fn same(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// A table as it is declared.
+/// A table as it is declared_table.
 #[derive(Debug)]
-struct Declared {
+struct DeclaredTable {
     /// It stores nothing itself.
     view: bool,
-    /// Every index ends with the columns of the primary key, declared or not: so in InnoDB, but for
+    /// Every index ends with the columns of the primary key, declared_table or not: so in InnoDB, but for
     /// the order over several partitions.
-    primary_behind: bool,
+    primary_key_appended: bool,
     /// The primary key first.
     indexes: Vec<Index>,
 }
@@ -216,20 +216,20 @@ struct Index {
     unique: bool,
     /// The optimizer may use it: it is not INVISIBLE (MySQL), not IGNORED (MariaDB).
     visible: bool,
-    columns: Vec<Column>,
+    columns: Vec<IndexColumn>,
 }
 
 #[derive(Clone, Debug)]
-struct Column {
+struct IndexColumn {
     name: String,
     descending: bool,
 }
 
-async fn declared(
+async fn declared_table(
     connection: &mut Conn,
     database: &str,
     table: &str,
-) -> Result<Declared, ShardError> {
+) -> Result<DeclaredTable, ShardError> {
     let sql = "SELECT CAST(table_type AS CHAR), CAST(engine AS CHAR), CAST(create_options AS CHAR)
          FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
     type Kind = (Option<String>, Option<String>, Option<String>);
@@ -239,7 +239,7 @@ async fn declared(
     let innodb = engine.is_some_and(|engine| engine.eq_ignore_ascii_case("InnoDB"));
     let partitioned = options.is_some_and(|options| options.contains("partitioned"));
     let indexes = declared_indexes(connection, database, table).await?;
-    Ok(Declared { view, primary_behind: innodb && !partitioned, indexes })
+    Ok(DeclaredTable { view, primary_key_appended: innodb && !partitioned, indexes })
 }
 
 async fn declared_indexes(
@@ -259,7 +259,7 @@ async fn declared_indexes(
             value.flatten().unwrap_or_default()
         };
         let descending = text("COLLATION") == "D";
-        let column = Column { name: text("COLUMN_NAME"), descending };
+        let column = IndexColumn { name: text("COLUMN_NAME"), descending };
         let name = text("INDEX_NAME");
         match indexes.last_mut().filter(|index| index.name == name) {
             Some(index) => index.columns.push(column),
@@ -278,8 +278,8 @@ async fn declared_indexes(
 fn choose(
     database: &str,
     tables: &Tables,
-    posts: &Declared,
-    follows: &Declared,
+    posts: &DeclaredTable,
+    follows: &DeclaredTable,
 ) -> Result<Indexes, Vec<Finding>> {
     let list = |columns: &[&String]| {
         columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
@@ -333,16 +333,17 @@ fn choose(
 }
 
 /// The name of an index that starts with `columns`, all after the first in one direction, so that
-/// it is read in order. (user_id, timestamp) is enough where `tweet_id` is the primary key behind it.
-fn starting_with(table: &Declared, columns: &[&String]) -> Option<String> {
+/// it is read in order. (user_id, timestamp) is enough where `tweet_id` is the primary key appended it.
+fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
     let primary = table.indexes.iter().find(|index| index.name == "PRIMARY");
-    let behind: &[Column] = match primary {
-        Some(primary) if table.primary_behind => &primary.columns,
+    let appended: &[IndexColumn] = match primary {
+        Some(primary) if table.primary_key_appended => &primary.columns,
         _ => &[],
     };
     let fits = |index: &&Index| {
-        let behind = if index.name == "PRIMARY" { &[] } else { behind };
-        let all: Vec<&Column> = index.columns.iter().chain(behind).take(columns.len()).collect();
+        let appended = if index.name == "PRIMARY" { &[] } else { appended };
+        let all: Vec<&IndexColumn> =
+            index.columns.iter().chain(appended).take(columns.len()).collect();
         let named = all.len() == columns.len()
             && all.iter().zip(columns).all(|(column, wanted)| same(&column.name, wanted));
         let ordered =
@@ -353,10 +354,10 @@ fn starting_with(table: &Declared, columns: &[&String]) -> Option<String> {
 }
 
 /// Whether a unique index covers the first `needed` of `columns` and no others than `columns`.
-fn unique_over(table: &Declared, columns: &[&String], needed: usize) -> bool {
+fn unique_over(table: &DeclaredTable, columns: &[&String], needed: usize) -> bool {
     table.indexes.iter().any(|index| {
         let has = |name: &str| index.columns.iter().any(|column| same(&column.name, name));
-        let is_wanted = |column: &Column| columns.iter().any(|name| same(&column.name, name));
+        let is_wanted = |column: &IndexColumn| columns.iter().any(|name| same(&column.name, name));
         index.unique
             && index.columns.iter().all(is_wanted)
             && columns[..needed].iter().all(|column| has(column))
@@ -368,8 +369,8 @@ mod tests {
     use super::*;
 
     /// A column ending in `-` is descending.
-    fn declared(indexes: &[(&str, &[&str])]) -> Declared {
-        let column = |name: &&str| Column {
+    fn declared_table(indexes: &[(&str, &[&str])]) -> DeclaredTable {
+        let column = |name: &&str| IndexColumn {
             name: name.trim_end_matches('-').to_owned(),
             descending: name.ends_with('-'),
         };
@@ -379,15 +380,19 @@ mod tests {
             visible: !name.starts_with("hidden"),
             columns: columns.iter().map(column).collect(),
         };
-        Declared { view: false, primary_behind: true, indexes: indexes.iter().map(index).collect() }
+        DeclaredTable {
+            view: false,
+            primary_key_appended: true,
+            indexes: indexes.iter().map(index).collect(),
+        }
     }
 
     #[test]
-    fn an_index_fits_when_it_starts_with_the_columns_the_primary_key_behind_it() {
+    fn an_index_fits_if_it_starts_with_the_columns_counting_an_appended_primary_key() {
         let wanted = ["user_id", "timestamp", "tweet_id"];
         let names = wanted.map(str::to_owned);
         let names: Vec<&String> = names.iter().collect();
-        let index = |indexes: &[(&str, &[&str])]| starting_with(&declared(indexes), &names);
+        let index = |indexes: &[(&str, &[&str])]| starting_with(&declared_table(indexes), &names);
         let primary: (&str, &[&str]) = ("PRIMARY", &["tweet_id"]);
         let short: (&str, &[&str]) = ("b", &["user_id", "timestamp"]);
         assert_eq!(index(&[("PRIMARY", &wanted)]).as_deref(), Some("PRIMARY"));
@@ -399,19 +404,21 @@ mod tests {
         assert_eq!(index(&[primary, ("d", &["user_id", "timestamp-"])]), None, "not in order");
         let newest_first: (&str, &[&str]) = ("d", &["user_id", "timestamp-", "tweet_id-"]);
         assert_eq!(index(&[primary, newest_first]).as_deref(), Some("d"));
-        let mut partitioned = declared(&[primary, short]);
-        partitioned.primary_behind = false;
+        let mut partitioned = declared_table(&[primary, short]);
+        partitioned.primary_key_appended = false;
         assert_eq!(starting_with(&partitioned, &names), None);
     }
 
     #[test]
-    fn rows_are_loaded_only_where_a_key_keeps_them_single() {
+    fn rows_are_loaded_only_if_unique_keys_exist() {
         let posts: (&str, &[&str]) = ("PRIMARY", &["user_id", "timestamp", "tweet_id"]);
         let tail: (&str, &[&str]) = ("tail", &["user_id", "timestamp", "tweet_id"]);
         let follows: (&str, &[&str]) = ("PRIMARY", &["follower_user_id", "followed_user_id"]);
         let loadable = |posts: &[(&str, &[&str])], follows: &[(&str, &[&str])]| {
             let tables = Tables::default();
-            choose("`d`", &tables, &declared(posts), &declared(follows)).unwrap().loadable
+            choose("`d`", &tables, &declared_table(posts), &declared_table(follows))
+                .unwrap()
+                .loadable
         };
         assert_eq!(loadable(&[posts], &[follows]), Ok(()));
         assert_eq!(loadable(&[tail, ("unique_id", &["tweet_id"])], &[follows]), Ok(()));

@@ -13,8 +13,8 @@ use crate::config::Write;
 use crate::mapping::Tables;
 use crate::shard::{Finding, ShardError};
 
-/// Rows that cannot be read are told this often, not once for every page that meets them.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Rows that cannot be read are unreadable_logged this often, not once for every page that meets them.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// One database. Its faults are its own: other databases of the server go on.
 #[derive(Debug)]
@@ -24,24 +24,29 @@ pub(in crate::shard) struct Database {
     tables: Arc<Tables>,
     write: Write,
     write_statements: WriteStatements,
-    state: Mutex<State>,
+    state: Mutex<DatabaseState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct DatabaseState {
     /// As of the last check; a later one may find other indexes.
     statements: Option<Arc<Statements>>,
     /// Why it is left out until a check finds it well.
     fault: Option<String>,
     /// Why it is not written until a check finds it well. It is read all the same.
     write_fault: Option<String>,
-    /// When rows that cannot be read were last told.
-    told: Option<Instant>,
+    /// When rows that cannot be read were last unreadable_logged.
+    unreadable_logged: Option<Instant>,
 }
 
 impl Database {
     pub(super) fn new(shard: &str, name: &str, tables: Arc<Tables>, write: Write) -> Self {
-        let state = State { statements: None, fault: None, write_fault: None, told: None };
+        let state = DatabaseState {
+            statements: None,
+            fault: None,
+            write_fault: None,
+            unreadable_logged: None,
+        };
         Self {
             shard: shard.to_owned(),
             name: name.to_owned(),
@@ -163,10 +168,10 @@ impl Database {
                 state.fault = Some(reason.clone());
             }
             ShardError::Unreadable(reason)
-                if state.told.is_none_or(|told| told.elapsed() > TELL_AGAIN) =>
+                if state.unreadable_logged.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER) =>
             {
                 error!(shard = self.shard, reason, "shard is missing from pages with this row");
-                state.told = Some(Instant::now());
+                state.unreadable_logged = Some(Instant::now());
             }
             _ => {}
         }
@@ -178,7 +183,7 @@ impl Database {
         state.fault.is_some() || state.write_fault.is_some()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DatabaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ use crate::shard::schema::quoted;
 use crate::shard::{Finding, ShardError};
 
 /// What a missing right or setting comes to.
-pub(super) const FEED: &str = "memory cannot follow the server's log without it";
+pub(super) const BREAKS_FEED: &str = "memory cannot follow the server's log without it";
 
 /// The statement that asks for the end of the log. Newer servers do not know the older words any
 /// more.
@@ -33,7 +33,7 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
     };
     let mut findings = Vec::new();
     if !grants.iter().any(may_read) {
-        let text = format!("the account has no right to read the server's log: {FEED}");
+        let text = format!("the account has no right to read the server's log: {BREAKS_FEED}");
         let cure = format!("GRANT REPLICATION SLAVE ON *.* TO {}", account(connection).await?);
         findings.push(Finding::warning("no_replication_right", text).cure(cure));
     }
@@ -41,7 +41,8 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
     match connection.query_drop(status).await {
         Ok(()) => {}
         Err(Error::Server(error)) if error.code == 1227 => {
-            let text = format!("the account has no right to know the end of the log: {FEED}");
+            let text =
+                format!("the account has no right to know the end of the log: {BREAKS_FEED}");
             let cure = format!("GRANT REPLICATION CLIENT ON *.* TO {}", account(connection).await?);
             findings.push(Finding::warning("no_replication_right", text).cure(cure));
         }
@@ -51,7 +52,7 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
 }
 
 /// A server that others write to must log what it takes over from them. `found` are its variables.
-pub(super) fn takes_over_unlogged(found: &BTreeMap<String, String>) -> Option<Finding> {
+pub(super) fn unlogged_replication(found: &BTreeMap<String, String>) -> Option<Finding> {
     let is = |name: &str, value: &str| {
         found.get(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
     };
@@ -59,20 +60,21 @@ pub(super) fn takes_over_unlogged(found: &BTreeMap<String, String>) -> Option<Fi
     let names = ["log_replica_updates", "log_slave_updates"];
     let name = names.into_iter().find(|name| found.contains_key(*name))?;
     (copies && is(name, "OFF")).then(|| {
-        let text = format!("{name} is OFF on a server that takes over changes of others: {FEED}");
+        let text =
+            format!("{name} is OFF on a server that takes over changes of others: {BREAKS_FEED}");
         let cure = format!("{name} = ON in the server's configuration, and a restart");
         Finding::warning("server_setting", text).cure(cure)
     })
 }
 
 /// What happens to a shard's rows without a word in the log.
-pub(super) async fn untold(
+pub(super) async fn unlogged_changes(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
 ) -> Result<Vec<Finding>, ShardError> {
     let mut findings = cascades(connection, database, tables).await?;
-    findings.extend(left_out(connection, database).await?);
+    findings.extend(excluded_from_log(connection, database).await?);
     Ok(findings)
 }
 
@@ -140,7 +142,10 @@ fn mapped(tables: &Tables) -> Vec<(&str, Vec<&str>)> {
 }
 
 /// A server may leave whole databases out of its log.
-async fn left_out(connection: &mut Conn, database: &str) -> Result<Option<Finding>, ShardError> {
+async fn excluded_from_log(
+    connection: &mut Conn,
+    database: &str,
+) -> Result<Option<Finding>, ShardError> {
     let status = log_status(connection).await?;
     let row: Option<Row> = match connection.query_first(status).await {
         Ok(row) => row,
@@ -153,7 +158,7 @@ async fn left_out(connection: &mut Conn, database: &str) -> Result<Option<Findin
     let lists = |list: &str| list.split(',').any(|name| name.trim() == database);
     let out = !only.is_empty() && !lists(&only) || lists(&without);
     Ok(out.then(|| {
-        let text = format!("{} is left out of the server's log: {FEED}", quoted(database));
+        let text = format!("{} is left out of the server's log: {BREAKS_FEED}", quoted(database));
         Finding::warning("untold_changes", text)
             .cure("no binlog_do_db and no binlog_ignore_db in its configuration, and a restart")
     }))

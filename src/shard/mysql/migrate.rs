@@ -12,7 +12,7 @@ use crate::shard::ShardError;
 use crate::shard::schema::{OUR_TABLES, WRITES_TABLE, mysql_tables, mysql_writes_table, quoted};
 
 /// How long making a table may take.
-const ERRAND_MAX: Duration = Duration::from_secs(60);
+const STATEMENT_MAX: Duration = Duration::from_secs(60);
 
 /// Each table with whether it was made now. Posts and follows are made only where nothing else is:
 /// a database that holds other tables may have them under other names.
@@ -21,14 +21,14 @@ pub(in crate::shard) async fn make_tables(
     config: &ServerConfig,
     (database, tables): (&str, &Tables),
 ) -> Result<Vec<(String, bool)>, ShardError> {
-    let told = |error: ShardError| match error {
+    let with_server = |error: ShardError| match error {
         ShardError::Unavailable(text) | ShardError::Slow(text) => {
             ShardError::Unavailable(format!("server {server}: {text}"))
         }
         other => ShardError::Faulty(format!("server {server}: {other}")),
     };
-    let mut connection = dial(config, ERRAND_MAX).await.map_err(told)?;
-    let tables = make(&mut connection, database, tables).await.map_err(told)?;
+    let mut connection = dial(config, STATEMENT_MAX).await.map_err(with_server)?;
+    let tables = make(&mut connection, database, tables).await.map_err(with_server)?;
     drop(connection.disconnect().await);
     Ok(tables)
 }
@@ -50,11 +50,11 @@ async fn make(
         let made = if present.iter().any(|name| name == table) {
             false
         } else if is_adopted && table != WRITES_TABLE {
-            let place = format!("{} is missing in {}", quoted(table), quoted(database));
+            let absent = format!("{} is missing in {}", quoted(table), quoted(database));
             return Err(ShardError::Faulty(if *tables == Tables::default() {
-                format!("{place}, which holds other tables; make it by hand: {create}")
+                format!("{absent}, which holds other tables; make it by hand: {create}")
             } else {
-                format!("{place}; mend its name under [tables], or make it by hand")
+                format!("{absent}; mend its name under [tables], or make it by hand")
             }));
         } else {
             make_one(connection, database, &create).await?

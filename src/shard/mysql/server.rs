@@ -37,7 +37,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const WARM_CONNECTIONS: usize = 4;
 /// Connections beside the pool. A server that loses more connections than this at once has other
 /// troubles.
-const BESIDE_MAX: usize = 4;
+const EXTRA_CONNECTIONS_MAX: usize = 4;
 /// Connections that nobody used for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
 /// No connection lives longer, so that a name that leads to another server by now is followed.
@@ -45,9 +45,9 @@ const CONNECTION_TTL: Duration = Duration::from_secs(180);
 /// What that is lengthened by at most: connections that were dialled together do not end together.
 const CONNECTION_TTL_JITTER: Duration = Duration::from_secs(60);
 /// All connections are left at most this often, however many writes find the server read-only.
-const DIAL_ANEW_PAUSE: Duration = Duration::from_secs(1);
-/// That a server is read-only is told this often.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
+/// That a server is read-only is read_only_logged this often.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// A server with the databases on it that are shards.
 pub(in crate::shard) struct Server {
@@ -58,15 +58,15 @@ pub(in crate::shard) struct Server {
     /// Whether it is to be written.
     write: bool,
     /// For connections beside the pool, on which commits in doubt are looked after.
-    beside: Semaphore,
+    extra_connections: Semaphore,
 }
 
 /// The connections that requests share.
 struct Connections {
     pool: Pool,
-    since: Instant,
-    /// When it was last told that the server is read-only.
-    told: Option<Instant>,
+    opened: Instant,
+    /// When it was last read_only_logged that the server is read-only.
+    read_only_logged: Option<Instant>,
 }
 
 impl Server {
@@ -118,11 +118,15 @@ impl Server {
         let pool = Pool::new(options.clone());
         Ok(Self {
             gate: Gate::new(name, server.connections_max),
-            connections: Mutex::new(Connections { pool, since: Instant::now(), told: None }),
+            connections: Mutex::new(Connections {
+                pool,
+                opened: Instant::now(),
+                read_only_logged: None,
+            }),
             options,
             databases,
             write: config.write.enabled,
-            beside: Semaphore::new(BESIDE_MAX),
+            extra_connections: Semaphore::new(EXTRA_CONNECTIONS_MAX),
         })
     }
 
@@ -145,15 +149,15 @@ impl Server {
 
     /// Leaves all connections of the pool, since the server was found to be read-only: its address
     /// may lead to the one that took its place. Those in use end when they are given back.
-    pub(super) fn dial_anew(&self, reason: &str) {
+    pub(super) fn renew_connections(&self, reason: &str) {
         let mut connections = locked(&self.connections);
-        if connections.since.elapsed() < DIAL_ANEW_PAUSE {
+        if connections.opened.elapsed() < RENEW_PAUSE {
             return;
         }
         connections.renew(&self.options);
-        if connections.told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+        if connections.read_only_logged.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER) {
             warn!(server = self.gate.server(), reason, "server cannot be written; dialling anew");
-            connections.told = Some(Instant::now());
+            connections.read_only_logged = Some(Instant::now());
         }
     }
 
@@ -164,11 +168,11 @@ impl Server {
     }
 
     /// Does `work` on a new connection beside the pool, whatever the gate thinks.
-    pub(super) async fn beside<T>(
+    pub(super) async fn on_extra_connection<T>(
         &self,
         work: impl AsyncFnOnce(&mut Conn) -> Result<T, ShardError>,
     ) -> Result<T, ShardError> {
-        let permit = self.beside.acquire().await;
+        let permit = self.extra_connections.acquire().await;
         let _permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
         let mut connection = logged_in(Conn::new(self.options.clone())).await?;
         let outcome = work(&mut connection).await;
@@ -183,7 +187,7 @@ impl Server {
             // Neither branch has anything to lose when the other one is first.
             tokio::select! {
                 () = self.gate.wait_closed() => self.retry().await,
-                () = tokio::time::sleep(HEARTBEAT) => self.beat().await,
+                () = tokio::time::sleep(HEARTBEAT) => self.heartbeat().await,
             }
         }
     }
@@ -204,13 +208,16 @@ impl Server {
 
     /// Asks the server for a sign of life, and checks the databases that are left out. Where it was
     /// demoted and its address leads to another one, reads would be from the past.
-    async fn beat(&self) {
-        let beat = async {
+    async fn heartbeat(&self) {
+        let heartbeat = async {
             let mut connection = self.connection().await?;
             if is_read_only(&mut connection).await? && self.write {
-                let elsewhere = self.beside(async |new| Ok(!is_read_only(new).await?)).await;
+                let elsewhere =
+                    self.on_extra_connection(async |new| Ok(!is_read_only(new).await?)).await;
                 if elsewhere.is_ok_and(|elsewhere| elsewhere) {
-                    self.dial_anew("it is read-only, and its address leads to another server");
+                    self.renew_connections(
+                        "it is read-only, and its address leads to another server",
+                    );
                 }
             }
             for database in self.databases.iter().filter(|database| database.is_at_fault()) {
@@ -218,24 +225,24 @@ impl Server {
             }
             Ok(())
         };
-        self.gate.probe(Deadline::after(HEARTBEAT), beat).await;
+        self.gate.probe(Deadline::after(HEARTBEAT), heartbeat).await;
     }
 
     /// The first check. Returns what an operator must mend.
     async fn admit(&self) -> Vec<String> {
-        let told = |fault| format!("server {}: {fault}", self.gate.server());
+        let with_server = |fault| format!("server {}: {fault}", self.gate.server());
         match self.check().await {
             Ok(faults) if faults.is_empty() => {
                 self.warm().await;
                 self.gate.open();
                 faults
             }
-            Ok(faults) => faults.into_iter().map(told).collect(),
+            Ok(faults) => faults.into_iter().map(with_server).collect(),
             Err(error @ ShardError::Unavailable(_)) => {
                 self.gate.close(&error);
                 Vec::new()
             }
-            Err(error) => vec![told(error.to_string())],
+            Err(error) => vec![with_server(error.to_string())],
         }
     }
 
@@ -266,7 +273,7 @@ impl Connections {
     /// Connections from before are closed, by and by.
     fn renew(&mut self, options: &Opts) {
         self.pool = Pool::new(options.clone());
-        self.since = Instant::now();
+        self.opened = Instant::now();
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::log_check::{FEED, rights, takes_over_unlogged};
+use super::log_check::{BREAKS_FEED, rights, unlogged_replication};
 use crate::clock::now_ms;
 use crate::shard::{Finding, ShardError};
 
@@ -14,25 +14,26 @@ const SKEW_MS: i64 = 1_000;
 
 /// A variable, what it must be, and what it is good for.
 const WANTED: [(&str, &str, &str); 8] = [
-    ("log_bin", "ON", FEED),
-    ("binlog_format", "ROW", FEED),
-    ("binlog_row_image", "FULL", FEED),
-    ("binlog_row_metadata", "FULL", FEED),
+    ("log_bin", "ON", BREAKS_FEED),
+    ("binlog_format", "ROW", BREAKS_FEED),
+    ("binlog_row_image", "FULL", BREAKS_FEED),
+    ("binlog_row_metadata", "FULL", BREAKS_FEED),
     // MySQL alone has these two.
-    ("gtid_mode", "ON", FEED),
-    ("binlog_order_commits", "ON", FEED),
-    ("sync_binlog", "1", SAFE),
-    ("innodb_flush_log_at_trx_commit", "1", SAFE),
+    ("gtid_mode", "ON", BREAKS_FEED),
+    ("binlog_order_commits", "ON", BREAKS_FEED),
+    ("sync_binlog", "1", RISKS_POSTS),
+    ("innodb_flush_log_at_trx_commit", "1", RISKS_POSTS),
 ];
 /// What tells whether the log holds all that others wrote.
-const COPYING: [&str; 4] = ["read_only", "wsrep_on", "log_slave_updates", "log_replica_updates"];
-const SAFE: &str = "a post that was acknowledged may be lost when the machine fails";
+const REPLICATION_VARIABLES: [&str; 4] =
+    ["read_only", "wsrep_on", "log_slave_updates", "log_replica_updates"];
+const RISKS_POSTS: &str = "a post that was acknowledged may be lost when the machine fails";
 
 /// What is not as it should be on this server. All of it can be lived with.
 pub(super) async fn check(connection: &mut Conn) -> Result<Vec<Finding>, ShardError> {
     let mut findings = Vec::new();
     findings.extend(skew(connection).await?);
-    let names = WANTED.iter().map(|(name, ..)| name).chain(&COPYING);
+    let names = WANTED.iter().map(|(name, ..)| name).chain(&REPLICATION_VARIABLES);
     let names: Vec<String> = names.map(|name| format!("'{name}'")).collect();
     let sql = format!("SHOW GLOBAL VARIABLES WHERE variable_name IN ({})", names.join(", "));
     let found: Vec<(String, String)> = connection.query(sql).await?;
@@ -52,7 +53,7 @@ pub(super) async fn check(connection: &mut Conn) -> Result<Vec<Finding>, ShardEr
         };
         findings.push(Finding::warning("server_setting", text).cure(cure));
     }
-    findings.extend(takes_over_unlogged(&found));
+    findings.extend(unlogged_replication(&found));
     findings.extend(rights(connection).await?);
     Ok(findings)
 }

@@ -180,9 +180,9 @@ impl Fills {
 
     /// The names of these users -> user, handle; none where the shards know no handles.
     pub(super) fn handles(&self, users: &[(UserId, u64)]) -> Option<String> {
-        let [before, behind] = self.handles.as_ref()?;
+        let [before, after] = self.handles.as_ref()?;
         let users: Vec<String> = users.iter().map(|(user, _)| user.to_string()).collect();
-        Some(format!("{before}{}{behind}", users.join(", ")))
+        Some(format!("{before}{}{after}", users.join(", ")))
     }
 }
 

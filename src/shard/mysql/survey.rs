@@ -53,50 +53,50 @@ pub async fn find_tables(
     servers: &Servers,
     zone: Option<&Zone>,
 ) -> (Option<Tables>, Vec<(String, Finding)>) {
-    let found = of_each_shard(servers, async |connection, database| {
+    let found = on_each_shard(servers, async |connection, database| {
         find_on(connection, database, zone).await
     });
-    let mut first: Option<(String, Found)> = None;
+    let mut first: Option<(String, FoundTables)> = None;
     let mut findings = Vec::new();
-    for (place, outcome) in found.await {
+    for (subject, outcome) in found.await {
         match outcome {
-            Err(finding) => findings.push((place, finding)),
-            Ok(Err(faults)) => findings.extend(faults.into_iter().map(|f| (place.clone(), f))),
+            Err(finding) => findings.push((subject, finding)),
+            Ok(Err(faults)) => findings.extend(faults.into_iter().map(|f| (subject.clone(), f))),
             Ok(Ok(found)) => match &mut first {
                 None => {
-                    findings.extend(found.notes.iter().map(|note| (place.clone(), note.clone())));
-                    first = Some((place, found));
+                    findings.extend(found.notes.iter().map(|note| (subject.clone(), note.clone())));
+                    first = Some((subject, found));
                 }
                 Some((other, same)) => {
                     if !same.join(&found.tables, found.unit) {
                         let text = format!("its tables are not those of {other}");
                         let finding = Finding::error("different_tables", text)
                             .cure(format!("the same tables as on {other}"));
-                        findings.push((place, finding));
+                        findings.push((subject, finding));
                     }
                 }
             },
         }
     }
-    if let Some((place, found)) = &first
+    if let Some((subject, found)) = &first
         && found.unit.is_none()
     {
         let text = "the posts hold no time yet; milliseconds are assumed";
         let finding = Finding::warning("unit_assumed", text).cure("unit under [tables.posts]");
-        findings.push((place.clone(), finding));
+        findings.push((subject.clone(), finding));
     }
     (first.map(|(_, found)| found.tables), findings)
 }
 
 /// The tables of a shard, as far as they can be told.
-struct Found {
+struct FoundTables {
     tables: Tables,
     /// Of the time column, unless there is no time to tell it by.
     unit: Option<TimeUnit>,
     notes: Vec<Finding>,
 }
 
-impl Found {
+impl FoundTables {
     /// Adds what another shard knows; false if its tables are others. Users that not all shards
     /// know are left out.
     fn join(&mut self, tables: &Tables, unit: Option<TimeUnit>) -> bool {
@@ -118,19 +118,19 @@ impl Found {
 pub async fn survey(servers: &Servers, write: &Write) -> Survey {
     let tables = &servers.tables;
     let of_servers = join_all(servers.servers.iter().map(async |(name, server)| {
-        let place = format!("server {name}");
+        let subject = format!("server {name}");
         let outcome = with_server(server, async |connection| settings::check(connection).await);
-        outcome.await.map(|findings| findings.into_iter().map(|f| (place.clone(), f)).collect())
+        outcome.await.map(|findings| findings.into_iter().map(|f| (subject.clone(), f)).collect())
     }));
-    let of_shards = of_each_shard(servers, async |connection, database| {
-        look_at(connection, database, tables, write).await
+    let of_shards = on_each_shard(servers, async |connection, database| {
+        survey_shard(connection, database, tables, write).await
     });
     let mut survey = Survey::default();
     // A server that cannot be reached is told for its shards.
     let of_servers: Vec<Vec<_>> = of_servers.await.into_iter().flatten().collect();
-    for (place, outcome) in of_shards.await {
+    for (subject, outcome) in of_shards.await {
         let (findings, sample) = outcome.unwrap_or_else(|finding| (vec![finding], Vec::new()));
-        survey.findings.extend(findings.into_iter().map(|finding| (place.clone(), finding)));
+        survey.findings.extend(findings.into_iter().map(|finding| (subject.clone(), finding)));
         survey.samples.push(sample);
     }
     survey.findings.extend(of_servers.into_iter().flatten());
@@ -139,7 +139,7 @@ pub async fn survey(servers: &Servers, write: &Write) -> Survey {
 
 /// Calls `look` for every shard, on a connection of its own, servers at the same time and the
 /// shards of a server one after the other. The answers come in configured order.
-async fn of_each_shard<T>(
+async fn on_each_shard<T>(
     servers: &Servers,
     look: impl AsyncFn(&mut Conn, &str) -> Result<T, ShardError>,
 ) -> Vec<(String, Result<T, Finding>)> {
@@ -184,7 +184,7 @@ async fn find_on(
     connection: &mut Conn,
     database: &str,
     zone: Option<&Zone>,
-) -> Result<Result<Found, Vec<Finding>>, ShardError> {
+) -> Result<Result<FoundTables, Vec<Finding>>, ShardError> {
     let shapes = shapes(connection, database).await?;
     if shapes.is_empty() {
         let account = check::account(connection).await?;
@@ -221,7 +221,7 @@ async fn find_on(
         _ => unit(connection, database, &tables).await?,
     };
     tables.posts.unit = unit.unwrap_or(tables.posts.unit);
-    Ok(Ok(Found { tables, unit, notes }))
+    Ok(Ok(FoundTables { tables, unit, notes }))
 }
 
 async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>, ShardError> {
@@ -229,8 +229,8 @@ async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>
                 LOWER(CAST(data_type AS CHAR)), datetime_precision, is_nullable = 'YES'
          FROM information_schema.columns WHERE table_schema = ?
          ORDER BY table_name, ordinal_position LIMIT ?";
-    type Column = (String, String, String, Option<u8>, bool);
-    let columns: Vec<Column> = connection.exec(sql, (database, COLUMNS_MAX)).await?;
+    type ColumnRow = (String, String, String, Option<u8>, bool);
+    let columns: Vec<ColumnRow> = connection.exec(sql, (database, COLUMNS_MAX)).await?;
     let mut shapes: Vec<TableShape> = Vec::new();
     for (table, name, kind, digits, nullable) in columns {
         let column = ColumnShape { name, kind, digits, nullable };
@@ -265,7 +265,7 @@ async fn unit(
 }
 
 /// What is wrong with one shard, and some of its users.
-async fn look_at(
+async fn survey_shard(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
@@ -280,7 +280,7 @@ async fn look_at(
         Ok(statements) => statements,
         Err(faults) => return Ok((faults, sample)),
     };
-    let mut findings = log_check::untold(connection, database, tables).await?;
+    let mut findings = log_check::unlogged_changes(connection, database, tables).await?;
     if write.enabled {
         let bytes_max = write.content_bytes_max;
         match write_check::tables(connection, database, tables, bytes_max, &statements).await {

@@ -15,15 +15,15 @@ use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{PostTimes, TimeUnit, Zone};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{WRITES_TABLE, quoted};
-use crate::shard::write::{Earlier, NewPost, Once, Stored};
+use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 /// Prepared statements of one shard, beside those in `statements.rs`.
 pub(super) const WRITES_PER_SHARD: usize = 8;
 /// Between two attempts to reach a server that may know what became of a commit.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(50);
 /// The server's code for a key that is there already.
-const DUPLICATE: u16 = 1062;
+const DUPLICATE_KEY: u16 = 1062;
 
 /// The statements that write one database, and those that look for one post.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ impl MySqlShard {
         outcome.map_err(|error| {
             match &error {
                 // Said to a commit, it means that the transaction was undone.
-                ShardError::ReadOnly(reason) => self.server.dial_anew(reason),
+                ShardError::ReadOnly(reason) => self.server.renew_connections(reason),
                 _ if attempt.commit_sent.load(Ordering::Relaxed) => {
                     return ShardError::InDoubt(error.to_string());
                 }
@@ -203,18 +203,18 @@ impl MySqlShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Stored, ShardError> {
+    ) -> Result<StoreOutcome, ShardError> {
         self.database.writable()?;
         let (statements, attempt) = (self.database.write_statements(), Attempt::default());
         let run = async {
             let mut connection = self.server.connection().await?;
             let mut transaction = attempt.begin(&mut connection).await?;
             // The key first: whoever has the same one under way is waited for here.
-            if let Some(once) = &new.once
-                && let Some(earlier) = insert_key(statements, &mut transaction, new, once).await?
+            if let Some(record) = &new.idempotency
+                && let Some(earlier) = insert_key(statements, &mut transaction, new, record).await?
             {
                 transaction.rollback().await?;
-                return Ok(new.met(earlier));
+                return Ok(new.outcome_if_key_used(earlier));
             }
             let Post { key, content } = &new.post;
             let time = time_value(statements.unit, key.time);
@@ -223,12 +223,12 @@ impl MySqlShard {
                 Ok(()) => {}
                 Err(error) if is_duplicate(&error) => {
                     transaction.rollback().await?;
-                    return is_of_id(&error, key.post);
+                    return id_taken_or_refused(&error, key.post);
                 }
                 Err(error) => return Err(error.into()),
             }
             attempt.commit(transaction).await?;
-            Ok(Stored::Now)
+            Ok(StoreOutcome::Stored)
         };
         self.attempt(until, &attempt, run).await
     }
@@ -240,14 +240,15 @@ impl MySqlShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<Stored>, ShardError> {
+    ) -> Result<Option<StoreOutcome>, ShardError> {
         let statements = self.database.write_statements();
         let find = async {
             loop {
-                let look = async |connection: &mut Conn| look(statements, connection, new).await;
-                match self.server.beside(look).await {
+                let look_up =
+                    async |connection: &mut Conn| look_up(statements, connection, new).await;
+                match self.server.on_extra_connection(look_up).await {
                     Err(ShardError::Unavailable(_) | ShardError::Slow(_)) => {
-                        tokio::time::sleep(LOOK_AGAIN).await;
+                        tokio::time::sleep(LOOK_UP_PAUSE).await;
                     }
                     found => return found,
                 }
@@ -321,11 +322,11 @@ async fn insert_key(
     statements: &WriteStatements,
     transaction: &mut Transaction<'_>,
     new: &NewPost,
-    once: &Once,
-) -> Result<Option<Earlier>, ShardError> {
-    let (author, key) = (new.post.key.author.0, once.key.as_str());
+    record: &IdempotencyRecord,
+) -> Result<Option<EarlierPost>, ShardError> {
+    let (author, key) = (new.post.key.author.0, record.key.as_str());
     let (post, time) = (new.post.key.post.0, new.post.key.time);
-    let values = (author, key, once.digest.as_slice(), post, time, once.created_ms);
+    let values = (author, key, record.digest.as_slice(), post, time, record.created_ms);
     match transaction.exec_drop(&statements.insert_key, values).await {
         Ok(()) => Ok(None),
         Err(error) if is_duplicate(&error) => {
@@ -342,22 +343,22 @@ async fn insert_key(
 }
 
 /// What became of `new`, once nobody has it under way.
-async fn look(
+async fn look_up(
     statements: &WriteStatements,
     connection: &mut Conn,
     new: &NewPost,
-) -> Result<Option<Stored>, ShardError> {
+) -> Result<Option<StoreOutcome>, ShardError> {
     let Post { key, content } = &new.post;
-    if let Some(once) = &new.once {
-        let values = (key.author.0, once.key.as_str());
+    if let Some(record) = &new.idempotency {
+        let values = (key.author.0, record.key.as_str());
         let row: Option<Row> = connection.exec_first(&statements.key_when_settled, values).await?;
-        return row.map(|row| Ok(new.met(earlier(&row)?))).transpose();
+        return row.map(|row| Ok(new.outcome_if_key_used(earlier(&row)?))).transpose();
     }
     let values = (key.author.0, time_value(statements.unit, key.time), key.post.0);
     let row: Option<Row> = connection.exec_first(&statements.post_when_settled, values).await?;
     match row {
         None => Ok(None),
-        Some(row) if text_of(&row, 0) == *content => Ok(Some(Stored::Now)),
+        Some(row) if text_of(&row, 0) == *content => Ok(Some(StoreOutcome::Stored)),
         // Ours, altered by a trigger or by its reader; or, by a rare chance, somebody else's.
         Some(_) => Err(ShardError::InDoubt("a post of this id has another text".into())),
     }
@@ -365,24 +366,24 @@ async fn look(
 
 /// Whether it is the id that is there already; else a key that the team made for rules of its own.
 /// A server names the values of the key that was met, not the key alone.
-fn is_of_id(error: &Error, id: PostId) -> Result<Stored, ShardError> {
+fn id_taken_or_refused(error: &Error, id: PostId) -> Result<StoreOutcome, ShardError> {
     let text = error.to_string();
     if text.contains(&id.to_string()) {
-        Ok(Stored::IdTaken)
+        Ok(StoreOutcome::IdTaken)
     } else {
         Err(ShardError::Refused(text))
     }
 }
 
 /// What a row of keys says.
-fn earlier(row: &Row) -> Result<Earlier, ShardError> {
+fn earlier(row: &Row) -> Result<EarlierPost, ShardError> {
     let digest: Vec<u8> = field(row, 2)?;
     let digest = digest.try_into();
     let digest =
         digest.map_err(|_| ShardError::Unreadable("a digest has a wrong length".into()))?;
-    Ok(Earlier { post: PostId(field(row, 0)?), time: field(row, 1)?, digest })
+    Ok(EarlierPost { post: PostId(field(row, 0)?), time: field(row, 1)?, digest })
 }
 
 fn is_duplicate(error: &Error) -> bool {
-    matches!(error, Error::Server(server) if server.code == DUPLICATE)
+    matches!(error, Error::Server(server) if server.code == DUPLICATE_KEY)
 }

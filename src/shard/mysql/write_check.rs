@@ -27,10 +27,10 @@ const TEXTS: [&str; 10] = [
 ];
 
 /// The server's codes for too many connections and for its own end.
-const LEAVING: [u16; 5] = [1040, 1053, 1077, 1079, 1203];
+const UNAVAILABLE_CODES: [u16; 5] = [1040, 1053, 1077, 1079, 1203];
 
 /// A column as it is declared.
-struct Column {
+struct TableColumn {
     table: String,
     name: String,
     kind: String,
@@ -65,7 +65,7 @@ async fn columns(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
-) -> Result<Vec<Column>, ShardError> {
+) -> Result<Vec<TableColumn>, ShardError> {
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
              LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
              extra LIKE '%GENERATED%',
@@ -74,7 +74,7 @@ async fn columns(
     let names = (database, &tables.posts.name, &tables.follows.name, WRITES_TABLE);
     let rows: Vec<(String, String, String, Option<u64>, bool, bool)> =
         connection.exec(sql, names).await?;
-    let column = |(table, name, kind, bytes_max, generated, optional)| Column {
+    let column = |(table, name, kind, bytes_max, generated, optional)| TableColumn {
         table,
         name,
         kind,
@@ -139,9 +139,9 @@ pub(super) async fn side_effects(
 }
 
 /// Where posts are deleted by a mark, it must be known and one that the column holds.
-fn mark(tables: &Tables, columns: &[Column]) -> Result<(), ShardError> {
+fn mark(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
     let Some(visible) = &tables.posts.visible else { return Ok(()) };
-    let is_it = |column: &&Column| {
+    let is_it = |column: &&TableColumn| {
         same(&column.table, &tables.posts.name) && same(&column.name, &visible.column)
     };
     let kind = columns.iter().find(is_it).map_or("", |column| column.kind.as_str());
@@ -163,7 +163,7 @@ fn mark(tables: &Tables, columns: &[Column]) -> Result<(), ShardError> {
 }
 
 /// Our own table holds what is known of idempotency keys.
-fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
+fn keys_table(database: &str, columns: &[TableColumn]) -> Result<(), ShardError> {
     if columns.iter().any(|column| column.table == WRITES_TABLE) {
         return Ok(());
     }
@@ -178,7 +178,7 @@ fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
 fn fits(
     database: &str,
     tables: &Tables,
-    column: &Column,
+    column: &TableColumn,
     bytes_max: usize,
 ) -> Result<(), ShardError> {
     let table = format!("{}.{}", quoted(database), quoted(&column.table));
@@ -226,7 +226,7 @@ enum Role {
     Other,
 }
 
-fn role(tables: &Tables, column: &Column) -> Role {
+fn role(tables: &Tables, column: &TableColumn) -> Role {
     let (posts, follows) = (&tables.posts, &tables.follows);
     let is = |name: &String| same(name, &column.name);
     if same(&column.table, &follows.name) {
@@ -270,7 +270,7 @@ async fn rights<'a>(
         let code = server.code;
         return Err(match ShardError::from(error) {
             error @ (ShardError::ReadOnly(_) | ShardError::Slow(_)) => error,
-            error if LEAVING.contains(&code) => error,
+            error if UNAVAILABLE_CODES.contains(&code) => error,
             // Whatever else it is, it does not keep the database from being read.
             error => {
                 let cure = match code {

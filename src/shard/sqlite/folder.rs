@@ -15,7 +15,7 @@ use crate::shard::OpenError;
 
 /// A process that has just ended, or a child that it was about to start, may hold the lock a moment
 /// longer.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Written to a new folder and checked in an old one.
 const FOLDER_VERSION: u32 = 1;
 const LOCK_FILE: &str = "lock";
@@ -113,11 +113,11 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|error| unusable(&path, &error))?;
-    let give_up = Instant::now() + LOCK_PATIENCE;
+    let give_up = Instant::now() + LOCK_WAIT_MAX;
     let locked = loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
-                std::thread::sleep(LOCK_PATIENCE / 20);
+                std::thread::sleep(LOCK_WAIT_MAX / 20);
             }
             outcome => break outcome,
         }

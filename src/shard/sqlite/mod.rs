@@ -67,15 +67,15 @@ impl SqliteShard {
         if let Err(error) = path.metadata() {
             return Err(unusable(path, &error));
         }
-        let (place, ours) = (path.to_path_buf(), Arc::clone(&folder));
+        let (file, ours) = (path.to_path_buf(), Arc::clone(&folder));
         let open = move || -> Result<_, OpenError> {
-            let wrong = |error: rusqlite::Error| unusable(&place, &error);
+            let wrong = |error: rusqlite::Error| unusable(&file, &error);
             let mut owned = None;
             if access == Access::Own {
-                let writer = Writer::start(open_writer(&place).map_err(wrong)?, &place, ours)?;
-                owned = Some((writer, Readers::open(&place, BACKGROUND_READERS).map_err(wrong)?));
+                let writer = Writer::start(open_writer(&file).map_err(wrong)?, &file, ours)?;
+                owned = Some((writer, Readers::open(&file, BACKGROUND_READERS).map_err(wrong)?));
             }
-            Ok((owned, Readers::open(&place, READERS).map_err(wrong)?))
+            Ok((owned, Readers::open(&file, READERS).map_err(wrong)?))
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;

@@ -7,7 +7,7 @@ use super::writer::Writer;
 use super::{SqliteShard, log, signed, unsigned};
 use crate::changes::LogPosition;
 use crate::model::{Follow, Post, PostId, UserId};
-use crate::shard::write::{Earlier, NewPost, Stored};
+use crate::shard::write::{EarlierPost, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 impl SqliteShard {
@@ -33,7 +33,7 @@ impl SqliteShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Stored, ShardError> {
+    ) -> Result<StoreOutcome, ShardError> {
         let new = new.clone();
         self.writer()?.run(until, move |connection| store(connection, &new)).await
     }
@@ -44,12 +44,12 @@ impl SqliteShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<Stored>, ShardError> {
+    ) -> Result<Option<StoreOutcome>, ShardError> {
         let new = new.clone();
         let find = move |connection: &Connection| match find_key(connection, &new)? {
-            Some(earlier) => Ok(Some(new.met(earlier))),
-            None if new.once.is_some() => Ok(None),
-            None => Ok(is_stored(connection, &new.post)?.then_some(Stored::Now)),
+            Some(earlier) => Ok(Some(new.outcome_if_key_used(earlier))),
+            None if new.idempotency.is_some() => Ok(None),
+            None => Ok(is_stored(connection, &new.post)?.then_some(StoreOutcome::Stored)),
         };
         self.writer()?.run(until, find).await
     }
@@ -109,14 +109,14 @@ pub(super) fn reading_only() -> ShardError {
     ShardError::Faulty("the folder is open for reading only".into())
 }
 
-fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<Stored> {
+fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<StoreOutcome> {
     if let Some(earlier) = find_key(connection, new)? {
-        return Ok(new.met(earlier));
+        return Ok(new.outcome_if_key_used(earlier));
     }
     if add_posts(connection, std::slice::from_ref(&new.post))? == 0 {
-        return Ok(Stored::IdTaken);
+        return Ok(StoreOutcome::IdTaken);
     }
-    if let Some(once) = &new.once {
+    if let Some(record) = &new.idempotency {
         let key = new.post.key;
         let mut statement = connection.prepare_cached(
             "INSERT INTO tributary_writes
@@ -125,27 +125,27 @@ fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<Stored> {
         )?;
         statement.execute(params![
             signed(key.author.0),
-            once.key.as_str(),
-            once.digest,
+            record.key.as_str(),
+            record.digest,
             signed(key.post.0),
             key.time,
-            once.created_ms
+            record.created_ms
         ])?;
     }
-    Ok(Stored::Now)
+    Ok(StoreOutcome::Stored)
 }
 
 /// The post that the key of `new`, if it has one, was used for.
-fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<Earlier>> {
-    let Some(once) = &new.once else { return Ok(None) };
+fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<EarlierPost>> {
+    let Some(record) = &new.idempotency else { return Ok(None) };
     let mut statement = connection.prepare_cached(
         "SELECT post_id, post_time, content_sha256 FROM tributary_writes
          WHERE author = ? AND idempotency_key = ?",
     )?;
     let author = signed(new.post.key.author.0);
-    let found = statement.query_row(params![author, once.key.as_str()], |row| {
+    let found = statement.query_row(params![author, record.key.as_str()], |row| {
         let post = PostId(unsigned(row, 0)?);
-        Ok(Earlier { post, time: row.get(1)?, digest: row.get(2)? })
+        Ok(EarlierPost { post, time: row.get(1)?, digest: row.get(2)? })
     });
     found.optional()
 }

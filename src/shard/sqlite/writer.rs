@@ -22,7 +22,7 @@ const JOBS_PER_COMMIT: usize = 64;
 /// Jobs that may wait: what a slow disk commits within a request's time.
 const JOBS_WAITING_MAX: usize = 1_024;
 /// What happens again and again is told this often.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// Runs jobs on the writing connection until it is dropped, which waits for those under way.
 pub(super) struct Writer {
@@ -35,12 +35,12 @@ pub(super) struct Writer {
 
 /// A piece of work with its own savepoint, so that its failure harms no other one.
 struct Job {
-    run: Box<dyn FnOnce(&Connection) -> Answer + Send>,
+    run: Box<dyn FnOnce(&Connection) -> Completion + Send>,
     claim: Arc<Claim>,
 }
 
 /// Tells whoever asked, once it is known whether the work was committed.
-type Answer = Box<dyn FnOnce(&Result<(), ShardError>) + Send>;
+type Completion = Box<dyn FnOnce(&Result<(), ShardError>) + Send>;
 
 /// Who was first: the writer that begins a job, or the asker that gives it up.
 #[derive(Default)]
@@ -67,17 +67,17 @@ impl Writer {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let foreign_writes = Arc::new(AtomicU64::new(0));
         let log = Arc::new(Log::default());
-        let desk = Desk {
+        let writer_thread = WriterThread {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
             path: path.to_path_buf(),
             foreign_writes: Arc::clone(&foreign_writes),
             log: Arc::clone(&log),
-            told_foreign: None,
-            told_failure: None,
+            foreign_write_logged: None,
+            failure_logged: None,
         };
         let run = move || {
-            desk.work(waiting);
+            writer_thread.work(waiting);
             drop(folder);
         };
         let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
@@ -93,7 +93,7 @@ impl Writer {
     ) -> Result<T, ShardError> {
         let (sender, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
-        let run = move |connection: &Connection| -> Answer {
+        let run = move |connection: &Connection| -> Completion {
             let outcome = in_savepoint(connection, work).map_err(failed);
             Box::new(move |committed| {
                 let outcome = outcome.and_then(|done| committed.clone().map(|()| done));
@@ -149,18 +149,18 @@ impl fmt::Debug for Writer {
 }
 
 /// What the thread works with.
-struct Desk {
+struct WriterThread {
     connection: Connection,
     path: PathBuf,
     /// Changes when another connection has committed.
     data_version: i64,
     foreign_writes: Arc<AtomicU64>,
     log: Arc<Log>,
-    told_foreign: Option<Instant>,
-    told_failure: Option<Instant>,
+    foreign_write_logged: Option<Instant>,
+    failure_logged: Option<Instant>,
 }
 
-impl Desk {
+impl WriterThread {
     fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
         while let Some(first) = waiting.blocking_recv() {
             let mut jobs = vec![first];
@@ -175,7 +175,7 @@ impl Desk {
             }
             // The jobs are dropped unclaimed, which tells their askers.
             if let Err(error) = self.begin()
-                && is_due(&mut self.told_failure)
+                && should_log(&mut self.failure_logged)
             {
                 warn!(file = %self.path.display(), %error, "the file cannot be written");
             }
@@ -191,7 +191,7 @@ impl Desk {
         let version = data_version(&self.connection)?;
         if version != std::mem::replace(&mut self.data_version, version) {
             self.foreign_writes.fetch_add(1, Ordering::Relaxed);
-            if is_due(&mut self.told_foreign) {
+            if should_log(&mut self.foreign_write_logged) {
                 warn!(
                     file = %self.path.display(),
                     "another program wrote to this file; one process should own the folder"
@@ -202,10 +202,10 @@ impl Desk {
     }
 
     fn run_and_commit(&mut self, jobs: Vec<Job>) {
-        let mut answers = Vec::with_capacity(jobs.len());
+        let mut completions = Vec::with_capacity(jobs.len());
         for job in jobs {
             if job.claim.take() {
-                answers.push((job.run)(&self.connection));
+                completions.push((job.run)(&self.connection));
             }
             // A full disk ends the whole transaction, not only the job that met it.
             if self.connection.is_autocommit() {
@@ -214,16 +214,16 @@ impl Desk {
         }
         let committed = self.commit();
         if let Err(error) = &committed
-            && is_due(&mut self.told_failure)
+            && should_log(&mut self.failure_logged)
         {
             warn!(file = %self.path.display(), %error, "a commit failed");
         }
         self.log.committed();
-        for answer in answers {
-            answer(&committed);
+        for complete in completions {
+            complete(&committed);
         }
         if let Err(error) = log::prune(&self.connection, self.log.read_to())
-            && is_due(&mut self.told_failure)
+            && should_log(&mut self.failure_logged)
         {
             warn!(file = %self.path.display(), %error, "the log keeps old rows");
         }
@@ -267,10 +267,10 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Whether something was not told for a while; it is then told now.
-fn is_due(told: &mut Option<Instant>) -> bool {
-    let due = told.is_none_or(|told| told.elapsed() > TELL_AGAIN);
+fn should_log(last: &mut Option<Instant>) -> bool {
+    let due = last.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER);
     if due {
-        *told = Some(Instant::now());
+        *last = Some(Instant::now());
     }
     due
 }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_fails_takes_back_its_own_work_and_no_other() {
+    async fn a_failed_job_rolls_back_its_own_work_only() {
         let (_dir, writer) = writer();
         let half = |connection: &Connection| {
             post(1, "half".into())(connection)?;
@@ -344,7 +344,7 @@ mod tests {
 
     /// SQLite's own limit on a file stands in for the disk's.
     #[tokio::test]
-    async fn a_full_disk_is_told_and_loses_nothing_that_was_acknowledged() {
+    async fn a_full_disk_is_reported_and_loses_no_acknowledged_post() {
         let (_dir, writer) = writer();
         writer.run(soon(), post(0, "there".into())).await.unwrap();
         let limit = |connection: &Connection| {
@@ -372,21 +372,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_begun_in_time_never_is_and_what_was_is_in_doubt() {
+    async fn a_late_job_that_never_began_is_unavailable_and_one_that_began_is_in_doubt() {
         let (_dir, writer) = writer();
         let short = || Deadline::after(Duration::from_millis(50));
         let slow = |connection: &Connection| {
             thread::sleep(Duration::from_millis(300));
             post(1, "slow".into())(connection)
         };
-        let behind = async {
+        let late = async {
             // After the slow one has begun, or it would be given up as well.
             tokio::time::sleep(Duration::from_millis(20)).await;
             writer.run(short(), post(2, "late".into())).await
         };
-        let (slow, behind) = tokio::join!(writer.run(short(), slow), behind);
+        let (slow, late) = tokio::join!(writer.run(short(), slow), late);
         assert!(matches!(slow, Err(ShardError::InDoubt(_))), "{slow:?}");
-        assert!(matches!(behind, Err(ShardError::Unavailable(_))), "{behind:?}");
+        assert!(matches!(late, Err(ShardError::Unavailable(_))), "{late:?}");
         assert_eq!(count(&writer).await, 1);
     }
 }
