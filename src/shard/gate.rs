@@ -1,5 +1,5 @@
-//! The gate before a server: how many requests may be in it or wait for it, how long each may
-//! take, and whether it is asked at all (a circuit breaker).
+//! The gate of a server: a circuit breaker with a bounded queue. It limits the requests that run
+//! and wait, gives each a deadline, and rejects all of them while the server is out of service.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,14 @@ use tracing::{error, info, warn};
 
 use super::{Deadline, ShardError};
 
-/// So many failures in a row close the gate: more than one unlucky query, few enough that a dead
-/// server is left alone before its requests pile up.
+/// This many consecutive failures close the gate. One unlucky query does not, and a dead server is
+/// taken out of service before its requests pile up.
 const FAILURES_MAX: u32 = 3;
-/// Requests that may wait for each one that runs. What waits longer is late anyway.
+/// Waiting requests per permit. A request further back in the queue would miss its deadline anyway.
 const WAITING_PER_PERMIT: usize = 16;
+const OUT_OF_SERVICE: &str = "Server is out of service; it is retried every second";
 
-/// The gate before one server.
+/// The gate of one server.
 #[derive(Debug)]
 pub(super) struct Gate {
     server: String,
@@ -27,12 +28,12 @@ pub(super) struct Gate {
     closed: Notify,
 }
 
-/// Whether the server has answered anything yet, in a piece of work of several statements.
+/// Whether the server has answered at least one statement of a request that sends several.
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    /// A statement was answered.
+    /// Records that the server answered a statement.
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -44,14 +45,14 @@ impl Progress {
 
 #[derive(Debug)]
 enum GateState {
-    /// Requests pass; so many have failed in a row.
+    /// Requests pass. `failures` counts consecutive failures.
     Open { failures: u32 },
-    /// Requests are turned away at once until the supervisor has reached the server.
+    /// Requests are rejected at once, until the supervisor has reached and checked the server.
     Closed { reason: String },
 }
 
 impl Gate {
-    /// A closed gate; the first successful check opens it.
+    /// A closed gate with `permits` concurrent requests. The first successful check opens it.
     pub(super) fn new(server: &str, permits: usize) -> Self {
         Self {
             server: server.to_owned(),
@@ -63,8 +64,14 @@ impl Gate {
         }
     }
 
-    /// Runs `work` if the gate is open, when there is room, until the deadline. Work that is late
-    /// but has made `progress` was too much for its time; that is no fault of the server.
+    /// Waits for a permit and runs `work`, both until the deadline.
+    ///
+    /// Only [`ShardError::Unavailable`] without `progress` counts as a failure of the server. Late
+    /// work with progress was too much for its time.
+    ///
+    /// # Errors
+    /// [`ShardError::Unavailable`] if the gate is closed, its queue is full or the deadline passes;
+    /// else the error of `work`.
     pub(super) async fn pass<T>(
         &self,
         until: Deadline,
@@ -77,14 +84,14 @@ impl Gate {
             Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
                 self.note_failure(error);
             }
-            // Any other error is an answer.
+            // Any other error is an answer, so the server is alive.
             Ok(_) | Err(_) => self.note_success(),
         }
         outcome
     }
 
-    /// Runs `work` that nobody asked for. That it fails counts; that it does not says nothing of
-    /// the requests.
+    /// Runs the supervisor's `work`. A failure counts; a success does not reset the counter, because
+    /// requests may still fail.
     pub(super) async fn probe(
         &self,
         until: Deadline,
@@ -96,7 +103,7 @@ impl Gate {
         }
     }
 
-    /// Waits for room, if the gate is open.
+    /// Waits for a permit, if the gate is open.
     async fn enter(&self, until: Deadline) -> Result<SemaphorePermit<'_>, ShardError> {
         self.health().map_err(ShardError::Unavailable)?;
         let _place = self.queue()?;
@@ -106,12 +113,12 @@ impl Gate {
         }
     }
 
-    /// The name of the server behind it.
+    /// The name of the server.
     pub(super) fn server(&self) -> &str {
         &self.server
     }
 
-    /// Whether requests pass, else why not.
+    /// `Ok` if requests pass, else the reason.
     pub(super) fn health(&self) -> Result<(), String> {
         match &*self.state() {
             GateState::Open { .. } => Ok(()),
@@ -119,15 +126,15 @@ impl Gate {
         }
     }
 
-    /// The server was reached and is as it must be.
+    /// Opens the gate, after the server was reached and its checks passed.
     pub(super) fn open(&self) {
         let before = std::mem::replace(&mut *self.state(), GateState::Open { failures: 0 });
         if matches!(before, GateState::Closed { .. }) {
-            info!(server = self.server, "server is in use");
+            info!(server = self.server, "Server is in service");
         }
     }
 
-    /// The server must not be asked, because of `reason`. Told once for each reason.
+    /// Closes the gate because of `reason`. Logs once per reason.
     pub(super) fn close(&self, reason: &ShardError) {
         let text = reason.to_string();
         let mut state = self.state();
@@ -136,7 +143,7 @@ impl Gate {
         }
         match reason {
             ShardError::Unavailable(_) | ShardError::Slow(_) => {
-                warn!(server = self.server, reason = text, "server is left out");
+                warn!(server = self.server, reason = text, "{OUT_OF_SERVICE}");
             }
             ShardError::Faulty(_)
             | ShardError::ReadOnly(_)
@@ -144,17 +151,17 @@ impl Gate {
             | ShardError::Refused(_)
             | ShardError::Full(_)
             | ShardError::InDoubt(_) => {
-                error!(server = self.server, reason = text, "server is left out");
+                error!(server = self.server, reason = text, "{OUT_OF_SERVICE}");
             }
         }
         *state = GateState::Closed { reason: text };
         self.closed.notify_one();
     }
 
-    /// Returns when the gate is closed.
+    /// Waits until the gate is closed.
     pub(super) async fn wait_closed(&self) {
         while self.health().is_ok() {
-            // A permit of the notification is kept if the gate closes before this line.
+            // `notify_one` stores a permit, so a close before this line is not lost.
             self.closed.notified().await;
         }
     }
@@ -191,7 +198,7 @@ impl Gate {
     }
 }
 
-/// A place in the queue, given back when dropped.
+/// A place in the queue, released on drop.
 struct QueuePlace<'a>(&'a AtomicUsize);
 
 impl Drop for QueuePlace<'_> {
@@ -250,7 +257,10 @@ mod tests {
             let silent = std::future::pending::<Result<(), ShardError>>();
             gate.pass(soon(), &progress, silent).await.unwrap_err();
         }
-        assert!(gate.health().is_ok(), "too much work is no fault of the server");
+        assert!(
+            gate.health().is_ok(),
+            "work that is late but makes progress must not close the gate"
+        );
 
         let places: Vec<_> = (0..WAITING_PER_PERMIT).map(|_| gate.queue().unwrap()).collect();
         assert!(gate.queue().is_err());

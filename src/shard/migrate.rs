@@ -1,4 +1,4 @@
-//! Makes the tables that writing needs, where they are absent. It changes nothing that is there.
+//! Creates the tables that are missing. Existing tables are never changed.
 
 use super::mysql::make_tables;
 use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES};
@@ -6,21 +6,23 @@ use super::sqlite::{Folder, open_writer, tables};
 use super::{Access, OpenError, ShardError};
 use crate::config::{Config, Embedded, FleetConfig};
 
-/// A table of a shard, as it was found or made.
+/// A table of a shard, found or created.
 #[derive(Debug)]
 pub struct Migrated {
     /// The shard's configured name.
     pub shard: String,
-    /// The table.
+    /// The table's name.
     pub table: String,
-    /// It was not there before.
+    /// True if the table was created now, false if it existed.
     pub made: bool,
 }
 
-/// Goes through all shards in configured order and tells of every table.
+/// Creates the missing tables of all shards, in configured order, and calls `report` once per
+/// table.
 ///
 /// # Errors
-/// The first shard that is not as it must be, or cannot be reached; those before it are done.
+/// Stops at the first shard that is unreachable or whose tables cannot be created. The shards
+/// before it are complete.
 pub async fn migrate(config: &Config, mut report: impl FnMut(Migrated)) -> Result<(), ShardError> {
     match &config.fleet {
         FleetConfig::Embedded(embedded) => migrate_folder(embedded, report)

@@ -1,4 +1,4 @@
-//! Is a database as it must be? Every fault is told with its cure.
+//! Checks that the tables of a database can be read with bounded cost. Every fault has a cure.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
@@ -10,19 +10,22 @@ use crate::shard::infer::INTEGERS;
 use crate::shard::schema::{mysql_tables, quoted};
 use crate::shard::{Finding, ShardError};
 
-/// What reads and writes need to know of the indexes.
+/// The indexes that reads use, and whether rows can be loaded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Indexes {
-    /// The one that an author's posts are read over.
+    /// The index for reading an author's posts.
     pub(super) posts: String,
-    /// The one that a follow list is read over.
+    /// The index for reading a follow list.
     pub(super) follows: String,
-    /// Whether inserting a row again leaves one row, else which key is missing.
+    /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
 
-/// Checks that the tables can be read as pages need it, and returns the statements to do so, or
-/// all that must be mended first. An error is one of the connection or of the server.
+/// Checks that the tables can be read as pages need. Returns the statements, or the faults that must
+/// be fixed first.
+///
+/// # Errors
+/// An error of the connection or of the server.
 pub(super) async fn tables(
     connection: &mut Conn,
     name: &str,
@@ -43,14 +46,14 @@ pub(super) async fn tables(
         }
     };
     let statements = Statements::new(name, tables, indexes);
-    // The proof of it all: a right may be for some columns only.
+    // Running each kind of read finds further faults, such as rights on some columns only.
     for (sql, values) in statements.reads() {
         let proof: Result<Vec<Row>, Error> = connection.exec(sql, values).await;
         match proof.map_err(ShardError::from) {
             Ok(_) => {}
             Err(ShardError::Faulty(text)) => {
                 let text = format!(
-                    "{text}; the indexes and columns of all tables must be usable by this account"
+                    "{text}; this account must be able to use the indexes and columns of all tables"
                 );
                 return Ok(Err(vec![Finding::error("cannot_read", text)]));
             }
@@ -60,7 +63,7 @@ pub(super) async fn tables(
     Ok(Ok(statements))
 }
 
-/// Tables and columns that are not there, or not for this account.
+/// Faults for tables and columns that do not exist or that this account may not read.
 async fn unreadable(
     connection: &mut Conn,
     name: &str,
@@ -74,7 +77,7 @@ async fn unreadable(
         (&posts.name, post_columns.into_iter().chain(visible).collect()),
     ];
     wanted.extend(tables.users.iter().map(|users| (&users.name, vec![&users.id, &users.handle])));
-    // Ours can be made as they are; how others were made is not known here.
+    // The definition is known for our own tables only.
     let create =
         if *tables == Tables::default() { mysql_tables(name).to_vec() } else { Vec::new() };
     let mut faults = Vec::new();
@@ -99,16 +102,16 @@ async fn unreadable_table(
     let Error::Server(server) = &error else { return Err(error.into()) };
     let text = server.message.clone();
     let finding = match server.code {
-        // A database that is not there is told in both ways.
+        // A missing database can return either code.
         1049 | 1146 => {
             let cure = match create {
                 Some(create) => format!("CREATE DATABASE IF NOT EXISTS {database}; {create}"),
-                None => "the names under [tables] in the configuration".to_owned(),
+                None => "correct the names under [tables] in the configuration".to_owned(),
             };
             Finding::error("no_table", text).cure(cure)
         }
         1054 => Finding::error("no_column", format!("{text}: {table} must have {columns}"))
-            .cure("the names under [tables] in the configuration"),
+            .cure("correct the names under [tables] in the configuration"),
         1044 | 1142 | 1143 => Finding::error("no_right", text)
             .cure(format!("GRANT SELECT ON {database}.* TO {}", account(connection).await?)),
         _ => return Err(error.into()),
@@ -116,7 +119,7 @@ async fn unreadable_table(
     Ok(Some(finding))
 }
 
-/// The account that is logged in, as GRANT takes it.
+/// The account of this connection, quoted for GRANT.
 pub(super) async fn account(connection: &mut Conn) -> Result<String, Error> {
     let account: Option<String> = connection.query_first("SELECT CURRENT_USER()").await?;
     let account = account.unwrap_or_default();
@@ -124,8 +127,8 @@ pub(super) async fn account(connection: &mut Conn) -> Result<String, Error> {
     Ok(format!("'{}'@'{}'", user.replace('\'', "''"), host.replace('\'', "''")))
 }
 
-/// Ids and times are compared in the servers' order here, so their columns must hold what the
-/// mapping says.
+/// Faults for columns whose type does not fit the mapping. This process compares ids and times in
+/// the same order as the servers, which needs integers and the configured unit.
 async fn wrong_types(
     connection: &mut Conn,
     database: &str,
@@ -151,7 +154,7 @@ async fn wrong_types(
         let subject = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
         if ids.iter().any(is) && !INTEGERS.contains(&kind.as_str()) {
             let text = format!("{} is of type {kind}; it must be an integer", subject());
-            let cure = "the name of an integer column under [tables]; other ids are not supported";
+            let cure = "name an integer column under [tables]; other ids are not supported";
             faults.push(Finding::error("wrong_type", text).cure(cure));
         } else if is(&(&posts.name, &posts.time))
             && let Some((why, cure)) = wrong_time(posts, &kind, digits)
@@ -163,21 +166,24 @@ async fn wrong_types(
     Ok(faults)
 }
 
-/// What is wrong with a time column of this type, and what to configure instead.
+/// The fault of a time column of this type and its cure, if the type does not fit the mapping.
 fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(String, String)> {
-    let set = |unit: TimeUnit| format!("unit = \"{unit}\" under [tables.posts]");
+    let set = |unit: TimeUnit| format!("set unit = \"{unit}\" under [tables.posts]");
     let found = match kind {
         "datetime" | "timestamp" => TimeUnit::DateTime { digits: digits.unwrap_or(0) },
         integer if INTEGERS.contains(&integer) => match posts.unit {
             TimeUnit::DateTime { .. } => {
                 let why = format!(", not {}", posts.unit);
-                return Some((why, "unit = \"s\", \"ms\" or \"us\" under [tables.posts]".into()));
+                return Some((
+                    why,
+                    "set unit = \"s\", \"ms\" or \"us\" under [tables.posts]".into(),
+                ));
             }
             integer => integer,
         },
         _ => {
             let why = "; it must be an integer, DATETIME or TIMESTAMP".to_owned();
-            return Some((why, format!("a {} column in another type", posts.time)));
+            return Some((why, format!("change the type of column {}", posts.time)));
         }
     };
     if found != posts.unit {
@@ -187,24 +193,24 @@ fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(Str
         ));
     }
     if kind == "timestamp" && !posts.zone.is_utc() {
-        let why = ", which servers give in UTC here".to_owned();
-        return Some((why, "zone = \"UTC\" under [tables.posts]".into()));
+        let why = ", which the server returns in UTC".to_owned();
+        return Some((why, "set zone = \"UTC\" under [tables.posts]".into()));
     }
     None
 }
 
-/// IndexColumn names have no case on a server.
+/// Compares names without regard to ASCII case, as servers do for columns.
 pub(super) fn same(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// A table as it is declared_table.
+/// The declaration of a table.
 #[derive(Debug)]
 struct DeclaredTable {
-    /// It stores nothing itself.
+    /// The table is a view.
     view: bool,
-    /// Every index ends with the columns of the primary key, declared_table or not: so in InnoDB, but for
-    /// the order over several partitions.
+    /// Every index is ordered by its own columns and then by those of the primary key. True in
+    /// InnoDB, except across several partitions.
     primary_key_appended: bool,
     /// The primary key first.
     indexes: Vec<Index>,
@@ -214,7 +220,7 @@ struct DeclaredTable {
 struct Index {
     name: String,
     unique: bool,
-    /// The optimizer may use it: it is not INVISIBLE (MySQL), not IGNORED (MariaDB).
+    /// The optimizer may use the index: it is not INVISIBLE (MySQL) and not IGNORED (MariaDB).
     visible: bool,
     columns: Vec<IndexColumn>,
 }
@@ -247,7 +253,7 @@ async fn declared_indexes(
     database: &str,
     table: &str,
 ) -> Result<Vec<Index>, ShardError> {
-    // All columns, since each kind of server has one of its own that the other does not know.
+    // `s.*`, because MySQL has a column (IS_VISIBLE) that MariaDB lacks, and vice versa (IGNORED).
     let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
          WHERE table_schema = ? AND table_name = ?
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
@@ -274,7 +280,7 @@ async fn declared_indexes(
     Ok(indexes)
 }
 
-/// Chooses the indexes to read over. `database` is quoted.
+/// Chooses the indexes for reads, or returns the faults. `database` is quoted.
 fn choose(
     database: &str,
     tables: &Tables,
@@ -289,7 +295,7 @@ fn choose(
     let missing = |table: &str, what: &str, name: &str, columns: String| {
         Finding::error(
             "no_index",
-            format!("table {database}.{table} has no index to read {what} with"),
+            format!("table {database}.{table} has no index for reading {what}"),
         )
         .cure(format!("CREATE INDEX {name} ON {database}.{table} ({columns})"))
     };
@@ -302,8 +308,8 @@ fn choose(
         .ok_or_else(|| missing(&follows_sql, "a follow list", "tributary_follows", list(&pair)));
     let views = [(posts, &posts_sql), (follows, &follows_sql)].into_iter();
     let views = views.filter(|(table, _)| table.view).map(|(_, name)| {
-        let text = format!("{database}.{name} is a view, whose reads cannot be bounded");
-        Finding::error("view", text).cure("the name of the table itself under [tables]")
+        let text = format!("{database}.{name} is a view, so the cost of reads cannot be bounded");
+        Finding::error("view", text).cure("name the table itself under [tables]")
     });
     let views: Vec<Finding> = views.collect();
     match (posts_index, follows_index) {
@@ -311,13 +317,13 @@ fn choose(
         (Ok(posts_index), Ok(follows_index)) => {
             let loadable = if !unique_over(follows, &pair, 2) {
                 Err(format!(
-                    "{follows_sql} would take a follow twice; make a key: CREATE UNIQUE INDEX \
+                    "{follows_sql} could store a follow twice; create a unique key: CREATE UNIQUE INDEX \
                      tributary_follow ON {database}.{follows_sql} ({})",
                     list(&pair)
                 ))
             } else if !unique_over(posts, &[&post.id, &post.author, &post.time], 1) {
                 Err(format!(
-                    "{posts_sql} would take a post twice; make a key: CREATE UNIQUE INDEX \
+                    "{posts_sql} could store a post twice; create a unique key: CREATE UNIQUE INDEX \
                      tributary_post ON {database}.{posts_sql} ({})",
                     quoted(&post.id)
                 ))
@@ -332,8 +338,9 @@ fn choose(
     }
 }
 
-/// The name of an index that starts with `columns`, all after the first in one direction, so that
-/// it is read in order. (user_id, timestamp) is enough where `tweet_id` is the primary key appended it.
+/// The name of an index that starts with `columns`. All columns after the first must have the same
+/// direction, so that the index is read in order. (`user_id`, `timestamp`) is enough if `tweet_id` is
+/// the appended primary key.
 fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
     let primary = table.indexes.iter().find(|index| index.name == "PRIMARY");
     let appended: &[IndexColumn] = match primary {
@@ -353,7 +360,8 @@ fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
     table.indexes.iter().find(fits).map(|index| index.name.clone())
 }
 
-/// Whether a unique index covers the first `needed` of `columns` and no others than `columns`.
+/// Whether some unique index contains the first `needed` of `columns`, and no column outside
+/// `columns`.
 fn unique_over(table: &DeclaredTable, columns: &[&String], needed: usize) -> bool {
     table.indexes.iter().any(|index| {
         let has = |name: &str| index.columns.iter().any(|column| same(&column.name, name));
@@ -368,7 +376,7 @@ fn unique_over(table: &DeclaredTable, columns: &[&String], needed: usize) -> boo
 mod tests {
     use super::*;
 
-    /// A column ending in `-` is descending.
+    /// A column name that ends in `-` is descending.
     fn declared_table(indexes: &[(&str, &[&str])]) -> DeclaredTable {
         let column = |name: &&str| IndexColumn {
             name: name.trim_end_matches('-').to_owned(),

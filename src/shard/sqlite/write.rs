@@ -1,4 +1,4 @@
-//! The writes of a shard in SQLite. There is one writer, so what it has looked up stays true until
+//! The writes of a SQLite shard. There is one writer, so the rows that it reads cannot change before
 //! it commits.
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -38,8 +38,8 @@ impl SqliteShard {
         self.writer()?.run(until, move |connection| store(connection, &new)).await
     }
 
-    /// What became of a post that may or may not be committed. It waits for the writer, so a
-    /// commit under way has ended.
+    /// Looks up a post whose commit is in doubt. The lookup is a job of the writer, so a running
+    /// commit ends before it.
     pub(in crate::shard) async fn find_stored(
         &self,
         new: &NewPost,
@@ -95,7 +95,7 @@ impl SqliteShard {
         self.writer()?.run(until, expire).await
     }
 
-    /// How often another program was found to have written to the file.
+    /// How many times another program was found to have written to the file.
     pub(in crate::shard) fn foreign_writes(&self) -> u64 {
         self.writer.as_ref().map_or(0, Writer::foreign_writes)
     }
@@ -106,7 +106,7 @@ impl SqliteShard {
 }
 
 pub(super) fn reading_only() -> ShardError {
-    ShardError::Faulty("the folder is open for reading only".into())
+    ShardError::Faulty("the folder is open for reads only".into())
 }
 
 fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<StoreOutcome> {
@@ -135,7 +135,7 @@ fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<StoreOutcom
     Ok(StoreOutcome::Stored)
 }
 
-/// The post that the key of `new`, if it has one, was used for.
+/// The post that the idempotency key of `new` was used for. `None` if there is no key or it is new.
 fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<EarlierPost>> {
     let Some(record) = &new.idempotency else { return Ok(None) };
     let mut statement = connection.prepare_cached(
@@ -150,7 +150,7 @@ fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<E
     found.optional()
 }
 
-/// Whether exactly this post is there.
+/// Whether this post is stored, equal in all fields.
 fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
     let key = post.key;
     let mut statement = connection.prepare_cached(
@@ -160,8 +160,8 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
     statement.exists(params![signed(key.author.0), key.time, signed(key.post.0), post.content])
 }
 
-/// A statement that fires triggers and may fail keeps copies of all pages it changes in a file, to
-/// undo itself; with `OR IGNORE` it cannot fail, and an import takes half the time.
+/// Uses `OR IGNORE`, so that the statement cannot fail. For a statement that fires triggers and may
+/// fail, SQLite copies every changed page to a file for the rollback; an import takes twice as long.
 fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usize> {
     let mut statement =
         connection.prepare_cached("INSERT OR IGNORE INTO followers VALUES (?, ?)")?;
@@ -172,7 +172,7 @@ fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usi
     Ok(added)
 }
 
-/// `OR IGNORE` as in [`add_follows`].
+/// Uses `OR IGNORE` for the reason given at [`add_follows`].
 fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
         "INSERT OR IGNORE INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, ?, ?, ?)",
@@ -185,7 +185,7 @@ fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> 
     Ok(added)
 }
 
-/// Inserts in one transaction and returns how many are new.
+/// Inserts follows in one transaction. Returns the number of new rows.
 pub(crate) fn insert_follows(
     connection: &mut Connection,
     rows: &[Follow],
@@ -197,7 +197,7 @@ pub(crate) fn insert_follows(
     Ok(added)
 }
 
-/// Inserts in one transaction and returns how many are new.
+/// Inserts posts in one transaction. Returns the number of new rows.
 pub(crate) fn insert_posts(connection: &mut Connection, rows: &[Post]) -> rusqlite::Result<usize> {
     let transaction = connection.transaction()?;
     let added = add_posts(&transaction, rows)?;
