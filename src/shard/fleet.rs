@@ -37,8 +37,8 @@ pub struct Fleet {
     read_deadline: Duration,
     times: PostTimes,
     sources: Vec<Arc<Source>>,
-    /// One supervisor task per server, and the task that deletes old idempotency keys. Dropping the
-    /// fleet aborts them.
+    /// One supervisor task per server, and the task that deletes old idempotency keys. Dropping
+    /// the fleet aborts them.
     _supervisors: JoinSet<()>,
 }
 
@@ -75,8 +75,8 @@ pub struct ShardHealth<'a> {
     pub name: &'a str,
     /// `Ok` if the shard is in service, else the reason.
     pub state: Result<(), String>,
-    /// How many times another program was found to have written to the SQLite file, which only this
-    /// process may write. 0 for other databases.
+    /// How many times another program was found to have written to the SQLite file, which only
+    /// this process may write. 0 for other databases.
     pub foreign_writes: u64,
 }
 
@@ -239,8 +239,9 @@ impl Fleet {
         gathered.answers.into_iter().next().ok_or(own)
     }
 
-    /// Calls every shard in `work` at the same time and waits for all of them (one *wave*). The wave
-    /// takes at most half of the time until `deadline`. A shard that fails or is late is missing.
+    /// Calls every shard in `work` at the same time and waits for all of them (one *wave*). The
+    /// wave takes at most half of the time until `deadline`. A shard that fails or is late is
+    /// missing.
     pub async fn scatter<A, T, F>(
         &self,
         work: BTreeMap<ShardId, A>,
@@ -294,7 +295,7 @@ async fn expire_keys_of(shard: &Shard, before_ms: i64) {
             Ok(keys) if keys >= EXPIRE_BATCH as usize => {}
             Ok(_) => return,
             Err(error) => {
-                return debug!(shard = shard.name(), %error, "Old idempotency keys were not deleted; retrying in the next round");
+                return debug!(shard = shard.name(), %error, "Old keys were not deleted; retrying");
             }
         }
     }

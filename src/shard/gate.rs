@@ -12,7 +12,8 @@ use super::{Deadline, ShardError};
 /// This many consecutive failures close the gate. One unlucky query does not, and a dead server is
 /// taken out of service before its requests pile up.
 const FAILURES_MAX: u32 = 3;
-/// Waiting requests per permit. A request further back in the queue would miss its deadline anyway.
+/// Waiting requests per permit. A request further back in the queue would miss its deadline
+/// anyway.
 const WAITING_PER_PERMIT: usize = 16;
 const OUT_OF_SERVICE: &str = "Server is out of service; it is retried every second";
 
@@ -70,8 +71,8 @@ impl Gate {
     /// work with progress was too much for its time.
     ///
     /// # Errors
-    /// [`ShardError::Unavailable`] if the gate is closed, its queue is full or the deadline passes;
-    /// else the error of `work`.
+    /// [`ShardError::Unavailable`] if the gate is closed, its queue is full or the deadline
+    /// passes; else the error of `work`.
     pub(super) async fn pass<T>(
         &self,
         until: Deadline,
@@ -90,8 +91,8 @@ impl Gate {
         outcome
     }
 
-    /// Runs the supervisor's `work`. A failure counts; a success does not reset the counter, because
-    /// requests may still fail.
+    /// Runs the supervisor's `work`. A failure counts; a success does not reset the counter,
+    /// because requests may still fail.
     pub(super) async fn probe(
         &self,
         until: Deadline,

@@ -201,13 +201,14 @@ fn unused_marks(shapes: &[TableShape], table: &str, known: &[&String]) -> Option
         "`{}` of `{table}` may mark rows that not every reader may see; all rows are read",
         names.join("`, `")
     );
-    let cure = "for posts, set visible under [tables.posts]; for follows there is no such setting: \
-         move these rows to another table";
+    let cure = "for posts, set visible under [tables.posts]; for follows, move these rows to \
+         another table, because there is no such setting";
     (!names.is_empty()).then(|| Finding::warning("unused_mark", text).cure(cure))
 }
 
 /// Of the tables that have all columns, the one with the likeliest name; and the names of other
-/// candidates. A table with an unknown name is never chosen: a block list looks like a follow list.
+/// candidates. A table with an unknown name is never chosen: a block list looks like a follow
+/// list.
 ///
 /// # Errors
 /// If no table has a known name: the names of all tables that have the columns.
@@ -248,7 +249,7 @@ fn not_found(section: &str, what: &str, shapes: &[TableShape], found: &[String])
         ("no_table", format!("no table seems to hold {what}; the tables are: {all}"))
     } else {
         let found = list(found.iter().map(String::as_str).collect());
-        ("ambiguous", format!("these tables could hold {what}, but none has a usual name: {found}"))
+        ("ambiguous", format!("no table with a usual name holds {what}; candidates: {found}"))
     };
     Finding::error(code, text).cure(format!(
         "name the table in a configuration under [tables.{section}], then run check --config"

@@ -46,8 +46,8 @@ impl Fleet {
         Ok(sum(try_join_all(loads).await?))
     }
 
-    /// Stores posts, each on its author's shard. All shards work at the same time. A post is refused
-    /// if another post has the same id or key.
+    /// Stores posts, each on its author's shard. All shards work at the same time. A post is
+    /// refused if another post has the same id or key.
     ///
     /// # Errors
     /// As for [`Fleet::load_follows`].

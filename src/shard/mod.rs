@@ -57,16 +57,16 @@ enum Store {
 /// Why a request to a shard failed. The variants differ in what the caller can do about it.
 #[derive(Clone, Debug, Error)]
 pub enum ShardError {
-    /// The shard is unreachable, silent or overloaded. The caller continues without it. The gate of
-    /// the server counts these errors.
+    /// The shard is unreachable, silent or overloaded. The caller continues without it. The gate
+    /// of the server counts these errors.
     #[error("{0}")]
     Unavailable(String),
     /// A statement exceeded its time limit or waited too long for a lock. The caller continues
     /// without the shard for this request only.
     #[error("{0}")]
     Slow(String),
-    /// The shard answers, but a table, an index or a right is missing. The caller continues without
-    /// it; an operator must fix the shard.
+    /// The shard answers, but a table, an index or a right is missing. The caller continues
+    /// without it; an operator must fix the shard.
     #[error("{0}")]
     Faulty(String),
     /// The server is read-only, perhaps since a failover. Nothing was stored. Its address may
@@ -83,8 +83,8 @@ pub enum ShardError {
     /// The disk or the table is full. Nothing was stored.
     #[error("{0}")]
     Full(String),
-    /// COMMIT was sent and not answered, so the outcome is unknown. The caller looks the row up, or
-    /// repeats an idempotent write. After any other error nothing was stored.
+    /// COMMIT was sent and not answered, so the outcome is unknown. The caller looks the row up,
+    /// or repeats an idempotent write. After any other error nothing was stored.
     #[error("{0}")]
     InDoubt(String),
 }
@@ -188,8 +188,8 @@ impl Shard {
         }
     }
 
-    /// Deletes a post, or marks it as deleted if the mapping has a soft delete. Returns the number of
-    /// changed rows.
+    /// Deletes a post, or marks it as deleted if the mapping has a soft delete. Returns the number
+    /// of changed rows.
     pub(crate) async fn delete_post(
         &self,
         author: UserId,

@@ -35,9 +35,10 @@ CREATE TABLE IF NOT EXISTS tributary_writes (
 CREATE INDEX IF NOT EXISTS tributary_writes_by_age ON tributary_writes (created_ms);
 ";
 
-/// The log of an embedded shard. Triggers add one row per changed row, in commit order, for changes
-/// of any program. Kinds: 1 = a post was stored, 2 = a post may be gone, 3 = a follow was stored,
-/// 4 = a follow may be gone.
+/// The log of an embedded shard. Triggers add rows for every change, in commit order, whatever
+/// program makes it. The kinds are:
+/// - 1: a post was stored; 2: a post may be gone.
+/// - 3: a follow was stored; 4: a follow may be gone.
 ///
 /// A row replaced by `INSERT OR REPLACE` or `UPDATE OR REPLACE` fires no delete trigger. So a
 /// `BEFORE` trigger logs the post that already has the new id. A follow can only be replaced by an
@@ -93,8 +94,8 @@ CREATE TRIGGER IF NOT EXISTS tributary_follow_deleted AFTER DELETE ON followers 
 END;
 ";
 
-/// The statements that create our follows and posts tables in a MySQL or MariaDB database. Posts are
-/// clustered by author and time, so an author's newest posts are adjacent.
+/// The statements that create our follows and posts tables in a MySQL or MariaDB database. Posts
+/// are clustered by author and time, so an author's newest posts are adjacent.
 pub fn mysql_tables(database: &str) -> [String; 2] {
     let database = quoted(database);
     [

@@ -40,8 +40,8 @@ pub(crate) struct EarlierPost {
 }
 
 impl NewPost {
-    /// The outcome if the idempotency key was already used for `earlier`. If `earlier` is this very
-    /// post, an earlier attempt of the same request has stored it.
+    /// The outcome if the idempotency key was already used for `earlier`. If `earlier` is this
+    /// very post, an earlier attempt of the same request has stored it.
     pub(crate) fn outcome_if_key_used(&self, earlier: EarlierPost) -> StoreOutcome {
         let same_text =
             self.idempotency.as_ref().is_some_and(|record| record.digest == earlier.digest);

@@ -109,8 +109,8 @@ fn kinds() -> Vec<Vec<Arc<Database>>> {
     [Some(mariadb().to_vec()), mysql].into_iter().flatten().collect()
 }
 
-/// Adopted tables with other names, DSNs in the wrong order, and no configuration file: `check` prints
-/// a configuration that serves them.
+/// Adopted tables with other names, DSNs in the wrong order, and no configuration file: `check`
+/// prints a configuration that serves them.
 #[test]
 fn from_addresses_to_the_first_page() {
     run(async {
@@ -502,7 +502,8 @@ fn changes_missing_from_the_log_are_reported() {
     });
 }
 
-/// Deletes a person, which cascades to the posts. Returns whether the log contains the deleted posts.
+/// Deletes a person, which cascades to the posts. Returns whether the log contains the deleted
+/// posts.
 async fn logs_a_cascade(server: &Database, database: &str) -> bool {
     let mut connection = server.connect().await;
     let files: Vec<mysql_async::Row> = connection.query("SHOW BINARY LOGS").await.unwrap();

@@ -21,8 +21,8 @@ pub(super) struct Indexes {
     pub(super) loadable: Result<(), String>,
 }
 
-/// Checks that the tables can be read as pages need. Returns the statements, or the faults that must
-/// be fixed first.
+/// Checks that the tables can be read as pages need. Returns the statements, or the faults that
+/// must be fixed first.
 ///
 /// # Errors
 /// An error of the connection or of the server.
@@ -253,7 +253,7 @@ async fn declared_indexes(
     database: &str,
     table: &str,
 ) -> Result<Vec<Index>, ShardError> {
-    // `s.*`, because MySQL has a column (IS_VISIBLE) that MariaDB lacks, and vice versa (IGNORED).
+    // `s.*`, because only MySQL has the column IS_VISIBLE and only MariaDB has IGNORED.
     let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
          WHERE table_schema = ? AND table_name = ?
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
@@ -317,14 +317,14 @@ fn choose(
         (Ok(posts_index), Ok(follows_index)) => {
             let loadable = if !unique_over(follows, &pair, 2) {
                 Err(format!(
-                    "{follows_sql} could store a follow twice; create a unique key: CREATE UNIQUE INDEX \
-                     tributary_follow ON {database}.{follows_sql} ({})",
+                    "{follows_sql} could store a follow twice; create a unique key: \
+                     CREATE UNIQUE INDEX tributary_follow ON {database}.{follows_sql} ({})",
                     list(&pair)
                 ))
             } else if !unique_over(posts, &[&post.id, &post.author, &post.time], 1) {
                 Err(format!(
-                    "{posts_sql} could store a post twice; create a unique key: CREATE UNIQUE INDEX \
-                     tributary_post ON {database}.{posts_sql} ({})",
+                    "{posts_sql} could store a post twice; create a unique key: \
+                     CREATE UNIQUE INDEX tributary_post ON {database}.{posts_sql} ({})",
                     quoted(&post.id)
                 ))
             } else {
@@ -339,8 +339,8 @@ fn choose(
 }
 
 /// The name of an index that starts with `columns`. All columns after the first must have the same
-/// direction, so that the index is read in order. (`user_id`, `timestamp`) is enough if `tweet_id` is
-/// the appended primary key.
+/// direction, so that the index is read in order. (`user_id`, `timestamp`) is enough if `tweet_id`
+/// is the appended primary key.
 fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
     let primary = table.indexes.iter().find(|index| index.name == "PRIMARY");
     let appended: &[IndexColumn] = match primary {

@@ -13,7 +13,8 @@ use crate::config::Write;
 use crate::mapping::Tables;
 use crate::shard::{Finding, ShardError};
 
-/// Minimum time between two log lines about unreadable rows. Every page with such a row fails on it.
+/// Minimum time between two log lines about unreadable rows. Every page with such a row fails on
+/// it.
 const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// One database. A fault takes this database out of service and no other one of the server.
@@ -82,7 +83,8 @@ impl Database {
         }
     }
 
-    /// The statements for reads and bulk inserts. The error says why the database is out of service.
+    /// The statements for reads and bulk inserts. The error says why the database is out of
+    /// service.
     pub(super) fn statements(&self) -> Result<Arc<Statements>, String> {
         let state = self.state();
         match (&state.fault, &state.statements) {
@@ -117,8 +119,8 @@ impl Database {
                 Ok(Some(faults))
             }
             Err(error @ ShardError::Unavailable(_)) => Err(error),
-            // A locked table, for example during a restore, takes only this database out of service.
-            // The operator need not act.
+            // A locked table, for example during a restore, takes only this database out of
+            // service. The operator need not act.
             Err(ShardError::Slow(reason)) => {
                 self.note(&ShardError::Faulty(reason));
                 Ok(None)

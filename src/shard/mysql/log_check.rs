@@ -79,8 +79,8 @@ pub(super) async fn unlogged_changes(
     Ok(findings)
 }
 
-/// Warnings about foreign keys that change rows of the tables, for example by ON DELETE CASCADE. The
-/// storage engine makes these changes, and the log does not contain them.
+/// Warnings about foreign keys that change rows of the tables, for example by ON DELETE CASCADE.
+/// The storage engine makes these changes, and the log does not contain them.
 async fn cascades(
     connection: &mut Conn,
     database: &str,
@@ -112,8 +112,8 @@ async fn cascades(
         if deletes || alters && columns.iter().any(|name| same(name, &column)) {
             let (table, key) = (quoted(&table), quoted(&key));
             let text = format!(
-                "foreign key {key} changes rows of {table}, and the log does not contain these changes: \
-                 memory must not be used"
+                "foreign key {key} changes rows of {table}, and the log does not contain these \
+                 changes: memory must not be used"
             );
             let cure = format!(
                 "ALTER TABLE {}.{table} DROP FOREIGN KEY {key}, and let programs delete these \

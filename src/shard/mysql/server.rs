@@ -27,18 +27,18 @@ use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
 /// Time limit for checking one database: forty queries to a server that may be distant.
 const CHECK_DEADLINE: Duration = Duration::from_secs(4);
-/// Time limit for a connection and its login, at the start and in each retry. It is short because a
-/// connection attempt to an absent server stays dead when the server returns.
+/// Time limit for a connection and its login, at the start and in each retry. It is short because
+/// a connection attempt to an absent server stays dead when the server returns.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(2);
 /// Pause between two attempts to reach a server that is out of service, plus or minus a quarter.
 const RETRY_MS: u64 = 1_000;
-/// Pause between two heartbeats of a server in service, and the deadline of each. Without requests,
-/// three failed heartbeats close the gate.
+/// Pause between two heartbeats of a server in service, and the deadline of each. Without
+/// requests, three failed heartbeats close the gate.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Connections that are opened before the first request, at most.
 const WARM_CONNECTIONS: usize = 4;
-/// Concurrent connections outside the pool, for commits in doubt. More commits in doubt at once mean
-/// that the server has other problems.
+/// Concurrent connections outside the pool, for commits in doubt. More commits in doubt at once
+/// mean that the server has other problems.
 const EXTRA_CONNECTIONS_MAX: usize = 4;
 /// Connections idle for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
@@ -74,8 +74,8 @@ struct Connections {
 }
 
 impl Server {
-    /// Connects to all servers and checks them, at the same time. An unreachable server starts with
-    /// a closed gate.
+    /// Connects to all servers and checks them, at the same time. An unreachable server starts
+    /// with a closed gate.
     ///
     /// # Errors
     /// All faults that an operator must fix, one per line.
@@ -158,8 +158,8 @@ impl Server {
         })
     }
 
-    /// Replaces the pool, because the server was found to be read-only: after a failover its address
-    /// may lead to the new primary. Connections in use close when they are returned.
+    /// Replaces the pool, because the server was found to be read-only: after a failover its
+    /// address may lead to the new primary. Connections in use close when they are returned.
     pub(super) fn renew_connections(&self, reason: &str) {
         let mut connections = locked(&self.connections);
         if connections.opened.elapsed() < RENEW_PAUSE {
@@ -244,8 +244,8 @@ impl Server {
         self.gate.probe(Deadline::after(HEARTBEAT), heartbeat).await;
     }
 
-    /// Runs the first check. Returns the faults that an operator must fix. An unreachable server is
-    /// not a fault.
+    /// Runs the first check. Returns the faults that an operator must fix. An unreachable server
+    /// is not a fault.
     async fn admit(&self) -> Vec<String> {
         let with_server = |fault| format!("server {}: {fault}", self.gate.server());
         match self.check().await {

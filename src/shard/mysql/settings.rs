@@ -68,9 +68,8 @@ async fn skew(connection: &mut Conn) -> Result<Option<Finding>, ShardError> {
     let Some(server) = server else { return Ok(None) };
     let off = if server < before { server - before } else { (server - after).max(0) };
     Ok((off.abs() > SKEW_MS).then(|| {
-        let way = if off < 0 { "behind" } else { "ahead of" };
-        let seconds = off.abs() as f64 / 1_000.0;
-        let text = format!("its clock is {seconds:.1} s {way} this machine's");
+        let seconds = off as f64 / 1_000.0;
+        let text = format!("its clock differs from this machine's by {seconds:+.1} s");
         Finding::warning("clock_skew", text).cure("run NTP on both machines")
     }))
 }

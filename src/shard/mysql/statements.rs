@@ -2,9 +2,9 @@
 //! [`Fills`].
 //!
 //! The optimizer gets no choice of plan. `user_id IN (...) ORDER BY timestamp DESC LIMIT` reads
-//! between one page and the whole table, depending on the followees. Instead, each author gets an arm
-//! of a `UNION ALL` over a forced index. Its range starts exactly at the key, so it reads only the
-//! rows that it returns.
+//! between one page and the whole table, depending on the followees. Instead, each author gets an
+//! arm of a `UNION ALL` over a forced index. Its range starts exactly at the key, so it reads only
+//! the rows that it returns.
 
 use mysql_async::Value;
 
@@ -19,8 +19,8 @@ pub(super) const AUTHORS_PER_STATEMENT: usize = 50;
 /// The lengths in which a `UNION ALL` exists. Other lengths are padded to the next one, so that a
 /// connection holds few prepared statements.
 const UNION_ARMS: [usize; 4] = [1, 4, 16, AUTHORS_PER_STATEMENT];
-/// The lengths in which an insert exists, in rows. 16 rows are ten times as fast as single rows; more
-/// than 64 gain little.
+/// The lengths in which an insert exists, in rows. 16 rows are ten times as fast as single rows;
+/// more than 64 gain little.
 const INSERT_ROWS: [usize; 4] = [1, 4, 16, 64];
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
@@ -112,7 +112,8 @@ impl Statements {
         }
     }
 
-    /// One statement of each kind of read, with values for which it returns no rows or next to none.
+    /// One statement of each kind of read, with values for which it returns no rows or next to
+    /// none.
     pub(super) fn reads(&self) -> Vec<(&str, Vec<Value>)> {
         fn one(chunked: &Chunked) -> &str {
             chunked.at_least(1).0
@@ -326,7 +327,8 @@ pub(super) fn condition(visible: &Visible) -> String {
     }
 }
 
-/// A mark as an SQL literal. A text is written in hexadecimal digits, so it cannot end the literal.
+/// A mark as an SQL literal. A text is written in hexadecimal digits, so it cannot end the
+/// literal.
 pub(super) fn literal(mark: &Mark) -> String {
     match mark {
         // `Now` is not a fixed mark. It occurs for deleted posts only, where it is a parameter.
@@ -358,8 +360,8 @@ fn union_all(arm: &str) -> Chunked {
     Chunked(UNION_ARMS.map(|arms| (arms, vec![format!("({arm})"); arms].join(" UNION ALL "))))
 }
 
-/// `nothing` is an assignment that changes nothing. Unlike `INSERT IGNORE`, it skips duplicates only
-/// and lets bad values fail.
+/// `nothing` is an assignment that changes nothing. Unlike `INSERT IGNORE`, it skips duplicates
+/// only and lets bad values fail.
 fn insert(table: &str, row: &str, nothing: &str) -> Chunked {
     Chunked(INSERT_ROWS.map(|rows| {
         let values = vec![row; rows].join(", ");

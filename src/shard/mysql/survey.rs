@@ -83,7 +83,8 @@ pub async fn find_tables(
     if let Some((subject, found)) = &first
         && found.unit.is_none()
     {
-        let text = "there are no posts yet, so the unit of their time is unknown; milliseconds are assumed";
+        let text = "there are no posts, so the unit of their time is unknown; \
+             milliseconds are assumed";
         let finding = Finding::warning("unit_assumed", text).cure("set unit under [tables.posts]");
         findings.push((subject.clone(), finding));
     }
@@ -99,8 +100,8 @@ struct FoundTables {
 }
 
 impl FoundTables {
-    /// Merges the tables of another shard. Returns false if they differ. The users table is dropped
-    /// unless all shards have it.
+    /// Merges the tables of another shard. Returns false if they differ. The users table is
+    /// dropped unless all shards have it.
     fn join(&mut self, tables: &Tables, unit: Option<TimeUnit>) -> bool {
         if self.unit.is_none() {
             self.unit = unit;
@@ -116,8 +117,8 @@ impl FoundTables {
     }
 }
 
-/// Surveys all servers and shards of a configured fleet. An unreachable server becomes a finding of
-/// its shards.
+/// Surveys all servers and shards of a configured fleet. An unreachable server becomes a finding
+/// of its shards.
 pub async fn survey(servers: &Servers, write: &Write) -> Survey {
     let tables = &servers.tables;
     let of_servers = join_all(servers.servers.iter().map(async |(name, server)| {
@@ -140,8 +141,8 @@ pub async fn survey(servers: &Servers, write: &Write) -> Survey {
     survey
 }
 
-/// Calls `look` for every shard, each on a new connection. Servers are called at the same time, the
-/// shards of a server one after the other. Returns the answers in configured order.
+/// Calls `look` for every shard, each on a new connection. Servers are called at the same time,
+/// the shards of a server one after the other. Returns the answers in configured order.
 async fn on_each_shard<T>(
     servers: &Servers,
     look: impl AsyncFn(&mut Conn, &str) -> Result<T, ShardError>,
@@ -247,8 +248,8 @@ async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>
     Ok(shapes)
 }
 
-/// The unit of an integer time column, inferred from the median of some values. `None` if there are
-/// no integer values.
+/// The unit of an integer time column, inferred from the median of some values. `None` if there
+/// are no integer values.
 async fn unit(
     connection: &mut Conn,
     database: &str,
@@ -387,8 +388,8 @@ async fn in_the_future(
     }))
 }
 
-/// Findings for shards with rows of users that they do not own. `strays` and `samples` hold, for each
-/// shard in configured order, those users and all sampled users.
+/// Findings for shards with rows of users that they do not own. `strays` and `samples` hold, for
+/// each shard in configured order, those users and all sampled users.
 pub fn strays(
     servers: &Servers,
     strays: &[Vec<UserId>],
@@ -398,7 +399,8 @@ pub fn strays(
     let of_shard = |(shard, (strays, sample)): (&ShardConfig, (&Vec<UserId>, &Vec<UserId>))| {
         let first: Vec<String> = strays.iter().take(5).map(UserId::to_string).collect();
         let text = format!(
-            "{} of {} sampled users belong to other shards, such as {}; their rows here are not read",
+            "{} of {} sampled users belong to other shards, such as {}; \
+             their rows here are not read",
             strays.len(),
             sample.len(),
             first.join(", ")

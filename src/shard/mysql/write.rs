@@ -1,7 +1,7 @@
 //! The writes of a shard on a server. Each is one transaction.
 //!
-//! An error before COMMIT was sent means that nothing is stored. An error after it leaves the write
-//! *in doubt*: only the server knows the outcome.
+//! An error before COMMIT was sent means that nothing is stored. An error after it leaves the
+//! write *in doubt*: only the server knows the outcome.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -159,8 +159,9 @@ impl Attempt {
 }
 
 impl MySqlShard {
-    /// Runs the work of `attempt` through the server's gate. A fault disables writes to the database
-    /// but not reads. A read-only server is no fault of the database: its pool is renewed.
+    /// Runs the work of `attempt` through the server's gate. A fault disables writes to the
+    /// database but not reads. A read-only server is no fault of the database: its pool is
+    /// renewed.
     ///
     /// # Errors
     /// [`ShardError::InDoubt`] for any error after COMMIT was sent, except
@@ -243,8 +244,8 @@ impl MySqlShard {
     /// Looks the post up with a locking read on a new connection, because the old one may be dead
     /// without an error. Retries until the deadline while the server is unreachable.
     ///
-    /// The read waits for a transaction that holds the row. The transaction in doubt held it before
-    /// COMMIT was sent, so a row that is not found can no longer be committed.
+    /// The read waits for a transaction that holds the row. The transaction in doubt held it
+    /// before COMMIT was sent, so a row that is not found can no longer be committed.
     pub(in crate::shard) async fn find_stored(
         &self,
         new: &NewPost,
@@ -373,8 +374,8 @@ async fn look_up(
     }
 }
 
-/// Classifies a duplicate key: either the post id is taken, or the row violates another unique key of
-/// the table. The server's message contains the duplicate values, so the id is searched in it.
+/// Classifies a duplicate key: either the post id is taken, or the row violates another unique key
+/// of the table. The server's message contains the duplicate values, so the id is searched in it.
 fn id_taken_or_refused(error: &Error, id: PostId) -> Result<StoreOutcome, ShardError> {
     let text = error.to_string();
     if text.contains(&id.to_string()) {

@@ -11,8 +11,8 @@ use crate::moment::TimeUnit;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::{Finding, ShardError};
 
-/// Column types that store a text unchanged. CHAR loses trailing blanks; ENUM and JSON are no plain
-/// texts.
+/// Column types that store a text unchanged. CHAR loses trailing blanks; ENUM and JSON are no
+/// plain texts.
 const TEXTS: [&str; 10] = [
     "varchar",
     "tinytext",
@@ -41,8 +41,8 @@ struct TableColumn {
     optional: bool,
 }
 
-/// Checks that follows and posts with texts of up to `bytes_max` bytes can be written to the database
-/// `name`. The database was already checked for reads, with the statements `reads`.
+/// Checks that follows and posts with texts of up to `bytes_max` bytes can be written to the
+/// database `name`. The database was already checked for reads, with the statements `reads`.
 ///
 /// # Errors
 /// [`ShardError::Faulty`] with the first fault and its cure; else an error of the server.
@@ -88,7 +88,8 @@ async fn columns(
     Ok(rows.into_iter().map(column).collect())
 }
 
-/// Checks that all tables are InnoDB: other engines keep the partial writes of a failed transaction.
+/// Checks that all tables are InnoDB: other engines keep the partial writes of a failed
+/// transaction.
 async fn transactional(
     connection: &mut Conn,
     database: &str,
@@ -101,7 +102,7 @@ async fn transactional(
     let Some((table, engine)) = other else { return Ok(()) };
     let table = format!("{}.{}", quoted(database), quoted(&table));
     Err(ShardError::Faulty(format!(
-        "{table} has the engine {engine} instead of InnoDB, whose transactions are needed; change it: \
+        "{table} has the engine {engine}, but writes need the transactions of InnoDB; change it: \
          ALTER TABLE {table} ENGINE = InnoDB, or set write.enabled = false"
     )))
 }
@@ -141,7 +142,8 @@ pub(super) async fn side_effects(
     Ok(findings)
 }
 
-/// Checks the soft delete: the mark of a deleted post must be known, and the column able to hold it.
+/// Checks the soft delete: the mark of a deleted post must be known, and the column able to hold
+/// it.
 fn mark(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
     let Some(visible) = &tables.posts.visible else { return Ok(()) };
     let is_it = |column: &&TableColumn| {
@@ -193,8 +195,8 @@ fn fits(
             wrong("is generated, so no value can be written to it".into())
         }
         Role::PostId if kind != "bigint" => wrong(format!(
-            "is {kind}, which is too small for new ids; make it BIGINT and keep its other attributes \
-             (ALTER TABLE {table} MODIFY {name} BIGINT ...), or set write.enabled = false"
+            "is {kind}, which is too small for new ids; make it BIGINT and keep its other \
+             attributes (ALTER TABLE {table} MODIFY {name} BIGINT ...), or set write.enabled = false"
         )),
         Role::Time if kind != "bigint" && counts_finely(tables.posts.unit) => wrong(format!(
             "is {kind}, which is too small for the current time in {}; make it BIGINT and keep its \
@@ -213,8 +215,8 @@ fn fits(
             _ => Ok(()),
         },
         Role::Other if !column.optional => wrong(format!(
-            "has no default and is not in the mapping, so no row can be inserted; give it one: ALTER \
-             TABLE {table} ALTER {name} SET DEFAULT ..."
+            "has no default and is not in the mapping, so no row can be inserted; give it one: \
+             ALTER TABLE {table} ALTER {name} SET DEFAULT ..."
         )),
         Role::PostId | Role::Time | Role::Known | Role::Other => Ok(()),
     }

@@ -30,11 +30,12 @@ use crate::model::{Direction, Post, PostId, PostKey, UserId};
 /// Reading connections of one shard for requests. Reads are short and the file is in the system's
 /// page cache, so more connections would only use more memory.
 const READERS: usize = 4;
-/// Reading connections for background work: one follows the log, one reads all heads, and one reads
-/// the fills of memory.
+/// Reading connections for background work: one follows the log, one reads all heads, and one
+/// reads the fills of memory.
 const BACKGROUND_READERS: usize = 3;
-/// Page cache of each reading connection. SQLite's default of 2,000 KiB needs 55 MiB for four shards
-/// and is not faster, because the system caches the file too. With 128 KiB pages cost 10 % more.
+/// Page cache of each reading connection. SQLite's default of 2,000 KiB needs 55 MiB for four
+/// shards and is not faster, because the system caches the file too. With 128 KiB pages cost 10 %
+/// more.
 const CACHE_KIB: i64 = 512;
 /// How long a statement waits while another process writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -260,8 +261,8 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Parsers accept ids below 2^63 only. A larger id passed to the library becomes negative, which no
-/// row has.
+/// Parsers accept ids below 2^63 only. A larger id passed to the library becomes negative, which
+/// no row has.
 fn signed(id: u64) -> i64 {
     id.cast_signed()
 }

@@ -1,5 +1,5 @@
-//! The writes of a SQLite shard. There is one writer, so the rows that it reads cannot change before
-//! it commits.
+//! The writes of a SQLite shard. There is one writer, so the rows that it reads cannot change
+//! before it commits.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -135,7 +135,8 @@ fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<StoreOutcom
     Ok(StoreOutcome::Stored)
 }
 
-/// The post that the idempotency key of `new` was used for. `None` if there is no key or it is new.
+/// The post that the idempotency key of `new` was used for. `None` if there is no key or it is
+/// new.
 fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<EarlierPost>> {
     let Some(record) = &new.idempotency else { return Ok(None) };
     let mut statement = connection.prepare_cached(
@@ -160,8 +161,9 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
     statement.exists(params![signed(key.author.0), key.time, signed(key.post.0), post.content])
 }
 
-/// Uses `OR IGNORE`, so that the statement cannot fail. For a statement that fires triggers and may
-/// fail, SQLite copies every changed page to a file for the rollback; an import takes twice as long.
+/// Uses `OR IGNORE`, so that the statement cannot fail; otherwise an import takes twice as long.
+/// SQLite copies every page changed by a statement to a file, for a rollback, if the statement fires
+/// triggers and may fail.
 fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usize> {
     let mut statement =
         connection.prepare_cached("INSERT OR IGNORE INTO followers VALUES (?, ?)")?;

@@ -44,8 +44,8 @@ struct Job {
 /// Sends the outcome to the caller, after the commit has succeeded or failed.
 type Completion = Box<dyn FnOnce(&Result<(), ShardError>) + Send>;
 
-/// Decides a race: either the writer begins a job, or the caller gives it up. The first one to take
-/// the claim wins.
+/// Decides a race: either the writer begins a job, or the caller gives it up. The first one to
+/// take the claim wins.
 #[derive(Default)]
 struct Claim(AtomicBool);
 
@@ -186,7 +186,7 @@ impl WriterThread {
             if let Err(error) = self.begin()
                 && should_log(&mut self.failure_logged)
             {
-                warn!(file = %self.path.display(), %error, "Shard file cannot be written; writes fail until it can");
+                warn!(file = %self.path.display(), %error, "Shard file cannot be written");
             }
             if !self.connection.is_autocommit() {
                 self.run_and_commit(jobs);
@@ -203,7 +203,7 @@ impl WriterThread {
             if should_log(&mut self.foreign_write_logged) {
                 warn!(
                     file = %self.path.display(),
-                    "Another program wrote to this shard file; only one process may write to the folder"
+                    "Another program wrote to this shard file; only one process may do so"
                 );
             }
         }
@@ -225,7 +225,7 @@ impl WriterThread {
         if let Err(error) = &committed
             && should_log(&mut self.failure_logged)
         {
-            warn!(file = %self.path.display(), %error, "Commit failed; its writes are answered with an error");
+            warn!(file = %self.path.display(), %error, "Commit failed; its writes fail");
         }
         self.log.committed();
         for complete in completions {
@@ -234,7 +234,10 @@ impl WriterThread {
         if let Err(error) = log::prune(&self.connection, self.log.read_to())
             && should_log(&mut self.failure_logged)
         {
-            warn!(file = %self.path.display(), %error, "Old rows of the shard log were not deleted; retrying after the next commit");
+            warn!(
+                file = %self.path.display(), %error,
+                "Old rows of the shard log were not deleted; retrying after the next commit"
+            );
         }
     }
 
@@ -284,8 +287,8 @@ fn should_log(last: &mut Option<Instant>) -> bool {
     due
 }
 
-/// Opens the file for writing and creates missing tables. A commit on this connection is on disk when
-/// it returns.
+/// Opens the file for writing and creates missing tables. A commit on this connection is on disk
+/// when it returns.
 pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
