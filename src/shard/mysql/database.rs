@@ -160,7 +160,7 @@ impl Database {
             (before, Some(reason)) if before != fault => {
                 error!(
                     shard = self.shard,
-                    reason, "Shard cannot be written; reads continue, and it is checked again"
+                    reason, "Shard cannot be written; it is checked every 2 s"
                 );
             }
             (Some(_), None) => info!(shard = self.shard, "Shard can be written again"),
@@ -174,7 +174,10 @@ impl Database {
         let mut state = self.state();
         match error {
             ShardError::Faulty(reason) if state.fault.as_ref() != Some(reason) => {
-                error!(shard = self.shard, reason, "Shard is out of service; it is checked again");
+                error!(
+                    shard = self.shard,
+                    reason, "Shard is out of service; it is checked every 2 s"
+                );
                 state.fault = Some(reason.clone());
             }
             ShardError::Unreadable(reason)

@@ -35,10 +35,10 @@ const RETRY_MS: u64 = 1_000;
 /// Pause between two heartbeats of a server in service, and the deadline of each. Without
 /// requests, three failed heartbeats close the gate.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Connections that are opened before the first request, at most.
+/// Maximum connections opened in advance, before a server is in service.
 const WARM_CONNECTIONS: usize = 4;
-/// Concurrent connections outside the pool, for commits in doubt. More commits in doubt at once
-/// mean that the server has other problems.
+/// Maximum concurrent connections outside the pool. They look up commits in doubt, and detect that
+/// the address leads to another server. More at once mean that the server has other problems.
 const EXTRA_CONNECTIONS_MAX: usize = 4;
 /// Connections idle for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ pub(in crate::shard) struct Server {
     databases: Vec<Arc<Database>>,
     /// Whether the configuration enables writes.
     write: bool,
-    /// Permits for connections outside the pool, which look up commits in doubt.
+    /// Permits for [`Server::on_extra_connection`].
     extra_connections: Semaphore,
 }
 

@@ -225,7 +225,7 @@ impl WriterThread {
         if let Err(error) = &committed
             && should_log(&mut self.failure_logged)
         {
-            warn!(file = %self.path.display(), %error, "Commit failed; its writes fail");
+            warn!(file = %self.path.display(), %error, "Commit failed; its jobs return this error");
         }
         self.log.committed();
         for complete in completions {
