@@ -318,8 +318,8 @@ fn unreadable(row: &Row) -> Error {
     Error::Driver(DriverError::FromRow { row: row.clone() })
 }
 
-/// A text column. NULL becomes an empty text. Bytes that are not UTF-8, as in a binary column, become
-/// replacement characters: one bad text must not fail the page.
+/// A text column. NULL becomes an empty text. Bytes that are not UTF-8, as in a binary column,
+/// become replacement characters: one bad text must not fail the page.
 fn text_of(row: &Row, column: usize) -> String {
     match row.as_ref(column) {
         Some(Value::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),

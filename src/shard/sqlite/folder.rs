@@ -68,7 +68,7 @@ impl Folder {
             }
             Err(_) if access == Access::Read => {
                 return Err(OpenError::Prerequisite(format!(
-                    "there are no shards in {}; `tributary demo` or `tributary import` creates some",
+                    "{} has no shards; `tributary demo` or `tributary import` creates some",
                     dir.display()
                 )));
             }

@@ -239,7 +239,7 @@ impl Readers {
 }
 
 /// The largest (time, post id) that counts as older than the edge; it need not exist. SQLite
-/// searches both columns of a row value, so ties cost nothing.
+/// seeks in the index by both columns of a row value, so ties cost no extra rows.
 fn last_older(edge: AuthorEdge) -> (i64, i64) {
     match edge {
         AuthorEdge::Bottom => (i64::MIN, i64::MIN),

@@ -162,8 +162,8 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
 }
 
 /// Uses `OR IGNORE`, so that the statement cannot fail; otherwise an import takes twice as long.
-/// SQLite copies every page changed by a statement to a file, for a rollback, if the statement fires
-/// triggers and may fail.
+/// SQLite copies every page changed by a statement to a file, for a rollback, if the statement
+/// fires triggers and may fail.
 fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usize> {
     let mut statement =
         connection.prepare_cached("INSERT OR IGNORE INTO followers VALUES (?, ?)")?;
