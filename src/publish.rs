@@ -11,7 +11,10 @@ use crate::clock::now_ms;
 use crate::config::Write;
 use crate::model::{Follow, ID_MAX, IdempotencyKey, Post, PostId, PostKey, UserId};
 use crate::post_id::Mint;
-use crate::shard::{Access, Deadline, Earlier, Fleet, NewPost, Once, Shard, ShardError, Stored};
+use crate::shard::{
+    Access, Deadline, EarlierPost, Fleet, IdempotencyRecord, NewPost, Shard, ShardError,
+    StoreOutcome,
+};
 
 /// Follows of one call. They are one transaction, which should be short.
 pub const FOLLOWS_MAX: usize = 1_000;
@@ -123,9 +126,9 @@ impl Publisher {
         let mut new = self.draft(fleet, author, content, key);
         for _ in 0..MINTS_MAX {
             match store(&shard, &new, deadline).await? {
-                Stored::Now => return Ok(Published { post: new.post, replayed: false }),
-                Stored::Before(earlier) => return replay(new, &earlier),
-                Stored::IdTaken => {
+                StoreOutcome::Stored => return Ok(Published { post: new.post, replayed: false }),
+                StoreOutcome::KeyUsed(earlier) => return replay(new, &earlier),
+                StoreOutcome::IdTaken => {
                     debug!(shard = shard.name(), post = %new.post.key.post, "this id is taken");
                     new.post.key.post = self.mint(fleet, author, now_ms());
                 }
@@ -208,7 +211,11 @@ impl Publisher {
         let digest = || Sha256::digest(content).into();
         NewPost {
             post: Post { key: key_of_post, content: content.to_owned() },
-            once: key.map(|key| Once { key, digest: digest(), created_ms: now }),
+            idempotency: key.map(|key| IdempotencyRecord {
+                key,
+                digest: digest(),
+                created_ms: now,
+            }),
         }
     }
 
@@ -218,7 +225,11 @@ impl Publisher {
 }
 
 /// Stores a post, and finds out whether it did.
-async fn store(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Stored, WriteError> {
+async fn store(
+    shard: &Shard,
+    new: &NewPost,
+    deadline: Deadline,
+) -> Result<StoreOutcome, WriteError> {
     for _ in 0..TRIES_MAX {
         match shard.store_post(new, deadline.half()).await {
             Ok(stored) => return Ok(stored),
@@ -244,7 +255,11 @@ async fn store(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Store
 
 /// What became of a post whose commit is in doubt. If it was undone it is stored again, once, under
 /// the same id and key.
-async fn settle(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Stored, WriteError> {
+async fn settle(
+    shard: &Shard,
+    new: &NewPost,
+    deadline: Deadline,
+) -> Result<StoreOutcome, WriteError> {
     let find = async || match shard.find_stored(new, deadline).await {
         Ok(found) => Ok(found),
         Err(error) => {
@@ -257,15 +272,15 @@ async fn settle(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Stor
     }
     match shard.store_post(new, deadline).await {
         // By its own row, should the first commit have come through after all.
-        Ok(Stored::IdTaken) => Ok(find().await?.unwrap_or(Stored::IdTaken)),
+        Ok(StoreOutcome::IdTaken) => Ok(find().await?.unwrap_or(StoreOutcome::IdTaken)),
         Ok(stored) => Ok(stored),
         Err(error) => Err(not_stored(shard, &error)),
     }
 }
 
 /// The post that an earlier call with the same key made.
-fn replay(new: NewPost, earlier: &Earlier) -> Result<Published, WriteError> {
-    if new.once.is_none_or(|once| once.digest != earlier.digest) {
+fn replay(new: NewPost, earlier: &EarlierPost) -> Result<Published, WriteError> {
+    if new.idempotency.is_none_or(|record| record.digest != earlier.digest) {
         return Err(WriteError::KeyReused);
     }
     let Post { key: PostKey { author, .. }, content } = new.post;

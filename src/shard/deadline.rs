@@ -1,4 +1,4 @@
-//! One deadline for all that a request waits for: connections, greetings, queries, queues.
+//! One deadline for everything a request waits for: queues, connections, logins, queries.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ShardError;
 
-/// The moment by which an answer must be there.
+/// The moment by which a request must be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
@@ -16,24 +16,25 @@ impl Deadline {
         Self(Instant::now() + span)
     }
 
-    /// Half of the time that is left: what one wave may take, so that a shard that stays silent
-    /// does not use up the time of the waves behind it.
+    /// The deadline of one wave: half of the remaining time. So a silent shard cannot use up the
+    /// time of the waves after it.
     pub fn half(self) -> Self {
         let now = Instant::now();
         Self(now + self.0.saturating_duration_since(now) / 2)
     }
 
-    /// Whether it has passed.
+    /// Whether the deadline has passed.
     pub fn is_over(self) -> bool {
         Instant::now() >= self.0
     }
 
-    /// The output of `work`, or `None` when the deadline comes first. The work is then dropped.
+    /// The output of `work`. At the deadline `work` is dropped and the result is `None`.
     pub async fn limit<T>(self, work: impl Future<Output = T>) -> Option<T> {
         timeout_at(self.0, work).await.ok()
     }
 
-    /// The outcome of `work`; when the deadline comes first, whoever was asked is unavailable.
+    /// The outcome of `work`. At the deadline `work` is dropped and the result is
+    /// [`ShardError::Unavailable`].
     pub(super) async fn in_time<T>(
         self,
         work: impl Future<Output = Result<T, ShardError>>,

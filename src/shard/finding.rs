@@ -1,36 +1,36 @@
-//! What is not as it should be in a fleet, in words that an operator can act on.
+//! Problems of a fleet, each with a text and a cure for the operator.
 
 use std::fmt;
 
-/// How much it matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// It can be served; something that is named is less than it could be.
+    /// The fleet can be served, with the disadvantage that the text names.
     Warning,
-    /// It cannot be served, or not rightly.
+    /// The fleet cannot be served, or its pages would be wrong.
     Error,
 }
 
-/// One thing to mend.
+/// One problem of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How much it matters.
+    /// The severity.
     pub level: Level,
-    /// A stable name for programs.
+    /// A stable code for programs.
     pub code: &'static str,
-    /// What is wrong.
+    /// The problem, in words.
     pub text: String,
-    /// The statement or the setting that mends it.
+    /// The statement or the setting that fixes the problem.
     pub cure: Option<String>,
 }
 
 impl Finding {
-    /// A fault that keeps a shard from being served.
+    /// A finding of [`Level::Error`], without a cure.
     pub(crate) fn error(code: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Error, code, text: text.into(), cure: None }
     }
 
-    /// A thing that is worse than it could be.
+    /// A finding of [`Level::Warning`], without a cure.
     pub(crate) fn warning(code: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::error(code, text) }
     }
@@ -43,7 +43,7 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cure {
-            Some(cure) => write!(f, "{}; mend it with: {cure}", self.text),
+            Some(cure) => write!(f, "{}; fix: {cure}", self.text),
             None => f.write_str(&self.text),
         }
     }

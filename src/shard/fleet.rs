@@ -1,4 +1,4 @@
-//! All shards together: placement, scatter-gather, health.
+//! The fleet: all shards together, with placement, scatter-gather and health.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -19,13 +19,14 @@ use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
 
-/// How long an idempotency key is kept, at least: clients repeat within minutes.
-const KEYS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Old keys that are forgotten at once: few enough to hold no lock for long.
+/// Minimum age at which an idempotency key is deleted: one day. Clients repeat a request within
+/// minutes.
+const KEY_RETENTION_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Idempotency keys deleted per statement, so that no lock is held for long.
 const EXPIRE_BATCH: u32 = 1_000;
-/// Between two batches of a shard.
+/// Pause between two rounds of deleting old keys.
 const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
-/// Nobody waits for it.
+/// Time limit of one such statement. No request waits for it.
 const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The shards and the rule that says which of them owns a user.
@@ -36,51 +37,57 @@ pub struct Fleet {
     read_deadline: Duration,
     times: PostTimes,
     sources: Vec<Arc<Source>>,
-    /// One supervisor per server, and the one that forgets old keys; they end with the fleet.
+    /// One supervisor task per server, and the task that deletes old idempotency keys. Dropping
+    /// the fleet aborts them.
     _supervisors: JoinSet<()>,
 }
 
-/// Why a fleet does not start. An unreachable server is no such reason.
+/// Why a fleet does not start. An unreachable server does not prevent the start.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The configuration, the schema or a right is wrong. The text says what to do.
+    /// The configuration, the schema or a right is wrong. The text contains the cure.
     #[error("{0}")]
     Prerequisite(String),
 }
 
-/// What the shards answered, and which did not.
+/// The answers of a scatter-gather call.
 #[derive(Debug)]
 pub struct Gathered<T> {
-    /// One answer of each shard that gave one.
+    /// One answer per shard that answered, by shard id.
     pub answers: Vec<T>,
-    /// The others.
+    /// The queried shards that did not answer.
     pub missing: BTreeSet<ShardId>,
 }
 
-/// Why a follow list cannot be had.
+/// Why a follow list cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FolloweesError {
-    /// It is longer than the caller takes.
+    /// The list is longer than the caller's limit.
     TooMany,
-    /// The reader's shard does not answer.
+    /// The reader's shard did not answer.
     Missing(ShardId),
 }
 
-/// One shard's state for health checks.
+/// The state of one shard, for health checks.
 #[derive(Debug)]
 pub struct ShardHealth<'a> {
     /// The configured name.
     pub name: &'a str,
-    /// Whether requests are sent to it now, else why not.
+    /// `Ok` if the shard is in service, else the reason.
     pub state: Result<(), String>,
-    /// How often another program was found to have written to a file that is ours alone.
+    /// How many times another program was found to have written to the SQLite file, which only
+    /// this process may write. 0 for other databases.
     pub foreign_writes: u64,
 }
 
 impl Fleet {
-    /// Opens the folder or dials all servers at once. A wrong password, schema or index is an
-    /// error that says the cure; a server that cannot be reached is tried again every second, and
-    /// until then its shards are missing.
+    /// Opens the folder of an embedded fleet, or dials all servers at the same time.
+    ///
+    /// An unreachable server is no error: it is retried every second, and its shards are missing
+    /// until it answers.
+    ///
+    /// # Errors
+    /// A wrong password, schema or index. The text contains the cure.
     pub async fn open(config: &Config, access: Access) -> Result<Self, OpenError> {
         let mut supervisors = JoinSet::new();
         let shards = match &config.fleet {
@@ -110,32 +117,32 @@ impl Fleet {
         Ok(Self { placement, shards, read_deadline, times, sources, _supervisors: supervisors })
     }
 
-    /// Which shard owns a user.
+    /// The rule that maps users to shards.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// The logs of all shards: one of each server, or of each file.
+    /// The sources of changes: one per server, or one per SQLite file that this process owns.
     pub(crate) fn sources(&self) -> &[Arc<Source>] {
         &self.sources
     }
 
-    /// What the times in the posts' keys mean.
+    /// The unit and the zone of the times in post keys.
     pub fn times(&self) -> &PostTimes {
         &self.times
     }
 
-    /// A shard's configured name.
+    /// The configured name of a shard.
     pub fn shard_name(&self, shard: ShardId) -> &str {
         self.shards.get(shard.index()).map_or("unknown", |shard| shard.name())
     }
 
-    /// By when a read that starts now must be answered.
+    /// The deadline of a read that starts now.
     pub fn read_deadline(&self) -> Deadline {
         Deadline::after(self.read_deadline)
     }
 
-    /// By when a write that starts now must be answered.
+    /// The deadline of a write that starts now.
     pub(crate) fn write_deadline(&self) -> Deadline {
         Deadline::after(self.read_deadline)
     }
@@ -145,7 +152,7 @@ impl Fleet {
         Arc::clone(&self.shards[self.placement.shard_of(user).index()])
     }
 
-    /// Every shard's state, in configured order.
+    /// The state of every shard, in configured order.
     pub fn health(&self) -> Vec<ShardHealth<'_>> {
         self.shards
             .iter()
@@ -157,7 +164,10 @@ impl Fleet {
             .collect()
     }
 
-    /// Whether rows can be loaded into every shard, else which cannot take them, and why.
+    /// `Ok` if rows can be bulk-loaded into every shard.
+    ///
+    /// # Errors
+    /// The first shard that cannot take them, with the reason.
     pub fn loadable(&self) -> Result<(), OpenError> {
         self.shards.iter().try_for_each(|shard| {
             let wrong = |why| OpenError::Prerequisite(format!("shard {}: {why}", shard.name()));
@@ -165,7 +175,8 @@ impl Fleet {
         })
     }
 
-    /// All users that `reader` follows, at most `max`, by rising id.
+    /// All users that `reader` follows, by rising id. A list longer than `max` is an error, never
+    /// cut.
     pub async fn followees(
         &self,
         reader: UserId,
@@ -179,8 +190,10 @@ impl Fleet {
         }
     }
 
-    /// At most `max` users that `reader` follows, by rising id, from `from` on; or the reader's
-    /// shard, if it does not answer.
+    /// At most `max` users that `reader` follows, by rising id, from `from` (inclusive) on.
+    ///
+    /// # Errors
+    /// The reader's shard, if it does not answer.
     pub async fn following(
         &self,
         reader: UserId,
@@ -188,27 +201,30 @@ impl Fleet {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<UserId>, ShardId> {
-        self.ask_owner(reader, deadline, |shard, until| async move {
+        self.query_owner(reader, deadline, |shard, until| async move {
             shard.followees(reader, from, max, until).await
         })
         .await
     }
 
-    /// One post; or its author's shard, if it does not answer.
+    /// One post, or `None` if it does not exist.
+    ///
+    /// # Errors
+    /// The author's shard, if it does not answer.
     pub async fn post(
         &self,
         author: UserId,
         post: PostId,
         deadline: Deadline,
     ) -> Result<Option<Post>, ShardId> {
-        self.ask_owner(author, deadline, |shard, until| async move {
+        self.query_owner(author, deadline, |shard, until| async move {
             shard.post(author, post, until).await
         })
         .await
     }
 
-    /// Calls the shard that owns `user`.
-    async fn ask_owner<T, F>(
+    /// Queries the shard that owns `user`. The error is that shard, if it does not answer.
+    async fn query_owner<T, F>(
         &self,
         user: UserId,
         deadline: Deadline,
@@ -223,8 +239,9 @@ impl Fleet {
         gathered.answers.into_iter().next().ok_or(own)
     }
 
-    /// Calls every shard in `work` at the same time and waits for all of them, at most for half of
-    /// the time until `deadline`. A shard that fails or is late is missing.
+    /// Calls every shard in `work` at the same time and waits for all of them (one *wave*). The
+    /// wave takes at most half of the time until `deadline`. A shard that fails or is late is
+    /// missing.
     pub async fn scatter<A, T, F>(
         &self,
         work: BTreeMap<ShardId, A>,
@@ -235,8 +252,8 @@ impl Fleet {
         F: Future<Output = Result<T, ShardError>>,
     {
         let until = deadline.half();
-        let calls = work.into_iter().map(|(id, ask)| {
-            let answer = call(Arc::clone(&self.shards[id.index()]), ask, until);
+        let calls = work.into_iter().map(|(id, request)| {
+            let answer = call(Arc::clone(&self.shards[id.index()]), request, until);
             answer.map(move |outcome| (id, outcome))
         });
         let mut gathered = Gathered { answers: Vec::new(), missing: BTreeSet::new() };
@@ -244,8 +261,8 @@ impl Fleet {
             match outcome {
                 Ok(answer) => gathered.answers.push(answer),
                 Err(error) => {
-                    // Told once by the server's gate when its state changes; here only the detail.
-                    debug!(shard = self.shard_name(id), %error, "shard is missing from an answer");
+                    // The server's gate logs its state changes; this is the detail per request.
+                    debug!(shard = self.shard_name(id), %error, "Shard is missing from an answer");
                     gathered.missing.insert(id);
                 }
             }
@@ -253,44 +270,46 @@ impl Fleet {
         gathered
     }
 
-    /// One shard, for writing to it.
+    /// A shard by id.
     pub(crate) fn shard(&self, id: ShardId) -> &Shard {
         &self.shards[id.index()]
     }
 }
 
-/// Forgets idempotency keys after their time, a few at once, for as long as the shards are there.
+/// Deletes old idempotency keys in small batches, until the shards are dropped.
 async fn expire_keys(shards: Vec<Weak<Shard>>) {
     loop {
         tokio::time::sleep(EXPIRE_PAUSE).await;
-        let before_ms = now_ms() - KEYS_KEPT_MS;
+        let before_ms = now_ms() - KEY_RETENTION_MS;
         let shards: Option<Vec<Arc<Shard>>> = shards.iter().map(Weak::upgrade).collect();
         let Some(shards) = shards else { return };
         join_all(shards.iter().map(|shard| expire_keys_of(shard, before_ms))).await;
     }
 }
 
-/// Goes on while batches are full. What an error leaves is forgotten the next time.
+/// Deletes old keys until a batch is not full. After an error, the next round deletes the rest.
 async fn expire_keys_of(shard: &Shard, before_ms: i64) {
     loop {
         let until = Deadline::after(EXPIRE_DEADLINE);
         match shard.expire_keys(before_ms, EXPIRE_BATCH, until).await {
             Ok(keys) if keys >= EXPIRE_BATCH as usize => {}
             Ok(_) => return,
-            Err(error) => return debug!(shard = shard.name(), %error, "old keys are kept"),
+            Err(error) => {
+                return debug!(shard = shard.name(), %error, "Old keys were not deleted; retrying");
+            }
         }
     }
 }
 
 type ShardsOfServer = Vec<(ShardId, Arc<Database>)>;
 
-/// What memory can be filled from: a server once, however many shards it has.
+/// The sources of all shards: one per server, however many shards it has, and one per owned file.
 fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
     let mut sources = Vec::new();
     let mut servers: Vec<(Arc<Server>, ShardsOfServer)> = Vec::new();
     for (index, shard) in (0..).zip(shards) {
         match &shard.store {
-            // Whoever reads beside the owner is not told when it writes.
+            // Another process owns the file, so this one is not notified of its commits.
             Store::Sqlite(file) if !file.is_owned() => {}
             Store::Sqlite(file) => {
                 let source = SqliteSource::new(ShardId(index), shard.name(), Arc::clone(file));

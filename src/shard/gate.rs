@@ -1,5 +1,5 @@
-//! The gate before a server: how many requests may be in it or wait for it, how long each may
-//! take, and whether it is asked at all (a circuit breaker).
+//! The gate of a server: a circuit breaker with a bounded queue. It limits the requests that run
+//! and wait, gives each a deadline, and rejects all of them while the server is out of service.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,30 +9,32 @@ use tracing::{error, info, warn};
 
 use super::{Deadline, ShardError};
 
-/// So many failures in a row close the gate: more than one unlucky query, few enough that a dead
-/// server is left alone before its requests pile up.
+/// This many consecutive failures close the gate. One unlucky query does not, and a dead server is
+/// taken out of service before its requests pile up.
 const FAILURES_MAX: u32 = 3;
-/// Requests that may wait for each one that runs. What waits longer is late anyway.
+/// Waiting requests per permit. A request further back in the queue would miss its deadline
+/// anyway.
 const WAITING_PER_PERMIT: usize = 16;
+const OUT_OF_SERVICE: &str = "Server is out of service; it is retried every second";
 
-/// The gate before one server.
+/// The gate of one server.
 #[derive(Debug)]
 pub(super) struct Gate {
     server: String,
     permits: Semaphore,
     waiting: AtomicUsize,
     waiting_max: usize,
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     /// Wakes the supervisor when the gate closes.
     closed: Notify,
 }
 
-/// Whether the server has answered anything yet, in a piece of work of several statements.
+/// Whether the server has answered at least one statement of a request that sends several.
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicBool);
 
 impl Progress {
-    /// A statement was answered.
+    /// Records that the server answered a statement.
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -43,28 +45,34 @@ impl Progress {
 }
 
 #[derive(Debug)]
-enum State {
-    /// Requests pass; so many have failed in a row.
+enum GateState {
+    /// Requests pass. `failures` counts consecutive failures.
     Open { failures: u32 },
-    /// Requests are turned away at once until the supervisor has reached the server.
+    /// Requests are rejected at once, until the supervisor has reached and checked the server.
     Closed { reason: String },
 }
 
 impl Gate {
-    /// A closed gate; the first successful check opens it.
+    /// A closed gate with `permits` concurrent requests. The first successful check opens it.
     pub(super) fn new(server: &str, permits: usize) -> Self {
         Self {
             server: server.to_owned(),
             permits: Semaphore::new(permits),
             waiting: AtomicUsize::new(0),
             waiting_max: permits * WAITING_PER_PERMIT,
-            state: Mutex::new(State::Closed { reason: "not reached yet".into() }),
+            state: Mutex::new(GateState::Closed { reason: "not reached yet".into() }),
             closed: Notify::new(),
         }
     }
 
-    /// Runs `work` if the gate is open, when there is room, until the deadline. Work that is late
-    /// but has made `progress` was too much for its time; that is no fault of the server.
+    /// Waits for a permit and runs `work`, both until the deadline.
+    ///
+    /// Only [`ShardError::Unavailable`] without `progress` counts as a failure of the server. Late
+    /// work with progress was too much for its time.
+    ///
+    /// # Errors
+    /// [`ShardError::Unavailable`] if the gate is closed, its queue is full or the deadline
+    /// passes; else the error of `work`.
     pub(super) async fn pass<T>(
         &self,
         until: Deadline,
@@ -77,14 +85,14 @@ impl Gate {
             Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
                 self.note_failure(error);
             }
-            // Any other error is an answer.
+            // Any other error is an answer, so the server is alive.
             Ok(_) | Err(_) => self.note_success(),
         }
         outcome
     }
 
-    /// Runs `work` that nobody asked for. That it fails counts; that it does not says nothing of
-    /// the requests.
+    /// Runs the supervisor's `work`. A failure counts; a success does not reset the counter,
+    /// because requests may still fail.
     pub(super) async fn probe(
         &self,
         until: Deadline,
@@ -96,7 +104,7 @@ impl Gate {
         }
     }
 
-    /// Waits for room, if the gate is open.
+    /// Waits for a permit, if the gate is open.
     async fn enter(&self, until: Deadline) -> Result<SemaphorePermit<'_>, ShardError> {
         self.health().map_err(ShardError::Unavailable)?;
         let _place = self.queue()?;
@@ -106,37 +114,37 @@ impl Gate {
         }
     }
 
-    /// The name of the server behind it.
+    /// The name of the server.
     pub(super) fn server(&self) -> &str {
         &self.server
     }
 
-    /// Whether requests pass, else why not.
+    /// `Ok` if requests pass, else the reason.
     pub(super) fn health(&self) -> Result<(), String> {
         match &*self.state() {
-            State::Open { .. } => Ok(()),
-            State::Closed { reason } => Err(reason.clone()),
+            GateState::Open { .. } => Ok(()),
+            GateState::Closed { reason } => Err(reason.clone()),
         }
     }
 
-    /// The server was reached and is as it must be.
+    /// Opens the gate, after the server was reached and its checks passed.
     pub(super) fn open(&self) {
-        let before = std::mem::replace(&mut *self.state(), State::Open { failures: 0 });
-        if matches!(before, State::Closed { .. }) {
-            info!(server = self.server, "server is in use");
+        let before = std::mem::replace(&mut *self.state(), GateState::Open { failures: 0 });
+        if matches!(before, GateState::Closed { .. }) {
+            info!(server = self.server, "Server is in service");
         }
     }
 
-    /// The server must not be asked, because of `reason`. Told once for each reason.
+    /// Closes the gate because of `reason`. Logs once per reason.
     pub(super) fn close(&self, reason: &ShardError) {
         let text = reason.to_string();
         let mut state = self.state();
-        if matches!(&*state, State::Closed { reason } if *reason == text) {
+        if matches!(&*state, GateState::Closed { reason } if *reason == text) {
             return;
         }
         match reason {
             ShardError::Unavailable(_) | ShardError::Slow(_) => {
-                warn!(server = self.server, reason = text, "server is left out");
+                warn!(server = self.server, reason = text, "{OUT_OF_SERVICE}");
             }
             ShardError::Faulty(_)
             | ShardError::ReadOnly(_)
@@ -144,57 +152,57 @@ impl Gate {
             | ShardError::Refused(_)
             | ShardError::Full(_)
             | ShardError::InDoubt(_) => {
-                error!(server = self.server, reason = text, "server is left out");
+                error!(server = self.server, reason = text, "{OUT_OF_SERVICE}");
             }
         }
-        *state = State::Closed { reason: text };
+        *state = GateState::Closed { reason: text };
         self.closed.notify_one();
     }
 
-    /// Returns when the gate is closed.
+    /// Waits until the gate is closed.
     pub(super) async fn wait_closed(&self) {
         while self.health().is_ok() {
-            // A permit of the notification is kept if the gate closes before this line.
+            // `notify_one` stores a permit, so a close before this line is not lost.
             self.closed.notified().await;
         }
     }
 
     fn note_success(&self) {
-        if let State::Open { failures } = &mut *self.state() {
+        if let GateState::Open { failures } = &mut *self.state() {
             *failures = 0;
         }
     }
 
     fn note_failure(&self, error: &ShardError) {
         let close = match &mut *self.state() {
-            State::Open { failures } => {
+            GateState::Open { failures } => {
                 *failures += 1;
                 *failures >= FAILURES_MAX
             }
-            State::Closed { .. } => false,
+            GateState::Closed { .. } => false,
         };
         if close {
             self.close(error);
         }
     }
 
-    fn queue(&self) -> Result<Place<'_>, ShardError> {
-        let place = Place(&self.waiting);
+    fn queue(&self) -> Result<QueuePlace<'_>, ShardError> {
+        let place = QueuePlace(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             return Err(ShardError::Unavailable("its queue is full".into()));
         }
         Ok(place)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place in the queue, given back when dropped.
-struct Place<'a>(&'a AtomicUsize);
+/// A place in the queue, released on drop.
+struct QueuePlace<'a>(&'a AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -216,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_in_a_row_close_it_and_a_success_between_them_does_not() {
+    async fn only_consecutive_failures_close_the_gate() {
         let gate = Gate::new("db", 2);
         assert!(fail(&gate).await.to_string().contains("not reached yet"));
         gate.open();
@@ -236,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_ends_at_the_deadline_and_the_queue_has_an_end() {
+    async fn silence_ends_at_the_deadline_and_the_queue_is_bounded() {
         let gate = Gate::new("db", 1);
         gate.open();
         let silent = std::future::pending::<Result<(), ShardError>>();
@@ -250,7 +258,10 @@ mod tests {
             let silent = std::future::pending::<Result<(), ShardError>>();
             gate.pass(soon(), &progress, silent).await.unwrap_err();
         }
-        assert!(gate.health().is_ok(), "too much work is no fault of the server");
+        assert!(
+            gate.health().is_ok(),
+            "work that is late but makes progress must not close the gate"
+        );
 
         let places: Vec<_> = (0..WAITING_PER_PERMIT).map(|_| gate.queue().unwrap()).collect();
         assert!(gate.queue().is_err());

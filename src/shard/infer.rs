@@ -1,29 +1,29 @@
-//! Which of these tables hold follows and posts, and which columns what? Told by names and types.
-//! Pure: it sees the shape of a database and no row of it.
+//! Infers which tables hold follows, posts and users, and the role of each column, from names and
+//! types. Pure: the input is the declaration of the tables, never a row.
 
 use super::Finding;
 use crate::mapping::{FollowsTable, Mark, PostsTable, Tables, UsersTable, Visible};
 use crate::moment::{TimeUnit, Zone};
 
-/// A table as it is declared.
+/// The declaration of a table.
 #[derive(Clone, Debug)]
 pub(super) struct TableShape {
     pub(super) name: String,
     pub(super) columns: Vec<ColumnShape>,
 }
 
-/// A column as it is declared.
+/// The declaration of a column.
 #[derive(Clone, Debug)]
 pub(super) struct ColumnShape {
     pub(super) name: String,
     /// The type in lower case, without its length.
     pub(super) kind: String,
-    /// Digits after the second, of a date.
+    /// Fractional digits of the seconds; `None` for types that are not a date with a time.
     pub(super) digits: Option<u8>,
     pub(super) nullable: bool,
 }
 
-// Names as teams write them, the likeliest first; case and underscores do not count.
+// Usual names, the likeliest first. Case and underscores are ignored in comparisons.
 const FOLLOWS: &[&str] = &[
     "followers",
     "follows",
@@ -119,7 +119,7 @@ const USERS: &[&str] = &["users", "accounts", "profiles", "members", "user"];
 const USER_ID: &[&str] = &["userid", "accountid", "id", "uid"];
 const HANDLE: &[&str] = &["handle", "username", "screenname", "nickname", "login", "name"];
 
-/// Parts of the names of columns that may say that a row is not for everybody.
+/// Column names with one of these parts may mark rows that not every reader may see.
 const MARKS: &[&str] = &[
     "delet", "remov", "discard", "hidden", "visib", "publish", "status", "state", "active",
     "draft", "archiv", "pending", "approved", "accepted", "banned",
@@ -144,13 +144,16 @@ const TEXTS: &[&str] = &[
 const NAMES: &[&str] = &["char", "varchar", "tinytext", "text"];
 const TIMES: &[&str] = &["datetime", "timestamp", "int", "bigint"];
 
-/// What the tables are, as far as can be told; the unit of an integer time is left for its values
-/// to tell. Or what could not be found.
+/// Infers the mapping of the tables, with warnings about doubtful choices. The unit of an integer
+/// time is a placeholder; the caller infers it from the values.
+///
+/// # Errors
+/// One finding for each of follows and posts for which no table was chosen.
 pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec<Finding>> {
     let follows = choose(shapes, FOLLOWS, follows_of)
-        .map_err(|found| unfound("follows", "who follows whom", shapes, &found));
+        .map_err(|found| not_found("follows", "followers and followees", shapes, &found));
     let posts = choose(shapes, POSTS, posts_of)
-        .map_err(|found| unfound("posts", "an id, an author, a text and a time", shapes, &found));
+        .map_err(|found| not_found("posts", "an id, an author, a text and a time", shapes, &found));
     match (follows, posts) {
         (Ok((follows, other_follows)), Ok((posts, others))) => {
             let users = choose(shapes, USERS, users_of).ok();
@@ -160,10 +163,10 @@ pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec
             notes.extend(other_tables("posts", &posts.name, &others));
             if let Some(visible) = &posts.visible {
                 let text = format!(
-                    "posts are taken for deleted by what `{}` of `{}` holds",
+                    "column `{}` of `{}` is taken as the mark of deleted posts",
                     visible.column, posts.name
                 );
-                let cure = "visible under [tables.posts]";
+                let cure = "set visible under [tables.posts]";
                 notes.push(Finding::warning("soft_delete", text).cure(cure));
             }
             let known = [&posts.content, &posts.time];
@@ -177,15 +180,15 @@ pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec
     }
 }
 
-/// Other tables that could be meant.
+/// A warning if other tables fit as well.
 fn other_tables(section: &str, chosen: &str, others: &[String]) -> Option<Finding> {
     let others = others.join("`, `");
     let text = format!("{section} are read from `{chosen}`; `{others}` could hold {section} too");
     let finding = Finding::warning("other_tables", text);
-    (!others.is_empty()).then(|| finding.cure(format!("name under [tables.{section}]")))
+    (!others.is_empty()).then(|| finding.cure(format!("set name under [tables.{section}]")))
 }
 
-/// Columns that may say which rows are not for everybody, and that are not heeded.
+/// A warning about columns that may restrict who sees a row, and that the mapping ignores.
 fn unused_marks(shapes: &[TableShape], table: &str, known: &[&String]) -> Option<Finding> {
     let shape = shapes.iter().find(|shape| shape.name == table)?;
     let is_mark = |column: &&ColumnShape| {
@@ -195,17 +198,20 @@ fn unused_marks(shapes: &[TableShape], table: &str, known: &[&String]) -> Option
     let names: Vec<&str> =
         shape.columns.iter().filter(is_mark).map(|column| column.name.as_str()).collect();
     let text = format!(
-        "`{}` of `{table}` may say which rows are not for everybody; all rows are read",
+        "`{}` of `{table}` may mark rows that not every reader may see; all rows are read",
         names.join("`, `")
     );
-    let cure = "visible under [tables.posts] for posts; for follows there is no such setting: \
-         a table or rows of their own";
+    let cure = "for posts, set visible under [tables.posts]; for follows, move these rows to \
+         another table, because there is no such setting";
     (!names.is_empty()).then(|| Finding::warning("unused_mark", text).cure(cure))
 }
 
-/// The table of the likeliest name that has all columns, and the names of others that could be
-/// meant. Tables of other names are never chosen: a block list looks like a follow list. Or the
-/// names of all that have the columns.
+/// Of the tables that have all columns, the one with the likeliest name; and the names of other
+/// candidates. A table with an unknown name is never chosen: a block list looks like a follow
+/// list.
+///
+/// # Errors
+/// If no table has a known name: the names of all tables that have the columns.
 fn choose<T>(
     shapes: &[TableShape],
     names: &[&str],
@@ -227,26 +233,26 @@ fn choose<T>(
     Ok((first, found.map(|(_, name, _)| name.to_owned()).collect()))
 }
 
-/// As [`rank`], with a prefix as frameworks write it: `app_posts`.
+/// Like [`rank`], but also accepts a prefix as frameworks add it: `app_posts`.
 fn table_rank(names: &[&str], name: &str) -> Option<usize> {
     let last = || rank(names, name.rsplit('_').next()?).map(|rank| rank + names.len());
     rank(names, name).or_else(last)
 }
 
-fn unfound(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -> Finding {
+fn not_found(section: &str, what: &str, shapes: &[TableShape], found: &[String]) -> Finding {
     let list = |names: Vec<&str>| match names.len() {
         0 => "none".to_owned(),
         _ => format!("`{}`", names.join("`, `")),
     };
     let (code, text) = if found.is_empty() {
         let all = list(shapes.iter().map(|shape| shape.name.as_str()).take(20).collect());
-        ("no_table", format!("no table looks as if it held {what}; tables there are: {all}"))
+        ("no_table", format!("no table seems to hold {what}; the tables are: {all}"))
     } else {
         let found = list(found.iter().map(String::as_str).collect());
-        ("ambiguous", format!("none of these has a name that is known for {what}: {found}"))
+        ("ambiguous", format!("no table with a usual name holds {what}; candidates: {found}"))
     };
     Finding::error(code, text).cure(format!(
-        "a configuration that names it under [tables.{section}], then check --config"
+        "name the table in a configuration under [tables.{section}], then run check --config"
     ))
 }
 
@@ -287,13 +293,13 @@ fn users_of(shape: &TableShape) -> Option<UsersTable> {
     Some(UsersTable { name: shape.name.clone(), id: id.name.clone(), handle: handle.name.clone() })
 }
 
-/// A column that marks posts as deleted.
+/// The column that marks posts as deleted, if there is one.
 fn visible_of(shape: &TableShape) -> Option<Visible> {
     let mark = |column: &ColumnShape| {
         let flag = INTEGERS.contains(&column.kind.as_str());
         match plain(&column.name).as_str() {
             "deletedat" | "removedat" | "deletedon" if column.nullable => Some(Mark::Null),
-            // A flag that may be NULL may mean anything by it.
+            // The meaning of NULL in a flag is unknown.
             _ if column.nullable => None,
             "deleted" | "isdeleted" | "removed" | "isremoved" | "hidden" | "ishidden" if flag => {
                 Some(Mark::Number(0))
@@ -306,7 +312,7 @@ fn visible_of(shape: &TableShape) -> Option<Visible> {
     found.map(|(column, value)| Visible { column: column.name.clone(), value, hidden: None })
 }
 
-/// The column of the likeliest name among those of these types, `others` left out.
+/// The column with the likeliest name among those with one of the types `kinds`, except `others`.
 fn column<'a>(
     shape: &'a TableShape,
     names: &[&str],
@@ -321,7 +327,7 @@ fn column<'a>(
     shape.columns.iter().filter(fits).min_by_key(|column| rank(names, &column.name))
 }
 
-/// How likely a name is: its place in the list.
+/// The index of a name in the list; lower is likelier.
 fn rank(names: &[&str], name: &str) -> Option<usize> {
     let name = plain(name);
     names.iter().position(|known| *known == name)
@@ -335,7 +341,7 @@ fn plain(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A table from `name type, name type`; a type ending in `?` may be NULL.
+    /// A table from `name type, name type`. A type that ends in `?` may be NULL.
     fn table(name: &str, columns: &str) -> TableShape {
         let column = |text: &str| {
             let (name, kind) = text.trim().rsplit_once(' ').unwrap();
@@ -350,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_known_by_names_and_types() {
+    fn tables_are_recognized_by_names_and_types() {
         let shapes = [
             table("Account", "id bigint, userName varchar"),
             table("users", "id bigint, email varchar, username varchar"),
@@ -393,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_said() {
+    fn undecidable_tables_are_reported() {
         let posts = "id bigint, user_id bigint, body text, created int";
         let follows = table("followers", "follower_id int, followee_id int");
         let codes = |shapes: &[TableShape]| -> Vec<&str> {
@@ -406,13 +412,13 @@ mod tests {
             codes(&[follows.clone(), table("posts", "id varchar, user_id varchar, body text")]),
             ["no_table"]
         );
-        // A strange name is never chosen, however well its columns fit.
+        // An unknown name is never chosen, even if the columns fit.
         assert_eq!(codes(&[follows.clone(), table("wall", posts)]), ["ambiguous"]);
         let blocks = table("blocks", "account_id int, target_account_id int");
         assert_eq!(codes(&[blocks, table("posts", posts)]), ["ambiguous"]);
         let letters = "id bigint, sender_id int, body text, created_at datetime";
         assert_eq!(codes(&[follows.clone(), table("messages", letters)]), ["ambiguous"]);
-        // A prefix is none of its business, a known name wins.
+        // A prefix is ignored.
         let django =
             [table("app_follow", "follower_id int, followee_id int"), table("app_post", posts)];
         assert_eq!(infer(&django).unwrap().0.posts.name, "app_post");
@@ -424,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_are_not_understood_are_pointed_at() {
+    fn marks_that_are_not_understood_are_reported() {
         let posts = "id bigint, user_id bigint, body text, created_at datetime, status varchar, \
              deleted tinyint?, is_hidden tinyint";
         let follows = "follower_id int, followee_id int, accepted tinyint";

@@ -1,5 +1,7 @@
-//! Bulk loading: rows go to their owning shards in batches; running it again neither loses nor
-//! doubles a row, and a row that cannot be stored is named, never dropped.
+//! Bulk loading: rows go to their owning shards in batches.
+//!
+//! A load can be repeated: it neither loses nor duplicates a row. A row that cannot be stored is
+//! returned with the reason, never dropped silently.
 
 use std::collections::HashMap;
 
@@ -8,28 +10,31 @@ use futures_util::future::try_join_all;
 use super::{Deadline, Fleet, Shard, ShardError};
 use crate::model::{Follow, Post, PostKey};
 
-/// How a batch went.
+/// The outcome of a batch.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Rows that are new.
+    /// The number of new rows.
     pub added: usize,
-    /// Rows that were there already, equal in every field.
+    /// The number of rows that existed, equal in every field.
     pub present: usize,
-    /// Rows that are not stored.
-    pub refused: Vec<Refused>,
+    /// The rows that are not stored, by rising index.
+    pub refused: Vec<RefusedRow>,
 }
 
 /// A row that is not stored.
 #[derive(Debug)]
-pub struct Refused {
-    /// Its place in the batch.
+pub struct RefusedRow {
+    /// The index of the row in the batch.
     pub index: usize,
-    /// Why.
+    /// Why the row is not stored.
     pub reason: String,
 }
 
 impl Fleet {
-    /// Stores follows, each on its follower's shard, all shards at the same time.
+    /// Stores follows, each on its follower's shard. All shards work at the same time.
+    ///
+    /// # Errors
+    /// The first error of a shard that is not about single rows. Other rows may be stored by then.
     pub async fn load_follows(
         &self,
         rows: Vec<Follow>,
@@ -41,8 +46,11 @@ impl Fleet {
         Ok(sum(try_join_all(loads).await?))
     }
 
-    /// Stores posts, each on its author's shard, all shards at the same time. A post whose id or
-    /// key already belongs to a different one is refused.
+    /// Stores posts, each on its author's shard. All shards work at the same time. A post is
+    /// refused if another post has the same id or key.
+    ///
+    /// # Errors
+    /// As for [`Fleet::load_follows`].
     pub async fn load_posts(&self, rows: Vec<Post>, until: Deadline) -> Result<Loaded, ShardError> {
         let rows = rows.into_iter().enumerate();
         let groups = self.placement().group(rows, |(_, post)| post.key.author);
@@ -51,7 +59,7 @@ impl Fleet {
     }
 }
 
-/// Rows with their places in the batch.
+/// Rows with their indexes in the batch.
 type Part<T> = Vec<(usize, T)>;
 
 async fn load_follows(
@@ -64,7 +72,7 @@ async fn load_follows(
     while let Some(part) = waiting.pop() {
         let rows: Vec<Follow> = part.iter().map(|(_, row)| *row).collect();
         match shard.insert_follows(&rows, until).await {
-            // A follow is its key, so rows that are there already are equal.
+            // A follow has no fields beside its key, so existing rows are equal.
             Ok(added) => {
                 loaded.added += added;
                 loaded.present += part.len() - added;
@@ -99,8 +107,8 @@ async fn load_posts(
     Ok(loaded)
 }
 
-/// What to do with a part that was not inserted: where the database refuses some of its rows, it
-/// is halved until those are alone. Any other error ends the load.
+/// Handles a part that was not inserted. If the database rejects some of its rows, the part is
+/// halved until each rejected row is alone. Any other error ends the load.
 fn refuse_or_halve<T>(
     error: ShardError,
     mut part: Part<T>,
@@ -109,22 +117,22 @@ fn refuse_or_halve<T>(
 ) -> Result<(), ShardError> {
     let ShardError::Refused(reason) = error else { return Err(error) };
     if let [(index, _)] = part.as_slice() {
-        loaded.refused.push(Refused { index: *index, reason });
+        loaded.refused.push(RefusedRow { index: *index, reason });
     } else {
-        // The front half is taken first: of two rows that exclude each other the first one stays.
-        let behind = part.split_off(part.len() / 2);
-        waiting.push(behind);
+        // The front half is next: of two conflicting rows the first one must be stored.
+        let back = part.split_off(part.len() / 2);
+        waiting.push(back);
         waiting.push(part);
     }
     Ok(())
 }
 
-/// The rows that are not stored as they are, because another post has their id or key.
+/// The rows of `part` that are not stored, because another post has the same id or key.
 async fn conflicts(
     shard: &Shard,
     part: &Part<Post>,
     until: Deadline,
-) -> Result<Vec<Refused>, ShardError> {
+) -> Result<Vec<RefusedRow>, ShardError> {
     let keys: Vec<PostKey> = part.iter().map(|(_, post)| post.key).collect();
     let stored = shard.posts(&keys, until).await?;
     let stored: HashMap<PostKey, String> =
@@ -135,7 +143,7 @@ async fn conflicts(
             Some(_) => format!("post {} is already stored with other content", post.key.post),
             None => format!("post id {} already belongs to another post", post.key.post),
         };
-        Some(Refused { index: *index, reason })
+        Some(RefusedRow { index: *index, reason })
     };
     Ok(part.iter().filter_map(conflict).collect())
 }

@@ -1,4 +1,4 @@
-//! Makes the tables that writing needs, where they are absent. It changes nothing that is there.
+//! Creates the tables that are missing. Existing tables are never changed.
 
 use super::mysql::make_tables;
 use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES};
@@ -6,24 +6,26 @@ use super::sqlite::{Folder, open_writer, tables};
 use super::{Access, OpenError, ShardError};
 use crate::config::{Config, Embedded, FleetConfig};
 
-/// A table of a shard, as it was found or made.
+/// A table of a shard, found or created.
 #[derive(Debug)]
 pub struct Migrated {
     /// The shard's configured name.
     pub shard: String,
-    /// The table.
+    /// The table's name.
     pub table: String,
-    /// It was not there before.
+    /// True if the table was created now, false if it existed.
     pub made: bool,
 }
 
-/// Goes through all shards in configured order and tells of every table.
+/// Creates the missing tables of all shards, in configured order, and calls `report` once per
+/// table.
 ///
 /// # Errors
-/// The first shard that is not as it must be, or cannot be reached; those before it are done.
-pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<(), ShardError> {
+/// Stops at the first shard that is unreachable or whose tables cannot be created. The shards
+/// before it are complete.
+pub async fn migrate(config: &Config, mut report: impl FnMut(Migrated)) -> Result<(), ShardError> {
     match &config.fleet {
-        FleetConfig::Embedded(embedded) => migrate_folder(embedded, tell)
+        FleetConfig::Embedded(embedded) => migrate_folder(embedded, report)
             .map_err(|OpenError::Prerequisite(text)| ShardError::Faulty(text)),
         FleetConfig::Servers(fleet) => {
             for shard in &fleet.shards {
@@ -31,7 +33,7 @@ pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<
                 let tables =
                     make_tables(&shard.server, server, (&shard.database, &fleet.tables)).await?;
                 for (table, made) in tables {
-                    tell(Migrated { shard: shard.name.clone(), table, made });
+                    report(Migrated { shard: shard.name.clone(), table, made });
                 }
             }
             Ok(())
@@ -39,7 +41,7 @@ pub async fn migrate(config: &Config, mut tell: impl FnMut(Migrated)) -> Result<
     }
 }
 
-fn migrate_folder(embedded: &Embedded, mut tell: impl FnMut(Migrated)) -> Result<(), OpenError> {
+fn migrate_folder(embedded: &Embedded, mut report: impl FnMut(Migrated)) -> Result<(), OpenError> {
     let is_new = !embedded.dir.join(Folder::FILE).exists();
     let folder = Folder::open(&embedded.dir, embedded.shards, Access::Own)?;
     for (shard, path) in folder.shard_files() {
@@ -49,7 +51,7 @@ fn migrate_folder(embedded: &Embedded, mut tell: impl FnMut(Migrated)) -> Result
         open_writer(&path).map_err(wrong)?;
         for table in OUR_TABLES.into_iter().chain(SQLITE_LOG_TABLES) {
             let made = !before.iter().any(|name| name == table);
-            tell(Migrated { shard: shard.clone(), table: table.to_owned(), made });
+            report(Migrated { shard: shard.clone(), table: table.to_owned(), made });
         }
     }
     Ok(())

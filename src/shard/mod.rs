@@ -1,5 +1,6 @@
-//! Shards: the databases that own users' follows and posts, and the only place where SQL stands.
-//! It knows nothing of pages, timelines or HTTP.
+//! Shards: the databases that own users' follows and posts.
+//!
+//! All SQL of the project is in this module. It does not know pages, timelines or HTTP.
 
 mod deadline;
 mod finding;
@@ -25,7 +26,7 @@ pub use self::deadline::Deadline;
 pub use self::finding::{Finding, Level};
 pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
 pub use self::follow::Changes;
-pub use self::load::{Loaded, Refused};
+pub use self::load::{Loaded, RefusedRow};
 pub use self::migrate::{Migrated, migrate};
 use self::mysql::MySqlShard;
 pub(crate) use self::mysql::RecordedLog;
@@ -35,52 +36,55 @@ pub(crate) use self::source::{FillAnswer, FillBatch, FillRequest, FillTarget, He
 pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
-pub(crate) use self::write::{Earlier, NewPost, Once, Stored};
+pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
 use crate::cursor::TailAsk;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 
-/// A database that owns some users: their follow lists and their posts.
+/// A database that owns some users: it stores their follow lists and their posts.
 #[derive(Debug)]
 pub struct Shard {
     name: String,
     store: Store,
 }
 
-/// The kinds of database a shard can be. They differ below this line only.
+/// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
 #[derive(Debug)]
 enum Store {
     Sqlite(Arc<SqliteShard>),
     MySql(MySqlShard),
 }
 
-/// Why a shard did not do as asked, by what the caller can do about it.
+/// Why a request to a shard failed. The variants differ in what the caller can do about it.
 #[derive(Clone, Debug, Error)]
 pub enum ShardError {
-    /// Gone, silent or overloaded: go on without it.
+    /// The shard is unreachable, silent or overloaded. The caller continues without it. The gate
+    /// of the server counts these errors.
     #[error("{0}")]
     Unavailable(String),
-    /// A statement took too long there, or waited for a lock: go on without it this once.
+    /// A statement exceeded its time limit or waited too long for a lock. The caller continues
+    /// without the shard for this request only.
     #[error("{0}")]
     Slow(String),
-    /// It answers, but not as it must (a table, an index or a right is missing): go on without it
-    /// until an operator has acted.
+    /// The shard answers, but a table, an index or a right is missing. The caller continues
+    /// without it; an operator must fix the shard.
     #[error("{0}")]
     Faulty(String),
-    /// It is not the one to write to, or not any more: nothing was stored. Its address may lead to
-    /// another server by now.
+    /// The server is read-only, perhaps since a failover. Nothing was stored. Its address may
+    /// already lead to another server.
     #[error("{0}")]
     ReadOnly(String),
-    /// A row holds what no row may: go on without the shard this once; an operator has to act.
+    /// A row holds an invalid value. The caller continues without the shard for this request only;
+    /// an operator must fix the row.
     #[error("{0}")]
     Unreadable(String),
-    /// It refuses the rows it was given; the rows are at fault.
+    /// The database rejects the rows of the request, because the rows are invalid.
     #[error("{0}")]
     Refused(String),
-    /// It has no room for more. Nothing was stored.
+    /// The disk or the table is full. Nothing was stored.
     #[error("{0}")]
     Full(String),
-    /// It was told to commit and did not answer: look, or ask again for what can be done twice.
-    /// After any other error nothing was stored.
+    /// COMMIT was sent and not answered, so the outcome is unknown. The caller looks the row up,
+    /// or repeats an idempotent write. After any other error nothing was stored.
     #[error("{0}")]
     InDoubt(String),
 }
@@ -91,7 +95,8 @@ impl Shard {
         &self.name
     }
 
-    /// Up to `max` users that `reader` follows, by rising id, from `from` on. One statement.
+    /// At most `max` users that `reader` follows, by rising id, from `from` (inclusive) on. Costs
+    /// one statement.
     pub async fn followees(
         &self,
         reader: UserId,
@@ -105,7 +110,7 @@ impl Shard {
         }
     }
 
-    /// The keys that answer `asks`, each author's in reading order.
+    /// The post keys that answer `asks`. The keys of each author are in reading order.
     pub async fn tails(
         &self,
         direction: Direction,
@@ -121,7 +126,7 @@ impl Shard {
         }
     }
 
-    /// Those posts of `keys` that exist, in any order.
+    /// The posts with these keys, in any order. Keys without a post are skipped.
     pub async fn posts(&self, keys: &[PostKey], until: Deadline) -> Result<Vec<Post>, ShardError> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -132,7 +137,7 @@ impl Shard {
         }
     }
 
-    /// The names that people know the authors of `keys` by; only of those that have one.
+    /// The handles (user names) of the authors of `keys`. Authors without a handle are skipped.
     pub async fn handles(
         &self,
         keys: &[PostKey],
@@ -144,7 +149,7 @@ impl Shard {
         }
     }
 
-    /// The post of this author and id, if there is one.
+    /// The post of this author with this id, or `None`.
     async fn post(
         &self,
         author: UserId,
@@ -157,32 +162,34 @@ impl Shard {
         }
     }
 
-    /// Stores a post and, in the same transaction, the key it was sent under.
+    /// Stores a post and its idempotency key in one transaction.
     pub(crate) async fn store_post(
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Stored, ShardError> {
+    ) -> Result<StoreOutcome, ShardError> {
         match &self.store {
             Store::Sqlite(shard) => shard.store_post(new, until).await,
             Store::MySql(shard) => shard.store_post(new, until).await,
         }
     }
 
-    /// What became of a post whose commit is in doubt; none if it was not committed and no longer
-    /// can be. Asked for on a new connection; waits for a commit that is still under way.
+    /// Finds out whether a commit in doubt has succeeded. `None` means that the post is not
+    /// committed and can no longer be. Waits for a commit that is still running; MySQL and MariaDB
+    /// are queried on a new connection.
     pub(crate) async fn find_stored(
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<Stored>, ShardError> {
+    ) -> Result<Option<StoreOutcome>, ShardError> {
         match &self.store {
             Store::Sqlite(shard) => shard.find_stored(new, until).await,
             Store::MySql(shard) => shard.find_stored(new, until).await,
         }
     }
 
-    /// Deletes a post. Returns how many rows there were.
+    /// Deletes a post, or marks it as deleted if the mapping has a soft delete. Returns the number
+    /// of changed rows.
     pub(crate) async fn delete_post(
         &self,
         author: UserId,
@@ -195,7 +202,7 @@ impl Shard {
         }
     }
 
-    /// Deletes a follow. Returns how many rows there were.
+    /// Deletes a follow. Returns the number of deleted rows.
     pub(crate) async fn delete_follow(
         &self,
         follow: Follow,
@@ -207,7 +214,7 @@ impl Shard {
         }
     }
 
-    /// Whether what a request says may be written now, else why not.
+    /// `Ok` if requests may write to the shard now, else the reason.
     pub(crate) fn writable(&self) -> Result<(), ShardError> {
         match &self.store {
             Store::Sqlite(_) => Ok(()),
@@ -215,7 +222,7 @@ impl Shard {
         }
     }
 
-    /// Forgets up to `max` idempotency keys that are older. Returns how many.
+    /// Deletes at most `max` idempotency keys older than `before_ms`. Returns the number deleted.
     async fn expire_keys(
         &self,
         before_ms: i64,
@@ -228,7 +235,8 @@ impl Shard {
         }
     }
 
-    /// Inserts follows in one transaction; those already there stay. Returns how many are new.
+    /// Inserts follows in one transaction and skips those that exist. Returns the number of new
+    /// rows.
     pub(crate) async fn insert_follows(
         &self,
         rows: &[Follow],
@@ -240,8 +248,8 @@ impl Shard {
         }
     }
 
-    /// Inserts posts in one transaction; where a key or an id is already there, that row stays as
-    /// it is. Returns how many are new.
+    /// Inserts posts in one transaction. An existing row with the same key or id stays unchanged.
+    /// Returns the number of new rows.
     async fn insert_posts(&self, rows: &[Post], until: Deadline) -> Result<usize, ShardError> {
         match &self.store {
             Store::Sqlite(shard) => shard.insert_posts(rows, until).await,
@@ -249,8 +257,8 @@ impl Shard {
         }
     }
 
-    /// Whether rows can be loaded into it, else why not: without unique keys the tables would take
-    /// the same row twice.
+    /// `Ok` if rows can be bulk-loaded, else the reason. Without unique keys, loading the same row
+    /// twice would store it twice.
     pub(crate) fn loadable(&self) -> Result<(), String> {
         match &self.store {
             Store::Sqlite(_) => Ok(()),
@@ -258,7 +266,8 @@ impl Shard {
         }
     }
 
-    /// How often another program was found to have written to a file that is ours alone.
+    /// How many times another program was found to have written to the SQLite file, which only
+    /// this process may write. 0 for other databases.
     fn foreign_writes(&self) -> u64 {
         match &self.store {
             Store::Sqlite(shard) => shard.foreign_writes(),
@@ -266,7 +275,7 @@ impl Shard {
         }
     }
 
-    /// Whether requests are sent to the shard now, else why not.
+    /// `Ok` if the shard is in service, else the reason.
     pub(crate) fn health(&self) -> Result<(), String> {
         match &self.store {
             Store::Sqlite(_) => Ok(()),

@@ -1,13 +1,13 @@
-//! The tables: their names, their columns, and the statements that make them.
+//! The tables of a shard: their names, their columns, and the statements that create them.
 
-/// All tables there are, in the order they are made.
+/// Our tables in a shard, in the order of creation.
 pub(super) const OUR_TABLES: [&str; 3] = ["followers", "tweets", WRITES_TABLE];
-/// The table that is ours alone, beside any team's.
+/// The table of idempotency keys. It is ours even if all other tables are adopted.
 pub(super) const WRITES_TABLE: &str = "tributary_writes";
-/// What an embedded shard has beside [`OUR_TABLES`]: its log, and which log it is.
+/// The further tables of an embedded shard: its log, and the identity of this log.
 pub(super) const SQLITE_LOG_TABLES: [&str; 2] = ["tributary_log", "tributary_history"];
 
-/// The tables of an embedded shard, as in [`mysql_tables`].
+/// The tables of an embedded shard. The columns are those of [`mysql_tables`].
 pub(super) const SQLITE_SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS followers (
     follower_user_id INTEGER NOT NULL,
@@ -35,12 +35,14 @@ CREATE TABLE IF NOT EXISTS tributary_writes (
 CREATE INDEX IF NOT EXISTS tributary_writes_by_age ON tributary_writes (created_ms);
 ";
 
-/// The log of an embedded shard: whose row was touched, in the order of the commits, whoever wrote
-/// it. Kinds: 1 a post was stored, 2 it may be gone; 3 a follow was stored, 4 it may be gone.
+/// The log of an embedded shard. Triggers add rows for every change, in commit order, whatever
+/// program makes it. The kinds are:
+/// - 1: a post was stored; 2: a post may be gone.
+/// - 3: a follow was stored; 4: a follow may be gone.
 ///
-/// A row that gives way to another one (`INSERT OR REPLACE`, `UPDATE OR REPLACE`) fires no trigger
-/// of its own, so what has the new id already is told before. A follow can give way to an equal one
-/// only.
+/// A row replaced by `INSERT OR REPLACE` or `UPDATE OR REPLACE` fires no delete trigger. So a
+/// `BEFORE` trigger logs the post that already has the new id. A follow can only be replaced by an
+/// equal one, so follows need no such trigger.
 pub(super) const SQLITE_LOG: &str = "
 CREATE TABLE IF NOT EXISTS tributary_log (
     seq INTEGER PRIMARY KEY,
@@ -92,8 +94,8 @@ CREATE TRIGGER IF NOT EXISTS tributary_follow_deleted AFTER DELETE ON followers 
 END;
 ";
 
-/// The tables of a shard in MySQL or MariaDB, as we would make them. Posts are clustered by author
-/// and time, so that an author's newest posts lie side by side.
+/// The statements that create our follows and posts tables in a MySQL or MariaDB database. Posts
+/// are clustered by author and time, so an author's newest posts are adjacent.
 pub fn mysql_tables(database: &str) -> [String; 2] {
     let database = quoted(database);
     [
@@ -118,8 +120,8 @@ pub fn mysql_tables(database: &str) -> [String; 2] {
     ]
 }
 
-/// Our own table beside them: which post was stored under which idempotency key. Keys are compared
-/// byte by byte.
+/// The statement that creates the table of idempotency keys: which key stored which post. Keys are
+/// compared byte by byte.
 pub fn mysql_writes_table(database: &str) -> String {
     let database = quoted(database);
     format!(
@@ -136,7 +138,7 @@ pub fn mysql_writes_table(database: &str) -> String {
     )
 }
 
-/// An identifier in backticks, whatever it contains.
+/// An SQL identifier in backticks. Backticks inside it are doubled.
 pub(super) fn quoted(identifier: &str) -> String {
     format!("`{}`", identifier.replace('`', "``"))
 }

@@ -1,52 +1,54 @@
-//! What a shard is asked to store, and what it answers.
+//! The arguments and the outcomes of storing a post.
 
 use crate::model::{IdempotencyKey, Post, PostId};
 
-/// A post that is to be stored, with an id that was minted for it.
+/// A post to store, with its generated id.
 #[derive(Clone, Debug)]
 pub(crate) struct NewPost {
     pub(crate) post: Post,
-    /// Remembered in the same transaction.
-    pub(crate) once: Option<Once>,
+    /// Stored in the same transaction as the post. `None` if the client sent no idempotency key.
+    pub(crate) idempotency: Option<IdempotencyRecord>,
 }
 
-/// What makes a second wish for the same post known.
+/// Lets a repeated request for the same post be recognized.
 #[derive(Clone, Debug)]
-pub(crate) struct Once {
+pub(crate) struct IdempotencyRecord {
     pub(crate) key: IdempotencyKey,
-    /// SHA-256 of the content, to tell the same wish from another under the same key.
+    /// SHA-256 of the content. It differs if the client reuses the key for another text.
     pub(crate) digest: [u8; 32],
     pub(crate) created_ms: i64,
 }
 
-/// How storing a post went.
+/// The outcome of storing a post.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
-    /// It is committed.
-    Now,
-    /// The key was used before; nothing was stored.
-    Before(Earlier),
-    /// Another post has its id; nothing was stored.
+pub(crate) enum StoreOutcome {
+    /// The post is committed.
+    Stored,
+    /// The idempotency key was used before. Nothing was stored.
+    KeyUsed(EarlierPost),
+    /// Another post has this id. Nothing was stored.
     IdTaken,
 }
 
-/// The post that a key was used for.
+/// The post that an idempotency key was used for before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierPost {
     pub(crate) post: PostId,
-    /// In the column's unit.
+    /// In the unit of the time column.
     pub(crate) time: i64,
     pub(crate) digest: [u8; 32],
 }
 
 impl NewPost {
-    /// What it means that its key was used for `earlier`: perhaps by this very wish.
-    pub(crate) fn met(&self, earlier: Earlier) -> Stored {
-        let same_text = self.once.as_ref().is_some_and(|once| once.digest == earlier.digest);
+    /// The outcome if the idempotency key was already used for `earlier`. If `earlier` is this
+    /// very post, an earlier attempt of the same request has stored it.
+    pub(crate) fn outcome_if_key_used(&self, earlier: EarlierPost) -> StoreOutcome {
+        let same_text =
+            self.idempotency.as_ref().is_some_and(|record| record.digest == earlier.digest);
         if earlier.post == self.post.key.post && same_text {
-            Stored::Now
+            StoreOutcome::Stored
         } else {
-            Stored::Before(earlier)
+            StoreOutcome::KeyUsed(earlier)
         }
     }
 }

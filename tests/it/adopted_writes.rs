@@ -123,8 +123,8 @@ fn tables_that_cannot_be_written_rightly_refuse_the_start() {
         for servers in kinds() {
             for (more, change, cure) in [
                 ("", "ENGINE = MyISAM", "ENGINE = InnoDB"),
-                ("", "MODIFY deleted_at BIGINT NULL", "add what it holds for a deleted post"),
-                ("", "MODIFY id INT", "make it BIGINT, its other attributes kept"),
+                ("", "MODIFY deleted_at BIGINT NULL", "add its value for a deleted post"),
+                ("", "MODIFY id INT", "make it BIGINT and keep its other attributes"),
                 (
                     ", mood VARCHAR(9) NOT NULL DEFAULT ''",
                     "ALTER mood DROP DEFAULT",
@@ -133,7 +133,7 @@ fn tables_that_cannot_be_written_rightly_refuse_the_start() {
                 (
                     ", flag TINYINT",
                     "DROP COLUMN deleted_at, ADD deleted_at DATETIME AS (NULLIF(created_at, created_at))",
-                    "computed by the server",
+                    "is generated",
                 ),
             ] {
                 let fleet = fleet(&servers, more).await;

@@ -1,5 +1,5 @@
-//! `tributary check`: from addresses to a served fleet, and twelve and more broken fleets, each
-//! fault told by its name.
+//! `tributary check`: from addresses to a served fleet; and more than twelve broken fleets, each
+//! reported with the code of its fault.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -14,14 +14,14 @@ use tributary::shard::mysql_tables;
 use crate::support::database::{Database, Kind, PASSWORD, USER, mariadb, mysql};
 use crate::support::{run, scratch};
 
-/// A fleet by its addresses, as an engineer brings it.
+/// A fleet as a user gives it to `check`: servers and databases, without a configuration.
 struct Given {
     servers: Vec<Arc<Database>>,
     databases: Vec<String>,
 }
 
 impl Given {
-    /// Databases on these servers in turn, empty.
+    /// Empty databases, spread over these servers in turn.
     async fn new(servers: &[Arc<Database>], shards: usize) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -32,7 +32,7 @@ impl Given {
         given
     }
 
-    /// Runs statements in every shard.
+    /// Runs statements on the server of every shard.
     async fn each(&self, statements: impl Fn(usize, &str) -> Vec<String>) {
         for (index, (server, database)) in self.servers.iter().zip(&self.databases).enumerate() {
             let mut all = vec!["SET time_zone = '+00:00'".to_owned()];
@@ -41,7 +41,7 @@ impl Given {
         }
     }
 
-    /// Our tables with a few users' rows in each shard.
+    /// Our tables, with rows of a few users in each shard.
     async fn with_rows(servers: &[Arc<Database>], shards: usize) -> Self {
         let given = Self::new(servers, shards).await;
         given
@@ -74,7 +74,7 @@ impl Given {
     }
 }
 
-/// Exit code, standard output, standard error.
+/// Runs the program. Returns its exit code, standard output and standard error.
 fn tributary(arguments: &[String]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
     let file = arguments.iter().skip_while(|argument| *argument != "--config").nth(1);
@@ -109,8 +109,8 @@ fn kinds() -> Vec<Vec<Arc<Database>>> {
     [Some(mariadb().to_vec()), mysql].into_iter().flatten().collect()
 }
 
-/// Tables of a team that never heard of us, DSNs in the wrong order, and no file: the printed
-/// configuration serves them.
+/// Adopted tables with other names, DSNs in the wrong order, and no configuration file: `check`
+/// prints a configuration that serves them.
 #[test]
 fn from_addresses_to_the_first_page() {
     run(async {
@@ -179,14 +179,14 @@ fn from_addresses_to_the_first_page() {
                     &Value::from("2024-03-01T01:00:00.500Z")
                 )
             );
-            // The file can be checked as well, by programs too.
+            // `check` accepts the file too, and reports in JSON.
             let (code, report) = check(&["--config".into(), file.display().to_string()]);
             assert_eq!((code, &report["ready"]), (0, &Value::from(true)), "{report}");
         }
     });
 }
 
-/// The rule is found whatever the number of shards and the order they are given in.
+/// `check` finds the placement for any number of shards, given in any order.
 #[test]
 fn a_million_ids_on_two_to_ten_shards() {
     run(async {
@@ -228,11 +228,11 @@ fn a_million_ids_on_two_to_ten_shards() {
     });
 }
 
-/// A way to break the fleet, and the name of the fault. `{db}` is the last shard's database.
+/// A way to break a fleet, and the code of the fault. `{db}` is the database of the last shard.
 struct Broken {
     statements: &'static [&'static str],
     code: &'static str,
-    /// What the cure must name.
+    /// Text that the cure must contain.
     cure: &'static str,
 }
 
@@ -301,7 +301,7 @@ const BROKEN: [Broken; 12] = [
 ];
 
 #[test]
-fn broken_fleets_are_told_by_the_name_of_the_fault() {
+fn broken_fleets_are_reported_with_the_code_of_the_fault() {
     run(async {
         for servers in kinds() {
             for broken in &BROKEN {
@@ -312,21 +312,21 @@ fn broken_fleets_are_told_by_the_name_of_the_fault() {
                     connection.query_drop(statement.replace("{db}", database)).await.unwrap();
                 }
                 let (code, report) = check(&given.dsns());
-                let place = format!("{:?}, {:?}: {report:#}", server.kind, broken.statements);
-                assert_eq!((code, &report["ready"]), (3, &Value::from(false)), "{place}");
-                assert!(codes(&report, "error").contains(&broken.code.to_owned()), "{place}");
+                let context = format!("{:?}, {:?}: {report:#}", server.kind, broken.statements);
+                assert_eq!((code, &report["ready"]), (3, &Value::from(false)), "{context}");
+                assert!(codes(&report, "error").contains(&broken.code.to_owned()), "{context}");
                 let findings = report["findings"].as_array().unwrap();
                 let finding = findings.iter().find(|f| f["code"] == broken.code).unwrap();
                 let cure = finding["cure"].as_str().unwrap_or_default();
-                assert!(cure.contains(broken.cure), "{place}");
+                assert!(cure.contains(broken.cure), "{context}");
             }
         }
     });
 }
 
-/// What is wrong with a way in, with a server, or with a configuration rather than with tables.
+/// Faults of addresses, accounts, server settings and configurations, as opposed to tables.
 #[test]
-fn wrong_addresses_accounts_and_settings_are_told() {
+fn wrong_addresses_accounts_and_settings_are_reported() {
     run(async {
         for kind in [Kind::MariaDb, Kind::MySql] {
             let Some(server) = Database::start(kind).map(Arc::new) else { continue };
@@ -345,7 +345,7 @@ fn wrong_addresses_accounts_and_settings_are_told() {
             let port = format!("{}", server.port);
             let (code, errors, report) = first(&with(good[1].replace(&port, "1")));
             assert!(code == 3 && errors == ["unreachable"], "{report}");
-            // Mistakes in what is typed.
+            // Mistakes in the arguments.
             for (dsns, text) in [
                 (vec![good[0].clone(), good[0].clone()], "are the same database"),
                 (vec!["db0.internal/social".into()], "of the form mysql://"),
@@ -357,7 +357,7 @@ fn wrong_addresses_accounts_and_settings_are_told() {
                 assert!(code == 3 && error.contains(text), "{error}");
             }
 
-            // An account that may read only, on a server whose log says little.
+            // A read-only account, on a server whose log has partial rows.
             let account = "'reader'@'127.0.0.1'";
             server
                 .execute(&[
@@ -383,9 +383,9 @@ fn wrong_addresses_accounts_and_settings_are_told() {
             for code in ["server_setting", "no_replication_right"] {
                 assert!(warnings.contains(&code.to_owned()), "{report:#}");
             }
-            what_memory_needs_is_told(&server, account, &reader).await;
+            missing_log_settings_and_rights_are_reported(&server, account, &reader).await;
 
-            // A clock that is off: new sessions of accounts like this one live in another time.
+            // A wrong clock: new sessions of accounts without SUPER get another time.
             let then = "SET GLOBAL init_connect = 'SET timestamp = 1700000000'";
             server.execute(&[then.into()]).await;
             let (_, report) = check(&reader);
@@ -398,8 +398,12 @@ fn wrong_addresses_accounts_and_settings_are_told() {
     });
 }
 
-/// Settings and rights, each with the statement that mends it.
-async fn what_memory_needs_is_told(server: &Database, account: &str, reader: &[String]) {
+/// Settings and rights, each with the statement that fixes it.
+async fn missing_log_settings_and_rights_are_reported(
+    server: &Database,
+    account: &str,
+    reader: &[String],
+) {
     let (_, report) = check(reader);
     for cure in [
         "SET GLOBAL binlog_row_image = FULL",
@@ -415,9 +419,9 @@ async fn what_memory_needs_is_told(server: &Database, account: &str, reader: &[S
     assert!(!warnings.contains(&"no_replication_right".to_owned()), "{report:#}");
 }
 
-/// A fleet that is to be written needs more, and is warned of more.
+/// With writes enabled, `check` requires more and warns about more.
 #[test]
-fn what_writing_needs_and_brings_about_is_told() {
+fn requirements_and_side_effects_of_writing_are_reported() {
     run(async {
         for servers in kinds() {
             let given = Given::with_rows(&servers, 2).await;
@@ -462,19 +466,19 @@ fn what_writing_needs_and_brings_about_is_told() {
     });
 }
 
-/// Foreign keys that delete posts are told exactly where the log does not tell what they do.
+/// `check` reports foreign keys that delete posts exactly if the log does not contain the deletes.
 #[test]
-fn changes_that_the_log_does_not_tell_are_told() {
+fn changes_missing_from_the_log_are_reported() {
     run(async {
         for servers in kinds() {
             let given = Given::with_rows(&servers, 2).await;
-            let untold = || {
+            let check_unlogged = || {
                 let (code, report) = check(&given.dsns());
                 assert_eq!(code, 0, "{report:#}");
-                let told = codes(&report, "warning").contains(&"untold_changes".to_owned());
-                (told, report)
+                let reported = codes(&report, "warning").contains(&"untold_changes".to_owned());
+                (reported, report)
             };
-            assert!(!untold().0);
+            assert!(!check_unlogged().0);
             let (server, database) = (&given.servers[1], &given.databases[1]);
             let key = "FOREIGN KEY (user_id) REFERENCES people (id)";
             let posts = format!("ALTER TABLE {database}.tweets");
@@ -486,19 +490,20 @@ fn changes_that_the_log_does_not_tell_are_told() {
                     format!("{posts} ADD CONSTRAINT by_person {key} ON DELETE RESTRICT"),
                 ])
                 .await;
-            assert!(!untold().0, "this one changes nothing");
+            assert!(!check_unlogged().0, "this foreign key changes no posts");
             let cascading = format!("{posts} ADD CONSTRAINT by_person {key} ON DELETE CASCADE");
             server.execute(&[drop.clone(), cascading]).await;
-            let (told, report) = untold();
+            let (reported, report) = check_unlogged();
             let logged = logs_a_cascade(server, database).await;
-            assert_eq!(told, !logged, "{report:#}");
+            assert_eq!(reported, !logged, "{report:#}");
             let cure = format!("`{database}`.`tweets` DROP FOREIGN KEY `by_person`");
-            assert_eq!(report.to_string().contains(&cure), told, "{report:#}");
+            assert_eq!(report.to_string().contains(&cure), reported, "{report:#}");
         }
     });
 }
 
-/// Deletes a person whose posts go with it, and looks whether the log tells of the posts.
+/// Deletes a person, which cascades to the posts. Returns whether the log contains the deleted
+/// posts.
 async fn logs_a_cascade(server: &Database, database: &str) -> bool {
     let mut connection = server.connect().await;
     let files: Vec<mysql_async::Row> = connection.query("SHOW BINARY LOGS").await.unwrap();
@@ -526,7 +531,7 @@ async fn logs_a_cascade(server: &Database, database: &str) -> bool {
     deleted(named("tweets"))
 }
 
-/// Configurations that do not fit what they name.
+/// Configurations that do not fit the tables and shards that they name.
 fn wrong_files(given: &Given) {
     let (code, report) = check(&given.dsns());
     assert_eq!(code, 0, "{report:#}");

@@ -35,7 +35,7 @@ async fn created(server: &Database, database: &str, table: &str) -> String {
 }
 
 #[test]
-fn migrate_makes_what_is_missing_and_says_so_and_changes_nothing_else() {
+fn migrate_makes_missing_tables_reports_them_and_changes_nothing_else() {
     run(async {
         for (_, fleet) in empty_fleets().await {
             let lines = |what: &str| -> String {
@@ -83,15 +83,18 @@ fn migrate_of_a_folder_brings_an_older_one_up_to_date() {
 }
 
 #[test]
-fn what_migrate_may_not_make_is_told_with_its_cure() {
+fn tables_that_migrate_may_not_make_are_reported_with_a_cure() {
     run(async {
         for (server, fleet) in empty_fleets().await {
             let (_, database) = &fleet.databases[0];
-            // Tables under other names: these are not ours to guess.
+            // `migrate` does not guess the role of tables with other names.
             server.execute(&[format!("CREATE TABLE {database}.posts (id BIGINT)")]).await;
             let (code, _, error) = migrate(&fleet);
             assert_eq!(code, 3, "{error}");
-            assert!(error.contains("holds other tables; make it by hand: CREATE TABLE"), "{error}");
+            assert!(
+                error.contains("holds other tables; create it by hand: CREATE TABLE"),
+                "{error}"
+            );
             server.execute(&[format!("DROP TABLE {database}.posts")]).await;
 
             let account = format!("'m{database}'@'127.0.0.1'");
@@ -129,7 +132,7 @@ async fn refused(fleet: &TestFleet) -> String {
     let mut config = fleet.config();
     config.write.enabled = true;
     match Tributary::open(&config).await {
-        Ok(_) => panic!("it started"),
+        Ok(_) => panic!("the start should have failed"),
         Err(OpenError::Prerequisite(text)) => text,
     }
 }
@@ -143,16 +146,16 @@ fn a_start_refuses_tables_that_cannot_be_written_with_the_cure() {
             let error = refused(&fleet).await;
             assert!(error.contains("tributary migrate"), "{error}");
             drop(fleet.open_for_writing().await);
-            // What is wrong, its cure as told, and how it is undone here.
+            // The fault, its reported cure, and the statement that undoes the fault.
             let cases = [
                 (
                     "tweets MODIFY tweet_id INT UNSIGNED NOT NULL",
-                    "make it BIGINT, its other attributes kept",
+                    "make it BIGINT and keep its other attributes",
                     "tweets MODIFY tweet_id BIGINT UNSIGNED NOT NULL",
                 ),
                 (
                     "tweets MODIFY timestamp INT NOT NULL",
-                    "make it BIGINT, its other attributes kept",
+                    "make it BIGINT and keep its other attributes",
                     "tweets MODIFY timestamp BIGINT NOT NULL",
                 ),
                 ("tweets MODIFY content CHAR(200)", "TEXT NOT NULL", "tweets MODIFY content TEXT"),
@@ -177,14 +180,14 @@ fn a_start_refuses_tables_that_cannot_be_written_with_the_cure() {
                     "followers ADD PRIMARY KEY (follower_user_id, followed_user_id)",
                 ),
             ];
-            for (wrong, cure, mend) in cases {
+            for (wrong, cure, undo) in cases {
                 let alter = |change: &str| format!("ALTER TABLE {database}.{}", change);
                 server.execute(&[alter(wrong)]).await;
                 let error = refused(&fleet).await;
                 assert!(error.contains(cure), "{wrong}: {error}");
-                // Reading asks less.
+                // Reads need less.
                 drop(fleet.open().await);
-                server.execute(&[alter(mend)]).await;
+                server.execute(&[alter(undo)]).await;
                 drop(fleet.open_for_writing().await);
             }
         }

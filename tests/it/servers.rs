@@ -1,4 +1,4 @@
-//! How servers are talked to: TLS, login methods, time limits.
+//! Connections to servers: TLS, authentication plugins, time limits.
 
 use std::fs;
 use std::path::Path;
@@ -26,8 +26,8 @@ fn toml_path(key: &str, path: &Path) -> String {
     format!("{key} = \"{}\"", path.display())
 }
 
-/// A MySQL 9 account uses `caching_sha2_password`; the first login after a start sends the password
-/// itself, under TLS or encrypted with the server's key.
+/// A MySQL 9 account uses `caching_sha2_password`. The first login after a server start sends the
+/// password itself, over TLS or encrypted with the server's key.
 #[test]
 fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
     let Some(server) = Database::start(Kind::MySql).map(Arc::new) else { return };
@@ -50,17 +50,17 @@ fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
         assert_eq!(plugin.as_deref(), Some("caching_sha2_password"));
 
         for lines in ["tls = \"disabled\"", "tls = \"required\""] {
-            // Forgets the passwords it knows, so that the whole login is made.
+            // The server drops its cache of passwords, so the next login is a full one.
             connection.query_drop("FLUSH PRIVILEGES").await.unwrap();
             assert_reads(&open_with(&fleet, lines).await.unwrap()).await;
         }
-        // The account may be told to accept nothing else.
+        // The account can be set to accept TLS connections only.
         let account = "ALTER USER 'tributary'@'127.0.0.1' REQUIRE SSL";
         connection.query_drop(account).await.unwrap();
         assert!(open_with(&fleet, "tls = \"disabled\"").await.is_err());
         assert_reads(&open_with(&fleet, "tls = \"required\"").await.unwrap()).await;
 
-        // The certificate that the server made for itself is made out to nobody.
+        // The certificate that the server generated names no host.
         let ca = toml_path("tls_ca_file", &server.data_file("ca.pem"));
         let verified = format!("tls = \"verify-identity\"\n{ca}");
         for lines in ["tls = \"verify-identity\"", &verified] {
@@ -73,7 +73,7 @@ fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
         server.launch();
         assert_reads(&open_with(&fleet, &verified).await.unwrap()).await;
         let error = open_with(&fleet, "tls = \"verify-identity\"").await.unwrap_err();
-        assert!(error.contains("check tls"), "{error}: the authority is not a public one");
+        assert!(error.contains("check tls"), "{error}: the authority is private");
     });
 }
 
@@ -82,7 +82,7 @@ async fn assert_reads(tributary: &Tributary) {
     assert!(page.is_complete() && page.posts.len() == 1, "{page:?}");
 }
 
-/// Gives the server a certificate for its address, signed by an authority of its own.
+/// Gives the server a certificate for its address, signed by a new private authority.
 fn certify(server: &Database) {
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -101,13 +101,13 @@ fn certify(server: &Database) {
     }
 }
 
-/// A query that its reader has given up must not go on burdening the server.
+/// The server must end a query whose reader has given up.
 #[test]
-fn the_server_itself_ends_a_statement_that_takes_too_long() {
+fn the_server_ends_a_statement_that_takes_too_long() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let Some((server, database)) = fleet.databases.first() else { continue };
-            // A table lock makes every read of it wait; the limit must end the wait.
+            // A table lock makes every read of the table wait. The time limit must end the wait.
             let mut lock = server.connect().await;
             let mut config = fleet.config();
             config.request.deadline_ms = 600;
@@ -129,7 +129,7 @@ fn the_server_itself_ends_a_statement_that_takes_too_long() {
                 if left == Some(0) {
                     break;
                 }
-                assert!(std::time::Instant::now() < give_up, "{backend:?}: it still runs");
+                assert!(std::time::Instant::now() < give_up, "{backend:?}: the query still runs");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
             lock.query_drop("UNLOCK TABLES").await.unwrap();

@@ -1,4 +1,4 @@
-//! Is a database as it must be? Every fault is told with its cure.
+//! Checks that the tables of a database can be read with bounded cost. Every fault has a cure.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
@@ -10,19 +10,22 @@ use crate::shard::infer::INTEGERS;
 use crate::shard::schema::{mysql_tables, quoted};
 use crate::shard::{Finding, ShardError};
 
-/// What reads and writes need to know of the indexes.
+/// The indexes that reads use, and whether rows can be loaded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Indexes {
-    /// The one that an author's posts are read over.
+    /// The index for reading an author's posts.
     pub(super) posts: String,
-    /// The one that a follow list is read over.
+    /// The index for reading a follow list.
     pub(super) follows: String,
-    /// Whether inserting a row again leaves one row, else which key is missing.
+    /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
 
-/// Checks that the tables can be read as pages need it, and returns the statements to do so, or
-/// all that must be mended first. An error is one of the connection or of the server.
+/// Checks that the tables can be read as pages need. Returns the statements, or the faults that
+/// must be fixed first.
+///
+/// # Errors
+/// An error of the connection or of the server.
 pub(super) async fn tables(
     connection: &mut Conn,
     name: &str,
@@ -33,8 +36,8 @@ pub(super) async fn tables(
         return Ok(Err(faults));
     }
     faults.extend(wrong_types(connection, name, tables).await?);
-    let posts = declared(connection, name, &tables.posts.name).await?;
-    let follows = declared(connection, name, &tables.follows.name).await?;
+    let posts = declared_table(connection, name, &tables.posts.name).await?;
+    let follows = declared_table(connection, name, &tables.follows.name).await?;
     let indexes = match (choose(&quoted(name), tables, &posts, &follows), faults.is_empty()) {
         (Ok(indexes), true) => indexes,
         (chosen, _) => {
@@ -43,14 +46,14 @@ pub(super) async fn tables(
         }
     };
     let statements = Statements::new(name, tables, indexes);
-    // The proof of it all: a right may be for some columns only.
+    // Running each kind of read finds further faults, such as rights on some columns only.
     for (sql, values) in statements.reads() {
         let proof: Result<Vec<Row>, Error> = connection.exec(sql, values).await;
         match proof.map_err(ShardError::from) {
             Ok(_) => {}
             Err(ShardError::Faulty(text)) => {
                 let text = format!(
-                    "{text}; the indexes and columns of all tables must be usable by this account"
+                    "{text}; this account must be able to use the indexes and columns of all tables"
                 );
                 return Ok(Err(vec![Finding::error("cannot_read", text)]));
             }
@@ -60,7 +63,7 @@ pub(super) async fn tables(
     Ok(Ok(statements))
 }
 
-/// Tables and columns that are not there, or not for this account.
+/// Faults for tables and columns that do not exist or that this account may not read.
 async fn unreadable(
     connection: &mut Conn,
     name: &str,
@@ -74,7 +77,7 @@ async fn unreadable(
         (&posts.name, post_columns.into_iter().chain(visible).collect()),
     ];
     wanted.extend(tables.users.iter().map(|users| (&users.name, vec![&users.id, &users.handle])));
-    // Ours can be made as they are; how others were made is not known here.
+    // The definition is known for our own tables only.
     let create =
         if *tables == Tables::default() { mysql_tables(name).to_vec() } else { Vec::new() };
     let mut faults = Vec::new();
@@ -99,16 +102,16 @@ async fn unreadable_table(
     let Error::Server(server) = &error else { return Err(error.into()) };
     let text = server.message.clone();
     let finding = match server.code {
-        // A database that is not there is told in both ways.
+        // A missing database can return either code.
         1049 | 1146 => {
             let cure = match create {
                 Some(create) => format!("CREATE DATABASE IF NOT EXISTS {database}; {create}"),
-                None => "the names under [tables] in the configuration".to_owned(),
+                None => "correct the names under [tables] in the configuration".to_owned(),
             };
             Finding::error("no_table", text).cure(cure)
         }
         1054 => Finding::error("no_column", format!("{text}: {table} must have {columns}"))
-            .cure("the names under [tables] in the configuration"),
+            .cure("correct the names under [tables] in the configuration"),
         1044 | 1142 | 1143 => Finding::error("no_right", text)
             .cure(format!("GRANT SELECT ON {database}.* TO {}", account(connection).await?)),
         _ => return Err(error.into()),
@@ -116,7 +119,7 @@ async fn unreadable_table(
     Ok(Some(finding))
 }
 
-/// The account that is logged in, as GRANT takes it.
+/// The account of this connection, quoted for GRANT.
 pub(super) async fn account(connection: &mut Conn) -> Result<String, Error> {
     let account: Option<String> = connection.query_first("SELECT CURRENT_USER()").await?;
     let account = account.unwrap_or_default();
@@ -124,8 +127,8 @@ pub(super) async fn account(connection: &mut Conn) -> Result<String, Error> {
     Ok(format!("'{}'@'{}'", user.replace('\'', "''"), host.replace('\'', "''")))
 }
 
-/// Ids and times are compared in the servers' order here, so their columns must hold what the
-/// mapping says.
+/// Faults for columns whose type does not fit the mapping. This process compares ids and times in
+/// the same order as the servers, which needs integers and the configured unit.
 async fn wrong_types(
     connection: &mut Conn,
     database: &str,
@@ -134,8 +137,8 @@ async fn wrong_types(
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR), CAST(data_type AS CHAR),
                 datetime_precision
          FROM information_schema.columns WHERE table_schema = ?";
-    type Declared = (String, String, String, Option<u8>);
-    let columns: Vec<Declared> = connection.exec(sql, (database,)).await?;
+    type ColumnRow = (String, String, String, Option<u8>);
+    let columns: Vec<ColumnRow> = connection.exec(sql, (database,)).await?;
     let (follows, posts) = (&tables.follows, &tables.posts);
     let mut ids = vec![
         (&follows.name, &follows.follower),
@@ -148,36 +151,39 @@ async fn wrong_types(
     for (table, column, kind, digits) in columns {
         let kind = kind.to_lowercase();
         let is = |other: &(&String, &String)| same(other.0, &table) && same(other.1, &column);
-        let place = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
+        let subject = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
         if ids.iter().any(is) && !INTEGERS.contains(&kind.as_str()) {
-            let text = format!("{} is of type {kind}; it must be an integer", place());
-            let cure = "the name of an integer column under [tables]; other ids are not supported";
+            let text = format!("{} is of type {kind}; it must be an integer", subject());
+            let cure = "name an integer column under [tables]; other ids are not supported";
             faults.push(Finding::error("wrong_type", text).cure(cure));
         } else if is(&(&posts.name, &posts.time))
             && let Some((why, cure)) = wrong_time(posts, &kind, digits)
         {
-            let text = format!("{} is of type {kind}{why}", place());
+            let text = format!("{} is of type {kind}{why}", subject());
             faults.push(Finding::error("wrong_unit", text).cure(cure));
         }
     }
     Ok(faults)
 }
 
-/// What is wrong with a time column of this type, and what to configure instead.
+/// The fault of a time column of this type and its cure, if the type does not fit the mapping.
 fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(String, String)> {
-    let set = |unit: TimeUnit| format!("unit = \"{unit}\" under [tables.posts]");
+    let set = |unit: TimeUnit| format!("set unit = \"{unit}\" under [tables.posts]");
     let found = match kind {
         "datetime" | "timestamp" => TimeUnit::DateTime { digits: digits.unwrap_or(0) },
         integer if INTEGERS.contains(&integer) => match posts.unit {
             TimeUnit::DateTime { .. } => {
                 let why = format!(", not {}", posts.unit);
-                return Some((why, "unit = \"s\", \"ms\" or \"us\" under [tables.posts]".into()));
+                return Some((
+                    why,
+                    "set unit = \"s\", \"ms\" or \"us\" under [tables.posts]".into(),
+                ));
             }
             integer => integer,
         },
         _ => {
             let why = "; it must be an integer, DATETIME or TIMESTAMP".to_owned();
-            return Some((why, format!("a {} column in another type", posts.time)));
+            return Some((why, format!("change the type of column {}", posts.time)));
         }
     };
     if found != posts.unit {
@@ -187,25 +193,25 @@ fn wrong_time(posts: &PostsTable, kind: &str, digits: Option<u8>) -> Option<(Str
         ));
     }
     if kind == "timestamp" && !posts.zone.is_utc() {
-        let why = ", which servers give in UTC here".to_owned();
-        return Some((why, "zone = \"UTC\" under [tables.posts]".into()));
+        let why = ", which the server returns in UTC".to_owned();
+        return Some((why, "set zone = \"UTC\" under [tables.posts]".into()));
     }
     None
 }
 
-/// Column names have no case on a server.
+/// Compares names without regard to ASCII case, as servers do for columns.
 pub(super) fn same(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// A table as it is declared.
+/// The declaration of a table.
 #[derive(Debug)]
-struct Declared {
-    /// It stores nothing itself.
+struct DeclaredTable {
+    /// The table is a view.
     view: bool,
-    /// Every index ends with the columns of the primary key, declared or not: so in InnoDB, but for
-    /// the order over several partitions.
-    primary_behind: bool,
+    /// Every index is ordered by its own columns and then by those of the primary key. True in
+    /// InnoDB, except across several partitions.
+    primary_key_appended: bool,
     /// The primary key first.
     indexes: Vec<Index>,
 }
@@ -214,22 +220,22 @@ struct Declared {
 struct Index {
     name: String,
     unique: bool,
-    /// The optimizer may use it: it is not INVISIBLE (MySQL), not IGNORED (MariaDB).
+    /// The optimizer may use the index: it is not INVISIBLE (MySQL) and not IGNORED (MariaDB).
     visible: bool,
-    columns: Vec<Column>,
+    columns: Vec<IndexColumn>,
 }
 
 #[derive(Clone, Debug)]
-struct Column {
+struct IndexColumn {
     name: String,
     descending: bool,
 }
 
-async fn declared(
+async fn declared_table(
     connection: &mut Conn,
     database: &str,
     table: &str,
-) -> Result<Declared, ShardError> {
+) -> Result<DeclaredTable, ShardError> {
     let sql = "SELECT CAST(table_type AS CHAR), CAST(engine AS CHAR), CAST(create_options AS CHAR)
          FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
     type Kind = (Option<String>, Option<String>, Option<String>);
@@ -239,7 +245,7 @@ async fn declared(
     let innodb = engine.is_some_and(|engine| engine.eq_ignore_ascii_case("InnoDB"));
     let partitioned = options.is_some_and(|options| options.contains("partitioned"));
     let indexes = declared_indexes(connection, database, table).await?;
-    Ok(Declared { view, primary_behind: innodb && !partitioned, indexes })
+    Ok(DeclaredTable { view, primary_key_appended: innodb && !partitioned, indexes })
 }
 
 async fn declared_indexes(
@@ -247,7 +253,7 @@ async fn declared_indexes(
     database: &str,
     table: &str,
 ) -> Result<Vec<Index>, ShardError> {
-    // All columns, since each kind of server has one of its own that the other does not know.
+    // `s.*`, because only MySQL has the column IS_VISIBLE and only MariaDB has IGNORED.
     let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
          WHERE table_schema = ? AND table_name = ?
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
@@ -259,7 +265,7 @@ async fn declared_indexes(
             value.flatten().unwrap_or_default()
         };
         let descending = text("COLLATION") == "D";
-        let column = Column { name: text("COLUMN_NAME"), descending };
+        let column = IndexColumn { name: text("COLUMN_NAME"), descending };
         let name = text("INDEX_NAME");
         match indexes.last_mut().filter(|index| index.name == name) {
             Some(index) => index.columns.push(column),
@@ -274,12 +280,12 @@ async fn declared_indexes(
     Ok(indexes)
 }
 
-/// Chooses the indexes to read over. `database` is quoted.
+/// Chooses the indexes for reads, or returns the faults. `database` is quoted.
 fn choose(
     database: &str,
     tables: &Tables,
-    posts: &Declared,
-    follows: &Declared,
+    posts: &DeclaredTable,
+    follows: &DeclaredTable,
 ) -> Result<Indexes, Vec<Finding>> {
     let list = |columns: &[&String]| {
         columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
@@ -289,7 +295,7 @@ fn choose(
     let missing = |table: &str, what: &str, name: &str, columns: String| {
         Finding::error(
             "no_index",
-            format!("table {database}.{table} has no index to read {what} with"),
+            format!("table {database}.{table} has no index for reading {what}"),
         )
         .cure(format!("CREATE INDEX {name} ON {database}.{table} ({columns})"))
     };
@@ -302,8 +308,8 @@ fn choose(
         .ok_or_else(|| missing(&follows_sql, "a follow list", "tributary_follows", list(&pair)));
     let views = [(posts, &posts_sql), (follows, &follows_sql)].into_iter();
     let views = views.filter(|(table, _)| table.view).map(|(_, name)| {
-        let text = format!("{database}.{name} is a view, whose reads cannot be bounded");
-        Finding::error("view", text).cure("the name of the table itself under [tables]")
+        let text = format!("{database}.{name} is a view, so the cost of reads cannot be bounded");
+        Finding::error("view", text).cure("name the table itself under [tables]")
     });
     let views: Vec<Finding> = views.collect();
     match (posts_index, follows_index) {
@@ -311,14 +317,14 @@ fn choose(
         (Ok(posts_index), Ok(follows_index)) => {
             let loadable = if !unique_over(follows, &pair, 2) {
                 Err(format!(
-                    "{follows_sql} would take a follow twice; make a key: CREATE UNIQUE INDEX \
-                     tributary_follow ON {database}.{follows_sql} ({})",
+                    "{follows_sql} could store a follow twice; create a unique key: \
+                     CREATE UNIQUE INDEX tributary_follow ON {database}.{follows_sql} ({})",
                     list(&pair)
                 ))
             } else if !unique_over(posts, &[&post.id, &post.author, &post.time], 1) {
                 Err(format!(
-                    "{posts_sql} would take a post twice; make a key: CREATE UNIQUE INDEX \
-                     tributary_post ON {database}.{posts_sql} ({})",
+                    "{posts_sql} could store a post twice; create a unique key: \
+                     CREATE UNIQUE INDEX tributary_post ON {database}.{posts_sql} ({})",
                     quoted(&post.id)
                 ))
             } else {
@@ -332,17 +338,19 @@ fn choose(
     }
 }
 
-/// The name of an index that starts with `columns`, all after the first in one direction, so that
-/// it is read in order. (user_id, timestamp) is enough where `tweet_id` is the primary key behind it.
-fn starting_with(table: &Declared, columns: &[&String]) -> Option<String> {
+/// The name of an index that starts with `columns`. All columns after the first must have the same
+/// direction, so that the index is read in order. (`user_id`, `timestamp`) is enough if `tweet_id`
+/// is the appended primary key.
+fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
     let primary = table.indexes.iter().find(|index| index.name == "PRIMARY");
-    let behind: &[Column] = match primary {
-        Some(primary) if table.primary_behind => &primary.columns,
+    let appended: &[IndexColumn] = match primary {
+        Some(primary) if table.primary_key_appended => &primary.columns,
         _ => &[],
     };
     let fits = |index: &&Index| {
-        let behind = if index.name == "PRIMARY" { &[] } else { behind };
-        let all: Vec<&Column> = index.columns.iter().chain(behind).take(columns.len()).collect();
+        let appended = if index.name == "PRIMARY" { &[] } else { appended };
+        let all: Vec<&IndexColumn> =
+            index.columns.iter().chain(appended).take(columns.len()).collect();
         let named = all.len() == columns.len()
             && all.iter().zip(columns).all(|(column, wanted)| same(&column.name, wanted));
         let ordered =
@@ -352,11 +360,12 @@ fn starting_with(table: &Declared, columns: &[&String]) -> Option<String> {
     table.indexes.iter().find(fits).map(|index| index.name.clone())
 }
 
-/// Whether a unique index covers the first `needed` of `columns` and no others than `columns`.
-fn unique_over(table: &Declared, columns: &[&String], needed: usize) -> bool {
+/// Whether some unique index contains the first `needed` of `columns`, and no column outside
+/// `columns`.
+fn unique_over(table: &DeclaredTable, columns: &[&String], needed: usize) -> bool {
     table.indexes.iter().any(|index| {
         let has = |name: &str| index.columns.iter().any(|column| same(&column.name, name));
-        let is_wanted = |column: &Column| columns.iter().any(|name| same(&column.name, name));
+        let is_wanted = |column: &IndexColumn| columns.iter().any(|name| same(&column.name, name));
         index.unique
             && index.columns.iter().all(is_wanted)
             && columns[..needed].iter().all(|column| has(column))
@@ -367,9 +376,9 @@ fn unique_over(table: &Declared, columns: &[&String], needed: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// A column ending in `-` is descending.
-    fn declared(indexes: &[(&str, &[&str])]) -> Declared {
-        let column = |name: &&str| Column {
+    /// A column name that ends in `-` is descending.
+    fn declared_table(indexes: &[(&str, &[&str])]) -> DeclaredTable {
+        let column = |name: &&str| IndexColumn {
             name: name.trim_end_matches('-').to_owned(),
             descending: name.ends_with('-'),
         };
@@ -379,15 +388,19 @@ mod tests {
             visible: !name.starts_with("hidden"),
             columns: columns.iter().map(column).collect(),
         };
-        Declared { view: false, primary_behind: true, indexes: indexes.iter().map(index).collect() }
+        DeclaredTable {
+            view: false,
+            primary_key_appended: true,
+            indexes: indexes.iter().map(index).collect(),
+        }
     }
 
     #[test]
-    fn an_index_fits_when_it_starts_with_the_columns_the_primary_key_behind_it() {
+    fn an_index_fits_if_it_starts_with_the_columns_counting_an_appended_primary_key() {
         let wanted = ["user_id", "timestamp", "tweet_id"];
         let names = wanted.map(str::to_owned);
         let names: Vec<&String> = names.iter().collect();
-        let index = |indexes: &[(&str, &[&str])]| starting_with(&declared(indexes), &names);
+        let index = |indexes: &[(&str, &[&str])]| starting_with(&declared_table(indexes), &names);
         let primary: (&str, &[&str]) = ("PRIMARY", &["tweet_id"]);
         let short: (&str, &[&str]) = ("b", &["user_id", "timestamp"]);
         assert_eq!(index(&[("PRIMARY", &wanted)]).as_deref(), Some("PRIMARY"));
@@ -399,19 +412,21 @@ mod tests {
         assert_eq!(index(&[primary, ("d", &["user_id", "timestamp-"])]), None, "not in order");
         let newest_first: (&str, &[&str]) = ("d", &["user_id", "timestamp-", "tweet_id-"]);
         assert_eq!(index(&[primary, newest_first]).as_deref(), Some("d"));
-        let mut partitioned = declared(&[primary, short]);
-        partitioned.primary_behind = false;
+        let mut partitioned = declared_table(&[primary, short]);
+        partitioned.primary_key_appended = false;
         assert_eq!(starting_with(&partitioned, &names), None);
     }
 
     #[test]
-    fn rows_are_loaded_only_where_a_key_keeps_them_single() {
+    fn rows_are_loaded_only_if_unique_keys_exist() {
         let posts: (&str, &[&str]) = ("PRIMARY", &["user_id", "timestamp", "tweet_id"]);
         let tail: (&str, &[&str]) = ("tail", &["user_id", "timestamp", "tweet_id"]);
         let follows: (&str, &[&str]) = ("PRIMARY", &["follower_user_id", "followed_user_id"]);
         let loadable = |posts: &[(&str, &[&str])], follows: &[(&str, &[&str])]| {
             let tables = Tables::default();
-            choose("`d`", &tables, &declared(posts), &declared(follows)).unwrap().loadable
+            choose("`d`", &tables, &declared_table(posts), &declared_table(follows))
+                .unwrap()
+                .loadable
         };
         assert_eq!(loadable(&[posts], &[follows]), Ok(()));
         assert_eq!(loadable(&[tail, ("unique_id", &["tweet_id"])], &[follows]), Ok(()));

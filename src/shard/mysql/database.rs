@@ -1,4 +1,4 @@
-//! A database on a server: its statements, and what is wrong with it while something is.
+//! A database on a server: its statements, and its current faults.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,10 +13,11 @@ use crate::config::Write;
 use crate::mapping::Tables;
 use crate::shard::{Finding, ShardError};
 
-/// Rows that cannot be read are told this often, not once for every page that meets them.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum time between two log lines about unreadable rows. Every page with such a row fails on
+/// it.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
-/// One database. Its faults are its own: other databases of the server go on.
+/// One database. A fault takes this database out of service and no other one of the server.
 #[derive(Debug)]
 pub(in crate::shard) struct Database {
     shard: String,
@@ -24,24 +25,30 @@ pub(in crate::shard) struct Database {
     tables: Arc<Tables>,
     write: Write,
     write_statements: WriteStatements,
-    state: Mutex<State>,
+    state: Mutex<DatabaseState>,
 }
 
 #[derive(Debug)]
-struct State {
-    /// As of the last check; a later one may find other indexes.
+struct DatabaseState {
+    /// From the last successful check. A later check may choose other indexes.
     statements: Option<Arc<Statements>>,
-    /// Why it is left out until a check finds it well.
+    /// Why the database is out of service. The next successful check clears it.
     fault: Option<String>,
-    /// Why it is not written until a check finds it well. It is read all the same.
+    /// Why the database cannot be written, although it may be read. The next successful check
+    /// clears it.
     write_fault: Option<String>,
-    /// When rows that cannot be read were last told.
-    told: Option<Instant>,
+    /// When an unreadable row was last logged.
+    unreadable_logged: Option<Instant>,
 }
 
 impl Database {
     pub(super) fn new(shard: &str, name: &str, tables: Arc<Tables>, write: Write) -> Self {
-        let state = State { statements: None, fault: None, write_fault: None, told: None };
+        let state = DatabaseState {
+            statements: None,
+            fault: None,
+            write_fault: None,
+            unreadable_logged: None,
+        };
         Self {
             shard: shard.to_owned(),
             name: name.to_owned(),
@@ -52,22 +59,22 @@ impl Database {
         }
     }
 
-    /// What the server calls it.
+    /// The name of the database on the server.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// How its tables are called.
+    /// The mapping of the tables.
     pub(super) fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 
-    /// The statements to write it with, and to find one post.
+    /// The statements that write, and those that look up one post.
     pub(super) fn write_statements(&self) -> &WriteStatements {
         &self.write_statements
     }
 
-    /// Whether it may be written now.
+    /// `Ok` if the database may be written now, else the reason.
     pub(super) fn writable(&self) -> Result<(), ShardError> {
         self.statements().map_err(ShardError::Unavailable)?;
         match &self.state().write_fault {
@@ -76,28 +83,32 @@ impl Database {
         }
     }
 
-    /// The statements to read and write it with, unless it must not be asked.
+    /// The statements for reads and bulk inserts. The error says why the database is out of
+    /// service.
     pub(super) fn statements(&self) -> Result<Arc<Statements>, String> {
         let state = self.state();
         match (&state.fault, &state.statements) {
             (Some(fault), _) => Err(fault.clone()),
             (None, Some(statements)) => Ok(Arc::clone(statements)),
-            (None, None) => Err("it was not checked yet".into()),
+            (None, None) => Err("the database was not checked yet".into()),
         }
     }
 
-    /// Checks it on this connection and remembers what is found. Returns what an operator must
-    /// mend, if anything; an error is one of the server.
+    /// Checks the database on this connection and updates its state. Returns the faults that an
+    /// operator must fix, if any.
+    ///
+    /// # Errors
+    /// An error of the whole server, not of this database.
     pub(super) async fn check(&self, connection: &mut Conn) -> Result<Option<String>, ShardError> {
         match check::tables(connection, &self.name, &self.tables).await {
             Ok(Ok(statements)) => {
                 let write_fault = self.check_writes(connection, &statements).await?;
-                // First what forbids writing, then what allows it.
+                // The write fault is set before the statements that enable writes.
                 self.note_write_fault(write_fault.as_deref());
                 let mut state = self.state();
                 state.statements = Some(Arc::new(statements));
                 if state.fault.take().is_some() {
-                    info!(shard = self.shard, "shard is in use");
+                    info!(shard = self.shard, "Shard is in service again");
                 }
                 Ok(write_fault)
             }
@@ -108,8 +119,8 @@ impl Database {
                 Ok(Some(faults))
             }
             Err(error @ ShardError::Unavailable(_)) => Err(error),
-            // A table that is locked, by a restore for example, keeps this database out alone, and
-            // nobody has to do anything about it.
+            // A locked table, for example during a restore, takes only this database out of
+            // service. The operator need not act.
             Err(ShardError::Slow(reason)) => {
                 self.note(&ShardError::Faulty(reason));
                 Ok(None)
@@ -121,7 +132,8 @@ impl Database {
         }
     }
 
-    /// What an operator must mend before it can be written, if it is to be.
+    /// If writes are enabled: the faults that an operator must fix before the database can be
+    /// written.
     async fn check_writes(
         &self,
         connection: &mut Conn,
@@ -135,50 +147,59 @@ impl Database {
         match write_check::tables(connection, name, tables, bytes_max, statements).await {
             Ok(()) => Ok(None),
             Err(error @ ShardError::Unavailable(_)) => Err(error),
-            // Where it is read-only it is not the one to write to, or not yet: a write will tell.
+            // A read-only server may be a replica, which is no fault. A write reports it.
             Err(ShardError::ReadOnly(_)) => Ok(None),
             Err(fault) => Ok(Some(fault.to_string())),
         }
     }
 
-    /// Remembers whether it can be written, and tells changes.
+    /// Stores the write fault, or clears it, and logs a change.
     pub(super) fn note_write_fault(&self, fault: Option<&str>) {
         let mut state = self.state();
         match (state.write_fault.as_deref(), fault) {
             (before, Some(reason)) if before != fault => {
-                error!(shard = self.shard, reason, "shard cannot be written");
+                error!(
+                    shard = self.shard,
+                    reason, "Shard cannot be written; it is checked every 2 s"
+                );
             }
-            (Some(_), None) => info!(shard = self.shard, "shard can be written again"),
+            (Some(_), None) => info!(shard = self.shard, "Shard can be written again"),
             _ => {}
         }
         state.write_fault = fault.map(str::to_owned);
     }
 
-    /// Remembers a fault, and tells it once.
+    /// Stores the fault of an error and logs it once. Other errors are ignored.
     pub(super) fn note(&self, error: &ShardError) {
         let mut state = self.state();
         match error {
             ShardError::Faulty(reason) if state.fault.as_ref() != Some(reason) => {
-                error!(shard = self.shard, reason, "shard is left out");
+                error!(
+                    shard = self.shard,
+                    reason, "Shard is out of service; it is checked every 2 s"
+                );
                 state.fault = Some(reason.clone());
             }
             ShardError::Unreadable(reason)
-                if state.told.is_none_or(|told| told.elapsed() > TELL_AGAIN) =>
+                if state.unreadable_logged.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER) =>
             {
-                error!(shard = self.shard, reason, "shard is missing from pages with this row");
-                state.told = Some(Instant::now());
+                error!(
+                    shard = self.shard,
+                    reason, "Shard has an unreadable row and is missing from pages that contain it"
+                );
+                state.unreadable_logged = Some(Instant::now());
             }
             _ => {}
         }
     }
 
-    /// Whether it is left out, or not written.
+    /// Whether the database is out of service or cannot be written.
     pub(super) fn is_at_fault(&self) -> bool {
         let state = self.state();
         state.fault.is_some() || state.write_fault.is_some()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DatabaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Does a server's log tell all that happens to a shard's tables, and may it be read? Memory, which
-//! follows the log, would be wrong for ever where it does not.
+//! Checks that a server's log contains every change of a shard's tables, and that the account may
+//! read it. Memory follows the log, so a change missing there would make memory permanently wrong.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,16 @@ use crate::mapping::Tables;
 use crate::shard::schema::quoted;
 use crate::shard::{Finding, ShardError};
 
-/// What a missing right or setting comes to.
-pub(super) const FEED: &str = "memory cannot follow the server's log without it";
+/// The consequence of a missing right or a wrong setting.
+pub(super) const BREAKS_FEED: &str = "memory cannot follow the server's log";
 
-/// The statement that asks for the end of the log. Newer servers do not know the older words any
-/// more.
+/// The statement that returns the end of the log. MySQL 8.4 and later reject the old statement.
 pub(super) async fn log_status(connection: &mut Conn) -> Result<&'static str, ShardError> {
     let old = is_mariadb(connection).await? || connection.server_version() < (8, 4, 0);
     Ok(if old { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" })
 }
 
-/// The rights to read the log and to know its end.
+/// Warnings about missing rights: to read the log, and to query its end.
 pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardError> {
     let grants: Vec<String> = connection.query("SHOW GRANTS").await?;
     let may_read = |grant: &String| {
@@ -33,7 +32,7 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
     };
     let mut findings = Vec::new();
     if !grants.iter().any(may_read) {
-        let text = format!("the account has no right to read the server's log: {FEED}");
+        let text = format!("the account has no right to read the server's log: {BREAKS_FEED}");
         let cure = format!("GRANT REPLICATION SLAVE ON *.* TO {}", account(connection).await?);
         findings.push(Finding::warning("no_replication_right", text).cure(cure));
     }
@@ -41,7 +40,9 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
     match connection.query_drop(status).await {
         Ok(()) => {}
         Err(Error::Server(error)) if error.code == 1227 => {
-            let text = format!("the account has no right to know the end of the log: {FEED}");
+            let text = format!(
+                "the account has no right to query the end of the server's log: {BREAKS_FEED}"
+            );
             let cure = format!("GRANT REPLICATION CLIENT ON *.* TO {}", account(connection).await?);
             findings.push(Finding::warning("no_replication_right", text).cure(cure));
         }
@@ -50,8 +51,9 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
     Ok(findings)
 }
 
-/// A server that others write to must log what it takes over from them. `found` are its variables.
-pub(super) fn takes_over_unlogged(found: &BTreeMap<String, String>) -> Option<Finding> {
+/// A warning if a server applies replicated changes without logging them. `found` holds its
+/// variables.
+pub(super) fn unlogged_replication(found: &BTreeMap<String, String>) -> Option<Finding> {
     let is = |name: &str, value: &str| {
         found.get(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
     };
@@ -59,31 +61,32 @@ pub(super) fn takes_over_unlogged(found: &BTreeMap<String, String>) -> Option<Fi
     let names = ["log_replica_updates", "log_slave_updates"];
     let name = names.into_iter().find(|name| found.contains_key(*name))?;
     (copies && is(name, "OFF")).then(|| {
-        let text = format!("{name} is OFF on a server that takes over changes of others: {FEED}");
-        let cure = format!("{name} = ON in the server's configuration, and a restart");
+        let text =
+            format!("{name} is OFF on a server that applies replicated changes: {BREAKS_FEED}");
+        let cure = format!("set {name} = ON in the server's configuration, and restart it");
         Finding::warning("server_setting", text).cure(cure)
     })
 }
 
-/// What happens to a shard's rows without a word in the log.
-pub(super) async fn untold(
+/// Warnings about changes of a shard's rows that the log does not contain.
+pub(super) async fn unlogged_changes(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
 ) -> Result<Vec<Finding>, ShardError> {
     let mut findings = cascades(connection, database, tables).await?;
-    findings.extend(left_out(connection, database).await?);
+    findings.extend(excluded_from_log(connection, database).await?);
     Ok(findings)
 }
 
-/// Foreign keys by which a change elsewhere changes the tables: the storage engine does it, and the
-/// log does not tell it.
+/// Warnings about foreign keys that change rows of the tables, for example by ON DELETE CASCADE.
+/// The storage engine makes these changes, and the log does not contain them.
 async fn cascades(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
 ) -> Result<Vec<Finding>, ShardError> {
-    // Since 9.6 the log of MySQL tells them, unless this says that it is as of old.
+    // MySQL 9.6 and later logs them, unless this variable restores the old behaviour.
     let sql = "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'";
     let native: Option<(String, String)> = connection.query_first(sql).await?;
     if native.is_some_and(|(_, value)| matches!(value.as_str(), "OFF" | "0")) {
@@ -109,11 +112,11 @@ async fn cascades(
         if deletes || alters && columns.iter().any(|name| same(name, &column)) {
             let (table, key) = (quoted(&table), quoted(&key));
             let text = format!(
-                "the foreign key {key} changes rows of {table} when others change, and the log does \
-                 not tell it: memory must not be used"
+                "foreign key {key} changes rows of {table}, and the log does not contain these \
+                 changes: memory must not be used"
             );
             let cure = format!(
-                "ALTER TABLE {}.{table} DROP FOREIGN KEY {key}, and programs that delete these \
+                "ALTER TABLE {}.{table} DROP FOREIGN KEY {key}, and let programs delete these \
                  rows themselves",
                 quoted(database)
             );
@@ -124,7 +127,7 @@ async fn cascades(
     Ok(found.into_values().collect())
 }
 
-/// The tables and columns that are read.
+/// The tables and columns of the mapping.
 fn mapped(tables: &Tables) -> Vec<(&str, Vec<&str>)> {
     let (follows, posts) = (&tables.follows, &tables.posts);
     let visible = posts.visible.iter().map(|visible| visible.column.as_str());
@@ -139,12 +142,15 @@ fn mapped(tables: &Tables) -> Vec<(&str, Vec<&str>)> {
     mapped
 }
 
-/// A server may leave whole databases out of its log.
-async fn left_out(connection: &mut Conn, database: &str) -> Result<Option<Finding>, ShardError> {
+/// A warning if the server excludes this database from its log.
+async fn excluded_from_log(
+    connection: &mut Conn,
+    database: &str,
+) -> Result<Option<Finding>, ShardError> {
     let status = log_status(connection).await?;
     let row: Option<Row> = match connection.query_first(status).await {
         Ok(row) => row,
-        // A right that is missing is told for the server.
+        // The checks of the server report a missing right.
         Err(Error::Server(error)) if error.code == 1227 => None,
         Err(error) => return Err(error.into()),
     };
@@ -153,8 +159,11 @@ async fn left_out(connection: &mut Conn, database: &str) -> Result<Option<Findin
     let lists = |list: &str| list.split(',').any(|name| name.trim() == database);
     let out = !only.is_empty() && !lists(&only) || lists(&without);
     Ok(out.then(|| {
-        let text = format!("{} is left out of the server's log: {FEED}", quoted(database));
+        let text = format!(
+            "{} is excluded from the server's log, so memory cannot follow it",
+            quoted(database)
+        );
         Finding::warning("untold_changes", text)
-            .cure("no binlog_do_db and no binlog_ignore_db in its configuration, and a restart")
+            .cure("remove binlog_do_db and binlog_ignore_db from its configuration, and restart it")
     }))
 }

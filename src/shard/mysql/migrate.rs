@@ -1,4 +1,4 @@
-//! Makes the tables of a shard on a server, where they are absent.
+//! Creates the missing tables of a shard on a server.
 
 use std::time::Duration;
 
@@ -11,24 +11,30 @@ use crate::mapping::Tables;
 use crate::shard::ShardError;
 use crate::shard::schema::{OUR_TABLES, WRITES_TABLE, mysql_tables, mysql_writes_table, quoted};
 
-/// How long making a table may take.
-const ERRAND_MAX: Duration = Duration::from_secs(60);
+/// Time limit of each statement.
+const STATEMENT_MAX: Duration = Duration::from_secs(60);
 
-/// Each table with whether it was made now. Posts and follows are made only where nothing else is:
-/// a database that holds other tables may have them under other names.
+/// Creates the missing tables. Returns the name of each table and whether it was created now.
+///
+/// Posts and follows are created only in a database that holds no tables but ours, because other
+/// tables may hold them under other names.
+///
+/// # Errors
+/// [`ShardError::Unavailable`] if the server does not answer in time, else [`ShardError::Faulty`]
+/// with the cure.
 pub(in crate::shard) async fn make_tables(
     server: &str,
     config: &ServerConfig,
     (database, tables): (&str, &Tables),
 ) -> Result<Vec<(String, bool)>, ShardError> {
-    let told = |error: ShardError| match error {
+    let with_server = |error: ShardError| match error {
         ShardError::Unavailable(text) | ShardError::Slow(text) => {
             ShardError::Unavailable(format!("server {server}: {text}"))
         }
         other => ShardError::Faulty(format!("server {server}: {other}")),
     };
-    let mut connection = dial(config, ERRAND_MAX).await.map_err(told)?;
-    let tables = make(&mut connection, database, tables).await.map_err(told)?;
+    let mut connection = dial(config, STATEMENT_MAX).await.map_err(with_server)?;
+    let tables = make(&mut connection, database, tables).await.map_err(with_server)?;
     drop(connection.disconnect().await);
     Ok(tables)
 }
@@ -50,11 +56,11 @@ async fn make(
         let made = if present.iter().any(|name| name == table) {
             false
         } else if is_adopted && table != WRITES_TABLE {
-            let place = format!("{} is missing in {}", quoted(table), quoted(database));
+            let absent = format!("{} is missing in {}", quoted(table), quoted(database));
             return Err(ShardError::Faulty(if *tables == Tables::default() {
-                format!("{place}, which holds other tables; make it by hand: {create}")
+                format!("{absent}, which holds other tables; create it by hand: {create}")
             } else {
-                format!("{place}; mend its name under [tables], or make it by hand")
+                format!("{absent}; correct its name under [tables], or create it by hand")
             }));
         } else {
             make_one(connection, database, &create).await?
@@ -64,17 +70,17 @@ async fn make(
     Ok(done)
 }
 
-/// False when the table was there already, unseen by this account.
+/// Creates one table. Returns false if it existed, but was not visible to this account.
 async fn make_one(connection: &mut Conn, database: &str, create: &str) -> Result<bool, ShardError> {
     let Err(error) = connection.query_drop(create).await else { return Ok(true) };
     let Error::Server(server) = &error else { return Err(error.into()) };
     let database = quoted(database);
     let cure = match server.code {
         1050 => return Ok(false),
-        1049 => format!("make it: CREATE DATABASE {database}"),
+        1049 => format!("create it: CREATE DATABASE {database}"),
         1044 | 1142 => format!(
-            "give the account the right, GRANT CREATE ON {database}.* TO ..., or make the table \
-             by hand: {create}"
+            "give the account the right, GRANT CREATE ON {database}.* TO ..., or create the \
+             table by hand: {create}"
         ),
         _ => return Err(error.into()),
     };

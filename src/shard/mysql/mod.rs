@@ -1,4 +1,4 @@
-//! A shard in a database on a MySQL or MariaDB server: what is asked of it and how rows are read.
+//! A shard in a database on a MySQL or MariaDB server: runs the statements and decodes the rows.
 
 mod check;
 mod database;
@@ -44,18 +44,18 @@ impl MySqlShard {
         (&self.server, &self.database)
     }
 
-    /// Whether requests are sent to the shard's server now, else why not.
+    /// `Ok` if the server and the database are in service, else the reason.
     pub(super) fn health(&self) -> Result<(), String> {
         self.server.gate().health()?;
         self.database.statements().map(drop)
     }
 
-    /// Whether it may be written now, else why not.
+    /// `Ok` if requests may write to the database now, else the reason.
     pub(super) fn writable(&self) -> Result<(), ShardError> {
         self.database.writable()
     }
 
-    /// Whether the tables would take no row twice, else why not.
+    /// `Ok` if unique keys keep the tables free of duplicate rows, else the reason.
     pub(super) fn loadable(&self) -> Result<(), String> {
         self.database.statements()?.loadable.clone()
     }
@@ -77,7 +77,8 @@ impl MySqlShard {
         self.pass(until, &Progress::default(), run).await
     }
 
-    /// Statements of at most fifty authors each, one after the other on one connection.
+    /// Runs statements of at most [`AUTHORS_PER_STATEMENT`] authors, one after the other, on one
+    /// connection.
     pub(super) async fn tails(
         &self,
         direction: Direction,
@@ -94,7 +95,7 @@ impl MySqlShard {
             .into_iter()
             .filter_map(|ask| match ask.from {
                 AuthorEdge::At { time, post } => Some((ask, time, post)),
-                // Nothing lies beyond the far end.
+                // There are no posts beyond the far end.
                 AuthorEdge::Bottom | AuthorEdge::Top => None,
             })
             .collect();
@@ -143,7 +144,7 @@ impl MySqlShard {
                 let parameters = |key: &PostKey| {
                     vec![key.author.0.into(), time_value(unit, key.time), key.post.0.into()]
                 };
-                // A key that is named twice is looked up once.
+                // MySQL and MariaDB look up a repeated key once.
                 let padding = parameters(&chunk[0]);
                 let rows =
                     run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
@@ -156,7 +157,7 @@ impl MySqlShard {
         self.pass(until, &Progress::default(), run).await
     }
 
-    /// The names of those authors of `keys` that have one.
+    /// The handles of the authors of `keys`. Authors without a handle are skipped.
     pub(super) async fn handles(
         &self,
         keys: &[PostKey],
@@ -216,12 +217,12 @@ impl MySqlShard {
         self.attempt(until, &attempt, run).await
     }
 
-    /// The statements, unless the database must not be asked.
+    /// The statements. The error says why the database is out of service.
     fn statements(&self) -> Result<Arc<Statements>, ShardError> {
         self.database.statements().map_err(ShardError::Unavailable)
     }
 
-    /// Runs `work` behind the server's gate. The database remembers what is wrong with it.
+    /// Runs `work` through the server's gate and reports an error to [`Database::note`].
     async fn pass<T>(
         &self,
         until: Deadline,
@@ -236,8 +237,8 @@ impl MySqlShard {
     }
 }
 
-/// Runs the smallest statement that has a place for every item. Places that are left over get
-/// `padding`, which reads nothing: `LIMIT 0`, or what is asked for anyway.
+/// Runs the shortest statement that has room for every item. Unused arms get `padding`, which
+/// reads no further row: it has `LIMIT 0`, or repeats an item.
 async fn run_padded<T>(
     connection: &mut Conn,
     statement: &Chunked,
@@ -253,7 +254,8 @@ async fn run_padded<T>(
     connection.exec(sql, values).await
 }
 
-/// Inserts in one transaction; rows whose key is there already are left alone and not counted.
+/// Inserts rows in one transaction and returns the number of new rows. Rows with an existing key
+/// are skipped and not counted.
 async fn insert<T>(
     connection: &mut Conn,
     statement: &Chunked,
@@ -282,21 +284,21 @@ fn read_keys(unit: TimeUnit, rows: &[Row], keys: &mut Vec<PostKey>) -> Result<()
     Ok(())
 }
 
-/// The key in the first three columns.
+/// The post key in the columns 0 to 2: author, time, post id.
 fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     let author = UserId(field(row, 0)?);
     let time = time_of(unit, row, 1)?;
     Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
 }
 
-/// A time as a key holds it.
+/// The time of a column, in the representation of [`PostKey::time`].
 fn time_of(unit: TimeUnit, row: &Row, column: usize) -> Result<i64, Error> {
     match (unit, row.as_ref(column)) {
         (
             TimeUnit::DateTime { .. },
             Some(&Value::Date(year, month, day, hour, minute, second, micros)),
         ) => Ok(CalendarTime { year, month, day, hour, minute, second, micros }.packed()),
-        // So in answers to statements that were not prepared.
+        // Statements that are not prepared return dates as text.
         (TimeUnit::DateTime { .. }, Some(Value::Bytes(text))) => {
             let time = str::from_utf8(text).ok().and_then(CalendarTime::from_text);
             time.map(CalendarTime::packed).ok_or_else(|| unreadable(row))
@@ -316,8 +318,8 @@ fn unreadable(row: &Row) -> Error {
     Error::Driver(DriverError::FromRow { row: row.clone() })
 }
 
-/// A text column. NULL is shown as an empty text, and bytes that are no UTF-8 (the column may be
-/// binary) as replacement characters, rather than failing the page.
+/// A text column. NULL becomes an empty text. Bytes that are not UTF-8, as in a binary column,
+/// become replacement characters: one bad text must not fail the page.
 fn text_of(row: &Row, column: usize) -> String {
     match row.as_ref(column) {
         Some(Value::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
@@ -326,34 +328,34 @@ fn text_of(row: &Row, column: usize) -> String {
     }
 }
 
-/// Sorts the client's errors by what can be done about them.
+/// Classifies an error of the MySQL client by what the caller can do about it.
 impl From<Error> for ShardError {
     fn from(error: Error) -> Self {
         match &error {
             Error::Server(server) => match server.code {
                 // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
                 1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
-                // No right, no database, no column, no table, no index, a broken view, a column without
-                // default, no transactions, a generated column.
+                // Missing: a right, database, column, table or index. A broken view, a column
+                // without a default, no transactions, a generated column.
                 1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1356 | 1364
                 | 1698 | 1785 | 1906 | 3105 => ShardError::Faulty(error.to_string()),
                 // The server, the transaction or the engine is read-only.
                 1290 | 1792 | 1836 => ShardError::ReadOnly(error.to_string()),
-                // NULL, duplicate, packet too large, foreign key, out of range, truncated, bad value,
-                // too long, foreign key, no partition, a trigger's own error, out of range, check
-                // constraint (MySQL, MariaDB), not in the character set.
+                // NULL, duplicate, packet size, foreign key, range, truncation, bad value, length,
+                // partition, an error raised by a trigger, check constraint (MySQL, MariaDB),
+                // character set.
                 1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1451 | 1452
                 | 1526 | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
-                // The disk, the table.
+                // The disk or the table is full.
                 1021 | 1114 => ShardError::Full(error.to_string()),
-                // Too many connections, shutting down, out of some resource.
+                // Too many connections, shutdown, out of a resource.
                 _ => ShardError::Unavailable(error.to_string()),
             },
-            // Without the client's own words around it, which say nothing more.
+            // The client's own text around it adds nothing.
             Error::Io(IoError::Io(io)) => ShardError::Unavailable(io.to_string()),
-            // The row itself is not told: it may hold a user's text.
+            // The row is not logged: it may hold a user's text.
             Error::Driver(DriverError::FromRow { .. } | DriverError::FromValue { .. }) => {
-                ShardError::Unreadable("a row holds a value that is no id or time".into())
+                ShardError::Unreadable("a row holds a value that is not a valid id or time".into())
             }
             _ => ShardError::Unavailable(error.to_string()),
         }

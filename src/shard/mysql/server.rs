@@ -1,4 +1,5 @@
-//! A MySQL or MariaDB server: its connections, its gate, and the supervisor that brings it back.
+//! A MySQL or MariaDB server: its connections, its gate, and the supervisor that returns it to
+//! service.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -24,54 +25,60 @@ use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
 use crate::shard::gate::Gate;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
-/// How long checking one database may take: forty questions to a server that may be far away.
+/// Time limit for checking one database: forty queries to a server that may be distant.
 const CHECK_DEADLINE: Duration = Duration::from_secs(4);
-/// How long dialling a server may take, at the start and whenever it is tried again. A connection that
-/// was dialled into nothing stays dead when the server is back, so that a new one is tried soon.
+/// Time limit for a connection and its login, at the start and in each retry. It is short because
+/// a connection attempt to an absent server stays dead when the server returns.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(2);
-/// Between two attempts to reach a server that is left out, give or take a quarter.
+/// Pause between two attempts to reach a server that is out of service, plus or minus a quarter.
 const RETRY_MS: u64 = 1_000;
-/// Between two signs of life of a server in use. Without requests a dead one is noticed after three.
+/// Pause between two heartbeats of a server in service, and the deadline of each. Without
+/// requests, three failed heartbeats close the gate.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Connections that are ready before the first request.
+/// Maximum connections opened in advance, before a server is in service.
 const WARM_CONNECTIONS: usize = 4;
-/// Connections beside the pool. A server that loses more connections than this at once has other
-/// troubles.
-const BESIDE_MAX: usize = 4;
-/// Connections that nobody used for this long are closed.
+/// Maximum concurrent connections outside the pool. They look up commits in doubt, and detect that
+/// the address leads to another server. More at once mean that the server has other problems.
+const EXTRA_CONNECTIONS_MAX: usize = 4;
+/// Connections idle for this long are closed.
 const IDLE_TTL: Duration = Duration::from_secs(60);
-/// No connection lives longer, so that a name that leads to another server by now is followed.
+/// Lifetime of a connection, before jitter. So a DNS name that now leads to another server is
+/// followed.
 const CONNECTION_TTL: Duration = Duration::from_secs(180);
-/// What that is lengthened by at most: connections that were dialled together do not end together.
+/// Random extension of that lifetime, at most. So connections opened together do not expire
+/// together.
 const CONNECTION_TTL_JITTER: Duration = Duration::from_secs(60);
-/// All connections are left at most this often, however many writes find the server read-only.
-const DIAL_ANEW_PAUSE: Duration = Duration::from_secs(1);
-/// That a server is read-only is told this often.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum time between two renewals of the pool, however many writes find the server read-only.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
+/// Minimum time between two log lines that the server is read-only.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
-/// A server with the databases on it that are shards.
+/// A server, with those of its databases that are shards.
 pub(in crate::shard) struct Server {
     options: Opts,
     gate: Gate,
     connections: Mutex<Connections>,
     databases: Vec<Arc<Database>>,
-    /// Whether it is to be written.
+    /// Whether the configuration enables writes.
     write: bool,
-    /// For connections beside the pool, on which commits in doubt are looked after.
-    beside: Semaphore,
+    /// Permits for [`Server::on_extra_connection`].
+    extra_connections: Semaphore,
 }
 
-/// The connections that requests share.
+/// The connection pool that requests share.
 struct Connections {
     pool: Pool,
-    since: Instant,
-    /// When it was last told that the server is read-only.
-    told: Option<Instant>,
+    opened: Instant,
+    /// When it was last logged that the server is read-only.
+    read_only_logged: Option<Instant>,
 }
 
 impl Server {
-    /// Dials and checks all servers at the same time. Those that cannot be reached start closed;
-    /// what an operator must mend is an error.
+    /// Connects to all servers and checks them, at the same time. An unreachable server starts
+    /// with a closed gate.
+    ///
+    /// # Errors
+    /// All faults that an operator must fix, one per line.
     pub(in crate::shard) async fn connect_all(
         fleet: &Servers,
         config: &Config,
@@ -113,16 +120,23 @@ impl Server {
             |error: ConfigError| OpenError::Prerequisite(format!("servers.{name}: {error}"));
         let options = options(server, databases.len(), config.request.deadline()).map_err(wrong)?;
         if server.tls() == Tls::Disabled && server.tls.is_some() {
-            warn!(server = name, "passwords and posts travel unprotected: tls is disabled");
+            warn!(
+                server = name,
+                "TLS is disabled; passwords and posts cross the network unencrypted"
+            );
         }
         let pool = Pool::new(options.clone());
         Ok(Self {
             gate: Gate::new(name, server.connections_max),
-            connections: Mutex::new(Connections { pool, since: Instant::now(), told: None }),
+            connections: Mutex::new(Connections {
+                pool,
+                opened: Instant::now(),
+                read_only_logged: None,
+            }),
             options,
             databases,
             write: config.write.enabled,
-            beside: Semaphore::new(BESIDE_MAX),
+            extra_connections: Semaphore::new(EXTRA_CONNECTIONS_MAX),
         })
     }
 
@@ -130,11 +144,12 @@ impl Server {
         &self.gate
     }
 
-    /// A connection of the pool, in which there are as many as the gate lets pass.
+    /// A connection from the pool. The pool holds as many connections as the gate has permits, so
+    /// a request that passed the gate does not wait here.
     pub(super) async fn connection(&self) -> Result<Conn, ShardError> {
         let pool = locked(&self.connections).pool.clone();
         logged_in(async { pool.get_conn().await }).await.map_err(|error| {
-            // A login that is refused is refused for all databases.
+            // A refused login affects all databases of the server.
             if let ShardError::Faulty(reason) = &error {
                 self.gate.close(&error);
                 return ShardError::Unavailable(reason.clone());
@@ -143,32 +158,37 @@ impl Server {
         })
     }
 
-    /// Leaves all connections of the pool, since the server was found to be read-only: its address
-    /// may lead to the one that took its place. Those in use end when they are given back.
-    pub(super) fn dial_anew(&self, reason: &str) {
+    /// Replaces the pool, because the server was found to be read-only: after a failover its
+    /// address may lead to the new primary. Connections in use close when they are returned.
+    pub(super) fn renew_connections(&self, reason: &str) {
         let mut connections = locked(&self.connections);
-        if connections.since.elapsed() < DIAL_ANEW_PAUSE {
+        if connections.opened.elapsed() < RENEW_PAUSE {
             return;
         }
         connections.renew(&self.options);
-        if connections.told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
-            warn!(server = self.gate.server(), reason, "server cannot be written; dialling anew");
-            connections.told = Some(Instant::now());
+        if connections.read_only_logged.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER) {
+            warn!(
+                server = self.gate.server(),
+                reason,
+                "Server is read-only; reconnecting, because its address may lead to a new primary"
+            );
+            connections.read_only_logged = Some(Instant::now());
         }
     }
 
-    /// A connection for one purpose, beside the pool and its limits.
+    /// A dedicated connection outside the pool. It does not count against the pool's limit.
     pub(super) async fn own_connection(&self) -> Result<Conn, ShardError> {
         let login = logged_in(Conn::new(self.options.clone()));
         Deadline::after(LOGIN_DEADLINE).in_time(login).await
     }
 
-    /// Does `work` on a new connection beside the pool, whatever the gate thinks.
-    pub(super) async fn beside<T>(
+    /// Runs `work` on a new connection outside the pool, even if the gate is closed. At most
+    /// [`EXTRA_CONNECTIONS_MAX`] run at once; others wait.
+    pub(super) async fn on_extra_connection<T>(
         &self,
         work: impl AsyncFnOnce(&mut Conn) -> Result<T, ShardError>,
     ) -> Result<T, ShardError> {
-        let permit = self.beside.acquire().await;
+        let permit = self.extra_connections.acquire().await;
         let _permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
         let mut connection = logged_in(Conn::new(self.options.clone())).await?;
         let outcome = work(&mut connection).await;
@@ -176,14 +196,14 @@ impl Server {
         outcome
     }
 
-    /// Notices when an idle server goes away, and brings back what is left out. Runs until it is
-    /// dropped.
+    /// Detects failures of an idle server, and returns the server and its databases to service.
+    /// Never returns; the caller aborts the task.
     pub(in crate::shard) async fn supervise(self: Arc<Self>) {
         loop {
-            // Neither branch has anything to lose when the other one is first.
+            // Both branches are cancel-safe: neither loses state.
             tokio::select! {
                 () = self.gate.wait_closed() => self.retry().await,
-                () = tokio::time::sleep(HEARTBEAT) => self.beat().await,
+                () = tokio::time::sleep(HEARTBEAT) => self.heartbeat().await,
             }
         }
     }
@@ -193,7 +213,7 @@ impl Server {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         match self.check().await {
             Ok(_) => {
-                // Connections from before may be dead without knowing it.
+                // Old connections may be dead without an error so far.
                 locked(&self.connections).renew(&self.options);
                 self.warm().await;
                 self.gate.open();
@@ -202,15 +222,18 @@ impl Server {
         }
     }
 
-    /// Asks the server for a sign of life, and checks the databases that are left out. Where it was
-    /// demoted and its address leads to another one, reads would be from the past.
-    async fn beat(&self) {
-        let beat = async {
+    /// Sends a heartbeat and checks the databases with a fault. If the server was demoted and its
+    /// address leads to another one, the pool is replaced, because reads would be stale.
+    async fn heartbeat(&self) {
+        let heartbeat = async {
             let mut connection = self.connection().await?;
             if is_read_only(&mut connection).await? && self.write {
-                let elsewhere = self.beside(async |new| Ok(!is_read_only(new).await?)).await;
+                let elsewhere =
+                    self.on_extra_connection(async |new| Ok(!is_read_only(new).await?)).await;
                 if elsewhere.is_ok_and(|elsewhere| elsewhere) {
-                    self.dial_anew("it is read-only, and its address leads to another server");
+                    self.renew_connections(
+                        "it is read-only, and its address leads to another server",
+                    );
                 }
             }
             for database in self.databases.iter().filter(|database| database.is_at_fault()) {
@@ -218,37 +241,42 @@ impl Server {
             }
             Ok(())
         };
-        self.gate.probe(Deadline::after(HEARTBEAT), beat).await;
+        self.gate.probe(Deadline::after(HEARTBEAT), heartbeat).await;
     }
 
-    /// The first check. Returns what an operator must mend.
+    /// Runs the first check. Returns the faults that an operator must fix. An unreachable server
+    /// is not a fault.
     async fn admit(&self) -> Vec<String> {
-        let told = |fault| format!("server {}: {fault}", self.gate.server());
+        let with_server = |fault| format!("server {}: {fault}", self.gate.server());
         match self.check().await {
             Ok(faults) if faults.is_empty() => {
                 self.warm().await;
                 self.gate.open();
                 faults
             }
-            Ok(faults) => faults.into_iter().map(told).collect(),
+            Ok(faults) => faults.into_iter().map(with_server).collect(),
             Err(error @ ShardError::Unavailable(_)) => {
                 self.gate.close(&error);
                 Vec::new()
             }
-            Err(error) => vec![told(error.to_string())],
+            Err(error) => vec![with_server(error.to_string())],
         }
     }
 
-    /// Opens a few connections, so that the first requests need not.
+    /// Opens a few connections in advance, so that the first requests need not wait for logins.
     async fn warm(&self) {
         let some = self.options.pool_opts().constraints().max().min(WARM_CONNECTIONS);
         let connections = join_all((0..some).map(|_| self.connection()));
-        // They go back to the pool together; that one failed will be seen when it is needed.
+        // All are held until the last is open, so they are distinct. A failed one is not reported:
+        // the request that needs it will get the error.
         drop(Deadline::after(CHECK_DEADLINE).limit(connections).await);
     }
 
-    /// Connects and checks every database, each within [`CHECK_DEADLINE`]. Returns what an operator
-    /// must mend in them; an error is one of the whole server.
+    /// Connects and checks every database, each within [`CHECK_DEADLINE`]. Returns the faults of
+    /// databases that an operator must fix.
+    ///
+    /// # Errors
+    /// An error of the whole server.
     async fn check(&self) -> Result<Vec<String>, ShardError> {
         let login = logged_in(Conn::new(self.options.clone()));
         let mut connection = Deadline::after(LOGIN_DEADLINE).in_time(login).await?;
@@ -263,39 +291,40 @@ impl Server {
 }
 
 impl Connections {
-    /// Connections from before are closed, by and by.
+    /// Replaces the pool. The old connections close when requests return them.
     fn renew(&mut self, options: &Opts) {
         self.pool = Pool::new(options.clone());
-        self.since = Instant::now();
+        self.opened = Instant::now();
     }
 }
 
-/// Newer servers say it in words.
+/// Whether `read_only` is set. Newer servers return it as a word instead of 0 or 1.
 async fn is_read_only(connection: &mut Conn) -> Result<bool, Error> {
     let sql = "SELECT CAST(@@global.read_only AS CHAR) NOT IN ('0', 'OFF')";
     Ok(connection.query_first(sql).await?.unwrap_or(false))
 }
 
-/// The password and whatever else the options hold are not shown.
+/// Omits the options, because they hold the password.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("gate", &self.gate).finish_non_exhaustive()
     }
 }
 
-/// Awaits a login. The client panics at a login method it does not know.
+/// Awaits a login. The MySQL client panics on an unknown authentication plugin; the panic becomes
+/// [`ShardError::Faulty`].
 async fn logged_in(login: impl Future<Output = Result<Conn, Error>>) -> Result<Conn, ShardError> {
     match AssertUnwindSafe(login).catch_unwind().await {
         Ok(connection) => connection.map_err(login_error),
         Err(_) => Err(ShardError::Faulty(
-            "the account uses a login method that is not known here; use caching_sha2_password, \
+            "the account uses an unsupported authentication plugin; use caching_sha2_password, \
              mysql_native_password or ed25519"
                 .into(),
         )),
     }
 }
 
-/// A connection outside any pool; each of its statements ends by itself after `statement_max`.
+/// Opens a connection outside any pool. The server ends each statement after `statement_max`.
 pub(super) async fn dial(
     config: &ServerConfig,
     statement_max: Duration,
@@ -311,7 +340,7 @@ fn login_error(error: Error) -> ShardError {
             "{}; check user, password_file and the account's host",
             server.message
         )),
-        // The TLS library wraps its own errors so.
+        // The TLS library reports its errors as `InvalidData`.
         Error::Io(IoError::Io(io)) if io.kind() == ErrorKind::InvalidData => {
             ShardError::Faulty(format!("{io}; check tls and tls_ca_file of this server"))
         }
@@ -331,18 +360,18 @@ fn options(
     shards: usize,
     statement_max: Duration,
 ) -> Result<Opts, ConfigError> {
-    let (host, port) = config.host_and_port().expect("checked with the configuration");
-    let constraints = PoolConstraints::new(0, config.connections_max).expect("0 is not above it");
+    let (host, port) = config.host_and_port().expect("the configuration was validated");
+    let constraints = PoolConstraints::new(0, config.connections_max).expect("minimum 0 is valid");
     let pool = PoolOpts::default()
         .with_constraints(constraints)
         .with_inactive_connection_ttl(IDLE_TTL)
         .with_abs_conn_ttl(Some(CONNECTION_TTL))
         .with_abs_conn_ttl_jitter(Some(CONNECTION_TTL_JITTER))
-        // No session state is changed after the start, so there is nothing to reset; a reset
-        // would cost a round trip and all prepared statements.
+        // Session state does not change after login, so a reset would only cost a round trip and
+        // all prepared statements.
         .with_reset_connection(false);
-    // Strict, or the server would cut what does not fit. The limit on a statement's time is only a
-    // comment to the other kind of server.
+    // Strict mode, or the server would truncate values. Each statement time limit is in a comment
+    // that only MariaDB (`M!`) or only MySQL executes.
     let (ms, s) = (statement_max.as_millis(), statement_max.as_secs_f64());
     let lock_s = statement_max.as_secs().max(1);
     let session = format!(

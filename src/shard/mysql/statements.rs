@@ -1,8 +1,10 @@
-//! The statements for one database, written once. All values are placeholders.
+//! The SQL statements for one database, built once per check. Values are placeholders, except in
+//! [`Fills`].
 //!
-//! The optimizer gets no choice. `user_id IN (...) ORDER BY timestamp DESC LIMIT` reads between a
-//! page and the whole table depending on who is followed; an arm per author, over a forced index,
-//! with a range that starts exactly at the key, reads what it returns.
+//! The optimizer gets no choice of plan. `user_id IN (...) ORDER BY timestamp DESC LIMIT` reads
+//! between one page and the whole table, depending on the followees. Instead, each author gets an
+//! arm of a `UNION ALL` over a forced index. Its range starts exactly at the key, so it reads only
+//! the rows that it returns.
 
 use mysql_async::Value;
 
@@ -12,20 +14,22 @@ use crate::model::{Direction, ID_MAX, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
 
-/// Arms of a `UNION ALL`. Beyond this a statement gets no cheaper per author, only longer to plan.
+/// Maximum arms of a `UNION ALL`. More arms are not cheaper per author and take longer to plan.
 pub(super) const AUTHORS_PER_STATEMENT: usize = 50;
-/// Lengths that statements exist in; between them arms are padded, so that a connection holds few
-/// prepared statements.
+/// The lengths in which a `UNION ALL` exists. Other lengths are padded to the next one, so that a
+/// connection holds few prepared statements.
 const UNION_ARMS: [usize; 4] = [1, 4, 16, AUTHORS_PER_STATEMENT];
-/// Rows of one insert. Sixteen rows are ten times as fast as one; past 64 little is gained.
+/// The lengths in which an insert exists, in rows. 16 rows are ten times as fast as single rows;
+/// more than 64 gain little.
 const INSERT_ROWS: [usize; 4] = [1, 4, 16, 64];
-/// Prepared statements of one shard; a connection caches this many for each shard of its server.
+/// Number of prepared statements of one shard. A connection caches this many for each shard of its
+/// server.
 pub(super) const STATEMENTS_PER_SHARD: usize = 1 + 6 * UNION_ARMS.len() + 2 * INSERT_ROWS.len();
 
 /// All statements for one database.
 #[derive(Debug)]
 pub(super) struct Statements {
-    /// What the time column holds.
+    /// The unit of the time column.
     pub(super) unit: TimeUnit,
     /// (reader, from, max) -> followee, rising.
     pub(super) followees: String,
@@ -33,35 +37,35 @@ pub(super) struct Statements {
     newer: Tails,
     /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
-    /// (user) for each -> user, handle; none where the shards know no handles.
+    /// (user) for each -> user, handle; `None` if the mapping has no users table.
     pub(super) handles: Option<Chunked>,
     /// (follower, followee) for each.
     pub(super) insert_follows: Chunked,
     /// (post, author, content, time) for each.
     pub(super) insert_posts: Chunked,
-    /// What memory is filled with.
+    /// Reads that fill memory.
     pub(super) fills: Fills,
-    /// Whether inserting a row again leaves one row, else which key is missing.
+    /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
 
-/// Reads for memory. They are sent several at once, which placeholders do not allow, so ids and
-/// counts are written out.
+/// Reads that fill memory. Several are sent in one round trip, which prepared statements do not
+/// allow. So ids and counts are literals.
 #[derive(Debug)]
 pub(super) struct Fills {
     tail: Arm,
     follows: Arm,
-    /// Before and behind the list of users.
+    /// The text before and after the list of users.
     handles: Option<[String; 2]>,
-    /// author, newest time; whether or not the post may be seen, so that the index alone answers.
+    /// () -> author, newest time. Hidden posts count too, so that the index alone answers.
     pub(super) heads: String,
 }
 
-/// A read of one user's rows: its text before the user, between user and count, and no more.
+/// A read of one user's rows: the text before the user id, and the text between it and the count.
 #[derive(Debug)]
 struct Arm([String; 2]);
 
-/// Authors' tails in one direction -> author, time, post.
+/// Reads of author tails in one direction -> author, time, post.
 #[derive(Debug)]
 pub(super) struct Tails {
     /// (author, count) for each.
@@ -75,14 +79,14 @@ pub(super) struct Tails {
 pub(super) struct Chunked([(usize, String); 4]);
 
 impl Chunked {
-    /// The shortest statement for `len` items, or the longest there is.
+    /// The shortest statement with room for `len` items, or the longest one; and its length.
     pub(super) fn at_least(&self, len: usize) -> (&str, usize) {
         let [.., longest] = &self.0;
         let (arms, sql) = self.0.iter().find(|(arms, _)| *arms >= len).unwrap_or(longest);
         (sql, *arms)
     }
 
-    /// The longest statement for at most `len` items, or the shortest there is.
+    /// The longest statement that takes at most `len` items, or the shortest one; and its length.
     pub(super) fn at_most(&self, len: usize) -> (&str, usize) {
         let [shortest, ..] = &self.0;
         let (rows, sql) = self.0.iter().rev().find(|(rows, _)| *rows <= len).unwrap_or(shortest);
@@ -108,8 +112,8 @@ impl Statements {
         }
     }
 
-    /// A statement of each kind of read, for one author, with the values that it takes. They read
-    /// nothing.
+    /// One statement of each kind of read, with values for which it returns no rows or next to
+    /// none.
     pub(super) fn reads(&self) -> Vec<(&str, Vec<Value>)> {
         fn one(chunked: &Chunked) -> &str {
             chunked.at_least(1).0
@@ -168,21 +172,23 @@ impl Fills {
         }
     }
 
-    /// The newest posts of these authors, so many of each -> author, time, post, content.
+    /// The newest posts of these authors, at most the given count of each -> author, time, post,
+    /// content.
     pub(super) fn tails(&self, authors: &[(UserId, u64)]) -> String {
         self.tail.union_all(authors)
     }
 
-    /// The first followees of these readers, so many of each -> follower, followee.
+    /// The followees of these readers by rising id, at most the given count of each -> follower,
+    /// followee.
     pub(super) fn follows(&self, readers: &[(UserId, u64)]) -> String {
         self.follows.union_all(readers)
     }
 
-    /// The names of these users -> user, handle; none where the shards know no handles.
+    /// The handles of these users -> user, handle; `None` if the mapping has no users table.
     pub(super) fn handles(&self, users: &[(UserId, u64)]) -> Option<String> {
-        let [before, behind] = self.handles.as_ref()?;
+        let [before, after] = self.handles.as_ref()?;
         let users: Vec<String> = users.iter().map(|(user, _)| user.to_string()).collect();
-        Some(format!("{before}{}{behind}", users.join(", ")))
+        Some(format!("{before}{}{after}", users.join(", ")))
     }
 }
 
@@ -194,15 +200,15 @@ impl Arm {
     }
 }
 
-/// The posts table in SQL: every name quoted.
+/// The posts table, with every name quoted for SQL.
 struct Posts {
-    /// The table, read over the one index that keeps reads bounded.
+    /// The table with the forced index that bounds all reads.
     from: String,
     id: String,
     author: String,
     content: String,
     time: String,
-    /// A further condition on what is read, or nothing.
+    /// A condition that excludes hidden posts, or an empty text.
     visible: String,
 }
 
@@ -244,7 +250,7 @@ impl Posts {
     }
 }
 
-/// The column that a new post's mark goes to, and the mark, to stand behind others; or nothing.
+/// The visibility column and its value in a new post, each with a leading comma; or empty texts.
 pub(super) fn visible_mark(table: &PostsTable) -> (String, String) {
     let mark = |visible: &Visible| {
         (format!(", {}", quoted(&visible.column)), format!(", {}", literal(&visible.value)))
@@ -303,8 +309,8 @@ impl Tails {
                  ORDER BY {order} LIMIT ?"
             ))
         };
-        // A time that is NULL has no place in the order; an id that is NULL or out of range is no
-        // post's.
+        // A post with a NULL time has no place in the order. A NULL or out-of-range id is not the
+        // id of a post.
         Self {
             from_start: arm(&format!("{time} IS NOT NULL")),
             from_key: arm(&format!("({beyond})")),
@@ -312,7 +318,7 @@ impl Tails {
     }
 }
 
-/// What a post must be to be seen, as a further condition.
+/// The condition that excludes hidden posts, with a leading `AND`.
 pub(super) fn condition(visible: &Visible) -> String {
     let column = quoted(&visible.column);
     match &visible.value {
@@ -321,10 +327,11 @@ pub(super) fn condition(visible: &Visible) -> String {
     }
 }
 
-/// A mark in SQL. A text is written in hexadecimal digits: no quote can end it.
+/// A mark as an SQL literal. A text is written in hexadecimal digits, so it cannot end the
+/// literal.
 pub(super) fn literal(mark: &Mark) -> String {
     match mark {
-        // The time is no fixed mark: the configuration has it for deleted posts only, as a value.
+        // `Now` is not a fixed mark. It occurs for deleted posts only, where it is a parameter.
         Mark::Null | Mark::Now => "NULL".into(),
         Mark::Number(number) => number.to_string(),
         Mark::Text(text) => {
@@ -334,10 +341,10 @@ pub(super) fn literal(mark: &Mark) -> String {
     }
 }
 
-/// A time that no row is asked for at.
+/// A time for statements whose result does not matter.
 const NO_TIME: i64 = 0;
 
-/// A time of a key as the column takes it.
+/// A time of a key as a value of the time column.
 pub(super) fn time_value(unit: TimeUnit, time: i64) -> Value {
     match unit {
         TimeUnit::DateTime { .. } => {
@@ -353,7 +360,8 @@ fn union_all(arm: &str) -> Chunked {
     Chunked(UNION_ARMS.map(|arms| (arms, vec![format!("({arm})"); arms].join(" UNION ALL "))))
 }
 
-/// `nothing` is an assignment that changes nothing: unlike `INSERT IGNORE` it lets bad values fail.
+/// `nothing` is an assignment that changes nothing. Unlike `INSERT IGNORE`, it skips duplicates
+/// only and lets bad values fail.
 fn insert(table: &str, row: &str, nothing: &str) -> Chunked {
     Chunked(INSERT_ROWS.map(|rows| {
         let values = vec![row; rows].join(", ");

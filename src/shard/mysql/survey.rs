@@ -1,5 +1,5 @@
-//! Looking at servers from outside, for `tributary check`: what tables there are, whose rows lie
-//! where, how the server is set. It writes nothing and reads no more than samples.
+//! The survey of `tributary check`: the tables of each shard, samples of their users, and the
+//! settings of each server. It writes nothing and reads only samples of rows.
 
 use std::time::{Duration, Instant};
 
@@ -21,84 +21,87 @@ use crate::shard::infer::{ColumnShape, TableShape, infer};
 use crate::shard::schema::quoted;
 use crate::shard::{Deadline, Finding, ShardError};
 
-/// How long looking at one server may take; its statements end by themselves before that.
+/// Time limit for one shard or server. Each statement has a quarter of it, after which the server
+/// ends the statement.
 const SURVEY_DEADLINE: Duration = Duration::from_secs(20);
-/// How long users of one table are looked up: a server may be far away.
+/// Time limit for sampling the users of one table, because a server may be distant.
 const SAMPLE_TIME: Duration = Duration::from_secs(4);
-/// Places in a table's ids where users are looked up.
+/// Maximum users that are sampled per table, not counting the largest.
 const PROBES: usize = 300;
-/// Columns of one database that are looked at.
+/// Columns read per database, at most.
 const COLUMNS_MAX: usize = 20_000;
-/// Values by which the unit of an integer time is told.
+/// Values from which the unit of an integer time is inferred.
 const TIMES: usize = 100;
-/// Below are seconds until the year 5138, and milliseconds until 1973.
+/// Smaller integers are taken as seconds. As seconds this is the year 5138, as milliseconds 1973.
 const SECONDS_END: i64 = 100_000_000_000;
-/// Below are milliseconds until the year 5138, and microseconds until 1973.
+/// Smaller integers are taken as milliseconds. As milliseconds this is the year 5138, as
+/// microseconds 1973.
 const MILLISECONDS_END: i64 = 100_000_000_000_000;
-/// Posts so far in the future speak for a wrong zone rather than for clocks that differ.
+/// Posts further in the future than this indicate a wrong zone, not a clock difference.
 const FUTURE_MS: i64 = 5 * 60_000;
 
-/// What was seen of a fleet.
+/// The result of a survey of a fleet.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// What is to be mended, each with the server or the shard it is about.
+    /// The problems, each with the server or shard that has it, as `server NAME` or `shard NAME`.
     pub findings: Vec<(String, Finding)>,
-    /// Some users with rows on each shard, in configured order.
+    /// For each shard, in configured order: some users with rows on it, by rising id.
     pub samples: Vec<Vec<UserId>>,
 }
 
-/// Finds the tables of a fleet, which must be the same on all shards; `zone` is where its dates
-/// belong, if that was said.
+/// Infers the tables of a fleet, which must be the same on all shards. `zone` is the zone of its
+/// DATETIME values; `None` assumes UTC and reports a warning.
 pub async fn find_tables(
     servers: &Servers,
     zone: Option<&Zone>,
 ) -> (Option<Tables>, Vec<(String, Finding)>) {
-    let found = of_each_shard(servers, async |connection, database| {
+    let found = on_each_shard(servers, async |connection, database| {
         find_on(connection, database, zone).await
     });
-    let mut first: Option<(String, Found)> = None;
+    let mut first: Option<(String, FoundTables)> = None;
     let mut findings = Vec::new();
-    for (place, outcome) in found.await {
+    for (subject, outcome) in found.await {
         match outcome {
-            Err(finding) => findings.push((place, finding)),
-            Ok(Err(faults)) => findings.extend(faults.into_iter().map(|f| (place.clone(), f))),
+            Err(finding) => findings.push((subject, finding)),
+            Ok(Err(faults)) => findings.extend(faults.into_iter().map(|f| (subject.clone(), f))),
             Ok(Ok(found)) => match &mut first {
                 None => {
-                    findings.extend(found.notes.iter().map(|note| (place.clone(), note.clone())));
-                    first = Some((place, found));
+                    findings.extend(found.notes.iter().map(|note| (subject.clone(), note.clone())));
+                    first = Some((subject, found));
                 }
                 Some((other, same)) => {
                     if !same.join(&found.tables, found.unit) {
-                        let text = format!("its tables are not those of {other}");
+                        let text = format!("its tables differ from those of {other}");
                         let finding = Finding::error("different_tables", text)
-                            .cure(format!("the same tables as on {other}"));
-                        findings.push((place, finding));
+                            .cure(format!("create the same tables as on {other}"));
+                        findings.push((subject, finding));
                     }
                 }
             },
         }
     }
-    if let Some((place, found)) = &first
+    if let Some((subject, found)) = &first
         && found.unit.is_none()
     {
-        let text = "the posts hold no time yet; milliseconds are assumed";
-        let finding = Finding::warning("unit_assumed", text).cure("unit under [tables.posts]");
-        findings.push((place.clone(), finding));
+        let text = "there are no posts, so the unit of their time is unknown; \
+             milliseconds are assumed";
+        let finding = Finding::warning("unit_assumed", text).cure("set unit under [tables.posts]");
+        findings.push((subject.clone(), finding));
     }
     (first.map(|(_, found)| found.tables), findings)
 }
 
-/// The tables of a shard, as far as they can be told.
-struct Found {
+/// The inferred tables of a shard.
+struct FoundTables {
     tables: Tables,
-    /// Of the time column, unless there is no time to tell it by.
+    /// The unit of the time column; `None` if there is no value to infer it from.
     unit: Option<TimeUnit>,
     notes: Vec<Finding>,
 }
 
-impl Found {
-    /// Adds what another shard knows; false if its tables are others. Users that not all shards
-    /// know are left out.
+impl FoundTables {
+    /// Merges the tables of another shard. Returns false if they differ. The users table is
+    /// dropped unless all shards have it.
     fn join(&mut self, tables: &Tables, unit: Option<TimeUnit>) -> bool {
         if self.unit.is_none() {
             self.unit = unit;
@@ -114,32 +117,33 @@ impl Found {
     }
 }
 
-/// Looks at everything that a fleet of this configuration stands on.
+/// Surveys all servers and shards of a configured fleet. An unreachable server becomes a finding
+/// of its shards.
 pub async fn survey(servers: &Servers, write: &Write) -> Survey {
     let tables = &servers.tables;
     let of_servers = join_all(servers.servers.iter().map(async |(name, server)| {
-        let place = format!("server {name}");
+        let subject = format!("server {name}");
         let outcome = with_server(server, async |connection| settings::check(connection).await);
-        outcome.await.map(|findings| findings.into_iter().map(|f| (place.clone(), f)).collect())
+        outcome.await.map(|findings| findings.into_iter().map(|f| (subject.clone(), f)).collect())
     }));
-    let of_shards = of_each_shard(servers, async |connection, database| {
-        look_at(connection, database, tables, write).await
+    let of_shards = on_each_shard(servers, async |connection, database| {
+        survey_shard(connection, database, tables, write).await
     });
     let mut survey = Survey::default();
-    // A server that cannot be reached is told for its shards.
+    // An unreachable server is already reported by its shards.
     let of_servers: Vec<Vec<_>> = of_servers.await.into_iter().flatten().collect();
-    for (place, outcome) in of_shards.await {
+    for (subject, outcome) in of_shards.await {
         let (findings, sample) = outcome.unwrap_or_else(|finding| (vec![finding], Vec::new()));
-        survey.findings.extend(findings.into_iter().map(|finding| (place.clone(), finding)));
+        survey.findings.extend(findings.into_iter().map(|finding| (subject.clone(), finding)));
         survey.samples.push(sample);
     }
     survey.findings.extend(of_servers.into_iter().flatten());
     survey
 }
 
-/// Calls `look` for every shard, on a connection of its own, servers at the same time and the
-/// shards of a server one after the other. The answers come in configured order.
-async fn of_each_shard<T>(
+/// Calls `look` for every shard, each on a new connection. Servers are called at the same time,
+/// the shards of a server one after the other. Returns the answers in configured order.
+async fn on_each_shard<T>(
     servers: &Servers,
     look: impl AsyncFn(&mut Conn, &str) -> Result<T, ShardError>,
 ) -> Vec<(String, Result<T, Finding>)> {
@@ -173,7 +177,7 @@ async fn with_server<T>(
     let outcome = Deadline::after(SURVEY_DEADLINE).in_time(looking).await;
     outcome.map_err(|error| match error {
         ShardError::Unavailable(text) => Finding::error("unreachable", text)
-            .cure(format!("a server that answers at {}, or the right address", server.address)),
+            .cure(format!("start the server at {}, or correct its address", server.address)),
         ShardError::Slow(text) => Finding::error("too_slow", text),
         ShardError::Faulty(text) => Finding::error("refused", text),
         other => Finding::error("unreadable", other.to_string()),
@@ -184,14 +188,14 @@ async fn find_on(
     connection: &mut Conn,
     database: &str,
     zone: Option<&Zone>,
-) -> Result<Result<Found, Vec<Finding>>, ShardError> {
+) -> Result<Result<FoundTables, Vec<Finding>>, ShardError> {
     let shapes = shapes(connection, database).await?;
     if shapes.is_empty() {
         let account = check::account(connection).await?;
-        let text = "the database is not there, or holds no table that this account may read";
+        let text = "the database does not exist, or has no table that this account may read";
         let cure = format!(
-            "GRANT SELECT ON {}.* TO {account}; or, for a new fleet, a configuration written by hand \
-             and `tributary migrate`",
+            "GRANT SELECT ON {}.* TO {account}; or, for a new fleet, write a configuration and run \
+             `tributary migrate`",
             quoted(database)
         );
         return Ok(Err(vec![Finding::error("no_table", text).cure(cure)]));
@@ -209,11 +213,13 @@ async fn find_on(
             tables.posts.zone = zone.cloned().unwrap_or_default();
             if zone.is_none() {
                 let text = format!(
-                    "`{}` is a DATETIME, which does not say its zone; UTC is assumed",
+                    "`{}` is a DATETIME, which has no time zone; UTC is assumed",
                     tables.posts.time
                 );
                 let finding = Finding::warning("zone_assumed", text);
-                notes.push(finding.cure("--zone with the zone of the programs that write it"));
+                notes.push(
+                    finding.cure("give --zone with the time zone of the programs that write it"),
+                );
             }
             Some(tables.posts.unit)
         }
@@ -221,7 +227,7 @@ async fn find_on(
         _ => unit(connection, database, &tables).await?,
     };
     tables.posts.unit = unit.unwrap_or(tables.posts.unit);
-    Ok(Ok(Found { tables, unit, notes }))
+    Ok(Ok(FoundTables { tables, unit, notes }))
 }
 
 async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>, ShardError> {
@@ -229,8 +235,8 @@ async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>
                 LOWER(CAST(data_type AS CHAR)), datetime_precision, is_nullable = 'YES'
          FROM information_schema.columns WHERE table_schema = ?
          ORDER BY table_name, ordinal_position LIMIT ?";
-    type Column = (String, String, String, Option<u8>, bool);
-    let columns: Vec<Column> = connection.exec(sql, (database, COLUMNS_MAX)).await?;
+    type ColumnRow = (String, String, String, Option<u8>, bool);
+    let columns: Vec<ColumnRow> = connection.exec(sql, (database, COLUMNS_MAX)).await?;
     let mut shapes: Vec<TableShape> = Vec::new();
     for (table, name, kind, digits, nullable) in columns {
         let column = ColumnShape { name, kind, digits, nullable };
@@ -242,7 +248,8 @@ async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>
     Ok(shapes)
 }
 
-/// The unit that the values of an integer time column speak for, if there are any.
+/// The unit of an integer time column, inferred from the median of some values. `None` if there
+/// are no integer values.
 async fn unit(
     connection: &mut Conn,
     database: &str,
@@ -264,8 +271,8 @@ async fn unit(
     }))
 }
 
-/// What is wrong with one shard, and some of its users.
-async fn look_at(
+/// Surveys one shard: its problems, and some of its users.
+async fn survey_shard(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
@@ -280,7 +287,7 @@ async fn look_at(
         Ok(statements) => statements,
         Err(faults) => return Ok((faults, sample)),
     };
-    let mut findings = log_check::untold(connection, database, tables).await?;
+    let mut findings = log_check::unlogged_changes(connection, database, tables).await?;
     if write.enabled {
         let bytes_max = write.content_bytes_max;
         match write_check::tables(connection, database, tables, bytes_max, &statements).await {
@@ -296,7 +303,7 @@ async fn look_at(
         Ok(Some(unit)) if numbers && unit != posts.unit => {
             let text =
                 format!("the times of `{}` look like {unit}, not like {}", posts.name, posts.unit);
-            let cure = format!("unit = \"{unit}\" under [tables.posts]");
+            let cure = format!("set unit = \"{unit}\" under [tables.posts]");
             findings.push(Finding::error("wrong_unit", text).cure(cure));
         }
         _ => findings.extend(in_the_future(connection, database, tables).await?),
@@ -304,8 +311,8 @@ async fn look_at(
     Ok((findings, sample))
 }
 
-/// Users with rows in the table: at its ends and at places between them, by one look into an index
-/// each.
+/// Samples users with rows in the table: the smallest and largest ids, and random ones between.
+/// Costs one index lookup per user, and at most [`SAMPLE_TIME`].
 async fn sample(
     connection: &mut Conn,
     database: &str,
@@ -316,7 +323,7 @@ async fn sample(
     let next = format!("SELECT MIN({column}) FROM {from} WHERE {column} >= ?");
     let last = format!("SELECT MAX({column}) FROM {from} WHERE {column} <= ?");
     let start = Instant::now();
-    // Without an index each look may be too slow, and there may be no table: that is told elsewhere.
+    // A missing table or index is reported by other checks.
     let Ok(Some(max)) = number(connection, &last, ID_MAX).await else { return Ok(Vec::new()) };
     let mut users = vec![UserId(max)];
     let mut from = 0;
@@ -330,7 +337,7 @@ async fn sample(
             Err(error) => return Err(error),
         };
         users.push(UserId(user));
-        // The first users one by one, then pairs of neighbours anywhere.
+        // First the 50 smallest ids in sequence, then pairs of neighbours at random places.
         from = match probe {
             _ if user >= max => rand::rng().random_range(0..=max),
             ..50 => user + 1,
@@ -341,7 +348,7 @@ async fn sample(
     Ok(users)
 }
 
-/// The one number of an answer, if it is there and no id is out of range.
+/// The single number that a query returns; `None` if there is no row, or no value in range.
 async fn number(
     connection: &mut Conn,
     sql: &str,
@@ -351,7 +358,7 @@ async fn number(
     Ok(row.and_then(|row| row.get_opt(0)?.ok()))
 }
 
-/// Whether there are posts that, by unit and zone, have not been written yet.
+/// A warning if posts have times in the future, which indicates a wrong unit or zone.
 async fn in_the_future(
     connection: &mut Conn,
     database: &str,
@@ -360,7 +367,7 @@ async fn in_the_future(
     let posts = &tables.posts;
     let (table, time, author) = (quoted(&posts.name), quoted(&posts.time), quoted(&posts.author));
     let end = time_value(posts.unit, posts.times().stored(now_ms() + FUTURE_MS));
-    // Over the index that starts with the author, so of some authors only.
+    // The index starts with the author, so these are posts of a few authors only.
     let sql = format!(
         "SELECT COUNT(*) FROM (SELECT {time} AS t FROM {}.{table} ORDER BY {author} DESC
          LIMIT 1000) AS some WHERE t > ?",
@@ -368,18 +375,21 @@ async fn in_the_future(
     );
     let count = number(connection, &sql, end).await?;
     Ok(count.filter(|count| *count > 0).map(|_| {
-        let text = format!("posts of `{}` lie in the future", posts.name);
+        let text = format!("posts of `{}` have times in the future", posts.name);
         let cure = match posts.unit {
             TimeUnit::DateTime { .. } => {
-                "zone under [tables.posts]: that of the programs that write it"
+                "set zone under [tables.posts] to the time zone of the programs that write it"
             }
-            _ => "clocks of the programs that write it, or unit under [tables.posts]",
+            _ => {
+                "correct the clocks of the machines that write it, or set unit under [tables.posts]"
+            }
         };
         Finding::warning("future_posts", text).cure(cure)
     }))
 }
 
-/// Users whose rows lie on a shard that does not own them, as findings of these shards.
+/// Findings for shards with rows of users that they do not own. `strays` and `samples` hold, for
+/// each shard in configured order, those users and all sampled users.
 pub fn strays(
     servers: &Servers,
     strays: &[Vec<UserId>],
@@ -389,7 +399,8 @@ pub fn strays(
     let of_shard = |(shard, (strays, sample)): (&ShardConfig, (&Vec<UserId>, &Vec<UserId>))| {
         let first: Vec<String> = strays.iter().take(5).map(UserId::to_string).collect();
         let text = format!(
-            "{} of {} users looked at belong on other shards, such as {}: their rows here are not read",
+            "{} of {} sampled users belong to other shards, such as {}; \
+             their rows here are not read",
             strays.len(),
             sample.len(),
             first.join(", ")
@@ -400,7 +411,7 @@ pub fn strays(
             format!("SELECT * FROM {database}.{table} WHERE {column} IN ({})", first.join(", "))
         };
         let cure = format!(
-            "moving them to their own shards; they are among {}; and {}",
+            "move the rows to the shards that own them; find them with {}; and {}",
             list(&tables.posts.name, &tables.posts.author),
             list(&tables.follows.name, &tables.follows.follower)
         );

@@ -1,5 +1,7 @@
-//! The writes of a shard on a server. Each is one transaction, and the commit is told apart: before
-//! it was sent nothing is stored, after it only the server knows.
+//! The writes of a shard on a server. Each is one transaction.
+//!
+//! An error before COMMIT was sent means that nothing is stored. An error after it leaves the
+//! write *in doubt*: only the server knows the outcome.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,36 +17,36 @@ use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{PostTimes, TimeUnit, Zone};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{WRITES_TABLE, quoted};
-use crate::shard::write::{Earlier, NewPost, Once, Stored};
+use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
-/// Prepared statements of one shard, beside those in `statements.rs`.
+/// Number of prepared statements of one shard, in addition to those in `statements.rs`.
 pub(super) const WRITES_PER_SHARD: usize = 8;
-/// Between two attempts to reach a server that may know what became of a commit.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// The server's code for a key that is there already.
-const DUPLICATE: u16 = 1062;
+/// Pause between two attempts to look up a commit in doubt.
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(50);
+/// The server's error code for a duplicate key.
+const DUPLICATE_KEY: u16 = 1062;
 
-/// The statements that write one database, and those that look for one post.
+/// The statements that write to one database, and those that look up one post.
 #[derive(Debug)]
 pub(super) struct WriteStatements {
-    /// What the time column holds.
+    /// The unit of the time column.
     unit: TimeUnit,
     /// (author, post) -> time, content.
     post: String,
     /// (post, author, content, time).
     insert_post: String,
-    /// (author, time, post) -> content; waits for whoever has it under way.
+    /// (author, time, post) -> content. Waits for a transaction that holds the row.
     post_when_settled: String,
-    /// (author, post), before them the time where that is the mark.
+    /// (author, post), or (time, author, post) if the mark of a deleted post is a time.
     delete_post: String,
-    /// How the time is written where it marks a post as deleted.
+    /// The zone of that time; `None` if the mark is not a time.
     deleted_at: Option<Zone>,
     /// (follower, followee).
     delete_follow: String,
     /// (author, key, digest, post, time, `created_ms`).
     insert_key: String,
-    /// (author, key) -> post, time, digest; waits for whoever has it under way.
+    /// (author, key) -> post, time, digest. Waits for a transaction that holds the row.
     key_when_settled: String,
     /// (`before_ms`, max).
     expire_keys: String,
@@ -96,7 +98,7 @@ impl WriteStatements {
         }
     }
 
-    /// Every statement that needs more than the right to read, by what it needs it for.
+    /// All statements that need more than the right to read.
     pub(super) fn writes(&self) -> [&str; 7] {
         [
             &self.insert_post,
@@ -114,7 +116,7 @@ fn hidden_mark(posts: &PostsTable) -> Option<Mark> {
     posts.visible.as_ref().and_then(Visible::hidden)
 }
 
-/// Deletes a post, or marks it as deleted where that is the team's way.
+/// The statement that deletes a post, or marks it as deleted if the mapping has a soft delete.
 fn delete_post(table: &str, posts: &PostsTable) -> String {
     let (id, author) = (quoted(&posts.id), quoted(&posts.author));
     let Some(visible) = &posts.visible else {
@@ -124,13 +126,13 @@ fn delete_post(table: &str, posts: &PostsTable) -> String {
     let hidden = match visible.hidden() {
         Some(Mark::Now) => "?".to_owned(),
         Some(mark) => literal(&mark),
-        // The check of writes refuses them then; this changes nothing.
+        // The write check rejects this mapping, so this statement is never run.
         None => column.clone(),
     };
     format!("UPDATE {table} SET {column} = {hidden} WHERE {author} = ? AND {id} = ?{condition}")
 }
 
-/// How far a write has come, for whoever has to judge its failure.
+/// The progress of a write. It decides how a failure is classified.
 #[derive(Debug, Default)]
 pub(super) struct Attempt {
     progress: Progress,
@@ -138,7 +140,8 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Begins the transaction. From here on it is not the server's fault if the time is too short.
+    /// Begins the transaction. The answer counts as progress, so a later timeout does not count as
+    /// a failure of the server.
     pub(super) async fn begin<'a>(
         &self,
         connection: &'a mut Conn,
@@ -148,7 +151,7 @@ impl Attempt {
         Ok(transaction)
     }
 
-    /// Commits. A failure from here on says nothing of what is stored.
+    /// Commits. After this call an error means that the write is in doubt.
     pub(super) async fn commit(&self, transaction: Transaction<'_>) -> Result<(), Error> {
         self.commit_sent.store(true, Ordering::Relaxed);
         transaction.commit().await
@@ -156,8 +159,13 @@ impl Attempt {
 }
 
 impl MySqlShard {
-    /// Runs the work of `attempt` behind the server's gate. What is wrong with writing does not
-    /// keep the database from being read; a server that is read-only is no fault of the database.
+    /// Runs the work of `attempt` through the server's gate. A fault disables writes to the
+    /// database but not reads. A read-only server is no fault of the database: its pool is
+    /// renewed.
+    ///
+    /// # Errors
+    /// [`ShardError::InDoubt`] for any error after COMMIT was sent, except
+    /// [`ShardError::ReadOnly`].
     pub(super) async fn attempt<T>(
         &self,
         until: Deadline,
@@ -167,8 +175,8 @@ impl MySqlShard {
         let outcome = self.server.gate().pass(until, &attempt.progress, work).await;
         outcome.map_err(|error| {
             match &error {
-                // Said to a commit, it means that the transaction was undone.
-                ShardError::ReadOnly(reason) => self.server.dial_anew(reason),
+                // In answer to COMMIT, this error means that the transaction was rolled back.
+                ShardError::ReadOnly(reason) => self.server.renew_connections(reason),
                 _ if attempt.commit_sent.load(Ordering::Relaxed) => {
                     return ShardError::InDoubt(error.to_string());
                 }
@@ -203,18 +211,18 @@ impl MySqlShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Stored, ShardError> {
+    ) -> Result<StoreOutcome, ShardError> {
         self.database.writable()?;
         let (statements, attempt) = (self.database.write_statements(), Attempt::default());
         let run = async {
             let mut connection = self.server.connection().await?;
             let mut transaction = attempt.begin(&mut connection).await?;
-            // The key first: whoever has the same one under way is waited for here.
-            if let Some(once) = &new.once
-                && let Some(earlier) = insert_key(statements, &mut transaction, new, once).await?
+            // The key first: the insert waits for a transaction that stores the same key.
+            if let Some(record) = &new.idempotency
+                && let Some(earlier) = insert_key(statements, &mut transaction, new, record).await?
             {
                 transaction.rollback().await?;
-                return Ok(new.met(earlier));
+                return Ok(new.outcome_if_key_used(earlier));
             }
             let Post { key, content } = &new.post;
             let time = time_value(statements.unit, key.time);
@@ -223,31 +231,34 @@ impl MySqlShard {
                 Ok(()) => {}
                 Err(error) if is_duplicate(&error) => {
                     transaction.rollback().await?;
-                    return is_of_id(&error, key.post);
+                    return id_taken_or_refused(&error, key.post);
                 }
                 Err(error) => return Err(error.into()),
             }
             attempt.commit(transaction).await?;
-            Ok(Stored::Now)
+            Ok(StoreOutcome::Stored)
         };
         self.attempt(until, &attempt, run).await
     }
 
-    /// Asks on a new connection, as often as there is time: the old one may be lost in a way that
-    /// nobody has noticed yet. A transaction that holds the row is waited for; one that was told to
-    /// commit held it before it was, so what is not found then never will be.
+    /// Looks the post up with a locking read on a new connection, because the old one may be dead
+    /// without an error. Retries until the deadline while the server is unreachable.
+    ///
+    /// The read waits for a transaction that holds the row. The transaction in doubt held it
+    /// before COMMIT was sent, so a row that is not found can no longer be committed.
     pub(in crate::shard) async fn find_stored(
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<Stored>, ShardError> {
+    ) -> Result<Option<StoreOutcome>, ShardError> {
         let statements = self.database.write_statements();
         let find = async {
             loop {
-                let look = async |connection: &mut Conn| look(statements, connection, new).await;
-                match self.server.beside(look).await {
+                let look_up =
+                    async |connection: &mut Conn| look_up(statements, connection, new).await;
+                match self.server.on_extra_connection(look_up).await {
                     Err(ShardError::Unavailable(_) | ShardError::Slow(_)) => {
-                        tokio::time::sleep(LOOK_AGAIN).await;
+                        tokio::time::sleep(LOOK_UP_PAUSE).await;
                     }
                     found => return found,
                 }
@@ -291,7 +302,7 @@ impl MySqlShard {
         self.delete(sql, (before_ms, max), until).await
     }
 
-    /// Runs one statement in a transaction; the number of rows it changed.
+    /// Runs one statement in a transaction. Returns the number of changed rows.
     async fn delete(
         &self,
         sql: &str,
@@ -306,7 +317,7 @@ impl MySqlShard {
             transaction.exec_drop(sql, values).await?;
             let rows = usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
             match rows {
-                // Nothing to wait for the disk for.
+                // Nothing changed, so a wait for the disk is unnecessary.
                 0 => transaction.rollback().await?,
                 _ => attempt.commit(transaction).await?,
             }
@@ -316,16 +327,16 @@ impl MySqlShard {
     }
 }
 
-/// Takes the key, or says what it was used for.
+/// Inserts the idempotency key. Returns the earlier post if the key was already used.
 async fn insert_key(
     statements: &WriteStatements,
     transaction: &mut Transaction<'_>,
     new: &NewPost,
-    once: &Once,
-) -> Result<Option<Earlier>, ShardError> {
-    let (author, key) = (new.post.key.author.0, once.key.as_str());
+    record: &IdempotencyRecord,
+) -> Result<Option<EarlierPost>, ShardError> {
+    let (author, key) = (new.post.key.author.0, record.key.as_str());
     let (post, time) = (new.post.key.post.0, new.post.key.time);
-    let values = (author, key, once.digest.as_slice(), post, time, once.created_ms);
+    let values = (author, key, record.digest.as_slice(), post, time, record.created_ms);
     match transaction.exec_drop(&statements.insert_key, values).await {
         Ok(()) => Ok(None),
         Err(error) if is_duplicate(&error) => {
@@ -333,56 +344,57 @@ async fn insert_key(
             let row: Option<Row> = transaction.exec_first(sql, (author, key)).await?;
             match row {
                 Some(row) => Ok(Some(earlier(&row)?)),
-                // It was forgotten in this very moment.
-                None => Err(ShardError::Slow("the key is being forgotten".into())),
+                // The key was deleted between the two statements, because of its age.
+                None => Err(ShardError::Slow("the idempotency key is being deleted".into())),
             }
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// What became of `new`, once nobody has it under way.
-async fn look(
+/// Looks up whether `new` is stored. Waits for a transaction that is storing it.
+async fn look_up(
     statements: &WriteStatements,
     connection: &mut Conn,
     new: &NewPost,
-) -> Result<Option<Stored>, ShardError> {
+) -> Result<Option<StoreOutcome>, ShardError> {
     let Post { key, content } = &new.post;
-    if let Some(once) = &new.once {
-        let values = (key.author.0, once.key.as_str());
+    if let Some(record) = &new.idempotency {
+        let values = (key.author.0, record.key.as_str());
         let row: Option<Row> = connection.exec_first(&statements.key_when_settled, values).await?;
-        return row.map(|row| Ok(new.met(earlier(&row)?))).transpose();
+        return row.map(|row| Ok(new.outcome_if_key_used(earlier(&row)?))).transpose();
     }
     let values = (key.author.0, time_value(statements.unit, key.time), key.post.0);
     let row: Option<Row> = connection.exec_first(&statements.post_when_settled, values).await?;
     match row {
         None => Ok(None),
-        Some(row) if text_of(&row, 0) == *content => Ok(Some(Stored::Now)),
-        // Ours, altered by a trigger or by its reader; or, by a rare chance, somebody else's.
-        Some(_) => Err(ShardError::InDoubt("a post of this id has another text".into())),
+        Some(row) if text_of(&row, 0) == *content => Ok(Some(StoreOutcome::Stored)),
+        // Either this post, altered by a trigger or by another program; or, rarely, another post.
+        Some(_) => Err(ShardError::InDoubt("a post with this id has another text".into())),
     }
 }
 
-/// Whether it is the id that is there already; else a key that the team made for rules of its own.
-/// A server names the values of the key that was met, not the key alone.
-fn is_of_id(error: &Error, id: PostId) -> Result<Stored, ShardError> {
+/// Classifies a duplicate key: either the post id is taken, or the row violates another unique key
+/// of the table. The server's message contains the duplicate values, so the id is searched in it.
+fn id_taken_or_refused(error: &Error, id: PostId) -> Result<StoreOutcome, ShardError> {
     let text = error.to_string();
     if text.contains(&id.to_string()) {
-        Ok(Stored::IdTaken)
+        Ok(StoreOutcome::IdTaken)
     } else {
         Err(ShardError::Refused(text))
     }
 }
 
-/// What a row of keys says.
-fn earlier(row: &Row) -> Result<Earlier, ShardError> {
+/// Decodes a row of the table of idempotency keys.
+fn earlier(row: &Row) -> Result<EarlierPost, ShardError> {
     let digest: Vec<u8> = field(row, 2)?;
     let digest = digest.try_into();
-    let digest =
-        digest.map_err(|_| ShardError::Unreadable("a digest has a wrong length".into()))?;
-    Ok(Earlier { post: PostId(field(row, 0)?), time: field(row, 1)?, digest })
+    let digest = digest.map_err(|_| {
+        ShardError::Unreadable("the digest of an idempotency key has a wrong length".into())
+    })?;
+    Ok(EarlierPost { post: PostId(field(row, 0)?), time: field(row, 1)?, digest })
 }
 
 fn is_duplicate(error: &Error) -> bool {
-    matches!(error, Error::Server(server) if server.code == DUPLICATE)
+    matches!(error, Error::Server(server) if server.code == DUPLICATE_KEY)
 }

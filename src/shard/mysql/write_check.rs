@@ -1,5 +1,4 @@
-//! Can a database be written as it must be? Every fault is told with its cure. Nothing is written
-//! to find out.
+//! Checks that a database can be written, without writing to it. Every fault has a cure.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
@@ -12,7 +11,8 @@ use crate::moment::TimeUnit;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::{Finding, ShardError};
 
-/// The kinds of column that keep a text as it is; CHAR loses blanks, ENUM and JSON are not texts.
+/// Column types that store a text unchanged. CHAR loses trailing blanks; ENUM and JSON are no
+/// plain texts.
 const TEXTS: [&str; 10] = [
     "varchar",
     "tinytext",
@@ -26,23 +26,26 @@ const TEXTS: [&str; 10] = [
     "longblob",
 ];
 
-/// The server's codes for too many connections and for its own end.
-const LEAVING: [u16; 5] = [1040, 1053, 1077, 1079, 1203];
+/// Error codes of a server with too many connections or in shutdown.
+const UNAVAILABLE_CODES: [u16; 5] = [1040, 1053, 1077, 1079, 1203];
 
-/// A column as it is declared.
-struct Column {
+/// The declaration of a column.
+struct TableColumn {
     table: String,
     name: String,
     kind: String,
     bytes_max: Option<u64>,
-    /// The server computes it.
+    /// The server computes the value.
     generated: bool,
-    /// A row can be made without a word of it.
+    /// An insert may omit the column.
     optional: bool,
 }
 
-/// Checks that posts, with texts up to `bytes_max`, and follows can be written to the database of this
-/// name, which was found to be readable by `reads`.
+/// Checks that follows and posts with texts of up to `bytes_max` bytes can be written to the
+/// database `name`. The database was already checked for reads, with the statements `reads`.
+///
+/// # Errors
+/// [`ShardError::Faulty`] with the first fault and its cure; else an error of the server.
 pub(super) async fn tables(
     connection: &mut Conn,
     name: &str,
@@ -65,7 +68,7 @@ async fn columns(
     connection: &mut Conn,
     database: &str,
     tables: &Tables,
-) -> Result<Vec<Column>, ShardError> {
+) -> Result<Vec<TableColumn>, ShardError> {
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
              LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
              extra LIKE '%GENERATED%',
@@ -74,7 +77,7 @@ async fn columns(
     let names = (database, &tables.posts.name, &tables.follows.name, WRITES_TABLE);
     let rows: Vec<(String, String, String, Option<u64>, bool, bool)> =
         connection.exec(sql, names).await?;
-    let column = |(table, name, kind, bytes_max, generated, optional)| Column {
+    let column = |(table, name, kind, bytes_max, generated, optional)| TableColumn {
         table,
         name,
         kind,
@@ -85,7 +88,8 @@ async fn columns(
     Ok(rows.into_iter().map(column).collect())
 }
 
-/// Other engines keep what a transaction that failed has written so far.
+/// Checks that all tables are InnoDB: other engines keep the partial writes of a failed
+/// transaction.
 async fn transactional(
     connection: &mut Conn,
     database: &str,
@@ -98,12 +102,12 @@ async fn transactional(
     let Some((table, engine)) = other else { return Ok(()) };
     let table = format!("{}.{}", quoted(database), quoted(&table));
     Err(ShardError::Faulty(format!(
-        "{table} is of the engine {engine}, which knows no transactions; change it: ALTER TABLE \
-         {table} ENGINE = InnoDB, or set write.enabled = false"
+        "{table} has the engine {engine}, but writes need the transactions of InnoDB; change it: \
+         ALTER TABLE {table} ENGINE = InnoDB, or set write.enabled = false"
     )))
 }
 
-/// What writing here brings about beside the rows that are written.
+/// Warnings about side effects of writes, such as triggers.
 pub(super) async fn side_effects(
     connection: &mut Conn,
     database: &str,
@@ -117,12 +121,12 @@ pub(super) async fn side_effects(
         connection.exec_first(sql, (database, &posts.name, &posts.id)).await?;
     if extra.is_some_and(|extra| extra.contains("auto_increment")) {
         let text = format!(
-            "`{}` of `{}` is AUTO_INCREMENT: after the first post from here it goes on from ids of 19 \
-             digits, for the team's own programs too",
+            "`{}` of `{}` is AUTO_INCREMENT: after the first post written by Tributary, it continues \
+             from ids of 19 digits, for all other programs too",
             posts.id, posts.name
         );
         findings.push(Finding::warning("auto_increment", text).cure(
-            "64-bit ids in all that refers to posts, and in programs that read them as numbers",
+            "use 64-bit ids in all columns that refer to posts and in all programs that read them",
         ));
     }
     let sql = "SELECT CAST(trigger_name AS CHAR) FROM information_schema.triggers
@@ -130,45 +134,46 @@ pub(super) async fn side_effects(
     let triggers: Vec<String> =
         connection.exec(sql, (database, &posts.name, &follows.name)).await?;
     if !triggers.is_empty() {
-        let text = format!("triggers act on what is written: `{}`", triggers.join("`, `"));
+        let text = format!("triggers fire on writes: `{}`", triggers.join("`, `"));
         let cure =
-            "none that alters a post: it would be answered as it was sent, not as it is stored";
+            "remove triggers that alter a post: answers contain the text as sent, not as stored";
         findings.push(Finding::warning("triggers", text).cure(cure));
     }
     Ok(findings)
 }
 
-/// Where posts are deleted by a mark, it must be known and one that the column holds.
-fn mark(tables: &Tables, columns: &[Column]) -> Result<(), ShardError> {
+/// Checks the soft delete: the mark of a deleted post must be known, and the column able to hold
+/// it.
+fn mark(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
     let Some(visible) = &tables.posts.visible else { return Ok(()) };
-    let is_it = |column: &&Column| {
+    let is_it = |column: &&TableColumn| {
         same(&column.table, &tables.posts.name) && same(&column.name, &visible.column)
     };
     let kind = columns.iter().find(is_it).map_or("", |column| column.kind.as_str());
     match visible.hidden() {
         Some(Mark::Now) if !["datetime", "timestamp"].contains(&kind) => {
             Err(ShardError::Faulty(format!(
-                "`{}` is {kind}, which holds no date; add what it holds for a deleted post, hidden \
+                "`{}` is {kind}, which cannot hold a date; add its value for a deleted post, hidden \
                  = ..., to tables.posts.visible, or set write.enabled = false",
                 visible.column
             )))
         }
         Some(_) => Ok(()),
         None => Err(ShardError::Faulty(format!(
-            "it is not known what `{}` holds for a deleted post; add hidden = ... to \
+            "the value of `{}` for a deleted post is unknown; add hidden = ... to \
              tables.posts.visible, or set write.enabled = false",
             visible.column
         ))),
     }
 }
 
-/// Our own table holds what is known of idempotency keys.
-fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
+/// Checks that the table of idempotency keys exists.
+fn keys_table(database: &str, columns: &[TableColumn]) -> Result<(), ShardError> {
     if columns.iter().any(|column| column.table == WRITES_TABLE) {
         return Ok(());
     }
     Err(ShardError::Faulty(format!(
-        "{}.{} is missing, which writing needs; make it with `tributary migrate`, \
+        "{}.{} is missing, which writes need; create it with `tributary migrate`, \
          or set write.enabled = false",
         quoted(database),
         quoted(WRITES_TABLE)
@@ -178,7 +183,7 @@ fn keys_table(database: &str, columns: &[Column]) -> Result<(), ShardError> {
 fn fits(
     database: &str,
     tables: &Tables,
-    column: &Column,
+    column: &TableColumn,
     bytes_max: usize,
 ) -> Result<(), ShardError> {
     let table = format!("{}.{}", quoted(database), quoted(&column.table));
@@ -187,46 +192,48 @@ fn fits(
     let wrong = |text: String| Err(ShardError::Faulty(format!("column {name} of {table} {text}")));
     match role(tables, column) {
         Role::PostId | Role::Time | Role::Content | Role::Known if column.generated => {
-            wrong("is computed by the server, so nothing can be written to it".into())
+            wrong("is generated, so no value can be written to it".into())
         }
         Role::PostId if kind != "bigint" => wrong(format!(
-            "is {kind}, which is too small for new ids; make it BIGINT, its other attributes kept \
-             (ALTER TABLE {table} MODIFY {name} BIGINT ...), or set write.enabled = false"
+            "is {kind}, which is too small for new ids; make it BIGINT and keep its other \
+             attributes (ALTER TABLE {table} MODIFY {name} BIGINT ...), or set write.enabled = false"
         )),
         Role::Time if kind != "bigint" && counts_finely(tables.posts.unit) => wrong(format!(
-            "is {kind}, which does not hold today in {}; make it BIGINT, its other attributes kept",
+            "is {kind}, which is too small for the current time in {}; make it BIGINT and keep its \
+             other attributes",
             tables.posts.unit
         )),
         Role::Content if !TEXTS.contains(&kind) => wrong(format!(
-            "is {kind}, which does not keep every text as it is; change it: ALTER TABLE {table} \
+            "is {kind}, which does not store every text unchanged; change it: ALTER TABLE {table} \
              MODIFY {name} TEXT NOT NULL"
         )),
         Role::Content => match column.bytes_max {
             Some(held) if held < bytes_max as u64 => wrong(format!(
-                "holds {held} bytes and write.content_bytes_max is {bytes_max}; set it to {held} \
+                "holds {held} bytes, but write.content_bytes_max is {bytes_max}; set it to {held} \
                  at most"
             )),
             _ => Ok(()),
         },
         Role::Other if !column.optional => wrong(format!(
-            "has no default and is not known here, so no row could be made; give it one: ALTER \
-             TABLE {table} ALTER {name} SET DEFAULT ..."
+            "has no default and is not in the mapping, so no row can be inserted; give it one: \
+             ALTER TABLE {table} ALTER {name} SET DEFAULT ..."
         )),
         Role::PostId | Role::Time | Role::Known | Role::Other => Ok(()),
     }
 }
 
-/// What a column is to us.
+/// The role of a column in writes.
 enum Role {
     PostId,
     Time,
     Content,
-    /// It gets a value and needs no look.
+    /// A column that is written and needs no further check.
     Known,
+    /// A column outside the mapping.
     Other,
 }
 
-fn role(tables: &Tables, column: &Column) -> Role {
+fn role(tables: &Tables, column: &TableColumn) -> Role {
     let (posts, follows) = (&tables.posts, &tables.follows);
     let is = |name: &String| same(name, &column.name);
     if same(&column.table, &follows.name) {
@@ -250,7 +257,7 @@ fn counts_finely(unit: TimeUnit) -> bool {
     matches!(unit, TimeUnit::Milliseconds | TimeUnit::Microseconds)
 }
 
-/// Lets the server plan every statement, for which it wants the same rights as to run it.
+/// Checks the rights: EXPLAIN of each statement needs the same rights as the statement.
 async fn rights<'a>(
     connection: &mut Conn,
     database: &str,
@@ -259,7 +266,7 @@ async fn rights<'a>(
     for sql in writes {
         let plan: Result<(), Error> = async {
             let statement = connection.prep(format!("EXPLAIN {sql}")).await?;
-            // Values of any kind will do.
+            // EXPLAIN accepts any values.
             let values = vec![Value::Int(0); statement.num_params().into()];
             connection.exec_drop(&statement, values).await?;
             connection.close(statement).await
@@ -270,8 +277,8 @@ async fn rights<'a>(
         let code = server.code;
         return Err(match ShardError::from(error) {
             error @ (ShardError::ReadOnly(_) | ShardError::Slow(_)) => error,
-            error if LEAVING.contains(&code) => error,
-            // Whatever else it is, it does not keep the database from being read.
+            error if UNAVAILABLE_CODES.contains(&code) => error,
+            // Any other error prevents writes only; reads were checked before.
             error => {
                 let cure = match code {
                     1044 | 1142 | 1143 => grant(database, &account(connection).await?),

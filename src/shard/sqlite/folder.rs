@@ -1,4 +1,4 @@
-//! The folder that holds a fleet of SQLite shards: which files, and which process owns them.
+//! The folder of a fleet of SQLite shards: its files, and the lock of the process that owns it.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -13,19 +13,19 @@ use serde::Deserialize;
 use super::writer::open_writer;
 use crate::shard::OpenError;
 
-/// A process that has just ended, or a child that it was about to start, may hold the lock a moment
-/// longer.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// Written to a new folder and checked in an old one.
+/// How long to wait for the lock. A process that has just ended, or a child that it was about to
+/// start, may hold it a moment longer.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
+/// The version of the folder format. It is written to a new folder and checked in an existing one.
 const FOLDER_VERSION: u32 = 1;
 const LOCK_FILE: &str = "lock";
 
-/// What a process does with a folder of shards.
+/// How a process uses a folder of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Reads beside a process that may own the folder. The folder must exist.
+    /// Reads only. Another process may own the folder at the same time. The folder must exist.
     Read,
-    /// Owns the folder, alone, and makes it if it is not there.
+    /// Owns the folder exclusively, and creates it if it does not exist.
     Own,
 }
 
@@ -34,12 +34,12 @@ pub enum Access {
 pub(crate) struct Folder {
     dir: PathBuf,
     shards: u16,
-    /// Held for as long as any shard of the folder is open.
+    /// The lock, held while any shard of the folder is open. `None` for [`Access::Read`].
     _lock: Option<File>,
 }
 
-/// What [`Folder::FILE`] says. The number of shards decides where rows lie, so it is fixed when the
-/// folder is made.
+/// The content of [`Folder::FILE`]. The number of shards decides the placement of rows, so it is
+/// fixed when the folder is created.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FolderFile {
@@ -48,10 +48,13 @@ struct FolderFile {
 }
 
 impl Folder {
-    /// Says what the folder holds; a folder without it holds no shards.
+    /// The file that describes the folder. A folder without it holds no shards.
     pub(crate) const FILE: &str = "folder.toml";
 
-    /// Opens or makes the folder; `shards` counts only when it is made.
+    /// Opens or creates the folder. `shards` is used only if the folder is created.
+    ///
+    /// # Errors
+    /// Another process owns the folder, [`Access::Read`] finds no folder, or a file is unusable.
     pub(crate) fn open(dir: &Path, shards: u16, access: Access) -> Result<Arc<Self>, OpenError> {
         let lock = match access {
             Access::Own => Some(lock(dir)?),
@@ -65,11 +68,11 @@ impl Folder {
             }
             Err(_) if access == Access::Read => {
                 return Err(OpenError::Prerequisite(format!(
-                    "there are no shards in {}; `tributary demo` or `tributary import` makes some",
+                    "{} has no shards; `tributary demo` or `tributary import` creates some",
                     dir.display()
                 )));
             }
-            // Where rows lie depends on the number of shards; guessing it would lose them.
+            // The placement of rows depends on the number of shards, so it must not be guessed.
             Err(error) if shard_file(dir, 0).exists() => {
                 return Err(unusable(&path, &error));
             }
@@ -78,7 +81,7 @@ impl Folder {
         Ok(Arc::new(Self { dir: dir.to_path_buf(), shards: file.shards, _lock: lock }))
     }
 
-    /// Each shard's name and file.
+    /// The name and the file of each shard.
     pub(crate) fn shard_files(&self) -> Vec<(String, PathBuf)> {
         (0..self.shards).map(|n| (format!("shard-{n}"), shard_file(&self.dir, n))).collect()
     }
@@ -88,7 +91,7 @@ fn shard_file(dir: &Path, number: u16) -> PathBuf {
     dir.join(format!("shard-{number}.sqlite"))
 }
 
-/// Makes the shards first: a folder that says it holds them does.
+/// Creates the shards first and the folder file last, so a folder file implies complete shards.
 fn make_folder(dir: &Path, shards: u16) -> Result<FolderFile, OpenError> {
     for number in 0..shards {
         let path = shard_file(dir, number);
@@ -103,7 +106,7 @@ fn make_folder(dir: &Path, shards: u16) -> Result<FolderFile, OpenError> {
     Ok(FolderFile { version: FOLDER_VERSION, shards })
 }
 
-/// Owns the folder for as long as the file is open.
+/// Locks the folder, and creates it if necessary. Closing the returned file releases the lock.
 pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     fs::create_dir_all(dir).map_err(|error| unusable(dir, &error))?;
     let path = dir.join(LOCK_FILE);
@@ -113,11 +116,11 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|error| unusable(&path, &error))?;
-    let give_up = Instant::now() + LOCK_PATIENCE;
+    let give_up = Instant::now() + LOCK_WAIT_MAX;
     let locked = loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
-                std::thread::sleep(LOCK_PATIENCE / 20);
+                std::thread::sleep(LOCK_WAIT_MAX / 20);
             }
             outcome => break outcome,
         }
@@ -136,7 +139,10 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
 fn read_folder_file(path: &Path, text: &str) -> Result<FolderFile, OpenError> {
     let file: FolderFile = toml::from_str(text).map_err(|error| unusable(path, &error))?;
     if file.version != FOLDER_VERSION {
-        let text = format!("it has version {}, this is {FOLDER_VERSION}", file.version);
+        let text = format!(
+            "its version is {}, but this program supports version {FOLDER_VERSION}",
+            file.version
+        );
         return Err(unusable(path, &text));
     }
     Ok(file)
@@ -146,7 +152,7 @@ pub(super) fn unusable(path: &Path, error: &dyn fmt::Display) -> OpenError {
     OpenError::Prerequisite(format!("{} cannot be used: {error}", path.display()))
 }
 
-/// The names of the tables in a file.
+/// The names of the tables in a SQLite file.
 pub(in crate::shard) fn tables(path: &Path) -> rusqlite::Result<Vec<String>> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut statement =

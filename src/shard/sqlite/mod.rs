@@ -1,4 +1,4 @@
-//! A shard in one SQLite file: what is asked of it and how rows are read and written.
+//! A shard in one SQLite file: its connections, its reads, and the decoding of rows.
 
 mod folder;
 mod log;
@@ -27,30 +27,31 @@ use super::{Deadline, OpenError, ShardError};
 use crate::cursor::{AuthorEdge, TailAsk};
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
 
-/// Reading connections of one shard. Reads are short and the files are in the page cache; more
-/// would only hold more caches.
+/// Reading connections of one shard for requests. Reads are short and the file is in the system's
+/// page cache, so more connections would only use more memory.
 const READERS: usize = 4;
-/// Reading connections of what no request waits for: one may follow the log, one read all heads, and
-/// one grant wishes.
+/// Reading connections for background work: one follows the log, one reads all heads, and one
+/// reads the fills of memory.
 const BACKGROUND_READERS: usize = 3;
-/// What each reading connection keeps of the file. SQLite's own 2,000 KiB are 55 MiB for four shards
-/// and no faster: the system keeps the file in memory too. With 128 KiB pages cost a tenth more.
+/// Page cache of each reading connection. SQLite's default of 2,000 KiB needs 55 MiB for four
+/// shards and is not faster, because the system caches the file too. With 128 KiB pages cost 10 %
+/// more.
 const CACHE_KIB: i64 = 512;
-/// How long a statement waits for another process that writes the file.
+/// How long a statement waits while another process writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One shard in one file.
 #[derive(Debug)]
 pub(crate) struct SqliteShard {
     readers: Arc<Readers>,
-    /// None where the folder is read beside its owner.
+    /// `None` for [`Access::Read`].
     writer: Option<Writer>,
-    /// For memory; none where the folder is read beside its owner.
+    /// Connections for memory. `None` for [`Access::Read`].
     background: Option<Arc<Readers>>,
     _folder: Arc<Folder>,
 }
 
-/// Idle reading connections, and permits for as many as there are.
+/// A pool of reading connections, with one permit per connection.
 #[derive(Debug)]
 struct Readers {
     permits: Arc<Semaphore>,
@@ -63,19 +64,19 @@ impl SqliteShard {
         access: Access,
         folder: Arc<Folder>,
     ) -> Result<Self, OpenError> {
-        // To make it anew would hide that its posts are lost.
+        // A missing file must not be created: an empty one would hide the loss of its posts.
         if let Err(error) = path.metadata() {
             return Err(unusable(path, &error));
         }
-        let (place, ours) = (path.to_path_buf(), Arc::clone(&folder));
+        let (file, ours) = (path.to_path_buf(), Arc::clone(&folder));
         let open = move || -> Result<_, OpenError> {
-            let wrong = |error: rusqlite::Error| unusable(&place, &error);
+            let wrong = |error: rusqlite::Error| unusable(&file, &error);
             let mut owned = None;
             if access == Access::Own {
-                let writer = Writer::start(open_writer(&place).map_err(wrong)?, &place, ours)?;
-                owned = Some((writer, Readers::open(&place, BACKGROUND_READERS).map_err(wrong)?));
+                let writer = Writer::start(open_writer(&file).map_err(wrong)?, &file, ours)?;
+                owned = Some((writer, Readers::open(&file, BACKGROUND_READERS).map_err(wrong)?));
             }
-            Ok((owned, Readers::open(&place, READERS).map_err(wrong)?))
+            Ok((owned, Readers::open(&file, READERS).map_err(wrong)?))
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;
@@ -83,7 +84,7 @@ impl SqliteShard {
         Ok(Self { readers, writer, background, _folder: folder })
     }
 
-    /// Whether this process owns the file, and so knows its log.
+    /// Whether this process owns the file. Only the owner follows its log.
     pub(super) fn is_owned(&self) -> bool {
         self.writer.is_some()
     }
@@ -111,8 +112,8 @@ impl SqliteShard {
         .await
     }
 
-    /// One statement per author: in-process a statement costs microseconds, so there is no round
-    /// trip to save by a larger one.
+    /// Runs one statement per author. There is no round trip to save: a statement in this process
+    /// costs microseconds.
     pub(super) async fn tails(
         &self,
         direction: Direction,
@@ -173,7 +174,7 @@ impl SqliteShard {
         .await
     }
 
-    /// The post of this author and id, whatever its time.
+    /// The post of this author with this id, whatever its time.
     pub(super) async fn post(
         &self,
         author: UserId,
@@ -194,7 +195,7 @@ impl SqliteShard {
         .await
     }
 
-    /// Runs `work` on a reading connection, off the async threads.
+    /// Runs `work` on a reading connection, in a thread for blocking work.
     async fn read<T: Send + 'static>(
         &self,
         until: Deadline,
@@ -211,8 +212,8 @@ impl Readers {
         Ok(Arc::new(Self { permits: Arc::new(Semaphore::new(count)), idle: Mutex::new(idle) }))
     }
 
-    /// Runs `work` when a connection is free. Where nobody waits for it any more, work that was
-    /// begun still ends by itself, with its connection and its permit.
+    /// Waits for a free connection and runs `work` on it. If the caller is dropped, work that has
+    /// begun still runs to its end and keeps its connection and its permit until then.
     async fn run<T: Send + 'static>(
         self: Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -223,7 +224,7 @@ impl Readers {
         tokio::task::spawn_blocking(run).await.map_err(gone)?.map_err(failed)
     }
 
-    /// Runs `work` on an idle connection; the permit proves that there is one.
+    /// Runs `work` on an idle connection. The permit guarantees that there is one.
     fn with_idle<T>(
         &self,
         _permit: &OwnedSemaphorePermit,
@@ -238,7 +239,7 @@ impl Readers {
 }
 
 /// The largest (time, post id) that counts as older than the edge; it need not exist. SQLite
-/// searches both columns of a row value, so ties cost nothing.
+/// seeks in the index by both columns of a row value, so ties cost no extra rows.
 fn last_older(edge: AuthorEdge) -> (i64, i64) {
     match edge {
         AuthorEdge::Bottom => (i64::MIN, i64::MIN),
@@ -255,13 +256,13 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    // Reads one page, so that a file that is no database of ours is found now.
+    // Reads one page, so that a file that is not a database fails here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
-/// Ids are below 2^63 by their parsers. A larger one, by way of the library, becomes negative, which
-/// is nobody's.
+/// Parsers accept ids below 2^63 only. A larger id passed to the library becomes negative, which
+/// no row has.
 fn signed(id: u64) -> i64 {
     id.cast_signed()
 }
@@ -271,8 +272,8 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(id).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, id))
 }
 
-/// A text column. Other programs may have written bytes that are no UTF-8; they are shown as
-/// replacement characters rather than failing the page.
+/// A text column. Bytes that are not UTF-8, written by other programs, become replacement
+/// characters: one bad text must not fail the page.
 fn text_of(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
 }

@@ -1,5 +1,5 @@
-//! The writes of a shard in SQLite. There is one writer, so what it has looked up stays true until
-//! it commits.
+//! The writes of a SQLite shard. There is one writer, so the rows that it reads cannot change
+//! before it commits.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,7 +7,7 @@ use super::writer::Writer;
 use super::{SqliteShard, log, signed, unsigned};
 use crate::changes::LogPosition;
 use crate::model::{Follow, Post, PostId, UserId};
-use crate::shard::write::{Earlier, NewPost, Stored};
+use crate::shard::write::{EarlierPost, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 impl SqliteShard {
@@ -33,23 +33,23 @@ impl SqliteShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Stored, ShardError> {
+    ) -> Result<StoreOutcome, ShardError> {
         let new = new.clone();
         self.writer()?.run(until, move |connection| store(connection, &new)).await
     }
 
-    /// What became of a post that may or may not be committed. It waits for the writer, so a
-    /// commit under way has ended.
+    /// Looks up a post whose commit is in doubt. The lookup is a job of the writer, so a running
+    /// commit ends before it.
     pub(in crate::shard) async fn find_stored(
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<Stored>, ShardError> {
+    ) -> Result<Option<StoreOutcome>, ShardError> {
         let new = new.clone();
         let find = move |connection: &Connection| match find_key(connection, &new)? {
-            Some(earlier) => Ok(Some(new.met(earlier))),
-            None if new.once.is_some() => Ok(None),
-            None => Ok(is_stored(connection, &new.post)?.then_some(Stored::Now)),
+            Some(earlier) => Ok(Some(new.outcome_if_key_used(earlier))),
+            None if new.idempotency.is_some() => Ok(None),
+            None => Ok(is_stored(connection, &new.post)?.then_some(StoreOutcome::Stored)),
         };
         self.writer()?.run(until, find).await
     }
@@ -95,7 +95,7 @@ impl SqliteShard {
         self.writer()?.run(until, expire).await
     }
 
-    /// How often another program was found to have written to the file.
+    /// How many times another program was found to have written to the file.
     pub(in crate::shard) fn foreign_writes(&self) -> u64 {
         self.writer.as_ref().map_or(0, Writer::foreign_writes)
     }
@@ -106,17 +106,17 @@ impl SqliteShard {
 }
 
 pub(super) fn reading_only() -> ShardError {
-    ShardError::Faulty("the folder is open for reading only".into())
+    ShardError::Faulty("the folder is open for reads only".into())
 }
 
-fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<Stored> {
+fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<StoreOutcome> {
     if let Some(earlier) = find_key(connection, new)? {
-        return Ok(new.met(earlier));
+        return Ok(new.outcome_if_key_used(earlier));
     }
     if add_posts(connection, std::slice::from_ref(&new.post))? == 0 {
-        return Ok(Stored::IdTaken);
+        return Ok(StoreOutcome::IdTaken);
     }
-    if let Some(once) = &new.once {
+    if let Some(record) = &new.idempotency {
         let key = new.post.key;
         let mut statement = connection.prepare_cached(
             "INSERT INTO tributary_writes
@@ -125,32 +125,33 @@ fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<Stored> {
         )?;
         statement.execute(params![
             signed(key.author.0),
-            once.key.as_str(),
-            once.digest,
+            record.key.as_str(),
+            record.digest,
             signed(key.post.0),
             key.time,
-            once.created_ms
+            record.created_ms
         ])?;
     }
-    Ok(Stored::Now)
+    Ok(StoreOutcome::Stored)
 }
 
-/// The post that the key of `new`, if it has one, was used for.
-fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<Earlier>> {
-    let Some(once) = &new.once else { return Ok(None) };
+/// The post that the idempotency key of `new` was used for. `None` if there is no key or it is
+/// new.
+fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<EarlierPost>> {
+    let Some(record) = &new.idempotency else { return Ok(None) };
     let mut statement = connection.prepare_cached(
         "SELECT post_id, post_time, content_sha256 FROM tributary_writes
          WHERE author = ? AND idempotency_key = ?",
     )?;
     let author = signed(new.post.key.author.0);
-    let found = statement.query_row(params![author, once.key.as_str()], |row| {
+    let found = statement.query_row(params![author, record.key.as_str()], |row| {
         let post = PostId(unsigned(row, 0)?);
-        Ok(Earlier { post, time: row.get(1)?, digest: row.get(2)? })
+        Ok(EarlierPost { post, time: row.get(1)?, digest: row.get(2)? })
     });
     found.optional()
 }
 
-/// Whether exactly this post is there.
+/// Whether this post is stored, equal in all fields.
 fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
     let key = post.key;
     let mut statement = connection.prepare_cached(
@@ -160,8 +161,9 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
     statement.exists(params![signed(key.author.0), key.time, signed(key.post.0), post.content])
 }
 
-/// A statement that fires triggers and may fail keeps copies of all pages it changes in a file, to
-/// undo itself; with `OR IGNORE` it cannot fail, and an import takes half the time.
+/// Uses `OR IGNORE`, so that the statement cannot fail; otherwise an import takes twice as long.
+/// SQLite copies every page changed by a statement to a file, for a rollback, if the statement
+/// fires triggers and may fail.
 fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usize> {
     let mut statement =
         connection.prepare_cached("INSERT OR IGNORE INTO followers VALUES (?, ?)")?;
@@ -172,7 +174,7 @@ fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usi
     Ok(added)
 }
 
-/// `OR IGNORE` as in [`add_follows`].
+/// Uses `OR IGNORE` for the reason given at [`add_follows`].
 fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
         "INSERT OR IGNORE INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, ?, ?, ?)",
@@ -185,7 +187,7 @@ fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> 
     Ok(added)
 }
 
-/// Inserts in one transaction and returns how many are new.
+/// Inserts follows in one transaction. Returns the number of new rows.
 pub(crate) fn insert_follows(
     connection: &mut Connection,
     rows: &[Follow],
@@ -197,7 +199,7 @@ pub(crate) fn insert_follows(
     Ok(added)
 }
 
-/// Inserts in one transaction and returns how many are new.
+/// Inserts posts in one transaction. Returns the number of new rows.
 pub(crate) fn insert_posts(connection: &mut Connection, rows: &[Post]) -> rusqlite::Result<usize> {
     let transaction = connection.transaction()?;
     let added = add_posts(&transaction, rows)?;

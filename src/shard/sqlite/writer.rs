@@ -1,5 +1,7 @@
-//! The one writing connection of a shard, on a thread of its own. What is queued is committed
-//! together, since a commit waits for the disk, and is answered when that commit has returned.
+//! The single writing connection of a shard, on its own thread.
+//!
+//! Group commit: a commit waits for the disk, so the thread commits all queued jobs in one
+//! transaction. It answers them after the commit has returned.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,33 +18,34 @@ use super::log::{self, Log};
 use super::{BUSY_TIMEOUT, Folder, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::shard::{Deadline, OpenError, ShardError};
 
-/// Jobs of one transaction. 64 rows take eight times as long to commit as one; more would make the
-/// first of them wait.
+/// Maximum jobs per transaction. A commit of 64 rows takes eight times as long as one of a single
+/// row; more jobs would delay the first one.
 const JOBS_PER_COMMIT: usize = 64;
-/// Jobs that may wait: what a slow disk commits within a request's time.
+/// Maximum waiting jobs: about the number that a slow disk commits within a request's deadline.
 const JOBS_WAITING_MAX: usize = 1_024;
-/// What happens again and again is told this often.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum time between two log lines about the same repeated event.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
-/// Runs jobs on the writing connection until it is dropped, which waits for those under way.
+/// The handle of the writing thread. Dropping it waits for the jobs that are queued.
 pub(super) struct Writer {
-    /// None only while it is dropped.
+    /// `None` only during drop.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     foreign_writes: Arc<AtomicU64>,
     log: Arc<Log>,
 }
 
-/// A piece of work with its own savepoint, so that its failure harms no other one.
+/// One unit of work. It runs in its own savepoint, so its failure does not affect other jobs.
 struct Job {
-    run: Box<dyn FnOnce(&Connection) -> Answer + Send>,
+    run: Box<dyn FnOnce(&Connection) -> Completion + Send>,
     claim: Arc<Claim>,
 }
 
-/// Tells whoever asked, once it is known whether the work was committed.
-type Answer = Box<dyn FnOnce(&Result<(), ShardError>) + Send>;
+/// Sends the outcome to the caller, after the commit has succeeded or failed.
+type Completion = Box<dyn FnOnce(&Result<(), ShardError>) + Send>;
 
-/// Who was first: the writer that begins a job, or the asker that gives it up.
+/// Decides a race: either the writer begins a job, or the caller gives it up. The first one to
+/// take the claim wins.
 #[derive(Default)]
 struct Claim(AtomicBool);
 
@@ -57,7 +60,7 @@ impl Claim {
 }
 
 impl Writer {
-    /// Starts the thread. `folder` stays owned until it has ended.
+    /// Starts the thread. The thread keeps `folder` locked until it ends.
     pub(super) fn start(
         connection: Connection,
         path: &Path,
@@ -67,17 +70,17 @@ impl Writer {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let foreign_writes = Arc::new(AtomicU64::new(0));
         let log = Arc::new(Log::default());
-        let desk = Desk {
+        let writer_thread = WriterThread {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
             path: path.to_path_buf(),
             foreign_writes: Arc::clone(&foreign_writes),
             log: Arc::clone(&log),
-            told_foreign: None,
-            told_failure: None,
+            foreign_write_logged: None,
+            failure_logged: None,
         };
         let run = move || {
-            desk.work(waiting);
+            writer_thread.work(waiting);
             drop(folder);
         };
         let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
@@ -85,7 +88,11 @@ impl Writer {
         Ok(Self { jobs: Some(jobs), thread: Some(thread), foreign_writes, log })
     }
 
-    /// Runs `work` and commits it. Work that was not begun by the deadline never is.
+    /// Runs `work` and commits it. Work that has not begun at the deadline never runs.
+    ///
+    /// # Errors
+    /// [`ShardError::InDoubt`] if the deadline passes after `work` has begun, or if the result of
+    /// the commit is unknown. After any other error nothing is stored.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         until: Deadline,
@@ -93,16 +100,16 @@ impl Writer {
     ) -> Result<T, ShardError> {
         let (sender, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
-        let run = move |connection: &Connection| -> Answer {
+        let run = move |connection: &Connection| -> Completion {
             let outcome = in_savepoint(connection, work).map_err(failed);
             Box::new(move |committed| {
                 let outcome = outcome.and_then(|done| committed.clone().map(|()| done));
-                // Nobody listens when the asker's client has left.
+                // The send fails if the caller was dropped, which is no error.
                 drop(sender.send(outcome));
             })
         };
         let job = Job { run: Box::new(run), claim: Arc::clone(&claim) };
-        let ended = || ShardError::Faulty("its writer has ended".into());
+        let ended = || ShardError::Faulty("the writing thread of this shard has ended".into());
         let jobs = self.jobs.as_ref().ok_or_else(ended)?;
         match until.limit(jobs.send(job)).await {
             Some(Ok(())) => {}
@@ -112,19 +119,21 @@ impl Writer {
         match until.limit(answer).await {
             Some(Ok(outcome)) => outcome,
             Some(Err(_)) if claim.take() => {
-                Err(ShardError::Unavailable("the file cannot be written now".into()))
+                Err(ShardError::Unavailable("the file cannot be written at present".into()))
             }
             None if claim.take() => Err(ShardError::Unavailable("no answer in time".into())),
-            Some(Err(_)) | None => Err(ShardError::InDoubt("it is being committed".into())),
+            Some(Err(_)) | None => {
+                Err(ShardError::InDoubt("the commit has not finished in time".into()))
+            }
         }
     }
 
-    /// Tells of commits.
+    /// The log of this shard, which is notified of every commit.
     pub(super) fn log(&self) -> &Arc<Log> {
         &self.log
     }
 
-    /// How often another program was found to have written to the file.
+    /// How many times another program was found to have written to the file.
     pub(super) fn foreign_writes(&self) -> u64 {
         self.foreign_writes.load(Ordering::Relaxed)
     }
@@ -134,7 +143,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
-            // That it panicked was told when it did.
+            // A panic of the thread was logged when it happened.
             drop(thread.join());
         }
     }
@@ -148,19 +157,19 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// What the thread works with.
-struct Desk {
+/// The state of the writing thread.
+struct WriterThread {
     connection: Connection,
     path: PathBuf,
-    /// Changes when another connection has committed.
+    /// SQLite changes this number when another connection commits.
     data_version: i64,
     foreign_writes: Arc<AtomicU64>,
     log: Arc<Log>,
-    told_foreign: Option<Instant>,
-    told_failure: Option<Instant>,
+    foreign_write_logged: Option<Instant>,
+    failure_logged: Option<Instant>,
 }
 
-impl Desk {
+impl WriterThread {
     fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
         while let Some(first) = waiting.blocking_recv() {
             let mut jobs = vec![first];
@@ -173,11 +182,11 @@ impl Desk {
             if jobs.is_empty() {
                 continue;
             }
-            // The jobs are dropped unclaimed, which tells their askers.
+            // If BEGIN fails, the jobs are dropped unclaimed, and their callers get an error.
             if let Err(error) = self.begin()
-                && is_due(&mut self.told_failure)
+                && should_log(&mut self.failure_logged)
             {
-                warn!(file = %self.path.display(), %error, "the file cannot be written");
+                warn!(file = %self.path.display(), %error, "Shard file cannot be written");
             }
             if !self.connection.is_autocommit() {
                 self.run_and_commit(jobs);
@@ -185,16 +194,16 @@ impl Desk {
         }
     }
 
-    /// Begins a transaction and looks whether somebody else has written since the last one.
+    /// Begins a transaction and detects commits of other programs since the last one.
     fn begin(&mut self) -> rusqlite::Result<()> {
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let version = data_version(&self.connection)?;
         if version != std::mem::replace(&mut self.data_version, version) {
             self.foreign_writes.fetch_add(1, Ordering::Relaxed);
-            if is_due(&mut self.told_foreign) {
+            if should_log(&mut self.foreign_write_logged) {
                 warn!(
                     file = %self.path.display(),
-                    "another program wrote to this file; one process should own the folder"
+                    "Another program wrote to this shard file; only one process may do so"
                 );
             }
         }
@@ -202,36 +211,39 @@ impl Desk {
     }
 
     fn run_and_commit(&mut self, jobs: Vec<Job>) {
-        let mut answers = Vec::with_capacity(jobs.len());
+        let mut completions = Vec::with_capacity(jobs.len());
         for job in jobs {
             if job.claim.take() {
-                answers.push((job.run)(&self.connection));
+                completions.push((job.run)(&self.connection));
             }
-            // A full disk ends the whole transaction, not only the job that met it.
+            // On a full disk SQLite rolls back the whole transaction, not only this job.
             if self.connection.is_autocommit() {
                 break;
             }
         }
         let committed = self.commit();
         if let Err(error) = &committed
-            && is_due(&mut self.told_failure)
+            && should_log(&mut self.failure_logged)
         {
-            warn!(file = %self.path.display(), %error, "a commit failed");
+            warn!(file = %self.path.display(), %error, "Commit failed; its jobs return this error");
         }
         self.log.committed();
-        for answer in answers {
-            answer(&committed);
+        for complete in completions {
+            complete(&committed);
         }
         if let Err(error) = log::prune(&self.connection, self.log.read_to())
-            && is_due(&mut self.told_failure)
+            && should_log(&mut self.failure_logged)
         {
-            warn!(file = %self.path.display(), %error, "the log keeps old rows");
+            warn!(
+                file = %self.path.display(), %error,
+                "Old rows of the shard log were not deleted; retrying after the next commit"
+            );
         }
     }
 
     fn commit(&self) -> Result<(), ShardError> {
         if self.connection.is_autocommit() {
-            return Err(ShardError::Unavailable("its transaction was undone".into()));
+            return Err(ShardError::Unavailable("the transaction was rolled back".into()));
         }
         let committed = self.connection.prepare_cached("COMMIT").and_then(|mut s| s.execute([]));
         let Err(error) = committed else { return Ok(()) };
@@ -240,7 +252,7 @@ impl Desk {
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => Err(failed(error)),
-            // What reached the disk is not known before the file is opened again.
+            // It is unknown what reached the disk until the file is opened again.
             _ => Err(ShardError::InDoubt(error.to_string())),
         }
     }
@@ -266,23 +278,23 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// Whether something was not told for a while; it is then told now.
-fn is_due(told: &mut Option<Instant>) -> bool {
-    let due = told.is_none_or(|told| told.elapsed() > TELL_AGAIN);
+/// Whether to log a repeated event now. True at most once per [`REPEAT_LOG_AFTER`].
+fn should_log(last: &mut Option<Instant>) -> bool {
+    let due = last.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER);
     if due {
-        *told = Some(Instant::now());
+        *last = Some(Instant::now());
     }
     due
 }
 
-/// Opens the file for writing and makes the tables. Every commit is on disk when it returns.
+/// Opens the file for writing and creates missing tables. A commit on this connection is on disk
+/// when it returns.
 pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
-    // One transaction: a commit for each of them takes time. It takes the lock when something is
-    // missing only.
+    // One transaction saves commits. It takes the write lock only if something is missing.
     let transaction = connection.transaction()?;
     transaction.execute_batch(SQLITE_SCHEMA)?;
     transaction.execute_batch(SQLITE_LOG)?;
@@ -326,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_fails_takes_back_its_own_work_and_no_other() {
+    async fn a_failed_job_rolls_back_its_own_work_only() {
         let (_dir, writer) = writer();
         let half = |connection: &Connection| {
             post(1, "half".into())(connection)?;
@@ -342,9 +354,9 @@ mod tests {
         assert_eq!(count(&writer).await, 2);
     }
 
-    /// SQLite's own limit on a file stands in for the disk's.
+    /// SQLite's limit on the size of a file simulates a full disk.
     #[tokio::test]
-    async fn a_full_disk_is_told_and_loses_nothing_that_was_acknowledged() {
+    async fn a_full_disk_is_reported_and_loses_no_acknowledged_post() {
         let (_dir, writer) = writer();
         writer.run(soon(), post(0, "there".into())).await.unwrap();
         let limit = |connection: &Connection| {
@@ -361,7 +373,7 @@ mod tests {
             refused += i64::from(matches!(large, Err(ShardError::Full(_))));
             stored += i64::from(large.is_ok()) + i64::from(small.is_ok());
         }
-        assert!(refused > 3, "{refused} of 8 were told that the disk is full");
+        assert!(refused > 3, "{refused} of 8 large posts failed because the disk is full");
         assert_eq!(count(&writer).await, stored);
         let unlimit = |connection: &Connection| {
             connection.query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(()))
@@ -372,21 +384,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_begun_in_time_never_is_and_what_was_is_in_doubt() {
+    async fn a_late_job_that_never_began_is_unavailable_and_one_that_began_is_in_doubt() {
         let (_dir, writer) = writer();
         let short = || Deadline::after(Duration::from_millis(50));
         let slow = |connection: &Connection| {
             thread::sleep(Duration::from_millis(300));
             post(1, "slow".into())(connection)
         };
-        let behind = async {
-            // After the slow one has begun, or it would be given up as well.
+        let late = async {
+            // Waits until the slow job has begun. Otherwise that one would be given up too.
             tokio::time::sleep(Duration::from_millis(20)).await;
             writer.run(short(), post(2, "late".into())).await
         };
-        let (slow, behind) = tokio::join!(writer.run(short(), slow), behind);
+        let (slow, late) = tokio::join!(writer.run(short(), slow), late);
         assert!(matches!(slow, Err(ShardError::InDoubt(_))), "{slow:?}");
-        assert!(matches!(behind, Err(ShardError::Unavailable(_))), "{behind:?}");
+        assert!(matches!(late, Err(ShardError::Unavailable(_))), "{late:?}");
         assert_eq!(count(&writer).await, 1);
     }
 }
