@@ -360,7 +360,7 @@ impl<'a> Writer<'a> {
         for _ in 0..2 {
             let watch = &self.site.watches[number];
             self.is_as_sent(
-                watch.promised(UserId(reader), &self.token, limit).await,
+                watch.promised_posts(UserId(reader), &self.token, limit).await,
                 &followees,
                 limit,
             );

@@ -103,7 +103,7 @@ impl TestFleet {
     }
 
     /// What tells a command where the rows are.
-    pub(crate) fn source(&self) -> [String; 2] {
+    pub(crate) fn source_args(&self) -> [String; 2] {
         match &self.config_file {
             Some(file) => ["--config".into(), file.display().to_string()],
             None => ["--data".into(), self.dir.path().join("data").display().to_string()],

@@ -16,12 +16,12 @@ const TICK: Duration = Duration::from_millis(20);
 /// A link on a port of its own; it ends with the runtime.
 pub(crate) struct Link {
     pub(crate) port: u16,
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     open: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
-struct State {
+struct LinkState {
     /// The port of the server.
     target: u16,
     /// How long everything takes, each way.
@@ -41,7 +41,7 @@ impl Link {
     pub(crate) async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State {
+        let state = LinkState {
             target,
             delay: Duration::ZERO,
             bytes_per_second: None,
@@ -62,7 +62,7 @@ impl Link {
                 let (seen, count) = (seen.clone(), Arc::clone(&count));
                 tokio::spawn(async move {
                     count.fetch_add(1, Ordering::Relaxed);
-                    drop(carry(client, seen).await);
+                    drop(forward(client, seen).await);
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -75,7 +75,7 @@ impl Link {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    pub(crate) fn narrow(&self, bytes_per_second: Option<usize>) {
+    pub(crate) fn throttle(&self, bytes_per_second: Option<usize>) {
         self.state.send_modify(|state| state.bytes_per_second = bytes_per_second);
     }
 
@@ -101,7 +101,7 @@ impl Link {
     }
 
     /// New connections are carried, as fast as they come.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn restore(&self) {
         self.state.send_modify(|state| {
             state.refusing = false;
             state.silent = false;
@@ -111,18 +111,18 @@ impl Link {
     }
 
     /// New connections lead to another server; the old ones go on.
-    pub(crate) fn lead_to(&self, target: u16) {
+    pub(crate) fn redirect_to(&self, target: u16) {
         self.state.send_modify(|state| state.target = target);
     }
 
     /// Connections that clients hold.
-    pub(crate) fn open(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 }
 
-async fn carry(mut client: TcpStream, mut seen: watch::Receiver<State>) -> io::Result<()> {
-    let State { cuts, silences, silent, target, .. } = *seen.borrow();
+async fn forward(mut client: TcpStream, mut seen: watch::Receiver<LinkState>) -> io::Result<()> {
+    let LinkState { cuts, silences, silent, target, .. } = *seen.borrow();
     let until_cut = {
         let mut seen = seen.clone();
         async move { drop(seen.wait_for(|state| state.cuts != cuts).await) }
@@ -143,8 +143,8 @@ async fn carry(mut client: TcpStream, mut seen: watch::Receiver<State>) -> io::R
             }
         }
         // Hears the client, if only that it leaves.
-        let mut unheard = [0; 4_096];
-        while client.read(&mut unheard).await? > 0 {}
+        let mut discarded = [0; 4_096];
+        while client.read(&mut discarded).await? > 0 {}
         Ok(())
     };
     tokio::select! {
@@ -156,7 +156,7 @@ async fn carry(mut client: TcpStream, mut seen: watch::Receiver<State>) -> io::R
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    state: &watch::Receiver<State>,
+    state: &watch::Receiver<LinkState>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -164,7 +164,7 @@ async fn pump(
         if count == 0 {
             return Ok(());
         }
-        let State { delay, bytes_per_second, .. } = *state.borrow();
+        let LinkState { delay, bytes_per_second, .. } = *state.borrow();
         if !delay.is_zero() {
             sleep(delay).await;
         }

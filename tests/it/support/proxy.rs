@@ -34,11 +34,11 @@ pub(crate) const FATES: [Fate; 5] =
 /// A proxy on a port of its own; it ends with the runtime.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProxyState {
     server: AtomicU16,
     fates: Mutex<VecDeque<Fate>>,
     refusing: AtomicBool,
@@ -53,14 +53,14 @@ impl Proxy {
     pub(crate) async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(ProxyState::default());
         state.server.store(server, Ordering::Relaxed);
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 if !shared.refusing.load(Ordering::SeqCst) {
-                    tokio::spawn(carry(client, Arc::clone(&shared)));
+                    tokio::spawn(forward(client, Arc::clone(&shared)));
                 }
             }
         });
@@ -68,14 +68,14 @@ impl Proxy {
     }
 
     /// The next commit meets this fate.
-    pub(crate) fn next(&self, fate: Fate) {
+    pub(crate) fn fail_next_commit(&self, fate: Fate) {
         self.state.fates.lock().unwrap().push_back(fate);
     }
 
     /// The next commit meets this fate, and then the server cannot be reached.
-    pub(crate) fn next_and_then_nothing(&self, fate: Fate) {
+    pub(crate) fn fail_next_commit_then_refuse(&self, fate: Fate) {
         self.state.refuse_next.store(true, Ordering::SeqCst);
-        self.next(fate);
+        self.fail_next_commit(fate);
     }
 
     pub(crate) fn accept_again(&self) {
@@ -88,7 +88,7 @@ impl Proxy {
     }
 }
 
-async fn carry(mut client: TcpStream, state: Arc<State>) {
+async fn forward(mut client: TcpStream, state: Arc<ProxyState>) {
     let port = state.server.load(Ordering::Relaxed);
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     client.set_nodelay(true).unwrap();
@@ -108,7 +108,7 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
                             state.refusing.store(true, Ordering::SeqCst);
                             state.cut.notify_waiters();
                         }
-                        return meet(fate, client, server, bytes).await;
+                        return apply_fate(fate, client, server, bytes).await;
                     }
                 }
                 if server.write_all(bytes).await.is_err() { return }
@@ -121,7 +121,7 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn meet(fate: Fate, client: TcpStream, mut server: TcpStream, commit: &[u8]) {
+async fn apply_fate(fate: Fate, client: TcpStream, mut server: TcpStream, commit: &[u8]) {
     let mut answer = [0; 1024];
     match fate {
         Fate::CutBefore => {}

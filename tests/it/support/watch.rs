@@ -7,7 +7,7 @@ use hyper::{Request, StatusCode};
 use serde_json::Value;
 use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
 
-use super::http::{Answer, TestServer};
+use super::http::{TestResponse, TestServer};
 
 /// Nothing here takes longer, unless something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ impl Watch {
         counters
     }
 
-    async fn feed(&self, reader: UserId, token: &Freshness, query: &str) -> Answer {
+    async fn feed(&self, reader: UserId, token: &Freshness, query: &str) -> TestResponse {
         let path = format!("/v1/users/{reader}/feed?{query}");
         let header = token.to_string();
         self.0.send(Request::get(path).header("tributary-freshness", header)).await
@@ -46,7 +46,7 @@ impl Watch {
 
     /// Whether the reader's newest page is this one. Asked for twice: the second answer is the first
     /// one, where that was kept.
-    pub(crate) async fn confirm(
+    pub(crate) async fn check_newest_page(
         &self,
         reader: UserId,
         token: &Freshness,
@@ -79,7 +79,7 @@ impl Watch {
 
     /// Id, author and text of each post of the reader's newest page, if that promises to be whole and
     /// as fresh as this.
-    pub(crate) async fn promised(
+    pub(crate) async fn promised_posts(
         &self,
         reader: UserId,
         token: &Freshness,
