@@ -388,7 +388,7 @@ fn a_log_that_is_no_longer_there_begins_anew() {
             let insert = "INSERT INTO D.followers VALUES (1, 1)";
             story.check(&[insert], &["s0 1 follows 1"]).await;
             // A silent link is given up, and then the log goes on.
-            link.silence();
+            link.stall();
             story.until(|story| !story.lost.is_empty()).await;
             link.restore();
             story.check(&["INSERT INTO D.followers VALUES (1, 2)"], &["s0 1 follows 2"]).await;

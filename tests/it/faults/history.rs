@@ -287,7 +287,7 @@ async fn break_things(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
                 server.signal("CONT");
             }
             _ => {
-                link.silence();
+                link.stall();
                 sleep(Duration::from_millis(1_500)).await;
                 link.refuse();
                 sleep(Duration::from_millis(500)).await;

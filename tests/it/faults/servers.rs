@@ -102,7 +102,7 @@ fn a_half_open_link_is_left_and_dialled_anew() {
         let (mut flagged, mut whole) =
             (Times::of("half-open: flagged"), Times::of("half-open: whole"));
         for round in 0..ROUNDS {
-            site.links[1].silence();
+            site.links[1].stall();
             flagged.add(until_whole(&tributary, false).await);
             crowd(&tributary).await;
             // At another point of the attempts to dial, each time.

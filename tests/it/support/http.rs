@@ -1,4 +1,4 @@
-//! A server on a free port, and requests to it.
+//! An HTTP server on a free port, and requests to it.
 
 use std::net::SocketAddr;
 
@@ -11,13 +11,13 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tributary::{Tributary, http};
 
-/// A server that stops when it is dropped.
+/// A server that stops when dropped. Each request uses a new connection.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
-/// An answer.
+/// A whole HTTP response.
 #[derive(Debug)]
 pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
@@ -88,7 +88,7 @@ impl TestResponse {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The status and the stable code of a problem.
+    /// The status and the stable code of an RFC 9457 problem; panics on any other response.
     pub(crate) fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();
