@@ -416,7 +416,7 @@ fn a_problem_with_writing_does_not_affect_reading() {
                 assert!(Instant::now() < give_up, "{backend:?}: writes never work again");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            // The write waits for another session's row lock until its deadline, and stores nothing.
+            // The write waits for another session's row lock until its deadline; nothing is stored.
             let mut lock = server.connect().await;
             lock.query_drop("BEGIN").await.unwrap();
             let delete = format!("DELETE FROM {database}.tributary_writes WHERE author = 1");

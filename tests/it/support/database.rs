@@ -160,8 +160,8 @@ impl Database {
         Ok(())
     }
 
-    /// True if the server accepts a connection. Connects on a thread of its own, since the caller may
-    /// be inside a runtime.
+    /// True if the server accepts a connection. Runs on a thread of its own: the caller may be
+    /// inside a runtime.
     fn answers(&self) -> bool {
         let connect = || {
             run(async {
