@@ -121,7 +121,7 @@ impl TestFleet {
     /// The same with a memory budget of `bytes`.
     pub(crate) fn config_with_memory(&self, bytes: usize) -> Config {
         let variables = [
-            ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned()),
+            ("TRIBUTARY_REQUEST__DEADLINE_MS".to_owned(), "60000".to_owned()),
             ("TRIBUTARY_MEMORY__BUDGET".to_owned(), bytes.to_string()),
         ];
         match &self.config_file {
