@@ -79,6 +79,7 @@ fn a_sentence_must_not_start_with_a_relative_clause() {
     assert_eq!(found("a.rs", "/// What the tables look like.\n"), one(1, problem));
     assert_eq!(found("a.md", "What is read? That.\n"), []);
     assert_eq!(found("a.md", "## What it is\n"), []);
+    assert_eq!(found("a.md", "**What it costs.** A query.\n"), []);
 }
 
 #[test]
