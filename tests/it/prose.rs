@@ -24,8 +24,8 @@ use self::lexer::{Piece, pieces};
 const COLUMNS_MAX: usize = 100;
 const WORDS_MAX: usize = 35;
 
-/// Phrases that a reader with English as a second language does not find in a manual, or that this
-/// project once used in a sense of its own; and what to write instead.
+/// Phrases that a reader with English as a second language does not know from other manuals, or
+/// that this project once used in a sense of its own. After each: a plain replacement.
 const DIALECT: &[(&str, &str)] = &[
     ("whoever", "a client that, an operator who"),
     ("whomever", "name the actor"),
@@ -122,7 +122,7 @@ const DIALECT: &[(&str, &str)] = &[
 /// Sentences must not start with one of these words, unless they are questions.
 const STARTS: &[&str] = &["What", "Whatever", "Who", "Whoever", "Whom", "Whose"];
 
-/// Words that must not be a part of an identifier.
+/// Words that no identifier may contain.
 const NAMES: &[&str] = &[
     "wish",
     "wishes",
@@ -166,6 +166,13 @@ const ALLOWED: &[Allowed] = &[
     Allowed { phrase: "behind a firewall", reason: "network topology" },
     Allowed { phrase: "behind a link", reason: "network topology" },
     Allowed { phrase: "behind one address", reason: "network topology" },
+    Allowed { phrase: "lag behind", reason: "the usual term of replication" },
+    Allowed { phrase: "lags behind", reason: "the usual term of replication" },
+    Allowed { phrase: "lagging behind", reason: "the usual term of replication" },
+    Allowed { phrase: "falls behind", reason: "the usual term of replication" },
+    Allowed { phrase: "so many that", reason: "names the consequence, not a hidden limit" },
+    Allowed { phrase: "so much that", reason: "names the consequence, not a hidden limit" },
+    Allowed { phrase: "so often that", reason: "names the consequence, not a hidden number" },
     Allowed { phrase: "stands for", reason: "the meaning of an abbreviation" },
     Allowed { phrase: "for good reason", reason: "\"good\" is an adjective" },
     Allowed { phrase: "for good reasons", reason: "\"good\" is an adjective" },
@@ -279,15 +286,15 @@ fn name_parts(name: &str) -> Vec<String> {
     parts
 }
 
-/// A word in its place.
+/// A word and its position in the file.
 #[derive(Debug)]
 struct Word {
     line: usize,
     /// In lower case, without punctuation around it; inline code is "`".
     plain: String,
-    /// As it is written.
+    /// As in the file, with punctuation.
     text: String,
-    /// A comma, full stop or the like follows: no phrase goes over it.
+    /// Punctuation follows, so a phrase cannot continue with the next word.
     ends_phrase: bool,
 }
 
@@ -444,6 +451,7 @@ fn words_of(lines: &[(usize, &str)]) -> Vec<Word> {
     all
 }
 
+/// The words of one line.
 fn words(line: usize, text: &str) -> Vec<Word> {
     let text = without_targets(&without_code(text));
     let word = |text: &str| {
@@ -451,7 +459,7 @@ fn words(line: usize, text: &str) -> Vec<Word> {
         let ends_phrase = text.ends_with(['.', ',', ';', ':', '!', '?', ')', '|']);
         Word { line, plain, text: text.to_owned(), ends_phrase }
     };
-    // A dash by itself is no word, but no phrase goes over it.
+    // A dash by itself is not a word, but ends a phrase.
     let mut words: Vec<Word> = Vec::new();
     for next in text.split_whitespace().map(word) {
         match words.last_mut() {
@@ -462,7 +470,7 @@ fn words(line: usize, text: &str) -> Vec<Word> {
     words
 }
 
-/// Replaces inline code by "`". Code without an end on this line goes to the end of the line.
+/// Replaces inline code by "`". Code that does not end on this line is cut to the end of the line.
 fn without_code(text: &str) -> String {
     let mut plain = String::new();
     for (index, part) in text.split('`').enumerate() {

@@ -32,7 +32,8 @@ pub(crate) fn skip(what: &str) {
     writeln!(file, "{what}").unwrap();
 }
 
-/// A new temporary folder in `TRIBUTARY_TEST_DIR`, deleted when dropped.
+/// A new folder in `TRIBUTARY_TEST_DIR`, or else in the system's temporary folder. It is deleted
+/// when dropped.
 pub(crate) fn scratch() -> tempfile::TempDir {
     static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
         std::env::var_os("TRIBUTARY_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
