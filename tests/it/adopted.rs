@@ -1,5 +1,5 @@
-//! Teams' own tables, served as they are: other names, units and zones, posts deleted by a mark,
-//! users with handles.
+//! Existing tables of teams, served unchanged: other names, time units and zones, posts deleted by
+//! a mark in a column, users with handles.
 
 use std::fs;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crate::support::http::TestServer;
 use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, check_walk};
 
-/// A team's posts table: how the time column is declared and what that means.
+/// The time column of a team's posts table: its SQL type, and the unit and zone in our
+/// configuration.
 pub(crate) struct Team {
     column: &'static str,
     pub(crate) unit: &'static str,
@@ -65,7 +66,7 @@ impl Team {
     }
 }
 
-/// A time as a literal of the column.
+/// A stored time as an SQL literal of the column's type.
 fn literal(unit: TimeUnit, stored: i64) -> String {
     match unit {
         TimeUnit::DateTime { .. } => {
@@ -77,8 +78,8 @@ fn literal(unit: TimeUnit, stored: i64) -> String {
     }
 }
 
-/// Milliseconds around the end of summer time in Berlin, with ties, and with more digits than
-/// some of the columns hold.
+/// Posts at millisecond times around the end of summer time in Berlin, with ties, and with more
+/// digits than some of the columns hold. 12 authors with 15 posts each, and 4 readers.
 pub(crate) fn world(times: &PostTimes) -> World {
     let mut world = World::default();
     for author in 0..12 {
@@ -96,6 +97,8 @@ pub(crate) fn world(times: &PostTimes) -> World {
     world
 }
 
+/// Creates the team's tables and fills them with the world, by plain SQL. Adds rows that must never
+/// be shown: deleted posts, and posts with a negative id.
 pub(crate) async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World) -> TestFleet {
     let fleet = TestFleet::on(servers);
     let file = fleet.config_file.clone().unwrap();
@@ -103,7 +106,7 @@ pub(crate) async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World)
     fs::write(&file, format!("{config}\n{}", team.tables())).unwrap();
     let unit = team.times().unit;
     for (shard, (server, database)) in (0u64..).zip(&fleet.databases) {
-        // Zero dates were valid when old rows were written.
+        // An empty SQL mode allows zero dates, as old servers did.
         let mut statements = vec!["SET sql_mode = '', time_zone = '+00:00'".to_owned()];
         statements.extend(team.create(database));
         for follow in world.follows.iter().filter(|f| f.follower.0 % SHARDS == shard) {
@@ -156,7 +159,7 @@ fn tables_of_any_name_unit_and_zone_are_read_as_the_oracle_reads_them() {
     });
 }
 
-/// Times are shown in UTC whatever the column holds, and authors with their handles.
+/// The JSON has times in UTC whatever the column's unit and zone, and the handles of authors.
 async fn check_json(tributary: &Tributary, oracle: &Oracle, team: &Team) {
     let server = TestServer::start(tributary.clone()).await;
     let feed = server.get("/v1/users/1/feed?limit=100").await.json();
@@ -178,7 +181,7 @@ async fn check_json(tributary: &Tributary, oracle: &Oracle, team: &Team) {
     }
 }
 
-/// The zero date, which servers accepted for long, sorts before all others and harms nobody.
+/// The zero date, which old servers accepted, sorts as the oldest time and breaks no page.
 async fn zero_times_come_last(fleet: &TestFleet, tributary: &Tributary, team: &Team) {
     if !team.column.starts_with("DATETIME") {
         return;
@@ -212,18 +215,18 @@ async fn zero_times_come_last(fleet: &TestFleet, tributary: &Tributary, team: &T
     assert_eq!(ids[15..], [50003, 50002, 50001], "{}", team.unit);
 }
 
-/// What is written stands in the team's columns and is read back; what is deleted is only marked.
+/// A post is written into the team's columns and can be read again. A delete only sets the mark.
 async fn posts_are_written_as_the_team_writes_them(fleet: &TestFleet, team: &Team) {
     let file = fleet.config_file.clone().unwrap();
     let config = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("{config}\n[write]\nenabled = true\n")).unwrap();
-    let Err(error) = Tributary::open(&fleet.config()).await else { panic!("it was not migrated") };
+    let Err(error) = Tributary::open(&fleet.config()).await else { panic!("opened unmigrated") };
     assert!(error.to_string().contains("tributary migrate"), "{error}");
     let mut made = 0;
     tributary::shard::migrate(&fleet.config(), |table| made += u32::from(table.made))
         .await
         .unwrap();
-    assert_eq!(made, 4, "a table of ours in every shard, and no other");
+    assert_eq!(made, 4, "one table of ours in every shard, and no other");
 
     let tributary = fleet.open().await;
     let before = tributary::clock::now_ms();

@@ -1,4 +1,4 @@
-//! Writing into teams' own tables: their marks, their keys, their rules.
+//! Writing into existing tables of teams: their delete marks, keys and constraints.
 
 use std::fs;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ zone = \"Europe/Berlin\"
 visible = { column = \"deleted_at\", value = \"NULL\" }
 ";
 
-/// A fleet whose posts are deleted by a date, with this further definition in the table of posts.
+/// A fleet whose posts are deleted by setting a time. `more` is appended to the definition of the
+/// posts table.
 async fn fleet(servers: &[Arc<Database>], more: &str) -> TestFleet {
     let fleet = TestFleet::on(servers);
     let file = fleet.config_file.clone().unwrap();
@@ -77,7 +78,7 @@ fn a_deleted_post_is_marked_with_the_time_in_the_teams_zone() {
     });
 }
 
-/// What the team's rules forbid is refused and said so; the shard is not at fault.
+/// The team's constraints refuse one post with an error of its own; the shard stays in service.
 #[test]
 fn a_teams_own_keys_refuse_a_post_and_nothing_else() {
     run(async {
@@ -111,14 +112,14 @@ fn a_teams_own_keys_refuse_a_post_and_nothing_else() {
             let tributary = open(&fleet).await.unwrap();
             let refused = tributary.delete_post(UserId(4), id).await;
             assert_eq!(refused, Err(WriteError::Refused));
-            tributary.publish(UserId(4), "it goes on", None).await.unwrap();
+            tributary.publish(UserId(4), "still writable", None).await.unwrap();
         }
     });
 }
 
-/// Tables that cannot be written rightly are told at the start.
+/// If posts could not be written correctly into a table, the start fails with the cure.
 #[test]
-fn tables_that_cannot_be_written_rightly_refuse_the_start() {
+fn tables_that_cannot_be_written_correctly_refuse_the_start() {
     run(async {
         for servers in kinds() {
             for (more, change, cure) in [

@@ -172,7 +172,7 @@ fn an_import_reports_bad_rows_loads_all_others_and_can_be_repeated() {
         gzip.finish().unwrap();
         let import = || {
             let mut command = tributary(&["import"]);
-            command.args(fleet.source());
+            command.args(fleet.source_args());
             command.arg("--follows").arg(dir.join("follows.csv"));
             command.arg("--posts").arg(dir.join("posts.gz"));
             output(&mut command)
@@ -198,7 +198,7 @@ fn an_import_reports_bad_rows_loads_all_others_and_can_be_repeated() {
         assert!(text.contains("posts: 0 added, 4 already there, 4 refused"), "{text}");
 
         let mut feed = tributary(&["feed", "1", "--json"]);
-        let (code, text, error) = output(feed.args(fleet.source()));
+        let (code, text, error) = output(feed.args(fleet.source_args()));
         assert_eq!(code, 0, "{error}");
         let page: Value = serde_json::from_str(&text).unwrap();
         let contents: Vec<&str> = page["posts"]
@@ -225,7 +225,7 @@ fn an_import_refuses_tables_without_unique_keys_and_never_truncates_a_text() {
         fs::write(dir.join("p.csv"), posts).unwrap();
         let import = || {
             let mut command = tributary(&["import"]);
-            command.args(fleet.source());
+            command.args(fleet.source_args());
             command.arg("--follows").arg(dir.join("f.csv"));
             output(command.arg("--posts").arg(dir.join("p.csv")))
         };

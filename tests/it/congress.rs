@@ -93,7 +93,7 @@ fn imported(backend: Backend) {
     let import = || {
         let output = Command::new(env!("CARGO_BIN_EXE_tributary"))
             .arg("import")
-            .args(fleet.source())
+            .args(fleet.source_args())
             .arg("--follows")
             .arg(dir.join("follows.csv.gz"))
             .arg("--posts")

@@ -55,7 +55,7 @@ fn a_post_whose_commit_is_lost_is_there_once() {
                 for keyed in [true, false] {
                     let content = format!("{fate:?} {keyed} 🎉");
                     proxy.commits();
-                    proxy.next(fate);
+                    proxy.fail_next_commit(fate);
                     let key = keyed.then(|| IdempotencyKey::new(&format!("{fate:?}")).unwrap());
                     let posted = tributary.publish(AUTHOR, &content, key.clone()).await;
                     let posted = posted.unwrap_or_else(|error| panic!("{fate:?}: {error}"));
@@ -85,14 +85,14 @@ fn follows_and_deletes_whose_commit_is_lost_are_done() {
                 tributary.following(AUTHOR, UserId(0), limit).await.followees
             };
             for fate in FATES {
-                proxy.next(fate);
+                proxy.fail_next_commit(fate);
                 tributary.follow(AUTHOR, UserId(5)).await.unwrap();
                 assert_eq!(follows().await, [UserId(5)], "{fate:?}");
-                proxy.next(fate);
+                proxy.fail_next_commit(fate);
                 tributary.unfollow(AUTHOR, UserId(5)).await.unwrap();
                 assert_eq!(follows().await, [], "{fate:?}");
                 let post = tributary.publish(AUTHOR, "x", None).await.unwrap().post;
-                proxy.next(fate);
+                proxy.fail_next_commit(fate);
                 tributary.delete_post(AUTHOR, post.key.post).await.unwrap();
                 assert_eq!(contents(&tributary).await, [""; 0], "{fate:?}");
             }
@@ -122,7 +122,7 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 1_000).await;
             let http = TestServer::start(tributary.clone()).await;
             for (n, fate) in [Fate::CutBefore, Fate::CutAfter].into_iter().enumerate() {
-                proxy.next_and_then_nothing(fate);
+                proxy.fail_next_commit_then_refuse(fate);
                 let path = format!("/v1/users/{AUTHOR}/posts");
                 let (name, body) = (format!("k{n}"), format!("{{\"content\":\"{n}\"}}"));
                 let answer = http.post(&path, &body, Some(&name)).await;
@@ -136,7 +136,7 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
                 assert_eq!(again.replayed, fate == Fate::CutAfter, "{fate:?}");
                 assert_eq!(contents(&tributary).await.len(), n + 1, "{fate:?}");
 
-                proxy.next_and_then_nothing(fate);
+                proxy.fail_next_commit_then_refuse(fate);
                 let followed = tributary.follow(AUTHOR, UserId(9)).await;
                 assert_eq!(followed, Err(WriteError::InDoubt));
                 // What was not begun is plainly not done.

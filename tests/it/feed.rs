@@ -388,22 +388,22 @@ fn a_log_that_is_no_longer_there_begins_anew() {
             let insert = "INSERT INTO D.followers VALUES (1, 1)";
             story.check(&[insert], &["s0 1 follows 1"]).await;
             // A silent link is given up, and then the log goes on.
-            link.silence();
+            link.stall();
             story.until(|story| !story.lost.is_empty()).await;
-            link.mend();
+            link.restore();
             story.check(&["INSERT INTO D.followers VALUES (1, 2)"], &["s0 1 follows 2"]).await;
             assert_eq!(story.began.len(), 1);
             link.refuse();
             story.until(|story| story.lost.len() > 1).await;
             purge(&server, &story).await;
-            link.mend();
+            link.restore();
             story.until(|story| story.began.len() == 2).await;
             assert_eq!(story.began[0].0, story.began[1].0, "the server is the same");
             story.check(&["INSERT INTO D.followers VALUES (1, 5)"], &["s0 1 follows 5"]).await;
             // Another server at the same address, with databases of the same names.
             let other = servers(false).into_iter().find(|other| other.kind == server.kind).unwrap();
             make_databases(&other, &story.fleet, &[]).await;
-            link.lead_to(other.port);
+            link.redirect_to(other.port);
             link.cut();
             story.until(|story| story.began.len() == 3).await;
             assert_ne!(story.began[1].0, story.began[2].0, "it is another log");

@@ -5,7 +5,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use crate::support::fleet::{Backend, Tables, TestFleet};
-use crate::support::http::{Answer, TestServer};
+use crate::support::http::{TestResponse, TestServer};
 use crate::support::run;
 
 const POSTS: &str = "/v1/users/7/posts";
@@ -190,7 +190,7 @@ fn a_fleet_of_servers_is_read_only_by_default() {
     run(async {
         let fleet = TestFleet::new(Backend::MariaDb, Tables::Ours).await.unwrap();
         let server = TestServer::start(fleet.open().await).await;
-        let refused = |answer: &Answer| {
+        let refused = |answer: &TestResponse| {
             assert_eq!(answer.problem(), (403, "read_only".into()));
         };
         refused(&server.post(POSTS, "{\"content\":\"x\"}", Some("k")).await);

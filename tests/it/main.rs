@@ -1,8 +1,8 @@
 //! All integration tests, in one binary: real databases, real HTTP, real processes.
 //!
-//! `./dev test` finds or installs the databases and says where they are in the environment.
+//! `./dev test` finds or installs the database servers and passes their paths in the environment.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "an unexpected error fails the test")]
 
 mod adopted;
 mod adopted_writes;
@@ -25,6 +25,7 @@ mod migrate;
 mod missing;
 mod outages;
 mod packaging;
+mod prose;
 mod rows;
 mod servers;
 mod support;

@@ -285,7 +285,7 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
             let expected: Vec<Post> = feed.iter().take(limit.get()).map(|p| (*p).clone()).collect();
             assert_eq!(page.posts, expected, "write {write}, reader {reader}");
             assert_eq!(page.next.is_none(), feed.len() <= limit.get());
-            watch.confirm(reader, &token, limit, &page).await;
+            watch.check_newest_page(reader, &token, limit, &page).await;
         }
         let page = tributary.author_timeline(author, &at_least(&token, limit)).await;
         let mut posts = known.posts[&author].clone();
@@ -413,7 +413,7 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Wat
             assert!(page.fresh_enough, "{unit}: {sql}");
             let parts = |page: &Page| (page.posts.clone(), page.handles.clone());
             assert_eq!(parts(&page), parts(&expected), "{unit}: {sql}");
-            watch.confirm(UserId(reader), &token, limit, &page).await;
+            watch.check_newest_page(UserId(reader), &token, limit, &page).await;
         }
     }
     connection.disconnect().await.unwrap();

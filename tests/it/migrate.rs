@@ -11,7 +11,7 @@ use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
 use crate::support::{run, scratch};
 
 fn migrate(fleet: &TestFleet) -> (i32, String, String) {
-    output(tributary(&["migrate"]).args(fleet.source()))
+    output(tributary(&["migrate"]).args(fleet.source_args()))
 }
 
 /// Empty databases on one server of each kind.

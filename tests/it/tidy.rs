@@ -1,16 +1,22 @@
-//! House rules that the compiler cannot see.
+//! Rules of the code base that the compiler cannot check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Longer files do two jobs.
+use crate::prose::{self, Finding};
+
+/// A longer file probably does two jobs.
 const FILE_LINES_MAX: usize = 700;
 
+/// The root of the repository: the nearest folder with a `Cargo.lock`, wherever this crate is.
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate_dir.ancestors().find(|dir| dir.join("Cargo.lock").exists());
+    root.unwrap().to_owned()
 }
 
-/// Every file under `dir` that ends like this, with its text.
+/// Every file under `dir` whose name has this ending: its path from the root, and its text. Skips
+/// `target` and hidden folders.
 fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![root().join(dir)];
@@ -18,7 +24,10 @@ fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                waiting.push(path);
+                let name = path.file_name().unwrap().to_str().unwrap();
+                if name != "target" && !name.starts_with('.') {
+                    waiting.push(path);
+                }
             } else if path.to_str().unwrap().ends_with(ending) {
                 let name = path.strip_prefix(root()).unwrap().display().to_string();
                 found.push((name, fs::read_to_string(&path).unwrap()));
@@ -26,16 +35,17 @@ fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
         }
     }
     assert!(!found.is_empty());
+    found.sort();
     found
 }
 
-/// The part of a source file that is shipped.
+/// The part of a source file that is not tests.
 fn shipped(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap_or(text)
 }
 
 #[test]
-fn the_pure_parts_know_no_runtime_no_sql_and_no_http() {
+fn pure_modules_use_no_runtime_no_sql_and_no_http() {
     const PURE: &[&str] = &[
         "src/model.rs",
         "src/cursor.rs",
@@ -74,21 +84,21 @@ fn the_pure_parts_know_no_runtime_no_sql_and_no_http() {
     for (name, text) in files("src", ".rs") {
         if PURE.iter().any(|pure| name.starts_with(pure)) {
             for banned in BANNED {
-                assert!(!shipped(&text).contains(banned), "{name} knows {banned}");
+                assert!(!shipped(&text).contains(banned), "{name} uses {banned}");
             }
         }
     }
 }
 
 #[test]
-fn sql_stands_in_the_shards_alone_and_json_shapes_in_the_wire_alone() {
+fn only_shards_contain_sql_and_only_the_wire_module_derives_json() {
     for (name, text) in files("src", ".rs") {
         let text = shipped(&text);
         if !name.starts_with("src/shard/") {
             for sql in ["SELECT ", "INSERT INTO", "CREATE TABLE"] {
-                assert!(!text.contains(sql), "{name} holds SQL");
+                assert!(!text.contains(sql), "{name} contains SQL");
             }
-            assert!(!text.contains("mysql_async::"), "{name} knows the MySQL client");
+            assert!(!text.contains("mysql_async::"), "{name} uses the MySQL client");
         }
         let may_serialise = ["src/http/wire.rs", "src/http/error.rs"];
         if !may_serialise.contains(&name.as_str()) {
@@ -100,22 +110,33 @@ fn sql_stands_in_the_shards_alone_and_json_shapes_in_the_wire_alone() {
             );
         }
         if name.starts_with("src/shard/") {
-            assert!(!text.contains("crate::http"), "{name} knows HTTP");
+            assert!(!text.contains("crate::http"), "{name} uses HTTP");
         }
     }
 }
 
 #[test]
-fn files_say_their_job_first_and_stay_short() {
+fn files_start_with_a_module_doc_and_stay_short() {
     for (name, text) in ["src", "tests", "examples"].iter().flat_map(|dir| files(dir, ".rs")) {
-        assert!(text.starts_with("//! "), "{name} does not begin with its job");
+        assert!(text.starts_with("//! "), "{name} does not start with a module doc");
         let lines = text.lines().count();
         assert!(lines <= FILE_LINES_MAX, "{name} has {lines} lines");
     }
 }
 
 #[test]
-fn the_documents_point_at_files_that_exist() {
+fn prose_is_plain_english() {
+    let mut hits = Vec::new();
+    for (name, text) in [".rs", ".md"].iter().flat_map(|ending| files("", ending)) {
+        let findings = prose::check(&name, &text).into_iter();
+        hits.extend(findings.map(|Finding { line, problem }| format!("{name}:{line}: {problem}")));
+    }
+    let (count, list) = (hits.len(), hits.join("\n"));
+    assert!(hits.is_empty(), "{list}\n{count} hits; the rules are in tests/it/prose.rs");
+}
+
+#[test]
+fn documents_link_to_files_that_exist() {
     let documents = files("docs", ".md").into_iter().chain(
         ["README.md", "ARCHITECTURE.md", "SECURITY.md"]
             .map(|name| (name.to_owned(), fs::read_to_string(root().join(name)).unwrap())),

@@ -1,4 +1,4 @@
-//! Posting, deleting and following, on every backend: what is written is on the very next page.
+//! Posting, deleting and following, on every backend: the next page already shows each write.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -25,24 +25,24 @@ async fn posts(tributary: &Tributary, author: UserId) -> Vec<Post> {
     page.posts
 }
 
-/// A world that is written step by step, always compared with what it should be.
+/// Random writes by `tributary`, each followed by a comparison of a page with `world`.
 struct Story<'a> {
     tributary: &'a Tributary,
     world: World,
-    chance: StdRng,
+    rng: StdRng,
 }
 
 impl Story<'_> {
     const USERS: u64 = 9;
 
     fn user(&mut self) -> UserId {
-        UserId(self.chance.random_range(1..=Self::USERS))
+        UserId(self.rng.random_range(1..=Self::USERS))
     }
 
     async fn step(&mut self) {
         let (one, other) = (self.user(), self.user());
         let follow = Follow { follower: one, followee: other };
-        match self.chance.random_range(0..10) {
+        match self.rng.random_range(0..10) {
             0..5 => {
                 let content = format!("{} 🎉", self.world.posts.len());
                 let posted = self.tributary.publish(one, &content, None).await.unwrap();
@@ -94,7 +94,7 @@ impl Story<'_> {
 }
 
 #[test]
-fn what_is_written_is_on_the_next_page_and_what_is_ended_is_not() {
+fn writes_are_on_the_next_page_and_deleted_posts_and_follows_are_not() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
@@ -103,13 +103,13 @@ fn what_is_written_is_on_the_next_page_and_what_is_ended_is_not() {
             let mut story = Story {
                 tributary: &tributary,
                 world: World::default(),
-                chance: StdRng::seed_from_u64(seed),
+                rng: StdRng::seed_from_u64(seed),
             };
             for _ in 0..150 {
                 story.step().await;
             }
             let Story { world, .. } = story;
-            // All of it is in the tables, not in this process.
+            // The writes are in the tables, not only in the memory of this process.
             drop(tributary);
             let reopened = fleet.open().await;
             let oracle = Oracle::new(&world);
@@ -122,7 +122,7 @@ fn what_is_written_is_on_the_next_page_and_what_is_ended_is_not() {
 }
 
 #[test]
-fn a_key_posts_once_also_at_the_same_time_and_after_a_delete() {
+fn a_key_posts_once_even_concurrently_and_after_a_delete() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
@@ -141,7 +141,7 @@ fn a_key_posts_once_also_at_the_same_time_and_after_a_delete() {
                 assert_eq!(posts(&tributary, author).await.len(), 1);
             }
 
-            // What is refused uses no key up.
+            // A refused post does not use up its key.
             let refused = tributary.publish(author, "", key("later")).await;
             assert!(matches!(refused, Err(WriteError::ContentLength { .. })));
             assert!(!tributary.publish(author, "now", key("later")).await.unwrap().replayed);
@@ -169,7 +169,7 @@ fn a_key_posts_once_also_at_the_same_time_and_after_a_delete() {
 }
 
 #[test]
-fn a_key_is_forgotten_after_a_day() {
+fn a_key_expires_after_a_day() {
     run(async {
         let mut open = Vec::new();
         for (backend, fleet) in every_backend().await {
@@ -185,7 +185,7 @@ fn a_key_is_forgotten_after_a_day() {
         let give_up = Instant::now() + Duration::from_secs(30);
         for (backend, _fleet, tributary) in &open {
             while tributary.publish(UserId(1), "old", key("old")).await.unwrap().replayed {
-                assert!(Instant::now() < give_up, "{backend:?}: it is never forgotten");
+                assert!(Instant::now() < give_up, "{backend:?}: the key never expires");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             let young = tributary.publish(UserId(1), "young", key("young")).await.unwrap();
@@ -194,7 +194,7 @@ fn a_key_is_forgotten_after_a_day() {
     });
 }
 
-/// Runs a statement of somebody else's on a shard.
+/// Runs a statement on a shard, as another program would.
 async fn execute(fleet: &TestFleet, shard: usize, sql: impl Fn(&str) -> String, table: &str) {
     match fleet.databases.get(shard) {
         Some((server, database)) => server.execute(&[sql(&format!("{database}.{table}"))]).await,
@@ -262,37 +262,36 @@ fn ids_rise_and_name_their_shard_and_times_are_now() {
     });
 }
 
-/// Another writer may mint the same id. Here a trigger takes it as soon as it is known, once for every
-/// connection.
+/// Another program may generate the same id. Here a trigger inserts a post with our id before we
+/// do, once per connection.
 #[test]
-fn an_id_that_is_taken_is_minted_anew() {
+fn an_id_that_is_taken_is_replaced_by_a_new_one() {
     run(async {
         for backend in [Backend::MariaDb, Backend::MySql] {
             let Some(fleet) = TestFleet::new(backend, Tables::Ours).await else { continue };
             let tributary = fleet.open_for_writing().await;
             let (server, database) = &fleet.databases[1];
             server
-                .execute(&[
-                    format!(
-                        "CREATE TRIGGER {database}.meet BEFORE INSERT ON {database}.tributary_writes \
-                         FOR EACH ROW IF @met IS NULL THEN SET @met = GET_LOCK('{database}', 0); INSERT INTO \
+                .execute(&[format!(
+                    "CREATE TRIGGER {database}.collide BEFORE INSERT ON \
+                         {database}.tributary_writes FOR EACH ROW IF @collided IS NULL THEN \
+                         SET @collided = GET_LOCK('{database}', 0); INSERT INTO \
                          {database}.tweets VALUES (NEW.post_id, 9, 'theirs', 1); END IF"
-                    ),
-                ])
+                )])
                 .await;
             let posted = tributary.publish(UserId(9), "ours", key("k")).await.unwrap();
             assert_eq!(posts(&tributary, UserId(9)).await, [posted.post], "{backend:?}");
-            // The lock outlives what was undone, and tells that they did meet.
+            // The lock outlives the rollback, and proves that the ids collided.
             let mut connection = server.connect().await;
-            let met = format!("SELECT IS_USED_LOCK('{database}')");
-            let met: Option<Option<u64>> = connection.query_first(met).await.unwrap();
-            assert!(met.flatten().is_some(), "{backend:?}");
+            let sql = format!("SELECT IS_USED_LOCK('{database}')");
+            let holder: Option<Option<u64>> = connection.query_first(sql).await.unwrap();
+            assert!(holder.flatten().is_some(), "{backend:?}");
         }
     });
 }
 
 #[test]
-fn sqlite_commits_what_comes_together_and_loses_nothing() {
+fn sqlite_commits_concurrent_posts_together_and_loses_none() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let tributary = fleet.open().await;
@@ -329,7 +328,7 @@ fn a_foreign_writer_to_a_sqlite_shard_is_noticed() {
             tributary.publish(UserId(2), "x", None).await.unwrap();
             tributary.follow(UserId(1), UserId(2)).await.unwrap();
         }
-        // Reading beside the owner is no writing.
+        // A reader beside the owner does not count as a foreign writer.
         let reader = Tributary::open_with(&fleet.config(), Access::Read).await.unwrap();
         assert_eq!(posts(&reader, UserId(2)).await.len(), 3);
         assert_eq!(reader.publish(UserId(2), "x", None).await, Err(WriteError::ReadOnly));
@@ -345,7 +344,8 @@ fn a_foreign_writer_to_a_sqlite_shard_is_noticed() {
     });
 }
 
-/// Adopted tables: what their columns cannot hold is refused, never altered.
+/// In adopted tables, a text that the column cannot hold is refused, even if the server's SQL mode
+/// would truncate or convert it.
 #[test]
 fn a_text_that_the_column_cannot_hold_is_refused_and_never_altered() {
     run(async {
@@ -379,10 +379,10 @@ fn a_text_that_the_column_cannot_hold_is_refused_and_never_altered() {
             let stored: Vec<String> =
                 posts(&tributary, UserId(1)).await.into_iter().map(|post| post.content).collect();
             assert_eq!(stored, ["blé"], "{backend:?}");
-            // The key was not used up, and nothing is left locked.
+            // The key is still unused, and no lock remains.
             assert!(!tributary.publish(UserId(1), "x", key("k")).await.unwrap().replayed);
 
-            // A longer row of somebody else's is served whole.
+            // A longer text that another program wrote is served whole.
             let (server, database) = &fleet.databases[1];
             let widen = format!("ALTER TABLE {database}.tweets MODIFY content TEXT");
             let insert =
@@ -393,9 +393,10 @@ fn a_text_that_the_column_cannot_hold_is_refused_and_never_altered() {
     });
 }
 
-/// A database that cannot be written is read all the same, and says why it is not written.
+/// A database without the table that writing needs refuses writes and still serves reads. Writes
+/// work again once the table is back.
 #[test]
-fn what_is_wrong_with_writing_does_not_harm_reading() {
+fn a_problem_with_writing_does_not_affect_reading() {
     run(async {
         for backend in [Backend::MariaDb, Backend::MySql] {
             let Some(fleet) = TestFleet::new(backend, Tables::Ours).await else { continue };
@@ -412,10 +413,10 @@ fn what_is_wrong_with_writing_does_not_harm_reading() {
             server.execute(&[rename("away", "tributary_writes")]).await;
             let give_up = Instant::now() + Duration::from_secs(20);
             while tributary.publish(UserId(1), "after", key("b")).await.is_err() {
-                assert!(Instant::now() < give_up, "{backend:?}: it is never written again");
+                assert!(Instant::now() < give_up, "{backend:?}: writes never work again");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            // A row that somebody else holds locked is waited for, then given up; nothing is stored.
+            // The write waits for another session's row lock until its deadline; nothing is stored.
             let mut lock = server.connect().await;
             lock.query_drop("BEGIN").await.unwrap();
             let delete = format!("DELETE FROM {database}.tributary_writes WHERE author = 1");
@@ -432,7 +433,7 @@ fn what_is_wrong_with_writing_does_not_harm_reading() {
     });
 }
 
-/// Prints what the machine does; `TRIBUTARY_MEASURE_MS=3000` makes it worth reading.
+/// Also prints throughput and latencies; `TRIBUTARY_MEASURE_MS=3000` measures for 3 s each.
 #[test]
 fn many_writers_at_once_lose_nothing() {
     let measured = std::env::var("TRIBUTARY_MEASURE_MS").ok();
@@ -441,7 +442,7 @@ fn many_writers_at_once_lose_nothing() {
         for (backend, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
             if measured.is_some() {
-                // As servers should be: every commit is on disk.
+                // Durable settings: the server syncs every commit to disk.
                 for (server, _) in &fleet.databases {
                     let durable =
                         "SET GLOBAL sync_binlog = 1, GLOBAL innodb_flush_log_at_trx_commit = 1";
@@ -480,6 +481,7 @@ fn many_writers_at_once_lose_nothing() {
     });
 }
 
+/// The number of posts on the author's whole timeline.
 async fn count(tributary: &Tributary, author: UserId) -> usize {
     let (mut count, mut cursor) = (0, Some(Cursor::newest()));
     while let Some(from) = cursor {
@@ -492,6 +494,7 @@ async fn count(tributary: &Tributary, author: UserId) -> usize {
     count
 }
 
+/// Posts until `end`, one post at a time; the latency of each.
 async fn post_until(tributary: Tributary, client: u64, keyed: bool, end: Instant) -> Vec<Duration> {
     let mut times = Vec::new();
     let text = "word ".repeat(24);

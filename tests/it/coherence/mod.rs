@@ -1,6 +1,8 @@
-//! Memory is the database while others write around us and servers break: each writer knows what its
-//! users' pages must be after each of its writes, and reads them with the token taken then, now from
-//! a memory that holds everything and now from one that drops most of what it reads.
+//! Pages stay exact while other programs write to the databases and servers fail.
+//!
+//! Each writer knows what the pages of its users must be after each of its writes. It reads them
+//! with the freshness token of that write, from one of two nodes at random: the memory of one holds
+//! everything, the memory of the other evicts most entries.
 
 mod faults;
 mod semi_sync;
@@ -18,7 +20,7 @@ use tributary::shard::mysql_tables;
 use tributary::{Freshness, Limit, Page, PageRequest, PostId, Tributary, UserId};
 
 use self::faults::break_servers;
-use self::semi_sync::{Held, hold_commits_up};
+use self::semi_sync::{HeldCommits, delay_commits};
 use self::writer::Writer;
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{SHARDS, TestFleet};
@@ -26,26 +28,28 @@ use crate::support::run;
 use crate::support::watch::{Watch, at_least};
 
 const WRITERS: u64 = 4;
-/// Each writer has three on every shard; all of them post, and read what their writer's users post.
+/// Each writer owns three users on every shard. They post, and follow users of the same writer.
 const USERS: u64 = 3 * SHARDS * WRITERS;
-/// Follows all of them.
+/// A user who follows all of them.
 const READER: u64 = 1_000;
-/// Holds the index, and a few of the tails.
+/// Bytes of a memory that holds the index of users and only a few tails.
 const SMALL: usize = 20 << 10;
+/// Bytes of a memory that holds everything.
 const FULL: usize = 64 << 20;
 const DEADLINE_MS: u64 = 2_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What a writer's rows are.
+/// The rows that a writer expects in the databases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rows {
-    /// By shard and id: the author, the time, the text.
+    /// (shard, post id) -> (author, time, text).
     posts: BTreeMap<(u64, u64), (u64, i64, String)>,
+    /// Reader -> followees.
     follows: BTreeMap<u64, BTreeSet<u64>>,
 }
 
 impl Rows {
-    /// The place and text of every post by one of these, newest first.
+    /// Time, id, author and text of every post by one of `authors`, newest first.
     fn timeline(&self, authors: &BTreeSet<u64>) -> Vec<(i64, u64, u64, &str)> {
         let posts = self.posts.iter().filter(|(_, (author, ..))| authors.contains(author));
         let mut timeline: Vec<_> = posts
@@ -63,22 +67,25 @@ fn found(page: &Page) -> Vec<(i64, u64, u64, &str)> {
     keys.zip(texts).map(|((time, id, author), text)| (time, id, author, text)).collect()
 }
 
-/// The servers under test, and two who follow their logs.
+/// The servers under test, and two nodes that follow their logs.
 struct Site {
     servers: Vec<Arc<Database>>,
-    /// For whose word the only server waits before it shows what was committed.
+    /// If present, the only server shows a commit once this replica has acknowledged it, or after
+    /// a timeout.
     replica: Option<Database>,
     fleet: TestFleet,
     nodes: [Tributary; 2],
     /// The nodes' HTTP servers.
     watches: [Watch; 2],
     ended: AtomicBool,
+    /// Pages that were complete and fresh enough, and compared.
     checked: AtomicUsize,
-    /// Pages that did not promise to be whole or as fresh as they were asked to be.
-    unpromised: AtomicUsize,
+    /// Pages that were incomplete, stale or older than the token; these are not compared.
+    degraded: AtomicUsize,
     writes: AtomicUsize,
-    /// Of them those that the log tells as statements, not as rows.
+    /// Transactions that the server was set to log as statements, not as rows.
     as_statements: AtomicUsize,
+    /// Writes that failed, so that the writer had to read its rows to know what was stored.
     in_doubt: AtomicUsize,
 }
 
@@ -105,7 +112,7 @@ impl Site {
         for watch in &watches {
             watch.until_heads_known().await;
         }
-        let [checked, unpromised, writes, as_statements, in_doubt] = Default::default();
+        let [checked, degraded, writes, as_statements, in_doubt] = Default::default();
         let ended = AtomicBool::new(false);
         Self {
             servers,
@@ -115,7 +122,7 @@ impl Site {
             watches,
             ended,
             checked,
-            unpromised,
+            degraded,
             writes,
             as_statements,
             in_doubt,
@@ -127,28 +134,29 @@ impl Site {
         (server, database)
     }
 
-    fn is_over(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
 }
 
-/// Waits for a server that is being started.
+/// Connects to a server; retries while it starts.
 async fn connect(server: &Database) -> Conn {
     let start = Instant::now();
     loop {
         match timeout(Duration::from_secs(2), Conn::new(server.options())).await {
             Ok(Ok(connection)) => return connection,
-            outcome => assert!(start.elapsed() < PATIENCE, "{outcome:?}"),
+            outcome => assert!(start.elapsed() < WAIT_MAX, "{outcome:?}"),
         }
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Reads everybody's posts while they change: always in order, each with its own text.
-async fn read_on(site: &Site, node: usize) -> usize {
+/// Pages through the posts of all users while they change, until the test ends. Every page must be
+/// in order, and every post must have a text that was written for its id. Returns the pages read.
+async fn read_until_ended(site: &Site, node: usize) -> usize {
     let mut pages = 0;
     let mut request = PageRequest { limit: Limit::new(50).unwrap(), ..PageRequest::default() };
-    while !site.is_over() {
+    while !site.has_ended() {
         let page = site.nodes[node].home_timeline(UserId(READER), &request).await.unwrap();
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "{:?}", found(&page));
         for post in &page.posts {
@@ -165,7 +173,8 @@ async fn read_on(site: &Site, node: usize) -> usize {
     pages
 }
 
-/// When nobody writes any more, every page is the one of the databases, from memory alone too.
+/// After the last write, compares every whole timeline with the expected rows: read from both
+/// memories, and read without memory.
 async fn compare_all(site: &Site, all: &Rows) {
     let mut token = Freshness::default();
     for shard in 0..SHARDS {
@@ -189,7 +198,7 @@ async fn compare_all(site: &Site, all: &Rows) {
     }
 }
 
-/// A whole timeline.
+/// Reads a whole timeline. Retries pages that are incomplete, stale or not fresh enough.
 async fn walk(
     node: &Tributary,
     token: &Freshness,
@@ -216,10 +225,11 @@ async fn walk(
     }
 }
 
-/// Ends when there was enough; what became of commits that were held up, if any were.
-async fn disturb(site: &Site) -> Option<Held> {
+/// Injects the faults, then ends the test. Returns the counts of delayed commits if there is a
+/// replica.
+async fn inject_faults(site: &Site) -> Option<HeldCommits> {
     let held = match &site.replica {
-        Some(replica) => Some(hold_commits_up(site, replica).await),
+        Some(replica) => Some(delay_commits(site, replica).await),
         None => {
             break_servers(site).await;
             None
@@ -229,12 +239,12 @@ async fn disturb(site: &Site) -> Option<Held> {
     held
 }
 
-async fn story(servers: Vec<Arc<Database>>, replica: Option<Database>) {
+async fn scenario(servers: Vec<Arc<Database>>, replica: Option<Database>) {
     let start = Instant::now();
     let site = Site::new(servers, replica).await;
-    let writers = join_all((0..WRITERS).map(|n| Writer::new(&site, n).write_on()));
-    let readers = join_all((0..2).map(|node| read_on(&site, node)));
-    let (written, pages, held) = tokio::join!(writers, readers, disturb(&site));
+    let writers = join_all((0..WRITERS).map(|n| Writer::new(&site, n).write_until_ended()));
+    let readers = join_all((0..2).map(|node| read_until_ended(&site, node)));
+    let (written, pages, held) = tokio::join!(writers, readers, inject_faults(&site));
     let broken = start.elapsed();
 
     let mut all = Rows::default();
@@ -244,7 +254,7 @@ async fn story(servers: Vec<Arc<Database>>, replica: Option<Database>) {
     }
     compare_all(&site, &all).await;
     if site.replica.is_none() {
-        // The log tells that a table was emptied, not what was in it.
+        // The log says that the table was truncated, but not which rows it had.
         let (server, database) = site.shard(3);
         server.execute(&[format!("TRUNCATE {database}.tweets")]).await;
         all.posts.retain(|(shard, _), _| *shard != 3);
@@ -253,26 +263,27 @@ async fn story(servers: Vec<Arc<Database>>, replica: Option<Database>) {
 
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     println!(
-        "{:?}: {} writes, {} as statements, {} in doubt, {} pages exact, {} unpromised, {pages:?} \
-         others, {broken:?} and {:?}; {held:?}",
+        "{:?}: {} writes, {} as statements, {} in doubt, {} pages exact, {} degraded, {pages:?} \
+         unchecked, {broken:?} and {:?}; {held:?}",
         site.servers[0].kind,
         count(&site.writes),
         count(&site.as_statements),
         count(&site.in_doubt),
         count(&site.checked),
-        count(&site.unpromised),
+        count(&site.degraded),
         start.elapsed() - broken
     );
     assert!(count(&site.checked) > 300 && count(&site.writes) > 150);
-    assert!(count(&site.as_statements) > 0, "all was told as rows");
-    assert!(count(&site.in_doubt) > 0, "no server was missed");
+    assert!(count(&site.as_statements) > 0, "no write was logged as a statement");
+    assert!(count(&site.in_doubt) > 0, "no write was in doubt");
     compare_counters(&site, held).await;
 }
 
-/// What happened in memory meanwhile.
-async fn compare_counters(site: &Site, held: Option<Held>) {
+/// Checks that the faults and evictions happened that this test is about, and that the audit of
+/// memory found no difference from the databases.
+async fn compare_counters(site: &Site, held: Option<HeldCommits>) {
     let (mut histories, mut refused) = (0, 0);
-    // The other one may hold nothing at last that could be compared.
+    // The small memory may hold nothing in the end that could be audited.
     let [small, full] = &site.watches;
     full.until_audited(1).await;
     for watch in [small, full] {
@@ -283,8 +294,8 @@ async fn compare_counters(site: &Site, held: Option<Held>) {
         refused += counted["fills_refused"];
     }
     match held {
-        Some(held) => held.is_enough(refused),
-        None => assert!(histories > 2 * site.servers.len() as u64, "no place was lost"),
+        Some(held) => held.assert_enough(refused),
+        None => assert!(histories > 2 * site.servers.len() as u64, "no log position was lost"),
     }
     let (small, full) = (small.counters().await, full.counters().await);
     assert!(small["evictions"] > 20, "{small:?}");
@@ -294,23 +305,23 @@ async fn compare_counters(site: &Site, held: Option<Held>) {
 #[test]
 fn memory_follows_four_mariadb_servers_through_writes_and_faults() {
     let servers = (0..4).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
-    run(story(servers, None));
+    run(scenario(servers, None));
 }
 
 #[test]
 fn memory_follows_a_mysql_server_through_writes_and_faults() {
     let Some(server) = Database::start(Kind::MySql) else { return };
-    run(story(vec![Arc::new(server)], None));
+    run(scenario(vec![Arc::new(server)], None));
 }
 
 #[test]
 fn memory_follows_a_mariadb_server_whose_log_runs_ahead_of_its_tables() {
     let (primary, replica) = run(semi_sync::pair(Kind::MariaDb)).unwrap();
-    run(story(vec![Arc::new(primary)], Some(replica)));
+    run(scenario(vec![Arc::new(primary)], Some(replica)));
 }
 
 #[test]
 fn memory_follows_a_mysql_server_whose_log_runs_ahead_of_its_tables() {
     let Some((primary, replica)) = run(semi_sync::pair(Kind::MySql)) else { return };
-    run(story(vec![Arc::new(primary)], Some(replica)));
+    run(scenario(vec![Arc::new(primary)], Some(replica)));
 }

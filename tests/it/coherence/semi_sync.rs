@@ -1,5 +1,8 @@
-//! A server that shows what is committed only when a replica has said that it has it: until then the
-//! commit stands in the log, and is told, but no SELECT sees it.
+//! Semi-synchronous replication: a log that is ahead of the tables.
+//!
+//! The primary makes a commit visible only after its replica has acknowledged it. Until then the
+//! commit is in the log and is delivered to its readers, but no SELECT sees it. The tests stop the
+//! replica for a while again and again, to make this interval long.
 
 use std::time::{Duration, Instant};
 
@@ -8,54 +11,56 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 use tributary::{Freshness, Limit, PageRequest, UserId};
 
-use super::{PATIENCE, Site, connect};
+use super::{Site, WAIT_MAX, connect};
 use crate::support::database::{Database, Kind, PASSWORD, USER};
 
-/// After so long the server goes on without the replica, until that has come after it.
+/// After this time without an acknowledgement the primary stops waiting for the replica, until the
+/// replica has caught up.
 const TIMEOUT_MS: u64 = 200;
-/// How long the replica says nothing, now and then for longer than it is waited for.
+/// How long the replica is stopped. The longest exceeds `TIMEOUT_MS`.
 const SILENCES_MS: [u64; 4] = [60, 120, 190, 350];
 const ROUNDS: usize = 20;
-/// In one of them the server is killed while commits are held up.
-const KILLED_IN: usize = 11;
-/// On the first shard; nobody follows it.
+/// In this round the primary is killed while commits wait for the replica.
+const KILL_ROUND: usize = 11;
+/// An author on the first shard without followers.
 const AUTHOR: u64 = 2_000;
 const PAUSE: Duration = Duration::from_millis(150);
 
-/// What the server says of the commits that waited.
+/// The primary's counters of commits that waited for the replica.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
-    /// Commits that waited for the replica.
+pub(super) struct HeldCommits {
+    /// Commits that waited.
     waits: u64,
-    /// For how long, all together.
+    /// The sum of their waiting times.
     waited_us: u64,
-    /// How often it was waited for in vain.
-    in_vain: u64,
-    /// Posts that memory showed while no SELECT did.
+    /// How often the wait ended by the timeout.
+    timeouts: u64,
+    /// Posts that memory showed before a SELECT did.
     early: u64,
 }
 
-impl Held {
-    /// Whether the log ran ahead of the tables for long, and memory met it.
-    pub(super) fn is_enough(self, refused: u64) {
+impl HeldCommits {
+    /// Asserts that the log was ahead of the tables for long enough, that memory showed such posts,
+    /// and that memory refused some fills as too old.
+    pub(super) fn assert_enough(self, refused: u64) {
         let least_us = ROUNDS as u64 * 30_000;
-        assert!(self.waits > 50 && self.in_vain > 0, "{self:?}");
+        assert!(self.waits > 50 && self.timeouts > 0, "{self:?}");
         assert!(self.waited_us > least_us, "{self:?}");
         assert!(self.early >= ROUNDS as u64 / 3, "{self:?}");
-        // How many there are is chance: that the tables lag behind is proven above.
-        assert!(refused > 0, "no fill was too old");
+        // Their number depends on timing, so one is enough.
+        assert!(refused > 0, "no fill was refused as too old");
     }
 
-    /// What was counted between two starts of the server.
+    /// Adds counters that start at zero after a restart of the primary.
     fn add(&mut self, other: Self) {
         self.waits += other.waits;
         self.waited_us += other.waited_us;
-        self.in_vain += other.in_vain;
+        self.timeouts += other.timeouts;
         self.early += other.early;
     }
 }
 
-/// A primary that waits for the replica's word, and the replica; none where MySQL cannot be had.
+/// A primary that waits for its replica, and the replica; `None` if MySQL is not installed.
 pub(super) async fn pair(kind: Kind) -> Option<(Database, Database)> {
     let timeout = |name: &str| format!("--{name}={TIMEOUT_MS}");
     let (primary, replica, statements) = match kind {
@@ -67,7 +72,7 @@ pub(super) async fn pair(kind: Kind) -> Option<(Database, Database)> {
             let replica = Database::start_with(kind, &["--rpl-semi-sync-slave-enabled=1"])?;
             let address = format!("MASTER_HOST = '127.0.0.1', MASTER_PORT = {}", primary.port);
             let account = format!("MASTER_USER = '{USER}', MASTER_PASSWORD = '{PASSWORD}'");
-            // It has to take what it is sent, not to carry it out.
+            // The replica needs to receive and acknowledge the log, not to apply it.
             let statements = [
                 format!("CHANGE MASTER TO {address}, {account}, MASTER_CONNECT_RETRY = 1"),
                 "START SLAVE IO_THREAD".into(),
@@ -101,41 +106,41 @@ pub(super) async fn pair(kind: Kind) -> Option<(Database, Database)> {
     Some((primary, replica))
 }
 
-/// Until the replica's word counts.
+/// Waits until the primary counts the replica as connected.
 async fn until_linked(primary: &Database) {
     let start = Instant::now();
     let mut connection = connect(primary).await;
     while status(&mut connection, "clients").await == 0 {
-        assert!(start.elapsed() < PATIENCE, "the replica does not come");
+        assert!(start.elapsed() < WAIT_MAX, "the replica does not connect");
         sleep(Duration::from_millis(20)).await;
     }
     connection.disconnect().await.unwrap();
 }
 
-/// One of the counters of waiting.
+/// One of the primary's semi-synchronous status counters.
 async fn status(connection: &mut Conn, name: &str) -> u64 {
     let sql = format!("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%\\_{name}'");
     let row: Option<(String, u64)> = connection.query_first(sql).await.unwrap();
     row.unwrap_or_else(|| panic!("there is no {name}")).1
 }
 
-/// As counted since the server was started.
-async fn held(primary: &Database) -> Held {
+/// The counters since the start of the primary; `early` is not one of them and stays 0.
+async fn held(primary: &Database) -> HeldCommits {
     let mut connection = connect(primary).await;
-    let held = Held {
+    let held = HeldCommits {
         waits: status(&mut connection, "tx_waits").await,
         waited_us: status(&mut connection, "tx_wait_time").await,
-        in_vain: status(&mut connection, "no_times").await,
+        timeouts: status(&mut connection, "no_times").await,
         early: 0,
     };
     connection.disconnect().await.unwrap();
     held
 }
 
-/// Again and again the replica says nothing for a while.
-pub(super) async fn hold_commits_up(site: &Site, replica: &Database) -> Held {
+/// Stops the replica `ROUNDS` times for a while, and posts during each stop.
+pub(super) async fn delay_commits(site: &Site, replica: &Database) -> HeldCommits {
     let primary = &site.servers[0];
-    let mut sum = Held::default();
+    let mut sum = HeldCommits::default();
     for round in 0..ROUNDS {
         sleep(PAUSE).await;
         replica.signal("STOP");
@@ -143,7 +148,7 @@ pub(super) async fn hold_commits_up(site: &Site, replica: &Database) -> Held {
             let shown = shown_early(site, round).await;
             sum.early += u64::from(shown.is_some());
             tokio::join!(
-                is_found_by_token(site, round, shown),
+                check_token_elsewhere(site, round, shown),
                 end_silence(site, replica, round, &mut sum)
             );
         };
@@ -154,25 +159,25 @@ pub(super) async fn hold_commits_up(site: &Site, replica: &Database) -> Held {
     sum
 }
 
-/// Behind the writers' ids, and before those that they delete all at once.
+/// An id that the writers do not use: above their single posts, below their bulk posts.
 fn post_id(round: usize) -> u64 {
     50_000 + round as u64
 }
 
-/// Posts something, with which nobody else has to do.
+/// Inserts a post that no writer touches.
 async fn post(site: &Site, round: usize) {
     let (server, database) = site.shard(0);
     let (id, into) = (post_id(round), "(tweet_id, user_id, content, timestamp)");
     let sql = format!("INSERT INTO {database}.tweets {into} VALUES ({id}, {AUTHOR}, 'x', {round})");
     let mut connection = connect(server).await;
-    // The server may be killed meanwhile.
+    // The server may be killed during the insert.
     let _ = connection.query_drop(sql).await;
 }
 
-/// After a while; in one round the server is killed just before.
-async fn end_silence(site: &Site, replica: &Database, round: usize, sum: &mut Held) {
+/// Lets the replica continue after a while. In round `KILL_ROUND` the primary restarts just before.
+async fn end_silence(site: &Site, replica: &Database, round: usize, sum: &mut HeldCommits) {
     sleep(Duration::from_millis(SILENCES_MS[round % SILENCES_MS.len()])).await;
-    if round == KILLED_IN {
+    if round == KILL_ROUND {
         let primary = &site.servers[0];
         sum.add(held(primary).await);
         primary.kill();
@@ -181,7 +186,8 @@ async fn end_silence(site: &Site, replica: &Database, round: usize, sum: &mut He
     replica.signal("CONT");
 }
 
-/// How fresh the page was on which memory showed that post, if no SELECT saw the post then.
+/// Waits until memory shows the round's post. Returns the token of that page if a SELECT does not
+/// see the post yet; `None` if it does, or if memory did not show the post in time.
 async fn shown_early(site: &Site, round: usize) -> Option<Freshness> {
     let (server, database) = site.shard(0);
     let mut connection = connect(server).await;
@@ -199,9 +205,9 @@ async fn shown_early(site: &Site, round: usize) -> Option<Freshness> {
     None
 }
 
-/// Whoever brings that token to another node, which may have to ask the database, finds the post
-/// there too, or is told that the page is not so fresh.
-async fn is_found_by_token(site: &Site, round: usize, token: Option<Freshness>) {
+/// Sends that token to the other node, which may have to query the database. Its page must have the
+/// post, or say that it is not fresh enough or incomplete.
+async fn check_token_elsewhere(site: &Site, round: usize, token: Option<Freshness>) {
     let Some(at_least) = token else { return };
     let limit = Limit::new(1).unwrap();
     let request = PageRequest { limit, at_least, ..PageRequest::default() };

@@ -1,4 +1,5 @@
-//! One who writes around us, and knows what its users' pages must be after each of its writes.
+//! A client that writes directly to the databases, and knows what the pages of its users must be
+//! after each of its writes.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,62 +13,64 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::{sleep, timeout};
 use tributary::{Freshness, Limit, Page, UserId};
 
-use super::{PATIENCE, Rows, Site, USERS, WRITERS, connect, found};
+use super::{Rows, Site, USERS, WAIT_MAX, WRITERS, connect, found};
 use crate::support::fleet::SHARDS;
 use crate::support::watch::at_least;
 
-/// Rows of the largest transactions.
+/// Rows in the largest transactions.
 const BULK: u64 = 2_000;
 
-/// A post as it is stored: id, author, time, text.
+/// A stored post: id, author, time, text.
 type PostRow = (u64, u64, i64, String);
 
-/// One who writes around us.
+/// One of `WRITERS` concurrent writers; no two of them touch the same users or post ids.
 pub(super) struct Writer<'a> {
     site: &'a Site,
     number: u64,
-    chance: StdRng,
+    rng: StdRng,
     rows: Rows,
     connections: BTreeMap<u64, Conn>,
-    /// As of its last write on each server.
+    /// The freshness token that covers its last write on each server.
     token: Freshness,
+    /// How many texts it has written.
     texts: u64,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(site: &'a Site, number: u64) -> Self {
-        let chance = StdRng::seed_from_u64(number);
+        let rng = StdRng::seed_from_u64(number);
         let (rows, connections, token) = Default::default();
-        Self { site, number, chance, rows, connections, token, texts: 0 }
+        Self { site, number, rng, rows, connections, token, texts: 0 }
     }
 
-    /// One of its users on this shard.
+    /// A random user of its own on this shard.
     fn user(&mut self, shard: u64) -> u64 {
-        shard + SHARDS * (self.number + WRITERS * self.chance.random_range(0..3))
+        shard + SHARDS * (self.number + WRITERS * self.rng.random_range(0..3))
     }
 
     fn time(&mut self) -> i64 {
-        self.chance.random_range(0..40)
+        self.rng.random_range(0..40)
     }
 
-    /// An id of its own, free or not.
+    /// A random post id of its own, whether used already or not.
     fn id(&mut self) -> u64 {
-        self.chance.random_range(0..400) * WRITERS + self.number
+        self.rng.random_range(0..400) * WRITERS + self.number
     }
 
-    /// Says which post it is of, and is never the same.
+    /// A unique text that begins with the post's id.
     fn text(&mut self, id: u64) -> String {
         self.texts += 1;
         format!("{id}: {} ✓", self.texts)
     }
 
-    pub(super) async fn write_on(mut self) -> Rows {
-        while !self.site.is_over() {
-            let shard = self.chance.random_range(0..SHARDS);
+    /// Writes random transactions and checks pages until the test ends. Returns the expected rows.
+    pub(super) async fn write_until_ended(mut self) -> Rows {
+        while !self.site.has_ended() {
+            let shard = self.rng.random_range(0..SHARDS);
             let mut rows = self.rows.clone();
-            let kind = self.chance.random_range(0..100);
+            let kind = self.rng.random_range(0..100);
             let mut statements = self.statements(kind, shard, &mut rows);
-            if !statements.is_empty() && self.chance.random_ratio(1, 40) {
+            if !statements.is_empty() && self.rng.random_ratio(1, 40) {
                 statements.insert(0, "SET SESSION binlog_format = 'STATEMENT'".into());
                 statements.push("SET SESSION binlog_format = 'ROW'".into());
                 self.site.as_statements.fetch_add(1, Ordering::Relaxed);
@@ -80,17 +83,17 @@ impl<'a> Writer<'a> {
         self.rows
     }
 
-    /// A transaction on a shard, and what it makes of the rows.
+    /// The statements of a random transaction; changes `rows` to the expected result.
     fn statements(&mut self, kind: u32, shard: u64, rows: &mut Rows) -> Vec<String> {
         match kind {
             0..30 => self.insert(shard, rows),
             30..60 => self.change_one(kind, shard, rows),
             60..72 => self.delete(shard, rows),
             72..74 => self.bulk(shard, rows),
-            74..76 => self.bulk_goes(shard, rows),
-            76..80 => self.undone(shard),
+            74..76 => self.delete_bulk(shard, rows),
+            76..80 => self.rolled_back(shard),
             80..84 => self.replace(shard, rows),
-            84..86 => self.by_halves(shard, rows),
+            84..86 => self.partly_rolled_back(shard, rows),
             _ => self.follow(shard, rows),
         }
     }
@@ -108,7 +111,7 @@ impl<'a> Writer<'a> {
 
     fn insert(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
         let mut put = Vec::new();
-        for _ in 0..self.chance.random_range(1..4) {
+        for _ in 0..self.rng.random_range(1..4) {
             let id = self.id();
             if !rows.posts.contains_key(&(shard, id)) {
                 put.push(self.put((shard, id), rows));
@@ -121,14 +124,14 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Any of its posts on the shard.
+    /// The id of a random post of its own on the shard.
     fn any(&mut self, shard: u64, rows: &Rows) -> Option<u64> {
         let ids: Vec<u64> =
             rows.posts.range((shard, 0)..(shard + 1, 0)).map(|(k, _)| k.1).collect();
-        (!ids.is_empty()).then(|| ids[self.chance.random_range(0..ids.len())])
+        (!ids.is_empty()).then(|| ids[self.rng.random_range(0..ids.len())])
     }
 
-    /// Another text, time, author or id.
+    /// Updates the text, time, author or id of a post.
     fn change_one(&mut self, kind: u32, shard: u64, rows: &mut Rows) -> Vec<String> {
         let Some(id) = self.any(shard, rows) else { return Vec::new() };
         let (author, time, _) = rows.posts[&(shard, id)].clone();
@@ -173,7 +176,7 @@ impl<'a> Writer<'a> {
         vec![format!("DELETE FROM {} WHERE tweet_id = {id}", self.tweets(shard))]
     }
 
-    /// Thousands of rows in one transaction; ids that nothing else has.
+    /// Inserts `BULK` posts in one transaction, with ids from 100,000 on, which only bulks use.
     fn bulk(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
         if rows.posts.contains_key(&(shard, 100_000 + self.number)) {
             return Vec::new();
@@ -189,14 +192,14 @@ impl<'a> Writer<'a> {
         statements
     }
 
-    fn bulk_goes(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
+    fn delete_bulk(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
         rows.posts.retain(|(on, id), _| *on != shard || *id < 100_000);
         let mine = format!("tweet_id % {WRITERS} = {}", self.number);
         vec![format!("DELETE FROM {} WHERE tweet_id >= 100000 AND {mine}", self.tweets(shard))]
     }
 
-    /// What is rolled back never was.
-    fn undone(&mut self, shard: u64) -> Vec<String> {
+    /// A transaction that is rolled back and must have no effect.
+    fn rolled_back(&mut self, shard: u64) -> Vec<String> {
         let mut never = Rows::default();
         let insert = self.insert(shard, &mut never).pop().unwrap();
         let tweets = self.tweets(shard);
@@ -205,7 +208,7 @@ impl<'a> Writer<'a> {
         ["BEGIN".into(), delete, ignoring, "ROLLBACK".into()].into()
     }
 
-    /// In the place of one that is there.
+    /// Replaces an existing post.
     fn replace(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
         let Some(id) = self.any(shard, rows) else { return Vec::new() };
         let row = self.put((shard, id), rows);
@@ -213,15 +216,16 @@ impl<'a> Writer<'a> {
         vec![format!("REPLACE INTO {into} VALUES {row}")]
     }
 
-    /// A part of a transaction is undone, and the log tells the rest in the smallest images.
-    fn by_halves(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
+    /// A transaction that is rolled back to a savepoint and then continued, logged with MINIMAL row
+    /// images.
+    fn partly_rolled_back(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
         let mut never = Rows::default();
-        let undone = self.insert(shard, &mut never).pop().unwrap();
+        let rolled_back = self.insert(shard, &mut never).pop().unwrap();
         let mut statements =
             vec!["SET SESSION binlog_row_image = 'MINIMAL'".into(), "BEGIN".into()];
         statements.extend(self.delete(shard, rows));
         statements.push("SAVEPOINT half".into());
-        statements.push(undone.replacen("INSERT", "INSERT IGNORE", 1));
+        statements.push(rolled_back.replacen("INSERT", "INSERT IGNORE", 1));
         statements.push("ROLLBACK TO SAVEPOINT half".into());
         statements.extend(self.change_one(46, shard, rows));
         statements.extend(self.insert(shard, rows));
@@ -229,13 +233,14 @@ impl<'a> Writer<'a> {
         statements
     }
 
+    /// Follows or unfollows up to three users.
     fn follow(&mut self, shard: u64, rows: &mut Rows) -> Vec<String> {
         let followers = format!("{}.followers", self.site.shard(shard).1);
         let reader = self.user(shard);
-        let shards = [0; 3].map(|_| self.chance.random_range(0..SHARDS));
+        let shards = [0; 3].map(|_| self.rng.random_range(0..SHARDS));
         let followees = shards.map(|shard| self.user(shard));
         let list = rows.follows.entry(reader).or_default();
-        if self.chance.random_bool(0.6) {
+        if self.rng.random_bool(0.6) {
             list.extend(&followees);
             let edges: Vec<String> = followees.iter().map(|f| format!("({reader}, {f})")).collect();
             let into = format!("{followers} (follower_user_id, followed_user_id)");
@@ -250,22 +255,23 @@ impl<'a> Writer<'a> {
         )]
     }
 
-    /// Whether it was acknowledged. What was not may have happened: the rows tell.
+    /// Runs the statements; true if the server acknowledged all of them. After an error the
+    /// transaction may have committed or not, so the writer reads its rows again.
     async fn execute(&mut self, shard: u64, statements: &[String], rows: Rows) -> bool {
         let (server, _) = self.site.shard(shard);
         let connection = match self.connections.entry(shard) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(connect(server).await),
+            Entry::Vacant(entry) => entry.insert(connect(server).await),
         };
         for sql in statements {
             match timeout(Duration::from_secs(20), connection.query_drop(sql)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    // Only a broken link or a lost race for a lock; never a mistake of the test.
+                    // Broken connections and deadlocks are expected, mistakes of the test are not.
                     let text = error.to_string();
                     let mistake = ["syntax", "Unknown", "Duplicate", "doesn't exist", "denied"];
                     assert!(!mistake.iter().any(|word| text.contains(word)), "{text}: {sql}");
-                    self.find_out().await;
+                    self.reread_rows().await;
                     return false;
                 }
                 Err(_) => panic!("no answer for 20 s: {}", &sql[..sql.len().min(300)]),
@@ -277,7 +283,8 @@ impl<'a> Writer<'a> {
         true
     }
 
-    /// Of the shard that was written; without it nothing is promised.
+    /// Adds the shard's current freshness token to its own. Without a token, a page need not show
+    /// the write.
     async fn take_token(&mut self, shard: u64) {
         let start = Instant::now();
         loop {
@@ -285,23 +292,23 @@ impl<'a> Writer<'a> {
             if !token.is_empty() {
                 return self.token.merge(&token);
             }
-            assert!(start.elapsed() < PATIENCE, "the end of the log is not told");
+            assert!(start.elapsed() < WAIT_MAX, "the node does not report the end of the log");
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Reads all of its rows.
-    async fn find_out(&mut self) {
+    /// Reads all of its rows from the databases, since the result of a write is in doubt.
+    async fn reread_rows(&mut self) {
         self.site.in_doubt.fetch_add(1, Ordering::Relaxed);
         self.connections.clear();
         let mut rows = Rows::default();
         for shard in 0..SHARDS {
             let start = Instant::now();
             let (connection, posts, follows) = loop {
-                // The server may be killed again meanwhile.
+                // The server may be killed again during the read.
                 match self.read_shard(shard).await {
                     Ok(read) => break read,
-                    Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+                    Err(error) => assert!(start.elapsed() < WAIT_MAX, "{error}"),
                 }
                 sleep(Duration::from_millis(20)).await;
             };
@@ -317,7 +324,7 @@ impl<'a> Writer<'a> {
         self.rows = rows;
     }
 
-    /// Its rows on one shard, behind whatever is not decided yet.
+    /// Its rows on one shard. The locking reads wait for transactions that are still undecided.
     async fn read_shard(
         &self,
         shard: u64,
@@ -343,24 +350,25 @@ impl<'a> Writer<'a> {
         Ok((connection, posts, follows))
     }
 
-    /// Nobody else changes what these pages show, so they must be exactly this.
+    /// Reads an author's page and a reader's pages and compares them. Only this writer changes what
+    /// these pages show, so they must be exact.
     async fn check(&mut self) {
-        let number = self.chance.random_range(0..2);
+        let number = self.rng.random_range(0..2);
         let node = &self.site.nodes[number];
-        let limit = Limit::new([1, 5, 20, 100][self.chance.random_range(0..4)]).unwrap();
-        let shard = self.chance.random_range(0..SHARDS);
+        let limit = Limit::new([1, 5, 20, 100][self.rng.random_range(0..4)]).unwrap();
+        let shard = self.rng.random_range(0..SHARDS);
         let user = self.user(shard);
         let request = at_least(&self.token, limit);
         let page = node.author_timeline(UserId(user), &request).await;
-        self.is_exact(&page, &BTreeSet::from([user]), 0, limit);
-        let shard = self.chance.random_range(0..SHARDS);
+        self.check_page(&page, &BTreeSet::from([user]), 0, limit);
+        let shard = self.rng.random_range(0..SHARDS);
         let reader = self.user(shard);
         let followees = self.rows.follows.get(&reader).cloned().unwrap_or_default();
-        // Twice: the second time most likely as it was sent the first.
+        // Twice: the second page probably comes from the page cache.
         for _ in 0..2 {
             let watch = &self.site.watches[number];
-            self.is_as_sent(
-                watch.promised(UserId(reader), &self.token, limit).await,
+            self.check_sent_posts(
+                watch.promised_posts(UserId(reader), &self.token, limit).await,
                 &followees,
                 limit,
             );
@@ -368,8 +376,8 @@ impl<'a> Writer<'a> {
         let mut request = request;
         for number in 0..3 {
             let page = node.home_timeline(UserId(reader), &request).await.unwrap();
-            // What a missing shard left out comes first on the next page.
-            if !self.is_exact(&page, &followees, number * limit.get(), limit) {
+            // After an incomplete page, the next one starts with the posts that it skipped.
+            if !self.check_page(&page, &followees, number * limit.get(), limit) {
                 return;
             }
             let Some(next) = page.next else { return };
@@ -377,7 +385,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn is_as_sent(&self, sent: Option<Vec<[String; 3]>>, authors: &BTreeSet<u64>, limit: Limit) {
+    /// Compares the posts of an HTTP answer, if it was complete and fresh enough.
+    fn check_sent_posts(
+        &self,
+        sent: Option<Vec<[String; 3]>>,
+        authors: &BTreeSet<u64>,
+        limit: Limit,
+    ) {
         let Some(sent) = sent else { return };
         let timeline = self.rows.timeline(authors);
         let expected = timeline
@@ -387,10 +401,11 @@ impl<'a> Writer<'a> {
         assert_eq!(sent, expected.collect::<Vec<_>>(), "writer {}", self.number);
     }
 
-    /// False if the page does not promise to be.
-    fn is_exact(&self, page: &Page, authors: &BTreeSet<u64>, start: usize, limit: Limit) -> bool {
+    /// Compares a page with the expected posts from number `start` on. Returns false without a
+    /// comparison if the page is incomplete, stale or not fresh enough.
+    fn check_page(&self, page: &Page, authors: &BTreeSet<u64>, start: usize, limit: Limit) -> bool {
         if !page.fresh_enough || !page.is_complete() || !page.stale.is_empty() {
-            self.site.unpromised.fetch_add(1, Ordering::Relaxed);
+            self.site.degraded.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let timeline = self.rows.timeline(authors);

@@ -82,7 +82,7 @@ fn an_address_that_leads_to_another_server_is_followed_when_the_first_one_dies()
         tributary.publish(AUTHOR, "before the failover", None).await.unwrap();
         kill(&site.servers[0]).await;
         assert!(!newest(&tributary).await.is_complete());
-        site.links[0].lead_to(second.port);
+        site.links[0].redirect_to(second.port);
         let (mut reads, mut writes) = (Times::of("reads follow"), Times::of("writes follow"));
         let (wrote, read) = tokio::join!(follows_writes(&tributary), follows_reads(&tributary));
         writes.add(wrote.0);
@@ -118,7 +118,7 @@ fn a_server_that_was_demoted_is_left() {
         assert_eq!(posts_on(&site.servers[0], &site).await, before);
 
         let (mut reads, mut writes) = (Times::of("reads follow"), Times::of("writes follow"));
-        site.links[0].lead_to(second.port);
+        site.links[0].redirect_to(second.port);
         let (wrote, read) = tokio::join!(follows_writes(&tributary), follows_reads(&tributary));
         writes.add(wrote.0);
         reads.add(read);
@@ -133,7 +133,7 @@ fn a_server_that_was_demoted_is_left() {
         let mut connection = second.connect().await;
         connection.query_drop("SET GLOBAL read_only = ON").await.unwrap();
         site.servers[0].execute(&demoted("OFF")).await;
-        site.links[0].lead_to(site.servers[0].port);
+        site.links[0].redirect_to(site.servers[0].port);
         let start = Instant::now();
         let all = PageRequest {
             cursor: Cursor::newest(),

@@ -287,11 +287,11 @@ async fn break_things(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
                 server.signal("CONT");
             }
             _ => {
-                link.silence();
+                link.stall();
                 sleep(Duration::from_millis(1_500)).await;
                 link.refuse();
                 sleep(Duration::from_millis(500)).await;
-                link.mend();
+                link.restore();
             }
         }
         faults.fetch_add(1, Ordering::Relaxed);

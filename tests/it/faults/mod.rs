@@ -112,7 +112,7 @@ impl Site {
     /// Tasks that are alive, without those of the links.
     fn tasks(&self) -> usize {
         let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        alive.saturating_sub(self.links.iter().map(Link::open).sum())
+        alive.saturating_sub(self.links.iter().map(Link::clients).sum())
     }
 
     /// That nothing is left behind: connections within their bound, and tasks as `before`, but for

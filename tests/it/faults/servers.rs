@@ -102,18 +102,18 @@ fn a_half_open_link_is_left_and_dialled_anew() {
         let (mut flagged, mut whole) =
             (Times::of("half-open: flagged"), Times::of("half-open: whole"));
         for round in 0..ROUNDS {
-            site.links[1].silence();
+            site.links[1].stall();
             flagged.add(until_whole(&tributary, false).await);
             crowd(&tributary).await;
             // At another point of the attempts to dial, each time.
             sleep(Duration::from_millis(700 * round as u64)).await;
-            site.links[1].mend();
+            site.links[1].restore();
             whole.add(until_whole(&tributary, true).await);
         }
         flagged.hold(ANSWERED);
         whole.hold(WHOLE);
         sleep(Duration::from_secs(1)).await;
-        assert!(site.links[1].open() <= 20, "{} connections", site.links[1].open());
+        assert!(site.links[1].clients() <= 20, "{} connections", site.links[1].clients());
         site.assert_no_pile(tasks).await;
     });
 }
@@ -133,7 +133,7 @@ fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
             assert_eq!(missing(&newest(&tributary).await), [1, 3]);
             match round {
                 0 => launch(&site.servers[1]).await,
-                _ => site.links[1].mend(),
+                _ => site.links[1].restore(),
             }
             whole.add(until_whole(&tributary, true).await);
         }
@@ -173,7 +173,7 @@ fn a_slow_server_harms_no_page_of_the_others() {
         sleep(Duration::from_secs(3)).await;
         let slow = median_of_others(&tributary).await;
         // So narrow that no answer gets through in time.
-        site.links[1].narrow(Some(50));
+        site.links[1].throttle(Some(50));
         sleep(Duration::from_secs(3)).await;
         let narrow = median_of_others(&tributary).await;
         println!("  others' pages: {before:.1?}; beside a slow one {slow:.1?}, {narrow:.1?}");
@@ -181,7 +181,7 @@ fn a_slow_server_harms_no_page_of_the_others() {
         assert!(slow <= most && narrow <= most, "{slow:?} {narrow:?}");
         assert_eq!(missing(&newest(&tributary).await), [1, 3]);
 
-        site.links[1].mend();
+        site.links[1].restore();
         let mut whole = Times::of("slow: whole");
         whole.add(until_whole(&tributary, true).await);
         ended.store(true, Ordering::Relaxed);
@@ -227,7 +227,7 @@ fn a_flapping_server_leaves_no_trace() {
             sleep(half).await;
             site.links[1].refuse();
             sleep(half).await;
-            site.links[1].mend();
+            site.links[1].restore();
             sleep(half).await;
         }
         let mut whole = Times::of("flapping: whole");

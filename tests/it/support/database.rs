@@ -1,7 +1,7 @@
-//! Real MariaDB and MySQL servers on free loopback ports, with throw-away data.
+//! Real MariaDB and MySQL servers on free loopback ports, with temporary data.
 //!
-//! Every server runs under a small shell that waits on a pipe from this process. However the
-//! process ends, the pipe closes and the shell kills the server: nothing is left running.
+//! Every server runs under a small shell that waits on a pipe from this process. However this
+//! process ends, the pipe closes and the shell kills the server, so no server outlives the tests.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,9 +19,9 @@ use tempfile::TempDir;
 use super::{run, scratch, skip};
 
 pub(crate) const USER: &str = "tributary";
-pub(crate) const PASSWORD: &str = "a secret, not told";
+pub(crate) const PASSWORD: &str = "a secret, not logged";
 
-/// Runs a server until it ends or standard input does.
+/// Runs a server until it exits or standard input closes; in the second case it is killed.
 const SUPERVISOR: &str = r#"trap "" INT; exec 3<&0; "$@" </dev/null 3<&- & pid=$!
 (read -r _ <&3; kill -9 $pid) & reader=$!; exec 3<&-; wait $pid; kill $reader 2>&-"#;
 
@@ -32,17 +32,17 @@ pub(crate) enum Kind {
     MySql,
 }
 
-/// One running server. Killed when dropped.
+/// One server. Killed when dropped.
 pub(crate) struct Database {
     pub(crate) kind: Kind,
     pub(crate) port: u16,
     dir: TempDir,
-    /// What it is told beside what all servers are told.
+    /// Command-line options in addition to those of every server.
     options: Vec<String>,
     process: Mutex<Option<Child>>,
 }
 
-/// The four MariaDB servers that most tests share, each test in databases of its own.
+/// The four MariaDB servers that most tests share. Each test uses databases of its own.
 pub(crate) fn mariadb() -> &'static [Arc<Database>] {
     static SERVERS: LazyLock<Vec<Arc<Database>>> = LazyLock::new(|| {
         (0..4).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect()
@@ -50,7 +50,7 @@ pub(crate) fn mariadb() -> &'static [Arc<Database>] {
     &SERVERS
 }
 
-/// The MySQL server that most tests share; none, and said so, where MySQL cannot be had.
+/// The MySQL server that most tests share; `None`, listed as a skip, if MySQL is not installed.
 pub(crate) fn mysql() -> Option<&'static Arc<Database>> {
     static SERVER: LazyLock<Option<Arc<Database>>> =
         LazyLock::new(|| Database::start(Kind::MySql).map(Arc::new));
@@ -58,12 +58,12 @@ pub(crate) fn mysql() -> Option<&'static Arc<Database>> {
 }
 
 impl Database {
-    /// A new server; none, and said so, where MySQL cannot be had.
+    /// A new server; `None`, listed as a skip, if MySQL is not installed.
     pub(crate) fn start(kind: Kind) -> Option<Self> {
         Self::start_with(kind, &[])
     }
 
-    /// One that is told something more on its command line.
+    /// A new server with further command-line options.
     pub(crate) fn start_with(kind: Kind, options: &[&str]) -> Option<Self> {
         let template = template(kind)?;
         let dir = scratch();
@@ -72,7 +72,7 @@ impl Database {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let process = Mutex::new(None);
         let mut database = Self { kind, port: free_port(), dir, options, process };
-        // Another run may have taken the port since it was found free.
+        // Another process may have taken the port since `free_port` closed it.
         for _ in 0..2 {
             if database.try_launch().is_ok() {
                 return Some(database);
@@ -89,11 +89,11 @@ impl Database {
         self.try_launch().unwrap_or_else(|log| panic!("{:?} does not start:\n{log}", self.kind));
     }
 
-    /// Starts the process; its log when it ends or is not ready in time.
+    /// Starts the process. The error is its log, if it exits or is not ready within 90 s.
     fn try_launch(&self) -> Result<(), String> {
         let binary = match self.kind {
             Kind::MariaDb => mariadbd(),
-            Kind::MySql => mysqld().expect("it was started before"),
+            Kind::MySql => mysqld().expect("`start` returned no server without mysqld"),
         };
         let dir = self.dir.path();
         let init = dir.join("init.sql");
@@ -160,7 +160,8 @@ impl Database {
         Ok(())
     }
 
-    /// Tried on a thread of its own, since the caller may be within a runtime.
+    /// True if the server accepts a connection. Runs on a thread of its own: the caller may be
+    /// inside a runtime.
     fn answers(&self) -> bool {
         let connect = || {
             run(async {
@@ -174,7 +175,7 @@ impl Database {
         std::thread::scope(|scope| scope.spawn(connect).join().unwrap())
     }
 
-    /// Kills the server as a power cut would, and waits until it is gone.
+    /// Kills the server with SIGKILL, as in a crash, and waits until it has exited.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().unwrap().take() else { return };
         drop(child.stdin.take());
@@ -192,7 +193,7 @@ impl Database {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Where a MySQL server finds its certificate, its key and the authority's certificate.
+    /// The path of a file in the data folder, such as the TLS certificates that MySQL makes there.
     pub(crate) fn data_file(&self, name: &str) -> PathBuf {
         self.dir.path().join("data").join(name)
     }
@@ -211,7 +212,7 @@ impl Database {
         Conn::new(self.options()).await.unwrap()
     }
 
-    /// Runs statements one by one.
+    /// Runs statements one by one on one connection; panics at the first error.
     pub(crate) async fn execute(&self, statements: &[String]) {
         let mut connection = self.connect().await;
         for sql in statements {
@@ -247,7 +248,7 @@ fn mysqld() -> Option<PathBuf> {
     std::env::var_os("TRIBUTARY_MYSQLD").map(PathBuf::from)
 }
 
-/// An initialised data folder of the kind, made once in a run and copied for every server.
+/// An initialised data folder, made once per run for each kind and copied for every server.
 fn template(kind: Kind) -> Option<&'static Path> {
     static MARIADB: LazyLock<TempDir> = LazyLock::new(|| {
         let install = std::env::var_os("TRIBUTARY_MARIADB_INSTALL_DB");
@@ -278,7 +279,7 @@ fn initialised(mut command: Command, flags: &[&str]) -> TempDir {
         std::io::stderr().write_all(&output.stderr).unwrap();
         panic!("{command:?} failed");
     }
-    // Two servers must not share one identity.
+    // It holds MySQL's `server_uuid`, which two servers must not share.
     let _ = fs::remove_file(data.join("auto.cnf"));
     dir
 }

@@ -19,7 +19,7 @@ use super::world::World;
 
 pub(crate) const SHARDS: u64 = 4;
 
-/// Where a fleet's rows are.
+/// The databases that hold a fleet's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Sqlite,
@@ -31,25 +31,26 @@ pub(crate) enum Backend {
 
 pub(crate) const BACKENDS: [Backend; 3] = [Backend::Sqlite, Backend::MariaDb, Backend::MySql];
 
-/// What the tables look like.
+/// The schema of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tables {
-    /// As we would make them.
+    /// Our own schema, `mysql_tables`.
     Ours,
-    /// As people have them: the id is the primary key, and the needed index was added.
+    /// As teams have them: the id is the primary key, and the index that we need was added.
     Old,
 }
 
-/// A fleet's place: its configuration and what it stands on.
+/// The configuration and the databases of a fleet of `SHARDS` shards.
 pub(crate) struct TestFleet {
+    /// `None` with SQLite, whose shards are in a folder `data` in `dir`.
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) dir: TempDir,
-    /// Server and database of each shard.
+    /// Server and database of each shard; empty with SQLite.
     pub(crate) databases: Vec<(Arc<Database>, String)>,
 }
 
 impl TestFleet {
-    /// Empty shards; none where the backend cannot be had.
+    /// A fleet of empty shards; `None` if the backend is not installed.
     pub(crate) async fn new(backend: Backend, tables: Tables) -> Option<Self> {
         let servers: Vec<Arc<Database>> = match backend {
             Backend::Sqlite => {
@@ -70,7 +71,8 @@ impl TestFleet {
         Some(fleet)
     }
 
-    /// A configuration of four shards on these servers in turn; no database is made.
+    /// A configuration of four shards, distributed round-robin over these servers. It creates no
+    /// databases.
     pub(crate) fn on(servers: &[Arc<Database>]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -102,24 +104,24 @@ impl TestFleet {
         Self { config_file: Some(config_file), dir, databases }
     }
 
-    /// What tells a command where the rows are.
-    pub(crate) fn source(&self) -> [String; 2] {
+    /// The command-line arguments that name the fleet: `--config FILE` or `--data FOLDER`.
+    pub(crate) fn source_args(&self) -> [String; 2] {
         match &self.config_file {
             Some(file) => ["--config".into(), file.display().to_string()],
             None => ["--data".into(), self.dir.path().join("data").display().to_string()],
         }
     }
 
-    /// As configured, but with so long a deadline that a busy machine makes no page incomplete, and
-    /// without memory: every page comes from the databases.
+    /// The configuration with a deadline of 60 s and without memory: a busy machine makes no page
+    /// incomplete, and every page comes from the databases.
     pub(crate) fn config(&self) -> Config {
         self.config_with_memory(0)
     }
 
-    /// The same with so many bytes of memory.
+    /// The same with a memory budget of `bytes`.
     pub(crate) fn config_with_memory(&self, bytes: usize) -> Config {
         let variables = [
-            ("TRIBUTARY_READ__DEADLINE_MS".to_owned(), "60000".to_owned()),
+            ("TRIBUTARY_REQUEST__DEADLINE_MS".to_owned(), "60000".to_owned()),
             ("TRIBUTARY_MEMORY__BUDGET".to_owned(), bytes.to_string()),
         ];
         match &self.config_file {
@@ -128,7 +130,7 @@ impl TestFleet {
         }
     }
 
-    /// The same, with our own table made and writing enabled.
+    /// The configuration with writing enabled; runs `migrate` first.
     pub(crate) async fn config_for_writing(&self) -> Config {
         let mut config = self.config();
         config.write.enabled = true;
@@ -149,7 +151,7 @@ impl TestFleet {
         load_into(&Fleet::open(&self.config(), Access::Own).await.unwrap(), world).await;
     }
 
-    /// Loads a world by plain SQL, as somebody else's program would.
+    /// Loads a world by plain SQL, as another program would.
     pub(crate) async fn load_by_sql(&self, world: &World) {
         let shard_of = |user: u64| usize::try_from(user % SHARDS).unwrap();
         let mut statements: HashMap<usize, Vec<String>> = HashMap::new();
@@ -185,7 +187,7 @@ impl TestFleet {
         }
     }
 
-    /// Row reads of the storage engine since the server started, over all servers of the fleet.
+    /// Row reads of the storage engine since each server started, summed over the fleet's servers.
     pub(crate) async fn row_reads(&self) -> u64 {
         let mut total = 0;
         let mut seen: Vec<u16> = Vec::new();
@@ -209,7 +211,7 @@ impl TestFleet {
     }
 }
 
-/// Loads a world into a fleet that is open already.
+/// Loads a world into an open fleet.
 pub(crate) async fn load_into(fleet: &Fleet, world: &World) {
     let until = Deadline::after(Duration::from_secs(60));
     let follows = fleet.load_follows(world.follows.clone(), until).await.unwrap();
@@ -217,7 +219,7 @@ pub(crate) async fn load_into(fleet: &Fleet, world: &World) {
     assert_eq!((follows.refused.len(), posts.refused.len()), (0, 0), "{posts:?}");
 }
 
-/// Every backend that can be had here, empty.
+/// An empty fleet on every backend that is installed.
 pub(crate) async fn every_backend() -> Vec<(Backend, TestFleet)> {
     let mut fleets = Vec::new();
     for backend in BACKENDS {

@@ -1,4 +1,4 @@
-//! A server on a free port, and requests to it.
+//! An HTTP server on a free port, and requests to it.
 
 use std::net::SocketAddr;
 
@@ -11,15 +11,15 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tributary::{Tributary, http};
 
-/// A server that stops when it is dropped.
+/// A server that stops when dropped. Each request uses a new connection.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
-/// An answer.
+/// A whole HTTP response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
@@ -36,7 +36,7 @@ impl TestServer {
         Self { address, _stop: stop }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.send(Request::get(path)).await
     }
 
@@ -46,7 +46,7 @@ impl TestServer {
         path: &str,
         body: impl AsRef<[u8]>,
         key: Option<&str>,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = Request::post(path).header("content-type", "application/json");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
@@ -54,7 +54,7 @@ impl TestServer {
         self.send_with(request, Bytes::copy_from_slice(body.as_ref())).await
     }
 
-    pub(crate) async fn send(&self, request: hyper::http::request::Builder) -> Answer {
+    pub(crate) async fn send(&self, request: hyper::http::request::Builder) -> TestResponse {
         self.send_with(request, Bytes::new()).await
     }
 
@@ -62,7 +62,7 @@ impl TestServer {
         &self,
         request: hyper::http::request::Builder,
         body: Bytes,
-    ) -> Answer {
+    ) -> TestResponse {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -71,7 +71,7 @@ impl TestServer {
         let response = sender.send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer {
+        TestResponse {
             status: head.status,
             headers: head.headers,
             body: String::from_utf8(body).unwrap(),
@@ -79,7 +79,7 @@ impl TestServer {
     }
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -88,7 +88,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The status and the stable code of a problem.
+    /// The status and the stable code of an RFC 9457 problem; panics on any other response.
     pub(crate) fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();

@@ -1,4 +1,5 @@
-//! A TCP link before a server that can be slow, half-open, cut or refused, and can lead elsewhere.
+//! A TCP proxy in front of a server that can delay, throttle, stall, cut or refuse connections, and
+//! redirect new ones to another server.
 
 use std::io;
 use std::sync::Arc;
@@ -10,49 +11,49 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Between two pieces of what a narrow link carries.
+/// Pause between two chunks on a throttled link.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A link on a port of its own; it ends with the runtime.
+/// A link on a port of its own; it runs until the runtime ends.
 pub(crate) struct Link {
     pub(crate) port: u16,
-    state: watch::Sender<State>,
-    open: Arc<AtomicUsize>,
+    state: watch::Sender<LinkState>,
+    clients: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
-struct State {
+struct LinkState {
     /// The port of the server.
     target: u16,
-    /// How long everything takes, each way.
+    /// Added latency in each direction.
     delay: Duration,
-    /// What goes through each way.
+    /// Bandwidth in each direction; `None` is unlimited.
     bytes_per_second: Option<usize>,
     refusing: bool,
-    silent: bool,
-    /// How often all connections were cut.
+    stalled: bool,
+    /// How often `cut` or `refuse` closed all connections.
     cuts: usize,
-    /// How often the link fell silent. What was connected then stays dead, as behind a firewall
-    /// that forgot its connections.
-    silences: usize,
+    /// How often the link stalled. Connections that were open at that time stay dead, as if a
+    /// firewall had dropped their state.
+    stalls: usize,
 }
 
 impl Link {
     pub(crate) async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State {
+        let state = LinkState {
             target,
             delay: Duration::ZERO,
             bytes_per_second: None,
             refusing: false,
-            silent: false,
+            stalled: false,
             cuts: 0,
-            silences: 0,
+            stalls: 0,
         };
         let (state, seen) = watch::channel(state);
-        let open = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&open);
+        let clients = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&clients);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -62,37 +63,39 @@ impl Link {
                 let (seen, count) = (seen.clone(), Arc::clone(&count));
                 tokio::spawn(async move {
                     count.fetch_add(1, Ordering::Relaxed);
-                    drop(carry(client, seen).await);
+                    drop(forward(client, seen).await);
                     count.fetch_sub(1, Ordering::Relaxed);
                 });
             }
         });
-        Self { port, state, open }
+        Self { port, state, clients }
     }
 
-    /// Everything takes this much longer, each way.
+    /// Adds this latency in each direction.
     pub(crate) fn slow(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    pub(crate) fn narrow(&self, bytes_per_second: Option<usize>) {
+    /// Limits the bandwidth in each direction, in bytes a second.
+    pub(crate) fn throttle(&self, bytes_per_second: Option<usize>) {
         self.state.send_modify(|state| state.bytes_per_second = bytes_per_second);
     }
 
-    /// Accepts connections and carries nothing.
-    pub(crate) fn silence(&self) {
+    /// Stalls all open connections for the rest of their lives. New ones are accepted, but forward
+    /// nothing.
+    pub(crate) fn stall(&self) {
         self.state.send_modify(|state| {
-            state.silent = true;
-            state.silences += 1;
+            state.stalled = true;
+            state.stalls += 1;
         });
     }
 
-    /// Ends all connections; new ones are carried.
+    /// Closes all connections; new ones work.
     pub(crate) fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Ends all connections, and each new one at once.
+    /// Closes all connections, and each new one at once.
     pub(crate) fn refuse(&self) {
         self.state.send_modify(|state| {
             state.refusing = true;
@@ -100,37 +103,37 @@ impl Link {
         });
     }
 
-    /// New connections are carried, as fast as they come.
-    pub(crate) fn mend(&self) {
+    /// New connections work, without delay or limit.
+    pub(crate) fn restore(&self) {
         self.state.send_modify(|state| {
             state.refusing = false;
-            state.silent = false;
+            state.stalled = false;
             state.delay = Duration::ZERO;
             state.bytes_per_second = None;
         });
     }
 
-    /// New connections lead to another server; the old ones go on.
-    pub(crate) fn lead_to(&self, target: u16) {
+    /// New connections go to another server; open ones keep theirs.
+    pub(crate) fn redirect_to(&self, target: u16) {
         self.state.send_modify(|state| state.target = target);
     }
 
-    /// Connections that clients hold.
-    pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// The number of open client connections.
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
     }
 }
 
-async fn carry(mut client: TcpStream, mut seen: watch::Receiver<State>) -> io::Result<()> {
-    let State { cuts, silences, silent, target, .. } = *seen.borrow();
+async fn forward(mut client: TcpStream, mut seen: watch::Receiver<LinkState>) -> io::Result<()> {
+    let LinkState { cuts, stalls, stalled, target, .. } = *seen.borrow();
     let until_cut = {
         let mut seen = seen.clone();
         async move { drop(seen.wait_for(|state| state.cuts != cuts).await) }
     };
     let speed = seen.clone();
-    let until_silent = async { drop(seen.wait_for(|state| state.silences != silences).await) };
+    let until_stalled = async { drop(seen.wait_for(|state| state.stalls != stalls).await) };
     let work = async {
-        if !silent {
+        if !stalled {
             let server = TcpStream::connect(("127.0.0.1", target)).await?;
             client.set_nodelay(true)?;
             server.set_nodelay(true)?;
@@ -139,12 +142,12 @@ async fn carry(mut client: TcpStream, mut seen: watch::Receiver<State>) -> io::R
             tokio::select! {
                 ended = pump(from_client, to_server, &speed) => return ended,
                 ended = pump(from_server, to_client, &speed) => return ended,
-                () = until_silent => {}
+                () = until_stalled => {}
             }
         }
-        // Hears the client, if only that it leaves.
-        let mut unheard = [0; 4_096];
-        while client.read(&mut unheard).await? > 0 {}
+        // Reads on, to see when the client closes.
+        let mut discarded = [0; 4_096];
+        while client.read(&mut discarded).await? > 0 {}
         Ok(())
     };
     tokio::select! {
@@ -156,7 +159,7 @@ async fn carry(mut client: TcpStream, mut seen: watch::Receiver<State>) -> io::R
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    state: &watch::Receiver<State>,
+    state: &watch::Receiver<LinkState>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -164,7 +167,7 @@ async fn pump(
         if count == 0 {
             return Ok(());
         }
-        let State { delay, bytes_per_second, .. } = *state.borrow();
+        let LinkState { delay, bytes_per_second, .. } = *state.borrow();
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -172,8 +175,8 @@ async fn pump(
             to.write_all(&buffer[..count]).await?;
             continue;
         };
-        let piece = (bytes_per_second / 50).max(1);
-        for bytes in buffer[..count].chunks(piece) {
+        let chunk = (bytes_per_second / 50).max(1);
+        for bytes in buffer[..count].chunks(chunk) {
             to.write_all(bytes).await?;
             sleep(TICK).await;
         }

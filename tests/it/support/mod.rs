@@ -1,4 +1,4 @@
-//! What the tests share: worlds with their oracle, fleets on every backend, servers, HTTP.
+//! Support for the tests: worlds with their oracle, fleets on every backend, servers, HTTP.
 
 pub(crate) mod database;
 pub(crate) mod fleet;
@@ -13,7 +13,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// The real follows and posts beside a working copy; a public checkout has none.
+/// The folder of real follows and posts, if it is beside the working copy. A public checkout has
+/// none, and the test is listed as skipped.
 pub(crate) fn shared_data() -> Option<PathBuf> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     if dir.join("tweets.csv.gz").exists() {
@@ -23,7 +24,7 @@ pub(crate) fn shared_data() -> Option<PathBuf> {
     None
 }
 
-/// Says what is left out, in the list that ends `./dev test`. Nothing is skipped silently.
+/// Lists a skipped test in the summary at the end of `./dev test`. No test is skipped silently.
 pub(crate) fn skip(what: &str) {
     eprintln!("SKIPPED {what}");
     let Some(path) = std::env::var_os("TRIBUTARY_SKIPS") else { return };
@@ -31,7 +32,8 @@ pub(crate) fn skip(what: &str) {
     writeln!(file, "{what}").unwrap();
 }
 
-/// A folder for this run's throw-away data.
+/// A new folder in `TRIBUTARY_TEST_DIR`, or else in the system's temporary folder. It is deleted
+/// when dropped.
 pub(crate) fn scratch() -> tempfile::TempDir {
     static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
         std::env::var_os("TRIBUTARY_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
@@ -40,7 +42,7 @@ pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("tributary-test-").tempdir_in(&*BASE).unwrap()
 }
 
-/// Runs a test's future on threads of its own.
+/// Runs a test's future on a runtime of its own with two threads.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,5 +1,5 @@
-//! A proxy before a database server that does to commits what networks do: it cuts the connection
-//! before them, after them, or says nothing more.
+//! A proxy in front of a database server that breaks connections at a COMMIT: before the server
+//! gets it, after the server has run it, or by dropping all further packets.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -13,38 +13,39 @@ use tokio::sync::Notify;
 /// A COMMIT as the client sends it: length, sequence, command, text.
 const COMMIT: &[u8] = b"\x07\0\0\0\x03COMMIT";
 
-/// What becomes of one commit.
+/// The fate of one COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// The connection is cut before the server hears of it.
+    /// The proxy closes both connections; the server never gets the COMMIT.
     CutBefore,
-    /// The connection is cut once the server has answered; the answer is lost.
+    /// The server commits and answers; the proxy drops the answer and closes both connections.
     CutAfter,
-    /// The client is cut off at once; the server hears of the commit after a while.
+    /// The proxy closes the client's connection at once; the server gets the COMMIT 400 ms later.
     CutThenCommit,
-    /// The client is cut off at once; the server hears after a while that the client is gone.
+    /// The proxy closes the client's connection at once, and the server's 400 ms later; the server
+    /// never gets the COMMIT.
     CutThenLost,
-    /// The server commits, and nothing more is heard on this connection.
+    /// The server commits; the client's connection stays open for 60 s, but no answer arrives.
     Silence,
 }
 
 pub(crate) const FATES: [Fate; 5] =
     [Fate::CutBefore, Fate::CutAfter, Fate::CutThenCommit, Fate::CutThenLost, Fate::Silence];
 
-/// A proxy on a port of its own; it ends with the runtime.
+/// A proxy on a port of its own; it runs until the runtime ends.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProxyState {
     server: AtomicU16,
     fates: Mutex<VecDeque<Fate>>,
     refusing: AtomicBool,
-    /// After the next commit with a fate, new connections are refused.
+    /// After the next commit with a fate, the proxy closes all connections and refuses new ones.
     refuse_next: AtomicBool,
-    /// Ends all connections.
+    /// Closes all connections.
     cut: Notify,
     commits: AtomicUsize,
 }
@@ -53,42 +54,42 @@ impl Proxy {
     pub(crate) async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(ProxyState::default());
         state.server.store(server, Ordering::Relaxed);
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 if !shared.refusing.load(Ordering::SeqCst) {
-                    tokio::spawn(carry(client, Arc::clone(&shared)));
+                    tokio::spawn(forward(client, Arc::clone(&shared)));
                 }
             }
         });
         Self { port, state }
     }
 
-    /// The next commit meets this fate.
-    pub(crate) fn next(&self, fate: Fate) {
+    /// Queues a fate for the next COMMIT that has none yet.
+    pub(crate) fn fail_next_commit(&self, fate: Fate) {
         self.state.fates.lock().unwrap().push_back(fate);
     }
 
-    /// The next commit meets this fate, and then the server cannot be reached.
-    pub(crate) fn next_and_then_nothing(&self, fate: Fate) {
+    /// The same, and the server is unreachable after that commit until `accept_again`.
+    pub(crate) fn fail_next_commit_then_refuse(&self, fate: Fate) {
         self.state.refuse_next.store(true, Ordering::SeqCst);
-        self.next(fate);
+        self.fail_next_commit(fate);
     }
 
     pub(crate) fn accept_again(&self) {
         self.state.refusing.store(false, Ordering::SeqCst);
     }
 
-    /// Commits that were seen since this was last asked.
+    /// COMMITs since the last call.
     pub(crate) fn commits(&self) -> usize {
         self.state.commits.swap(0, Ordering::SeqCst)
     }
 }
 
-async fn carry(mut client: TcpStream, state: Arc<State>) {
+async fn forward(mut client: TcpStream, state: Arc<ProxyState>) {
     let port = state.server.load(Ordering::Relaxed);
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     client.set_nodelay(true).unwrap();
@@ -108,7 +109,7 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
                             state.refusing.store(true, Ordering::SeqCst);
                             state.cut.notify_waiters();
                         }
-                        return meet(fate, client, server, bytes).await;
+                        return apply_fate(fate, client, server, bytes).await;
                     }
                 }
                 if server.write_all(bytes).await.is_err() { return }
@@ -121,7 +122,7 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn meet(fate: Fate, client: TcpStream, mut server: TcpStream, commit: &[u8]) {
+async fn apply_fate(fate: Fate, client: TcpStream, mut server: TcpStream, commit: &[u8]) {
     let mut answer = [0; 1024];
     match fate {
         Fate::CutBefore => {}

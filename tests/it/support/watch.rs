@@ -1,4 +1,4 @@
-//! A look at memory from outside, by `GET /metrics`; and pages that are read until memory has them.
+//! Watches memory from outside by `GET /metrics`, and reads pages until memory has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use hyper::{Request, StatusCode};
 use serde_json::Value;
 use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
 
-use super::http::{Answer, TestServer};
+use super::http::{TestResponse, TestServer};
 
-/// Nothing here takes longer, unless something is wrong.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for a condition; the test fails after it.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The counters of one Tributary.
+/// An HTTP server on top of one `Tributary`, for its metrics and its feed.
 pub(crate) struct Watch(TestServer);
 
 impl Watch {
@@ -21,12 +21,13 @@ impl Watch {
         Self(TestServer::start(tributary.clone()).await)
     }
 
-    /// Every counter and gauge by its name without what all have in common, summed over the logs.
+    /// Every counter and gauge, summed over the logs. `tributary_memory_` and `_total` are cut from
+    /// the names.
     pub(crate) async fn counters(&self) -> BTreeMap<String, u64> {
         let body = self.0.get("/metrics").await.body;
         let types: Vec<&str> = body.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         let once: BTreeSet<&str> = types.iter().copied().collect();
-        assert_eq!(types.len(), once.len(), "told twice: {types:?}");
+        assert_eq!(types.len(), once.len(), "a metric is declared twice: {types:?}");
         let mut counters = BTreeMap::new();
         for line in body.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
@@ -38,15 +39,15 @@ impl Watch {
         counters
     }
 
-    async fn feed(&self, reader: UserId, token: &Freshness, query: &str) -> Answer {
+    async fn feed(&self, reader: UserId, token: &Freshness, query: &str) -> TestResponse {
         let path = format!("/v1/users/{reader}/feed?{query}");
         let header = token.to_string();
         self.0.send(Request::get(path).header("tributary-freshness", header)).await
     }
 
-    /// Whether the reader's newest page is this one. Asked for twice: the second answer is the first
-    /// one, where that was kept.
-    pub(crate) async fn confirm(
+    /// Asserts that the reader's newest page is `expected`, and that the page above it is empty.
+    /// Requests both twice, since the second response may come from the page cache.
+    pub(crate) async fn check_newest_page(
         &self,
         reader: UserId,
         token: &Freshness,
@@ -77,9 +78,9 @@ impl Watch {
         }
     }
 
-    /// Id, author and text of each post of the reader's newest page, if that promises to be whole and
-    /// as fresh as this.
-    pub(crate) async fn promised(
+    /// Id, author and text of each post on the reader's newest page; `None` if the server cannot
+    /// promise that the page is complete and as fresh as `token`.
+    pub(crate) async fn promised_posts(
         &self,
         reader: UserId,
         token: &Freshness,
@@ -90,6 +91,7 @@ impl Watch {
         (answer.status == StatusCode::OK).then(|| posts(&answer.json()))
     }
 
+    /// Waits until the counters satisfy `done`; `what` names the condition in the message.
     pub(crate) async fn until(&self, what: &str, done: impl Fn(&BTreeMap<String, u64>) -> bool) {
         let start = Instant::now();
         loop {
@@ -97,12 +99,12 @@ impl Watch {
             if done(&counters) {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "not {what} by now: {counters:?}");
+            assert!(start.elapsed() < WAIT_MAX, "still not {what}: {counters:?}");
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Every log is followed, and the newest times of all authors are known.
+    /// Waits until every log is followed and the heads of all authors are loaded.
     pub(crate) async fn until_heads_known(&self) {
         let body = self.0.get("/metrics").await.body;
         let logs = body.lines().filter(|line| line.starts_with("tributary_memory_fresh{")).count();
@@ -114,7 +116,7 @@ impl Watch {
         self.until("ready", known).await;
     }
 
-    /// So many more comparisons with the database were made.
+    /// Waits until the audit has compared `more` further entries with the database.
     pub(crate) async fn until_audited(&self, more: u64) {
         let before = self.counters().await["audited"];
         self.until("audited", |counters| counters["audited"] >= before + more).await;
@@ -130,12 +132,12 @@ fn posts(page: &Value) -> Vec<[String; 3]> {
     page["posts"].as_array().unwrap().iter().map(post).collect()
 }
 
-/// The newest page, at least as fresh as this.
+/// A request for the newest page, at least as fresh as `token`.
 pub(crate) fn at_least(token: &Freshness, limit: Limit) -> PageRequest {
     PageRequest { cursor: Cursor::newest(), limit, at_least: token.clone() }
 }
 
-/// Reads the newest page until no shard is asked for it.
+/// Reads the newest page until it comes from memory alone, without a query to any shard.
 pub(crate) async fn until_warm(tributary: &Tributary, reader: UserId, limit: u8) -> Page {
     let start = Instant::now();
     let request = PageRequest { limit: Limit::new(limit).unwrap(), ..PageRequest::default() };
@@ -144,7 +146,7 @@ pub(crate) async fn until_warm(tributary: &Tributary, reader: UserId, limit: u8)
         if page.waves == 0 {
             return page;
         }
-        assert!(start.elapsed() < PATIENCE, "reader {reader} is not read from memory by now");
+        assert!(start.elapsed() < WAIT_MAX, "reader {reader} is still not read from memory");
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -1,11 +1,11 @@
-//! Worlds of follows and posts, and the naive oracle: fetch everything, filter, sort, cut.
+//! Worlds of follows and posts, and the naive oracle: fetch everything, filter, sort, truncate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tributary::model::Follow;
 use tributary::{Cursor, Limit, Page, PageRequest, Post, PostId, PostKey, Tributary, UserId};
 
-/// Everything there is.
+/// All follows and posts of a test.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     pub(crate) follows: Vec<Follow>,
@@ -23,7 +23,7 @@ impl World {
     }
 }
 
-/// The naive answer to every reader.
+/// The expected timeline of every reader, computed in the simplest way.
 pub(crate) struct Oracle {
     followees: BTreeMap<UserId, BTreeSet<UserId>>,
     by_author: BTreeMap<UserId, Vec<Post>>,
@@ -61,17 +61,17 @@ impl Oracle {
     }
 }
 
-/// How much of a timeline is walked.
+/// How a timeline is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Walk {
     pub(crate) limit: u8,
     pub(crate) pages_max: usize,
-    /// Read the page above each page as well.
+    /// Also read the page of newer posts above each page.
     pub(crate) with_prev: bool,
 }
 
-/// Walks `reader`'s home timeline from the newest page down and compares each page, post by post,
-/// with `feed`, the oracle's whole answer. Returns the number of pages read.
+/// Reads `reader`'s home timeline from the newest page down. Compares each page, post by post, with
+/// `feed`, the oracle's whole timeline. Returns the number of pages read.
 pub(crate) async fn check_walk(
     tributary: &Tributary,
     feed: &[&Post],
@@ -79,48 +79,49 @@ pub(crate) async fn check_walk(
     walk: Walk,
 ) -> usize {
     let limit = usize::from(walk.limit);
-    let read = async |cursor, place: &str| {
+    let read = async |cursor, context: &str| {
         let request = PageRequest {
             cursor,
             limit: Limit::new(walk.limit).unwrap(),
             ..PageRequest::default()
         };
         let page = tributary.home_timeline(reader, &request).await.unwrap();
-        assert!(page.waves <= 5, "{place}: {} waves", page.waves);
+        assert!(page.waves <= 5, "{context}: {} waves", page.waves);
         page
     };
     let (mut start, mut cursor, mut pages) = (0, Cursor::newest(), 0);
     for _ in 0..walk.pages_max {
-        let place = format!("reader {reader}, limit {limit}, from post {start}");
-        let page = read(cursor, &place).await;
+        let context = format!("reader {reader}, limit {limit}, from post {start}");
+        let page = read(cursor, &context).await;
         pages += 1;
         let end = feed.len().min(start + limit);
-        assert_page(&page, &feed[start..end], &place);
-        assert_eq!(page.next.is_none(), end == feed.len(), "{place}: next");
+        assert_page(&page, &feed[start..end], &context);
+        assert_eq!(page.next.is_none(), end == feed.len(), "{context}: next");
         if walk.with_prev {
-            // The posts nearest above the first of the page.
-            let prev = read(page.prev, &place).await;
+            // The up to `limit` posts just above the first post of the page.
+            let prev = read(page.prev, &context).await;
             pages += 1;
             assert_page(
                 &prev,
                 &feed[start.saturating_sub(limit)..start],
-                &format!("{place}, prev"),
+                &format!("{context}, prev"),
             );
-            assert_eq!(prev.next.is_none(), feed.is_empty(), "{place}: next of prev");
+            assert_eq!(prev.next.is_none(), feed.is_empty(), "{context}: next of prev");
         }
         let Some(next) = page.next else { break };
-        // A cursor survives its text.
+        // The cursor must still work after a round trip through its text.
         cursor = next.to_string().parse().unwrap();
         start = end;
     }
     pages
 }
 
-pub(crate) fn assert_page(page: &Page, expected: &[&Post], place: &str) {
-    assert!(page.is_complete(), "{place}: {:?} missing", page.missing);
+/// Asserts that the page is complete and has exactly these posts; `context` begins the message.
+pub(crate) fn assert_page(page: &Page, expected: &[&Post], context: &str) {
+    assert!(page.is_complete(), "{context}: {:?} missing", page.missing);
     let found: Vec<&Post> = page.posts.iter().collect();
     if found != expected {
         let keys = |posts: &[&Post]| posts.iter().map(|post| post.key).collect::<Vec<_>>();
-        panic!("{place}:\n  found    {:?}\n  expected {:?}", keys(&found), keys(expected));
+        panic!("{context}:\n  found    {:?}\n  expected {:?}", keys(&found), keys(expected));
     }
 }
