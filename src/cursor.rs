@@ -79,7 +79,7 @@ pub enum AuthorEdge {
 
 /// A wish to read an author's tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TailAsk {
+pub struct TailQuery {
     /// Whose posts.
     pub author: UserId,
     /// From where, exclusive, in the direction of the merge.
@@ -96,7 +96,7 @@ pub struct Cursor {
     /// Where it starts, for every shard without a place of its own.
     pub edge: Edge,
     /// Where it starts for shards that were missing before.
-    pub behind: BTreeMap<ShardId, Edge>,
+    pub shard_edges: BTreeMap<ShardId, Edge>,
 }
 
 /// A text that is no cursor of ours.
@@ -117,17 +117,17 @@ impl Cursor {
 
     /// Everything older than `edge`.
     pub fn older(edge: Edge) -> Self {
-        Self { direction: Direction::Older, edge, behind: BTreeMap::new() }
+        Self { direction: Direction::Older, edge, shard_edges: BTreeMap::new() }
     }
 
     /// Everything newer than `edge`.
     pub fn newer(edge: Edge) -> Self {
-        Self { direction: Direction::Newer, edge, behind: BTreeMap::new() }
+        Self { direction: Direction::Newer, edge, shard_edges: BTreeMap::new() }
     }
 
     /// Where this page starts on `shard`.
     pub fn edge_on(&self, shard: ShardId) -> Edge {
-        self.behind.get(&shard).copied().unwrap_or(self.edge)
+        self.shard_edges.get(&shard).copied().unwrap_or(self.edge)
     }
 }
 
@@ -141,7 +141,7 @@ impl fmt::Display for Cursor {
         let mut bytes = vec![VERSION, u8::from(self.direction == Direction::Newer)];
         put_edge(&mut bytes, self.edge);
         let mut groups: BTreeMap<Edge, Vec<ShardId>> = BTreeMap::new();
-        for (shard, edge) in &self.behind {
+        for (shard, edge) in &self.shard_edges {
             groups.entry(*edge).or_default().push(*shard);
         }
         for (edge, shards) in groups {
@@ -167,14 +167,14 @@ impl FromStr for Cursor {
             _ => return Err(BadCursor),
         };
         let edge = take_edge(&mut rest)?;
-        let mut behind = BTreeMap::new();
+        let mut shard_edges = BTreeMap::new();
         while !rest.is_empty() {
             let group_edge = take_edge(&mut rest)?;
             for _ in 0..u16::from_be_bytes(take(&mut rest)?) {
-                behind.insert(ShardId(u16::from_be_bytes(take(&mut rest)?)), group_edge);
+                shard_edges.insert(ShardId(u16::from_be_bytes(take(&mut rest)?)), group_edge);
             }
         }
-        Ok(Self { direction, edge, behind })
+        Ok(Self { direction, edge, shard_edges })
     }
 }
 
@@ -279,10 +279,10 @@ mod tests {
         fn a_cursor_comes_back_from_its_text(
             newer in any::<bool>(),
             edge in edge(),
-            behind in prop::collection::btree_map((0u16..99).prop_map(ShardId), edge(), 0..9),
+            shard_edges in prop::collection::btree_map((0u16..99).prop_map(ShardId), edge(), 0..9),
         ) {
             let direction = if newer { Direction::Newer } else { Direction::Older };
-            let cursor = Cursor { direction, edge, behind };
+            let cursor = Cursor { direction, edge, shard_edges };
             let text = cursor.to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
             prop_assert_eq!(text.parse::<Cursor>(), Ok(cursor));
@@ -321,7 +321,7 @@ mod tests {
         let plain = "AQACAAABgHzjScAAAAAAAAAABwAAAAAAAAAJ";
         assert_eq!(cursor.to_string(), plain);
         assert_eq!(plain.parse(), Ok(cursor.clone()));
-        cursor.behind.insert(ShardId(3), Edge::Top);
+        cursor.shard_edges.insert(ShardId(3), Edge::Top);
         assert_eq!(cursor.to_string(), format!("{plain}AQABAAM"));
     }
 

@@ -163,7 +163,7 @@ impl Tributary {
 
     /// The reader's page for this query as it was sent last, if it is what memory shows now and memory
     /// is as fresh as is asked; and how fresh that is.
-    pub(crate) fn kept_page(
+    pub(crate) fn cached_page(
         &self,
         reader: UserId,
         query: &str,

@@ -17,18 +17,18 @@ const START_MAX: u16 = SEQUENCE_MAX / 2;
 
 /// Mints ids, never one twice and always rising on a shard, for as long as the process lives.
 #[derive(Debug)]
-pub(crate) struct Mint {
+pub(crate) struct IdGenerator {
     /// What each shard's last id was made of.
-    last: Vec<Mutex<Last>>,
+    last: Vec<Mutex<LastId>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Last {
+struct LastId {
     ms: u64,
     sequence: u16,
 }
 
-impl Mint {
+impl IdGenerator {
     pub(crate) fn new(shards: usize) -> Self {
         Self { last: (0..shards).map(|_| Mutex::default()).collect() }
     }
@@ -41,7 +41,7 @@ impl Mint {
     }
 }
 
-impl Last {
+impl LastId {
     /// The first number of a new millisecond is `start`. When the clock stands or steps back, or
     /// when a millisecond is used up, the numbers run on by themselves.
     fn next(self, now_ms: u64, start: u16) -> Self {
@@ -77,11 +77,11 @@ mod tests {
             clock in prop::collection::vec((-5i64..2_000_000_000_000, 0u16..=u16::MAX), 1..60),
             repeats in 1usize..1_500,
         ) {
-            let mint = Mint::new(2);
+            let ids = IdGenerator::new(2);
             let mut last = None;
             for (now, chance) in clock {
                 for _ in 0..repeats {
-                    let id = mint.next(ShardId(1), now, chance);
+                    let id = ids.next(ShardId(1), now, chance);
                     prop_assert!(id.0 <= ID_MAX && Some(id) > last);
                     prop_assert_eq!((id.0 >> SEQUENCE_BITS) & 0xfff, 1);
                     last = Some(id);
@@ -100,8 +100,9 @@ mod tests {
 
     #[test]
     fn two_processes_seldom_meet_within_a_millisecond() {
-        let (one, other) = (Mint::new(1), Mint::new(1));
-        let ids = |mint: &Mint, chance| (0..20).map(|_| mint.next(ShardId(0), 5, chance)).collect();
+        let (one, other) = (IdGenerator::new(1), IdGenerator::new(1));
+        let ids =
+            |ids: &IdGenerator, chance| (0..20).map(|_| ids.next(ShardId(0), 5, chance)).collect();
         let (one, other): (Vec<PostId>, Vec<PostId>) = (ids(&one, 40_000), ids(&other, 300));
         assert!(one.iter().all(|id| !other.contains(id)));
     }

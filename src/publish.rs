@@ -10,14 +10,14 @@ use tracing::{debug, warn};
 use crate::clock::now_ms;
 use crate::config::Write;
 use crate::model::{Follow, ID_MAX, IdempotencyKey, Post, PostId, PostKey, UserId};
-use crate::post_id::Mint;
+use crate::post_id::IdGenerator;
 use crate::shard::{Access, Deadline, Earlier, Fleet, NewPost, Once, Shard, ShardError, Stored};
 
 /// Follows of one call. They are one transaction, which should be short.
 pub const FOLLOWS_MAX: usize = 1_000;
 /// Ids that are tried for one post. A second one is needed when another writer minted the same; a
 /// third one is a sign of something else.
-const MINTS_MAX: usize = 8;
+const IDS_TRIED_MAX: usize = 8;
 /// How often a write is begun, since another one may stand in its way (a deadlock).
 const TRIES_MAX: usize = 3;
 
@@ -78,7 +78,7 @@ pub enum WriteError {
 pub(crate) struct Publisher {
     enabled: bool,
     content_bytes_max: usize,
-    mint: Mint,
+    ids: IdGenerator,
 }
 
 impl Publisher {
@@ -86,7 +86,7 @@ impl Publisher {
         Self {
             enabled: limits.enabled && access == Access::Own,
             content_bytes_max: limits.content_bytes_max,
-            mint: Mint::new(shards),
+            ids: IdGenerator::new(shards),
         }
     }
 
@@ -121,13 +121,13 @@ impl Publisher {
         let deadline = fleet.write_deadline();
         let shard = fleet.owner(author);
         let mut new = self.draft(fleet, author, content, key);
-        for _ in 0..MINTS_MAX {
+        for _ in 0..IDS_TRIED_MAX {
             match store(&shard, &new, deadline).await? {
                 Stored::Now => return Ok(Published { post: new.post, replayed: false }),
                 Stored::Before(earlier) => return replay(new, &earlier),
                 Stored::IdTaken => {
                     debug!(shard = shard.name(), post = %new.post.key.post, "this id is taken");
-                    new.post.key.post = self.mint(fleet, author, now_ms());
+                    new.post.key.post = self.next_id(fleet, author, now_ms());
                 }
             }
         }
@@ -202,7 +202,7 @@ impl Publisher {
         let now = now_ms();
         let key_of_post = PostKey {
             time: fleet.times().stored(now),
-            post: self.mint(fleet, author, now),
+            post: self.next_id(fleet, author, now),
             author,
         };
         let digest = || Sha256::digest(content).into();
@@ -212,8 +212,8 @@ impl Publisher {
         }
     }
 
-    fn mint(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
-        self.mint.next(fleet.placement().shard_of(author), now_ms, rand::random())
+    fn next_id(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
+        self.ids.next(fleet.placement().shard_of(author), now_ms, rand::random())
     }
 }
 
@@ -230,7 +230,7 @@ async fn store(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Store
                     shard = shard.name(),
                     reason, "a commit is in doubt; looking what became of it"
                 );
-                return settle(shard, new, deadline).await;
+                return resolve_in_doubt(shard, new, deadline).await;
             }
             Err(ShardError::Refused(reason)) => {
                 debug!(shard = shard.name(), reason, "a post is refused");
@@ -244,7 +244,11 @@ async fn store(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Store
 
 /// What became of a post whose commit is in doubt. If it was undone it is stored again, once, under
 /// the same id and key.
-async fn settle(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<Stored, WriteError> {
+async fn resolve_in_doubt(
+    shard: &Shard,
+    new: &NewPost,
+    deadline: Deadline,
+) -> Result<Stored, WriteError> {
     let find = async || match shard.find_stored(new, deadline).await {
         Ok(found) => Ok(found),
         Err(error) => {
@@ -329,7 +333,7 @@ mod tests {
         let tributary = Tributary::open(&config).await.unwrap();
         let (author, soon) = (UserId(4), || Deadline::after(std::time::Duration::from_secs(20)));
         let shard = tributary.fleet().placement().shard_of(author);
-        let PostId(last) = tributary.publisher().mint.next(shard, now_ms() + 3_600_000, 0);
+        let PostId(last) = tributary.publisher().ids.next(shard, now_ms() + 3_600_000, 0);
         let take = async |id: u64| {
             let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
             let theirs = Post { key, content: "theirs".into() };
@@ -339,7 +343,7 @@ mod tests {
         take(last + 2).await;
         let posted = tributary.publish(author, "ours", None).await.unwrap();
         assert_eq!(posted.post.key.post, PostId(last + 3));
-        for id in 0..MINTS_MAX as u64 {
+        for id in 0..IDS_TRIED_MAX as u64 {
             take(last + 4 + id).await;
         }
         let refused = tributary.publish(author, "ours", None).await;

@@ -276,7 +276,7 @@ fn look(
     };
     let (seen, complete) = read_page(body)?;
     let mut record = run.record.borrow_mut();
-    if !complete || !cursor.behind.is_empty() {
+    if !complete || !cursor.shard_edges.is_empty() {
         record.incomplete += 1;
         return Ok(());
     }

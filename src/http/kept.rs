@@ -28,7 +28,7 @@ pub(super) fn kept_feed<B: Body>(
     }
     let at_least = freshness_of(request.headers()).ok()?;
     let query = request.uri().query().unwrap_or_default();
-    let (page, freshness) = tributary.kept_page(reader, query, &at_least)?;
+    let (page, freshness) = tributary.cached_page(reader, query, &at_least)?;
     let mut response = answer(page.sent.clone(), &freshness, true);
     frame::seal(response.headers_mut());
     Some(response)

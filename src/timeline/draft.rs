@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::warm::Found;
+use super::warm::FoundPost;
 use crate::cursor::Cursor;
 use crate::freshness::Freshness;
 use crate::memory::Version;
@@ -12,19 +12,19 @@ use crate::timeline::Page;
 
 /// A post on a page.
 #[derive(Clone, Debug)]
-pub(crate) enum Entry {
+pub(crate) enum DraftPost {
     /// From a database.
-    Read(Post),
+    FromDatabase(Post),
     /// From memory, as it is sent.
-    Kept(Found),
+    FromMemory(FoundPost),
 }
 
-impl Entry {
+impl DraftPost {
     /// The post's key.
     pub(crate) fn key(&self) -> PostKey {
         match self {
-            Self::Read(post) => post.key,
-            Self::Kept(found) => found.key,
+            Self::FromDatabase(post) => post.key,
+            Self::FromMemory(found) => found.key,
         }
     }
 }
@@ -32,7 +32,7 @@ impl Entry {
 /// A page; see [`Page`] for what the parts mean.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
-    pub(crate) posts: Vec<Entry>,
+    pub(crate) posts: Vec<DraftPost>,
     pub(crate) next: Option<Cursor>,
     pub(crate) prev: Cursor,
     pub(crate) missing: BTreeSet<ShardId>,
@@ -40,7 +40,7 @@ pub(crate) struct Draft {
     pub(crate) handles: BTreeMap<UserId, String>,
     pub(crate) waves: u32,
     /// The shards that were asked.
-    pub(crate) asked: BTreeSet<ShardId>,
+    pub(crate) queried: BTreeSet<ShardId>,
     pub(crate) freshness: Freshness,
     pub(crate) fresh_enough: bool,
     /// Set where all of it is what memory showed as of this version.
@@ -49,7 +49,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(super) fn new(
-        posts: Vec<Entry>,
+        posts: Vec<DraftPost>,
         next: Option<Cursor>,
         prev: Cursor,
         missing: BTreeSet<ShardId>,
@@ -62,7 +62,7 @@ impl Draft {
             stale: BTreeMap::new(),
             handles: BTreeMap::new(),
             waves: 0,
-            asked: BTreeSet::new(),
+            queried: BTreeSet::new(),
             freshness: Freshness::default(),
             fresh_enough: true,
             as_of: None,
@@ -83,8 +83,8 @@ impl Draft {
     pub(crate) fn into_page(self, content: impl Fn(&str) -> String) -> Page {
         let mut handles = self.handles;
         let posts = self.posts.into_iter().map(|entry| match entry {
-            Entry::Read(post) => post,
-            Entry::Kept(found) => {
+            DraftPost::FromDatabase(post) => post,
+            DraftPost::FromMemory(found) => {
                 let handle = found.handle().map(|handle| (found.key.author, handle.to_owned()));
                 handles.extend(handle);
                 Post { key: found.key, content: content(found.body()) }

@@ -17,11 +17,11 @@ use crate::shard::Deadline;
 
 /// What is read now and next, by what is asked for. It holds no more than there are requests.
 pub(crate) struct Flights<K, T> {
-    lines: Mutex<HashMap<K, Line<T>>>,
+    queues: Mutex<HashMap<K, KeyQueue<T>>>,
 }
 
 /// The requests for one thing.
-struct Line<T> {
+struct KeyQueue<T> {
     /// The read that has not begun: whoever comes now shares it.
     next: Option<Arc<OnceCell<T>>>,
     /// Held by whoever reads.
@@ -30,7 +30,7 @@ struct Line<T> {
 }
 
 /// A request in its line; it leaves the line when it is dropped.
-struct Member<'a, K: Eq + Hash, T> {
+struct QueuedRequest<'a, K: Eq + Hash, T> {
     flights: &'a Flights<K, T>,
     key: K,
     answer: Arc<OnceCell<T>>,
@@ -39,7 +39,7 @@ struct Member<'a, K: Eq + Hash, T> {
 
 impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
     pub(crate) fn new() -> Self {
-        Self { lines: Mutex::new(HashMap::new()) }
+        Self { queues: Mutex::new(HashMap::new()) }
     }
 
     /// The output of `read`, or of another request's read that began after this call; `None` when
@@ -51,54 +51,54 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
         until: Deadline,
         read: impl FnOnce() -> F,
     ) -> Option<T> {
-        let member = self.join(key);
+        let request = self.join(key);
         let lead = async {
             // A read that hangs holds the next one up for so long at most: that one needs time too.
-            let turn = until.half().limit(member.turn.lock()).await;
-            member.begin();
+            let turn = until.half().limit(request.turn.lock()).await;
+            request.begin();
             // Whoever waits has no need of the room that this takes.
             let answer = Box::pin(read()).await;
             drop(turn);
             answer
         };
-        until.limit(member.answer.get_or_init(|| lead)).await.cloned()
+        until.limit(request.answer.get_or_init(|| lead)).await.cloned()
     }
 
-    fn join(&self, key: &K) -> Member<'_, K, T> {
-        let mut lines = self.lines();
-        let line = lines.entry(key.clone()).or_insert_with(|| Line {
+    fn join(&self, key: &K) -> QueuedRequest<'_, K, T> {
+        let mut queues = self.queues();
+        let queue = queues.entry(key.clone()).or_insert_with(|| KeyQueue {
             next: None,
             turn: Arc::default(),
             requests: 0,
         });
-        line.requests += 1;
-        let answer = Arc::clone(line.next.get_or_insert_default());
-        Member { flights: self, key: key.clone(), answer, turn: Arc::clone(&line.turn) }
+        queue.requests += 1;
+        let answer = Arc::clone(queue.next.get_or_insert_default());
+        QueuedRequest { flights: self, key: key.clone(), answer, turn: Arc::clone(&queue.turn) }
     }
 }
 
 impl<K: Eq + Hash, T> Flights<K, T> {
-    fn lines(&self) -> MutexGuard<'_, HashMap<K, Line<T>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, HashMap<K, KeyQueue<T>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash, T> Member<'_, K, T> {
+impl<K: Eq + Hash, T> QueuedRequest<'_, K, T> {
     /// From here on whoever comes is told of the next read.
     fn begin(&self) {
-        if let Some(line) = self.flights.lines().get_mut(&self.key) {
-            line.next.take_if(|next| Arc::ptr_eq(next, &self.answer));
+        if let Some(queue) = self.flights.queues().get_mut(&self.key) {
+            queue.next.take_if(|next| Arc::ptr_eq(next, &self.answer));
         }
     }
 }
 
-impl<K: Eq + Hash, T> Drop for Member<'_, K, T> {
+impl<K: Eq + Hash, T> Drop for QueuedRequest<'_, K, T> {
     fn drop(&mut self) {
-        let mut lines = self.flights.lines();
-        let Some(line) = lines.get_mut(&self.key) else { return };
-        line.requests -= 1;
-        if line.requests == 0 {
-            lines.remove(&self.key);
+        let mut queues = self.flights.queues();
+        let Some(queue) = queues.get_mut(&self.key) else { return };
+        queue.requests -= 1;
+        if queue.requests == 0 {
+            queues.remove(&self.key);
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
         for answer in join_all(others).await {
             assert_eq!(answer.unwrap(), Some(3));
         }
-        assert!(reads.flights.lines().is_empty());
+        assert!(reads.flights.queues().is_empty());
     }
 
     #[tokio::test]
@@ -204,7 +204,7 @@ mod tests {
         reads.ends.add_permits(2);
         let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
         assert_eq!((answers, last.await.unwrap()), (vec![Some(11)], Some(12)));
-        assert!(reads.flights.lines().is_empty());
+        assert!(reads.flights.queues().is_empty());
     }
 
     #[tokio::test]
@@ -220,7 +220,7 @@ mod tests {
         assert!(reads.begun() >= 2, "{}", reads.begun());
         reads.ends.add_permits(1);
         assert_eq!(hanging.await.unwrap(), Some(1));
-        assert!(reads.flights.lines().is_empty());
+        assert!(reads.flights.queues().is_empty());
     }
 
     /// Each answer was begun after it was asked for, whatever else goes on.
@@ -255,6 +255,6 @@ mod tests {
         }
         let reads = reads.load(Ordering::SeqCst);
         assert!(reads < 32 * 200 / 2, "{reads} reads: hardly any is shared");
-        assert!(flights.lines().is_empty());
+        assert!(flights.queues().is_empty());
     }
 }

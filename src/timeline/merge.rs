@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use crate::cursor::{AuthorEdge, TailAsk};
+use crate::cursor::{AuthorEdge, TailQuery};
 use crate::model::{Direction, PostKey, UserId};
 
 /// How many more posts are read of one author in each wave. Together they are 101: a page of 100 by
@@ -63,21 +63,21 @@ impl Merge {
     }
 
     /// What the next wave must read; nothing when the page is known.
-    pub(crate) fn next_wave(&mut self) -> Vec<TailAsk> {
+    pub(crate) fn next_wave(&mut self) -> Vec<TailQuery> {
         let step = STEPS[self.wave.min(STEPS.len() - 1)];
-        let asks = if self.wave == 0 { self.heads(step) } else { self.deeper(step) };
+        let queries = if self.wave == 0 { self.heads(step) } else { self.deeper(step) };
         self.wave += 1;
-        asks
+        queries
     }
 
-    fn heads(&self, count: u16) -> Vec<TailAsk> {
+    fn heads(&self, count: u16) -> Vec<TailQuery> {
         self.tails
             .iter()
-            .map(|(&author, tail)| TailAsk { author, from: tail.from, count })
+            .map(|(&author, tail)| TailQuery { author, from: tail.from, count })
             .collect()
     }
 
-    fn deeper(&self, step: u16) -> Vec<TailAsk> {
+    fn deeper(&self, step: u16) -> Vec<TailQuery> {
         // Per author: how many of its posts stand on the page, and the place of the last one.
         let mut on_page: HashMap<UserId, (usize, usize)> = HashMap::new();
         for (index, key) in self.page().iter().enumerate() {
@@ -85,7 +85,7 @@ impl Merge {
             *count += 1;
             *place = index + 1;
         }
-        let mut asks = Vec::new();
+        let mut queries = Vec::new();
         for (author, (count, place)) in on_page {
             let Some(tail) = self.tails.get(&author) else { continue };
             // Posts behind the last known one can only take the places behind it.
@@ -94,13 +94,13 @@ impl Merge {
                 continue;
             }
             let count = u16::try_from(room).unwrap_or(u16::MAX).min(step);
-            asks.push(TailAsk { author, from: tail.from, count });
+            queries.push(TailQuery { author, from: tail.from, count });
         }
-        asks
+        queries
     }
 
     /// Takes the rows that answer `asks`, in any order between authors.
-    pub(crate) fn admit(&mut self, asks: &[TailAsk], rows: &[PostKey]) {
+    pub(crate) fn admit(&mut self, queries: &[TailQuery], rows: &[PostKey]) {
         let mut answered: HashMap<UserId, u16> = HashMap::new();
         for key in rows {
             if let Some(tail) = self.tails.get_mut(&key.author) {
@@ -109,9 +109,9 @@ impl Merge {
                 *answered.entry(key.author).or_default() += 1;
             }
         }
-        for ask in asks {
-            if let Some(tail) = self.tails.get_mut(&ask.author) {
-                tail.ended = answered.get(&ask.author).is_none_or(|count| *count < ask.count);
+        for query in queries {
+            if let Some(tail) = self.tails.get_mut(&query.author) {
+                tail.ended = answered.get(&query.author).is_none_or(|count| *count < query.count);
             }
         }
     }
@@ -158,24 +158,24 @@ mod tests {
     use crate::model::PostId;
 
     /// Answers asks from a sorted list, as a shard would.
-    fn read(world: &[PostKey], direction: Direction, asks: &[TailAsk]) -> Vec<PostKey> {
+    fn read(world: &[PostKey], direction: Direction, queries: &[TailQuery]) -> Vec<PostKey> {
         let mut rows = Vec::new();
-        for ask in asks {
-            let older = |key: &PostKey| match ask.from {
+        for query in queries {
+            let older = |key: &PostKey| match query.from {
                 AuthorEdge::Bottom => false,
                 AuthorEdge::Top => true,
                 AuthorEdge::At { time, post } => (key.time, key.post.0) < (time, post),
             };
             let mut keys: Vec<PostKey> =
-                world.iter().filter(|key| key.author == ask.author).copied().collect();
+                world.iter().filter(|key| key.author == query.author).copied().collect();
             keys.sort();
             match direction {
                 Direction::Older => {
                     keys.reverse();
-                    rows.extend(keys.iter().filter(|k| older(k)).take(ask.count.into()));
+                    rows.extend(keys.iter().filter(|k| older(k)).take(query.count.into()));
                 }
                 Direction::Newer => {
-                    rows.extend(keys.iter().filter(|k| !older(k)).take(ask.count.into()));
+                    rows.extend(keys.iter().filter(|k| !older(k)).take(query.count.into()));
                 }
             }
         }
@@ -218,14 +218,14 @@ mod tests {
             let mut merge = Merge::new(direction, authors, limit + 1);
             let (mut rows_read, mut waves) = (0, 0);
             loop {
-                let asks = merge.next_wave();
-                if asks.is_empty() {
+                let queries = merge.next_wave();
+                if queries.is_empty() {
                     break;
                 }
-                let rows = read(&world, direction, &asks);
+                let rows = read(&world, direction, &queries);
                 rows_read += rows.len();
                 waves += 1;
-                merge.admit(&asks, &rows);
+                merge.admit(&queries, &rows);
             }
             prop_assert_eq!(merge.page(), oracle(&world, direction, edge, limit + 1));
             prop_assert!(waves <= 4, "{} waves", waves);

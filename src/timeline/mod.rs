@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-pub(crate) use self::draft::{Draft, Entry};
+pub(crate) use self::draft::{Draft, DraftPost};
 use self::flight::Flights;
 use self::merge::Merge;
 pub use self::page::{Limit, Page, PageRequest};
 pub(crate) use self::view::View;
 use self::view::{Authors, Followees};
-use self::warm::{Found, Older, Scan, Span};
-use crate::cursor::{AuthorEdge, Cursor, Edge, TailAsk};
+use self::warm::{FoundPost, Older, Scan, Span};
+use crate::cursor::{AuthorEdge, Cursor, Edge, TailQuery};
 use crate::freshness::Freshness;
 use crate::model::{Direction, PostKey, ShardId, UserId};
 use crate::shard::{Deadline, Shard, ShardError};
@@ -50,14 +50,14 @@ pub(crate) enum Timeline {
 
 /// What all those want who share a read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Flight {
+pub(crate) struct FlightKey {
     timeline: Timeline,
     cursor: Cursor,
     limit: Limit,
 }
 
 /// What is read now for several requests.
-pub(crate) type TimelineFlights = Flights<Flight, Result<Draft, ReadError>>;
+pub(crate) type TimelineFlights = Flights<FlightKey, Result<Draft, ReadError>>;
 
 /// The page of `reader`'s home timeline that `request` names: posts by everyone the reader follows.
 ///
@@ -91,10 +91,10 @@ async fn read(
     timeline: Timeline,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    view.settle(request).await;
-    view.leave_databases();
+    view.wait_until_fresh(request).await;
+    view.use_memory_only();
     let mut draft = page(view, timeline, request).await?;
-    if !view.lacks_databases() {
+    if !view.databases_needed() {
         view.finish(&mut draft).await;
         return Ok(draft);
     }
@@ -111,13 +111,13 @@ async fn read_cold(
     view.wait_until_visible().await;
     // What others read may come from a memory that has not come to this one's token; and what this one
     // reads with little time left would be incomplete for others who have more.
-    if view.is_behind() || view.is_late() {
-        view.ask_databases();
+    if view.memory_lags() || view.is_late() {
+        view.allow_databases();
     } else {
-        let flight = Flight { timeline, cursor: request.cursor.clone(), limit: request.limit };
-        let read = || read_for_all(view, &flight);
+        let flight = FlightKey { timeline, cursor: request.cursor.clone(), limit: request.limit };
+        let read = || read_shared(view, &flight);
         if let Some(answer) = view.flights().share(&flight, view.deadline(), read).await {
-            return answer.map(|draft| view.adopt(draft));
+            return answer.map(|draft| view.adapt_shared(draft));
         }
         // It is too late to ask anybody: what memory has is the page.
     }
@@ -125,11 +125,11 @@ async fn read_cold(
 }
 
 /// Nothing of it depends on who of those who want the page reads it.
-async fn read_for_all(view: &View<'_>, flight: &Flight) -> Result<Draft, ReadError> {
-    let mut view = view.anew();
-    let Flight { timeline, cursor, limit } = flight.clone();
+async fn read_shared(view: &View<'_>, flight: &FlightKey) -> Result<Draft, ReadError> {
+    let mut view = view.renewed();
+    let FlightKey { timeline, cursor, limit } = flight.clone();
     let request = PageRequest { cursor, limit, at_least: Freshness::default() };
-    view.settle(&request).await;
+    view.wait_until_fresh(&request).await;
     whole_page(&mut view, timeline, &request).await
 }
 
@@ -141,7 +141,7 @@ async fn whole_page(
 ) -> Result<Draft, ReadError> {
     let mut draft = page(view, timeline, request).await?;
     // A server that was found dead a moment ago: what memory holds of it is better than nothing.
-    if view.falls_back_on(&draft.missing) {
+    if view.use_stale_memory(&draft.missing) {
         draft = Box::pin(page(view, timeline, request)).await?;
     }
     view.finish(&mut draft).await;
@@ -172,15 +172,15 @@ async fn home_page(
 }
 
 async fn read_page(view: &View<'_>, authors: &Authors, request: &PageRequest) -> Draft {
-    let asked = BTreeSet::from_iter(authors.asked);
+    let queried = BTreeSet::from_iter(authors.queried);
     let mut reading =
-        Reading { view, missing: BTreeSet::new(), handles: BTreeMap::new(), waves: 0, asked };
+        Reading { view, missing: BTreeSet::new(), handles: BTreeMap::new(), waves: 0, queried };
     let mut draft = match request.cursor.direction {
         Direction::Older => reading.older_page(authors, request).await,
         Direction::Newer => reading.newer_page(authors, request).await,
     };
     draft.stale.clone_from(&authors.stale);
-    draft.asked = reading.asked;
+    draft.queried = reading.queried;
     draft
 }
 
@@ -212,7 +212,7 @@ struct Reading<'a> {
     handles: BTreeMap<UserId, String>,
     waves: u32,
     /// The shards that were asked.
-    asked: BTreeSet<ShardId>,
+    queried: BTreeSet<ShardId>,
 }
 
 impl Reading<'_> {
@@ -244,7 +244,7 @@ impl Reading<'_> {
         let probe = match known {
             Older::Some => Vec::new(),
             Older::None if authors.unknown.is_empty() => Vec::new(),
-            Older::None | Older::Ask(_) => self.anchor_ask(cursor, authors),
+            Older::None | Older::Unknown(_) => self.anchor_query(cursor, authors),
         };
         let (posts, anchored) = self.hydrate(&keys, scan, &probe).await;
         let older = anchored || self.any_older(authors, known, bottom).await;
@@ -252,13 +252,13 @@ impl Reading<'_> {
             direction: Direction::Older,
             edge: bottom,
             // What a missing shard has beside this page comes with the page below it.
-            behind: self.missing.iter().map(|shard| (*shard, top)).collect(),
+            shard_edges: self.missing.iter().map(|shard| (*shard, top)).collect(),
         });
         let prev = self.moved(cursor, top);
         self.draft(posts, next, prev)
     }
 
-    fn draft(&mut self, posts: Vec<Entry>, next: Option<Cursor>, prev: Cursor) -> Draft {
+    fn draft(&mut self, posts: Vec<DraftPost>, next: Option<Cursor>, prev: Cursor) -> Draft {
         let mut draft = Draft::new(posts, next, prev, self.missing.clone());
         draft.handles = std::mem::take(&mut self.handles);
         draft.waves = self.waves;
@@ -280,7 +280,7 @@ impl Reading<'_> {
             let edge = cursor.edge_on(placement.shard_of(author));
             (author, edge.for_author(author))
         });
-        let mut starts = std::mem::take(&mut scan.asks);
+        let mut starts = std::mem::take(&mut scan.incomplete);
         starts.extend(unknown);
         if starts.is_empty() {
             return (scan.found.iter().map(|found| found.key).collect(), scan);
@@ -288,12 +288,12 @@ impl Reading<'_> {
         let mut merge = Merge::new(direction, starts, span.need);
         merge.know(scan.found.iter().map(|found| found.key));
         loop {
-            let asks = merge.next_wave();
-            if asks.is_empty() {
+            let queries = merge.next_wave();
+            if queries.is_empty() {
                 return (merge.page(), scan);
             }
-            for (asks, rows) in self.tails(direction, asks).await {
-                merge.admit(&asks, &rows);
+            for (queries, rows) in self.tails(direction, queries).await {
+                merge.admit(&queries, &rows);
             }
             // What memory knows of a shard that is missing goes with it: the shard comes again
             // from here on, whole.
@@ -305,12 +305,12 @@ impl Reading<'_> {
     async fn tails(
         &mut self,
         direction: Direction,
-        asks: Vec<TailAsk>,
-    ) -> Vec<(Vec<TailAsk>, Vec<PostKey>)> {
-        let by_shard = self.view.fleet().placement().group(asks, |ask| ask.author);
-        self.wave(by_shard, |shard, asks, until| async move {
-            let rows = shard.tails(direction, &asks, until).await?;
-            Ok((asks, rows))
+        queries: Vec<TailQuery>,
+    ) -> Vec<(Vec<TailQuery>, Vec<PostKey>)> {
+        let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
+        self.wave(by_shard, |shard, queries, until| async move {
+            let rows = shard.tails(direction, &queries, until).await?;
+            Ok((queries, rows))
         })
         .await
     }
@@ -321,24 +321,25 @@ impl Reading<'_> {
         &mut self,
         keys: &[PostKey],
         scan: Scan,
-        probe: &[TailAsk],
-    ) -> (Vec<Entry>, bool) {
-        type Work = (Vec<PostKey>, Vec<TailAsk>);
-        let mut by_key: HashMap<PostKey, Entry> = HashMap::new();
+        probe: &[TailQuery],
+    ) -> (Vec<DraftPost>, bool) {
+        type Work = (Vec<PostKey>, Vec<TailQuery>);
+        let mut by_key: HashMap<PostKey, DraftPost> = HashMap::new();
         // The usual page from memory: all of it, in order.
-        let all_known = |known: &[Found]| keys.iter().eq(known.iter().map(|found| &found.key));
+        let all_known = |known: &[FoundPost]| keys.iter().eq(known.iter().map(|found| &found.key));
         if probe.is_empty() && scan.found.get(..keys.len()).is_some_and(all_known) {
             let known = scan.found.into_iter().take(keys.len());
-            return (known.map(Entry::Kept).collect(), false);
+            return (known.map(DraftPost::FromMemory).collect(), false);
         }
-        by_key.extend(scan.found.into_iter().map(|found| (found.key, Entry::Kept(found))));
+        by_key
+            .extend(scan.found.into_iter().map(|found| (found.key, DraftPost::FromMemory(found))));
         let placement = self.view.fleet().placement();
         let mut work: BTreeMap<ShardId, Work> = BTreeMap::new();
         for key in keys.iter().filter(|key| !by_key.contains_key(key)) {
             work.entry(placement.shard_of(key.author)).or_default().0.push(*key);
         }
-        for ask in probe {
-            work.entry(placement.shard_of(ask.author)).or_default().1.push(*ask);
+        for query in probe {
+            work.entry(placement.shard_of(query.author)).or_default().1.push(*query);
         }
         let answers = self
             .wave(work, |shard, (keys, probe): Work, until| async move {
@@ -352,7 +353,7 @@ impl Reading<'_> {
         for (posts, handles, found) in answers {
             found_older |= found;
             self.handles.extend(handles);
-            by_key.extend(posts.into_iter().map(|post| (post.key, Entry::Read(post))));
+            by_key.extend(posts.into_iter().map(|post| (post.key, DraftPost::FromDatabase(post))));
         }
         // A shard that did not answer comes again from where this page began, whole: what memory has
         // of it would then stand on two pages.
@@ -365,15 +366,15 @@ impl Reading<'_> {
     /// that memory does not know it reads one row each, the oldest. A shard that does not answer now
     /// may have one, but its part of the page is whole, so it is not missing.
     async fn any_older(&mut self, authors: &Authors, known: Older, edge: Edge) -> bool {
-        let mut ask = match known {
+        let mut unknown = match known {
             Older::Some => return true,
             Older::None => Vec::new(),
-            Older::Ask(authors) => authors,
+            Older::Unknown(authors) => authors,
         };
-        ask.extend(&authors.unknown);
+        unknown.extend(&authors.unknown);
         let missing = self.missing.clone();
-        let oldest = |author| TailAsk { author, from: AuthorEdge::Bottom, count: 1 };
-        let answers = self.tails(Direction::Newer, ask.into_iter().map(oldest).collect()).await;
+        let oldest = |author| TailQuery { author, from: AuthorEdge::Bottom, count: 1 };
+        let answers = self.tails(Direction::Newer, unknown.into_iter().map(oldest).collect()).await;
         let all_answered = self.missing == missing;
         self.missing = missing;
         let is_older = |key: &PostKey| Edge::below(*key) < edge;
@@ -393,7 +394,7 @@ impl Reading<'_> {
         if work.is_empty() {
             return Vec::new();
         }
-        if !self.view.may_ask() {
+        if !self.view.require_databases() {
             self.missing.extend(work.keys());
             return Vec::new();
         }
@@ -401,7 +402,7 @@ impl Reading<'_> {
             self.view.wait_until_visible().await;
         }
         self.waves += 1;
-        self.asked.extend(work.keys());
+        self.queried.extend(work.keys());
         let gathered = self.view.fleet().scatter(work, self.view.deadline(), call).await;
         self.missing.extend(gathered.missing);
         gathered.answers
@@ -415,22 +416,22 @@ impl Reading<'_> {
             Direction::Newer => edge.max(end),
         };
         let edge = further(from.edge);
-        let mut behind: BTreeMap<ShardId, Edge> =
-            from.behind.iter().map(|(shard, edge)| (*shard, further(*edge))).collect();
-        behind.extend(self.missing.iter().map(|shard| (*shard, from.edge_on(*shard))));
-        behind.retain(|_, place| *place != edge);
-        Cursor { direction: from.direction, edge, behind }
+        let mut shard_edges: BTreeMap<ShardId, Edge> =
+            from.shard_edges.iter().map(|(shard, edge)| (*shard, further(*edge))).collect();
+        shard_edges.extend(self.missing.iter().map(|shard| (*shard, from.edge_on(*shard))));
+        shard_edges.retain(|_, place| *place != edge);
+        Cursor { direction: from.direction, edge, shard_edges }
     }
 
     /// A cheap proof that something older than a page of newer posts exists: the author of the post
     /// that the cursor stands beside has one, unless it was deleted.
-    fn anchor_ask(&self, cursor: &Cursor, authors: &Authors) -> Vec<TailAsk> {
+    fn anchor_query(&self, cursor: &Cursor, authors: &Authors) -> Vec<TailQuery> {
         match cursor.edge {
             Edge::Beside { key, .. }
-                if cursor.behind.is_empty() && self.view.is_among(authors, key.author) =>
+                if cursor.shard_edges.is_empty() && self.view.is_among(authors, key.author) =>
             {
                 let from = cursor.edge.for_author(key.author);
-                vec![TailAsk { author: key.author, from, count: 1 }]
+                vec![TailQuery { author: key.author, from, count: 1 }]
             }
             _ => Vec::new(),
         }

@@ -6,7 +6,7 @@
 //! instead, and only those are looked into whom it tells of. It is the same page: whoever it does not
 //! tell of has no post that is newer than its `Memory::unlisted`, and is gone through by that.
 
-use super::warm::{CANDIDATES, Page, Scan, Span};
+use super::warm::{CANDIDATES, MemoryPage, Scan, Span};
 use crate::cursor::Edge;
 use crate::memory::{FollowList, Memory, NO_POSTS, Slot};
 use crate::model::{Direction, PostKey};
@@ -17,7 +17,7 @@ const ENTRIES_PER_TAIL: usize = 8;
 /// After one of so many of these entries it is given up if it would need twice all of them.
 const TRIAL_SHARE: usize = 8;
 /// So many may be looked into for each post of the page: posts that were deleted are still listed.
-const TAKEN_PER_POST: usize = 8;
+const TAILS_PER_POST: usize = 8;
 /// With more than one of so many followees not listed at the cursor, tails are looked into.
 const UNLISTED_SHARE: usize = 4;
 
@@ -36,12 +36,12 @@ pub(super) fn older(memory: &Memory, follows: &FollowList, span: Span) -> Option
         let mut walk = Walk {
             memory,
             follows,
-            page: Page::new(memory, span, Direction::Older),
+            page: MemoryPage::new(memory, span, Direction::Older),
             need: span.need,
             tick: memory.tick(),
-            taken: Vec::with_capacity(span.need),
+            tails_read: Vec::with_capacity(span.need),
         };
-        walk.take_listed(key, above * ENTRIES_PER_TAIL)?;
+        walk.read_listed(key, above * ENTRIES_PER_TAIL)?;
         memory.recent().count_walk();
         Some(walk.into_scan(candidates))
     })
@@ -71,17 +71,17 @@ fn collect_unlisted(
 struct Walk<'a> {
     memory: &'a Memory,
     follows: &'a FollowList,
-    page: Page<'a>,
+    page: MemoryPage<'a>,
     need: usize,
     tick: u32,
     /// Who was looked into.
-    taken: Vec<Slot>,
+    tails_read: Vec<Slot>,
 }
 
 impl Walk<'_> {
     /// Walks from the key down until nothing that is listed can stand on the page any more; none if
     /// that takes too long or leads to where nothing is told.
-    fn take_listed(&mut self, key: PostKey, entries_max: usize) -> Option<()> {
+    fn read_listed(&mut self, key: PostKey, entries_max: usize) -> Option<()> {
         let listed = self.memory.recent().load();
         let mut followed = 0;
         for (looked_at, entry) in listed.walk((key.time, key.post.0)).enumerate() {
@@ -93,7 +93,7 @@ impl Walk<'_> {
                 break;
             }
             let is_slow = followed * TRIAL_SHARE * 2 < self.need;
-            if self.taken.len() > TAKEN_PER_POST * self.need {
+            if self.tails_read.len() > TAILS_PER_POST * self.need {
                 return None;
             }
             if looked_at >= entries_max || (looked_at == entries_max / TRIAL_SHARE && is_slow) {
@@ -101,8 +101,8 @@ impl Walk<'_> {
             }
             if self.follows.contains(entry.slot) {
                 followed += 1;
-                if !self.taken.contains(&entry.slot) {
-                    self.take(entry.slot, key.time);
+                if !self.tails_read.contains(&entry.slot) {
+                    self.read_tail(entry.slot, key.time);
                 }
             }
         }
@@ -112,20 +112,20 @@ impl Walk<'_> {
         (all || worst.is_some_and(|worst| worst.time > listed.floor())).then_some(())
     }
 
-    fn take(&mut self, slot: Slot, top: i64) {
-        self.taken.push(slot);
+    fn read_tail(&mut self, slot: Slot, top: i64) {
+        self.tails_read.push(slot);
         let tail = self.memory.tail(slot, self.tick);
         // Should the tail have gone meanwhile, the entry says nothing of what else there is.
         let time = self.memory.head(slot).min(top);
-        self.page.take_up_older(slot, self.memory.user(slot), (time, tail));
+        self.page.add_older(slot, self.memory.user(slot), (time, tail));
     }
 
     /// Goes through those whose posts may not all be listed, as far as they matter.
     fn into_scan(self, candidates: &mut Vec<(i64, Slot)>) -> Scan {
         let worst = self.page.worst().filter(|_| self.page.is_full());
         let bottom = worst.map_or(i64::MIN, |worst| worst.time);
-        candidates.retain(|(time, slot)| *time >= bottom && !self.taken.contains(slot));
-        self.page.take_newest(candidates)
+        candidates.retain(|(time, slot)| *time >= bottom && !self.tails_read.contains(slot));
+        self.page.add_newest(candidates)
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
     struct World {
         posts: BTreeMap<Slot, BTreeSet<Place>>,
         tails: BTreeMap<Slot, Arc<Tail>>,
-        came: BTreeSet<Slot>,
+        to_list: BTreeSet<Slot>,
         memory: Arc<Memory>,
     }
 
@@ -172,7 +172,7 @@ mod tests {
                 memory.set_head(slot, NO_POSTS);
                 posts.insert(slot, BTreeSet::new());
             }
-            Self { posts, tails: BTreeMap::new(), came: BTreeSet::new(), memory }
+            Self { posts, tails: BTreeMap::new(), to_list: BTreeSet::new(), memory }
         }
 
         fn show(&mut self, slot: Slot, tail: Option<Tail>) {
@@ -182,7 +182,7 @@ mod tests {
                 None => drop(self.tails.remove(&slot)),
             }
             if self.memory.show_tail(slot, tail) {
-                self.came.insert(slot);
+                self.to_list.insert(slot);
             }
         }
 
@@ -217,7 +217,7 @@ mod tests {
             self.memory.set_head(slot, head);
         }
 
-        fn begin_anew(&mut self, shard: usize) {
+        fn restart_log(&mut self, shard: usize) {
             let memory = Arc::clone(&self.memory);
             let log = &memory.logs()[shard];
             memory.for_each_of(log, |slot| self.show(slot, None));
@@ -236,13 +236,13 @@ mod tests {
                 80..90 => self.list_tails(chance.random_range(1..999)),
                 90..92 => self.show(slot, None),
                 92..93 => self.memory.set_head(slot, UNKNOWN),
-                93..94 => self.begin_anew(slot as usize % 2),
+                93..94 => self.restart_log(slot as usize % 2),
                 _ => (0..40).for_each(|slot| self.fill(slot, depth)),
             }
         }
 
         fn list_tails(&mut self, posts_max: usize) {
-            self.memory.list_tails(&mut self.came, posts_max);
+            self.memory.list_tails(&mut self.to_list, posts_max);
         }
 
         fn page(&self, follows: &FollowList, span: Span) -> Vec<PostKey> {
@@ -287,10 +287,10 @@ mod tests {
                 let tails = warm::older(&world.memory, follows.slots(), span);
                 assert_eq!(keys(&scan), keys(&tails), "seed {seed}, step {step}, {:?}", span.edge);
                 let authors = |scan: &Scan| -> BTreeSet<UserId> {
-                    scan.asks.iter().map(|(author, _)| *author).collect()
+                    scan.incomplete.iter().map(|(author, _)| *author).collect()
                 };
                 assert_eq!(authors(&scan), authors(&tails), "seed {seed}, step {step}");
-                if scan.asks.is_empty() {
+                if scan.incomplete.is_empty() {
                     assert_eq!(keys(&scan), world.page(&follows, span), "seed {seed}");
                 } else {
                     asked += 1;
@@ -327,7 +327,7 @@ mod tests {
                     for (follows, span, page) in &pages {
                         let Some(scan) = older(&memory, follows, *span) else { continue };
                         walked += 1;
-                        if !scan.asks.is_empty() {
+                        if !scan.incomplete.is_empty() {
                             asked += 1;
                         } else {
                             assert_eq!(&keys(&scan), page, "{:?}", span.edge);

@@ -32,16 +32,16 @@ pub(crate) struct View<'a> {
     /// What may be taken from memory, for each log; empty where everything may.
     trust: Vec<Trust>,
     /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
-    aside: bool,
-    asked: Freshness,
+    ignores_memory: bool,
+    required: Freshness,
     /// Whether it is as fresh as was asked for.
     fresh_enough: AtomicBool,
     /// Memory has not come to the request's token; the databases are asked instead.
-    is_behind: bool,
+    memory_lags: bool,
     /// The databases are not to be asked.
-    leaves_databases: bool,
+    memory_only: bool,
     /// They would have been.
-    lacks_databases: AtomicBool,
+    databases_needed: AtomicBool,
 }
 
 /// What may be taken from memory of what one log tells.
@@ -58,26 +58,26 @@ enum Trust {
 /// Whose posts a page is made of.
 #[derive(Debug, Default)]
 pub(super) struct Authors {
-    kept: Kept,
+    known: KnownAuthors,
     /// Of whom memory knows nothing, or nothing that may be used.
     pub(super) unknown: Vec<UserId>,
     /// The shards of those whose posts are taken from memory though they may be stale.
     pub(super) stale: BTreeMap<ShardId, i64>,
     /// The shard that was asked whom the reader follows, if one was.
-    pub(super) asked: Option<ShardId>,
+    pub(super) queried: Option<ShardId>,
 }
 
 /// Authors of whom memory may be asked.
 #[derive(Debug)]
-enum Kept {
+enum KnownAuthors {
     /// All those of a list.
-    List(Arc<FollowList>),
-    Some(Vec<Slot>),
+    FollowList(Arc<FollowList>),
+    Slots(Vec<Slot>),
 }
 
-impl Default for Kept {
+impl Default for KnownAuthors {
     fn default() -> Self {
-        Self::Some(Vec::new())
+        Self::Slots(Vec::new())
     }
 }
 
@@ -90,9 +90,9 @@ pub(super) enum Followees {
 
 impl Authors {
     fn slots(&self) -> &[Slot] {
-        match &self.kept {
-            Kept::List(list) => list.slots(),
-            Kept::Some(slots) => slots,
+        match &self.known {
+            KnownAuthors::FollowList(list) => list.slots(),
+            KnownAuthors::Slots(slots) => slots,
         }
     }
 }
@@ -107,7 +107,7 @@ impl<'a> View<'a> {
         let deadline = fleet.read_deadline();
         let version = memory.map(Memory::version).unwrap_or_default();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
-        let asked = Freshness::default();
+        let required = Freshness::default();
         Self {
             fleet,
             deadline,
@@ -115,17 +115,17 @@ impl<'a> View<'a> {
             version,
             flights,
             trust,
-            aside: false,
-            asked,
+            ignores_memory: false,
+            required,
             fresh_enough: AtomicBool::new(true),
-            is_behind: false,
-            leaves_databases: false,
-            lacks_databases: AtomicBool::new(false),
+            memory_lags: false,
+            memory_only: false,
+            databases_needed: AtomicBool::new(false),
         }
     }
 
     /// What another request finds that begins now and ends by the same time.
-    pub(super) fn anew(&self) -> Self {
+    pub(super) fn renewed(&self) -> Self {
         Self { deadline: self.deadline, ..Self::new(self.fleet, self.memory, self.flights) }
     }
 
@@ -134,31 +134,31 @@ impl<'a> View<'a> {
     }
 
     /// From now on shards that would have to be asked are missing.
-    pub(super) fn leave_databases(&mut self) {
-        self.leaves_databases = true;
+    pub(super) fn use_memory_only(&mut self) {
+        self.memory_only = true;
     }
 
     /// From now on the databases are asked for what memory lacks.
-    pub(super) fn ask_databases(&mut self) {
-        self.leaves_databases = false;
+    pub(super) fn allow_databases(&mut self) {
+        self.memory_only = false;
     }
 
     /// Whether the databases may be asked, as they must be for the page to be whole.
-    pub(super) fn may_ask(&self) -> bool {
-        if self.leaves_databases {
-            self.lacks_databases.store(true, Ordering::Relaxed);
+    pub(super) fn require_databases(&self) -> bool {
+        if self.memory_only {
+            self.databases_needed.store(true, Ordering::Relaxed);
         }
-        !self.leaves_databases
+        !self.memory_only
     }
 
     /// Whether they would have been asked, but for [`View::leave_databases`].
-    pub(super) fn lacks_databases(&self) -> bool {
-        self.lacks_databases.load(Ordering::Relaxed)
+    pub(super) fn databases_needed(&self) -> bool {
+        self.databases_needed.load(Ordering::Relaxed)
     }
 
     /// Whether memory has not come to the request's token.
-    pub(super) fn is_behind(&self) -> bool {
-        self.is_behind
+    pub(super) fn memory_lags(&self) -> bool {
+        self.memory_lags
     }
 
     pub(super) fn fleet(&self) -> &Fleet {
@@ -176,27 +176,27 @@ impl<'a> View<'a> {
 
     /// Waits until memory is as fresh as the request asks for. What it is not in time is asked of
     /// the databases.
-    pub(super) async fn settle(&mut self, request: &PageRequest) {
-        self.aside = !request.cursor.behind.is_empty();
+    pub(super) async fn wait_until_fresh(&mut self, request: &PageRequest) {
+        self.ignores_memory = !request.cursor.shard_edges.is_empty();
         let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
-        self.asked = request.at_least.clone();
+        self.required = request.at_least.clone();
         let logs = memory.logs();
         for (history, at) in request.at_least.positions() {
             let is_this = |log: &Log| log.position().is_some_and(|(known, _)| known == *history);
             let Some(index) = logs.iter().position(is_this) else {
-                self.is_behind |= logs.iter().any(|log| log.position().is_none());
-                self.note_if_over(memory, *history);
+                self.memory_lags |= logs.iter().any(|log| log.position().is_none());
+                self.check_identity(memory, *history);
                 continue;
             };
             match self.trust.get(index) {
-                Some(Trust::Nothing) => self.is_behind |= !logs[index].has_reached(*history, *at),
-                Some(Trust::Stale(_)) => self.note_not_fresh_enough(),
+                Some(Trust::Nothing) => self.memory_lags |= !logs[index].has_reached(*history, *at),
+                Some(Trust::Stale(_)) => self.mark_not_fresh_enough(),
                 Some(Trust::Fresh) | None => {
                     let wait = logs[index].wait_for(*history, *at);
                     if self.deadline.half().limit(wait).await != Some(true) {
                         self.trust.resize(logs.len(), Trust::Fresh);
                         self.trust[index] = Trust::Nothing;
-                        self.is_behind = true;
+                        self.memory_lags = true;
                     }
                 }
             }
@@ -206,20 +206,20 @@ impl<'a> View<'a> {
 
     /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
     /// not followed, whose databases are asked.
-    fn note_if_over(&self, memory: &Memory, history: History) {
+    fn check_identity(&self, memory: &Memory, history: History) {
         let is_other = |log: &Log| log.position().is_some_and(|(known, _)| known != history);
         if memory.logs().iter().all(is_other) {
-            self.note_not_fresh_enough();
+            self.mark_not_fresh_enough();
         }
     }
 
-    fn note_not_fresh_enough(&self) {
+    fn mark_not_fresh_enough(&self) {
         self.fresh_enough.store(false, Ordering::Relaxed);
     }
 
     /// Makes the most of memory when shards were found missing; whether there is more to be made.
-    pub(super) fn falls_back_on(&mut self, missing: &BTreeSet<ShardId>) -> bool {
-        let Some(memory) = self.memory.filter(|_| !self.aside) else { return false };
+    pub(super) fn use_stale_memory(&mut self, missing: &BTreeSet<ShardId>) -> bool {
+        let Some(memory) = self.memory.filter(|_| !self.ignores_memory) else { return false };
         let mut any = false;
         for (log, trust) in memory.logs().iter().zip(&mut self.trust) {
             let is_missing = log.shards().iter().any(|shard| missing.contains(shard));
@@ -235,7 +235,7 @@ impl<'a> View<'a> {
     /// logs tell it.
     pub(super) async fn wait_until_visible(&self) {
         let Some(memory) = self.memory else { return };
-        for (history, at) in self.asked.positions() {
+        for (history, at) in self.required.positions() {
             for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
                 if log.position().is_some_and(|(known, _)| known == *history) {
                     self.wait_until_shown(log, source, *at).await;
@@ -254,7 +254,7 @@ impl<'a> View<'a> {
             }
             let answer = source.visible(until).await;
             let Some((history, visible)) = answer.ok().filter(|_| !until.is_over()) else {
-                return self.note_not_fresh_enough();
+                return self.mark_not_fresh_enough();
             };
             if log.position().is_some_and(|(known, _)| known == history) {
                 log.note_visible(visible);
@@ -272,33 +272,34 @@ impl<'a> View<'a> {
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         let logs = memory.logs().iter().zip(self.fleet.sources());
-        let asked = &draft.asked;
-        let positions = logs.map(|(log, source)| self.position_after(log, source, asked));
+        let queried = &draft.queried;
+        let positions = logs.map(|(log, source)| self.position_after(log, source, queried));
         for (history, at) in join_all(positions).await.into_iter().flatten() {
             draft.freshness.add(history, at);
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
-        self.vouch_for(draft);
-        let is_memorys = self.trust.is_empty() && !self.aside && draft.asked.is_empty();
+        self.set_freshness(draft);
+        let is_memorys = self.trust.is_empty() && !self.ignores_memory && draft.queried.is_empty();
         draft.as_of = (is_memorys && draft.is_whole()).then_some(self.version);
     }
 
     /// Says on a page that was read for others too what it is to this request.
-    pub(super) fn adopt(&self, mut draft: Draft) -> Draft {
+    pub(super) fn adapt_shared(&self, mut draft: Draft) -> Draft {
         if let Some(memory) = self.memory {
-            let asked = self.asked.positions().iter();
-            asked.for_each(|(history, _)| self.note_if_over(memory, *history));
+            let required = self.required.positions().iter();
+            required.for_each(|(history, _)| self.check_identity(memory, *history));
         }
-        self.vouch_for(&mut draft);
+        self.set_freshness(&mut draft);
         draft
     }
 
-    fn vouch_for(&self, draft: &mut Draft) {
+    fn set_freshness(&self, draft: &mut Draft) {
         draft.fresh_enough &= self.fresh_enough.load(Ordering::Relaxed);
         // What was asked for holds for the next page too; but not what no log has any more.
         let known: Vec<History> = draft.freshness.positions().iter().map(|(log, _)| *log).collect();
-        let asked = self.asked.positions().iter().filter(|(history, _)| known.contains(history));
-        asked.for_each(|(history, at)| draft.freshness.add(*history, *at));
+        let required =
+            self.required.positions().iter().filter(|(history, _)| known.contains(history));
+        required.for_each(|(history, at)| draft.freshness.add(*history, *at));
     }
 
     /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
@@ -307,9 +308,9 @@ impl<'a> View<'a> {
         &self,
         log: &Log,
         source: &Source,
-        asked: &BTreeSet<ShardId>,
+        queried: &BTreeSet<ShardId>,
     ) -> Option<(History, LogPosition)> {
-        if log.shards().iter().any(|shard| asked.contains(shard)) {
+        if log.shards().iter().any(|shard| queried.contains(shard)) {
             source.end_of_log(self.deadline).await.ok()
         } else {
             log.announced()
@@ -323,21 +324,21 @@ impl<'a> View<'a> {
             let trust = self.trust_of(memory, reader);
             let list = memory.follows(reader, memory.tick());
             if let Some(list) = list.filter(|_| trust != Trust::Nothing) {
-                let mut authors = self.of_list(memory, list);
+                let mut authors = self.authors_of_list(memory, list);
                 if let Trust::Stale(as_of) = trust {
                     authors.stale.insert(own, as_of);
                 }
                 return Followees::Known(authors);
             }
         }
-        if !self.may_ask() {
+        if !self.require_databases() {
             return Followees::Missing(own);
         }
         self.wait_until_visible().await;
         match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
             Ok(followees) => {
-                self.wish_for_follows(reader, &followees);
-                Followees::Known(Authors { asked: Some(own), ..self.authors(&followees) })
+                self.request_follows_fill(reader, &followees);
+                Followees::Known(Authors { queried: Some(own), ..self.authors(&followees) })
             }
             Err(FolloweesError::TooMany) => Followees::TooMany,
             Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
@@ -345,16 +346,16 @@ impl<'a> View<'a> {
     }
 
     /// Who follows nobody may be nobody, and would be given a place in memory for good.
-    fn wish_for_follows(&self, reader: UserId, followees: &[UserId]) {
+    fn request_follows_fill(&self, reader: UserId, followees: &[UserId]) {
         let Some(memory) = self.memory else { return };
         if !followees.is_empty() || memory.find(reader).is_some() {
             memory.lacks(Lack::Follows { user: reader });
         }
     }
 
-    fn of_list(&self, memory: &Memory, list: Arc<FollowList>) -> Authors {
-        if self.trust.is_empty() && !self.aside {
-            return Authors { kept: Kept::List(list), ..Authors::default() };
+    fn authors_of_list(&self, memory: &Memory, list: Arc<FollowList>) -> Authors {
+        if self.trust.is_empty() && !self.ignores_memory {
+            return Authors { known: KnownAuthors::FollowList(list), ..Authors::default() };
         }
         let users: Vec<UserId> = list.slots().iter().map(|slot| memory.user(*slot)).collect();
         self.authors(&users)
@@ -365,7 +366,7 @@ impl<'a> View<'a> {
         let mut authors = Authors::default();
         let mut slots = Vec::with_capacity(users.len());
         for &user in users {
-            let Some(memory) = self.memory.filter(|_| !self.aside) else {
+            let Some(memory) = self.memory.filter(|_| !self.ignores_memory) else {
                 authors.unknown.push(user);
                 continue;
             };
@@ -381,7 +382,7 @@ impl<'a> View<'a> {
                 authors.stale.insert(memory.placement().shard_of(user), as_of);
             }
         }
-        authors.kept = Kept::Some(slots);
+        authors.known = KnownAuthors::Slots(slots);
         authors
     }
 
@@ -399,9 +400,9 @@ impl<'a> View<'a> {
     pub(super) fn scan(&self, authors: &Authors, direction: Direction, span: Span) -> Scan {
         match (self.memory, direction) {
             (Some(memory), Direction::Older) => {
-                let walked = match &authors.kept {
-                    Kept::List(list) => recent::older(memory, list, span),
-                    Kept::Some(_) => None,
+                let walked = match &authors.known {
+                    KnownAuthors::FollowList(list) => recent::older(memory, list, span),
+                    KnownAuthors::Slots(_) => None,
                 };
                 walked.unwrap_or_else(|| warm::older(memory, authors.slots(), span))
             }

@@ -14,13 +14,13 @@ use crate::model::{Direction, PostId, PostKey, UserId};
 
 /// A post that was found in memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundPost {
     pub(crate) key: PostKey,
     tail: Arc<Tail>,
     row: u32,
 }
 
-impl Found {
+impl FoundPost {
     /// The post as it is sent, but for its author's handle.
     pub(crate) fn body(&self) -> &str {
         self.tail.body(self.row as usize)
@@ -36,9 +36,9 @@ impl Found {
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// In reading order; what is asked for may belong between them.
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<FoundPost>,
     /// Who may have more posts on the page, and from where on.
-    pub(super) asks: Vec<(UserId, AuthorEdge)>,
+    pub(super) incomplete: Vec<(UserId, AuthorEdge)>,
 }
 
 /// Where a page is read from, and how far.
@@ -70,7 +70,7 @@ pub(super) fn older(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
                 candidates.push((head.min(top), slot));
             }
         }
-        Page::new(memory, span, Direction::Older).take_newest(candidates)
+        MemoryPage::new(memory, span, Direction::Older).add_newest(candidates)
     })
 }
 
@@ -81,11 +81,11 @@ pub(super) fn newer(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
         Edge::Bottom => i64::MIN,
         Edge::Beside { key, .. } => key.time,
     };
-    let mut page = Page::new(memory, span, Direction::Newer);
+    let mut page = MemoryPage::new(memory, span, Direction::Newer);
     for &slot in authors {
         let head = memory.head(slot);
         if head != NO_POSTS && head >= bottom {
-            page.take_up_newer(slot);
+            page.add_newer(slot);
         }
     }
     page.into_scan()
@@ -96,7 +96,7 @@ pub(super) fn newer(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
 pub(super) enum Older {
     Some,
     None,
-    Ask(Vec<UserId>),
+    Unknown(Vec<UserId>),
 }
 
 /// Looks for any post of these authors that is older than the edge.
@@ -120,7 +120,7 @@ pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older 
             unknown.push(author);
         }
     }
-    if unknown.is_empty() { Older::None } else { Older::Ask(unknown) }
+    if unknown.is_empty() { Older::None } else { Older::Unknown(unknown) }
 }
 
 /// The index of the newest post that is older than the edge.
@@ -153,7 +153,7 @@ fn deeper_than(tail: &Tail) -> u32 {
 }
 
 /// A page in the making: the best posts so far, in reading order.
-pub(super) struct Page<'a> {
+pub(super) struct MemoryPage<'a> {
     memory: &'a Memory,
     span: Span,
     direction: Direction,
@@ -183,14 +183,14 @@ struct Open {
     depth: u32,
 }
 
-impl<'a> Page<'a> {
+impl<'a> MemoryPage<'a> {
     pub(super) fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
         let (best, tails) = (Vec::with_capacity(span.need + 1), Vec::with_capacity(span.need));
         Self { memory, span, direction, tick: memory.tick(), best, tails, open: Vec::new() }
     }
 
     /// Goes through authors from the newest time down, a few at once: only these need be sorted.
-    pub(super) fn take_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
+    pub(super) fn add_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
         let mut rest = candidates;
         let mut count = self.span.need;
         while !rest.is_empty() {
@@ -213,7 +213,7 @@ impl<'a> Page<'a> {
                 if self.is_full() && self.worst().is_some_and(|worst| time < worst.time) {
                     return self.into_scan();
                 }
-                self.take_up_older(slot, author, (time, tail));
+                self.add_older(slot, author, (time, tail));
             }
             rest = others;
             count *= 4;
@@ -229,7 +229,7 @@ impl<'a> Page<'a> {
     }
 
     /// Takes up what is known of an author, of whom no post under the edge is newer than `time`.
-    pub(super) fn take_up_older(
+    pub(super) fn add_older(
         &mut self,
         slot: Slot,
         author: UserId,
@@ -238,7 +238,7 @@ impl<'a> Page<'a> {
         let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
         let edge = self.span.edge.for_author(author);
         let rows = first_under(&tail, edge)..tail.places().len();
-        if !self.take_all(author, &tail, rows) {
+        if !self.add_rows(author, &tail, rows) {
             return;
         }
         // Under the floor there may be more.
@@ -252,7 +252,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn take_up_newer(&mut self, slot: Slot) {
+    fn add_newer(&mut self, slot: Slot) {
         let author = self.memory.user(slot);
         let edge = self.span.edge.for_author(author);
         let tail = self.memory.tail(slot, self.tick);
@@ -262,12 +262,12 @@ impl<'a> Page<'a> {
             return self.open.push(Open { slot, bound, from: edge, depth });
         };
         let rows = (0..first_under(&tail, edge)).rev();
-        self.take_all(author, &tail, rows);
+        self.add_rows(author, &tail, rows);
     }
 
     /// Takes these rows up, in reading order, until one is not among the best; then false, since
     /// none behind it is.
-    fn take_all(
+    fn add_rows(
         &mut self,
         author: UserId,
         tail: &Arc<Tail>,
@@ -277,7 +277,7 @@ impl<'a> Page<'a> {
         for row in rows {
             let (time, post) = tail.places()[row];
             let key = PostKey { time, post: PostId(post), author };
-            if !self.take(Best { key, tail: index(number), row: index(row) }) {
+            if !self.add(Best { key, tail: index(number), row: index(row) }) {
                 return false;
             }
             if self.tails.len() == number {
@@ -288,7 +288,7 @@ impl<'a> Page<'a> {
     }
 
     /// Takes a post up if it is among the best.
-    fn take(&mut self, post: Best) -> bool {
+    fn add(&mut self, post: Best) -> bool {
         let comes_before = |a: &PostKey, b: &PostKey| match self.direction {
             Direction::Older => a > b,
             Direction::Newer => a < b,
@@ -315,7 +315,7 @@ impl<'a> Page<'a> {
     /// What is known, and who must be asked: those whose unknown posts could stand on the page.
     fn into_scan(self) -> Scan {
         let reach = self.worst().filter(|_| self.is_full());
-        let mut asks = Vec::new();
+        let mut incomplete = Vec::new();
         for Open { slot, bound, from, depth } in self.open {
             let matters = reach.is_none_or(|worst| match self.direction {
                 Direction::Older => bound > worst,
@@ -323,13 +323,13 @@ impl<'a> Page<'a> {
             });
             if matters {
                 self.memory.lacks(Lack::Tail { slot, depth });
-                asks.push((self.memory.user(slot), from));
+                incomplete.push((self.memory.user(slot), from));
             }
         }
         let found = |best: Best| {
             let tail = Arc::clone(&self.tails[best.tail as usize]);
-            Found { key: best.key, tail, row: best.row }
+            FoundPost { key: best.key, tail, row: best.row }
         };
-        Scan { found: self.best.into_iter().map(found).collect(), asks }
+        Scan { found: self.best.into_iter().map(found).collect(), incomplete }
     }
 }
