@@ -1,5 +1,5 @@
-//! A page before it is written down: posts that were read, and posts that memory keeps as they are
-//! sent.
+//! A page before it is encoded: posts from the databases, and posts from memory that are already
+//! encoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ use crate::memory::Version;
 use crate::model::{Post, PostKey, ShardId, UserId};
 use crate::timeline::Page;
 
-/// A post on a page.
+/// A post on a page, by where it was read.
 #[derive(Clone, Debug)]
 pub(crate) enum DraftPost {
     /// From a database.
     FromDatabase(Post),
-    /// From memory, as it is sent.
+    /// From memory, as encoded JSON.
     FromMemory(FoundPost),
 }
 
@@ -29,7 +29,7 @@ impl DraftPost {
     }
 }
 
-/// A page; see [`Page`] for what the parts mean.
+/// A page before encoding; see [`Page`] for the fields that both have.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     pub(crate) posts: Vec<DraftPost>,
@@ -39,11 +39,11 @@ pub(crate) struct Draft {
     pub(crate) stale: BTreeMap<ShardId, i64>,
     pub(crate) handles: BTreeMap<UserId, String>,
     pub(crate) waves: u32,
-    /// The shards that were asked.
+    /// The shards that were queried.
     pub(crate) queried: BTreeSet<ShardId>,
     pub(crate) freshness: Freshness,
     pub(crate) fresh_enough: bool,
-    /// Set where all of it is what memory showed as of this version.
+    /// Memory's version, if the whole page comes from fresh memory: the page may then be cached.
     pub(crate) as_of: Option<Version>,
 }
 
@@ -69,17 +69,17 @@ impl Draft {
         }
     }
 
-    /// Nothing is missing.
+    /// No shard is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// Nothing is missing, nothing may be from the past, and it is as fresh as was asked for.
+    /// No shard is missing or stale, and the page is as fresh as requested.
     pub(crate) fn is_whole(&self) -> bool {
         self.is_complete() && self.stale.is_empty() && self.fresh_enough
     }
 
-    /// The page, the texts of posts from memory taken out of what is sent by `content`.
+    /// Decodes the page; `content` extracts the text from the encoded post of memory.
     pub(crate) fn into_page(self, content: impl Fn(&str) -> String) -> Page {
         let mut handles = self.handles;
         let posts = self.posts.into_iter().map(|entry| match entry {

@@ -1,4 +1,10 @@
-//! What one request may take from memory, and what it must ask the databases for.
+//! `View` decides, for one request, which parts of memory may be used and which shards are
+//! queried.
+//!
+//! A log is trusted while its lease holds: memory then has what the databases hold. If the lease
+//! has expired, memory is used only for shards that do not answer, and the page lists them as
+//! stale. A request with a freshness token first waits until memory, or the database, has reached
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +15,7 @@ use futures_util::future::join_all;
 
 use super::draft::Draft;
 use super::recent;
-use super::warm::{self, Older, Scan, Span};
+use super::warm::{self, MemoryPosts, Older, Span};
 use super::{FOLLOWEES_MAX, PageRequest, TimelineFlights};
 use crate::changes::{History, LogPosition};
 use crate::cursor::Edge;
@@ -18,59 +24,61 @@ use crate::memory::{FollowList, Lack, Log, Memory, Slot, Version};
 use crate::model::{Direction, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
 
-/// Between two questions whether a database shows what its log has told; first, then doubling.
+/// First pause between two checks whether a database shows a position of its log; then it doubles.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 
-/// The fleet and memory as one request finds them.
+/// The fleet and memory, as one request may use them.
 pub(crate) struct View<'a> {
     fleet: &'a Fleet,
     deadline: Deadline,
     memory: Option<&'a Memory>,
-    /// What is read from memory is this or later.
+    /// Memory's version before the first read; everything read from memory is at least this new.
     version: Version,
     flights: &'a TimelineFlights,
-    /// What may be taken from memory, for each log; empty where everything may.
+    /// How far each log is trusted, by index in `Memory::logs`; empty if all are fresh.
     trust: Vec<Trust>,
-    /// Memory is left aside for this page: its cursor begins elsewhere on some shards.
+    /// Memory is not used, because the cursor starts at different edges on some shards.
     ignores_memory: bool,
     required: Freshness,
-    /// Whether it is as fresh as was asked for.
+    /// Whether the page reflects everything that the request's token names.
     fresh_enough: AtomicBool,
-    /// Memory has not come to the request's token; the databases are asked instead.
+    /// Memory has not reached the request's token, so the databases are queried instead.
     memory_lags: bool,
-    /// The databases are not to be asked.
+    /// No database may be queried; shards that would have to be are missing.
     memory_only: bool,
-    /// They would have been.
+    /// At least one database would have been queried if `memory_only` were not set.
     databases_needed: AtomicBool,
 }
 
-/// What may be taken from memory of what one log tells.
+/// How far memory is trusted for the shards of one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// It is what the databases hold.
+    /// Memory has what the databases hold.
     Fresh,
-    /// It is what they held at this time, in milliseconds since 1970, and they cannot be asked.
+    /// The databases do not answer; memory has what they held at this time, in ms since 1970.
     Stale(i64),
-    /// Nothing: the databases can be asked, and the log cannot.
+    /// Memory is not used: the log's lease has expired, and a database answers or memory was never
+    /// complete.
     Nothing,
 }
 
-/// Whose posts a page is made of.
+/// The authors of a page, by where their posts can be read.
 #[derive(Debug, Default)]
 pub(super) struct Authors {
     known: KnownAuthors,
-    /// Of whom memory knows nothing, or nothing that may be used.
+    /// Authors that are read from the databases: memory does not know them or may not be used.
     pub(super) unknown: Vec<UserId>,
-    /// The shards of those whose posts are taken from memory though they may be stale.
+    /// Shards whose authors are read from memory that may be stale, and since when (ms since
+    /// 1970).
     pub(super) stale: BTreeMap<ShardId, i64>,
-    /// The shard that was asked whom the reader follows, if one was.
+    /// The shard that was queried for the follow list, if one was.
     pub(super) queried: Option<ShardId>,
 }
 
-/// Authors of whom memory may be asked.
+/// Authors whose posts may be read from memory.
 #[derive(Debug)]
 enum KnownAuthors {
-    /// All those of a list.
+    /// All users on a follow list.
     FollowList(Arc<FollowList>),
     Slots(Vec<Slot>),
 }
@@ -81,7 +89,7 @@ impl Default for KnownAuthors {
     }
 }
 
-/// A reader's follow list.
+/// A reader's follow list, or why there is none.
 pub(super) enum Followees {
     Known(Authors),
     TooMany,
@@ -98,7 +106,7 @@ impl Authors {
 }
 
 impl<'a> View<'a> {
-    /// A request that begins now.
+    /// A view for a request that starts now; its deadline is `request.deadline_ms` from now.
     pub(crate) fn new(
         fleet: &'a Fleet,
         memory: Option<&'a Memory>,
@@ -124,7 +132,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What another request finds that begins now and ends by the same time.
+    /// A view of memory as it is now, with the deadline of this one and no token.
     pub(super) fn renewed(&self) -> Self {
         Self { deadline: self.deadline, ..Self::new(self.fleet, self.memory, self.flights) }
     }
@@ -133,17 +141,17 @@ impl<'a> View<'a> {
         self.flights
     }
 
-    /// From now on shards that would have to be asked are missing.
+    /// From now on, shards that would have to be queried are reported as missing.
     pub(super) fn use_memory_only(&mut self) {
         self.memory_only = true;
     }
 
-    /// From now on the databases are asked for what memory lacks.
+    /// From now on, databases are queried for everything that memory does not have.
     pub(super) fn allow_databases(&mut self) {
         self.memory_only = false;
     }
 
-    /// Whether the databases may be asked, as they must be for the page to be whole.
+    /// Records that the page needs a database, and returns whether databases may be queried.
     pub(super) fn require_databases(&self) -> bool {
         if self.memory_only {
             self.databases_needed.store(true, Ordering::Relaxed);
@@ -151,12 +159,12 @@ impl<'a> View<'a> {
         !self.memory_only
     }
 
-    /// Whether they would have been asked, but for [`View::leave_databases`].
+    /// Whether [`View::require_databases`] refused a database that the page needs.
     pub(super) fn databases_needed(&self) -> bool {
         self.databases_needed.load(Ordering::Relaxed)
     }
 
-    /// Whether memory has not come to the request's token.
+    /// Whether memory has not reached the request's token.
     pub(super) fn memory_lags(&self) -> bool {
         self.memory_lags
     }
@@ -174,8 +182,8 @@ impl<'a> View<'a> {
         self.deadline < self.fleet.read_deadline().half()
     }
 
-    /// Waits until memory is as fresh as the request asks for. What it is not in time is asked of
-    /// the databases.
+    /// Waits until memory has reached the request's token, for at most half of the time left. A
+    /// log that does not reach it in time is no longer trusted; its databases are queried.
     pub(super) async fn wait_until_fresh(&mut self, request: &PageRequest) {
         self.ignores_memory = !request.cursor.shard_edges.is_empty();
         let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
@@ -204,8 +212,8 @@ impl<'a> View<'a> {
         self.version = memory.version();
     }
 
-    /// If that history is over, what it promised cannot be kept; unless it is that of a log that is
-    /// not followed, whose databases are asked.
+    /// If no followed log has this identity, its position can never be reached: the page is not
+    /// fresh enough. A log without a position may still turn out to have this identity.
     fn check_identity(&self, memory: &Memory, history: History) {
         let is_other = |log: &Log| log.position().is_some_and(|(known, _)| known != history);
         if memory.logs().iter().all(is_other) {
@@ -217,7 +225,7 @@ impl<'a> View<'a> {
         self.fresh_enough.store(false, Ordering::Relaxed);
     }
 
-    /// Makes the most of memory when shards were found missing; whether there is more to be made.
+    /// Trusts stale memory for logs with missing shards. Returns whether that adds anything.
     pub(super) fn use_stale_memory(&mut self, missing: &BTreeSet<ShardId>) -> bool {
         let Some(memory) = self.memory.filter(|_| !self.ignores_memory) else { return false };
         let mut any = false;
@@ -231,8 +239,8 @@ impl<'a> View<'a> {
         any
     }
 
-    /// Waits until the databases show what the request asks for: they may do so later than their
-    /// logs tell it.
+    /// Waits until the databases show every position of the request's token. A database delivers a
+    /// transaction in its log before its tables show it.
     pub(super) async fn wait_until_visible(&self) {
         let Some(memory) = self.memory else { return };
         for (history, at) in self.required.positions() {
@@ -247,7 +255,7 @@ impl<'a> View<'a> {
     async fn wait_until_shown(&self, log: &Log, source: &Source, at: LogPosition) {
         let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
         while log.visible() < at {
-            // One asks for all who wait: most of them need not ask any more then.
+            // One request queries for all that wait; most of them then have their answer.
             let turn = until.limit(log.turn_to_look()).await;
             if log.visible() >= at {
                 return;
@@ -259,7 +267,7 @@ impl<'a> View<'a> {
             if log.position().is_some_and(|(known, _)| known == history) {
                 log.note_visible(visible);
             }
-            // Whoever waits for less need not wait for this one.
+            // Other requests may wait for an earlier position, which `visible` has reached.
             drop(turn);
             if visible < at {
                 until.limit(tokio::time::sleep(pause)).await;
@@ -268,7 +276,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Says on the page how fresh it is.
+    /// Sets the page's freshness token and stale shards, and its version if it may be cached.
     pub(super) async fn finish(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         let logs = memory.logs().iter().zip(self.fleet.sources());
@@ -279,11 +287,12 @@ impl<'a> View<'a> {
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
         self.set_freshness(draft);
-        let is_memorys = self.trust.is_empty() && !self.ignores_memory && draft.queried.is_empty();
-        draft.as_of = (is_memorys && draft.is_whole()).then_some(self.version);
+        let is_from_memory =
+            self.trust.is_empty() && !self.ignores_memory && draft.queried.is_empty();
+        draft.as_of = (is_from_memory && draft.is_whole()).then_some(self.version);
     }
 
-    /// Says on a page that was read for others too what it is to this request.
+    /// Completes a page that was read for several requests with the freshness of this one.
     pub(super) fn adapt_shared(&self, mut draft: Draft) -> Draft {
         if let Some(memory) = self.memory {
             let required = self.required.positions().iter();
@@ -295,15 +304,15 @@ impl<'a> View<'a> {
 
     fn set_freshness(&self, draft: &mut Draft) {
         draft.fresh_enough &= self.fresh_enough.load(Ordering::Relaxed);
-        // What was asked for holds for the next page too; but not what no log has any more.
+        // Keeps the required positions in the token; drops identities that no log has any more.
         let known: Vec<History> = draft.freshness.positions().iter().map(|(log, _)| *log).collect();
         let required =
             self.required.positions().iter().filter(|(history, _)| known.contains(history));
         required.for_each(|(history, at)| draft.freshness.add(*history, *at));
     }
 
-    /// What a page was as fresh as: of a log whose databases were asked, its end by now, since they
-    /// may have shown more than it has told so far.
+    /// The position that a page reflects. A queried database may show more than its log has
+    /// delivered, so the position is then the current end of its log (one query).
     async fn position_after(
         &self,
         log: &Log,
@@ -317,7 +326,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whom a reader follows.
+    /// The users that `reader` follows: from memory, or by one query on the shard of the reader.
     pub(super) async fn followees(&self, reader: UserId) -> Followees {
         let own = self.fleet.placement().shard_of(reader);
         if let Some(memory) = self.memory {
@@ -345,7 +354,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Who follows nobody may be nobody, and would be given a place in memory for good.
+    /// Unknown ids with an empty list get no fill: a slot in memory is never freed.
     fn request_follows_fill(&self, reader: UserId, followees: &[UserId]) {
         let Some(memory) = self.memory else { return };
         if !followees.is_empty() || memory.find(reader).is_some() {
@@ -361,7 +370,7 @@ impl<'a> View<'a> {
         self.authors(&users)
     }
 
-    /// What memory may be asked of these authors.
+    /// Splits authors into those that memory may answer and those that need a database.
     pub(super) fn authors(&self, users: &[UserId]) -> Authors {
         let mut authors = Authors::default();
         let mut slots = Vec::with_capacity(users.len());
@@ -374,7 +383,7 @@ impl<'a> View<'a> {
             match (trust, memory.find(user)) {
                 (Trust::Nothing, _) => authors.unknown.push(user),
                 (_, Some(slot)) => slots.push(slot),
-                // Nobody who has posts is unknown.
+                // All heads are loaded, so a user without a slot has no posts.
                 (_, None) if memory.log_of(user).heads_known() => {}
                 (_, None) => authors.unknown.push(user),
             }
@@ -386,7 +395,7 @@ impl<'a> View<'a> {
         authors
     }
 
-    /// Whether this is one of the authors.
+    /// Whether `user` is one of the authors.
     pub(super) fn is_among(&self, authors: &Authors, user: UserId) -> bool {
         let slot = self.memory.and_then(|memory| memory.find(user));
         authors.unknown.contains(&user) || slot.is_some_and(|slot| authors.slots().contains(&slot))
@@ -396,22 +405,27 @@ impl<'a> View<'a> {
         self.trust.get(memory.log_index(user)).copied().unwrap_or(Trust::Fresh)
     }
 
-    /// What memory knows of a page.
-    pub(super) fn scan(&self, authors: &Authors, direction: Direction, span: Span) -> Scan {
+    /// The part of a page that memory has, and the authors that need a database.
+    pub(super) fn memory_posts(
+        &self,
+        authors: &Authors,
+        direction: Direction,
+        span: Span,
+    ) -> MemoryPosts {
         match (self.memory, direction) {
             (Some(memory), Direction::Older) => {
-                let walked = match &authors.known {
+                let scanned = match &authors.known {
                     KnownAuthors::FollowList(list) => recent::older(memory, list, span),
                     KnownAuthors::Slots(_) => None,
                 };
-                walked.unwrap_or_else(|| warm::older(memory, authors.slots(), span))
+                scanned.unwrap_or_else(|| warm::older(memory, authors.slots(), span))
             }
             (Some(memory), Direction::Newer) => warm::newer(memory, authors.slots(), span),
-            (None, _) => Scan::default(),
+            (None, _) => MemoryPosts::default(),
         }
     }
 
-    /// Whether memory knows of a post under this edge.
+    /// Whether memory has a post of these authors that is older than `edge`.
     pub(super) fn any_older(&self, authors: &Authors, edge: Edge) -> Older {
         match self.memory {
             Some(memory) => warm::any_older(memory, authors.slots(), edge),
@@ -420,7 +434,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Nothing where everything may be taken from memory, which is usual and costs a look at each log.
+/// Empty if every log is fresh, which is the usual case and costs one comparison for each log.
 fn trust(fleet: &Fleet, memory: &Memory) -> Vec<Trust> {
     let now_ms = memory.now_ms();
     if memory.is_fresh(now_ms) {
