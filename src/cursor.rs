@@ -276,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_comes_back_from_its_text(
+        fn a_cursor_survives_encoding(
             newer in any::<bool>(),
             edge in edge(),
             shard_edges in prop::collection::btree_map((0u16..99).prop_map(ShardId), edge(), 0..9),

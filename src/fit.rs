@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_is_found_among_a_million_ids_in_any_order_of_shards() {
+    fn modulo_is_found_among_a_million_ids_in_any_order_of_shards() {
         let mut random = StdRng::seed_from_u64(1);
         for shards in [2usize, 3, 4, 7, 10] {
             let modulo = |id: u64| usize::try_from(id % shards as u64).unwrap();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_without_rows_take_the_places_left_over() {
+    fn empty_shards_take_the_remainders_left_over() {
         let user = |id| vec![UserId(id)];
         assert_eq!(fit(&[vec![], vec![]]), Fit::Modulo(vec![0, 1]));
         assert_eq!(fit(&[vec![], user(1)]), Fit::Modulo(vec![0, 1]));

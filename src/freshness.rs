@@ -103,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_comes_back_from_its_text(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9)) {
+        fn a_token_survives_encoding(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9)) {
             let mut token = Freshness::default();
             for (history, at) in entries {
                 token.add(History(history), LogPosition(at));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn several_tokens_ask_for_the_latest_of_each_log() {
+    fn several_tokens_require_the_latest_position_of_each_log() {
         let token = |entries: &[(u64, u64)]| {
             let mut token = Freshness::default();
             entries.iter().for_each(|(h, p)| token.add(History(*h), LogPosition(*p)));

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_says_when_it_was() {
+    fn every_unit_converts_to_epoch_milliseconds() {
         let ms = 1_651_362_712_345;
         for (unit, stored, back) in [
             ("s", 1_651_362_712, 1_651_362_712_000),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_that_no_calendar_has_keep_their_place_and_are_shown_as_the_nearest() {
+    fn nonexistent_dates_keep_their_order_and_are_shown_as_the_nearest_date() {
         let utc = times("datetime", "UTC");
         let zero = CalendarTime { hour: 0, minute: 0, ..date(0, 0, 0) };
         assert_eq!(zero.packed(), 0);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_stand_where_they_are_said_to() {
+    fn the_parts_are_at_their_bit_positions() {
         let id = compose(1_795_365_879_515, ShardId(3), 1_023);
         assert_eq!(id, PostId(1_795_365_879_515 * (1 << 22) + 3 * 1_024 + 1_023));
         assert!(compose((1 << 41) - 1, ShardId(4_095), SEQUENCE_MAX).0 == ID_MAX);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_seldom_meet_within_a_millisecond() {
+    fn two_processes_seldom_generate_the_same_id() {
         let (one, other) = (IdGenerator::new(1), IdGenerator::new(1));
         let ids =
             |ids: &IdGenerator, chance| (0..20).map(|_| ids.next(ShardId(0), 5, chance)).collect();

@@ -327,7 +327,7 @@ mod tests {
 
     /// The mint's clock is put ahead, so that the next ids are known.
     #[tokio::test]
-    async fn a_taken_id_is_minted_anew_but_not_for_ever() {
+    async fn a_taken_id_is_replaced_up_to_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::from_folder(dir.path(), []).unwrap();
         let tributary = Tributary::open(&config).await.unwrap();

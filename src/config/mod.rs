@@ -536,7 +536,7 @@ database = "social_1"
     }
 
     #[test]
-    fn the_environment_stands_over_the_file_and_the_file_over_the_defaults() {
+    fn the_environment_overrides_the_file_and_the_file_the_defaults() {
         let config = load(FLEET, &[]).unwrap();
         assert_eq!(config.http.listen.to_string(), LISTEN_DEFAULT);
         assert_eq!(config.request.deadline_ms, DEADLINE_MS_DEFAULT);
@@ -557,7 +557,7 @@ database = "social_1"
     }
 
     #[test]
-    fn mistakes_are_told_with_their_place_and_their_cure() {
+    fn mistakes_are_reported_with_their_location_and_a_fix() {
         type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
         let cases: [Case<'_>; 14] = [
             (
@@ -662,7 +662,7 @@ database = "social_1"
     }
 
     #[test]
-    fn servers_are_written_only_when_that_is_asked_for() {
+    fn servers_are_written_only_if_enabled() {
         let write = |text: &str, environment: &[(&str, &str)]| {
             load(&format!("{text}\n{FLEET}"), environment).map(|config| config.write)
         };

@@ -68,11 +68,14 @@ async fn everywhere(connections: &mut [Conn], sql: &str) {
 
 /// The statements of each cold page, with their servers. They are written down with their values
 /// only where they were prepared when all was written down already.
-async fn asked_for(fleet: &TestFleet, connections: &mut [Conn]) -> Vec<Vec<(usize, String)>> {
+async fn statements_of_pages(
+    fleet: &TestFleet,
+    connections: &mut [Conn],
+) -> Vec<Vec<(usize, String)>> {
     everywhere(connections, "SET GLOBAL general_log = ON").await;
     let tributary = Tributary::open(&fleet.config_with_memory(MEMORY)).await.unwrap();
     Watch::start(&tributary).await.until_heads_known().await;
-    let mut asked = Vec::new();
+    let mut statements_by_page = Vec::new();
     for reader in 1..=SAMPLE {
         everywhere(connections, "TRUNCATE mysql.general_log").await;
         let page = cold_page(&tributary, reader).await;
@@ -80,10 +83,10 @@ async fn asked_for(fleet: &TestFleet, connections: &mut [Conn]) -> Vec<Vec<(usiz
         for (server, connection) in connections.iter_mut().enumerate() {
             of_page.extend(statements(connection).await.into_iter().map(|sql| (server, sql)));
         }
-        asked.extend(page.map(|_| of_page));
+        statements_by_page.extend(page.map(|_| of_page));
     }
     everywhere(connections, "SET GLOBAL general_log = OFF").await;
-    asked
+    statements_by_page
 }
 
 /// What one server was asked for a page: fills have connections of their own.
@@ -141,11 +144,11 @@ async fn measure(servers: Vec<Arc<Database>>) {
     for server in &servers {
         connections.push(server.connect().await);
     }
-    let asked = asked_for(&fleet, &mut connections).await;
-    let (count, mut slowest) = (asked.iter().flatten().count(), Vec::new());
-    for asked in &asked {
+    let statements = statements_of_pages(&fleet, &mut connections).await;
+    let (count, mut slowest) = (statements.iter().flatten().count(), Vec::new());
+    for of_page in &statements {
         let mut times = Vec::new();
-        for (server, sql) in asked {
+        for (server, sql) in of_page {
             times.push(alone(&mut connections[*server], sql).await);
         }
         slowest.extend(times.into_iter().max());
@@ -155,8 +158,8 @@ async fn measure(servers: Vec<Arc<Database>>) {
     let (page, plain, statement) = (median(pages), median(plain), median(slowest));
     let ratio = page.as_secs_f64() / statement.as_secs_f64();
     println!(
-        "a cold page: p50 {page:?}, {fills} fills meanwhile; without memory: {plain:?}; its slowest statement alone: p50 \
-         {statement:?} ({count} statements of {looked_at} pages); ratio {ratio:.2}"
+        "a cold page: p50 {page:?}, {fills} fills at the same time; without memory: {plain:?}; \
+         its slowest statement alone: p50 {statement:?} ({count} statements of {looked_at} pages); ratio {ratio:.2}"
     );
     assert!(page < FILLS_COST_MAX * plain, "{page:?}, {plain:?}");
     assert!(statement < plain, "{statement:?}, {plain:?}: it is a part of the page");

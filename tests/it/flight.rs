@@ -42,7 +42,7 @@ fn newest(limit: u8, token: Freshness) -> PageRequest {
 }
 
 /// What clients have asked this server so far, the question itself included.
-async fn questions(database: &Database) -> u64 {
+async fn queries(database: &Database) -> u64 {
     let mut connection = database.connect().await;
     let sql = "SHOW GLOBAL STATUS LIKE 'Questions'";
     let (_, count): (String, u64) = connection.query_first(sql).await.unwrap().unwrap();
@@ -69,7 +69,7 @@ async fn alone(kind: Kind, world: &World) -> Option<(Arc<Database>, Link, TestFl
 }
 
 #[test]
-fn a_herd_asks_the_databases_twice() {
+fn a_herd_reads_the_databases_twice() {
     run(async {
         let world = world();
         let oracle = Oracle::new(&world);
@@ -82,33 +82,33 @@ fn a_herd_asks_the_databases_twice() {
             for _ in 0..20 {
                 tributary.home_timeline(READER, &request).await.unwrap();
             }
-            let start = questions(&database).await;
+            let start = queries(&database).await;
             tributary.home_timeline(READER, &request).await.unwrap();
-            let one = questions(&database).await - start;
+            let one = queries(&database).await - start;
             assert!(one >= 9, "a list, four shards in two waves: {one}");
-            let start = questions(&database).await;
+            let start = queries(&database).await;
             let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
             let pages = join_all(herd).await;
-            let all = questions(&database).await - start;
+            let all = queries(&database).await - start;
             for page in pages {
                 assert_page(&page.unwrap(), &feed[..20], "in the herd");
             }
-            println!("{kind:?}: {one} questions for one page, {all} for {HERD}");
+            println!("{kind:?}: {one} queries for one page, {all} for {HERD}");
             // Two reads; the supervisor may have looked at the server meanwhile.
             assert!(all <= 3 * one, "{kind:?}: {one} for one, {all} for all");
             let authors = (0..HERD).map(|_| tributary.author_timeline(UserId(10), &request));
-            let start = questions(&database).await;
+            let start = queries(&database).await;
             let pages = join_all(authors).await;
-            let all = questions(&database).await - start;
+            let all = queries(&database).await - start;
             assert!(pages.iter().all(|page| *page == pages[0] && page.posts.len() == 20));
-            assert!(all <= 12, "{kind:?}: {all} questions for {HERD} pages of an author");
+            assert!(all <= 12, "{kind:?}: {all} queries for {HERD} pages of an author");
         }
     });
 }
 
 /// A memory that has not been filled yet, right after a start, and all bring tokens.
 #[test]
-fn a_herd_with_tokens_at_a_cold_memory_asks_little_more() {
+fn a_herd_with_tokens_needs_few_queries_on_a_cold_memory() {
     run(async {
         let world = world();
         let oracle = Oracle::new(&world);
@@ -116,17 +116,17 @@ fn a_herd_with_tokens_at_a_cold_memory_asks_little_more() {
         let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
         Watch::start(&tributary).await.until_heads_known().await;
         let token = tributary.freshness(READER).await;
-        let start = questions(&database).await;
+        let start = queries(&database).await;
         let request = newest(20, token);
         let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
         let pages = join_all(herd).await;
-        let all = questions(&database).await - start;
+        let all = queries(&database).await - start;
         for page in pages {
             let page = page.unwrap();
             assert_page(&page, &oracle.feed(READER)[..20], "in the herd");
             assert!(page.fresh_enough && !page.freshness.is_empty());
         }
-        println!("{all} questions for {HERD}");
+        println!("{all} queries for {HERD}");
         // Fills and comparisons go on meanwhile.
         assert!(all < HERD as u64, "{all}");
     });
@@ -144,7 +144,10 @@ async fn write_and_read(tributary: &Tributary, author: UserId) {
         assert!(page.is_complete() && page.fresh_enough);
         let here: Vec<_> = page.posts.iter().filter(|post| post.key.author == author).collect();
         let written: Vec<_> = mine.iter().rev().collect();
-        assert_eq!(here, written, "a page lacks what was written before it was asked for");
+        assert_eq!(
+            here, written,
+            "a page misses a post that was written before the page was requested"
+        );
     }
 }
 
@@ -177,13 +180,13 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
 
 /// A server behind a slow link: clients leave while it is asked for them.
 #[test]
-fn whoever_reads_for_others_may_leave() {
+fn a_request_that_reads_for_others_may_be_dropped() {
     run(async {
         let world = world();
         let oracle = Oracle::new(&world);
         let (_database, link, fleet) = alone(Kind::MariaDb, &world).await.unwrap();
         let tributary = fleet.open().await;
-        let ask = || {
+        let request = || {
             let tributary = tributary.clone();
             tokio::spawn(async move {
                 let page: Page = tributary
@@ -193,16 +196,16 @@ fn whoever_reads_for_others_may_leave() {
                 page
             })
         };
-        assert_page(&ask().await.unwrap(), &oracle.feed(READER)[..20], "alone");
+        assert_page(&request().await.unwrap(), &oracle.feed(READER)[..20], "alone");
         link.slow(Duration::from_millis(20));
         let mut herd = Vec::new();
         for _ in 0..60 {
-            herd.push(ask());
+            herd.push(request());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         // Whoever reads now is among them, and so is whoever would have read next.
-        for request in herd.drain(..40) {
-            request.abort();
+        for dropped in herd.drain(..40) {
+            dropped.abort();
         }
         for page in join_all(herd).await {
             assert_page(&page.unwrap(), &oracle.feed(READER)[..20], "after others left");
