@@ -1,5 +1,5 @@
-//! What a page costs that memory cannot make, while memory is being filled: compared with the
-//! slowest statement that the page needs, run alone.
+//! The time of a page that memory does not have, while memory is being filled. It is compared with
+//! the slowest statement of the page when that runs alone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ const AUTHORS: u64 = 2_000;
 const POSTS: u64 = 40_000;
 const READERS: u64 = 240;
 const FOLLOWEES: usize = 60;
-/// Holds the index, and few of the tails: nearly every page is cold.
+/// Room for the index and few of the tails: nearly every page is cold.
 const MEMORY: usize = 512 << 10;
-/// Readers whose statements are looked at.
+/// Readers whose statements are timed.
 const SAMPLE: u64 = 40;
-/// Each statement is run so often.
+/// Runs of each statement.
 const RUNS: usize = 7;
-/// What fills may make of a page, on a machine that runs four servers and does other things too.
+/// Upper bound for the slowdown by fills, on a machine that runs four servers and other programs.
 const FILLS_COST_MAX: u32 = 10;
 
 fn world() -> World {
@@ -50,7 +50,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// How long a page takes; none where memory could make it.
+/// The time of a page; `None` if memory had all of it.
 async fn cold_page(tributary: &Tributary, reader: u64) -> Option<Duration> {
     let begun = Instant::now();
     let page = tributary.home_timeline(UserId(reader), &PageRequest::default()).await.unwrap();
@@ -59,15 +59,15 @@ async fn cold_page(tributary: &Tributary, reader: u64) -> Option<Duration> {
     (page.waves > 0).then_some(took)
 }
 
-/// Runs it on all servers.
+/// Runs a statement on all servers.
 async fn everywhere(connections: &mut [Conn], sql: &str) {
     for connection in connections {
         connection.query_drop(sql).await.unwrap();
     }
 }
 
-/// The statements of each cold page, with their servers. They are written down with their values
-/// only where they were prepared when all was written down already.
+/// The statements of each cold page, with their servers. The general log has the values of a
+/// prepared statement only if it was already on when the statement was prepared.
 async fn statements_of_pages(
     fleet: &TestFleet,
     connections: &mut [Conn],
@@ -89,9 +89,10 @@ async fn statements_of_pages(
     statements_by_page
 }
 
-/// What one server was asked for a page: fills have connections of their own.
+/// The statements of one server for a page, without those of fills, which have their own
+/// connections.
 async fn statements(connection: &mut Conn) -> Vec<String> {
-    // Arms of a union stand in parentheses.
+    // In a union each SELECT is in parentheses.
     let sql = "SELECT argument FROM mysql.general_log WHERE command_type = 'Execute' AND \
                (argument LIKE 'SELECT%' OR argument LIKE '(SELECT%') AND thread_id NOT IN \
                (SELECT thread_id FROM mysql.general_log WHERE argument LIKE 'START TRANSACTION%')";

@@ -1,5 +1,5 @@
-//! Many requests for one page that memory does not have: the databases are asked for all of them
-//! together, and nobody's own writes are missing.
+//! Many simultaneous requests for one page that memory does not have share reads of the databases,
+//! and each of them sees its own writes.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::support::run;
 use crate::support::watch::Watch;
 use crate::support::world::{Oracle, World, assert_page};
 
-/// Requests at the same time.
+/// Simultaneous requests.
 const HERD: usize = 200;
 const READER: UserId = UserId(1);
 const WRITERS: u64 = 8;
-/// Of each writer; all of them fit on one page.
+/// Posts of each writer; all of them fit on one page.
 const WRITES: u64 = 12;
 
-/// One reader, who follows forty.
+/// One reader who follows forty authors.
 fn world() -> World {
     let mut world = World::default();
     for author in 10..50 {
@@ -41,7 +41,7 @@ fn newest(limit: u8, token: Freshness) -> PageRequest {
     PageRequest { limit, at_least: token, ..PageRequest::default() }
 }
 
-/// What clients have asked this server so far, the question itself included.
+/// Statements that this server has received so far, including this one.
 async fn queries(database: &Database) -> u64 {
     let mut connection = database.connect().await;
     let sql = "SHOW GLOBAL STATUS LIKE 'Questions'";
@@ -78,7 +78,7 @@ fn a_herd_reads_the_databases_twice() {
             let Some((database, _link, fleet)) = alone(kind, &world).await else { continue };
             let tributary = fleet.open().await;
             let request = newest(20, Freshness::default());
-            // Connections are made and statements prepared.
+            // Opens the connections and prepares the statements.
             for _ in 0..20 {
                 tributary.home_timeline(READER, &request).await.unwrap();
             }
@@ -94,7 +94,7 @@ fn a_herd_reads_the_databases_twice() {
                 assert_page(&page.unwrap(), &feed[..20], "in the herd");
             }
             println!("{kind:?}: {one} queries for one page, {all} for {HERD}");
-            // Two reads; the supervisor may have looked at the server meanwhile.
+            // Two reads; the supervisor may check the server at the same time.
             assert!(all <= 3 * one, "{kind:?}: {one} for one, {all} for all");
             let authors = (0..HERD).map(|_| tributary.author_timeline(UserId(10), &request));
             let start = queries(&database).await;
@@ -106,7 +106,7 @@ fn a_herd_reads_the_databases_twice() {
     });
 }
 
-/// A memory that has not been filled yet, right after a start, and all bring tokens.
+/// Right after a start memory has no tails yet, and every request brings a token.
 #[test]
 fn a_herd_with_tokens_needs_few_queries_on_a_cold_memory() {
     run(async {
@@ -127,18 +127,19 @@ fn a_herd_with_tokens_needs_few_queries_on_a_cold_memory() {
             assert!(page.fresh_enough && !page.freshness.is_empty());
         }
         println!("{all} queries for {HERD}");
-        // Fills and comparisons go on meanwhile.
+        // Fills and audits query the server at the same time.
         assert!(all < HERD as u64, "{all}");
     });
 }
 
-/// Writes, and reads at once what all writers write; what it wrote must be there each time.
+/// Writes, and after each write reads the page that all writers are on; its own posts must be
+/// there.
 async fn write_and_read(tributary: &Tributary, author: UserId) {
     let mut mine = Vec::new();
     for number in 0..WRITES {
         let text = format!("{number} of {author}");
         mine.push(tributary.publish(author, &text, None).await.unwrap().post);
-        // Without memory there is none.
+        // Without memory the token is empty.
         let token = tributary.freshness(author).await;
         let page = tributary.home_timeline(READER, &newest(100, token)).await.unwrap();
         assert!(page.is_complete() && page.fresh_enough);
@@ -156,7 +157,7 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let mut config = fleet.config_for_writing().await;
-            // Without memory, and with one that holds nothing but the index.
+            // Without memory, and with room for nothing but the index.
             for bytes in [0, 8 << 10] {
                 config.memory = fleet.config_with_memory(bytes).memory;
                 let tributary = Tributary::open(&config).await.unwrap();
@@ -178,7 +179,7 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
     });
 }
 
-/// A server behind a slow link: clients leave while it is asked for them.
+/// On a slow link, requests are dropped while one of them reads for the others.
 #[test]
 fn a_request_that_reads_for_others_may_be_dropped() {
     run(async {
@@ -203,7 +204,7 @@ fn a_request_that_reads_for_others_may_be_dropped() {
             herd.push(request());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // Whoever reads now is among them, and so is whoever would have read next.
+        // These include the request that reads now and the one that would have read next.
         for dropped in herd.drain(..40) {
             dropped.abort();
         }
