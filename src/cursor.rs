@@ -310,7 +310,7 @@ mod tests {
             };
             let edge = Edge::Beside { key: beside, above };
             let AuthorEdge::At { time: t, post: p } = edge.for_author(key.author) else {
-                unreachable!("an edge beside a key is a place for every author")
+                unreachable!("an edge next to a key is next to a post for every author")
             };
             prop_assert_eq!(time < t || (time == t && post < p), Edge::below(key) < edge);
         }
@@ -338,12 +338,12 @@ mod tests {
 
     #[test]
     fn damaged_texts_are_refused() {
-        let whole = Cursor::newest().to_string();
+        let newest = Cursor::newest().to_string();
         let long = "A".repeat(CURSOR_TEXT_MAX + 1);
         for bad in ["", "A", "AQ", "AgAB", "AQIB", "AQAE", "AQ AB", long.as_str()] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad:?}");
         }
-        assert_eq!(whole, "AQAB");
+        assert_eq!(newest, "AQAB");
         assert_eq!("AQACAAAB".parse::<Cursor>(), Err(BadCursor), "an edge cut short");
     }
 }

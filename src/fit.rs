@@ -56,15 +56,15 @@ fn modulo_order(samples: &[Vec<UserId>]) -> Option<Vec<usize>> {
             empty.push(index);
             continue;
         }
-        let place = usual_remainder(sample, shards)?;
-        if order[place].replace(index).is_some() {
+        let remainder = usual_remainder(sample, shards)?;
+        if order[remainder].replace(index).is_some() {
             return None;
         }
     }
     // An empty shard keeps its own index if no other shard has that remainder.
     empty.retain(|index| order[*index].is_some() || order[*index].replace(*index).is_some());
     let mut empty = empty.into_iter();
-    order.into_iter().map(|place| place.or_else(|| empty.next())).collect()
+    order.into_iter().map(|index| index.or_else(|| empty.next())).collect()
 }
 
 /// The remainder of nearly all ids; `None` if there is none.
@@ -73,8 +73,8 @@ fn usual_remainder(sample: &[UserId], shards: usize) -> Option<usize> {
     for user in sample {
         counts[remainder(*user, shards)] += 1;
     }
-    let (place, most) = counts.into_iter().enumerate().max_by_key(|(_, count)| *count)?;
-    ((sample.len() - most) * STRAYS <= sample.len()).then_some(place)
+    let (remainder, most) = counts.into_iter().enumerate().max_by_key(|(_, count)| *count)?;
+    ((sample.len() - most) * STRAYS <= sample.len()).then_some(remainder)
 }
 
 /// The owner of every bucket, if the samples have enough users of each, all on one shard.

@@ -356,8 +356,8 @@ mod tests {
         for id in 0..IDS_TRIED_MAX as u64 {
             take(last + 4 + id).await;
         }
-        let refused = tributary.publish(author, "ours", None).await;
-        assert_eq!(refused, Err(WriteError::Unavailable));
+        let rejected = tributary.publish(author, "ours", None).await;
+        assert_eq!(rejected, Err(WriteError::Unavailable));
         assert!(tributary.publish(author, "ours", None).await.is_ok());
         let theirs = tributary.post(UserId(8), PostId(last + 1)).await.unwrap().unwrap();
         assert_eq!(theirs.content, "theirs");

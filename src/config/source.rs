@@ -25,12 +25,12 @@ pub(super) fn read_text(
     at: impl Fn(&str) -> ConfigError,
 ) -> Result<Table, ConfigError> {
     // The message and the line number only: the line itself may contain a password.
-    let place = |error: &toml::de::Error| {
+    let located = |error: &toml::de::Error| {
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         at(&format!("{line}{}", explain(error.message())))
     };
-    let table: Table = toml::from_str(text).map_err(|error| place(&error))?;
+    let table: Table = toml::from_str(text).map_err(|error| located(&error))?;
     let servers = table.get("servers").and_then(Value::as_table);
     for (name, server) in servers.into_iter().flatten() {
         if server.get("password").is_some() {
@@ -42,7 +42,7 @@ pub(super) fn read_text(
         }
     }
     // Checked here as well as after the environment, because only this error has a line number.
-    toml::from_str::<Document>(text).map_err(|error| place(&error))?;
+    toml::from_str::<Document>(text).map_err(|error| located(&error))?;
     Ok(table)
 }
 
@@ -67,17 +67,17 @@ fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), 
     let path: Vec<String> = key.split(ENV_SEPARATOR).map(str::to_lowercase).collect();
     let Some((last, sections)) = path.split_last() else { return Ok(()) };
     let mut table = table;
-    let mut place = String::new();
+    let mut parent = String::new();
     for section in sections {
         // Server names may have capital letters and hyphens, which variable names do not have.
         let same = |key: &&String| key.replace('-', "_").eq_ignore_ascii_case(section);
         let known = table.keys().find(same).cloned();
-        if known.is_none() && place == "servers" {
+        if known.is_none() && parent == "servers" {
             let names: Vec<&str> = table.keys().map(String::as_str).collect();
             let hint = suggestion(section, &names);
             return fail(format!("{name}: no server has the name `{section}`{hint}"));
         }
-        place.clone_from(section);
+        parent.clone_from(section);
         let entry = table.entry(known.unwrap_or_else(|| section.clone()));
         let entry = entry.or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = entry else {

@@ -118,9 +118,9 @@ impl Merge {
 
     /// Removes authors whose shard could not be read, with their known posts: some of an author's
     /// posts without the others would be a silent gap.
-    pub(crate) fn forget(&mut self, gone: impl Fn(UserId) -> bool) {
-        self.tails.retain(|author, _| !gone(*author));
-        self.known.retain(|key| !gone(key.author));
+    pub(crate) fn forget(&mut self, is_missing: impl Fn(UserId) -> bool) {
+        self.tails.retain(|author, _| !is_missing(*author));
+        self.known.retain(|key| !is_missing(key.author));
     }
 
     /// The best `need` posts known so far, in reading order. O(known posts).

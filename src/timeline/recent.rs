@@ -121,7 +121,7 @@ impl LogScan<'_> {
     fn read_tail(&mut self, slot: Slot, top: i64) {
         self.tails_read.push(slot);
         let tail = self.memory.tail(slot, self.tick);
-        // If the tail was evicted since, the entry still says only that the author may have posts.
+        // The tail may be evicted by now; then the head is the only bound for the author's posts.
         let time = self.memory.head(slot).min(top);
         self.page.add_older(slot, self.memory.user(slot), (time, tail));
     }
@@ -281,14 +281,14 @@ mod tests {
 
     #[test]
     fn a_scanned_page_equals_the_page_from_the_tails() {
-        let (mut scanned, mut incomplete, mut looked) = (0, 0, 0);
+        let (mut scanned, mut incomplete, mut pages) = (0, 0, 0);
         for (seed, entries_max) in (0..160).zip([30, 100, 10_000].into_iter().cycle()) {
             let mut chance = StdRng::seed_from_u64(seed);
             let mut world = World::new(entries_max);
             for step in 0..300 {
                 world.step(&mut chance, seed);
                 let (follows, span) = random_page(&mut chance);
-                looked += 1;
+                pages += 1;
                 let Some(in_memory) = older(&world.memory, &follows, span) else { continue };
                 scanned += 1;
                 let tails = warm::older(&world.memory, follows.slots(), span);
@@ -309,7 +309,7 @@ mod tests {
                 }
             }
         }
-        println!("{looked} pages, {scanned} of them scanned, {incomplete} of these incomplete");
+        println!("{pages} pages, {scanned} of them scanned, {incomplete} of these incomplete");
         assert!(incomplete > 1_000 && scanned - incomplete > 3_000, "{scanned}, {incomplete}");
     }
 

@@ -298,8 +298,8 @@ impl<'a> MemoryPage<'a> {
                 _ => return false,
             }
         }
-        let place = self.best.partition_point(|best| comes_before(&best.key, &post.key));
-        self.best.insert(place, post);
+        let index = self.best.partition_point(|best| comes_before(&best.key, &post.key));
+        self.best.insert(index, post);
         true
     }
 
