@@ -52,8 +52,9 @@ impl Edge {
             Self::Bottom => AuthorEdge::Bottom,
             Self::Top => AuthorEdge::Top,
             Self::Beside { key, above } => {
-                // A post of this author with the key's time and id is older than the edge if its
-                // author id is smaller, or if it is the key itself and the edge is above it.
+                // With the key's time and id, an author's post is older than the edge in two
+                // cases: the author id is smaller, or the post is the key itself and the edge is
+                // above it.
                 let includes = author < key.author || (author == key.author && above);
                 AuthorEdge::At { time: key.time, post: key.post.0 + u64::from(includes) }
             }

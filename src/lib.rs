@@ -1,7 +1,8 @@
 //! Tributary is a home-timeline server and library over sharded databases. It answers one
-//! question: *what have the people I follow posted, newest first?* It reads `followers` and
-//! `tweets` tables that are hash-sharded over MySQL or MariaDB servers, or over SQLite files in
-//! one folder.
+//! question: *what have the people I follow posted, newest first?*
+//!
+//! It reads `followers` and `tweets` tables that are hash-sharded over MySQL or MariaDB servers, or
+//! over SQLite files in one folder.
 //!
 //! # Read a timeline
 //!

@@ -4,8 +4,8 @@
 //! Reading the newest `limit` posts of every followee would cost `followees x limit` rows, though
 //! the page has at most `limit` posts. So the first wave reads one post of every author, its
 //! *head* as seen from the cursor. Later waves read an author deeper only while all its known
-//! posts are on the page, because only then can an unread post belong there too. This reads at
-//! most `followees + 12 x limit` rows in at most four waves, for any distribution of posts.
+//! posts are on the page: only then can an unread post make the page too. This reads at most
+//! `followees + 12 x limit` rows in at most four waves, for any distribution of posts.
 
 use std::collections::HashMap;
 

@@ -301,7 +301,7 @@ impl Reading<'_> {
             for (queries, rows) in self.tails(direction, queries).await {
                 merge.admit(&queries, &rows);
             }
-            // A missing shard starts at the same edge on the next page, so none of its posts may
+            // A missing shard starts at the same edge on the next page. So none of its posts may
             // be on this one, not even those that memory has.
             merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
         }

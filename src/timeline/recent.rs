@@ -2,10 +2,12 @@
 //!
 //! So far down, the heads of nearly all followees are above the cursor and exclude no one, so
 //! `warm` would read almost every tail. Instead we scan the recent log down from the cursor and
-//! read the tail of each followee it mentions, until no remaining entry can make the page. A
-//! followee may also have posts that the recent log does not list. `Memory::unlisted` bounds the
-//! times of these posts, and the tails of followees whose bound reaches the page are read as well.
-//! So the page is the same as that of `warm`.
+//! read the tail of each followee it mentions. The scan ends when no remaining entry can make the
+//! page.
+//!
+//! A followee may also have posts that the recent log does not list. `Memory::unlisted` bounds the
+//! times of these posts. The tails of followees whose bound reaches the page are read as well, so
+//! the page is the same as that of `warm`.
 
 use super::warm::{CANDIDATES, MemoryPage, MemoryPosts, Span};
 use crate::cursor::Edge;

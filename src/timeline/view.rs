@@ -182,8 +182,8 @@ impl<'a> View<'a> {
         self.deadline < self.fleet.read_deadline().half()
     }
 
-    /// Waits until memory has reached the request's token, for at most half of the time left. A
-    /// log that does not reach it in time is no longer trusted; its databases are queried.
+    /// Waits until memory has reached the request's token, for each log at most half of the time
+    /// left. A log that does not reach it in time is no longer trusted; its databases are queried.
     pub(super) async fn wait_until_fresh(&mut self, request: &PageRequest) {
         self.ignores_memory = !request.cursor.shard_edges.is_empty();
         let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
@@ -239,8 +239,9 @@ impl<'a> View<'a> {
         any
     }
 
-    /// Waits until the databases show every position of the request's token. A database delivers a
-    /// transaction in its log before its tables show it.
+    /// Waits until the databases show every position of the request's token, for each log at most
+    /// half of the time left. A database delivers a transaction in its log before its tables show
+    /// it.
     pub(super) async fn wait_until_visible(&self) {
         let Some(memory) = self.memory else { return };
         for (history, at) in self.required.positions() {
