@@ -41,7 +41,9 @@ pub const FOLLOWEES_MAX: usize = 100_000;
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ReadError {
     /// The reader follows more than [`FOLLOWEES_MAX`] users.
-    #[error("the user follows more than {FOLLOWEES_MAX} users, the most a timeline is read for")]
+    #[error(
+        "the user follows more than {FOLLOWEES_MAX} users, the limit for reading a home timeline"
+    )]
     TooManyFollowees,
 }
 
