@@ -7,8 +7,8 @@ pub fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
-/// RFC 3339 in UTC with milliseconds, `2022-04-30T23:51:52.000Z`. A time outside the years that
-/// the form can write is clamped to the nearest one it can.
+/// RFC 3339 in UTC with milliseconds: `2022-04-30T23:51:52.000Z`. A time outside the years that
+/// RFC 3339 can write is clamped to the nearest one inside.
 pub fn rfc3339_ms(epoch_ms: i64) -> String {
     let clamped = epoch_ms.clamp(YEAR_0_MS, YEAR_9999_END_MS);
     let time = Timestamp::from_millisecond(clamped).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -17,8 +17,8 @@ pub fn rfc3339_ms(epoch_ms: i64) -> String {
 
 /// 0000-01-01T00:00:00Z; RFC 3339 has no earlier year.
 const YEAR_0_MS: i64 = -62_167_219_200_000;
-/// The last second that the time library holds, a day before the end of year 9999, so that any
-/// zone can still show it.
+/// The last second that the time library supports: a day before the end of year 9999, so that
+/// every zone can show it.
 const YEAR_9999_END_MS: i64 = 253_402_207_200_000;
 
 #[cfg(test)]

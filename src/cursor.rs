@@ -1,9 +1,9 @@
-//! Cursors: places in the key order from which a page is read. Pure; it knows no HTTP and no SQL.
+//! Cursors: the places in the post order from which a page is read. Pure: no HTTP, no SQL.
 //!
-//! A cursor is a keyset cursor: it holds a place *between* posts, never a count of posts, so
-//! inserts and deletes elsewhere neither skip nor repeat a post. For every shard that was missing
-//! when the page was made it also holds the place down to which that shard was last complete; when
-//! the shard returns, the next page starts with what it had to leave out.
+//! A cursor is a keyset cursor. It holds an *edge* between two posts and never a count of posts,
+//! so inserts and deletes elsewhere neither skip nor repeat a post. For every shard that was
+//! missing when the page was made, the cursor also holds the edge down to which that shard was
+//! last complete. When the shard returns, the next page starts with the posts that were missing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,45 +15,46 @@ use thiserror::Error;
 
 use crate::model::{Direction, PostId, PostKey, ShardId, UserId};
 
-/// Longer texts are refused before they are decoded. A plain cursor has 38 characters; one that
-/// names a thousand missing shards with a few different places stays below this.
+/// Longer texts are rejected before they are decoded. A plain cursor has 36 characters. A cursor
+/// that names a thousand missing shards with a few different edges stays below this limit.
 pub const CURSOR_TEXT_MAX: usize = 4_096;
 
-/// A place between two posts in key order.
+/// A place between two posts in the post order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Edge {
-    /// Under the oldest post there can be.
+    /// Older than every possible post.
     Bottom,
-    /// Just beside a key, whether or not a post with this key still exists.
+    /// Next to a key, whether or not a post with this key still exists.
     Beside {
         /// The key.
         key: PostKey,
-        /// On the newer side of the key.
+        /// True for the newer side of the key, false for the older side.
         above: bool,
     },
-    /// Over the newest post there can be.
+    /// Newer than every possible post.
     Top,
 }
 
 impl Edge {
-    /// The place just on the older side of `key`.
+    /// The edge on the older side of `key`.
     pub fn below(key: PostKey) -> Self {
         Self::Beside { key, above: false }
     }
 
-    /// The place just on the newer side of `key`.
+    /// The edge on the newer side of `key`.
     pub fn above(key: PostKey) -> Self {
         Self::Beside { key, above: true }
     }
 
-    /// What the edge means within one author's posts.
+    /// The same edge among the posts of one author.
     pub fn for_author(self, author: UserId) -> AuthorEdge {
         match self {
             Self::Bottom => AuthorEdge::Bottom,
             Self::Top => AuthorEdge::Top,
             Self::Beside { key, above } => {
-                // A post of this author with the key's own time and id lies under the edge if its
-                // author decides so, or if it is the key itself and the edge is over it.
+                // With the key's time and id, an author's post is older than the edge in two
+                // cases: the author id is smaller, or the post is the key itself and the edge is
+                // above it.
                 let includes = author < key.author || (author == key.author && above);
                 AuthorEdge::At { time: key.time, post: key.post.0 + u64::from(includes) }
             }
@@ -61,14 +62,14 @@ impl Edge {
     }
 }
 
-/// An [`Edge`] within one author's posts, where (time, post id) alone decides.
+/// An [`Edge`] among the posts of one author, whose order is (time, post id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorEdge {
     /// All the author's posts are newer.
     Bottom,
-    /// Older are the posts with `time < T or (time = T and post < P)`, newer all others.
+    /// Posts with `time < T or (time = T and post < P)` are older, all others newer.
     At {
-        /// T, in the column's unit.
+        /// T, in the unit of the time column.
         time: i64,
         /// P, from 0 to 2^63.
         post: u64,
@@ -77,31 +78,32 @@ pub enum AuthorEdge {
     Top,
 }
 
-/// A wish to read an author's tail.
+/// A query for a part of one author's tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TailAsk {
-    /// Whose posts.
+pub struct TailQuery {
+    /// The author.
     pub author: UserId,
-    /// From where, exclusive, in the direction of the merge.
+    /// The edge to start from, in the direction of the page.
     pub from: AuthorEdge,
-    /// How many at most, 1 to 100.
+    /// Upper bound for the number of posts, 1 to 100.
     pub count: u16,
 }
 
-/// A page starts here and reads this way.
+/// The edge where a page starts, and its direction. Encoded as text by [`ToString`] and
+/// [`FromStr`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// Which way the page reads.
+    /// The direction in which the page is read.
     pub direction: Direction,
-    /// Where it starts, for every shard without a place of its own.
+    /// The start on every shard that is not in `shard_edges`.
     pub edge: Edge,
-    /// Where it starts for shards that were missing before.
-    pub behind: BTreeMap<ShardId, Edge>,
+    /// The start on shards that were missing from earlier pages.
+    pub shard_edges: BTreeMap<ShardId, Edge>,
 }
 
-/// A text that is no cursor of ours.
+/// The text is not a cursor that this server made.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("not a cursor of this server; leave it out to start from the newest post")]
+#[error("not a cursor of this server; omit it to start from the newest post")]
 pub struct BadCursor;
 
 impl Cursor {
@@ -110,38 +112,39 @@ impl Cursor {
         Self::older(Edge::Top)
     }
 
-    /// Whether it leads towards newer posts.
+    /// Whether the page is read towards newer posts.
     pub(crate) fn is_newer(&self) -> bool {
         self.direction == Direction::Newer
     }
 
-    /// Everything older than `edge`.
+    /// A page of posts older than `edge`, newest first.
     pub fn older(edge: Edge) -> Self {
-        Self { direction: Direction::Older, edge, behind: BTreeMap::new() }
+        Self { direction: Direction::Older, edge, shard_edges: BTreeMap::new() }
     }
 
-    /// Everything newer than `edge`.
+    /// A page of posts newer than `edge`, the nearest to it.
     pub fn newer(edge: Edge) -> Self {
-        Self { direction: Direction::Newer, edge, behind: BTreeMap::new() }
+        Self { direction: Direction::Newer, edge, shard_edges: BTreeMap::new() }
     }
 
-    /// Where this page starts on `shard`.
+    /// The edge where the page starts on `shard`.
     pub fn edge_on(&self, shard: ShardId) -> Edge {
-        self.behind.get(&shard).copied().unwrap_or(self.edge)
+        self.shard_edges.get(&shard).copied().unwrap_or(self.edge)
     }
 }
 
-/// The first byte of every encoded cursor; a form that changes gets another one.
+/// The first byte of every encoded cursor; a changed format gets another number.
 const VERSION: u8 = 1;
 
-/// `version, direction, edge, groups` and for each group `edge, shard count (u16), shards (u16)`,
-/// big-endian, as unpadded URL-safe base64. Shards with the same edge share a group.
+/// `version, direction, edge, groups`, where a group is `edge, shard count (u16), shards (u16)`.
+/// All numbers are big-endian; the text is unpadded URL-safe base64. Shards with the same edge are
+/// in one group.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = vec![VERSION, u8::from(self.direction == Direction::Newer)];
         put_edge(&mut bytes, self.edge);
         let mut groups: BTreeMap<Edge, Vec<ShardId>> = BTreeMap::new();
-        for (shard, edge) in &self.behind {
+        for (shard, edge) in &self.shard_edges {
             groups.entry(*edge).or_default().push(*shard);
         }
         for (edge, shards) in groups {
@@ -167,22 +170,22 @@ impl FromStr for Cursor {
             _ => return Err(BadCursor),
         };
         let edge = take_edge(&mut rest)?;
-        let mut behind = BTreeMap::new();
+        let mut shard_edges = BTreeMap::new();
         while !rest.is_empty() {
             let group_edge = take_edge(&mut rest)?;
             for _ in 0..u16::from_be_bytes(take(&mut rest)?) {
-                behind.insert(ShardId(u16::from_be_bytes(take(&mut rest)?)), group_edge);
+                shard_edges.insert(ShardId(u16::from_be_bytes(take(&mut rest)?)), group_edge);
             }
         }
-        Ok(Self { direction, edge, behind })
+        Ok(Self { direction, edge, shard_edges })
     }
 }
 
-/// A place in a follow list: the user it goes on with.
+/// A place in a follow list: the first user of the next part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowingCursor(pub UserId);
 
-/// Stands where a timeline's cursor has its direction, so that neither is taken for the other.
+/// The byte that a timeline cursor has for its direction; it keeps the two kinds of cursor apart.
 const FOLLOWING: u8 = 2;
 
 impl fmt::Display for FollowingCursor {
@@ -276,13 +279,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_comes_back_from_its_text(
+        fn a_cursor_survives_encoding(
             newer in any::<bool>(),
             edge in edge(),
-            behind in prop::collection::btree_map((0u16..99).prop_map(ShardId), edge(), 0..9),
+            shard_edges in prop::collection::btree_map((0u16..99).prop_map(ShardId), edge(), 0..9),
         ) {
             let direction = if newer { Direction::Newer } else { Direction::Older };
-            let cursor = Cursor { direction, edge, behind };
+            let cursor = Cursor { direction, edge, shard_edges };
             let text = cursor.to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
             prop_assert_eq!(text.parse::<Cursor>(), Ok(cursor));
@@ -293,7 +296,7 @@ mod tests {
             let _: Result<Cursor, BadCursor> = text.parse();
         }
 
-        /// Small numbers, so that times, posts and authors meet often.
+        /// Small numbers, so that equal times, posts and authors are frequent.
         #[test]
         fn an_author_edge_splits_like_the_edge_itself(
             (time, post, author) in (0i64..3, 0u64..4, 0u64..4),
@@ -308,7 +311,7 @@ mod tests {
             };
             let edge = Edge::Beside { key: beside, above };
             let AuthorEdge::At { time: t, post: p } = edge.for_author(key.author) else {
-                unreachable!("an edge beside a key is a place for every author")
+                unreachable!("an edge next to a key is next to a post for every author")
             };
             prop_assert_eq!(time < t || (time == t && post < p), Edge::below(key) < edge);
         }
@@ -321,7 +324,7 @@ mod tests {
         let plain = "AQACAAABgHzjScAAAAAAAAAABwAAAAAAAAAJ";
         assert_eq!(cursor.to_string(), plain);
         assert_eq!(plain.parse(), Ok(cursor.clone()));
-        cursor.behind.insert(ShardId(3), Edge::Top);
+        cursor.shard_edges.insert(ShardId(3), Edge::Top);
         assert_eq!(cursor.to_string(), format!("{plain}AQABAAM"));
     }
 
@@ -336,12 +339,12 @@ mod tests {
 
     #[test]
     fn damaged_texts_are_refused() {
-        let whole = Cursor::newest().to_string();
+        let newest = Cursor::newest().to_string();
         let long = "A".repeat(CURSOR_TEXT_MAX + 1);
         for bad in ["", "A", "AQ", "AgAB", "AQIB", "AQAE", "AQ AB", long.as_str()] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad:?}");
         }
-        assert_eq!(whole, "AQAB");
+        assert_eq!(newest, "AQAB");
         assert_eq!("AQACAAAB".parse::<Cursor>(), Err(BadCursor), "an edge cut short");
     }
 }

@@ -1,31 +1,32 @@
-//! Which rule put these users on these shards? Found from samples of user ids. Pure.
+//! Finds the rule that placed users on shards, from samples of user ids. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::model::{ShardId, UserId};
 use crate::placement::{BUCKETS_MAX, Placement};
 
-/// A rule is believed when at most one sampled user in so many breaks it; those are then rows on
-/// the wrong shard.
+/// `user_id % N` fits if at most one in this many sampled users violates it; those users have rows
+/// on the wrong shard.
 const STRAYS: usize = 10;
-/// A map of buckets is believed only when every bucket was seen this often.
+/// A map of buckets fits only if the samples have this many users of every bucket.
 const BUCKET_SAMPLES_MIN: usize = 8;
-/// Buckets for each shard that are tried.
+/// The largest number of buckets for each shard that is tried.
 const BUCKETS_PER_SHARD_MAX: usize = 64;
 
 /// The rule that fits the samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// `user_id % N`, when the shards are put in this order: indices into the samples.
+    /// `user_id % N`, with the shards in this order: indexes of `samples`.
     Modulo(Vec<usize>),
-    /// `map[user_id % map.len()]`, the samples' order kept.
+    /// `map[user_id % map.len()]`, with the shards in the order of `samples`.
     Map(Vec<ShardId>),
-    /// None that is known here.
+    /// No rule that this module knows.
     Unknown,
 }
 
-/// Finds the rule. `samples` holds, for each shard, some ids of users with rows there. A shard
-/// without rows may be any that the others leave over, in the given order.
+/// Finds the rule. `samples` has, for each shard, ids of users with rows there. Shards without
+/// rows take the remainders that the other shards leave, in the given order. O(ids x buckets
+/// tried).
 pub fn fit(samples: &[Vec<UserId>]) -> Fit {
     if let Some(order) = modulo_order(samples) {
         return Fit::Modulo(order);
@@ -36,7 +37,7 @@ pub fn fit(samples: &[Vec<UserId>]) -> Fit {
     maps.filter_map(|buckets| bucket_map(samples, buckets)).next().map_or(Fit::Unknown, Fit::Map)
 }
 
-/// Users of a sample that belong on another shard by this placement, each shard's own.
+/// For each shard, the sampled users that belong on another shard by this placement.
 pub fn strays(placement: &Placement, samples: &[Vec<UserId>]) -> Vec<Vec<UserId>> {
     let stray = |index: usize, user: &UserId| placement.shard_of(*user).index() != index;
     let of_shard = |(index, sample): (usize, &Vec<UserId>)| {
@@ -55,28 +56,28 @@ fn modulo_order(samples: &[Vec<UserId>]) -> Option<Vec<usize>> {
             empty.push(index);
             continue;
         }
-        let place = usual_remainder(sample, shards)?;
-        if order[place].replace(index).is_some() {
+        let remainder = usual_remainder(sample, shards)?;
+        if order[remainder].replace(index).is_some() {
             return None;
         }
     }
-    // An empty shard stays where it was given if that place is free.
+    // An empty shard keeps its own index if no other shard has that remainder.
     empty.retain(|index| order[*index].is_some() || order[*index].replace(*index).is_some());
     let mut empty = empty.into_iter();
-    order.into_iter().map(|place| place.or_else(|| empty.next())).collect()
+    order.into_iter().map(|index| index.or_else(|| empty.next())).collect()
 }
 
-/// The remainder that nearly all ids leave.
+/// The remainder of nearly all ids; `None` if there is none.
 fn usual_remainder(sample: &[UserId], shards: usize) -> Option<usize> {
     let mut counts = vec![0usize; shards];
     for user in sample {
         counts[remainder(*user, shards)] += 1;
     }
-    let (place, most) = counts.into_iter().enumerate().max_by_key(|(_, count)| *count)?;
-    ((sample.len() - most) * STRAYS <= sample.len()).then_some(place)
+    let (remainder, most) = counts.into_iter().enumerate().max_by_key(|(_, count)| *count)?;
+    ((sample.len() - most) * STRAYS <= sample.len()).then_some(remainder)
 }
 
-/// The owner of every bucket, if each is seen often enough and on one shard only.
+/// The owner of every bucket, if the samples have enough users of each, all on one shard.
 fn bucket_map(samples: &[Vec<UserId>], buckets: usize) -> Option<Vec<ShardId>> {
     let mut owners: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     for (index, sample) in samples.iter().enumerate() {
@@ -105,12 +106,12 @@ mod tests {
 
     use super::*;
 
-    /// A million ids of any size on their shards.
+    /// A million ids of any size, each on its shard.
     fn million(shards: usize, owner: impl Fn(u64) -> usize) -> Vec<Vec<UserId>> {
         let mut random = StdRng::seed_from_u64(shards as u64);
         let mut samples = vec![Vec::new(); shards];
         for n in 0..1_000_000u64 {
-            // Half count up from 1, half are of the kind that services hand out.
+            // Half count up from 1, half are random 63-bit numbers.
             let id = if n % 2 == 0 { n } else { random.random_range(0..1u64 << 63) };
             samples[owner(id)].push(UserId(id));
         }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_is_found_among_a_million_ids_in_any_order_of_shards() {
+    fn modulo_is_found_among_a_million_ids_in_any_order_of_shards() {
         let mut random = StdRng::seed_from_u64(1);
         for shards in [2usize, 3, 4, 7, 10] {
             let modulo = |id: u64| usize::try_from(id % shards as u64).unwrap();
@@ -155,14 +156,14 @@ mod tests {
         let map = [0, 1, 1, 0, 1, 1].map(ShardId);
         let samples = million(2, |id| map[usize::try_from(id % 6).unwrap()].index());
         assert_eq!(fit(&samples), Fit::Map(map.to_vec()));
-        // By ranges, and by something like a hash.
+        // By ranges, and by a hash.
         assert_eq!(fit(&million(2, |id| usize::from(id > 1_000_000))), Fit::Unknown);
         let hashed = |id: u64| (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as usize % 3;
         assert_eq!(fit(&million(3, hashed)), Fit::Unknown);
     }
 
     #[test]
-    fn shards_without_rows_take_the_places_left_over() {
+    fn empty_shards_take_the_remainders_left_over() {
         let user = |id| vec![UserId(id)];
         assert_eq!(fit(&[vec![], vec![]]), Fit::Modulo(vec![0, 1]));
         assert_eq!(fit(&[vec![], user(1)]), Fit::Modulo(vec![0, 1]));

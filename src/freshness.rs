@@ -1,8 +1,8 @@
-//! Freshness tokens: how far the logs had been read when an answer was made. A request that brings
-//! one back sees at least that. Pure.
+//! Freshness tokens: the log positions that an answer reflects. A request that carries a token
+//! gets a page that reflects at least these positions. Pure.
 //!
-//! A token has a position for each log, and the log's history beside it: a position means nothing in
-//! another history.
+//! A token has one position for each log, together with the identity of the log: positions can be
+//! compared within one identity only.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,24 +13,25 @@ use thiserror::Error;
 
 use crate::changes::{LogIdentity, LogPosition};
 
-/// Longer texts are refused before they are decoded; a token of a hundred servers has 2,135
+/// Longer texts are rejected before they are decoded. A token of a hundred logs has 2,135
 /// characters.
 pub const FRESHNESS_TEXT_MAX: usize = 8_192;
 
 /// The first byte of every encoded token.
 const VERSION: u8 = 1;
 
-/// A position in each of some logs.
+/// A set of log positions, at most one for each log identity. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Freshness(Vec<(LogIdentity, LogPosition)>);
 
-/// A text that is no freshness token of ours.
+/// The text is not a freshness token that this server made.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("not a freshness token of this server; leave it out")]
+#[error("not a freshness token of this server; omit it")]
 pub struct BadFreshness;
 
 impl Freshness {
-    /// At least this position in this history too.
+    /// Adds a position; of two positions with the same identity the later one is kept.
+    /// O(positions).
     pub fn add(&mut self, identity: LogIdentity, at: LogPosition) {
         match self.0.iter_mut().find(|(known, _)| *known == identity) {
             Some((_, position)) => *position = at.max(*position),
@@ -38,23 +39,23 @@ impl Freshness {
         }
     }
 
-    /// All that either one asks for.
+    /// Adds all positions of `other`.
     pub fn merge(&mut self, other: &Self) {
         other.0.iter().for_each(|(identity, at)| self.add(*identity, *at));
     }
 
-    /// The positions, one of each history.
+    /// The positions, one for each log identity.
     pub fn positions(&self) -> &[(LogIdentity, LogPosition)] {
         &self.0
     }
 
-    /// Whether it asks for nothing.
+    /// Whether the token requires nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// `version`, then history and position of each log, eight bytes each, big-endian, as unpadded
+/// `version`, then identity and position of each log: eight bytes each, big-endian, as unpadded
 /// URL-safe base64.
 impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +69,7 @@ impl fmt::Display for Freshness {
     }
 }
 
-/// Several tokens, with commas between them, ask for all of them.
+/// Several tokens separated by commas are merged.
 impl FromStr for Freshness {
     type Err = BadFreshness;
 
@@ -103,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_comes_back_from_its_text(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9)) {
+        fn a_token_survives_encoding(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9)) {
             let mut token = Freshness::default();
             for (identity, at) in entries {
                 token.add(LogIdentity(identity), LogPosition(at));
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn several_tokens_ask_for_the_latest_of_each_log() {
+    fn several_tokens_require_the_latest_position_of_each_log() {
         let token = |entries: &[(u64, u64)]| {
             let mut token = Freshness::default();
             entries.iter().for_each(|(h, p)| token.add(LogIdentity(*h), LogPosition(*p)));

@@ -1,6 +1,12 @@
-//! Tributary answers "what have the people I follow posted, newest first?" from `followers` and
-//! `tweets` tables that are hash-sharded over many databases: MySQL or MariaDB servers, or SQLite
-//! files in one folder.
+//! Tributary is a home-timeline server and library over sharded databases. It answers one
+//! question: *what have the people I follow posted, newest first?*
+//!
+//! It reads `followers` and `tweets` tables that are hash-sharded over MySQL or MariaDB servers, or
+//! over SQLite files in one folder.
+//!
+//! # Read a timeline
+//!
+//! Open the fleet once, then read any number of pages from any number of tasks:
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,34 +22,77 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Write, and read your own write
+//!
+//! [`Tributary::freshness`] names the log position that a write has reached. A page that requires
+//! it contains the write. A page's `next` cursor leads to the older posts:
+//!
+//! ```no_run
+//! # async fn run(tributary: tributary::Tributary) -> Result<(), Box<dyn std::error::Error>> {
+//! use tributary::{IdempotencyKey, PageRequest, UserId};
+//!
+//! let (author, reader) = (UserId(7), UserId(42));
+//! let key = IdempotencyKey::new("8e03978e-40d5-43e8-bc93-6894a57f9324");
+//! tributary.publish(author, "hello", key).await?;
+//!
+//! let at_least = tributary.freshness(author).await;
+//! let newest = PageRequest { at_least, ..PageRequest::default() };
+//! let page = tributary.home_timeline(reader, &newest).await?;
+//! if let Some(cursor) = page.next {
+//!     let older = PageRequest { cursor, ..PageRequest::default() };
+//!     let page = tributary.home_timeline(reader, &older).await?;
+//!     println!("{} older posts", page.posts.len());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Terms
+//!
+//! - A *shard* is a database that owns some users: their posts and their follow lists. A *server*
+//!   is a process with one log; it can hold many shards. [`placement`] maps a user to its shard.
+//! - The *order* of posts is (time, post id, author id), newest first: [`PostKey`]. Pages are
+//!   addressed by [`cursor`]s in this order and never by an offset.
+//! - A shard that does not answer is no error. A page names such shards: *missing* if their posts
+//!   are not on the page, *stale* if they come from memory ([`Page::missing`], [`Page::stale`]).
+//!   The next page that can read a missing shard starts with its posts.
+//! - *Memory* is a copy of recent posts and follow lists that follows the log of each server. It
+//!   decides how fast a page is, never which posts are on it. With `memory.budget = 0` all pages
+//!   are read from the databases.
+//! - A [`freshness`] token is a set of log positions. A page that requires a token reflects at
+//!   least these positions. Without a token, a page may miss the writes of the last milliseconds.
+//!
 //! # How a page is read
-//! 1. [`http`] answers a page that it sent before, if nothing on it has changed since. Else it takes
-//!    user, cursor and limit from the request and calls `timeline::home_timeline`, which makes all
-//!    decisions of a read.
-//! 2. The reader's follow list, and the posts that can stand on the page, are taken from `memory` as
-//!    far as it has them. The rest is asked for in the databases, once for all who want it at that
-//!    time:
-//! 3. The follow list on the one shard that owns the reader: [`placement`] knows which, [`shard`]
-//!    asks it. One post of every followee from the cursor on, then more of those few authors whose
-//!    whole known tail stands on the page: `timeline::merge` says which. Each time only the shards
-//!    that own these authors are asked, all at once: [`shard::Fleet::scatter`].
-//! 4. The texts of posts that were not in memory are fetched in one more wave, and the [`Page`]
-//!    gets the [`cursor`]s that lead on from it. A shard that did not answer is named on the page,
-//!    and its place is kept in the cursors.
+//!
+//! 1. The HTTP server sends the cached page again if nothing on it has changed. Otherwise it calls
+//!    [`Tributary::home_timeline`]; the module [`timeline`] makes all decisions of a read.
+//! 2. Memory provides the reader's follow list and the posts that it has. If they make a complete
+//!    page, no database is queried.
+//! 3. Otherwise the databases are queried, once for all requests for the same page. The follow
+//!    list costs one query, on the shard that owns the reader.
+//! 4. The first wave reads one post of every followee that memory cannot answer for. Later waves
+//!    read more posts of the few authors whose known posts are all on the page; `timeline::merge`
+//!    chooses them. A wave queries the owning shards at the same time: [`shard::Fleet::scatter`].
+//! 5. One more wave reads the texts of the posts that were not in memory. The [`Page`] then gets
+//!    its cursors, which keep the start of each shard that did not answer.
 //!
 //! # How a post is written
-//! 1. [`http`] takes author, text and perhaps an `Idempotency-Key` from the request and calls
-//!    [`Tributary::publish`]; [`publish`] makes all decisions of a write.
-//! 2. The post gets a time and an id of its own (`post_id`), and is stored with its key in one
-//!    transaction on the one shard that owns the author. An id that is taken is minted anew.
-//! 3. When the connection is lost at the commit, a new one is asked what became of it; only what
-//!    was surely not stored is stored again, under the same id and key.
-//! 4. Memory learns of it as of anybody's write: from the server's log, which `changes::apply`
-//!    follows.
 //!
-//! # Which way the arrows point
-//! [`model`], [`cursor`], [`placement`], `post_id` and the merge are pure: they know no runtime, no SQL and no
-//! HTTP. SQL stands in [`shard`] alone. [`http`] and [`commands`] are the edges.
+//! 1. The HTTP server calls [`Tributary::publish`]; the module [`publish`] makes all decisions of
+//!    a write.
+//! 2. The post gets a time and a generated id. One transaction on the shard that owns the author
+//!    stores the post and its idempotency key. If the id is already used, another one is
+//!    generated.
+//! 3. If the connection is lost during COMMIT, a new connection finds out whether the commit took
+//!    effect. Only a post that was certainly not stored is stored again, under the same id and
+//!    key.
+//! 4. Memory gets the post from the server's log, like the writes of any other program: the module
+//!    [`changes`] decodes the log, and `changes::apply` applies it.
+//!
+//! # Modules
+//!
+//! [`model`], [`cursor`], [`placement`], [`moment`], [`mapping`] and [`fit`] are pure: they know
+//! no runtime, no SQL and no HTTP. Only [`shard`] has SQL. [`timeline`] reads and [`publish`]
+//! writes. [`config`] holds every setting with its default.
 
 mod bench;
 pub mod changes;
@@ -81,7 +130,8 @@ use timeline::{Draft, TimelineFlights, View};
 pub use timeline::{Limit, Page, PageRequest, ReadError};
 use tokio::task::JoinSet;
 
-/// A fleet of shards, ready to be read and written. Cheap to clone; all clones share the connections.
+/// A fleet of shards, opened for reading and writing, and its memory. Cheap to clone; all clones
+/// share connections and memory. Background tasks end when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Tributary(Arc<Parts>);
 
@@ -91,33 +141,34 @@ struct Parts {
     publisher: Publisher,
     memory: Option<Arc<Memory>>,
     flights: TimelineFlights,
-    /// The writers into memory; they end with the last clone.
+    /// The tasks that write into memory; dropping the set ends them.
     _writers: JoinSet<()>,
 }
 
 /// A part of a follow list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowingPage {
-    /// By rising id.
+    /// The followees, by rising id.
     pub followees: Vec<UserId>,
-    /// Where the list goes on, if it does or if it could not be read.
+    /// The id to continue from; `None` at the end of the list. If the shard did not answer, the id
+    /// that this part was to start from.
     pub next: Option<UserId>,
     /// The reader's shard, if it did not answer.
     pub missing: BTreeSet<ShardId>,
 }
 
 impl Tributary {
-    /// Opens the folder of shards, as its only owner, or connects to all servers at once.
+    /// Opens the folder of shards as its only owner, or connects to all servers at the same time.
     ///
-    /// # Errors
-    /// What an operator must mend: a wrong password, a missing table, index or right, a folder
-    /// that another process owns. A server that cannot be reached is no error: its shards are
-    /// missing until it can.
+    /// # Errors Faults that an operator must fix: a wrong password, a missing table, index or
+    /// privilege, a folder that another process owns. An unreachable server is not an error: its
+    /// shards are missing from pages until the server answers.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
         Self::open_with(config, Access::Own).await
     }
 
-    /// Like [`Tributary::open`]; with [`Access::Read`] a folder is read beside its owner.
+    /// Like [`Tributary::open`]. With [`Access::Read`], reads a folder that another process owns;
+    /// then there is no memory, and writes fail with [`WriteError::ReadOnly`].
     pub async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
         let fleet = Fleet::open(config, access).await?;
         let publisher = Publisher::new(&config.write, access, fleet.health().len());
@@ -139,10 +190,14 @@ impl Tributary {
         Ok(Self(Arc::new(parts)))
     }
 
-    /// A page of posts by everyone `reader` follows.
+    /// A page of posts by everyone `reader` follows. An unknown reader has an empty timeline.
     ///
-    /// From memory it costs microseconds; what memory does not hold costs one query for the follow
-    /// list and at most five rounds of simultaneous queries, whatever the number of followees.
+    /// Cost: microseconds from memory. Without memory, one query for the follow list and at most
+    /// six waves of simultaneous queries, for any number of followees. The call returns within
+    /// `request.deadline_ms`; shards that have not answered by then are missing from the page.
+    ///
+    /// # Errors [`ReadError::TooManyFollowees`] if the reader follows more than
+    /// [`timeline::FOLLOWEES_MAX`] users.
     pub async fn home_timeline(
         &self,
         reader: UserId,
@@ -152,7 +207,7 @@ impl Tributary {
         Ok(draft.into_page(http::decode_content))
     }
 
-    /// The same, as it is sent.
+    /// The page before it is encoded.
     pub(crate) async fn home_draft(
         &self,
         reader: UserId,
@@ -161,8 +216,8 @@ impl Tributary {
         timeline::home_timeline(&mut self.view(), reader, request).await
     }
 
-    /// The reader's page for this query as it was sent last, if it is what memory shows now and memory
-    /// is as fresh as is asked; and how fresh that is.
+    /// The reader's cached page for this query and how fresh it is. `None` unless memory is fresh,
+    /// has reached `at_least`, and nothing on the page has changed.
     pub(crate) fn cached_page(
         &self,
         reader: UserId,
@@ -186,7 +241,7 @@ impl Tributary {
         Some((page, freshness))
     }
 
-    /// Keeps a page of a reader as it is sent, if all of it comes from memory.
+    /// Caches a reader's encoded page, if the whole page comes from memory.
     pub(crate) fn cache_page(&self, reader: UserId, query: &str, page: &Draft, sent: &SentPage) {
         let Some((memory, as_of)) = self.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
@@ -196,12 +251,12 @@ impl Tributary {
         memory.cache_page(CachedPage::new((reader, query), as_of, authors, sent));
     }
 
-    /// A page of one author's posts.
+    /// A page of one author's posts; it costs what a home timeline with one followee costs.
     pub async fn author_timeline(&self, author: UserId, request: &PageRequest) -> Page {
         self.author_draft(author, request).await.into_page(http::decode_content)
     }
 
-    /// The same, as it is sent.
+    /// The page before it is encoded.
     pub(crate) async fn author_draft(&self, author: UserId, request: &PageRequest) -> Draft {
         timeline::author_timeline(&mut self.view(), author, request).await
     }
@@ -210,9 +265,9 @@ impl Tributary {
         View::new(&self.0.fleet, self.0.memory.as_deref(), &self.0.flights)
     }
 
-    /// How far the log that tells of `user` reaches now: a page that is asked to be at least as
-    /// fresh shows whatever was written for the user before. Empty without memory, where every page
-    /// does. One query.
+    /// The current end of the log of `user`'s shard. A page that requires it reflects every
+    /// earlier write for the user. Empty without memory, where every page does, and if the shard
+    /// does not answer. One query.
     pub async fn freshness(&self, user: UserId) -> Freshness {
         let mut freshness = Freshness::default();
         if let Some(memory) = &self.0.memory {
@@ -226,7 +281,8 @@ impl Tributary {
         freshness
     }
 
-    /// Users that `reader` follows, by rising id, from `from` on. One query on one shard.
+    /// At most `limit` users that `reader` follows, by rising id, starting with `from`. One query
+    /// on one shard.
     pub async fn following(&self, reader: UserId, from: UserId, limit: Limit) -> FollowingPage {
         let (fleet, max) = (&self.0.fleet, limit.get());
         let answer = fleet.following(reader, from, max + 1, fleet.read_deadline()).await;
@@ -244,14 +300,19 @@ impl Tributary {
         }
     }
 
-    /// One post; or its author's shard, if it does not answer.
+    /// One post, `None` if there is none; an error names the author's shard if it does not answer.
+    /// One query.
     pub async fn post(&self, author: UserId, post: PostId) -> Result<Option<Post>, ShardId> {
         self.0.fleet.post(author, post, self.0.fleet.read_deadline()).await
     }
 
-    /// Posts. When this returns, the post is committed; it is on every page that is asked to be as
-    /// fresh as [`Tributary::freshness`] says then, and on all others some milliseconds later. With
-    /// a key, the same wish is carried out once however often it is repeated, for a day at least.
+    /// Stores a post and returns when it is committed. Every page that requires the result of a
+    /// later [`Tributary::freshness`] contains the post; other pages contain it some milliseconds
+    /// later. With a key, repeating the call stores the post once; keys are remembered for at
+    /// least a day.
+    ///
+    /// # Errors After any [`WriteError`] except [`WriteError::InDoubt`] nothing is stored. After
+    /// `InDoubt`, repeat the call with the same key.
     pub async fn publish(
         &self,
         author: UserId,
@@ -261,18 +322,19 @@ impl Tributary {
         self.0.publisher.publish(&self.0.fleet, author, content, key).await
     }
 
-    /// Deletes a post, if it is there.
+    /// Deletes a post; succeeds if there is no such post. One transaction.
     pub async fn delete_post(&self, author: UserId, post: PostId) -> Result<(), WriteError> {
         self.0.publisher.delete_post(&self.0.fleet, author, post).await
     }
 
-    /// Makes `follower` follow `followee`, if it does not yet.
+    /// Makes `follower` follow `followee`; succeeds if it does already. One transaction.
     pub async fn follow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
         self.follow_all(follower, &[followee]).await.map(drop)
     }
 
-    /// Makes `follower` follow all of them, 1,000 at most, in one transaction. Returns how many it
-    /// did not follow yet; fewer if the commit was in doubt and was done again.
+    /// Makes `follower` follow all of `followees`, at most [`publish::FOLLOWS_MAX`], in one
+    /// transaction. Returns the number of new follows. If the commit was in doubt and the write
+    /// was repeated, follows that the first commit stored are not counted.
     pub async fn follow_all(
         &self,
         follower: UserId,
@@ -281,17 +343,17 @@ impl Tributary {
         self.0.publisher.follow_all(&self.0.fleet, follower, followees).await
     }
 
-    /// Ends that `follower` follows `followee`, if it does.
+    /// Makes `follower` no longer follow `followee`; succeeds if it does not. One transaction.
     pub async fn unfollow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
         self.0.publisher.unfollow(&self.0.fleet, follower, followee).await
     }
 
-    /// What is kept in memory, if anything is.
+    /// The memory, if `memory.budget` is above 0 and the fleet is not opened for reading.
     pub(crate) fn memory(&self) -> Option<&Memory> {
         self.0.memory.as_deref()
     }
 
-    /// How writes are limited.
+    /// The limits of writes.
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.0.publisher
     }

@@ -1,39 +1,39 @@
-//! How a team's tables are called and what their columns hold: `[tables]` in the configuration.
-//! Existing tables are served as they are. Pure.
+//! Names and contents of a team's own tables: `[tables]` in the configuration. Existing tables are
+//! served as they are. Pure.
 
 use serde::Deserialize;
 
 use crate::moment::{PostTimes, TimeUnit, Zone};
 
-/// The tables of every shard on servers.
+/// The tables that every shard on servers has.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tables {
-    /// Who follows whom.
+    /// The table of follows.
     pub follows: FollowsTable,
-    /// Who posted what, when.
+    /// The table of posts.
     pub posts: PostsTable,
-    /// How users are called, if the shards know it.
+    /// The table of user handles, if the shards have one.
     pub users: Option<UsersTable>,
 }
 
-/// `[tables.follows]`.
+/// `[tables.follows]`: one row for each follow.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct FollowsTable {
-    /// The table.
+    /// The name of the table.
     pub name: String,
-    /// The column of who reads.
+    /// The column of the follower's user id.
     pub follower: String,
-    /// The column of who is read.
+    /// The column of the followee's user id.
     pub followed: String,
 }
 
-/// `[tables.posts]`.
+/// `[tables.posts]`: one row for each post.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostsTable {
-    /// The table.
+    /// The name of the table.
     pub name: String,
     /// The column of the post's id.
     pub id: String,
@@ -43,61 +43,61 @@ pub struct PostsTable {
     pub content: String,
     /// The column of the time.
     pub time: String,
-    /// What the time column holds.
+    /// The type and unit of the time column.
     pub unit: TimeUnit,
-    /// Where the dates of a `DATETIME` column belong.
+    /// The zone of the dates in a `DATETIME` column.
     pub zone: Zone,
-    /// Which posts may be seen, where posts are deleted by marking them.
+    /// Which posts are visible, if the team deletes posts by marking them.
     pub visible: Option<Visible>,
 }
 
-/// `[tables.users]`.
+/// `[tables.users]`: one row for each user.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct UsersTable {
-    /// The table, on the shard that owns the user.
+    /// The name of the table, which is on the shard that owns the user.
     pub name: String,
     /// The column of the user's id.
     pub id: String,
-    /// The column of the name that people know the user by.
+    /// The column of the user's handle.
     pub handle: String,
 }
 
-/// A post may be seen when `column` holds `value`.
+/// The rule for soft deletion: a post is visible if `column` holds `value`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Visible {
     /// The column.
     pub column: String,
-    /// What it holds for a post that may be seen.
+    /// The value of a visible post.
     pub value: Mark,
-    /// What it is set to when a post is deleted; needed where it does not follow from `value`.
+    /// The value that a delete sets; required if it does not follow from `value`.
     #[serde(default)]
     pub hidden: Option<Mark>,
 }
 
-/// What a column holds to mark a post: a number, a text, or nothing.
+/// A value that marks a post as visible or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// SQL's NULL; written as the text `NULL`.
     Null,
     /// The time of the change; written as the text `NOW`.
     Now,
-    /// A number, or a truth as 1 or 0.
+    /// A number, or true and false as 1 and 0.
     Number(i64),
     /// Any other text.
     Text(String),
 }
 
 impl PostsTable {
-    /// The time column.
+    /// Unit and zone of the time column.
     pub fn times(&self) -> PostTimes {
         PostTimes { unit: self.unit, zone: self.zone.clone() }
     }
 }
 
 impl Visible {
-    /// Marks that can be told apart, the visible one fixed.
+    /// Checks that visible and deleted posts differ, and that the visible value is constant.
     pub fn check(&self) -> Result<(), &'static str> {
         match (&self.value, self.hidden()) {
             (Mark::Now, _) => Err("value cannot be NOW: no post would ever be visible"),
@@ -108,7 +108,8 @@ impl Visible {
         }
     }
 
-    /// What the column is set to when a post is deleted, if that is known.
+    /// The value that a delete sets, if it is configured or follows from `value`: `NOW` for
+    /// `NULL`, and 1 and 0 for each other.
     pub fn hidden(&self) -> Option<Mark> {
         match (&self.hidden, &self.value) {
             (Some(hidden), _) => Some(hidden.clone()),

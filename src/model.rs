@@ -1,37 +1,38 @@
-//! The vocabulary: ids, the one sort order of posts, and posts. Pure data; it knows no I/O.
+//! Ids, posts, and the one order of posts. Pure data; no I/O.
 
 use std::fmt;
 
-/// The largest id that is accepted. SQLite integers are signed, so ids stay below 2^63.
+/// The largest id that is accepted, 2^63 - 1: SQLite integers are signed.
 pub const ID_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// A user, as reader or as author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(pub u64);
 
-/// A post's id. It is unique together with its author only: adopted tables may carry one
+/// A post's id. It is unique only together with its author: adopted tables may have the same
 /// `AUTO_INCREMENT` id on two shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PostId(pub u64);
 
-/// The index of a shard in the configured order, which is also the order placement counts in.
+/// The index of a shard in the configured order, which is also the order of the placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
 impl ShardId {
-    /// The shard's place in a list of all shards.
+    /// The shard's index in a list of all shards.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// A post's place in the one order there is: by time, then post id, then author id.
+/// A post's key in the post order: by time, then post id, then author id.
 ///
-/// A timeline lists keys from the largest down. Times tie in real data and ids need not be in time
-/// order, so all three parts are compared, always in this order.
+/// A timeline lists keys from the largest to the smallest. Real data has equal times, and ids need
+/// not follow time, so all three parts are always compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PostKey {
-    /// The timestamp column's value in its own unit: epoch milliseconds in our tables.
+    /// The value of the time column in its own unit: milliseconds since 1970 (UTC) in our own
+    /// tables.
     pub time: i64,
     /// The post's id.
     pub post: PostId,
@@ -42,43 +43,43 @@ pub struct PostKey {
 /// A post as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Post {
-    /// Where the post stands in every timeline; holds its time, id and author.
+    /// The post's time, id and author, which decide its place in every timeline.
     pub key: PostKey,
     /// The text, byte for byte as stored.
     pub content: String,
 }
 
-/// One reader follows one author.
+/// One user follows another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Follow {
-    /// Who reads.
+    /// The user who reads.
     pub follower: UserId,
-    /// Who is read.
+    /// The user whose posts are read.
     pub followee: UserId,
 }
 
-/// Names one wish to post, so that asking again posts once. The client chooses it; it counts among
-/// the keys of one author only.
+/// Identifies one request to post, so that repeating the request posts once. The client chooses
+/// the key; keys of different authors are independent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// What our table holds; far more than a UUID.
+    /// The width of the key column in our table; a UUID needs 36.
     pub const CHARACTERS_MAX: usize = 255;
 
-    /// 1 to 255 visible ASCII characters.
+    /// A key of 1 to 255 visible ASCII characters; `None` for any other text.
     pub fn new(text: &str) -> Option<Self> {
         let fits = (1..=Self::CHARACTERS_MAX).contains(&text.len());
         (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
     }
 
-    /// The characters.
+    /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Which way a timeline is read from a place in it.
+/// The direction in which a timeline is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Towards smaller keys: the next page.
@@ -87,7 +88,7 @@ pub enum Direction {
     Newer,
 }
 
-/// A decimal number from 0 to 2^63-1, or nothing: no sign, no blanks.
+/// Parses an id: decimal digits only, from 0 to 2^63 - 1; `None` for any other text.
 pub fn parse_id(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;

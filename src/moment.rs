@@ -1,8 +1,8 @@
-//! When a post was made: how the time column counts, and what that is in real time. Pure.
+//! The time of a post: the unit of the time column, and its conversion to milliseconds. Pure.
 //!
-//! Posts are compared in the column's own unit, so a column is never converted to be sorted. A
-//! number counts seconds, milliseconds or microseconds since 1970. A date and time is packed into a
-//! number that keeps its order and every value that a server can store, the year 0 included.
+//! Posts are compared in the unit of the column, so sorting never converts a value. An integer
+//! column counts seconds, milliseconds or microseconds since 1970. A date and time is packed into
+//! an integer that keeps the order of dates and every value a server can store, even year 0.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use jiff::tz::{Offset, TimeZone};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-/// What the time column holds.
+/// The type and unit of the time column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
     /// Seconds since 1970, an integer: `s`.
@@ -22,30 +22,29 @@ pub enum TimeUnit {
     Milliseconds,
     /// Microseconds since 1970, an integer: `us`.
     Microseconds,
-    /// `DATETIME` or `TIMESTAMP` with so many digits after the second: `datetime`, `datetime(3)`.
+    /// `DATETIME` or `TIMESTAMP`: `datetime`, or `datetime(3)` with three digits of a second.
     DateTime {
-        /// 0 to 6.
+        /// Digits of the fraction of a second, 0 to 6.
         digits: u8,
     },
 }
 
-/// Where the clocks stand that a `DATETIME` column was filled by: `UTC`, `+02:00`,
-/// `Europe/Berlin`.
+/// The time zone of the values in a `DATETIME` column: `UTC`, `+02:00`, `Europe/Berlin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
 /// A time column: its unit, and its zone if it holds dates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostTimes {
-    /// What it holds.
+    /// The type and unit.
     pub unit: TimeUnit,
-    /// Where its dates belong; means nothing for numbers, which count in UTC.
+    /// The zone of its dates; unused for integers, which count in UTC.
     pub zone: Zone,
 }
 
 /// A date and time as a server stores it; any part may be 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are self-explanatory")]
 pub struct CalendarTime {
     pub year: u16,
     pub month: u8,
@@ -57,11 +56,11 @@ pub struct CalendarTime {
 }
 
 impl PostTimes {
-    /// Milliseconds since 1970 in UTC, whose numbers are stored as they are.
+    /// Milliseconds since 1970 (UTC), the unit of our own tables.
     pub const MILLISECONDS: Self = Self { unit: TimeUnit::Milliseconds, zone: Zone(TimeZone::UTC) };
 
-    /// When it was, in milliseconds since 1970 in UTC. A date that no calendar has, such as one in
-    /// month 0, is the nearest one there is.
+    /// Converts a stored value to milliseconds since 1970 (UTC). A date that does not exist, such
+    /// as one in month 0, is converted as the nearest existing date.
     pub fn epoch_ms(&self, stored: i64) -> i64 {
         match self.unit {
             TimeUnit::Seconds => stored.saturating_mul(1_000),
@@ -71,8 +70,8 @@ impl PostTimes {
         }
     }
 
-    /// What the column holds for a moment given in milliseconds since 1970 in UTC; cut, not
-    /// rounded, to what it can hold.
+    /// Converts milliseconds since 1970 (UTC) to a stored value, truncated to the column's
+    /// precision.
     pub fn stored(&self, epoch_ms: i64) -> i64 {
         match self.unit {
             TimeUnit::Seconds => epoch_ms.div_euclid(1_000),
@@ -89,7 +88,7 @@ impl PostTimes {
 }
 
 impl CalendarTime {
-    /// The digits as one number: later dates have larger ones. The layout is the servers' own
+    /// The date as one integer that keeps the order of dates. The layout is that of the servers
     /// (`TIME_to_longlong_datetime_packed` in their sources).
     pub fn packed(self) -> i64 {
         let days = ((i64::from(self.year) * 13 + i64::from(self.month)) << 5) | i64::from(self.day);
@@ -98,7 +97,7 @@ impl CalendarTime {
         (((days << 17) | seconds) << 24) | i64::from(self.micros)
     }
 
-    /// The date that [`CalendarTime::packed`] made this of. A number that it never makes gives the
+    /// The inverse of [`CalendarTime::packed`]. A number that `packed` never returns gives the
     /// nearest parts.
     pub fn unpacked(packed: i64) -> Self {
         let packed = packed.max(0);
@@ -116,7 +115,7 @@ impl CalendarTime {
         }
     }
 
-    /// Reads `2023-10-29 02:30:00.125` as a server writes it, any part of which may be 0.
+    /// Parses `2023-10-29 02:30:00.125` as a server writes it; any part may be 0.
     pub fn from_text(text: &str) -> Option<Self> {
         let (date, clock) = text.split_once(' ')?;
         let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
@@ -136,7 +135,7 @@ impl CalendarTime {
         })
     }
 
-    /// The nearest date that exists.
+    /// The nearest existing date.
     fn civil(self) -> DateTime {
         let year = i16::try_from(self.year).unwrap_or(i16::MAX).min(9999);
         let month = i8::try_from(self.month.clamp(1, 12)).unwrap_or(1);
@@ -161,7 +160,7 @@ fn three(text: &str, between: char) -> Option<(u32, u32, u32)> {
     parts.next().is_none().then_some(three)
 }
 
-/// Digits and nothing else; what they mean is no more than seven of them.
+/// One to seven digits and nothing else.
 fn number(text: &str) -> Option<u32> {
     let digits = (1..=7).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
@@ -170,7 +169,7 @@ fn number(text: &str) -> Option<u32> {
 impl Zone {
     fn epoch_ms(&self, time: CalendarTime) -> i64 {
         let civil = time.civil();
-        // An hour that a change of clocks skipped or repeated is taken as before the change.
+        // An hour that a clock change skips or repeats is read with the offset before the change.
         match self.0.to_ambiguous_timestamp(civil).compatible() {
             Ok(timestamp) => timestamp.as_millisecond(),
             Err(_) if civil.year() > 0 => i64::MAX,
@@ -193,7 +192,7 @@ impl Zone {
         }
     }
 
-    /// Whether it is UTC, by that name or as `+00:00`.
+    /// Whether the zone is UTC, written as `UTC` or `+00:00`.
     pub fn is_utc(&self) -> bool {
         self.0.to_fixed_offset().is_ok_and(|offset| offset == Offset::UTC)
     }
@@ -211,8 +210,8 @@ impl FromStr for Zone {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is no zone; give UTC, an offset such as +02:00, or a name \
-             such as Europe/Berlin"
+                "`{text}` is not a time zone; use UTC, an offset such as +02:00, or a name \
+                 such as Europe/Berlin"
             )
         };
         if let Some((sign, rest)) = text.split_at_checked(1).filter(|(s, _)| ["+", "-"].contains(s))
@@ -262,8 +261,8 @@ impl FromStr for TimeUnit {
             ("datetime", _) => Ok(Self::DateTime { digits: 0 }),
             (_, Some(digits)) => Ok(Self::DateTime { digits }),
             _ => Err(format!(
-                "`{text}` is no unit; give s, ms or us for an integer, or datetime, datetime(1) to \
-                 datetime(6) as the column is declared"
+                "`{text}` is not a time unit; use s, ms or us for an integer, or datetime, \
+                 datetime(1) to datetime(6) as the column is declared"
             )),
         }
     }
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_says_when_it_was() {
+    fn every_unit_converts_to_epoch_milliseconds() {
         let ms = 1_651_362_712_345;
         for (unit, stored, back) in [
             ("s", 1_651_362_712, 1_651_362_712_000),
@@ -365,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_that_no_calendar_has_keep_their_place_and_are_shown_as_the_nearest() {
+    fn nonexistent_dates_keep_their_order_and_are_shown_as_the_nearest_date() {
         let utc = times("datetime", "UTC");
         let zero = CalendarTime { hour: 0, minute: 0, ..date(0, 0, 0) };
         assert_eq!(zero.packed(), 0);

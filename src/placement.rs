@@ -1,8 +1,8 @@
-//! Where a user lives: user id -> bucket -> shard. Pure; it knows no server and no SQL.
+//! Placement: user id -> bucket -> shard. Pure; it knows no server and no SQL.
 //!
-//! A user's follows and posts lie on one shard, `map[user_id % buckets]`. The default map has as
-//! many buckets as shards and sends bucket b to shard b: exactly the `user_id % N` of hand-written
-//! sharding, so an existing fleet is served where its rows already are.
+//! A user's follows and posts are on one shard, `map[user_id % buckets]`. The default map has as
+//! many buckets as shards and maps bucket b to shard b. That is the `user_id % N` of hand-written
+//! sharding, so an existing fleet is served without moving a row.
 
 use std::collections::BTreeMap;
 
@@ -10,42 +10,43 @@ use thiserror::Error;
 
 use crate::model::{ShardId, UserId};
 
-/// More buckets would only make the map longer; bucket moves need a few thousand at most.
+/// More buckets would only make the map longer; moving buckets needs a few thousand at most.
 pub const BUCKETS_MAX: usize = 65_536;
-/// A cursor names shards by 16-bit index; no fleet this server is meant for comes near.
+/// Far above any fleet that this server is built for; a cursor has 16 bits for a shard.
 pub const SHARDS_MAX: usize = 1_024;
 
-/// The rule that says which shard owns a user. It never changes with an upgrade.
+/// The rule that decides which shard owns a user. Upgrades never change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// The owning shard of each bucket.
     map: Vec<ShardId>,
 }
 
-/// Why a map of buckets is refused.
+/// Why a map of buckets is rejected.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PlacementError {
-    /// There is nowhere to put a user.
+    /// The fleet has no shards, or more than [`SHARDS_MAX`].
     #[error("a fleet has 1 to {SHARDS_MAX} shards, this one has {0}")]
     ShardCount(usize),
-    /// Too many buckets, or a number that cannot be spread evenly.
+    /// Too many buckets, or not a multiple of the shards.
     #[error(
-        "the map has {buckets} buckets; it takes a multiple of the {shards} shards, at most {BUCKETS_MAX}"
+        "the map has {buckets} buckets; it must have a multiple of the {shards} shards and at most \
+         {BUCKETS_MAX}"
     )]
     BucketCount {
-        /// Buckets in the refused map.
+        /// Buckets of the rejected map.
         buckets: usize,
         /// Shards of the fleet.
         shards: usize,
     },
-    /// A bucket points past the last shard.
-    #[error("bucket {bucket} is sent to shard {shard}, but the last shard is {last}")]
+    /// A bucket is mapped to a shard that does not exist.
+    #[error("bucket {bucket} is mapped to shard {shard}, but the last shard is {last}")]
     NoSuchShard {
-        /// The bucket at fault.
+        /// The bucket.
         bucket: usize,
-        /// Where the map sends it.
+        /// The shard that the map names.
         shard: u16,
-        /// The last shard's index.
+        /// The index of the last shard.
         last: usize,
     },
 }
@@ -57,7 +58,7 @@ impl Placement {
         Ok(Self { map: (0..count).map(ShardId).collect() })
     }
 
-    /// `map[user_id % map.len()]`, for a fleet whose buckets have been moved.
+    /// `map[user_id % map.len()]`, for a fleet whose buckets were moved.
     pub fn from_map(map: Vec<ShardId>, shards: usize) -> Result<Self, PlacementError> {
         checked_count(shards)?;
         if map.is_empty() || map.len() > BUCKETS_MAX || !map.len().is_multiple_of(shards) {
@@ -78,7 +79,7 @@ impl Placement {
         self.map[bucket]
     }
 
-    /// Sorts items to the shards that own their users, keeping their order within a shard.
+    /// Groups items by the shard that owns their user. Items of a shard keep their order.
     pub fn group<T>(
         &self,
         items: impl IntoIterator<Item = T>,
@@ -103,8 +104,8 @@ fn checked_count(shards: usize) -> Result<u16, PlacementError> {
 mod tests {
     use super::*;
 
-    /// A row that moved to another shard with an upgrade would be lost to its readers, so these
-    /// answers are fixed for ever.
+    /// An upgrade that changed the placement would make rows unreadable, so these values are
+    /// fixed.
     #[test]
     fn golden_placements_never_change() {
         let ids = [0, 1, 2, 3, 4, 5, 1_000_003, 9_007_199_254_740_993, 9_223_372_036_854_775_807];

@@ -1,8 +1,8 @@
-//! Minting post ids: numbers that no other post has, though nobody was asked. Pure.
+//! Generates post ids that are unique without asking a database. Pure.
 //!
-//! An id is 41 bits of milliseconds since 1970, 12 bits of the shard and 10 bits of a sequence.
-//! That it rises with time helps indexes; no order is ever derived from it. The 41 bits end in
-//! September 2039 and begin again with the numbers of 1970, which nobody has used.
+//! An id has 41 bits of milliseconds since 1970, 12 bits of the shard and 10 bits of a sequence.
+//! Ids rise with time, which helps indexes, but no order of posts is derived from them. The 41
+//! bits overflow in September 2039 and then restart with the numbers of 1970, which are unused.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,28 +12,29 @@ const SHARD_BITS: u32 = 12;
 const SEQUENCE_BITS: u32 = 10;
 const MS_BITS: u32 = 41;
 const SEQUENCE_MAX: u16 = (1 << SEQUENCE_BITS) - 1;
-/// Every millisecond starts below this, so that half of its numbers are left at least.
+/// The sequence of a millisecond starts at or below this, so that at least half of it is free.
 const START_MAX: u16 = SEQUENCE_MAX / 2;
 
-/// Mints ids, never one twice and always rising on a shard, for as long as the process lives.
+/// Generates ids. Within one process it never repeats an id, and the ids of a shard always rise.
 #[derive(Debug)]
-pub(crate) struct Mint {
-    /// What each shard's last id was made of.
-    last: Vec<Mutex<Last>>,
+pub(crate) struct IdGenerator {
+    /// Time and sequence of each shard's last id.
+    last: Vec<Mutex<LastId>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Last {
+struct LastId {
     ms: u64,
     sequence: u16,
 }
 
-impl Mint {
+impl IdGenerator {
     pub(crate) fn new(shards: usize) -> Self {
         Self { last: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
-    /// A new id. `chance` is any number; it lets several processes seldom meet.
+    /// A new id. `chance` is any random number; it makes equal ids from several processes
+    /// unlikely.
     pub(crate) fn next(&self, shard: ShardId, now_ms: i64, chance: u16) -> PostId {
         let mut last = self.last[shard.index()].lock().unwrap_or_else(PoisonError::into_inner);
         *last = last.next(u64::try_from(now_ms).unwrap_or(0), chance % (START_MAX + 1));
@@ -41,9 +42,10 @@ impl Mint {
     }
 }
 
-impl Last {
-    /// The first number of a new millisecond is `start`. When the clock stands or steps back, or
-    /// when a millisecond is used up, the numbers run on by themselves.
+impl LastId {
+    /// A new millisecond starts its sequence at `start`. If the clock has not advanced, the
+    /// sequence continues; if the sequence is used up, the next millisecond is used ahead of the
+    /// clock.
     fn next(self, now_ms: u64, start: u16) -> Self {
         if now_ms > self.ms {
             return Self { ms: now_ms, sequence: start };
@@ -71,17 +73,17 @@ mod tests {
     use crate::model::ID_MAX;
 
     proptest! {
-        /// Whatever the clock does: stand, jump, step back.
+        /// For any clock: one that stops, jumps ahead or steps back.
         #[test]
         fn ids_rise_on_a_shard_and_stay_in_range(
             clock in prop::collection::vec((-5i64..2_000_000_000_000, 0u16..=u16::MAX), 1..60),
             repeats in 1usize..1_500,
         ) {
-            let mint = Mint::new(2);
+            let ids = IdGenerator::new(2);
             let mut last = None;
             for (now, chance) in clock {
                 for _ in 0..repeats {
-                    let id = mint.next(ShardId(1), now, chance);
+                    let id = ids.next(ShardId(1), now, chance);
                     prop_assert!(id.0 <= ID_MAX && Some(id) > last);
                     prop_assert_eq!((id.0 >> SEQUENCE_BITS) & 0xfff, 1);
                     last = Some(id);
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_stand_where_they_are_said_to() {
+    fn the_parts_are_at_their_bit_positions() {
         let id = compose(1_795_365_879_515, ShardId(3), 1_023);
         assert_eq!(id, PostId(1_795_365_879_515 * (1 << 22) + 3 * 1_024 + 1_023));
         assert!(compose((1 << 41) - 1, ShardId(4_095), SEQUENCE_MAX).0 == ID_MAX);
@@ -99,9 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_seldom_meet_within_a_millisecond() {
-        let (one, other) = (Mint::new(1), Mint::new(1));
-        let ids = |mint: &Mint, chance| (0..20).map(|_| mint.next(ShardId(0), 5, chance)).collect();
+    fn two_processes_seldom_generate_the_same_id() {
+        let (one, other) = (IdGenerator::new(1), IdGenerator::new(1));
+        let ids =
+            |ids: &IdGenerator, chance| (0..20).map(|_| ids.next(ShardId(0), 5, chance)).collect();
         let (one, other): (Vec<PostId>, Vec<PostId>) = (ids(&one, 40_000), ids(&other, 300));
         assert!(one.iter().all(|id| !other.contains(id)));
     }

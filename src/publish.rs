@@ -1,5 +1,7 @@
-//! The write path: one transaction on the one shard that owns the user. All decisions of a write
-//! stand here; how rows are stored stands in `shard`.
+//! The write path: each write is one transaction on the one shard that owns the user.
+//!
+//! This module makes all decisions of a write; `shard` executes the statements. After any error
+//! except [`WriteError::InDoubt`] nothing is stored.
 
 use std::sync::Arc;
 
@@ -10,78 +12,75 @@ use tracing::{debug, warn};
 use crate::clock::now_ms;
 use crate::config::Write;
 use crate::model::{Follow, ID_MAX, IdempotencyKey, Post, PostId, PostKey, UserId};
-use crate::post_id::Mint;
-use crate::shard::{
-    Access, Deadline, EarlierPost, Fleet, IdempotencyRecord, NewPost, Shard, ShardError,
-    StoreOutcome,
-};
+use crate::post_id::IdGenerator;
+use crate::shard::{Access, Deadline, EarlierPost, Fleet, NewPost, IdempotencyRecord, Shard, ShardError, StoreOutcome};
 
-/// Follows of one call. They are one transaction, which should be short.
+/// Upper bound for the follows of one call, which are one transaction and should stay short.
 pub const FOLLOWS_MAX: usize = 1_000;
-/// Ids that are tried for one post. A second one is needed when another writer minted the same; a
-/// third one is a sign of something else.
-const MINTS_MAX: usize = 8;
-/// How often a write is begun, since another one may stand in its way (a deadlock).
+/// Ids that are tried for one post. A second one is needed if another writer generated the same
+/// id; a third one points to some other fault.
+const IDS_TRIED_MAX: usize = 8;
+/// Attempts for one write; another write can make it fail (a deadlock or a lock wait).
 const TRIES_MAX: usize = 3;
 
-/// A post that is committed.
+/// A committed post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// As it stands in timelines, unless it was deleted since.
+    /// The post as timelines show it, unless it was deleted since.
     pub post: Post,
-    /// It was posted by an earlier call with the same key.
+    /// True if an earlier call with the same key stored the post.
     pub replayed: bool,
 }
 
-/// Why a write was not done. Nothing was stored, but for [`WriteError::InDoubt`].
+/// Why a write failed. Nothing was stored, except perhaps with [`WriteError::InDoubt`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum WriteError {
-    /// The fleet is not to be written.
-    #[error("this fleet is read-only here: writing is not enabled")]
+    /// `write.enabled` is off, or the fleet was opened for reading.
+    #[error("writes are not enabled on this server")]
     ReadOnly,
-    /// An id is larger than ids can be.
+    /// An id is above [`ID_MAX`].
     #[error("an id must be from 0 to {ID_MAX}")]
     Id,
-    /// The text is too short or too long.
+    /// The text is empty or too long.
     #[error("content must have 1 to {max} bytes in UTF-8, this has {len}")]
     ContentLength {
         /// Bytes of the text.
         len: usize,
-        /// Bytes that it may have.
+        /// Upper bound in bytes: `write.content_bytes_max`.
         max: usize,
     },
-    /// The database cannot store the text unaltered, or refuses it by a rule of its own.
-    #[error("the database cannot store this text as it is")]
+    /// The database cannot store the text unaltered, or a constraint rejects it.
+    #[error("the database cannot store this text unaltered")]
     Content,
-    /// The database refuses the follow by a rule of its own.
-    #[error("the database refuses this by a rule of its own")]
+    /// A constraint of the database rejects the write.
+    #[error("a constraint of the database rejects this write")]
     Refused,
-    /// The key was used for a post with other content.
+    /// The author used the key for a post with other content.
     #[error("this Idempotency-Key was used for a post with other content; use a new one")]
     KeyReused,
-    /// Too many at once.
+    /// The call has more than [`FOLLOWS_MAX`] follows.
     #[error("at most {FOLLOWS_MAX} users can be followed in one request")]
     TooManyFollows,
-    /// The user's shard does not take it now.
-    #[error("the user's shard does not take it now; nothing was stored; try again")]
+    /// The user's shard cannot take the write now: it is unreachable, overloaded, locked or faulty.
+    #[error("the user's shard is not available; nothing was stored; try again")]
     Unavailable,
-    /// The user's shard has no room.
-    #[error("the user's shard has no room for more; nothing was stored")]
+    /// The user's shard is out of space.
+    #[error("the user's shard is out of space; nothing was stored")]
     Full,
-    /// The shard was told to commit and nothing more was heard of it.
+    /// The connection was lost after COMMIT was sent, and the outcome could not be found out.
     #[error(
-        "it is not known whether this took place; repeat it, a post under the same \
-         Idempotency-Key"
+        "it is not known whether this write was committed; repeat it (a post with the same \
+         Idempotency-Key)"
     )]
     InDoubt,
 }
 
-/// Writes, within limits.
+/// Executes writes within the configured limits.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     enabled: bool,
     content_bytes_max: usize,
-    mint: Mint,
+    ids: IdGenerator,
 }
 
 impl Publisher {
@@ -89,16 +88,16 @@ impl Publisher {
         Self {
             enabled: limits.enabled && access == Access::Own,
             content_bytes_max: limits.content_bytes_max,
-            mint: Mint::new(shards),
+            ids: IdGenerator::new(shards),
         }
     }
 
-    /// Longest text of a post, in bytes.
+    /// Upper bound for the text of a post, in bytes.
     pub(crate) fn content_bytes_max(&self) -> usize {
         self.content_bytes_max
     }
 
-    /// Whether these users may be written for at all.
+    /// Checks that writes are enabled and that the ids are valid.
     pub(crate) fn permit(&self, users: &[UserId]) -> Result<(), WriteError> {
         if !self.enabled {
             return Err(WriteError::ReadOnly);
@@ -124,22 +123,27 @@ impl Publisher {
         let deadline = fleet.write_deadline();
         let shard = fleet.owner(author);
         let mut new = self.draft(fleet, author, content, key);
-        for _ in 0..MINTS_MAX {
+        for _ in 0..IDS_TRIED_MAX {
             match store(&shard, &new, deadline).await? {
                 StoreOutcome::Stored => return Ok(Published { post: new.post, replayed: false }),
                 StoreOutcome::KeyUsed(earlier) => return replay(new, &earlier),
                 StoreOutcome::IdTaken => {
-                    debug!(shard = shard.name(), post = %new.post.key.post, "this id is taken");
-                    new.post.key.post = self.mint(fleet, author, now_ms());
+                    let id = new.post.key.post;
+                    debug!(shard = shard.name(), %id, "Post id is already used; trying another");
+                    new.post.key.post = self.next_id(fleet, author, now_ms());
                 }
             }
         }
-        warn!(shard = shard.name(), "no free post id is found");
+        warn!(
+            shard = shard.name(),
+            attempts = IDS_TRIED_MAX,
+            "Found no free post id; the post is not stored"
+        );
         Err(WriteError::Unavailable)
     }
 
-    /// Deleting twice does no harm, nor does following or ending to: what is in doubt is done
-    /// again. Its statement waits for a first commit that is still under way.
+    /// Deletes a post. If the commit is in doubt the delete is repeated, which does no harm. The
+    /// repeated statement waits for a first commit that is still in progress.
     pub(crate) async fn delete_post(
         &self,
         fleet: &Fleet,
@@ -165,7 +169,7 @@ impl Publisher {
         }
         let mut rows: Vec<Follow> =
             followees.iter().map(|&followee| Follow { follower, followee }).collect();
-        // In one order, so that two calls do not wait for each other in a ring.
+        // Sorted, so that two calls lock rows in the same order and cannot deadlock.
         rows.sort_unstable();
         rows.dedup();
         if rows.is_empty() {
@@ -205,7 +209,7 @@ impl Publisher {
         let now = now_ms();
         let key_of_post = PostKey {
             time: fleet.times().stored(now),
-            post: self.mint(fleet, author, now),
+            post: self.next_id(fleet, author, now),
             author,
         };
         let digest = || Sha256::digest(content).into();
@@ -219,32 +223,31 @@ impl Publisher {
         }
     }
 
-    fn mint(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
-        self.mint.next(fleet.placement().shard_of(author), now_ms, rand::random())
+    fn next_id(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
+        self.ids.next(fleet.placement().shard_of(author), now_ms, rand::random())
     }
 }
 
-/// Stores a post, and finds out whether it did.
-async fn store(
-    shard: &Shard,
-    new: &NewPost,
-    deadline: Deadline,
-) -> Result<StoreOutcome, WriteError> {
+/// Stores a post. If the commit is in doubt, finds out whether it took effect.
+async fn store(shard: &Shard, new: &NewPost, deadline: Deadline) -> Result<StoreOutcome, WriteError> {
     for _ in 0..TRIES_MAX {
         match shard.store_post(new, deadline.half()).await {
             Ok(stored) => return Ok(stored),
             Err(ShardError::Slow(reason)) => {
-                debug!(shard = shard.name(), reason, "a post is tried again");
+                debug!(
+                    shard = shard.name(),
+                    reason, "Post is not stored because of a lock or a time limit; retrying"
+                );
             }
             Err(ShardError::InDoubt(reason)) => {
                 warn!(
                     shard = shard.name(),
-                    reason, "a commit is in doubt; looking what became of it"
+                    reason, "Commit of a post is in doubt; checking whether it took effect"
                 );
-                return settle(shard, new, deadline).await;
+                return resolve_in_doubt(shard, new, deadline).await;
             }
             Err(ShardError::Refused(reason)) => {
-                debug!(shard = shard.name(), reason, "a post is refused");
+                debug!(shard = shard.name(), reason, "Database rejects a post");
                 return Err(WriteError::Content);
             }
             Err(error) => return Err(not_stored(shard, &error)),
@@ -253,9 +256,9 @@ async fn store(
     Err(WriteError::Unavailable)
 }
 
-/// What became of a post whose commit is in doubt. If it was undone it is stored again, once, under
-/// the same id and key.
-async fn settle(
+/// Finds out whether a commit in doubt took effect. If it was undone, stores the post once more,
+/// under the same id and key.
+async fn resolve_in_doubt(
     shard: &Shard,
     new: &NewPost,
     deadline: Deadline,
@@ -263,7 +266,7 @@ async fn settle(
     let find = async || match shard.find_stored(new, deadline).await {
         Ok(found) => Ok(found),
         Err(error) => {
-            warn!(shard = shard.name(), %error, "a commit stays in doubt");
+            warn!(shard = shard.name(), %error, "Commit of a post stays in doubt; the write fails");
             Err(WriteError::InDoubt)
         }
     };
@@ -271,16 +274,16 @@ async fn settle(
         return Ok(stored);
     }
     match shard.store_post(new, deadline).await {
-        // By its own row, should the first commit have come through after all.
+        // The row may be this very post, if the first commit took effect after all.
         Ok(StoreOutcome::IdTaken) => Ok(find().await?.unwrap_or(StoreOutcome::IdTaken)),
         Ok(stored) => Ok(stored),
         Err(error) => Err(not_stored(shard, &error)),
     }
 }
 
-/// The post that an earlier call with the same key made.
+/// The result for a key that an earlier call used; an error if the content differs.
 fn replay(new: NewPost, earlier: &EarlierPost) -> Result<Published, WriteError> {
-    if new.idempotency.is_none_or(|record| record.digest != earlier.digest) {
+    if new.idempotency.is_none_or(|once| once.digest != earlier.digest) {
         return Err(WriteError::KeyReused);
     }
     let Post { key: PostKey { author, .. }, content } = new.post;
@@ -288,7 +291,7 @@ fn replay(new: NewPost, earlier: &EarlierPost) -> Result<Published, WriteError> 
     Ok(Published { post: Post { key, content }, replayed: true })
 }
 
-/// Does what can be done twice, again if it is in doubt or if another write stood in its way.
+/// Executes an idempotent write; repeats it if it is in doubt or if another write blocked it.
 async fn repeat<T, F>(
     shard: &Arc<Shard>,
     deadline: Deadline,
@@ -303,7 +306,7 @@ where
             Ok(done) => return Ok(done),
             Err(ShardError::Slow(_)) => {}
             Err(ShardError::InDoubt(reason)) => {
-                debug!(shard = shard.name(), reason, "a commit is in doubt; it is done again");
+                debug!(shard = shard.name(), reason, "Commit is in doubt; repeating the write");
                 in_doubt = true;
             }
             Err(_) if in_doubt => break,
@@ -315,9 +318,9 @@ where
 
 fn not_stored(shard: &Shard, error: &ShardError) -> WriteError {
     if matches!(error, ShardError::Refused(_)) {
-        debug!(shard = shard.name(), %error, "a write is refused");
+        debug!(shard = shard.name(), %error, "Database rejects a write");
     } else {
-        warn!(shard = shard.name(), %error, "a write is not done");
+        warn!(shard = shard.name(), %error, "Write failed");
     }
     match error {
         ShardError::Refused(_) => WriteError::Refused,
@@ -336,15 +339,15 @@ mod tests {
     use super::*;
     use crate::{Config, Tributary};
 
-    /// The mint's clock is put ahead, so that the next ids are known.
+    /// Moves the generator's clock ahead, so that the test knows the next ids.
     #[tokio::test]
-    async fn a_taken_id_is_minted_anew_but_not_for_ever() {
+    async fn a_taken_id_is_replaced_up_to_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::from_folder(dir.path(), []).unwrap();
         let tributary = Tributary::open(&config).await.unwrap();
         let (author, soon) = (UserId(4), || Deadline::after(std::time::Duration::from_secs(20)));
         let shard = tributary.fleet().placement().shard_of(author);
-        let PostId(last) = tributary.publisher().mint.next(shard, now_ms() + 3_600_000, 0);
+        let PostId(last) = tributary.publisher().ids.next(shard, now_ms() + 3_600_000, 0);
         let take = async |id: u64| {
             let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
             let theirs = Post { key, content: "theirs".into() };
@@ -354,11 +357,11 @@ mod tests {
         take(last + 2).await;
         let posted = tributary.publish(author, "ours", None).await.unwrap();
         assert_eq!(posted.post.key.post, PostId(last + 3));
-        for id in 0..MINTS_MAX as u64 {
+        for id in 0..IDS_TRIED_MAX as u64 {
             take(last + 4 + id).await;
         }
-        let refused = tributary.publish(author, "ours", None).await;
-        assert_eq!(refused, Err(WriteError::Unavailable));
+        let rejected = tributary.publish(author, "ours", None).await;
+        assert_eq!(rejected, Err(WriteError::Unavailable));
         assert!(tributary.publish(author, "ours", None).await.is_ok());
         let theirs = tributary.post(UserId(8), PostId(last + 1)).await.unwrap().unwrap();
         assert_eq!(theirs.content, "theirs");

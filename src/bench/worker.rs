@@ -285,7 +285,7 @@ fn check_page(
     };
     let (seen, complete) = read_page(body)?;
     let mut record = run.record.borrow_mut();
-    if !complete || !cursor.behind.is_empty() {
+    if !complete || !cursor.shard_edges.is_empty() {
         record.incomplete += 1;
         return Ok(());
     }

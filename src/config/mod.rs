@@ -1,5 +1,6 @@
-//! Configuration: defaults, then a TOML file, then the environment, then flags. Every default is a
-//! documented constant; a key that does not exist is refused with the nearest one that does.
+//! Configuration from defaults, a TOML file, the environment and flags; each overrides the ones
+//! before. Every default is a documented constant. An unknown key is an error that names the most
+//! similar known key.
 
 mod source;
 
@@ -24,38 +25,38 @@ use crate::mapping::Tables;
 use crate::model::ShardId;
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
-/// Where HTTP is served unless told otherwise: this machine only, since there is no access control.
+/// Default address of the HTTP server: this machine only, since there is no access control.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
-/// How long a read may take. A wave may use half of what is left, so a silent shard is given up
-/// after a second and the others still have theirs.
+/// Default of `request.deadline_ms`. One wave may use half of the time that is left: a silent
+/// shard is given up after one second, and later waves have the other second.
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
-/// Connections to one server. A page needs one per shard and wave for about a millisecond.
+/// Default connections to one server. A page needs one for each shard and wave, for about 1 ms.
 pub const CONNECTIONS_DEFAULT: usize = 16;
-/// What is kept in memory at most, unless told otherwise.
+/// Upper bound for the default of `memory.budget`: 4 GiB.
 pub const MEMORY_BUDGET_DEFAULT_MAX: usize = 4 << 30;
-/// A server that takes more is not known.
+/// Upper bound for `connections_max`; no known server accepts more.
 const CONNECTIONS_MAX: usize = 10_000;
 /// Shards of a new folder.
 pub const EMBEDDED_SHARDS_DEFAULT: u16 = 4;
-/// Longest text of a post, in bytes.
+/// Default upper bound for the text of a post, in bytes.
 pub const CONTENT_BYTES_DEFAULT: usize = 10_000;
-/// A longer text is no post, and six times as many bytes may be its JSON.
+/// Largest upper bound for the text of a post. The JSON of a text can take six times its bytes.
 const CONTENT_BYTES_MAX: usize = 1 << 20;
 
-/// The whole configuration, checked.
+/// The complete, checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
     /// Limits of one request.
     pub request: Request,
-    /// What is kept in memory.
+    /// The memory that timelines are read from.
     pub memory: MemoryConfig,
-    /// Posting and following.
+    /// Whether and how users post and follow.
     pub write: Write,
-    /// Which shard owns a user.
+    /// The rule that decides which shard owns a user.
     pub placement: PlacementConfig,
-    /// Where the rows are.
+    /// The databases that hold the rows.
     pub fleet: FleetConfig,
 }
 
@@ -63,10 +64,10 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// The address that is listened on; port 0 takes a free one.
+    /// The address to listen on; port 0 lets the system choose a port.
     pub listen: SocketAddr,
-    /// Names in `Host` headers that are answered to beside this machine's own, as a proxy before an
-    /// address of this machine may send them.
+    /// Accepted names in `Host` headers besides this machine's own. A reverse proxy on this
+    /// machine may pass the name that its client used.
     pub hosts: Vec<String>,
 }
 
@@ -89,8 +90,8 @@ struct RequestKeys {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {
-    /// What may be kept, in bytes; 0 is nothing. A quarter of the machine's memory, 4 GiB at most,
-    /// unless told otherwise.
+    /// Upper bound for the copies in memory, in bytes; 0 turns memory off. If absent, a quarter of
+    /// the machine's memory, at most [`MEMORY_BUDGET_DEFAULT_MAX`].
     #[serde(deserialize_with = "bytes")]
     pub budget: Option<usize>,
 }
@@ -98,14 +99,14 @@ pub struct MemoryConfig {
 /// `[write]`.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// Whether anything may be written: in a folder unless told otherwise, on servers only when
-    /// told, since somebody else's tables are not written unasked.
+    /// Whether writes are accepted. Default: true for a folder, and false for servers, since their
+    /// tables may belong to another application.
     pub enabled: bool,
-    /// Longest text of a post, in bytes.
+    /// Upper bound for the text of a post, in bytes.
     pub content_bytes_max: usize,
 }
 
-/// What a file may say in `[write]`.
+/// The keys of `[write]`, before defaults.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct WriteKeys {
@@ -119,16 +120,16 @@ struct WriteKeys {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlacementConfig {
-    /// The owning shard of each bucket, by name; `user_id % N` over the shards when absent.
+    /// The owning shard of each bucket, by name; `user_id % N` over the shards if absent.
     pub map: Option<Vec<String>>,
 }
 
-/// Where the rows are.
+/// The databases that hold the rows.
 #[derive(Clone, Debug)]
 pub enum FleetConfig {
-    /// In SQLite files in one folder.
+    /// SQLite files in one folder.
     Embedded(Embedded),
-    /// On MySQL or MariaDB servers.
+    /// Databases on MySQL or MariaDB servers.
     Servers(Box<Servers>),
 }
 
@@ -138,7 +139,7 @@ pub enum FleetConfig {
 pub struct Embedded {
     /// The folder.
     pub dir: PathBuf,
-    /// How many shards a new folder gets. An existing one keeps its number.
+    /// Number of shards of a new folder; an existing folder keeps its number.
     #[serde(default = "embedded_shards", deserialize_with = "number")]
     pub shards: u16,
 }
@@ -150,7 +151,7 @@ pub struct Servers {
     pub servers: BTreeMap<String, ServerConfig>,
     /// Shards in placement order.
     pub shards: Vec<ShardConfig>,
-    /// How the tables are called on all of them.
+    /// Names and contents of the tables, the same on all shards.
     pub tables: Tables,
 }
 
@@ -158,36 +159,36 @@ pub struct Servers {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
-    /// `host:port`. The name is looked up again for every new connection.
+    /// `host:port`. The host name is resolved for every new connection.
     pub address: String,
-    /// The account.
+    /// The user name of the account.
     pub user: String,
-    /// Its password, from the environment only.
+    /// The password; only the environment can set it.
     #[serde(default)]
     pub password: Option<Secret>,
     /// A file that holds the password.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// How the connection is protected; `verify-identity` unless the host is this machine.
+    /// TLS mode; `verify-identity` if absent, or `disabled` if the host is this machine.
     #[serde(default)]
     pub tls: Option<Tls>,
-    /// Authorities to trust instead of the public ones, as PEM.
+    /// PEM file of certificate authorities to trust instead of the public ones.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
-    /// Connections at most.
+    /// Upper bound for the connections of the pool.
     #[serde(default = "connections", deserialize_with = "number")]
     pub connections_max: usize,
 }
 
-/// How a connection to a server is protected, in the words of the MySQL clients.
+/// TLS mode of a connection to a server, named as in the MySQL clients.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
-    /// Not at all.
+    /// No encryption.
     Disabled,
-    /// Encrypted; whoever answers is believed.
+    /// Encrypted, without checking the server's certificate.
     Required,
-    /// Encrypted; the certificate must come from a trusted authority and be made out to the host.
+    /// Encrypted. A trusted authority must have issued the certificate, for this host name.
     VerifyIdentity,
 }
 
@@ -195,7 +196,7 @@ pub enum Tls {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardConfig {
-    /// Its name in answers and logs.
+    /// The shard's name in answers and logs.
     pub name: String,
     /// The server that holds it.
     pub server: String,
@@ -203,7 +204,7 @@ pub struct ShardConfig {
     pub database: String,
 }
 
-/// A password. It is never printed.
+/// A password. `Debug` does not print it.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -219,7 +220,7 @@ impl ConfigError {
     }
 }
 
-/// What a file and the environment may say.
+/// All keys of a file and of the environment.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -227,7 +228,7 @@ struct Document {
     http: Http,
     #[serde(default)]
     request: RequestKeys,
-    /// Obsolete: an older name of `[request]`.
+    /// Obsolete: the old name of `[request]`.
     #[serde(default)]
     read: RequestKeys,
     #[serde(default)]
@@ -245,10 +246,11 @@ struct Document {
 }
 
 impl Config {
-    /// Reads a file, under the variables of `environment`.
+    /// Reads a TOML file; variables of `environment` override its keys.
     ///
-    /// # Errors
-    /// An unknown key, a value of the wrong kind, a shard on no server: the text names the place.
+    /// # Errors The file is unreadable, a key is unknown, a value has the wrong type, or two keys
+    /// contradict each other. The text names the file and, for a mistake in its syntax or types,
+    /// the line.
     pub fn from_file(
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -260,7 +262,7 @@ impl Config {
         Document::from_table(table)?.check()
     }
 
-    /// The same from a text that stands in no file.
+    /// Like [`Config::from_file`], from a text.
     pub fn from_text(
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -270,8 +272,8 @@ impl Config {
         Document::from_table(table)?.check()
     }
 
-    /// The configuration of a folder of shards, all else at its default or from `environment`,
-    /// whose servers do not count.
+    /// The configuration of a folder of shards. All other keys have their defaults or come from
+    /// `environment`, whose `SERVERS` and `TABLES` variables are ignored.
     pub fn from_folder(
         dir: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -307,7 +309,9 @@ impl Document {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
             }
             Some(_) if tables.is_some() => {
-                return fail("[tables] is for tables on servers; those of a folder are ours");
+                return fail(
+                    "[tables] applies to servers only; remove it, since a folder has fixed tables",
+                );
             }
             Some(embedded) => FleetConfig::Embedded(embedded),
             None => {
@@ -343,12 +347,12 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
             let known: Vec<&str> = fleet.servers.keys().map(String::as_str).collect();
             let hint = suggestion(&shard.server, &known);
             return fail(format!(
-                "shard `{}` lies on server `{}`, which is not configured{hint}",
+                "shard `{}` names server `{}`, which is not configured{hint}",
                 shard.name, shard.server
             ));
         }
         if fleet.shards[..index].iter().any(|other| other.name == shard.name) {
-            return fail(format!("two shards are called `{}`", shard.name));
+            return fail(format!("two shards have the name `{}`", shard.name));
         }
         let same =
             |other: &&ShardConfig| other.server == shard.server && other.database == shard.database;
@@ -402,14 +406,14 @@ impl Request {
 }
 
 impl MemoryConfig {
-    /// What may be kept.
+    /// The budget in bytes; the default if none is configured.
     pub fn bytes(&self) -> usize {
         self.budget.unwrap_or_else(|| (machine_memory() / 4).min(MEMORY_BUDGET_DEFAULT_MAX))
     }
 }
 
 impl PlacementConfig {
-    /// The placement over shards of these names, in this order.
+    /// The placement over shards with these names, in this order.
     pub fn build(&self, shards: &[&str]) -> Result<Placement, ConfigError> {
         let wrong = |error: PlacementError| ConfigError(format!("placement: {error}"));
         let Some(map) = &self.map else { return Placement::modulo(shards.len()).map_err(wrong) };
@@ -420,7 +424,7 @@ impl PlacementConfig {
                 Some(index) => owners.push(ShardId(index)),
                 None => {
                     let hint = suggestion(name, shards);
-                    return fail(format!("placement.map names `{name}`, which is no shard{hint}"));
+                    return fail(format!("placement.map: there is no shard `{name}`{hint}"));
                 }
             }
         }
@@ -429,14 +433,14 @@ impl PlacementConfig {
 }
 
 impl ServerConfig {
-    /// The host and the port of the address.
+    /// The host and the port of the address; `None` if it is not of the form host:port.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         let (host, port) = self.address.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
     }
 
-    /// The protection to use.
+    /// The TLS mode, with its default resolved.
     pub fn tls(&self) -> Tls {
         let local = self.host_and_port().is_some_and(|(host, _)| {
             host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -444,7 +448,7 @@ impl ServerConfig {
         self.tls.unwrap_or(if local { Tls::Disabled } else { Tls::VerifyIdentity })
     }
 
-    /// The password: of the environment, else of the file, else none.
+    /// The password: from the environment, else from the file, else none. Reads the file.
     pub fn secret(&self) -> Result<Option<Secret>, ConfigError> {
         match (&self.password, &self.password_file) {
             (Some(secret), _) => Ok(Some(secret.clone())),
@@ -536,7 +540,7 @@ database = "social_1"
     }
 
     #[test]
-    fn the_environment_stands_over_the_file_and_the_file_over_the_defaults() {
+    fn the_environment_overrides_the_file_and_the_file_the_defaults() {
         let config = load(FLEET, &[]).unwrap();
         assert_eq!(config.http.listen.to_string(), LISTEN_DEFAULT);
         assert_eq!(config.request.deadline_ms, DEADLINE_MS_DEFAULT);
@@ -557,7 +561,7 @@ database = "social_1"
     }
 
     #[test]
-    fn mistakes_are_told_with_their_place_and_their_cure() {
+    fn mistakes_are_reported_with_their_location_and_a_fix() {
         type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
         let cases: [Case<'_>; 14] = [
             (
@@ -580,7 +584,7 @@ database = "social_1"
             (
                 FLEET.into(),
                 &[("TRIBUTARY_SERVERS__DB2__PASSWORD", "p")],
-                "no server is called `db2`; did you mean `db1`?",
+                "no server has the name `db2`; did you mean `db1`?",
             ),
             (
                 FLEET.replace("user =", "password = \"x\"\nuser ="),
@@ -588,7 +592,7 @@ database = "social_1"
                 "TRIBUTARY_SERVERS__DB1__PASSWORD",
             ),
             (FLEET.replace("server = \"db1\"", "server = \"db2\""), &[], "did you mean `db1`?"),
-            (FLEET.replace("s1", "s0"), &[], "two shards are called `s0`"),
+            (FLEET.replace("s1", "s0"), &[], "two shards have the name `s0`"),
             (FLEET.replace("social_1", "social_0"), &[], "are the same database `social_0`"),
             (FLEET.replace(":3306", ""), &[], "not of the form host:port"),
             (String::new(), &[], "no shards are configured"),
@@ -607,7 +611,7 @@ database = "social_1"
         ];
         for (text, environment, expected) in cases {
             let error = load(&text, environment).unwrap_err();
-            assert!(error.contains(expected), "{error}\n  lacks\n{expected}");
+            assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
         }
     }
 
@@ -662,7 +666,7 @@ database = "social_1"
     }
 
     #[test]
-    fn servers_are_written_only_when_that_is_asked_for() {
+    fn servers_are_written_only_if_enabled() {
         let write = |text: &str, environment: &[(&str, &str)]| {
             load(&format!("{text}\n{FLEET}"), environment).map(|config| config.write)
         };
@@ -697,6 +701,8 @@ database = "social_1"
         let placement = config.placement.build(&["s0", "s1"]).unwrap();
         assert_eq!(placement.shard_of(crate::model::UserId(0)), ShardId(1));
         let wrong = PlacementConfig { map: Some(vec!["s2".into()]) };
-        assert!(wrong.build(&["s0", "s1"]).unwrap_err().0.contains("no shard; did you mean `s0`?"));
+        assert!(
+            wrong.build(&["s0", "s1"]).unwrap_err().0.contains("no shard `s2`; did you mean `s0`?")
+        );
     }
 }

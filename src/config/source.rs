@@ -1,5 +1,4 @@
-//! Where keys come from: a text in TOML and the variables over it, and how mistakes in them are
-//! told.
+//! Reads keys from a TOML text and from environment variables, and reports mistakes in them.
 
 use std::str::FromStr;
 
@@ -9,50 +8,50 @@ use toml::{Table, Value};
 
 use super::{ConfigError, Document, fail};
 
-/// Environment variables that set a key start with this: `TRIBUTARY_HTTP__LISTEN`.
+/// Prefix of the environment variables that set a key: `TRIBUTARY_HTTP__LISTEN`.
 pub(super) const ENV_PREFIX: &str = "TRIBUTARY_";
-/// Between the parts of a key in a variable's name.
+/// Separates the parts of a key in a variable's name.
 const ENV_SEPARATOR: &str = "__";
 
-/// The variables of this process. One that is not UTF-8 names no key and holds no value of one.
+/// The environment variables of this process that are valid UTF-8; others cannot set a key.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Reads a document; `at` says where it came from.
+/// Parses a TOML document; `at` adds its file name to an error.
 pub(super) fn read_text(
     text: &str,
     at: impl Fn(&str) -> ConfigError,
 ) -> Result<Table, ConfigError> {
-    // Only the message and the line are told: the line itself may hold a password.
-    let place = |error: &toml::de::Error| {
+    // The message and the line number only: the line itself may contain a password.
+    let located = |error: &toml::de::Error| {
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         at(&format!("{line}{}", explain(error.message())))
     };
-    let table: Table = toml::from_str(text).map_err(|error| place(&error))?;
+    let table: Table = toml::from_str(text).map_err(|error| located(&error))?;
     let servers = table.get("servers").and_then(Value::as_table);
     for (name, server) in servers.into_iter().flatten() {
         if server.get("password").is_some() {
             let variable = password_variable(name);
             return Err(at(&format!(
-                "servers.{name}: a password does not belong in this file; put it in a file of its \
-                 own and name that with password_file, or in {variable}"
+                "servers.{name}: passwords are not allowed in this file; put the password into \
+                 another file and name it in password_file, or set {variable}"
             )));
         }
     }
-    // Read on its own as well, since only here a mistake still has a line.
-    toml::from_str::<Document>(text).map_err(|error| place(&error))?;
+    // Checked here as well as after the environment, because only this error has a line number.
+    toml::from_str::<Document>(text).map_err(|error| located(&error))?;
     Ok(table)
 }
 
-/// The variable that holds the password of a server.
+/// The environment variable that holds the password of a server.
 pub fn password_variable(server: &str) -> String {
     format!("{ENV_PREFIX}SERVERS__{}__PASSWORD", server.to_uppercase())
 }
 
-/// Sets the keys that variables name.
+/// Sets the keys that environment variables name.
 pub(super) fn set_from_environment(
     table: &mut Table,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -60,7 +59,7 @@ pub(super) fn set_from_environment(
     environment.into_iter().try_for_each(|(name, text)| set_from_variable(table, &name, text))
 }
 
-/// Sets the key that a variable names. Variables without a separator are no keys.
+/// Sets the key that one variable names; ignores variables without the prefix or a separator.
 fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), ConfigError> {
     let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|key| key.contains(ENV_SEPARATOR)) else {
         return Ok(());
@@ -68,21 +67,21 @@ fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), 
     let path: Vec<String> = key.split(ENV_SEPARATOR).map(str::to_lowercase).collect();
     let Some((last, sections)) = path.split_last() else { return Ok(()) };
     let mut table = table;
-    let mut place = String::new();
+    let mut parent = String::new();
     for section in sections {
-        // Names of servers may have capital letters and hyphens, which variables do not have.
+        // Server names may have capital letters and hyphens, which variable names do not have.
         let same = |key: &&String| key.replace('-', "_").eq_ignore_ascii_case(section);
         let known = table.keys().find(same).cloned();
-        if known.is_none() && place == "servers" {
+        if known.is_none() && parent == "servers" {
             let names: Vec<&str> = table.keys().map(String::as_str).collect();
             let hint = suggestion(section, &names);
-            return fail(format!("{name}: no server is called `{section}`{hint}"));
+            return fail(format!("{name}: no server has the name `{section}`{hint}"));
         }
-        place.clone_from(section);
+        parent.clone_from(section);
         let entry = table.entry(known.unwrap_or_else(|| section.clone()));
         let entry = entry.or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = entry else {
-            return fail(format!("{name}: `{section}` is no section that a variable can set"));
+            return fail(format!("{name}: `{section}` is not a section that a variable can set"));
         };
         table = inner;
     }
@@ -90,11 +89,10 @@ fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), 
     Ok(())
 }
 
-/// Sections that are still read but no longer offered as known keys.
+/// Sections that are still read but not offered as known keys.
 const OBSOLETE_SECTIONS: [&str; 1] = ["read"];
 
-/// Adds the nearest known key to serde's "unknown field `x`, expected `y`" or "expected one of
-/// `y`, `z`".
+/// Rewrites serde's "unknown field `x`, expected one of `y`, `z`" with the most similar known key.
 pub(super) fn explain(message: &str) -> String {
     let mut names = message.split('`').skip(1).step_by(2);
     match names.next() {
@@ -113,7 +111,7 @@ pub(super) fn suggestion(unknown: &str, known: &[&str]) -> String {
     nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-/// A number, or a text that is one: the environment knows texts only.
+/// An integer, also as text, since environment variables are text.
 pub(super) fn number<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr + TryFrom<i64>,
@@ -141,7 +139,7 @@ where
     number(deserializer).map(Some)
 }
 
-/// True or false, also as a text.
+/// True or false, also as text.
 pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -156,7 +154,7 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     }
 }
 
-/// A number of bytes, also as a text with a unit: `512MiB`.
+/// A number of bytes, also as text with a unit: `512MiB`.
 pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -181,10 +179,10 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     number.checked_mul(unit).map(Some).ok_or_else(wrong)
 }
 
-/// What a machine has that does not say it.
+/// The assumed memory of a machine that does not report it: 1 GiB.
 const MACHINE_MEMORY_DEFAULT: usize = 1 << 30;
 
-/// The memory of this machine, or what this process may use of it, in bytes.
+/// The memory that this process may use, in bytes: the machine's or, if smaller, the container's.
 pub(super) fn machine_memory() -> usize {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let machine = read("/proc/meminfo")
@@ -192,7 +190,7 @@ pub(super) fn machine_memory() -> usize {
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<usize>().ok())
         .map(|kib| kib << 10);
-    // A container may have less; "max" means that it does not.
+    // A container limit is a number of bytes; "max" (no limit) does not parse and is skipped.
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = limits.iter().filter_map(|path| read(path).trim().parse::<usize>().ok());
     limits.chain(machine).min().unwrap_or(MACHINE_MEMORY_DEFAULT)

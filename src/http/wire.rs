@@ -10,7 +10,7 @@ use crate::memory::FollowedLog;
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::{PostTimes, TimeUnit};
 use crate::shard::Fleet;
-use crate::timeline::{Draft, Entry, Page};
+use crate::timeline::{Draft, DraftPost, Page};
 
 /// Initial capacity for the JSON of a page, in bytes; enough for a typical page.
 const PAGE_BYTES: usize = 8 * 1024;
@@ -204,12 +204,12 @@ pub(super) fn posts_json(
             json.push(b',');
         }
         match entry {
-            Entry::Read(post) => {
+            DraftPost::FromDatabase(post) => {
                 let author_handle = draft.handles.get(&post.key.author).map(String::as_str);
                 let post = WirePost { author_handle, ..WirePost::new(post, fleet.times()) };
                 serde_json::to_writer(&mut json, &post)?;
             }
-            Entry::Kept(found) => {
+            DraftPost::FromMemory(found) => {
                 json.extend(found.body().as_bytes());
                 if let Some(handle) = found.handle() {
                     json.pop();

@@ -37,7 +37,7 @@ pub use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
 pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
-use crate::cursor::TailAsk;
+use crate::cursor::TailQuery;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 
 /// A database that owns some users: it stores their follow lists and their posts.
@@ -114,7 +114,7 @@ impl Shard {
     pub async fn tails(
         &self,
         direction: Direction,
-        asks: &[TailAsk],
+        asks: &[TailQuery],
         until: Deadline,
     ) -> Result<Vec<PostKey>, ShardError> {
         if asks.is_empty() {

@@ -1,55 +1,55 @@
-//! A page before it is written down: posts that were read, and posts that memory keeps as they are
-//! sent.
+//! A page before it is encoded: posts from the databases, and posts from memory that are already
+//! encoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::warm::Found;
+use super::warm::FoundPost;
 use crate::cursor::Cursor;
 use crate::freshness::Freshness;
 use crate::memory::Version;
 use crate::model::{Post, PostKey, ShardId, UserId};
 use crate::timeline::Page;
 
-/// A post on a page.
+/// A post on a page, by where it was read.
 #[derive(Clone, Debug)]
-pub(crate) enum Entry {
+pub(crate) enum DraftPost {
     /// From a database.
-    Read(Post),
-    /// From memory, as it is sent.
-    Kept(Found),
+    FromDatabase(Post),
+    /// From memory, as encoded JSON.
+    FromMemory(FoundPost),
 }
 
-impl Entry {
+impl DraftPost {
     /// The post's key.
     pub(crate) fn key(&self) -> PostKey {
         match self {
-            Self::Read(post) => post.key,
-            Self::Kept(found) => found.key,
+            Self::FromDatabase(post) => post.key,
+            Self::FromMemory(found) => found.key,
         }
     }
 }
 
-/// A page; see [`Page`] for what the parts mean.
+/// A page before encoding; see [`Page`] for the fields that both have.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
-    pub(crate) posts: Vec<Entry>,
+    pub(crate) posts: Vec<DraftPost>,
     pub(crate) next: Option<Cursor>,
     pub(crate) prev: Cursor,
     pub(crate) missing: BTreeSet<ShardId>,
     pub(crate) stale: BTreeMap<ShardId, i64>,
     pub(crate) handles: BTreeMap<UserId, String>,
     pub(crate) waves: u32,
-    /// The shards that were asked.
-    pub(crate) asked: BTreeSet<ShardId>,
+    /// The shards that were queried.
+    pub(crate) queried: BTreeSet<ShardId>,
     pub(crate) freshness: Freshness,
     pub(crate) fresh_enough: bool,
-    /// Set where all of it is what memory showed as of this version.
+    /// Memory's version, if the whole page comes from fresh memory: the page may then be cached.
     pub(crate) as_of: Option<Version>,
 }
 
 impl Draft {
     pub(super) fn new(
-        posts: Vec<Entry>,
+        posts: Vec<DraftPost>,
         next: Option<Cursor>,
         prev: Cursor,
         missing: BTreeSet<ShardId>,
@@ -62,29 +62,29 @@ impl Draft {
             stale: BTreeMap::new(),
             handles: BTreeMap::new(),
             waves: 0,
-            asked: BTreeSet::new(),
+            queried: BTreeSet::new(),
             freshness: Freshness::default(),
             fresh_enough: true,
             as_of: None,
         }
     }
 
-    /// Nothing is missing.
+    /// No shard is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// Nothing is missing, nothing may be from the past, and it is as fresh as was asked for.
+    /// No shard is missing or stale, and the page is as fresh as requested.
     pub(crate) fn is_whole(&self) -> bool {
         self.is_complete() && self.stale.is_empty() && self.fresh_enough
     }
 
-    /// The page, the texts of posts from memory taken out of what is sent by `content`.
+    /// Decodes the page; `content` extracts the text from the encoded post of memory.
     pub(crate) fn into_page(self, content: impl Fn(&str) -> String) -> Page {
         let mut handles = self.handles;
         let posts = self.posts.into_iter().map(|entry| match entry {
-            Entry::Read(post) => post,
-            Entry::Kept(found) => {
+            DraftPost::FromDatabase(post) => post,
+            DraftPost::FromMemory(found) => {
                 let handle = found.handle().map(|handle| (found.key.author, handle.to_owned()));
                 handles.extend(handle);
                 Post { key: found.key, content: content(found.body()) }

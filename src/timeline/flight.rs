@@ -1,10 +1,12 @@
-//! Reads of the databases that requests share. It knows nothing of what is read.
+//! Reads of the databases that several requests share (single flight). Generic over the read.
 //!
-//! After a start, or for a popular reader, many requests want one page at the same time, and memory
-//! does not have it. One of them reads it for all who came before the read began. Whoever comes later
-//! must not have that page, since it may lack a post that was acknowledged meanwhile: it waits for
-//! the next read, with all others who do. So of one page one read is under way and one is to come,
-//! however many want it.
+//! After a start, or for a popular reader, many requests want the same page at the same time, and
+//! memory does not have it. One of them reads it for every request that arrived before the read
+//! began. A request that arrives during the read must not use its result: the result may miss a
+//! post that was acknowledged after the read began. Such a request waits for the next read. So for
+//! each page at most one read is in flight and one is waiting, for any number of requests. If a
+//! read takes more than half of the waiting requests' time, the next one starts without waiting
+//! for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,22 +17,22 @@ use tokio::sync::{Mutex as Turn, OnceCell};
 
 use crate::shard::Deadline;
 
-/// What is read now and next, by what is asked for. It holds no more than there are requests.
+/// The reads in flight, by key. Has an entry only for keys with a request.
 pub(crate) struct Flights<K, T> {
-    lines: Mutex<HashMap<K, Line<T>>>,
+    queues: Mutex<HashMap<K, KeyQueue<T>>>,
 }
 
-/// The requests for one thing.
-struct Line<T> {
-    /// The read that has not begun: whoever comes now shares it.
+/// The requests for one key.
+struct KeyQueue<T> {
+    /// The result of the read that has not begun; new requests share it.
     next: Option<Arc<OnceCell<T>>>,
-    /// Held by whoever reads.
+    /// Held by the request that reads.
     turn: Arc<Turn<()>>,
     requests: usize,
 }
 
-/// A request in its line; it leaves the line when it is dropped.
-struct Member<'a, K: Eq + Hash, T> {
+/// A request in the queue of its key; dropping it removes it from the queue.
+struct QueuedRequest<'a, K: Eq + Hash, T> {
     flights: &'a Flights<K, T>,
     key: K,
     answer: Arc<OnceCell<T>>,
@@ -39,66 +41,66 @@ struct Member<'a, K: Eq + Hash, T> {
 
 impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
     pub(crate) fn new() -> Self {
-        Self { lines: Mutex::new(HashMap::new()) }
+        Self { queues: Mutex::new(HashMap::new()) }
     }
 
-    /// The output of `read`, or of another request's read that began after this call; `None` when
-    /// there is none by the deadline. A request that is dropped while it reads for others is
-    /// replaced by one of them, which begins anew.
+    /// The output of `read`, or of another request's read that began after this call. `None` if
+    /// there is no output by the deadline. If a request is dropped while it reads for others, one
+    /// of the others restarts the read.
     pub(crate) async fn share<F: Future<Output = T>>(
         &self,
         key: &K,
         until: Deadline,
         read: impl FnOnce() -> F,
     ) -> Option<T> {
-        let member = self.join(key);
+        let request = self.join(key);
         let lead = async {
-            // A read that hangs holds the next one up for so long at most: that one needs time too.
-            let turn = until.half().limit(member.turn.lock()).await;
-            member.begin();
-            // Whoever waits has no need of the room that this takes.
+            // A read that hangs delays the next one by at most half of the time left.
+            let turn = until.half().limit(request.turn.lock()).await;
+            request.begin();
+            // Boxed, so that a waiting request does not carry the size of this future.
             let answer = Box::pin(read()).await;
             drop(turn);
             answer
         };
-        until.limit(member.answer.get_or_init(|| lead)).await.cloned()
+        until.limit(request.answer.get_or_init(|| lead)).await.cloned()
     }
 
-    fn join(&self, key: &K) -> Member<'_, K, T> {
-        let mut lines = self.lines();
-        let line = lines.entry(key.clone()).or_insert_with(|| Line {
+    fn join(&self, key: &K) -> QueuedRequest<'_, K, T> {
+        let mut queues = self.queues();
+        let queue = queues.entry(key.clone()).or_insert_with(|| KeyQueue {
             next: None,
             turn: Arc::default(),
             requests: 0,
         });
-        line.requests += 1;
-        let answer = Arc::clone(line.next.get_or_insert_default());
-        Member { flights: self, key: key.clone(), answer, turn: Arc::clone(&line.turn) }
+        queue.requests += 1;
+        let answer = Arc::clone(queue.next.get_or_insert_default());
+        QueuedRequest { flights: self, key: key.clone(), answer, turn: Arc::clone(&queue.turn) }
     }
 }
 
 impl<K: Eq + Hash, T> Flights<K, T> {
-    fn lines(&self) -> MutexGuard<'_, HashMap<K, Line<T>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, HashMap<K, KeyQueue<T>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash, T> Member<'_, K, T> {
-    /// From here on whoever comes is told of the next read.
+impl<K: Eq + Hash, T> QueuedRequest<'_, K, T> {
+    /// From now on, new requests share the next read and not this one.
     fn begin(&self) {
-        if let Some(line) = self.flights.lines().get_mut(&self.key) {
-            line.next.take_if(|next| Arc::ptr_eq(next, &self.answer));
+        if let Some(queue) = self.flights.queues().get_mut(&self.key) {
+            queue.next.take_if(|next| Arc::ptr_eq(next, &self.answer));
         }
     }
 }
 
-impl<K: Eq + Hash, T> Drop for Member<'_, K, T> {
+impl<K: Eq + Hash, T> Drop for QueuedRequest<'_, K, T> {
     fn drop(&mut self) {
-        let mut lines = self.flights.lines();
-        let Some(line) = lines.get_mut(&self.key) else { return };
-        line.requests -= 1;
-        if line.requests == 0 {
-            lines.remove(&self.key);
+        let mut queues = self.flights.queues();
+        let Some(queue) = queues.get_mut(&self.key) else { return };
+        queue.requests -= 1;
+        if queue.requests == 0 {
+            queues.remove(&self.key);
         }
     }
 }
@@ -121,7 +123,7 @@ mod tests {
 
     type Numbers = Flights<u8, usize>;
 
-    /// Reads that are counted, and end when they are let.
+    /// Counts reads and lets the test decide when they end.
     struct Reads {
         flights: Numbers,
         begun: AtomicUsize,
@@ -134,8 +136,8 @@ mod tests {
             Arc::new(Self { flights: Flights::new(), begun, ends })
         }
 
-        /// The number of the read that answers.
-        async fn ask(self: Arc<Self>, key: u8, span: Duration) -> Option<usize> {
+        /// The number of the read that answers this request.
+        async fn request(self: Arc<Self>, key: u8, span: Duration) -> Option<usize> {
             let read = async || {
                 let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
                 self.ends.acquire().await.unwrap().forget();
@@ -145,7 +147,7 @@ mod tests {
         }
 
         fn spawn(self: &Arc<Self>, key: u8) -> tokio::task::JoinHandle<Option<usize>> {
-            tokio::spawn(Arc::clone(self).ask(key, LONG))
+            tokio::spawn(Arc::clone(self).request(key, LONG))
         }
 
         fn begun(&self) -> usize {
@@ -155,7 +157,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Lets everything go on that can, on this one thread.
+    /// Lets every task run until it blocks, on this one thread.
     async fn settle() {
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_comes_during_a_read_shares_the_next_one() {
+    async fn requests_during_a_read_share_the_next_read() {
         let reads = Reads::new();
         let first = reads.spawn(1);
         settle().await;
@@ -172,67 +174,67 @@ mod tests {
         assert_eq!(reads.begun(), 1, "two reads at once");
         let elsewhere = reads.spawn(2);
         settle().await;
-        assert_eq!(reads.begun(), 2, "what is asked for elsewhere waits for nobody");
+        assert_eq!(reads.begun(), 2, "another key does not wait");
         reads.ends.add_permits(3);
         assert_eq!((first.await.unwrap(), elsewhere.await.unwrap()), (Some(1), Some(2)));
         for answer in join_all(others).await {
             assert_eq!(answer.unwrap(), Some(3));
         }
-        assert!(reads.flights.lines().is_empty());
+        assert!(reads.flights.queues().is_empty());
     }
 
     #[tokio::test]
-    async fn whoever_reads_may_go_at_any_moment() {
+    async fn the_request_that_reads_may_be_dropped_at_any_moment() {
         let reads = Reads::new();
         let first = reads.spawn(1);
         settle().await;
         let others: Vec<_> = (0..10).map(|_| reads.spawn(1)).collect();
         settle().await;
-        // It reads.
+        // The request that reads is dropped.
         first.abort();
         settle().await;
-        assert_eq!(reads.begun(), 2, "nobody took its turn");
-        // They wait, but for one that reads.
+        assert_eq!(reads.begun(), 2, "no other request took its turn");
+        // One of these reads and the others wait; drop each of them.
         for other in &others[..9] {
             other.abort();
             settle().await;
         }
         assert_eq!(reads.begun(), 11);
-        // It came while others read: this is the next read.
+        // It arrived during a read, so it starts the next one.
         let last = reads.spawn(1);
         settle().await;
         reads.ends.add_permits(2);
         let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
         assert_eq!((answers, last.await.unwrap()), (vec![Some(11)], Some(12)));
-        assert!(reads.flights.lines().is_empty());
+        assert!(reads.flights.queues().is_empty());
     }
 
     #[tokio::test]
-    async fn nobody_waits_beyond_its_deadline_and_a_read_that_hangs_lets_others_read() {
+    async fn no_request_waits_beyond_its_deadline_and_a_hanging_read_lets_others_read() {
         let (reads, start) = (Reads::new(), Instant::now());
         let hanging = reads.spawn(1);
         settle().await;
         let short = Duration::from_millis(100);
-        let asked = (0..5).map(|_| Arc::clone(&reads).ask(1, short));
-        assert_eq!(join_all(asked).await, [None; 5]);
+        let requests = (0..5).map(|_| Arc::clone(&reads).request(1, short));
+        assert_eq!(join_all(requests).await, [None; 5]);
         assert!(start.elapsed() < Duration::from_secs(30));
-        // One of the five stopped waiting for its turn half-way.
+        // One of the five stopped waiting for its turn after half of its time.
         assert!(reads.begun() >= 2, "{}", reads.begun());
         reads.ends.add_permits(1);
         assert_eq!(hanging.await.unwrap(), Some(1));
-        assert!(reads.flights.lines().is_empty());
+        assert!(reads.flights.queues().is_empty());
     }
 
-    /// Each answer was begun after it was asked for, whatever else goes on.
+    /// Every answer comes from a read that began after the request for it.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn no_answer_is_older_than_its_question() {
+    async fn no_answer_is_older_than_its_request() {
         let (flights, clock) = (Arc::new(Numbers::new()), Arc::new(AtomicUsize::new(0)));
         let reads = Arc::new(AtomicUsize::new(0));
         let tasks = (0..32).map(|number| {
             let (flights, clock, reads) = (flights.clone(), clock.clone(), reads.clone());
             tokio::spawn(async move {
                 for _ in 0..200 {
-                    let came = clock.fetch_add(1, Ordering::SeqCst);
+                    let arrived = clock.fetch_add(1, Ordering::SeqCst);
                     let read = async || {
                         reads.fetch_add(1, Ordering::SeqCst);
                         let began = clock.load(Ordering::SeqCst);
@@ -241,11 +243,11 @@ mod tests {
                         }
                         began
                     };
-                    let ask = flights.share(&1, Deadline::after(LONG), read);
-                    // Some are gone before they have their answer.
+                    let request = flights.share(&1, Deadline::after(LONG), read);
+                    // Some requests are dropped before they have their answer.
                     let span = if number % 8 == 0 { Duration::from_micros(50) } else { LONG };
-                    if let Ok(began) = tokio::time::timeout(span, ask).await {
-                        assert!(began.unwrap() > came);
+                    if let Ok(began) = tokio::time::timeout(span, request).await {
+                        assert!(began.unwrap() > arrived);
                     }
                 }
             })
@@ -254,7 +256,7 @@ mod tests {
             task.unwrap();
         }
         let reads = reads.load(Ordering::SeqCst);
-        assert!(reads < 32 * 200 / 2, "{reads} reads: hardly any is shared");
-        assert!(flights.lines().is_empty());
+        assert!(reads < 32 * 200 / 2, "{reads} reads: hardly any read is shared");
+        assert!(flights.queues().is_empty());
     }
 }

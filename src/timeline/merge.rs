@@ -1,20 +1,20 @@
-//! The merge: which authors' tails must be read, and which posts make the page. Pure; it knows no
-//! shard, no SQL and no clock.
+//! The merge decides which authors' tails are read and which posts make the page. Pure: it knows
+//! no shard, no SQL and no clock.
 //!
 //! Reading the newest `limit` posts of every followee would cost `followees x limit` rows, though
-//! at most `limit` stand on the page. So one post is read of every author first (its *head* from
-//! the cursor), and an author is read deeper only while its whole known tail stands on the page:
-//! only then can an unread post belong there too. This holds `followees + 12 x limit` rows, at most
-//! four waves, whatever the distribution of posts.
+//! the page has at most `limit` posts. So the first wave reads one post of every author, its
+//! *head* as seen from the cursor. Later waves read an author deeper only while all its known
+//! posts are on the page: only then can an unread post make the page too. This reads at most
+//! `followees + 12 x limit` rows in at most four waves, for any distribution of posts.
 
 use std::collections::HashMap;
 
-use crate::cursor::{AuthorEdge, TailAsk};
+use crate::cursor::{AuthorEdge, TailQuery};
 use crate::model::{Direction, PostKey, UserId};
 
-/// How many more posts are read of one author in each wave. Together they are 101: a page of 100 by
-/// one author, and the one post that tells whether another page follows. Growing by four keeps the
-/// rows read in vain below a constant multiple of those on the page.
+/// Posts that each wave reads of one author. The sum is 101: a page of 100 posts by one author,
+/// and one more that shows whether another page follows. Growing by a factor of four keeps the
+/// rows that do not make the page below a constant multiple of those that do.
 const STEPS: [u16; 4] = [1, 4, 16, 80];
 
 /// The newest (or nearest) `need` posts of many authors, found with few rows.
@@ -24,16 +24,16 @@ pub(crate) struct Merge {
     need: usize,
     wave: usize,
     tails: HashMap<UserId, Tail>,
-    /// Posts that are known from elsewhere, of any author.
+    /// Posts from memory, of authors that are not queried.
     known: Vec<PostKey>,
 }
 
-/// What is known of one author from the cursor on.
+/// The known posts of one author, from the cursor on.
 #[derive(Debug)]
 struct Tail {
     from: AuthorEdge,
     known: Vec<PostKey>,
-    /// Nothing lies beyond the known posts.
+    /// The author has no posts beyond the known ones.
     ended: bool,
 }
 
@@ -51,8 +51,8 @@ impl Merge {
         Self { direction, need, wave: 0, tails, known: Vec::new() }
     }
 
-    /// These posts are known. Of authors that are merged they lie before the place that each is
-    /// asked from; of others nothing is asked.
+    /// Adds posts that memory has. If their author is queried, they lie before the edge that its
+    /// queries start from.
     pub(crate) fn know(&mut self, keys: impl IntoIterator<Item = PostKey>) {
         for key in keys {
             match self.tails.get_mut(&key.author) {
@@ -62,45 +62,45 @@ impl Merge {
         }
     }
 
-    /// What the next wave must read; nothing when the page is known.
-    pub(crate) fn next_wave(&mut self) -> Vec<TailAsk> {
+    /// The queries of the next wave; empty if the page is complete.
+    pub(crate) fn next_wave(&mut self) -> Vec<TailQuery> {
         let step = STEPS[self.wave.min(STEPS.len() - 1)];
-        let asks = if self.wave == 0 { self.heads(step) } else { self.deeper(step) };
+        let queries = if self.wave == 0 { self.heads(step) } else { self.deeper(step) };
         self.wave += 1;
-        asks
+        queries
     }
 
-    fn heads(&self, count: u16) -> Vec<TailAsk> {
+    fn heads(&self, count: u16) -> Vec<TailQuery> {
         self.tails
             .iter()
-            .map(|(&author, tail)| TailAsk { author, from: tail.from, count })
+            .map(|(&author, tail)| TailQuery { author, from: tail.from, count })
             .collect()
     }
 
-    fn deeper(&self, step: u16) -> Vec<TailAsk> {
-        // Per author: how many of its posts stand on the page, and the place of the last one.
+    fn deeper(&self, step: u16) -> Vec<TailQuery> {
+        // For each author: the number of its posts on the page, and the position of the last one.
         let mut on_page: HashMap<UserId, (usize, usize)> = HashMap::new();
         for (index, key) in self.page().iter().enumerate() {
-            let (count, place) = on_page.entry(key.author).or_default();
+            let (count, last) = on_page.entry(key.author).or_default();
             *count += 1;
-            *place = index + 1;
+            *last = index + 1;
         }
-        let mut asks = Vec::new();
-        for (author, (count, place)) in on_page {
+        let mut queries = Vec::new();
+        for (author, (count, last)) in on_page {
             let Some(tail) = self.tails.get(&author) else { continue };
-            // Posts behind the last known one can only take the places behind it.
-            let room = self.need - place;
+            // Posts after the last known one can only be after it on the page as well.
+            let room = self.need - last;
             if tail.ended || count < tail.known.len() || room == 0 {
                 continue;
             }
             let count = u16::try_from(room).unwrap_or(u16::MAX).min(step);
-            asks.push(TailAsk { author, from: tail.from, count });
+            queries.push(TailQuery { author, from: tail.from, count });
         }
-        asks
+        queries
     }
 
-    /// Takes the rows that answer `asks`, in any order between authors.
-    pub(crate) fn admit(&mut self, asks: &[TailAsk], rows: &[PostKey]) {
+    /// Adds the rows that `queries` returned, in any order between authors.
+    pub(crate) fn admit(&mut self, queries: &[TailQuery], rows: &[PostKey]) {
         let mut answered: HashMap<UserId, u16> = HashMap::new();
         for key in rows {
             if let Some(tail) = self.tails.get_mut(&key.author) {
@@ -109,18 +109,18 @@ impl Merge {
                 *answered.entry(key.author).or_default() += 1;
             }
         }
-        for ask in asks {
-            if let Some(tail) = self.tails.get_mut(&ask.author) {
-                tail.ended = answered.get(&ask.author).is_none_or(|count| *count < ask.count);
+        for query in queries {
+            if let Some(tail) = self.tails.get_mut(&query.author) {
+                tail.ended = answered.get(&query.author).is_none_or(|count| *count < query.count);
             }
         }
     }
 
-    /// Forgets authors whose shard could not be read, with what was known of them: a part of an
-    /// author's posts would be a silent hole.
-    pub(crate) fn forget(&mut self, gone: impl Fn(UserId) -> bool) {
-        self.tails.retain(|author, _| !gone(*author));
-        self.known.retain(|key| !gone(key.author));
+    /// Removes authors whose shard could not be read, with their known posts: some of an author's
+    /// posts without the others would be a silent gap.
+    pub(crate) fn forget(&mut self, is_missing: impl Fn(UserId) -> bool) {
+        self.tails.retain(|author, _| !is_missing(*author));
+        self.known.retain(|key| !is_missing(key.author));
     }
 
     /// The best `need` posts known so far, in reading order. O(known posts).
@@ -140,7 +140,7 @@ impl Merge {
     }
 }
 
-/// Where an author's posts go on behind `key`, which itself is known.
+/// The edge after `key`, where the author's unread posts start.
 fn beyond(direction: Direction, key: PostKey) -> AuthorEdge {
     let post = match direction {
         Direction::Older => key.post.0,
@@ -157,25 +157,25 @@ mod tests {
     use crate::cursor::Edge;
     use crate::model::PostId;
 
-    /// Answers asks from a sorted list, as a shard would.
-    fn read(world: &[PostKey], direction: Direction, asks: &[TailAsk]) -> Vec<PostKey> {
+    /// Returns the rows of `queries` from a sorted list, as a shard would.
+    fn read(world: &[PostKey], direction: Direction, queries: &[TailQuery]) -> Vec<PostKey> {
         let mut rows = Vec::new();
-        for ask in asks {
-            let older = |key: &PostKey| match ask.from {
+        for query in queries {
+            let older = |key: &PostKey| match query.from {
                 AuthorEdge::Bottom => false,
                 AuthorEdge::Top => true,
                 AuthorEdge::At { time, post } => (key.time, key.post.0) < (time, post),
             };
             let mut keys: Vec<PostKey> =
-                world.iter().filter(|key| key.author == ask.author).copied().collect();
+                world.iter().filter(|key| key.author == query.author).copied().collect();
             keys.sort();
             match direction {
                 Direction::Older => {
                     keys.reverse();
-                    rows.extend(keys.iter().filter(|k| older(k)).take(ask.count.into()));
+                    rows.extend(keys.iter().filter(|k| older(k)).take(query.count.into()));
                 }
                 Direction::Newer => {
-                    rows.extend(keys.iter().filter(|k| !older(k)).take(ask.count.into()));
+                    rows.extend(keys.iter().filter(|k| !older(k)).take(query.count.into()));
                 }
             }
         }
@@ -196,7 +196,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
         #[test]
-        fn the_page_is_the_oracles_with_few_rows_in_four_waves(
+        fn the_page_equals_the_oracle_with_few_rows_in_four_waves(
             posts in prop::collection::btree_set((0i64..40, 0u64..60, 0u64..12), 0..400),
             burst in 0u64..150,
             start in prop::option::of((0i64..40, 0u64..60, 0u64..12)),
@@ -218,14 +218,14 @@ mod tests {
             let mut merge = Merge::new(direction, authors, limit + 1);
             let (mut rows_read, mut waves) = (0, 0);
             loop {
-                let asks = merge.next_wave();
-                if asks.is_empty() {
+                let queries = merge.next_wave();
+                if queries.is_empty() {
                     break;
                 }
-                let rows = read(&world, direction, &asks);
+                let rows = read(&world, direction, &queries);
                 rows_read += rows.len();
                 waves += 1;
-                merge.admit(&asks, &rows);
+                merge.admit(&queries, &rows);
             }
             prop_assert_eq!(merge.page(), oracle(&world, direction, edge, limit + 1));
             prop_assert!(waves <= 4, "{} waves", waves);

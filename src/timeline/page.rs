@@ -1,4 +1,4 @@
-//! What a reader asks for and what a page says. Pure data.
+//! The request for a page and its result. Pure data.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,18 @@ use crate::cursor::Cursor;
 use crate::freshness::Freshness;
 use crate::model::{Post, ShardId, UserId};
 
-/// How many posts a page may have.
+/// Upper bound for the number of posts on a page, from 1 to [`Limit::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit(u8);
 
 impl Limit {
-    /// Pages are read whole and answered whole; more than this helps nobody who scrolls.
+    /// The largest limit. A page is read and sent as a whole, so a larger one would only be
+    /// slower.
     pub const MAX: u8 = 100;
     /// About two screens.
     pub const DEFAULT: Self = Self(20);
 
-    /// A limit from 1 to [`Limit::MAX`].
+    /// A limit from 1 to [`Limit::MAX`]; `None` for any other number.
     pub fn new(posts: u8) -> Option<Self> {
         (1..=Self::MAX).contains(&posts).then_some(Self(posts))
     }
@@ -33,14 +34,15 @@ impl Default for Limit {
     }
 }
 
-/// Which page is wanted.
+/// Names a page of a timeline.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
     /// Where to read from: [`Cursor::newest`], or a page's `next` or `prev`.
     pub cursor: Cursor,
-    /// How many posts at most.
+    /// Upper bound for the number of posts.
     pub limit: Limit,
-    /// How far the logs must have been read for it: what an earlier answer brought.
+    /// The page must reflect at least these log positions: the token of an earlier answer, or
+    /// [`crate::Tributary::freshness`]. Empty if any state will do.
     pub at_least: Freshness,
 }
 
@@ -53,33 +55,33 @@ impl Default for PageRequest {
 /// A page of a home or author timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Newest first.
+    /// The posts, newest first; at most the requested limit.
     pub posts: Vec<Post>,
-    /// The posts that follow, strictly older. `None` exactly when there are none; never `None`
-    /// while a shard is missing.
+    /// The cursor to strictly older posts. `None` if and only if there are none and no shard is
+    /// missing.
     pub next: Option<Cursor>,
-    /// The posts nearest above the first one. At the top it leads to an empty page, and to new
-    /// posts once there are any.
+    /// The cursor to the nearest newer posts. From the newest page it leads to an empty page, and
+    /// to new posts once there are any.
     pub prev: Cursor,
-    /// Shards that could not be asked; their authors' posts are not on this page. They come first
-    /// on the next page that can ask them.
+    /// Shards that did not answer and whose posts are not on this page. They come first on the
+    /// next page that can read these shards.
     pub missing: BTreeSet<ShardId>,
-    /// Shards that could not be asked and whose posts come from memory: as they were then, in
-    /// milliseconds since 1970.
+    /// Shards that did not answer and whose posts come from memory, with the time that memory
+    /// reflects, in milliseconds since 1970 (UTC).
     pub stale: BTreeMap<ShardId, i64>,
-    /// The names that the authors on the page are known by, where the shards know them.
+    /// The handles of the authors on the page, if the shards store them.
     pub handles: BTreeMap<UserId, String>,
-    /// Rounds of simultaneous shard queries that the page took, the follow list not counted.
+    /// Waves of simultaneous shard queries that the page took, not counting the follow list.
     pub waves: u32,
-    /// How far the logs had been read for it; empty where no logs are followed.
+    /// The log positions that the page reflects; empty if no logs are followed.
     pub freshness: Freshness,
-    /// Whether it is as fresh as was asked for. It is not when a log could not be read so far in
-    /// time, or when its history has ended.
+    /// Whether the page reflects all of `at_least`. False if a log could not be read that far in
+    /// time, or if no followed log has the identity that the token names.
     pub fresh_enough: bool,
 }
 
 impl Page {
-    /// Nothing is missing.
+    /// Whether no shard is missing. Stale shards do not make a page incomplete.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }

@@ -1,9 +1,9 @@
-//! A page from memory: which posts stand on it, as far as memory knows, and who must be asked for
-//! in the databases for the rest. It knows no database.
+//! A page from memory: the posts that memory has, and the authors whose other posts must be
+//! queried. It knows no database.
 //!
-//! The newest times of all authors stand in one array, so a page begins with a look at each of them.
-//! Authors are then gone through from the newest time down, and each one's newest posts are taken
-//! up, until no author that is left can have a post on the page.
+//! The heads of all authors are in one array, and a page starts by reading the head of each
+//! author. It then reads tails in order of their heads, newest first, until no remaining author
+//! can have a post on the page.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,53 +12,53 @@ use crate::cursor::{AuthorEdge, Edge};
 use crate::memory::{Memory, Miss, NO_POSTS, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
 
-/// A post that was found in memory.
+/// A post in memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundPost {
     pub(crate) key: PostKey,
     tail: Arc<Tail>,
     row: u32,
 }
 
-impl Found {
-    /// The post as it is sent, but for its author's handle.
+impl FoundPost {
+    /// The encoded post, without its author's handle.
     pub(crate) fn body(&self) -> &str {
         self.tail.body(self.row as usize)
     }
 
-    /// The name that people know the author by, where the shards know it.
+    /// The author's handle, if the shards store handles.
     pub(crate) fn handle(&self) -> Option<&str> {
         self.tail.handle().map(|handle| &**handle)
     }
 }
 
-/// What memory knows of a page.
+/// The part of a page that memory has.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
-    /// In reading order; what is asked for may belong between them.
-    pub(super) found: Vec<Found>,
-    /// Who may have more posts on the page, and from where on.
-    pub(super) asks: Vec<(UserId, AuthorEdge)>,
+pub(super) struct MemoryPosts {
+    /// In reading order; posts of incomplete authors may belong between them.
+    pub(super) posts: Vec<FoundPost>,
+    /// Authors that may have more posts on the page, each with the edge to query from.
+    pub(super) incomplete: Vec<(UserId, AuthorEdge)>,
 }
 
-/// Where a page is read from, and how far.
+/// Start and length of a page.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) edge: Edge,
-    /// Posts that are needed: those of the page and one more.
+    /// Number of posts that are needed: those of the page and one more.
     pub(super) need: usize,
 }
 
 thread_local! {
-    /// Authors in question with the times they are gone through by. Kept from page to page, so that
-    /// a page allocates nothing for each followee.
+    /// Authors that may be on the page, with the bounds they are sorted by. Reused from page to
+    /// page, so that a page does not allocate for each followee.
     pub(super) static CANDIDATES: RefCell<Vec<(i64, Slot)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The posts of these authors older than the edge.
-pub(super) fn older(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
+/// The newest posts of these authors that are older than the edge.
+pub(super) fn older(memory: &Memory, authors: &[Slot], span: Span) -> MemoryPosts {
     let top = match span.edge {
-        Edge::Bottom => return Scan::default(),
+        Edge::Bottom => return MemoryPosts::default(),
         Edge::Top => i64::MAX,
         Edge::Beside { key, .. } => key.time,
     };
@@ -70,36 +70,35 @@ pub(super) fn older(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
                 candidates.push((head.min(top), slot));
             }
         }
-        Page::new(memory, span, Direction::Older).take_newest(candidates)
+        MemoryPage::new(memory, span, Direction::Older).add_newest(candidates)
     })
 }
 
-/// The posts of these authors newer than the edge, the nearest to it first.
-pub(super) fn newer(memory: &Memory, authors: &[Slot], span: Span) -> Scan {
+/// The posts of these authors that are newer than the edge, starting with the nearest.
+pub(super) fn newer(memory: &Memory, authors: &[Slot], span: Span) -> MemoryPosts {
     let bottom = match span.edge {
-        Edge::Top => return Scan::default(),
+        Edge::Top => return MemoryPosts::default(),
         Edge::Bottom => i64::MIN,
         Edge::Beside { key, .. } => key.time,
     };
-    let mut page = Page::new(memory, span, Direction::Newer);
+    let mut page = MemoryPage::new(memory, span, Direction::Newer);
     for &slot in authors {
         let head = memory.head(slot);
         if head != NO_POSTS && head >= bottom {
-            page.take_up_newer(slot);
+            page.add_newer(slot);
         }
     }
-    page.into_scan()
+    page.into_posts()
 }
 
-/// Whether any of these authors has a post older than the edge: known to, known not to, or not
-/// known; then who would have to be asked.
+/// Whether any author has a post older than the edge. If memory cannot say, the authors to query.
 pub(super) enum Older {
     Some,
     None,
-    Ask(Vec<UserId>),
+    Unknown(Vec<UserId>),
 }
 
-/// Looks for any post of these authors that is older than the edge.
+/// Looks for a post of these authors that is older than the edge. O(authors).
 pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older {
     let tick = memory.tick();
     let mut unknown = Vec::new();
@@ -120,10 +119,10 @@ pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older 
             unknown.push(author);
         }
     }
-    if unknown.is_empty() { Older::None } else { Older::Ask(unknown) }
+    if unknown.is_empty() { Older::None } else { Older::Unknown(unknown) }
 }
 
-/// The index of the newest post that is older than the edge.
+/// The index of the newest post in the tail that is older than the edge.
 fn first_under(tail: &Tail, edge: AuthorEdge) -> usize {
     match edge {
         AuthorEdge::Top => 0,
@@ -132,12 +131,12 @@ fn first_under(tail: &Tail, edge: AuthorEdge) -> usize {
     }
 }
 
-/// Of a row or a tail on one page.
+/// The index of a row or a tail on one page, in 32 bits.
 fn index(number: usize) -> u32 {
     u32::try_from(number).expect("a page looks at fewer rows than there are users")
 }
 
-/// Whether the tail holds all that is newer than the edge.
+/// Whether the tail has all the author's posts that are newer than the edge.
 fn answers_above(tail: &Tail, edge: AuthorEdge) -> bool {
     let Some(floor) = tail.floor() else { return true };
     match edge {
@@ -147,50 +146,50 @@ fn answers_above(tail: &Tail, edge: AuthorEdge) -> bool {
     }
 }
 
-/// How deep the tail should be, having been found too shallow.
+/// The depth to request for a tail that was too shallow: four times its depth now.
 fn deeper_than(tail: &Tail) -> u32 {
     u32::try_from(tail.depth() * 4).unwrap_or(u32::MAX)
 }
 
-/// A page in the making: the best posts so far, in reading order.
-pub(super) struct Page<'a> {
+/// A page while it is being made: the best posts so far, in reading order.
+pub(super) struct MemoryPage<'a> {
     memory: &'a Memory,
     span: Span,
     direction: Direction,
     tick: u32,
     best: Vec<Best>,
-    /// Tails that posts were taken from.
+    /// Tails that these posts come from.
     tails: Vec<Arc<Tail>>,
-    /// Authors of whom more has to be asked if the page reaches this far: their key or time, and
-    /// where to ask on.
+    /// Authors with posts that memory does not have, which matter if the page reaches their bound.
     open: Vec<Open>,
 }
 
-/// A post that is among the best.
+/// A post that is among the best so far.
 struct Best {
     key: PostKey,
-    /// Its tail among those that posts were taken from, and its row there. Texts are not looked at
-    /// before the page is known: each lies somewhere else.
+    /// Indexes of its tail in `tails` and of its row there. The text is not read before the page
+    /// is complete, since each text is a cache miss.
     tail: u32,
     row: u32,
 }
 
 struct Open {
     slot: Slot,
-    /// No unknown post of the author comes before this one in reading order.
+    /// Every post of the author that memory does not have comes after this key in reading order.
     bound: PostKey,
     from: AuthorEdge,
     depth: u32,
 }
 
-impl<'a> Page<'a> {
+impl<'a> MemoryPage<'a> {
     pub(super) fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
         let (best, tails) = (Vec::with_capacity(span.need + 1), Vec::with_capacity(span.need));
         Self { memory, span, direction, tick: memory.tick(), best, tails, open: Vec::new() }
     }
 
-    /// Goes through authors from the newest time down, a few at once: only these need be sorted.
-    pub(super) fn take_newest(mut self, candidates: &mut [(i64, Slot)]) -> Scan {
+    /// Adds authors, newest bound first. Sorts only the next batch, which grows by a factor of
+    /// four.
+    pub(super) fn add_newest(mut self, candidates: &mut [(i64, Slot)]) -> MemoryPosts {
         let mut rest = candidates;
         let mut count = self.span.need;
         while !rest.is_empty() {
@@ -202,8 +201,8 @@ impl<'a> Page<'a> {
                 rest.split_at_mut(rest.len())
             };
             batch.sort_unstable_by(newest_first);
-            // All of them are fetched before the first is looked at: each lies somewhere else, and
-            // so the processor waits for many at once.
+            // Fetch all tails of the batch before the first is read: each is a cache miss, and the
+            // processor can then wait for many at the same time.
             let memory = self.memory;
             let fetch = |(time, slot): &(i64, Slot)| {
                 (*time, *slot, memory.user(*slot), memory.tail(*slot, self.tick))
@@ -211,25 +210,25 @@ impl<'a> Page<'a> {
             let fetched: Vec<_> = batch.iter().map(fetch).collect();
             for (time, slot, author, tail) in fetched {
                 if self.is_full() && self.worst().is_some_and(|worst| time < worst.time) {
-                    return self.into_scan();
+                    return self.into_posts();
                 }
-                self.take_up_older(slot, author, (time, tail));
+                self.add_older(slot, author, (time, tail));
             }
             rest = others;
             count *= 4;
         }
-        self.into_scan()
+        self.into_posts()
     }
 
-    /// Nothing is known of the author but that its posts are not newer than this.
+    /// Memory has no tail of the author, only an upper bound for the times of its posts.
     fn note_unknown(&mut self, slot: Slot, author: UserId, time: i64) {
         let bound = PostKey { time, post: PostId(u64::MAX), author };
         let from = self.span.edge.for_author(author);
         self.open.push(Open { slot, bound, from, depth: 0 });
     }
 
-    /// Takes up what is known of an author, of whom no post under the edge is newer than `time`.
-    pub(super) fn take_up_older(
+    /// Adds the author's posts below the edge, none of which is newer than `time`.
+    pub(super) fn add_older(
         &mut self,
         slot: Slot,
         author: UserId,
@@ -237,11 +236,11 @@ impl<'a> Page<'a> {
     ) {
         let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
         let edge = self.span.edge.for_author(author);
-        let rows = first_under(&tail, edge)..tail.keys().len();
-        if !self.take_all(author, &tail, rows) {
+        let rows = first_under(&tail, edge)..tail.places().len();
+        if !self.add_rows(author, &tail, rows) {
             return;
         }
-        // Under the floor there may be more.
+        // The author may have more posts below the floor.
         if let Some((time, post)) = tail.floor() {
             let bound = PostKey { time, post: PostId(post), author };
             let from = match edge {
@@ -252,7 +251,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn take_up_newer(&mut self, slot: Slot) {
+    fn add_newer(&mut self, slot: Slot) {
         let author = self.memory.user(slot);
         let edge = self.span.edge.for_author(author);
         let tail = self.memory.tail(slot, self.tick);
@@ -262,12 +261,12 @@ impl<'a> Page<'a> {
             return self.open.push(Open { slot, bound, from: edge, depth });
         };
         let rows = (0..first_under(&tail, edge)).rev();
-        self.take_all(author, &tail, rows);
+        self.add_rows(author, &tail, rows);
     }
 
-    /// Takes these rows up, in reading order, until one is not among the best; then false, since
-    /// none behind it is.
-    fn take_all(
+    /// Adds these rows in reading order until one is not among the best; the rows after it cannot
+    /// be either. Returns whether all rows were added.
+    fn add_rows(
         &mut self,
         author: UserId,
         tail: &Arc<Tail>,
@@ -277,7 +276,7 @@ impl<'a> Page<'a> {
         for row in rows {
             let (time, post) = tail.keys()[row];
             let key = PostKey { time, post: PostId(post), author };
-            if !self.take(Best { key, tail: index(number), row: index(row) }) {
+            if !self.add(Best { key, tail: index(number), row: index(row) }) {
                 return false;
             }
             if self.tails.len() == number {
@@ -287,8 +286,8 @@ impl<'a> Page<'a> {
         true
     }
 
-    /// Takes a post up if it is among the best.
-    fn take(&mut self, post: Best) -> bool {
+    /// Adds a post if it is among the best; returns whether it is.
+    fn add(&mut self, post: Best) -> bool {
         let comes_before = |a: &PostKey, b: &PostKey| match self.direction {
             Direction::Older => a > b,
             Direction::Newer => a < b,
@@ -299,8 +298,8 @@ impl<'a> Page<'a> {
                 _ => return false,
             }
         }
-        let place = self.best.partition_point(|best| comes_before(&best.key, &post.key));
-        self.best.insert(place, post);
+        let index = self.best.partition_point(|best| comes_before(&best.key, &post.key));
+        self.best.insert(index, post);
         true
     }
 
@@ -312,10 +311,11 @@ impl<'a> Page<'a> {
         self.best.last().map(|best| best.key)
     }
 
-    /// What is known, and who must be asked: those whose unknown posts could stand on the page.
-    fn into_scan(self) -> Scan {
+    /// The posts found, and the authors whose other posts could be on the page. Requests a fill
+    /// for the tail of each of these authors.
+    fn into_posts(self) -> MemoryPosts {
         let reach = self.worst().filter(|_| self.is_full());
-        let mut asks = Vec::new();
+        let mut incomplete = Vec::new();
         for Open { slot, bound, from, depth } in self.open {
             let matters = reach.is_none_or(|worst| match self.direction {
                 Direction::Older => bound > worst,
@@ -323,13 +323,13 @@ impl<'a> Page<'a> {
             });
             if matters {
                 self.memory.request_fill(Miss::Tail { slot, depth });
-                asks.push((self.memory.user(slot), from));
+                incomplete.push((self.memory.user(slot), from));
             }
         }
         let found = |best: Best| {
             let tail = Arc::clone(&self.tails[best.tail as usize]);
-            Found { key: best.key, tail, row: best.row }
+            FoundPost { key: best.key, tail, row: best.row }
         };
-        Scan { found: self.best.into_iter().map(found).collect(), asks }
+        MemoryPosts { posts: self.best.into_iter().map(found).collect(), incomplete }
     }
 }

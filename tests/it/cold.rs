@@ -1,5 +1,5 @@
-//! What a page costs that memory cannot make, while memory is being filled: compared with the
-//! slowest statement that the page needs, run alone.
+//! The time of a page that memory does not have, while memory is being filled. It is compared with
+//! the slowest statement of the page when that runs alone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ const AUTHORS: u64 = 2_000;
 const POSTS: u64 = 40_000;
 const READERS: u64 = 240;
 const FOLLOWEES: usize = 60;
-/// Holds the index, and few of the tails: nearly every page is cold.
+/// Room for the index and few of the tails: nearly every page is cold.
 const MEMORY: usize = 512 << 10;
-/// Readers whose statements are looked at.
+/// Readers whose statements are timed.
 const SAMPLE: u64 = 40;
-/// Each statement is run so often.
+/// Runs of each statement.
 const RUNS: usize = 7;
-/// What fills may make of a page, on a machine that runs four servers and does other things too.
+/// Upper bound for the slowdown by fills, on a machine that runs four servers and other programs.
 const FILLS_COST_MAX: u32 = 10;
 
 fn world() -> World {
@@ -50,7 +50,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// How long a page takes; none where memory could make it.
+/// The time of a page; `None` if memory had all of it.
 async fn cold_page(tributary: &Tributary, reader: u64) -> Option<Duration> {
     let begun = Instant::now();
     let page = tributary.home_timeline(UserId(reader), &PageRequest::default()).await.unwrap();
@@ -59,20 +59,23 @@ async fn cold_page(tributary: &Tributary, reader: u64) -> Option<Duration> {
     (page.waves > 0).then_some(took)
 }
 
-/// Runs it on all servers.
+/// Runs a statement on all servers.
 async fn everywhere(connections: &mut [Conn], sql: &str) {
     for connection in connections {
         connection.query_drop(sql).await.unwrap();
     }
 }
 
-/// The statements of each cold page, with their servers. They are written down with their values
-/// only where they were prepared when all was written down already.
-async fn asked_for(fleet: &TestFleet, connections: &mut [Conn]) -> Vec<Vec<(usize, String)>> {
+/// The statements of each cold page, with their servers. The general log has the values of a
+/// prepared statement only if it was already on when the statement was prepared.
+async fn statements_of_pages(
+    fleet: &TestFleet,
+    connections: &mut [Conn],
+) -> Vec<Vec<(usize, String)>> {
     everywhere(connections, "SET GLOBAL general_log = ON").await;
     let tributary = Tributary::open(&fleet.config_with_memory(MEMORY)).await.unwrap();
     Watch::start(&tributary).await.until_heads_known().await;
-    let mut asked = Vec::new();
+    let mut statements_by_page = Vec::new();
     for reader in 1..=SAMPLE {
         everywhere(connections, "TRUNCATE mysql.general_log").await;
         let page = cold_page(&tributary, reader).await;
@@ -80,15 +83,16 @@ async fn asked_for(fleet: &TestFleet, connections: &mut [Conn]) -> Vec<Vec<(usiz
         for (server, connection) in connections.iter_mut().enumerate() {
             of_page.extend(statements(connection).await.into_iter().map(|sql| (server, sql)));
         }
-        asked.extend(page.map(|_| of_page));
+        statements_by_page.extend(page.map(|_| of_page));
     }
     everywhere(connections, "SET GLOBAL general_log = OFF").await;
-    asked
+    statements_by_page
 }
 
-/// What one server was asked for a page: fills have connections of their own.
+/// The statements of one server for a page, without those of fills, which have their own
+/// connections.
 async fn statements(connection: &mut Conn) -> Vec<String> {
-    // Arms of a union stand in parentheses.
+    // In a union each SELECT is in parentheses.
     let sql = "SELECT argument FROM mysql.general_log WHERE command_type = 'Execute' AND \
                (argument LIKE 'SELECT%' OR argument LIKE '(SELECT%') AND thread_id NOT IN \
                (SELECT thread_id FROM mysql.general_log WHERE argument LIKE 'START TRANSACTION%')";
@@ -141,11 +145,11 @@ async fn measure(servers: Vec<Arc<Database>>) {
     for server in &servers {
         connections.push(server.connect().await);
     }
-    let asked = asked_for(&fleet, &mut connections).await;
-    let (count, mut slowest) = (asked.iter().flatten().count(), Vec::new());
-    for asked in &asked {
+    let statements = statements_of_pages(&fleet, &mut connections).await;
+    let (count, mut slowest) = (statements.iter().flatten().count(), Vec::new());
+    for of_page in &statements {
         let mut times = Vec::new();
-        for (server, sql) in asked {
+        for (server, sql) in of_page {
             times.push(alone(&mut connections[*server], sql).await);
         }
         slowest.extend(times.into_iter().max());
@@ -155,8 +159,8 @@ async fn measure(servers: Vec<Arc<Database>>) {
     let (page, plain, statement) = (median(pages), median(plain), median(slowest));
     let ratio = page.as_secs_f64() / statement.as_secs_f64();
     println!(
-        "a cold page: p50 {page:?}, {fills} fills meanwhile; without memory: {plain:?}; its slowest statement alone: p50 \
-         {statement:?} ({count} statements of {looked_at} pages); ratio {ratio:.2}"
+        "a cold page: p50 {page:?}, {fills} fills at the same time; without memory: {plain:?}; \
+         its slowest statement alone: p50 {statement:?} ({count} statements of {looked_at} pages); ratio {ratio:.2}"
     );
     assert!(page < FILLS_COST_MAX * plain, "{page:?}, {plain:?}");
     assert!(statement < plain, "{statement:?}, {plain:?}: it is a part of the page");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 use tributary::changes::{Bounds, LogPosition, file_number};
-use tributary::cursor::{AuthorEdge, TailAsk};
+use tributary::cursor::{AuthorEdge, TailQuery};
 use tributary::model::Direction;
 use tributary::shard::testing::{
     FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, Log, logs,
@@ -425,8 +425,8 @@ fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
             assert_eq!(heads.len() as u64, AUTHORS);
             assert!(rows < AUTHORS * 4, "{kind:?}: {rows} rows read for {AUTHORS} heads");
 
-            let asks: Vec<TailAsk> = (0..50)
-                .map(|n| TailAsk { author: UserId(n * SHARDS), from: AuthorEdge::Top, count: 33 })
+            let asks: Vec<TailQuery> = (0..50)
+                .map(|n| TailQuery { author: UserId(n * SHARDS), from: AuthorEdge::Top, count: 33 })
                 .collect();
             let requests: Vec<FillRequest> = (0..50).map(|n| tail(0, n * SHARDS, 32)).collect();
             let (mut reads, mut fills) = (Vec::new(), Vec::new());

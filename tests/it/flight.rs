@@ -1,5 +1,5 @@
-//! Many requests for one page that memory does not have: the databases are asked for all of them
-//! together, and nobody's own writes are missing.
+//! Many simultaneous requests for one page that memory does not have share reads of the databases,
+//! and each of them sees its own writes.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::support::run;
 use crate::support::watch::Watch;
 use crate::support::world::{Oracle, World, assert_page};
 
-/// Requests at the same time.
+/// Simultaneous requests.
 const HERD: usize = 200;
 const READER: UserId = UserId(1);
 const WRITERS: u64 = 8;
-/// Of each writer; all of them fit on one page.
+/// Posts of each writer; all of them fit on one page.
 const WRITES: u64 = 12;
 
-/// One reader, who follows forty.
+/// One reader who follows forty authors.
 fn world() -> World {
     let mut world = World::default();
     for author in 10..50 {
@@ -41,8 +41,8 @@ fn newest(limit: u8, token: Freshness) -> PageRequest {
     PageRequest { limit, at_least: token, ..PageRequest::default() }
 }
 
-/// What clients have asked this server so far, the question itself included.
-async fn questions(database: &Database) -> u64 {
+/// Statements that this server has received so far, including this one.
+async fn queries(database: &Database) -> u64 {
     let mut connection = database.connect().await;
     let sql = "SHOW GLOBAL STATUS LIKE 'Questions'";
     let (_, count): (String, u64) = connection.query_first(sql).await.unwrap().unwrap();
@@ -69,7 +69,7 @@ async fn alone(kind: Kind, world: &World) -> Option<(Arc<Database>, Link, TestFl
 }
 
 #[test]
-fn a_herd_asks_the_databases_twice() {
+fn a_herd_reads_the_databases_twice() {
     run(async {
         let world = world();
         let oracle = Oracle::new(&world);
@@ -78,37 +78,37 @@ fn a_herd_asks_the_databases_twice() {
             let Some((database, _link, fleet)) = alone(kind, &world).await else { continue };
             let tributary = fleet.open().await;
             let request = newest(20, Freshness::default());
-            // Connections are made and statements prepared.
+            // Opens the connections and prepares the statements.
             for _ in 0..20 {
                 tributary.home_timeline(READER, &request).await.unwrap();
             }
-            let start = questions(&database).await;
+            let start = queries(&database).await;
             tributary.home_timeline(READER, &request).await.unwrap();
-            let one = questions(&database).await - start;
+            let one = queries(&database).await - start;
             assert!(one >= 9, "a list, four shards in two waves: {one}");
-            let start = questions(&database).await;
+            let start = queries(&database).await;
             let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
             let pages = join_all(herd).await;
-            let all = questions(&database).await - start;
+            let all = queries(&database).await - start;
             for page in pages {
                 assert_page(&page.unwrap(), &feed[..20], "in the herd");
             }
-            println!("{kind:?}: {one} questions for one page, {all} for {HERD}");
-            // Two reads; the supervisor may have looked at the server meanwhile.
+            println!("{kind:?}: {one} queries for one page, {all} for {HERD}");
+            // Two reads; the supervisor may check the server at the same time.
             assert!(all <= 3 * one, "{kind:?}: {one} for one, {all} for all");
             let authors = (0..HERD).map(|_| tributary.author_timeline(UserId(10), &request));
-            let start = questions(&database).await;
+            let start = queries(&database).await;
             let pages = join_all(authors).await;
-            let all = questions(&database).await - start;
+            let all = queries(&database).await - start;
             assert!(pages.iter().all(|page| *page == pages[0] && page.posts.len() == 20));
-            assert!(all <= 12, "{kind:?}: {all} questions for {HERD} pages of an author");
+            assert!(all <= 12, "{kind:?}: {all} queries for {HERD} pages of an author");
         }
     });
 }
 
-/// A memory that has not been filled yet, right after a start, and all bring tokens.
+/// Right after a start memory has no tails yet, and every request brings a token.
 #[test]
-fn a_herd_with_tokens_at_a_cold_memory_asks_little_more() {
+fn a_herd_with_tokens_needs_few_queries_on_a_cold_memory() {
     run(async {
         let world = world();
         let oracle = Oracle::new(&world);
@@ -116,35 +116,39 @@ fn a_herd_with_tokens_at_a_cold_memory_asks_little_more() {
         let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
         Watch::start(&tributary).await.until_heads_known().await;
         let token = tributary.freshness(READER).await;
-        let start = questions(&database).await;
+        let start = queries(&database).await;
         let request = newest(20, token);
         let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
         let pages = join_all(herd).await;
-        let all = questions(&database).await - start;
+        let all = queries(&database).await - start;
         for page in pages {
             let page = page.unwrap();
             assert_page(&page, &oracle.feed(READER)[..20], "in the herd");
             assert!(page.fresh_enough && !page.freshness.is_empty());
         }
-        println!("{all} questions for {HERD}");
-        // Fills and comparisons go on meanwhile.
+        println!("{all} queries for {HERD}");
+        // Fills and audits query the server at the same time.
         assert!(all < HERD as u64, "{all}");
     });
 }
 
-/// Writes, and reads at once what all writers write; what it wrote must be there each time.
+/// Writes, and after each write reads the page that all writers are on; its own posts must be
+/// there.
 async fn write_and_read(tributary: &Tributary, author: UserId) {
     let mut mine = Vec::new();
     for number in 0..WRITES {
         let text = format!("{number} of {author}");
         mine.push(tributary.publish(author, &text, None).await.unwrap().post);
-        // Without memory there is none.
+        // Without memory the token is empty.
         let token = tributary.freshness(author).await;
         let page = tributary.home_timeline(READER, &newest(100, token)).await.unwrap();
         assert!(page.is_complete() && page.fresh_enough);
         let here: Vec<_> = page.posts.iter().filter(|post| post.key.author == author).collect();
         let written: Vec<_> = mine.iter().rev().collect();
-        assert_eq!(here, written, "a page lacks what was written before it was asked for");
+        assert_eq!(
+            here, written,
+            "a page misses a post that was written before the page was requested"
+        );
     }
 }
 
@@ -153,7 +157,7 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let mut config = fleet.config_for_writing().await;
-            // Without memory, and with one that holds nothing but the index.
+            // Without memory, and with room for nothing but the index.
             for bytes in [0, 8 << 10] {
                 config.memory = fleet.config_with_memory(bytes).memory;
                 let tributary = Tributary::open(&config).await.unwrap();
@@ -175,15 +179,15 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
     });
 }
 
-/// A server behind a slow link: clients leave while it is asked for them.
+/// On a slow link, requests are dropped while one of them reads for the others.
 #[test]
-fn whoever_reads_for_others_may_leave() {
+fn a_request_that_reads_for_others_may_be_dropped() {
     run(async {
         let world = world();
         let oracle = Oracle::new(&world);
         let (_database, link, fleet) = alone(Kind::MariaDb, &world).await.unwrap();
         let tributary = fleet.open().await;
-        let ask = || {
+        let request = || {
             let tributary = tributary.clone();
             tokio::spawn(async move {
                 let page: Page = tributary
@@ -193,16 +197,16 @@ fn whoever_reads_for_others_may_leave() {
                 page
             })
         };
-        assert_page(&ask().await.unwrap(), &oracle.feed(READER)[..20], "alone");
+        assert_page(&request().await.unwrap(), &oracle.feed(READER)[..20], "alone");
         link.slow(Duration::from_millis(20));
         let mut herd = Vec::new();
         for _ in 0..60 {
-            herd.push(ask());
+            herd.push(request());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // Whoever reads now is among them, and so is whoever would have read next.
-        for request in herd.drain(..40) {
-            request.abort();
+        // These include the request that reads now and the one that would have read next.
+        for dropped in herd.drain(..40) {
+            dropped.abort();
         }
         for page in join_all(herd).await {
             assert_page(&page.unwrap(), &oracle.feed(READER)[..20], "after others left");

@@ -145,7 +145,7 @@ impl<'a> FilledMemory<'a> {
         let reader = UserId(request.reader.into());
         // Whatever is asked of a database is not there at once.
         let page = timeline::home_timeline(&mut view, reader, &request.page).now_or_never();
-        page?.ok().filter(|draft| draft.waves == 0 && draft.asked.is_empty())
+        page?.ok().filter(|draft| draft.waves == 0 && draft.queried.is_empty())
     }
 
     /// The page; tails that are too shallow for it are deepened as the writer does it.

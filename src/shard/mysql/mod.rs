@@ -27,7 +27,7 @@ pub use self::survey::{Survey, find_tables, strays, survey};
 use self::write::Attempt;
 use super::gate::Progress;
 use super::{Deadline, ShardError};
-use crate::cursor::{AuthorEdge, TailAsk};
+use crate::cursor::{AuthorEdge, TailQuery};
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
 
@@ -82,16 +82,16 @@ impl MySqlShard {
     pub(super) async fn tails(
         &self,
         direction: Direction,
-        asks: &[TailAsk],
+        asks: &[TailQuery],
         until: Deadline,
     ) -> Result<Vec<PostKey>, ShardError> {
         let start = match direction {
             Direction::Older => AuthorEdge::Top,
             Direction::Newer => AuthorEdge::Bottom,
         };
-        let (from_start, from_key): (Vec<TailAsk>, Vec<TailAsk>) =
+        let (from_start, from_key): (Vec<TailQuery>, Vec<TailQuery>) =
             asks.iter().partition(|ask| ask.from == start);
-        let from_key: Vec<(TailAsk, i64, u64)> = from_key
+        let from_key: Vec<(TailQuery, i64, u64)> = from_key
             .into_iter()
             .filter_map(|ask| match ask.from {
                 AuthorEdge::At { time, post } => Some((ask, time, post)),
@@ -107,7 +107,7 @@ impl MySqlShard {
             let tails = statements.tails(direction);
             let mut keys = Vec::new();
             for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |ask: &TailAsk| vec![ask.author.0.into(), ask.count.into()];
+                let parameters = |ask: &TailQuery| vec![ask.author.0.into(), ask.count.into()];
                 let padding = vec![Value::UInt(0), Value::UInt(0)];
                 let rows =
                     run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
@@ -115,7 +115,7 @@ impl MySqlShard {
                 progress.note();
             }
             for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |(ask, time, post): &(TailAsk, i64, u64)| {
+                let parameters = |(ask, time, post): &(TailQuery, i64, u64)| {
                     let (author, time) = (Value::UInt(ask.author.0), time_value(unit, *time));
                     vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
                 };

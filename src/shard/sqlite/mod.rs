@@ -24,7 +24,7 @@ pub(crate) use self::writer::open_writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Deadline, OpenError, ShardError};
-use crate::cursor::{AuthorEdge, TailAsk};
+use crate::cursor::{AuthorEdge, TailQuery};
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
 
 /// Reading connections of one shard for requests. Reads are short and the file is in the system's
@@ -117,7 +117,7 @@ impl SqliteShard {
     pub(super) async fn tails(
         &self,
         direction: Direction,
-        asks: &[TailAsk],
+        asks: &[TailQuery],
         until: Deadline,
     ) -> Result<Vec<PostKey>, ShardError> {
         let asks = asks.to_vec();
@@ -135,7 +135,7 @@ impl SqliteShard {
                 }
             })?;
             let mut keys = Vec::with_capacity(asks.len());
-            for TailAsk { author, from, count } in asks {
+            for TailQuery { author, from, count } in asks {
                 let (time, post) = last_older(from);
                 let rows =
                     statement.query_map(params![signed(author.0), time, post, count], |row| {
