@@ -66,7 +66,7 @@ mod tests {
     use crate::bench::page::{cursor, read_page};
 
     #[test]
-    fn the_constant_page_is_as_long_as_asked_and_is_a_page() {
+    fn the_constant_page_has_the_requested_size_and_parses() {
         let body = page(4_600);
         assert!((4_560..=4_600).contains(&body.len()), "{}", body.len());
         assert_eq!(read_page(&body).unwrap().0.posts.len(), 20);

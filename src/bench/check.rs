@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn right_pages_are_right_in_both_directions() {
+    fn correct_pages_pass_in_both_directions() {
         let known = known();
         let mut cursor = Cursor::newest();
         for _ in 0..3 {

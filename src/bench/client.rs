@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_read_whole_or_not_at_all() {
+    fn an_incomplete_head_is_not_parsed() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nconnection: Close\r\n\r\n{}";
         for cut in 0..text.len() - 2 {
             assert_eq!(ReplyHead::parse(&text[..cut]).unwrap(), None, "{cut}");

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mixes_have_the_promised_shares() {
+    fn the_mixes_have_the_documented_shares() {
         let mut random = StdRng::seed_from_u64(1);
         let mut count = |mix: Mix, kind: RequestKind| {
             (0..100_000).filter(|_| mix.choose(&mut random) == kind).count()
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn some_users_read_much_and_a_third_never() {
+    fn reading_is_skewed_and_30_percent_of_users_never_read() {
         let readers = Readers::new(1_000, 1);
         let mut random = StdRng::seed_from_u64(1);
         let mut counts = vec![0usize; 1_001];

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_have_the_promised_lengths_and_follow_from_seed_and_id() {
+    fn texts_have_the_documented_lengths_and_depend_on_seed_and_id() {
         assert_eq!(text(1, 7), text(1, 7));
         assert_ne!(text(1, 7), text(1, 8));
         assert_ne!(text(1, 7), text(2, 7));

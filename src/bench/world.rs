@@ -219,7 +219,7 @@ mod tests {
     const SIZE: WorldSize = WorldSize { users: 20_000, posts: 100_000 };
 
     #[test]
-    fn the_world_has_the_promised_shape_and_is_the_same_every_time() {
+    fn the_world_has_the_documented_shape_and_is_reproducible() {
         let world = World::make(SIZE, 1);
         assert_eq!(world, World::make(SIZE, 1));
         assert_ne!(world.follows, World::make(SIZE, 2).follows);

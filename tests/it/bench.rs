@@ -1,4 +1,4 @@
-//! `tributary bench`: its data, its runs in every mix, and servers that lie to it.
+//! `tributary bench`: its data, its runs in every mix, and servers with wrong answers.
 
 use std::fs;
 use std::path::Path;
@@ -93,47 +93,53 @@ fn every_mix_passes_its_checks_on_a_real_server() {
 
 /// What a lying server does to what passes through it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Lie {
+enum Corruption {
     /// Leaves out the second post of a page.
-    Drops,
+    DropsPost,
     /// Shows the first post twice.
-    Repeats,
+    RepeatsPost,
     /// Acknowledges deletes that it does not carry out.
     KeepsDeleted,
     /// Acknowledges posts that are gone at once.
-    Loses,
-    /// Does not lie, and answers freshness tokens.
-    Nothing,
+    LosesPost,
+    /// Changes nothing, and answers freshness tokens.
+    None,
 }
 
-struct Liar {
+struct CorruptingProxy {
     server: TestServer,
-    lie: Lie,
+    corruption: Corruption,
     /// Writes that were answered with a token.
     tokens: AtomicU64,
-    /// What reads brought back.
-    brought: Mutex<Vec<String>>,
+    /// The tokens that reads sent.
+    sent_tokens: Mutex<Vec<String>>,
 }
 
-impl Liar {
-    /// Starts one; where it listens.
-    async fn start(tributary: Tributary, lie_told: Lie) -> (Arc<Self>, String) {
+impl CorruptingProxy {
+    /// Starts one and returns its URL.
+    async fn start(tributary: Tributary, corruption: Corruption) -> (Arc<Self>, String) {
         let server = TestServer::start(tributary).await;
-        let (tokens, brought) = (AtomicU64::new(0), Mutex::new(Vec::new()));
-        let liar = Arc::new(Self { server, lie: lie_told, tokens, brought });
+        let (tokens, sent_tokens) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+        let proxy = Arc::new(Self { server, corruption, tokens, sent_tokens });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(lie).with_state(Arc::clone(&liar));
+        let router = Router::new().fallback(forward_corrupted).with_state(Arc::clone(&proxy));
         // It ends with the test's runtime.
         tokio::spawn(async move { axum::serve(listener, router).await });
-        (liar, url)
+        (proxy, url)
     }
 }
 
-async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
+async fn forward_corrupted(
+    State(proxy): State<Arc<CorruptingProxy>>,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    if liar.lie == Lie::KeepsDeleted && head.method == Method::DELETE && path.contains("/posts/") {
+    if proxy.corruption == Corruption::KeepsDeleted
+        && head.method == Method::DELETE
+        && path.contains("/posts/")
+    {
         return StatusCode::NO_CONTENT.into_response();
     }
     let mut request = hyper::Request::builder().method(head.method.clone()).uri(head.uri);
@@ -141,29 +147,34 @@ async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
         request = request.header("content-type", kind);
     }
     let body = to_bytes(body, 1 << 20).await.unwrap();
-    let answer = liar.server.send_with(request, body).await;
+    let answer = proxy.server.send_with(request, body).await;
     let mut body = answer.body.clone();
-    if path.ends_with("/feed") && matches!(liar.lie, Lie::Drops | Lie::Repeats) {
+    if path.ends_with("/feed")
+        && matches!(proxy.corruption, Corruption::DropsPost | Corruption::RepeatsPost)
+    {
         let mut page = answer.json();
         let posts = page["posts"].as_array_mut().unwrap();
         if posts.len() > 2 {
-            match liar.lie {
-                Lie::Drops => drop(posts.remove(1)),
+            match proxy.corruption {
+                Corruption::DropsPost => drop(posts.remove(1)),
                 _ => posts[1] = posts[0].clone(),
             }
         }
         body = page.to_string();
     }
-    if liar.lie == Lie::Loses && head.method == Method::POST && answer.status == 201 {
-        liar.server.send(hyper::Request::delete(answer.header("location"))).await;
+    if proxy.corruption == Corruption::LosesPost
+        && head.method == Method::POST
+        && answer.status == 201
+    {
+        proxy.server.send(hyper::Request::delete(answer.header("location"))).await;
     }
     let mut response = (answer.status, body).into_response();
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     if head.method != Method::GET {
-        let token = format!("token-{}", liar.tokens.fetch_add(1, Ordering::Relaxed));
+        let token = format!("token-{}", proxy.tokens.fetch_add(1, Ordering::Relaxed));
         response.headers_mut().insert("tributary-freshness", token.parse().unwrap());
     } else if let Some(tokens) = head.headers.get("tributary-freshness") {
-        liar.brought.lock().unwrap().push(tokens.to_str().unwrap().to_owned());
+        proxy.sent_tokens.lock().unwrap().push(tokens.to_str().unwrap().to_owned());
     }
     response
 }
@@ -175,44 +186,48 @@ fn without_memory(data: &Path) -> Config {
 }
 
 #[test]
-fn a_server_that_lies_voids_the_run() {
+fn a_server_that_returns_wrong_answers_voids_the_run() {
     let dir = scratch();
     let data = dir.path().join("data");
     make(&data);
     run(async {
         let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
-        for (lie_told, mix, found) in [
-            (Lie::Drops, "read", "is missing, which was stored before"),
-            (Lie::Repeats, "read", "stands there twice"),
-            (Lie::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
-            (Lie::Loses, "twip", "201"),
+        for (corruption, mix, found) in [
+            (Corruption::DropsPost, "read", "is missing, which was stored before"),
+            (Corruption::RepeatsPost, "read", "stands there twice"),
+            (Corruption::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
+            (Corruption::LosesPost, "twip", "201"),
         ] {
-            let (_liar, url) = Liar::start(tributary.clone(), lie_told).await;
+            let (_proxy, url) = CorruptingProxy::start(tributary.clone(), corruption).await;
             let bench = move || bench(&url, &["--mix", mix, "--seconds", "30", "--seed", "1"]);
             let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
-            assert_eq!(code, 1, "{lie_told:?}: {text}{error}");
-            assert!(error.contains(found) || lie_told == Lie::Loses, "{lie_told:?}: {error}");
-            assert!(error.contains("The run is void"), "{lie_told:?}: {error}");
-            println!("{lie_told:?}: {error}");
+            assert_eq!(code, 1, "{corruption:?}: {text}{error}");
+            assert!(
+                error.contains(found) || corruption == Corruption::LosesPost,
+                "{corruption:?}: {error}"
+            );
+            assert!(error.contains("The run is void"), "{corruption:?}: {error}");
+            println!("{corruption:?}: {error}");
         }
     });
 }
 
 #[test]
-fn checked_reads_bring_the_newest_tokens_back() {
+fn checked_reads_send_the_newest_tokens() {
     let dir = scratch();
     let data = dir.path().join("data");
     make(&data);
     run(async {
         let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
-        let (liar, url) = Liar::start(tributary, Lie::Nothing).await;
+        let (proxy, url) = CorruptingProxy::start(tributary, Corruption::None).await;
         let bench = move || bench(&url, &["--mix", "twip", "--seconds", "1"]);
         let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
         assert_eq!(code, 0, "{text}{error}");
-        let (given, brought) = (liar.tokens.load(Ordering::Relaxed), liar.brought.lock().unwrap());
-        let last = brought.last().expect("no read brought a token");
+        let (given, sent_tokens) =
+            (proxy.tokens.load(Ordering::Relaxed), proxy.sent_tokens.lock().unwrap());
+        let last = sent_tokens.last().expect("no read sent a token");
         let numbers = last.split(", ").map(|token| token.strip_prefix("token-").unwrap());
         let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
         // One for each of four shards, more only while writes overlap; the newest among them.
@@ -223,7 +238,7 @@ fn checked_reads_bring_the_newest_tokens_back() {
 }
 
 #[test]
-fn the_ceiling_answers_and_is_compared() {
+fn the_ceiling_serves_pages_and_the_ratio_compares_two_servers() {
     let ceiling = ["bench", "ceiling", "--listen", "127.0.0.1:0", "--bytes", "3000"];
     let serving = Serving::start(&mut tributary(&ceiling));
     let answer = serving.get("/v1/users/1/feed");
@@ -246,15 +261,15 @@ fn the_ceiling_answers_and_is_compared() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() {
+fn bad_arguments_and_unreachable_servers_are_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, error) = output(&mut tributary(&["bench", "ceiling", "--listen", &address]));
     assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
     drop(taken);
-    let nobody = format!("http://{address}");
+    let unreachable = format!("http://{address}");
     for (arguments, code, told) in [
-        (vec!["--url", &nobody], 1, "cannot reach"),
+        (vec!["--url", &unreachable], 1, "cannot reach"),
         (vec!["--url", "https://example.org"], 1, "only http://"),
         (vec!["--rate", "0"], 2, "a number above 0, or `max`"),
         (vec!["--server-pid", "4194305"], 1, "no process 4194305"),

@@ -53,7 +53,7 @@ fn moved(mut world: World) -> World {
 }
 
 #[test]
-fn random_small_worlds_are_read_as_the_oracle_reads_them() {
+fn pages_of_random_small_worlds_equal_the_oracle() {
     for (backend, fleet) in run(every_backend()) {
         let cases = if backend == Backend::Sqlite { 200 } else { 60 };
         let config = Cases { cases, failure_persistence: None, ..Cases::default() };
@@ -111,7 +111,7 @@ fn two_thousand_followees_and_an_author_timeline() {
 }
 
 #[test]
-fn a_million_followers_make_an_author_no_different() {
+fn an_author_with_a_million_followers_is_read_like_any_other() {
     run(async {
         let mut world = World::default();
         world.follow(4, 7);
@@ -182,7 +182,7 @@ fn a_follow_that_is_stored_twice_counts_once() {
 }
 
 #[test]
-fn the_ends_of_a_timeline_behave() {
+fn cursors_at_the_ends_of_a_timeline_work() {
     run(async {
         let mut world = World::default();
         world.follow(1, 2);

@@ -27,8 +27,8 @@ async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tribu
     }
     let file = fleet.config_file.clone().unwrap();
     let text = fs::read_to_string(&file).unwrap();
-    let place = format!("127.0.0.1:{}", proxy.port);
-    fs::write(&file, text.replace(&server.address(), &place)).unwrap();
+    let address = format!("127.0.0.1:{}", proxy.port);
+    fs::write(&file, text.replace(&server.address(), &address)).unwrap();
     let mut config = fleet.config_for_writing().await;
     config.read.deadline_ms = deadline_ms;
     let tributary = Tributary::open(&config).await.unwrap();
@@ -46,7 +46,7 @@ async fn contents(tributary: &Tributary) -> Vec<String> {
 }
 
 #[test]
-fn a_post_whose_commit_is_lost_is_there_once() {
+fn a_post_whose_commit_is_interrupted_is_stored_once() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
@@ -60,15 +60,15 @@ fn a_post_whose_commit_is_lost_is_there_once() {
                     let posted = tributary.publish(AUTHOR, &content, key.clone()).await;
                     let posted = posted.unwrap_or_else(|error| panic!("{fate:?}: {error}"));
                     assert!(!posted.replayed, "{fate:?}");
-                    let undone = matches!(fate, Fate::CutBefore | Fate::CutThenLost);
-                    let place = format!("{:?} {fate:?} {keyed}", server.kind);
-                    assert_eq!(proxy.commits(), 1 + usize::from(undone), "{place}");
+                    let rolled_back = matches!(fate, Fate::CutBefore | Fate::CutThenLost);
+                    let case = format!("{:?} {fate:?} {keyed}", server.kind);
+                    assert_eq!(proxy.commits(), 1 + usize::from(rolled_back), "{case}");
                     if keyed {
                         let again = tributary.publish(AUTHOR, &content, key).await.unwrap();
-                        assert_eq!((again.replayed, again.post), (true, posted.post), "{place}");
+                        assert_eq!((again.replayed, again.post), (true, posted.post), "{case}");
                     }
                     expected.insert(0, content);
-                    assert_eq!(contents(&tributary).await, expected, "{place}");
+                    assert_eq!(contents(&tributary).await, expected, "{case}");
                 }
             }
         }
@@ -76,7 +76,7 @@ fn a_post_whose_commit_is_lost_is_there_once() {
 }
 
 #[test]
-fn follows_and_deletes_whose_commit_is_lost_are_done() {
+fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
@@ -101,7 +101,9 @@ fn follows_and_deletes_whose_commit_is_lost_are_done() {
 }
 
 /// Repeats a write until its server is used again.
-async fn when_back<T>(write: impl AsyncFn() -> Result<T, WriteError>) -> Result<T, WriteError> {
+async fn until_available<T>(
+    write: impl AsyncFn() -> Result<T, WriteError>,
+) -> Result<T, WriteError> {
     let give_up = Instant::now() + Duration::from_secs(30);
     loop {
         match write().await {
@@ -116,7 +118,7 @@ async fn when_back<T>(write: impl AsyncFn() -> Result<T, WriteError>) -> Result<
 /// When the server cannot be asked either, the client is told that it is not known, and repeating
 /// under the same key posts once.
 #[test]
-fn what_stays_in_doubt_is_said_and_can_be_repeated() {
+fn an_in_doubt_write_is_reported_and_can_be_retried() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 1_000).await;
@@ -130,8 +132,9 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
                 assert!(answer.json()["detail"].as_str().unwrap().contains("Idempotency-Key"));
                 assert_eq!(answer.header("retry-after"), "1");
                 proxy.accept_again();
-                let again =
-                    when_back(async || tributary.publish(AUTHOR, &n.to_string(), key(&name)).await);
+                let again = until_available(async || {
+                    tributary.publish(AUTHOR, &n.to_string(), key(&name)).await
+                });
                 let again = again.await.unwrap();
                 assert_eq!(again.replayed, fate == Fate::CutAfter, "{fate:?}");
                 assert_eq!(contents(&tributary).await.len(), n + 1, "{fate:?}");
@@ -145,7 +148,9 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
                 let found = http.get(&format!("{path}/1")).await;
                 assert_eq!(found.problem(), (503, "shard_unavailable".into()));
                 proxy.accept_again();
-                when_back(async || tributary.unfollow(AUTHOR, UserId(9)).await).await.unwrap();
+                until_available(async || tributary.unfollow(AUTHOR, UserId(9)).await)
+                    .await
+                    .unwrap();
             }
         }
     });

@@ -16,12 +16,12 @@ const READER: UserId = UserId(4_000);
 
 /// The posts of one shard can be taken away and given back: their table is renamed, by another
 /// connection.
-struct Switch {
+struct ShardSwitch {
     connections: Vec<Connection>,
     away: Vec<bool>,
 }
 
-impl Switch {
+impl ShardSwitch {
     fn new(fleet: &TestFleet) -> Self {
         let file = |shard| fleet.dir.path().join(format!("data/shard-{shard}.sqlite"));
         let connections: Vec<Connection> =
@@ -47,7 +47,7 @@ impl Switch {
 /// Follows the cursors of one direction to their end, through these outages, then without any.
 async fn walk(
     tributary: &Tributary,
-    switch: &mut Switch,
+    switch: &mut ShardSwitch,
     mut cursor: Cursor,
     limit: u8,
     outages: &[u8],
@@ -84,7 +84,7 @@ async fn walk(
 }
 
 #[test]
-fn no_post_is_lost_or_doubled_while_shards_come_and_go() {
+fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let mut world = World::default();
@@ -98,7 +98,7 @@ fn no_post_is_lost_or_doubled_while_shards_come_and_go() {
         }
         fleet.load(&world).await;
         let tributary = fleet.open().await;
-        let switch = RefCell::new(Switch::new(&fleet));
+        let switch = RefCell::new(ShardSwitch::new(&fleet));
         let oracle = Oracle::new(&world);
         let expected: Vec<PostKey> = oracle.feed(READER).iter().map(|post| post.key).collect();
 

@@ -14,7 +14,7 @@ use crate::support::run;
 use crate::support::world::{Oracle, World};
 
 /// Longer than a server that is back may need to be used again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
 const READER: UserId = UserId(4);
 
 /// A reader on shard 0 who follows authors on all shards, ten posts each.
@@ -56,18 +56,18 @@ async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
 async fn wait_complete(tributary: &Tributary) -> Duration {
     let start = Instant::now();
     while !read(tributary, Cursor::newest()).await.is_complete() {
-        assert!(start.elapsed() < PATIENCE, "it does not become whole again");
+        assert!(start.elapsed() < RECOVERY_MAX, "it does not become whole again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     start.elapsed()
 }
 
-fn is_on_second(user: UserId) -> bool {
+fn is_on_second_server(user: UserId) -> bool {
     user.0 % 2 == 1
 }
 
 #[test]
-fn posts_of_a_shard_that_was_dead_come_first_when_it_is_back_and_each_comes_once() {
+fn posts_of_a_returned_shard_come_first_and_each_comes_once() {
     run(async {
         let (servers, fleet) = two_servers().await;
         let tributary = fleet.open().await;
@@ -86,7 +86,7 @@ fn posts_of_a_shard_that_was_dead_come_first_when_it_is_back_and_each_comes_once
             cursor = page.next.expect("never null while a shard is missing");
         }
         let there: Vec<_> =
-            feed.iter().filter(|post| !is_on_second(post.key.author)).take(14).collect();
+            feed.iter().filter(|post| !is_on_second_server(post.key.author)).take(14).collect();
         assert!(walked.iter().eq(there.into_iter().copied()), "the others' posts, in order");
 
         servers[1].launch();
@@ -94,7 +94,9 @@ fn posts_of_a_shard_that_was_dead_come_first_when_it_is_back_and_each_comes_once
         println!("whole again {seconds:.1} s after the server was back");
         let edge = walked.last().unwrap().key;
         let page = read(&tributary, cursor).await;
-        assert!(page.posts.iter().all(|post| is_on_second(post.key.author) && post.key > edge));
+        assert!(
+            page.posts.iter().all(|post| is_on_second_server(post.key.author) && post.key > edge)
+        );
         let mut next = page.next;
         let mut pages = vec![page.posts];
         while let Some(cursor) = next {
@@ -138,7 +140,7 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
         wait_complete(&tributary).await;
         assert_eq!(http.get("/readyz?strict").await.status, 200);
         servers.iter().for_each(|server| server.kill());
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + RECOVERY_MAX;
         while http.get("/readyz").await.status != 503 {
             assert!(Instant::now() < give_up, "nobody notices that all servers are gone");
             assert_eq!(http.get("/v1/users/4/feed").await.json()["complete"], false);
@@ -148,7 +150,7 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
 }
 
 #[test]
-fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
+fn a_silent_server_times_out_and_is_then_out_of_service() {
     run(async {
         let (servers, fleet) = two_servers().await;
         let mut config = fleet.config();
@@ -176,9 +178,9 @@ fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
     });
 }
 
-/// Each of these is for an operator to mend, so the start is refused with the cure.
+/// Each of these is for an operator to repair, so the start is refused with the remedy.
 #[test]
-fn what_an_operator_must_mend_is_told_with_its_cure() {
+fn a_failed_prerequisite_refuses_the_start_and_names_the_remedy() {
     run(async {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
@@ -218,20 +220,20 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
                 "CREATE INDEX tributary_follows",
             ),
         ];
-        for (sql, cure) in broken {
+        for (sql, remedy) in broken {
             server.execute(&[sql]).await;
-            if cure == "started" {
+            if remedy == "started" {
                 drop(fleet.open().await);
                 continue;
             }
-            if cure == "CREATE INDEX tributary_follows" {
-                let mend = format!("ALTER TABLE {database}.tweets MODIFY timestamp BIGINT");
-                server.execute(&[mend]).await;
+            if remedy == "CREATE INDEX tributary_follows" {
+                let repair = format!("ALTER TABLE {database}.tweets MODIFY timestamp BIGINT");
+                server.execute(&[repair]).await;
             }
-            assert_refused(&fleet, cure).await;
+            assert_refused(&fleet, remedy).await;
         }
-        let mended = format!("CREATE INDEX f ON {database}.followers (follower_user_id)");
-        server.execute(&[mended]).await;
+        let repaired = format!("CREATE INDEX f ON {database}.followers (follower_user_id)");
+        server.execute(&[repaired]).await;
         drop(fleet.open().await);
 
         std::fs::write(fleet.dir.path().join("password"), "wrong").unwrap();
@@ -242,7 +244,7 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
 
 /// A fault of one database is its own, and a row that cannot be read harms only pages with it.
 #[test]
-fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
+fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
     run(async {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
@@ -269,12 +271,12 @@ fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
         lock.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
         let mut config = fleet.config();
         config.read.deadline_ms = 800;
-        let beside = Tributary::open(&config).await.unwrap();
-        let left_out: Vec<bool> =
-            beside.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
-        assert_eq!(left_out, [false, true, false, false]);
+        let locked = Tributary::open(&config).await.unwrap();
+        let out_of_service: Vec<bool> =
+            locked.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
+        assert_eq!(out_of_service, [false, true, false, false]);
         lock.query_drop("UNLOCK TABLES").await.unwrap();
-        wait_complete(&beside).await;
+        wait_complete(&locked).await;
 
         // Times that are NULL have no place in the order; a negative id is no id. Only these rows
         // are not shown.
@@ -302,16 +304,16 @@ fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
     });
 }
 
-async fn assert_refused(fleet: &TestFleet, cure: &str) -> String {
+async fn assert_refused(fleet: &TestFleet, remedy: &str) -> String {
     let outcome = Tributary::open(&fleet.config()).await;
-    let Err(OpenError::Prerequisite(text)) = outcome else { panic!("started without {cure}") };
-    assert!(text.contains(cure), "{text}\n  lacks\n{cure}");
+    let Err(OpenError::Prerequisite(text)) = outcome else { panic!("started without {remedy}") };
+    assert!(text.contains(remedy), "{text}\n  lacks\n{remedy}");
     text
 }
 
 /// An account that may only SELECT is enough to read; one that may not is told what it lacks.
 #[test]
-fn select_is_the_only_right_that_is_needed() {
+fn select_is_the_only_privilege_needed_to_read() {
     run(async {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);

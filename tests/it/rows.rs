@@ -139,8 +139,8 @@ async fn check_world(
     }
     for limit in LIMITS {
         let bound = 4 * followees + 12 * u64::from(limit);
-        let (mut most, mut naive_most) = (0, 0);
-        for cursor in places(&feed) {
+        let (mut most_rows, mut most_naive_rows) = (0, 0);
+        for cursor in cursors(&feed) {
             let page = read(&tributary, cursor.clone(), limit).await;
             let start = match cursor.edge {
                 tributary::cursor::Edge::Beside { key, .. } => {
@@ -174,16 +174,16 @@ async fn check_world(
                 "{rows} rows, {bound} allowed: {followees} followees, limit \
                  {limit}, from {cursor:?}"
             );
-            most = most.max(rows);
+            most_rows = most_rows.max(rows);
             let naive = rows_read(&fleet, async || naive_page(&fleet, world, &cursor, limit).await);
-            naive_most = naive_most.max(naive.await);
+            most_naive_rows = most_naive_rows.max(naive.await);
         }
-        report(limit, most, bound, naive_most);
+        report(limit, most_rows, bound, most_naive_rows);
     }
 }
 
 /// The top, a little below it, the middle and near the end; and upwards from the middle.
-fn places(feed: &[PostKey]) -> Vec<Cursor> {
+fn cursors(feed: &[PostKey]) -> Vec<Cursor> {
     let at = |index: usize| {
         feed.get(index).map(|key| Cursor::older(tributary::cursor::Edge::below(*key)))
     };
@@ -195,8 +195,8 @@ fn places(feed: &[PostKey]) -> Vec<Cursor> {
         let key = PostKey { author: UserId(READER + 999), ..*key };
         Cursor::newer(tributary::cursor::Edge::above(key))
     });
-    let places = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
-    places.chain(gone).collect()
+    let cursors = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
+    cursors.chain(gone).collect()
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Page {

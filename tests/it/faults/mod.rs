@@ -24,18 +24,18 @@ use crate::support::run;
 use crate::support::world::World;
 
 /// A dead server is named on pages within this time; a silent one when half of the deadline is over.
-const FLAGGED: Duration = Duration::from_secs(1);
-/// Pages are whole again within this time after a server's return.
-const WHOLE: Duration = Duration::from_secs(5);
+const FLAGGED_WITHIN: Duration = Duration::from_secs(1);
+/// Pages are complete again within this time after a server's return.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
 /// A machine that does other things too may be so many times as slow: the bounds are then five times
 /// the medians that were measured, at least.
-const BUSY: u32 = 3;
+const BUSY_FACTOR: u32 = 3;
 /// By when a page is there, whatever happens: the deadline, and what a busy machine adds.
-const ANSWERED: Duration = Duration::from_millis(DEADLINE_MS_DEFAULT + 2_000);
+const ANSWERED_WITHIN: Duration = Duration::from_millis(DEADLINE_MS_DEFAULT + 2_000);
 /// What a server may have of our connections: the pool, those beside it, and the test's own.
 const CONNECTIONS_MAX: usize = 16 + 4 + 1;
 /// Tasks that may be alive for half a minute after a fault: one for each pool that was left.
-const TASKS_MORE: usize = 40;
+const EXTRA_TASKS_MAX: usize = 40;
 /// Follows authors on all shards; shard 0 is the reader's own.
 const READER: UserId = UserId(4);
 /// May write, but not where the server is read-only.
@@ -118,7 +118,7 @@ impl Site {
     /// That nothing is left behind: connections within their bound, and tasks as `before`, but for
     /// those that watch over a pool of connections, half a minute longer than it lives. A server
     /// may need a moment to hear that a client has left.
-    async fn assert_no_pile(&self, before: usize) {
+    async fn assert_no_leaks(&self, before: usize) {
         let start = Instant::now();
         loop {
             let mut connected = Vec::new();
@@ -127,12 +127,12 @@ impl Site {
             }
             let tasks = self.tasks();
             let few = connected.iter().all(|count| *count <= CONNECTIONS_MAX);
-            if few && tasks <= before + TASKS_MORE {
+            if few && tasks <= before + EXTRA_TASKS_MAX {
                 println!("  {connected:?} connections, {tasks} tasks, {before} before");
                 return;
             }
             assert!(
-                start.elapsed() < WHOLE * BUSY,
+                start.elapsed() < COMPLETE_WITHIN * BUSY_FACTOR,
                 "{connected:?}, {tasks} tasks, {before} before"
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -187,7 +187,7 @@ async fn newest(tributary: &Tributary) -> Page {
     };
     let start = Instant::now();
     let page = tributary.home_timeline(READER, &request).await.unwrap();
-    assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());
+    assert!(start.elapsed() < ANSWERED_WITHIN, "a page took {:?}", start.elapsed());
     page
 }
 
@@ -195,23 +195,23 @@ fn missing(page: &Page) -> Vec<u16> {
     page.missing.iter().map(|shard| shard.0).collect()
 }
 
-/// How long it takes until the newest page is whole, or is not.
-async fn until_whole(tributary: &Tributary, whole: bool) -> Duration {
+/// How long it takes until the newest page is complete, or is not.
+async fn until_complete(tributary: &Tributary, complete: bool) -> Duration {
     let start = Instant::now();
-    while newest(tributary).await.is_complete() != whole {
-        assert!(start.elapsed() < WHOLE * 6, "it does not become so");
+    while newest(tributary).await.is_complete() != complete {
+        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "it does not become so");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     start.elapsed()
 }
 
 /// How long one thing took, each time.
-struct Times {
+struct Durations {
     what: &'static str,
     all: Vec<Duration>,
 }
 
-impl Times {
+impl Durations {
     fn of(what: &'static str) -> Self {
         Self { what, all: Vec::new() }
     }
@@ -221,12 +221,12 @@ impl Times {
     }
 
     /// Prints the median, and holds it to what is promised; of a single time, and of the longest, only
-    /// that it is not [`BUSY`] times as long.
-    fn hold(mut self, promise: Duration) {
+    /// that it is not [`BUSY_FACTOR`] times as long.
+    fn assert_within(mut self, promise: Duration) {
         self.all.sort_unstable();
         let (median, max) = (self.all[self.all.len() / 2], self.all[self.all.len() - 1]);
         println!("  {}: median {median:.1?}, longest {max:.1?}, promise {promise:?}", self.what);
         assert!(self.all.len() < 3 || median <= promise, "{}: {median:?}", self.what);
-        assert!(max <= promise * BUSY, "{}: {max:?}", self.what);
+        assert!(max <= promise * BUSY_FACTOR, "{}: {max:?}", self.what);
     }
 }

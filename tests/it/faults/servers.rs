@@ -1,4 +1,4 @@
-//! Servers that die, stop, stay away, are slow or flap: pages say so in time and are whole again
+//! Servers that die, stop, stay away, are slow or flap: pages say so in time and are complete again
 //! by themselves, the others are served as ever, and nothing piles up.
 
 use std::sync::Arc;
@@ -10,119 +10,121 @@ use tokio::time::sleep;
 use tributary::{PageRequest, Tributary, UserId};
 
 use super::{
-    ANSWERED, FLAGGED, Site, Times, WHOLE, alone, kill, launch, missing, newest, until_whole,
+    ANSWERED_WITHIN, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, kill, launch,
+    missing, newest, until_complete,
 };
 
 /// On the first server, which nothing is done to.
-const THERE: UserId = UserId(8);
+const UNTOUCHED_AUTHOR: UserId = UserId(8);
 const ROUNDS: usize = 3;
 
 /// Reads at the same time, as a busy site does, so that pools and queues are filled.
-async fn crowd(tributary: &Tributary) {
+async fn read_concurrently(tributary: &Tributary) {
     join_all((0..24).map(|_| newest(tributary))).await;
 }
 
 /// How long a page of an author on the first server takes; it is complete.
-async fn others_page(tributary: &Tributary) -> Duration {
+async fn page_of_other_server(tributary: &Tributary) -> Duration {
     let start = Instant::now();
-    let page = tributary.author_timeline(THERE, &PageRequest::default()).await;
+    let page = tributary.author_timeline(UNTOUCHED_AUTHOR, &PageRequest::default()).await;
     assert!(page.is_complete() && page.posts.len() >= 10);
     start.elapsed()
 }
 
-async fn median_of_others(tributary: &Tributary) -> Duration {
+async fn median_of_other_server(tributary: &Tributary) -> Duration {
     let mut times = Vec::new();
     for _ in 0..41 {
-        times.push(others_page(tributary).await);
+        times.push(page_of_other_server(tributary).await);
     }
     times.sort_unstable();
     times[20]
 }
 
 #[test]
-fn a_killed_server_is_named_within_a_second_and_used_within_five_of_its_return() {
+fn a_killed_server_is_reported_missing_within_1_s_and_used_within_5_s_of_its_return() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut whole) = (Times::of("killed: flagged"), Times::of("killed: whole"));
+        let (mut flagged, mut recovery) =
+            (Durations::of("killed: flagged"), Durations::of("killed: complete again"));
         for _ in 0..ROUNDS {
             kill(&site.servers[1]).await;
-            flagged.add(until_whole(&tributary, false).await);
+            flagged.add(until_complete(&tributary, false).await);
             let page = newest(&tributary).await;
             assert_eq!((missing(&page), page.posts.len()), (vec![1, 3], 20));
-            crowd(&tributary).await;
+            read_concurrently(&tributary).await;
             launch(&site.servers[1]).await;
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(FLAGGED);
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        flagged.assert_within(FLAGGED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 #[test]
-fn a_stopped_server_costs_half_a_deadline_until_it_is_left_alone() {
+fn a_stopped_server_costs_half_a_deadline_until_it_is_out_of_service() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut left, mut whole) = (
-            Times::of("stopped: flagged"),
-            Times::of("stopped: page once it is left out"),
-            Times::of("stopped: whole"),
+        let (mut flagged, mut left, mut recovery) = (
+            Durations::of("stopped: flagged"),
+            Durations::of("stopped: page once it is left out"),
+            Durations::of("stopped: complete again"),
         );
         for _ in 0..ROUNDS {
             site.servers[1].signal("STOP");
-            flagged.add(until_whole(&tributary, false).await);
-            crowd(&tributary).await;
+            flagged.add(until_complete(&tributary, false).await);
+            read_concurrently(&tributary).await;
             let start = Instant::now();
             assert_eq!(missing(&newest(&tributary).await), [1, 3]);
             left.add(start.elapsed());
             site.servers[1].signal("CONT");
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(ANSWERED);
-        left.hold(FLAGGED);
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        flagged.assert_within(ANSWERED_WITHIN);
+        left.assert_within(FLAGGED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 /// What was connected while nothing went through is dead for good.
 #[test]
-fn a_half_open_link_is_left_and_dialled_anew() {
+fn half_open_connections_are_closed_and_redialled() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut whole) =
-            (Times::of("half-open: flagged"), Times::of("half-open: whole"));
+        let (mut flagged, mut recovery) =
+            (Durations::of("half-open: flagged"), Durations::of("half-open: complete again"));
         for round in 0..ROUNDS {
             site.links[1].silence();
-            flagged.add(until_whole(&tributary, false).await);
-            crowd(&tributary).await;
+            flagged.add(until_complete(&tributary, false).await);
+            read_concurrently(&tributary).await;
             // At another point of the attempts to dial, each time.
             sleep(Duration::from_millis(700 * round as u64)).await;
             site.links[1].mend();
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(ANSWERED);
-        whole.hold(WHOLE);
+        flagged.assert_within(ANSWERED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
         sleep(Duration::from_secs(1)).await;
         assert!(site.links[1].open() <= 20, "{} connections", site.links[1].open());
-        site.assert_no_pile(tasks).await;
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 #[test]
-fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
+fn a_server_that_refuses_connections_at_start_is_used_once_it_accepts_them() {
     alone(async {
         let site = Site::new(2).await;
-        let mut whole = Times::of("refused at the start: whole");
+        let mut recovery = Durations::of("refused at the start: complete again");
         for round in 0..ROUNDS {
             // A closed port, and one that closes each connection.
             match round {
@@ -135,18 +137,18 @@ fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
                 0 => launch(&site.servers[1]).await,
                 _ => site.links[1].mend(),
             }
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        whole.hold(WHOLE);
+        recovery.assert_within(COMPLETE_WITHIN);
     });
 }
 
 #[test]
-fn a_slow_server_harms_no_page_of_the_others() {
+fn a_slow_server_does_not_delay_pages_of_other_servers() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
 
         // Pages of both servers are asked for all the while.
@@ -168,38 +170,38 @@ fn a_slow_server_harms_no_page_of_the_others() {
             })
             .collect();
         sleep(Duration::from_secs(1)).await;
-        let before = median_of_others(&tributary).await;
+        let before = median_of_other_server(&tributary).await;
         site.links[1].slow(Duration::from_millis(200));
         sleep(Duration::from_secs(3)).await;
-        let slow = median_of_others(&tributary).await;
+        let slow = median_of_other_server(&tributary).await;
         // So narrow that no answer gets through in time.
         site.links[1].narrow(Some(50));
         sleep(Duration::from_secs(3)).await;
-        let narrow = median_of_others(&tributary).await;
+        let narrow = median_of_other_server(&tributary).await;
         println!("  others' pages: {before:.1?}; beside a slow one {slow:.1?}, {narrow:.1?}");
         let most = (before * 5).max(Duration::from_millis(50));
         assert!(slow <= most && narrow <= most, "{slow:?} {narrow:?}");
         assert_eq!(missing(&newest(&tributary).await), [1, 3]);
 
         site.links[1].mend();
-        let mut whole = Times::of("slow: whole");
-        whole.add(until_whole(&tributary, true).await);
+        let mut recovery = Durations::of("slow: complete again");
+        recovery.add(until_complete(&tributary, true).await);
         ended.store(true, Ordering::Relaxed);
         for reader in readers {
             println!("  {} incomplete pages", reader.await.unwrap());
         }
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 #[test]
-fn a_flapping_server_leaves_no_trace() {
+fn a_flapping_server_leaks_nothing() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
-        let (tasks, before) = (site.tasks(), median_of_others(&tributary).await);
+        read_concurrently(&tributary).await;
+        let (tasks, before) = (site.tasks(), median_of_other_server(&tributary).await);
         let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..8)
             .map(|_| {
@@ -211,7 +213,7 @@ fn a_flapping_server_leaves_no_trace() {
                             true => pages.0 += 1,
                             false => pages.1 += 1,
                         }
-                        others_page(&tributary).await;
+                        page_of_other_server(&tributary).await;
                         sleep(Duration::from_millis(5)).await;
                     }
                     pages
@@ -230,8 +232,8 @@ fn a_flapping_server_leaves_no_trace() {
             site.links[1].mend();
             sleep(half).await;
         }
-        let mut whole = Times::of("flapping: whole");
-        whole.add(until_whole(&tributary, true).await);
+        let mut recovery = Durations::of("flapping: complete again");
+        recovery.add(until_complete(&tributary, true).await);
         // And it stays so.
         for _ in 0..100 {
             assert!(newest(&tributary).await.is_complete());
@@ -242,8 +244,10 @@ fn a_flapping_server_leaves_no_trace() {
         let (complete, incomplete) =
             pages.fold((0, 0), |sum, pages| (sum.0 + pages.0, sum.1 + pages.1));
         println!("  {complete} complete pages, {incomplete} incomplete");
-        whole.hold(WHOLE);
-        assert!(median_of_others(&tributary).await <= (before * 5).max(Duration::from_millis(50)));
-        site.assert_no_pile(tasks).await;
+        recovery.assert_within(COMPLETE_WITHIN);
+        assert!(
+            median_of_other_server(&tributary).await <= (before * 5).max(Duration::from_millis(50))
+        );
+        site.assert_no_leaks(tasks).await;
     });
 }
