@@ -1,33 +1,37 @@
-//! Whether a page is right: what must be on it is, what must not be is not, in order. Pure.
+//! Checks a page: its order, that no required post is missing, and that no post is on it wrongly.
+//! Pure.
 //!
-//! Writes take place while pages are read, so only what is certain is asked for: a post that was
-//! acknowledged before the page was asked for and is not being deleted, of an author who was surely
-//! followed all the time.
+//! Writes run at the same time, so only certain posts are required. A post is certain if it was
+//! acknowledged before the request was sent, if no delete of it was sent, and if the reader has
+//! followed its author since then without doubt.
 
-use super::known::{Deletion, KnownRows, RunMicros};
+use super::known::{Deletion, KnownRows, RunMicros, WrittenPost};
 use super::world::END_MS;
 use crate::cursor::{Cursor, Edge};
 use crate::model::{Direction, PostKey};
 
-/// What was asked for.
+/// The request of a checked page.
 #[derive(Debug)]
 pub(super) struct CheckedRequest {
     pub(super) reader: u32,
     pub(super) cursor: Cursor,
     pub(super) limit: usize,
-    /// When it was sent.
+    /// When the request was sent.
     pub(super) sent: RunMicros,
 }
 
-/// What was answered.
+/// A page as it was received.
 #[derive(Debug)]
 pub(super) struct ReceivedPage {
     pub(super) posts: Vec<(PostKey, String)>,
-    /// Whether there is a `next`.
+    /// Whether `next` is not null.
     pub(super) has_next: bool,
 }
 
-/// Says what is wrong with a page that claims to be complete.
+/// Checks a page that the server calls complete.
+///
+/// # Errors
+/// A text that names the first difference.
 pub(super) fn check(
     known: &KnownRows,
     asked: &CheckedRequest,
@@ -38,14 +42,10 @@ pub(super) fn check(
     }
     for (first, second) in seen.posts.iter().zip(seen.posts.iter().skip(1)) {
         if first.0 == second.0 {
-            return Err(format!("{} stands there twice", name(first.0)));
+            return Err(format!("{} is on the page twice", name(first.0)));
         }
         if first.0 < second.0 {
-            return Err(format!(
-                "{} stands above {}, which is newer",
-                name(first.0),
-                name(second.0)
-            ));
+            return Err(format!("{} is above {}, which is newer", name(first.0), name(second.0)));
         }
     }
     for (key, content) in &seen.posts {
@@ -54,7 +54,7 @@ pub(super) fn check(
     check_whole(known, asked, seen)
 }
 
-/// Whether this post may stand on the page.
+/// Checks that this post may be on the page.
 fn check_post(
     known: &KnownRows,
     asked: &CheckedRequest,
@@ -62,14 +62,17 @@ fn check_post(
     content: &str,
 ) -> Result<(), String> {
     if !is_past_cursor(&asked.cursor, key) {
-        return Err(format!("{} lies on the other side of the cursor", name(key)));
+        return Err(format!("{} is on the wrong side of the cursor", name(key)));
     }
     let author = u32::try_from(key.author.0).unwrap_or(0);
     if known.follows(asked.reader, author, asked.sent) == Some(false) {
-        return Err(format!("{} is there, whose author the reader does not follow", name(key)));
+        return Err(format!(
+            "{} is on the page, but the reader does not follow its author",
+            name(key)
+        ));
     }
     let same_text = |expected: &str| {
-        let wrong = || format!("{} has another text than was posted", name(key));
+        let wrong = || format!("{} has a different text than was posted", name(key));
         if content == expected { Ok(()) } else { Err(wrong()) }
     };
     if key.time <= END_MS {
@@ -78,18 +81,18 @@ fn check_post(
         }
         return same_text(&known.world.text(key.post));
     }
-    // What is not known was written by others, or is answered before its own 201.
+    // An unknown post is allowed: another client wrote it, or its 201 is still under way.
     let written = known.written(author).iter().find(|written| written.key == key);
     match written {
-        Some(written) if matches!(written.deletion, Deletion::Acknowledged(when) if when <= asked.sent) => {
-            Err(format!("{} is there although its deletion was acknowledged before", name(key)))
-        }
+        Some(WrittenPost { deletion: Deletion::Acknowledged(at), .. }) if *at <= asked.sent => Err(
+            format!("{} is on the page although its deletion was acknowledged before", name(key)),
+        ),
         Some(written) => same_text(&written.content),
         None => Ok(()),
     }
 }
 
-/// Whether all that belongs on the page is there.
+/// Checks that every required post is on the page.
 fn check_whole(
     known: &KnownRows,
     asked: &CheckedRequest,
@@ -99,31 +102,32 @@ fn check_whole(
     let belongs = |key: PostKey| {
         is_past_cursor(&asked.cursor, key) && is_within_far_end(&asked.cursor, key, end)
     };
-    let is_there = |key: PostKey| seen.posts.iter().any(|(seen, _)| *seen == key);
+    let is_on_page = |key: PostKey| seen.posts.iter().any(|(seen, _)| *seen == key);
     for author in known.followees(asked.reader, asked.sent) {
         let base = known.world.posts(author).iter().rev().copied();
-        // The newest come first; when the page ends above one, it ends above the others too.
-        let oldest_wanted = |key: &PostKey| match (asked.cursor.direction, asked.cursor.edge) {
+        // Newest first: once a post is beyond the page's end, all older ones are too.
+        let is_in_reach = |key: &PostKey| match (asked.cursor.direction, asked.cursor.edge) {
             (Direction::Older, _) => Edge::below(*key) >= end,
             (Direction::Newer, edge) => Edge::below(*key) >= edge,
         };
-        let base = base.take_while(oldest_wanted);
+        let base = base.take_while(is_in_reach);
         let written = known.written(author).iter();
         let certain = written.filter(|w| w.stored <= asked.sent && w.deletion == Deletion::None);
         let all = base.chain(certain.map(|written| written.key));
-        if let Some(lost) = all.into_iter().find(|key| belongs(*key) && !is_there(*key)) {
-            return Err(format!("{} is missing, which was stored before", name(lost)));
+        if let Some(lost) = all.into_iter().find(|key| belongs(*key) && !is_on_page(*key)) {
+            return Err(format!("{} is missing although it was stored before", name(lost)));
         }
     }
     Ok(())
 }
 
-/// The place down to which, or up to which, the page says it is whole; none if it says nothing.
+/// The other end of the range that the page covers; its first end is the cursor. The page claims
+/// to hold every post in the range. `None` if it makes no such claim.
 fn far_end(known: &KnownRows, asked: &CheckedRequest, seen: &ReceivedPage) -> Option<Edge> {
     match asked.cursor.direction {
         Direction::Older if !seen.has_next => Some(Edge::Bottom),
         Direction::Older => seen.posts.last().map(|(key, _)| Edge::below(*key)),
-        // A post that is deleted while a page is read leaves a place empty.
+        // A post that is deleted during the read can make a page shorter than its limit.
         Direction::Newer if seen.posts.len() < asked.limit && !known.deleted_since(asked.sent) => {
             Some(Edge::Top)
         }
@@ -131,7 +135,7 @@ fn far_end(known: &KnownRows, asked: &CheckedRequest, seen: &ReceivedPage) -> Op
     }
 }
 
-/// Whether the key lies where the cursor leads to.
+/// Whether the key is on the side of the cursor that the page covers.
 fn is_past_cursor(cursor: &Cursor, key: PostKey) -> bool {
     match cursor.direction {
         Direction::Older => Edge::above(key) <= cursor.edge,
@@ -139,7 +143,7 @@ fn is_past_cursor(cursor: &Cursor, key: PostKey) -> bool {
     }
 }
 
-/// Whether the key lies on the near side of the page's far end.
+/// Whether the key is between the cursor and the page's far end.
 fn is_within_far_end(cursor: &Cursor, key: PostKey, end: Edge) -> bool {
     match cursor.direction {
         Direction::Older => Edge::below(key) >= end,
@@ -153,7 +157,6 @@ fn name(key: PostKey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::known::WrittenPost;
     use super::super::world::{World, WorldSize};
     use super::*;
     use crate::model::{PostId, UserId};
@@ -166,7 +169,7 @@ mod tests {
         KnownRows::new(fitting.next().unwrap())
     }
 
-    /// The right page, by fetching everything and sorting it.
+    /// The correct page, found by fetching everything and sorting it.
     fn page(known: &KnownRows, asked: &CheckedRequest) -> ReceivedPage {
         let mut all: Vec<(PostKey, String)> = Vec::new();
         for author in known.followees(READER, RunMicros::MAX) {
@@ -238,7 +241,7 @@ mod tests {
             seen.posts[3] = seen.posts[2].clone();
         });
         wrong("which is newer", &|seen| seen.posts.swap(4, 5));
-        wrong("another text", &|seen| seen.posts[4].1.push('!'));
+        wrong("a different text", &|seen| seen.posts[4].1.push('!'));
         wrong("never posted", &|seen| seen.posts[0].0.post.0 += 1);
         let strangers = (1..300).filter(|author| known.follows(READER, *author, 0) == Some(false));
         let mut theirs = strangers.map(|author| known.world.posts(author));
@@ -248,7 +251,7 @@ mod tests {
         });
         let next = super::tests::asked(Cursor::older(Edge::below(page(&known, &asked).posts[5].0)));
         let found = check(&known, &next, &page(&known, &asked)).unwrap_err();
-        assert!(found.contains("other side"), "{found}");
+        assert!(found.contains("wrong side"), "{found}");
         let poll = super::tests::asked(newer(Edge::below(page(&known, &asked).posts[5].0)));
         let empty = ReceivedPage { posts: Vec::new(), has_next: true };
         assert!(check(&known, &poll, &empty).unwrap_err().contains("missing"));
@@ -261,8 +264,12 @@ mod tests {
         let before = asked(Cursor::newest());
         let old_page = page(&known, &before);
         let key = post(&mut known, author, END_MS + 1, 101);
-        assert_eq!(check(&known, &before, &old_page), Ok(()), "it was not acknowledged yet");
-        assert_eq!(check(&known, &before, &page(&known, &before)), Ok(()), "but may be there");
+        assert_eq!(check(&known, &before, &old_page), Ok(()), "the post was not acknowledged yet");
+        assert_eq!(
+            check(&known, &before, &page(&known, &before)),
+            Ok(()),
+            "but it may be on the page"
+        );
         let after = CheckedRequest { sent: 101, ..asked(Cursor::newest()) };
         assert!(check(&known, &after, &old_page).unwrap_err().contains("missing"));
 
