@@ -3,7 +3,7 @@
 //!
 //! Writes run at the same time, so only certain posts are required. A post is certain if it was
 //! acknowledged before the request was sent, if no delete of it was sent, and if the reader has
-//! followed its author since then without doubt.
+//! certainly followed its author from that moment on.
 
 use super::known::{Deletion, KnownRows, RunMicros, WrittenPost};
 use super::world::END_MS;

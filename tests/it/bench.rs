@@ -1,4 +1,4 @@
-//! `tributary bench`: its data, its runs in every mix, and servers with wrong answers.
+//! `tributary bench`: its data, runs of every mix, and runs against servers that answer wrongly.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::support::database::{Database, Kind};
 use crate::support::http::TestServer;
 use crate::support::{run, scratch};
 
-/// The smallest data, in a folder.
+/// Generates the smallest data in a folder and returns the command's output.
 fn make(data: &Path) -> String {
     let command = ["bench", "make", "--size", "xs", "--data", data.to_str().unwrap()];
     let (code, text, error) = output(&mut tributary(&command));
@@ -28,7 +28,7 @@ fn make(data: &Path) -> String {
     text
 }
 
-/// A short run with all pages checked.
+/// A run that checks every page; returns exit code, output and errors.
 fn bench(url: &str, more: &[&str]) -> (i32, String, String) {
     let mut command = tributary(&["bench", "run", "--size", "xs", "--url", url]);
     command.args(["--check-every", "1", "--connections", "8", "--warmup", "0.2"]);
@@ -86,30 +86,31 @@ fn every_mix_passes_its_checks_on_a_real_server() {
     let picture = fs::read_to_string(svg).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("polyline"), "{picture}");
 
-    // The same server does not hold the data of another seed.
+    // The server has other data than this seed generates.
     let (code, _, error) = bench(&url, &["--seconds", "1", "--seed", "2"]);
     assert!(code == 1 && error.contains("The run is void"), "{code}: {error}");
 }
 
-/// What a lying server does to what passes through it.
+/// A fault that the proxy adds to requests or replies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Corruption {
-    /// Leaves out the second post of a page.
+    /// Removes the second post of a page.
     DropsPost,
-    /// Shows the first post twice.
+    /// Replaces the second post of a page by the first.
     RepeatsPost,
-    /// Acknowledges deletes that it does not carry out.
+    /// Acknowledges deletes without applying them.
     KeepsDeleted,
-    /// Acknowledges posts that are gone at once.
+    /// Acknowledges posts and deletes them at once.
     LosesPost,
-    /// Changes nothing, and answers freshness tokens.
+    /// Forwards everything unchanged.
     None,
 }
 
+/// A proxy in front of a real server. It adds a fault, and numbered freshness tokens to writes.
 struct CorruptingProxy {
     server: TestServer,
     corruption: Corruption,
-    /// Writes that were answered with a token.
+    /// The number of writes so far; each reply has a token.
     tokens: AtomicU64,
     /// The tokens that reads sent.
     sent_tokens: Mutex<Vec<String>>,
@@ -124,7 +125,7 @@ impl CorruptingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(forward_corrupted).with_state(Arc::clone(&proxy));
-        // It ends with the test's runtime.
+        // The task ends with the test's runtime.
         tokio::spawn(async move { axum::serve(listener, router).await });
         (proxy, url)
     }
@@ -179,7 +180,7 @@ async fn forward_corrupted(
     response
 }
 
-/// The tokens of these servers are made up, so what they serve must be true without any.
+/// The proxy's tokens mean nothing to the server, so pages must be fresh without them: no memory.
 fn without_memory(data: &Path) -> Config {
     let budget = ("TRIBUTARY_MEMORY__BUDGET".to_owned(), "0".to_owned());
     Config::from_folder(data, [budget]).unwrap()
@@ -194,8 +195,8 @@ fn a_server_that_returns_wrong_answers_voids_the_run() {
         let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
         for (corruption, mix, found) in [
-            (Corruption::DropsPost, "read", "is missing, which was stored before"),
-            (Corruption::RepeatsPost, "read", "stands there twice"),
+            (Corruption::DropsPost, "read", "is missing although it was stored before"),
+            (Corruption::RepeatsPost, "read", "is on the page twice"),
             (Corruption::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
             (Corruption::LosesPost, "twip", "201"),
         ] {
@@ -230,7 +231,7 @@ fn checked_reads_send_the_newest_tokens() {
         let last = sent_tokens.last().expect("no read sent a token");
         let numbers = last.split(", ").map(|token| token.strip_prefix("token-").unwrap());
         let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
-        // One for each of four shards, more only while writes overlap; the newest among them.
+        // One token for each of 4 shards, and more only for concurrent writes (8 connections).
         assert!((1..=4 + 8).contains(&numbers.len()), "{last}");
         let newest = numbers.iter().max().copied().unwrap();
         assert!(newest + 20 > given, "{last} of {given}");
@@ -268,7 +269,7 @@ fn bad_arguments_and_unreachable_servers_are_reported() {
     assert!(code == 3 && error.contains("choose another with --listen"), "{error}");
     drop(taken);
     let unreachable = format!("http://{address}");
-    for (arguments, code, told) in [
+    for (arguments, code, message) in [
         (vec!["--url", &unreachable], 1, "cannot reach"),
         (vec!["--url", "https://example.org"], 1, "only http://"),
         (vec!["--rate", "0"], 2, "a number above 0, or `max`"),
@@ -277,7 +278,7 @@ fn bad_arguments_and_unreachable_servers_are_reported() {
     ] {
         let mut command = tributary(&["bench", "run", "--size", "xs", "--seconds", "1"]);
         let (found, _, error) = output(command.args(&arguments));
-        assert!(found == code && error.contains(told), "{arguments:?}: {found} {error}");
+        assert!(found == code && error.contains(message), "{arguments:?}: {found} {error}");
     }
 }
 
@@ -290,7 +291,7 @@ fn memory_alone_is_measured_with_a_log_that_a_server_wrote() {
     let server = Database::start(Kind::MariaDb).unwrap();
     let mut statements = vec!["CREATE DATABASE recorded".into()];
     statements.extend(mysql_tables("recorded"));
-    // What is measured begins in the next file.
+    // The measured log is the next file, which starts after the tables' definitions.
     statements.push("FLUSH BINARY LOGS".into());
     let row =
         format!("9000000000000000000 + n, 1 + n * 7 % {USERS}, 'posted ✓', 1735689600000 + n");
@@ -328,7 +329,7 @@ fn memory_alone_is_measured_with_a_log_that_a_server_wrote() {
     assert_eq!(log["transactions"], TRANSACTIONS + 1, "{log:#}");
     assert!(log["changes_per_transaction"].as_f64() > Some(0.5), "{log:#}");
     assert!(log["decoded_per_second"].as_f64() > log["applied_per_second"].as_f64(), "{log:#}");
-    // Whose log it is not.
+    // The log has no rows of another database.
     let (code, _, error) = engine("other");
     assert!(code == 1 && error.contains("no transaction"), "{code}: {error}");
 }

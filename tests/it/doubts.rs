@@ -1,4 +1,5 @@
-//! Connections that are lost at the commit: whatever was lost on the wire, a post is there once.
+//! Connections that break during COMMIT: whether the request or the reply is lost, a post is
+//! stored once.
 
 use std::fs;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ fn key(text: &str) -> Option<IdempotencyKey> {
     Some(IdempotencyKey::new(text).unwrap())
 }
 
-/// A fleet of empty databases on one server, behind a proxy.
+/// A fleet of empty databases on one server, reached through a proxy.
 async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tributary, TestFleet) {
     let proxy = Proxy::start(server.port).await;
     let fleet = TestFleet::on(&[Arc::clone(server)]);
@@ -100,7 +101,7 @@ fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
     });
 }
 
-/// Repeats a write until its server is used again.
+/// Repeats a write until its server is in service again, for 30 s at most.
 async fn until_available<T>(
     write: impl AsyncFn() -> Result<T, WriteError>,
 ) -> Result<T, WriteError> {
@@ -115,8 +116,8 @@ async fn until_available<T>(
     }
 }
 
-/// When the server cannot be asked either, the client is told that it is not known, and repeating
-/// under the same key posts once.
+/// If the outcome cannot be queried either, the client gets `in_doubt`. Repeating the post with
+/// the same key stores it once.
 #[test]
 fn an_in_doubt_write_is_reported_and_can_be_retried() {
     run(async {
@@ -142,7 +143,7 @@ fn an_in_doubt_write_is_reported_and_can_be_retried() {
                 proxy.next_and_then_nothing(fate);
                 let followed = tributary.follow(AUTHOR, UserId(9)).await;
                 assert_eq!(followed, Err(WriteError::InDoubt));
-                // What was not begun is plainly not done.
+                // A request that never reached the server is not in doubt.
                 let answer = http.post(&path, "{\"content\":\"x\"}", None).await;
                 assert_eq!(answer.problem(), (503, "shard_unavailable".into()));
                 let found = http.get(&format!("{path}/1")).await;

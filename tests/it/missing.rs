@@ -1,4 +1,4 @@
-//! Walks during which shards come and go at random: no post is lost, none comes twice.
+//! Walks while shards become missing and return at random: no post is lost, and none comes twice.
 
 use std::cell::RefCell;
 
@@ -14,8 +14,7 @@ use crate::support::world::{Oracle, World};
 
 const READER: UserId = UserId(4_000);
 
-/// The posts of one shard can be taken away and given back: their table is renamed, by another
-/// connection.
+/// Makes shards missing and available again: other connections rename their tables of posts.
 struct ShardSwitch {
     connections: Vec<Connection>,
     away: Vec<bool>,
@@ -29,7 +28,7 @@ impl ShardSwitch {
         Self { away: vec![false; connections.len()], connections }
     }
 
-    /// Bit n of `wanted` says whether shard n is away.
+    /// Makes shard n missing if bit n of `wanted` is set, and available otherwise.
     fn set(&mut self, wanted: u8) {
         for (shard, connection) in self.connections.iter().enumerate() {
             let wanted = wanted & (1 << shard) != 0;
@@ -44,7 +43,8 @@ impl ShardSwitch {
     }
 }
 
-/// Follows the cursors of one direction to their end, through these outages, then without any.
+/// Follows the cursors of one direction to the end. Page n is read during `outages[n]`, all later
+/// pages without an outage.
 async fn walk(
     tributary: &Tributary,
     switch: &mut ShardSwitch,
@@ -91,7 +91,7 @@ fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
         for author in 0..10u64 {
             world.follow(READER.0, author);
             for n in 0..author * 2 {
-                // Ties within and across shards, ids in no order of time.
+                // Times tie within and across shards, and ids are not in time order.
                 let time = i64::try_from((author * 7 + n * 5) % 17).unwrap();
                 world.post(author, time, (author * 131 + n * 977) % 10_007);
             }

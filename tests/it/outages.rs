@@ -1,5 +1,5 @@
-//! What happens when servers are dead, silent or wrong: pages say so, lose nothing, and become
-//! whole by themselves.
+//! Servers that are dead, silent or wrongly set up: pages name the missing shards, lose no post,
+//! and become complete again without a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::support::http::TestServer;
 use crate::support::run;
 use crate::support::world::{Oracle, World};
 
-/// Longer than a server that is back may need to be used again.
+/// The longest time until a server that is available again is in service.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 const READER: UserId = UserId(4);
 
-/// A reader on shard 0 who follows authors on all shards, ten posts each.
+/// A reader on shard 0 that follows authors on all shards, with 10 posts each.
 fn world() -> World {
     let mut world = World::default();
     for author in 8..16 {
@@ -56,7 +56,7 @@ async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
 async fn wait_complete(tributary: &Tributary) -> Duration {
     let start = Instant::now();
     while !read(tributary, Cursor::newest()).await.is_complete() {
-        assert!(start.elapsed() < RECOVERY_MAX, "it does not become whole again");
+        assert!(start.elapsed() < RECOVERY_MAX, "the page does not become complete again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     start.elapsed()
@@ -85,13 +85,16 @@ fn posts_of_a_returned_shard_come_first_and_each_comes_once() {
             walked.extend(page.posts);
             cursor = page.next.expect("never null while a shard is missing");
         }
-        let there: Vec<_> =
+        let available: Vec<_> =
             feed.iter().filter(|post| !is_on_second_server(post.key.author)).take(14).collect();
-        assert!(walked.iter().eq(there.into_iter().copied()), "the others' posts, in order");
+        assert!(
+            walked.iter().eq(available.into_iter().copied()),
+            "posts of the other server, in order"
+        );
 
         servers[1].launch();
         let seconds = wait_complete(&tributary).await.as_secs_f64();
-        println!("whole again {seconds:.1} s after the server was back");
+        println!("complete again {seconds:.1} s after the server returned");
         let edge = walked.last().unwrap().key;
         let page = read(&tributary, cursor).await;
         assert!(
@@ -129,7 +132,7 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
         let strict = http.get("/v1/users/4/feed?require=complete").await;
         assert_eq!(strict.problem(), (503, "incomplete".into()));
         assert_eq!(strict.header("retry-after"), "1");
-        // User 5's own follow list lies on the dead server.
+        // User 5's own follow list is on the dead server.
         let body = http.get("/v1/users/5/feed").await.json();
         assert_eq!(body["missing_shards"], serde_json::json!(["s1"]));
         assert!(body["next"].is_string());
@@ -142,7 +145,7 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
         servers.iter().for_each(|server| server.kill());
         let give_up = Instant::now() + RECOVERY_MAX;
         while http.get("/readyz").await.status != 503 {
-            assert!(Instant::now() < give_up, "nobody notices that all servers are gone");
+            assert!(Instant::now() < give_up, "/readyz does not notice that all servers are dead");
             assert_eq!(http.get("/v1/users/4/feed").await.json()["complete"], false);
         }
         assert_eq!(http.get("/livez").await.status, 200);
@@ -164,10 +167,10 @@ fn a_silent_server_times_out_and_is_then_out_of_service() {
             let page = read(&tributary, Cursor::newest()).await;
             slowest = slowest.max(start.elapsed());
             assert_eq!(page.missing.len(), 2);
-            assert_eq!(page.posts.len(), 7, "the other server has its time");
+            assert_eq!(page.posts.len(), 7, "posts of the other server fill the page");
         }
         assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-        // The gate is closed: nobody waits for it any more.
+        // The gate is closed, so reads no longer wait for this server.
         let start = Instant::now();
         for _ in 0..20 {
             assert!(!read(&tributary, Cursor::newest()).await.is_complete());
@@ -178,7 +181,7 @@ fn a_silent_server_times_out_and_is_then_out_of_service() {
     });
 }
 
-/// Each of these is for an operator to repair, so the start is refused with the remedy.
+/// An operator must repair each of these faults, so the start is refused and names the remedy.
 #[test]
 fn a_failed_prerequisite_refuses_the_start_and_names_the_remedy() {
     run(async {
@@ -242,7 +245,7 @@ fn a_failed_prerequisite_refuses_the_start_and_names_the_remedy() {
     });
 }
 
-/// A fault of one database is its own, and a row that cannot be read harms only pages with it.
+/// A fault of one database affects no other shard, and an invalid row hides only itself.
 #[test]
 fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
     run(async {
@@ -266,7 +269,7 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         server.execute(&[rename("away", "tweets")]).await;
         wait_complete(&tributary).await;
 
-        // A lock, as a restore holds it, keeps out that shard alone, also at a start.
+        // A table lock, as a restore holds it, makes only its shard missing, also at a start.
         let mut lock = server.connect().await;
         lock.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
         let mut config = fleet.config();
@@ -278,8 +281,8 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         lock.query_drop("UNLOCK TABLES").await.unwrap();
         wait_complete(&locked).await;
 
-        // Times that are NULL have no place in the order; a negative id is no id. Only these rows
-        // are not shown.
+        // A row without a time has no position in the order, and a negative id is invalid. Only
+        // such rows are hidden.
         let bad = |database: &str| {
             [
                 format!(
@@ -307,11 +310,12 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
 async fn assert_refused(fleet: &TestFleet, remedy: &str) -> String {
     let outcome = Tributary::open(&fleet.config()).await;
     let Err(OpenError::Prerequisite(text)) = outcome else { panic!("started without {remedy}") };
-    assert!(text.contains(remedy), "{text}\n  lacks\n{remedy}");
+    assert!(text.contains(remedy), "{text}\n  does not contain\n{remedy}");
     text
 }
 
-/// An account that may only SELECT is enough to read; one that may not is told what it lacks.
+/// An account with SELECT can read. Without SELECT the start is refused and names the statement
+/// that grants it.
 #[test]
 fn select_is_the_only_privilege_needed_to_read() {
     run(async {

@@ -1,4 +1,5 @@
-//! An address that leads to another server: what is read and written follows it, without a restart.
+//! Failover by address: reads and writes follow an address that leads to another server, without a
+//! restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::support::database::{Database, Kind};
 const MARK: PostId = PostId(77_777);
 const AUTHOR: UserId = UserId(8);
 
-/// The server at the address, and a second one with the same rows and one post more.
+/// The site's server, and a second server with the same rows and one more post.
 async fn two_at_one_address() -> (Site, Arc<Database>) {
     let site = Site::new(1).await;
     let second = Arc::new(Database::start(Kind::MariaDb).unwrap());
@@ -50,12 +51,12 @@ async fn until_reads_follow(tributary: &Tributary) -> Duration {
         if page.is_complete() && page.posts.iter().any(|post| post.key.post == MARK) {
             return start.elapsed();
         }
-        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "reads stay where they were");
+        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "reads stay on the old server");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Posts until it is done; how long that took, and what was not stored.
+/// Posts until a post is stored. Returns the time and the number of refused posts.
 async fn until_writes_follow(tributary: &Tributary) -> (Duration, usize) {
     let (start, mut refused) = (Instant::now(), 0);
     loop {
@@ -64,7 +65,7 @@ async fn until_writes_follow(tributary: &Tributary) -> (Duration, usize) {
             Err(WriteError::Unavailable) => refused += 1,
             Err(error) => panic!("{error}"),
         }
-        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "writes stay where they were");
+        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "writes stay on the old server");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -94,13 +95,13 @@ fn reads_and_writes_follow_an_address_to_another_server_after_the_first_dies() {
         reads.add(read);
         writes.assert_within(COMPLETE_WITHIN);
         reads.assert_within(COMPLETE_WITHIN);
-        // What was refused is not there.
+        // Refused posts are not stored.
         assert_eq!(posts_on(&second, &site).await, 12);
         assert!(site.tasks() <= tasks + super::EXTRA_TASKS_MAX);
     });
 }
 
-/// Nothing is cut: the old connections would go on for ever.
+/// The link is not cut, so the old connections would work permanently.
 #[test]
 fn connections_to_a_demoted_server_are_closed() {
     alone(async {
@@ -110,7 +111,7 @@ fn connections_to_a_demoted_server_are_closed() {
         let before = posts_on(&site.servers[0], &site).await;
         let demoted = |on: &str| vec![format!("SET GLOBAL read_only = {on}")];
         site.servers[0].execute(&demoted("ON")).await;
-        // As long as there is no other one, it is read, and nothing is stored.
+        // Until another server takes over, reads use the demoted one, and nothing is stored.
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(2_500) {
             let refused = tributary.publish(AUTHOR, "to a demoted server", None).await;
@@ -134,12 +135,12 @@ fn connections_to_a_demoted_server_are_closed() {
         while site.connected(0).await > 1 {
             assert!(
                 start.elapsed() < COMPLETE_WITHIN * BUSY_FACTOR,
-                "the old connections are closed"
+                "the old connections stay open"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
 
-        // And back again, seen by reads alone.
+        // The address leads back to the first server; this time only reads notice it.
         let mut connection = second.connect().await;
         connection.query_drop("SET GLOBAL read_only = ON").await.unwrap();
         site.servers[0].execute(&demoted("OFF")).await;
@@ -155,7 +156,7 @@ fn connections_to_a_demoted_server_are_closed() {
             if page.is_complete() && page.posts.iter().all(|post| post.key.post != MARK) {
                 break;
             }
-            assert!(start.elapsed() < COMPLETE_WITHIN * 6, "reads stay where they were");
+            assert!(start.elapsed() < COMPLETE_WITHIN * 6, "reads stay on the old server");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         reads.add(start.elapsed());
@@ -166,7 +167,7 @@ fn connections_to_a_demoted_server_are_closed() {
     });
 }
 
-/// A start in the middle of a failover is a start.
+/// A start in the middle of a failover succeeds.
 #[test]
 fn a_read_only_server_is_read_and_accepts_writes_after_promotion() {
     alone(async {

@@ -1,9 +1,10 @@
-//! A record of writes under faults, compared at the end with the rows and with the timelines: no
-//! acknowledged post is lost or doubled, and no complete page lacks one.
+//! 10,000 writes under faults. No acknowledged post is lost or duplicated, and every complete page
+//! has all acknowledged posts.
 //!
-//! The servers flush their logs once a second (`innodb_flush_log_at_trx_commit=2`,
-//! `sync_binlog=0`). That survives the death of the process, which is what is tested; it would not
-//! survive that of the machine.
+//! The test records the outcome of each write. At the end it compares the record with the rows and
+//! with the timelines. The servers flush their logs once a second
+//! (`innodb_flush_log_at_trx_commit=2`, `sync_binlog=0`). Committed writes then survive the death
+//! of the process, which this test covers; they would not survive a crash of the machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,29 +26,30 @@ use super::{ANSWERED_WITHIN, READER, Site, alone, kill, launch, until_complete};
 const WRITERS: u64 = 20;
 const WRITES_PER_WRITER: u64 = 500;
 const WRITES: usize = 10_000;
-/// Between two writes of one writer, so that the faults have their time.
+/// The interval between two writes of one writer. It makes the run long enough for all faults.
 const PACE: Duration = Duration::from_millis(90);
-/// How often a client repeats a post under its key.
+/// The most attempts to store a post with an idempotency key.
 const REPEATS: u32 = 4;
-/// Writer n posts as this user and the three after; the reader follows all of them.
+/// Writer n posts as the four users from `AUTHORS_FROM + 4 * n` on. The reader follows all of
+/// them.
 const AUTHORS_FROM: u64 = 100;
-/// Writer n follows as this user.
+/// Writer n follows as user `FOLLOWERS_FROM + n`.
 const FOLLOWERS_FROM: u64 = 1_000;
 
-/// What is known of the writes.
+/// The outcomes of all writes.
 #[derive(Default)]
 struct WriteRecord {
-    /// Acknowledged, and no delete of them was begun.
+    /// Acknowledged posts without a delete.
     stored: BTreeMap<PostKey, String>,
-    /// Their delete was acknowledged.
+    /// Posts whose delete was acknowledged.
     deleted: BTreeSet<PostKey>,
-    /// Nothing was said of their delete that holds.
+    /// Posts whose delete is in flight or in doubt.
     deletes_in_doubt: BTreeMap<PostKey, String>,
-    /// Texts of posts of which nothing was stored.
+    /// Authors and texts of posts that were refused, so nothing may be stored.
     refused: Vec<(UserId, String)>,
-    /// Texts of posts that may be stored, once.
+    /// Authors and texts of posts in doubt; each may be stored at most once.
     in_doubt: Vec<(UserId, String)>,
-    /// Whether an edge was last made or ended, if that is known.
+    /// By follow: whether it exists; `None` if that is in doubt.
     follows: HashMap<(UserId, UserId), Option<bool>>,
     counts: Counts,
 }
@@ -107,8 +109,8 @@ impl Writer {
 
     fn acknowledged(&mut self, key: PostKey, content: String) {
         self.mine.push(key);
-        let doubled = locked(&self.record).stored.insert(key, content);
-        assert!(doubled.is_none(), "two posts have one key");
+        let previous = locked(&self.record).stored.insert(key, content);
+        assert!(previous.is_none(), "two posts have the same key");
     }
 
     async fn post(&mut self, write: u64) {
@@ -122,7 +124,8 @@ impl Writer {
         }
     }
 
-    /// Repeats what was not acknowledged, as a client would, and some of what was.
+    /// Posts with an idempotency key and repeats until the post is acknowledged, as a client does.
+    /// Also repeats some acknowledged posts.
     async fn post_under_a_key(&mut self, write: u64) {
         let (author, content) = (self.author(), format!("{write} of {}, once", self.number));
         let key = IdempotencyKey::new(&format!("{}-{write}", self.number)).unwrap();
@@ -135,7 +138,10 @@ impl Writer {
             match outcome {
                 Ok(published) => {
                     locked(&self.record).counts.replayed += usize::from(published.replayed);
-                    assert!(!published.replayed || in_doubt, "by whom?");
+                    assert!(
+                        !published.replayed || in_doubt,
+                        "replayed, but no earlier attempt can have stored it"
+                    );
                     locked(&self.record).note(Ok(()));
                     self.acknowledged(published.post.key, content.clone());
                     if self.random.random_bool(0.3) {
@@ -183,7 +189,7 @@ impl Writer {
                 record.deletes_in_doubt.remove(&key);
                 record.deleted.insert(key);
             }
-            // Nothing was done, so it is stored.
+            // The delete was not applied, so the post is still stored.
             Err(WriteError::Unavailable) => {
                 let content = record.deletes_in_doubt.remove(&key).unwrap();
                 record.stored.insert(key, content);
@@ -210,8 +216,8 @@ impl Writer {
     }
 }
 
-/// Reads the newest page again and again. Of the shards that are not said to be missing it must
-/// have every post that was acknowledged before.
+/// Reads the newest page repeatedly. It must have every post that was acknowledged before the
+/// read, except those on shards that the page names as missing.
 async fn read_continuously(
     tributary: Tributary,
     record: Shared,
@@ -250,16 +256,16 @@ fn check_page(
     let shown: BTreeMap<PostKey, &str> =
         page.posts.iter().map(|post| (post.key, post.content.as_str())).collect();
     for key in shown.keys() {
-        assert!(!deleted.contains(key), "{key:?} is back");
+        assert!(!deleted.contains(key), "{key:?} was deleted, but is on the page");
     }
     let Some(last) = page.posts.last() else {
-        assert!(!page.is_complete() || stored.is_empty(), "an empty page is said to be complete");
+        assert!(!page.is_complete() || stored.is_empty(), "an empty page claims to be complete");
         return;
     };
     let is_on_missing_shard =
         |key: &PostKey| page.missing.contains(&tributary.fleet().placement().shard_of(key.author));
     for (key, content) in stored.range(last.key..) {
-        // Deleted since, or perhaps.
+        // The post was deleted in the meantime, or its delete is in doubt.
         if !after.stored.contains_key(key) || is_on_missing_shard(key) {
             continue;
         }
@@ -267,7 +273,7 @@ fn check_page(
     }
 }
 
-/// One fault after the other, until the writers are done.
+/// Injects one fault after the other until the writers have finished.
 async fn inject_faults(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
     let pause = async || sleep(Duration::from_millis(1_200)).await;
     let mut turn = 0;
@@ -358,7 +364,7 @@ fn ten_thousand_writes_under_faults_lose_and_duplicate_nothing() {
     });
 }
 
-/// Where the tables differ from the record, by plain SQL on each server itself.
+/// The differences between the tables and the record. Reads the tables by SQL, without our code.
 async fn row_differences(site: &Site, record: &WriteRecord) -> Vec<String> {
     let mut rows: BTreeMap<(UserId, String), Vec<PostKey>> = BTreeMap::new();
     let mut follows = BTreeSet::new();
@@ -382,12 +388,12 @@ async fn row_differences(site: &Site, record: &WriteRecord) -> Vec<String> {
     for (key, content) in &record.stored {
         let found = rows.remove(&(key.author, content.clone())).unwrap_or_default();
         if found != [*key] {
-            faults.push(format!("{content}, acknowledged as {key:?}, is {found:?}"));
+            faults.push(format!("{content}, acknowledged as {key:?}, is stored as {found:?}"));
         }
     }
     for post in &record.refused {
         if let Some(found) = rows.remove(post) {
-            faults.push(format!("{}, said not to be stored, is {found:?}", post.1));
+            faults.push(format!("{}, refused, is stored as {found:?}", post.1));
         }
     }
     let in_doubt = record.in_doubt.iter().cloned();
@@ -396,20 +402,22 @@ async fn row_differences(site: &Site, record: &WriteRecord) -> Vec<String> {
     for post in in_doubt.chain(deletes_in_doubt) {
         let found = rows.remove(&post).unwrap_or_default();
         if found.len() > 1 {
-            faults.push(format!("{}, in doubt, is {found:?}", post.1));
+            faults.push(format!("{}, in doubt, is stored as {found:?}", post.1));
         }
     }
-    // Of what was deleted nothing is stored, either.
-    faults.extend(rows.into_iter().map(|((_, content), keys)| format!("{content} is {keys:?}")));
+    // The remaining rows are unknown, or are posts that were deleted.
+    faults.extend(
+        rows.into_iter().map(|((_, content), keys)| format!("{content} is stored as {keys:?}")),
+    );
     for ((from, to), made) in &record.follows {
         if made.is_some_and(|made| follows.contains(&(*from, *to)) != made) {
-            faults.push(format!("{from} follows {to} otherwise than {made:?}"));
+            faults.push(format!("{from} follows {to}: expected {made:?}, found the opposite"));
         }
     }
     faults
 }
 
-/// A checker that finds nothing must be one that would have.
+/// Proves that the check of rows can fail.
 #[test]
 fn the_check_finds_lost_duplicated_and_undeleted_rows() {
     alone(async {
@@ -440,7 +448,8 @@ fn the_check_finds_lost_duplicated_and_undeleted_rows() {
     });
 }
 
-/// Every author's timeline, and the reader's to its end: each acknowledged post once.
+/// Checks every author's timeline and the reader's, to their ends: each has every acknowledged
+/// post once.
 async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &[UserId]) {
     let walk = async |author: Option<UserId>| {
         let (mut cursor, mut walked) = (Cursor::newest(), Vec::new());
@@ -477,6 +486,6 @@ async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &
         assert_eq!(found.get(key), Some(&content), "{key:?}");
     }
     for key in &record.deleted {
-        assert_eq!(found.get(key), None, "{key:?} is back");
+        assert_eq!(found.get(key), None, "{key:?} was deleted, but is on the page");
     }
 }

@@ -1,5 +1,5 @@
-//! A server that dies while memory holds what readers ask for: its posts stay on the pages, and the
-//! pages say that they may be stale.
+//! A server that dies while memory holds its posts: the posts stay on the pages, and the pages
+//! list its shards as stale.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,12 @@ use tributary::{Page, Tributary};
 
 use super::{ACCOUNT, COMPLETE_WITHIN, Site, alone, kill, launch, newest};
 
-/// What was heard of a log holds so long; a server that is silent is noticed meanwhile.
+/// The longest time until pages list the dead server's shards as stale: the lease of its log and
+/// the detection of its death.
 const STALE_WITHIN: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Reads until a page is as wanted, and every page until then is complete.
+/// Reads until a page satisfies `wanted`. Every page until then must be complete.
 async fn until(tributary: &Tributary, within: Duration, wanted: impl Fn(&Page) -> bool) -> Page {
     let start = Instant::now();
     loop {

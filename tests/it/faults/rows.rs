@@ -1,5 +1,5 @@
-//! Accounts, tables and rows that go wrong under a running fleet: what is at fault is left out, no
-//! more, and it is used again when it is repaired.
+//! Faulty accounts, tables and rows under a running fleet: only the faulty server, shard or row is
+//! excluded, and it is in service again once it is repaired.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use super::{
 use crate::support::database::PASSWORD;
 use crate::support::fleet::{SHARDS, load_into};
 
-/// Whom everything is done to; on shard 1.
+/// The author of the faulty rows, on shard 1.
 const AUTHOR: UserId = UserId(9);
-/// Beside it on the same shard.
+/// Another author on the same shard.
 const NEIGHBOUR: UserId = UserId(13);
 
 async fn full_timeline(tributary: &Tributary, author: UserId) -> Page {
@@ -43,7 +43,7 @@ fn a_changed_password_takes_the_server_out_of_service_until_it_is_restored() {
             (Durations::of("password: flagged"), Durations::of("password: complete again"));
         for _ in 0..2 {
             site.servers[1].execute(&set("another")).await;
-            // Connections that are there go on.
+            // Open connections keep working.
             assert!(newest(&tributary).await.is_complete());
             site.links[1].cut();
             flagged.add(until_complete(&tributary, false).await);
@@ -59,7 +59,7 @@ fn a_changed_password_takes_the_server_out_of_service_until_it_is_restored() {
     });
 }
 
-/// What is done to a table, and what mends it.
+/// Pairs of a statement that breaks a table or index and one that repairs it.
 fn faults_and_repairs(database: &str) -> [[String; 2]; 5] {
     let index = format!("DROP INDEX tail ON {database}.tweets");
     [
@@ -71,7 +71,7 @@ fn faults_and_repairs(database: &str) -> [[String; 2]; 5] {
             index.clone(),
             format!("CREATE INDEX tail ON {database}.tweets (user_id, timestamp, tweet_id)"),
         ],
-        // Mended in another way than it was before.
+        // The repair differs from the original index.
         [index, format!("CREATE INDEX newest ON {database}.tweets (user_id, timestamp)")],
         [
             format!("ALTER TABLE {database}.tweets RENAME COLUMN content TO body"),
@@ -123,7 +123,7 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
                 let key = || IdempotencyKey::new("k");
                 let refused = tributary.publish(AUTHOR, "no", key()).await;
                 assert_eq!(refused, Err(WriteError::Unavailable));
-                // It is read all the same.
+                // A fault of writing does not affect reads.
                 assert!(newest(&tributary).await.is_complete());
             }
             server.execute(&[repair]).await;
@@ -136,12 +136,12 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
         }
         flagged.assert_within(FLAGGED_WITHIN);
         recovery.assert_within(COMPLETE_WITHIN);
-        // Five times yes, and the ten from before.
+        // The world's 10 posts, and one for each of the 5 repairs.
         assert_eq!(full_timeline(&tributary, AUTHOR).await.posts.len(), 15);
     });
 }
 
-/// Columns that take anything, in a table that was there for long.
+/// Tables with columns that accept invalid values, as adopted tables may have.
 fn permissive_tables(database: &str, content: &str, time: &str) -> Vec<String> {
     let mut tables = mysql_tables(database).to_vec();
     tables[1] = format!(
@@ -164,7 +164,7 @@ fn an_invalid_row_hides_only_itself() {
     });
 }
 
-/// The world's rows, by plain SQL.
+/// Inserts the world's rows by SQL.
 async fn load_by_sql(site: &Site, is_date: bool) {
     for (shard, (server, database)) in (0u64..).zip(&site.fleet.databases) {
         let mut statements = vec!["SET time_zone = '+00:00'".to_owned()];
@@ -185,7 +185,7 @@ async fn load_by_sql(site: &Site, is_date: bool) {
     }
 }
 
-/// Rows of one author as no program of ours writes them, and how many of them are posts.
+/// Statements that insert unusual rows of one author, and the number of rows that pages show.
 fn unusual_rows(database: &str, unit: &str) -> (Vec<String>, usize) {
     let now = if unit == "ms" { "1000000" } else { "'2030-01-01 00:00:00'" };
     let insert = |id: &str, content: &str, time: &str| {
@@ -193,19 +193,19 @@ fn unusual_rows(database: &str, unit: &str) -> (Vec<String>, usize) {
     };
     let mut rows = vec![
         "SET sql_mode = '', time_zone = '+00:00'".to_owned(),
-        // These are posts, with what can be shown of them.
+        // Shown as posts; invalid bytes are replaced.
         insert("1", "X'FF00C328'", now),
         insert("2", "NULL", now),
         insert("3", "REPEAT('x', 65536)", now),
         insert("4", "REPEAT('y', 1048576)", now),
         insert("0", "''", now),
         insert("9223372036854775807", "'last'", now),
-        // These are not.
+        // Not shown.
         insert("5", "'no time'", "NULL"),
         insert("NULL", "'no id'", now),
         insert("-6", "'no id'", now),
-        format!("INSERT INTO {database}.tweets VALUES (7, NULL, 'nobody', {now})"),
-        format!("INSERT INTO {database}.tweets VALUES (7, -9, 'nobody', {now})"),
+        format!("INSERT INTO {database}.tweets VALUES (7, NULL, 'no author', {now})"),
+        format!("INSERT INTO {database}.tweets VALUES (7, -9, 'no author', {now})"),
     ];
     let times: &[&str] = match unit {
         "ms" => &["-9223372036854775808", "9223372036854775807"],
@@ -254,7 +254,7 @@ async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
         assert!(page.is_complete() && page.posts.len() == 10);
     }
     times.assert_within(ANSWERED_WITHIN);
-    // One by one: a cursor may stand beside any of them.
+    // Pages of one post, so that a cursor is next to every post.
     let (mut cursor, mut walked) = (Cursor::newest(), 0);
     loop {
         let request =

@@ -1,5 +1,7 @@
-//! Servers that die, stop, stay away, are slow or flap: pages say so in time and are complete again
-//! by themselves, the others are served as ever, and nothing piles up.
+//! Servers that die, stop, refuse connections, are slow or flap.
+//!
+//! Pages name the missing shards in time and become complete again without a restart. Pages of
+//! other servers are not affected, and neither tasks nor connections accumulate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +16,16 @@ use super::{
     missing, newest, until_complete,
 };
 
-/// On the first server, which nothing is done to.
+/// An author on the first server, which has no faults.
 const UNTOUCHED_AUTHOR: UserId = UserId(8);
 const ROUNDS: usize = 3;
 
-/// Reads at the same time, as a busy site does, so that pools and queues are filled.
+/// Reads 24 pages at the same time, so that pools and queues are in use.
 async fn read_concurrently(tributary: &Tributary) {
     join_all((0..24).map(|_| newest(tributary))).await;
 }
 
-/// How long a page of an author on the first server takes; it is complete.
+/// The duration of a page of an author on the first server, which must be complete.
 async fn page_of_other_server(tributary: &Tributary) -> Duration {
     let start = Instant::now();
     let page = tributary.author_timeline(UNTOUCHED_AUTHOR, &PageRequest::default()).await;
@@ -71,9 +73,9 @@ fn a_stopped_server_costs_half_a_deadline_until_it_is_out_of_service() {
         let tributary = site.open().await;
         read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut left, mut recovery) = (
+        let (mut flagged, mut while_out, mut recovery) = (
             Durations::of("stopped: flagged"),
-            Durations::of("stopped: page once it is left out"),
+            Durations::of("stopped: page while it is out of service"),
             Durations::of("stopped: complete again"),
         );
         for _ in 0..ROUNDS {
@@ -82,18 +84,18 @@ fn a_stopped_server_costs_half_a_deadline_until_it_is_out_of_service() {
             read_concurrently(&tributary).await;
             let start = Instant::now();
             assert_eq!(missing(&newest(&tributary).await), [1, 3]);
-            left.add(start.elapsed());
+            while_out.add(start.elapsed());
             site.servers[1].signal("CONT");
             recovery.add(until_complete(&tributary, true).await);
         }
         flagged.assert_within(ANSWERED_WITHIN);
-        left.assert_within(FLAGGED_WITHIN);
+        while_out.assert_within(FLAGGED_WITHIN);
         recovery.assert_within(COMPLETE_WITHIN);
         site.assert_no_leaks(tasks).await;
     });
 }
 
-/// What was connected while nothing went through is dead for good.
+/// Connections that were open while the link dropped everything never work again.
 #[test]
 fn half_open_connections_are_closed_and_redialled() {
     alone(async {
@@ -107,7 +109,7 @@ fn half_open_connections_are_closed_and_redialled() {
             site.links[1].silence();
             flagged.add(until_complete(&tributary, false).await);
             read_concurrently(&tributary).await;
-            // At another point of the attempts to dial, each time.
+            // Each round ends at a different point of the reconnection attempts.
             sleep(Duration::from_millis(700 * round as u64)).await;
             site.links[1].mend();
             recovery.add(until_complete(&tributary, true).await);
@@ -126,7 +128,7 @@ fn a_server_that_refuses_connections_at_start_is_used_once_it_accepts_them() {
         let site = Site::new(2).await;
         let mut recovery = Durations::of("refused at the start: complete again");
         for round in 0..ROUNDS {
-            // A closed port, and one that closes each connection.
+            // Round 0: a closed port. Later rounds: a port that closes each connection.
             match round {
                 0 => kill(&site.servers[1]).await,
                 _ => site.links[1].refuse(),
@@ -151,7 +153,7 @@ fn a_slow_server_does_not_delay_pages_of_other_servers() {
         read_concurrently(&tributary).await;
         let tasks = site.tasks();
 
-        // Pages of both servers are asked for all the while.
+        // Readers request pages of both servers during the whole test.
         let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
             .map(|_| {
@@ -160,7 +162,7 @@ fn a_slow_server_does_not_delay_pages_of_other_servers() {
                     let mut incomplete = 0;
                     while !ended.load(Ordering::Relaxed) {
                         let page = newest(&tributary).await;
-                        // Where a text is late, its post is left out; the others' are there.
+                        // A post whose text is late is excluded; posts of other servers stay.
                         let others = page.posts.iter().filter(|post| post.key.author.0 % 2 == 0);
                         assert!(others.count() >= 8 && missing(&page).iter().all(|n| n % 2 == 1));
                         incomplete += usize::from(!page.is_complete());
@@ -174,11 +176,13 @@ fn a_slow_server_does_not_delay_pages_of_other_servers() {
         site.links[1].slow(Duration::from_millis(200));
         sleep(Duration::from_secs(3)).await;
         let slow = median_of_other_server(&tributary).await;
-        // So narrow that no answer gets through in time.
+        // 50 bytes per second: no answer arrives in time.
         site.links[1].narrow(Some(50));
         sleep(Duration::from_secs(3)).await;
         let narrow = median_of_other_server(&tributary).await;
-        println!("  others' pages: {before:.1?}; beside a slow one {slow:.1?}, {narrow:.1?}");
+        println!(
+            "  pages of the other server: {before:.1?}; with a slow server {slow:.1?}, {narrow:.1?}"
+        );
         let most = (before * 5).max(Duration::from_millis(50));
         assert!(slow <= most && narrow <= most, "{slow:?} {narrow:?}");
         assert_eq!(missing(&newest(&tributary).await), [1, 3]);
@@ -222,7 +226,7 @@ fn a_flapping_server_leaks_nothing() {
             .collect();
         let half = Duration::from_millis(500);
         for _ in 0..4 {
-            // A page waits for so short a stop; not so for a server that is not there.
+            // A page waits during so short a stop; it does not wait for a closed connection.
             site.servers[1].signal("STOP");
             sleep(half).await;
             site.servers[1].signal("CONT");
@@ -234,7 +238,7 @@ fn a_flapping_server_leaks_nothing() {
         }
         let mut recovery = Durations::of("flapping: complete again");
         recovery.add(until_complete(&tributary, true).await);
-        // And it stays so.
+        // Pages stay complete.
         for _ in 0..100 {
             assert!(newest(&tributary).await.is_complete());
             sleep(Duration::from_millis(10)).await;
