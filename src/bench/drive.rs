@@ -148,7 +148,7 @@ async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report>
     let record = run.record.into_inner();
     if record.answers == 0 {
         let failure = record.failures.keys().next().map_or("", String::as_str);
-        bail!("no request to {} succeeded; first failure: {failure}", run.plan.url);
+        bail!("no request to {} succeeded, for example: {failure}", run.plan.url);
     }
     Ok(Report { plan: run.plan, record, used, unsent, memory })
 }
@@ -205,7 +205,7 @@ async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> RunUsage {
     }
 }
 
-/// The number of shards that `/readyz` lists; 1 if it lists none.
+/// The number of shards that `/readyz` lists; 1 if it has no such list.
 async fn shards(target: &Target) -> Result<usize> {
     let mut client = Client::new(target.clone());
     let reply = client.exchange(Request::get("/readyz")).await?;

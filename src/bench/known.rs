@@ -149,8 +149,8 @@ impl KnownRows {
         Some(pair)
     }
 
-    /// Reserves a new follow. False if `author` has no follow churn, if `reader` is or follows
-    /// `author`, or if a change of this pair is in flight or has failed.
+    /// Reserves a new follow. False if `author` has no follow churn, or if `reader` is or follows
+    /// `author`. Also false if a change of this pair is in flight or has failed.
     pub(super) fn begin_follow(&mut self, reader: u32, author: u32) -> bool {
         let free = match self.follow_state(reader, author) {
             Some(state) => state.since.is_some() && !state.follows,

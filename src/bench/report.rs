@@ -59,7 +59,7 @@ impl Report {
     }
 
     /// Whether every request that was due was sent and succeeded.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.unsent == 0 && self.record.failures.is_empty()
     }
 

@@ -54,7 +54,7 @@ impl Worker {
     /// Sends requests of the mix until the schedule ends or the run is void.
     pub(super) async fn work(mut self, schedule: Rc<Schedule>) {
         while let Some(due) = schedule.due().await {
-            self.one(due).await;
+            self.send_next(due).await;
             if self.run.is_void() {
                 return;
             }
@@ -74,9 +74,9 @@ impl Worker {
         }
     }
 
-    async fn one(&mut self, due: Instant) {
-        if let Some(wish) = self.next.take() {
-            return self.read(wish, due).await;
+    async fn send_next(&mut self, due: Instant) {
+        if let Some(planned) = self.next.take() {
+            return self.read(planned, due).await;
         }
         let reader = self.run.readers.choose(&mut self.random);
         let kind = self.run.plan.mix.choose(&mut self.random);
@@ -290,6 +290,6 @@ fn check_page(
         return Ok(());
     }
     record.checked += 1;
-    let asked = CheckedRequest { reader: read.reader, cursor, limit: read.kind.limit(), sent };
-    check(&known.borrow(), &asked, &seen)
+    let request = CheckedRequest { reader: read.reader, cursor, limit: read.kind.limit(), sent };
+    check(&known.borrow(), &request, &seen)
 }

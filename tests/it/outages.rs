@@ -297,12 +297,12 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         server.execute(&bad(&database)).await;
         let tributary = fleet.open().await;
         for _ in 0..10 {
-            let whole = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
-            let page = tributary.author_timeline(UserId(9), &whole).await;
+            let full = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
+            let page = tributary.author_timeline(UserId(9), &full).await;
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            let page = tributary.author_timeline(UserId(13), &whole).await;
+            let page = tributary.author_timeline(UserId(13), &full).await;
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            assert!(tributary.author_timeline(UserId(8), &whole).await.is_complete());
+            assert!(tributary.author_timeline(UserId(8), &full).await.is_complete());
         }
     });
 }

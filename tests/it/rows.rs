@@ -194,12 +194,12 @@ fn cursors(feed: &[PostKey]) -> Vec<Cursor> {
         feed.get(feed.len() / 2).map(|key| Cursor::newer(tributary::cursor::Edge::above(*key)));
     let deep = [at(10), at(feed.len() / 2), at(feed.len().saturating_sub(30)), up];
     // No post is next to this cursor, so the read must query whether an older post exists.
-    let gone = feed.get(feed.len() / 2).map(|key| {
+    let deleted_anchor = feed.get(feed.len() / 2).map(|key| {
         let key = PostKey { author: UserId(READER + 999), ..*key };
         Cursor::newer(tributary::cursor::Edge::above(key))
     });
     let cursors = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
-    cursors.chain(gone).collect()
+    cursors.chain(deleted_anchor).collect()
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Page {

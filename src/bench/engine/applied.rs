@@ -31,8 +31,8 @@ struct LogContents {
 /// before the next.
 ///
 /// # Errors
-/// If the log cannot be decoded, if it has no transaction in `database`, if it holds other changes
-/// than posts and follows, or if a post is not in memory after a pass.
+/// If the log cannot be decoded, or if it has no transaction in `database`. If it holds other
+/// changes than new posts and follows. If a post is not in memory after a pass.
 pub(super) fn measure(
     filled: &mut FilledMemory<'_>,
     bytes: &[u8],

@@ -39,8 +39,8 @@ pub(crate) struct EnginePlan {
 /// Fills a memory from the world and measures it. `fleet` has one shard, which is never queried.
 ///
 /// # Errors
-/// If the world does not fit into memory, if a page is wrong or needs a database, or if the log
-/// cannot be read.
+/// If the world does not fit into memory, or if a page is wrong or needs a database. If the log
+/// cannot be applied; see [`applied::measure`].
 pub(crate) fn engine(world: World, fleet: &Fleet, plan: &EnginePlan) -> Result<EngineReport> {
     let mut filled = FilledMemory::new(world, fleet)?;
     let mut timed = Vec::new();
