@@ -1,5 +1,5 @@
-//! The benchmark: generates data from a seed and sends a random mix of requests to a server by HTTP.
-//! It checks answers during the run, and reports latencies and throughput.
+//! The benchmark: generates data from a seed and sends a random mix of requests to a server by
+//! HTTP. It checks answers during the run, and reports latencies and throughput.
 //!
 //! `commands/bench.rs` defines its commands.
 
