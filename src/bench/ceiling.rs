@@ -1,5 +1,7 @@
-//! The fastest server there can be on our HTTP library: one body, whatever is asked, and none of our
-//! layers. What a real server reaches of it is the ratio that counts.
+//! A server that answers every request with one constant body, on axum and without our layers.
+//!
+//! Its throughput is the upper bound of any server on this HTTP library. `bench ratio` compares a
+//! real server with it.
 
 use std::net::SocketAddr;
 
@@ -10,10 +12,11 @@ use axum::serve::{Listener, ListenerExt};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// A page below this size has no posts.
+/// A smaller page, in bytes, has no posts.
 const EMPTY_BELOW: usize = 2_500;
 
-/// A page of so many bytes, about: twenty posts, as ours are written, or none.
+/// A page of 20 posts in the server's JSON format, up to 40 bytes shorter than `bytes`. Below
+/// [`EMPTY_BELOW`] it has no posts.
 fn page(bytes: usize) -> Bytes {
     if bytes < EMPTY_BELOW {
         return empty_page(bytes);
@@ -33,7 +36,7 @@ fn page(bytes: usize) -> Bytes {
     Bytes::from(build(&text))
 }
 
-/// What a poll finds when there is nothing new.
+/// The page of a poll that finds nothing, of exactly `bytes` bytes.
 fn empty_page(bytes: usize) -> Bytes {
     let build = |next: &str| {
         json!({ "posts": [], "next": next, "prev": "y".repeat(38), "complete": true,
@@ -43,17 +46,23 @@ fn empty_page(bytes: usize) -> Bytes {
     Bytes::from(build(&"x".repeat(bytes.saturating_sub(build("").len()))))
 }
 
-/// A constant page at every address of `listener`, until the process ends.
+/// Serves a constant page at every path, until the process ends.
+///
+/// # Errors
+/// If the listener fails.
 pub(crate) async fn serve(listener: TcpListener, bytes: usize) -> std::io::Result<()> {
     let body = page(bytes);
-    let answer = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
-    let router = Router::new().fallback(answer);
-    // A connection that cannot be told so is as good, only slower.
+    let respond = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
+    let router = Router::new().fallback(respond);
+    // If TCP_NODELAY cannot be set, the connection works, only slower.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     axum::serve(listener, router).await
 }
 
-/// Where it listens.
+/// Binds the address; also returns the actual address, with its port.
+///
+/// # Errors
+/// If the address cannot be bound.
 pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await?;
     let address = Listener::local_addr(&listener)?;
@@ -66,7 +75,7 @@ mod tests {
     use crate::bench::page::{cursor, read_page};
 
     #[test]
-    fn the_constant_page_is_as_long_as_asked_and_is_a_page() {
+    fn the_constant_page_has_the_requested_size_and_parses() {
         let body = page(4_600);
         assert!((4_560..=4_600).contains(&body.len()), "{}", body.len());
         assert_eq!(read_page(&body).unwrap().0.posts.len(), 20);

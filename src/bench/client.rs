@@ -1,5 +1,7 @@
-//! One HTTP/1.1 connection that is kept alive. It knows no more of HTTP than our answers need, so
-//! that one core can drive a server that fills another.
+//! One HTTP/1.1 keep-alive connection.
+//!
+//! It supports only as much of HTTP as replies of the server need. One core can therefore load a
+//! server that uses a whole core itself.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,28 +15,31 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-/// Far more than any reply of a timeline server.
+/// Longer replies are an error. A page of the server is far shorter.
 const REPLY_BYTES_MAX: usize = 4 << 20;
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long a reply may take; the server gives up long before.
+/// The longest wait for a reply; the server's own deadline is much shorter.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Servers close what is idle for ten seconds, so a connection is dialled anew before.
+/// A connection that was idle longer is replaced: servers close idle connections after 10 s.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     address: SocketAddr,
     /// For the `Host` header.
     host: String,
-    /// What stands before our paths; mostly nothing.
+    /// The path of the base URL, without a trailing slash; usually empty.
     prefix: String,
 }
 
 impl Target {
-    /// The server at `http://HOST[:PORT][/PATH]`.
+    /// Resolves `http://HOST[:PORT][/PATH]`; the name server has 10 s.
+    ///
+    /// # Errors
+    /// If the text is not such a URL, or if the host cannot be resolved in time.
     pub(super) async fn find(url: &str) -> Result<Self> {
-        let parsed = Url::parse(url).with_context(|| format!("{url} is no URL"))?;
+        let parsed = Url::parse(url).with_context(|| format!("{url} is not a URL"))?;
         if parsed.scheme() != "http" {
             bail!("{url}: only http:// can be measured");
         }
@@ -43,14 +48,14 @@ impl Target {
         let unbracketed = host.trim_start_matches('[').trim_end_matches(']');
         let found = timeout(REPLY_TIMEOUT, tokio::net::lookup_host((unbracketed, port))).await;
         let mut found =
-            found.context("the name server is silent")?.with_context(|| url.to_owned())?;
+            found.context("the name server did not answer")?.with_context(|| url.to_owned())?;
         let address = found.next().with_context(|| format!("{url}: no such host"))?;
         let prefix = parsed.path().trim_end_matches('/').to_owned();
         Ok(Self { address, host: format!("{host}:{port}"), prefix })
     }
 }
 
-/// A connection, dialled when it is first needed.
+/// A connection, opened by the first request.
 #[derive(Debug)]
 pub(super) struct Client {
     target: Target,
@@ -59,14 +64,14 @@ pub(super) struct Client {
     reply: Vec<u8>,
 }
 
-/// What is sent.
+/// A request to send.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
-    /// The value of a `Tributary-Freshness` header; none when empty.
+    /// The value of the `Tributary-Freshness` header; no such header if empty.
     pub(super) freshness: &'a str,
-    /// JSON; none when empty.
+    /// JSON; no body if empty.
     pub(super) body: &'a str,
 }
 
@@ -76,7 +81,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What came back.
+/// A reply; it borrows the buffer of its [`Client`].
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
     pub(super) status: u16,
@@ -90,7 +95,8 @@ impl Client {
         Self { target, stream: None, request, reply }
     }
 
-    /// Sends a request and waits for its reply. After an error the next one dials anew.
+    /// Sends a request and waits up to 10 s for its reply, of 4 MiB at most. After an error the
+    /// next call opens a new connection.
     pub(super) async fn exchange(&mut self, request: Request<'_>) -> Result<Reply<'_>> {
         self.write(request);
         let (head, end) = match timeout(REPLY_TIMEOUT, self.send_and_read()).await {
@@ -126,7 +132,7 @@ impl Client {
         put(&["\r\n", body]);
     }
 
-    /// The head of the reply, and where its body ends.
+    /// Returns the head of the reply, and the end of its body in the buffer.
     async fn send_and_read(&mut self) -> Result<(ReplyHead, usize)> {
         let fresh = self.stream.take().filter(|(_, used)| used.elapsed() < IDLE_MAX);
         let mut stream = match fresh {
@@ -148,7 +154,7 @@ impl Client {
         let (head, end) = loop {
             if filled == self.reply.len() {
                 if filled >= REPLY_BYTES_MAX {
-                    bail!("a reply is longer than {REPLY_BYTES_MAX} bytes");
+                    bail!("the reply is longer than {REPLY_BYTES_MAX} bytes");
                 }
                 self.reply.resize(filled * 2, 0);
             }
@@ -159,7 +165,7 @@ impl Client {
             filled += read;
             if let Some(head) = ReplyHead::parse(&self.reply[..filled])? {
                 let end = head.bytes.checked_add(head.body).filter(|end| *end <= REPLY_BYTES_MAX);
-                let end = end.context("a reply is too long")?;
+                let end = end.context("the reply is too long")?;
                 if filled >= end {
                     break (head, end);
                 }
@@ -172,7 +178,8 @@ impl Client {
     }
 }
 
-/// One `read`, which also notes that there is nothing more when it comes short.
+/// One `read`. After a short read the runtime knows that the socket is empty, so the next read
+/// waits without a system call.
 async fn read(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
         let mut buffer = ReadBuf::new(into);
@@ -184,34 +191,36 @@ async fn read(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
     .await
 }
 
-/// What the head of a reply says.
+/// The parsed head of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ReplyHead {
     status: u16,
-    /// Of the head itself.
+    /// Length of the head, in bytes.
     bytes: usize,
-    /// Of the body.
+    /// Length of the body, in bytes.
     body: usize,
+    /// Whether the server closes the connection after this reply.
     closes: bool,
 }
 
 impl ReplyHead {
-    /// The head, if all of it is there.
+    /// Parses the head; `None` if it is incomplete.
     fn parse(bytes: &[u8]) -> Result<Option<Self>> {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(None);
         };
-        let text = std::str::from_utf8(&bytes[..end]).context("a reply's head is no text")?;
+        let text =
+            std::str::from_utf8(&bytes[..end]).context("the head of a reply is not UTF-8")?;
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default();
         let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let status = status.and_then(|digits| digits.parse().ok());
-        let status: u16 = status.context("the reply is no HTTP/1.1")?;
+        let status: u16 = status.context("the reply is not HTTP/1.1")?;
         let mut head = Self { status, bytes: end + 4, body: 0, closes: false };
         let mut has_length = matches!(status, 204 | 304);
         for line in lines {
             if let Some(length) = value(line, "content-length") {
-                head.body = length.parse().context("a Content-Length is no number")?;
+                head.body = length.parse().context("a Content-Length is not a number")?;
                 has_length = true;
             }
             head.closes |=
@@ -220,12 +229,12 @@ impl ReplyHead {
         if has_length {
             Ok(Some(head))
         } else {
-            bail!("a reply without Content-Length cannot be measured")
+            bail!("a reply has no Content-Length, which this client needs")
         }
     }
 }
 
-/// The value of a header line, if it has this name.
+/// The value of a header line, if the header has this name.
 fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (found, value) = line.split_at_checked(name.len())?;
     let value = value.strip_prefix(':')?;
@@ -237,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_read_whole_or_not_at_all() {
+    fn an_incomplete_head_is_not_parsed() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nconnection: Close\r\n\r\n{}";
         for cut in 0..text.len() - 2 {
             assert_eq!(ReplyHead::parse(&text[..cut]).unwrap(), None, "{cut}");

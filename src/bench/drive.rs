@@ -1,4 +1,4 @@
-//! A run: many connections that ask as a mix says, on one thread, and compare what is answered.
+//! A run: many connections on one thread send the requests of a mix and check the replies.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,27 +23,29 @@ use super::schedule::Schedule;
 use super::worker::Worker;
 use super::world::World;
 
-/// Connections of the author of the storm.
+/// Connections that post as the storm author.
 const STORM_CONNECTIONS: usize = 8;
 
-/// How a server is driven.
+/// The load of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadPlan {
     pub(crate) url: String,
     pub(crate) mix: Mix,
-    /// Requests a second; as many as there can be when absent.
+    /// Requests per second; `None` means as many as the connections can send.
     pub(crate) rate: Option<f64>,
     pub(crate) connections: usize,
+    /// Length of the measured part, in seconds.
     pub(crate) seconds: f64,
+    /// Seconds of load before the measured part.
     pub(crate) warmup: f64,
     pub(crate) seed: u64,
-    /// One page in so many is checked; none when 0.
+    /// One page in `check_every` is checked; none if it is 0.
     pub(crate) check_every: u64,
-    /// The processes of the server, on this machine.
+    /// The process ids of the server, on this machine.
     pub(crate) server_pids: Vec<u32>,
 }
 
-/// What all connections share.
+/// The state that all connections of a run share.
 pub(super) struct LoadRun {
     pub(super) plan: LoadPlan,
     pub(super) target: Target,
@@ -51,15 +53,15 @@ pub(super) struct LoadRun {
     pub(super) record: RefCell<Record>,
     pub(super) known: Option<RefCell<KnownRows>>,
     pub(super) tokens: RefCell<Tokens>,
-    /// Each reader's `prev` of the last page, by which to poll; empty when there is none.
+    /// By reader, the `prev` cursor of its last page, for the next poll; empty if there is none.
     pub(super) polls: RefCell<Vec<String>>,
-    /// Pages asked for.
+    /// Pages requested so far.
     pub(super) pages: Cell<u64>,
-    /// Texts written.
+    /// Texts generated so far.
     pub(super) texts: Cell<u64>,
-    /// Posts whose becoming visible is watched.
+    /// Sends new posts to the probe, which measures when they become visible.
     pub(super) probes: RefCell<Option<mpsc::Sender<Probe>>>,
-    /// Why the run is void; ends the run.
+    /// Why the run is void. The connections stop as soon as it is set.
     void_reason: RefCell<Option<String>>,
     began: Instant,
 }
@@ -69,7 +71,7 @@ impl LoadRun {
         micros(self.began.elapsed())
     }
 
-    /// Ends the run: a reply was wrong.
+    /// Ends the run because a reply was wrong. The first reason is kept.
     pub(super) fn void(&self, why: String) {
         self.void_reason.borrow_mut().get_or_insert(why);
     }
@@ -79,10 +81,12 @@ impl LoadRun {
     }
 }
 
-/// Drives the server; with a world also checks answers, which else are not looked at.
+/// Sends the load to the server and returns the measurements. Replies are checked only if `world`
+/// is given.
 ///
 /// # Errors
-/// A wrong reply, which voids the run; a server that cannot be reached or answers nothing.
+/// If a reply is wrong, which voids the run; if the server cannot be reached, or if no request
+/// succeeds.
 pub(crate) fn drive(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, run(plan, world, users))
@@ -125,31 +129,32 @@ async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report>
             tasks.spawn_local(worker.storm(Rc::clone(&schedule)));
         }
     }
-    let watched = tokio::task::spawn_local(probe(Rc::clone(&run), posts));
+    let probe_task = tokio::task::spawn_local(probe(Rc::clone(&run), posts));
     let used = tokio::task::spawn_local(measure(run.plan.server_pids.clone(), from, end));
     while let Some(ended) = tasks.join_next().await {
         ended.context("a connection's task failed")?;
     }
-    // The probe ends when nobody can send it another post.
+    // The probe ends when its last sender is dropped.
     run.probes.borrow_mut().take();
-    watched.await.context("the watch for posts failed")?;
+    probe_task.await.context("the probe task failed")?;
     if let Some(void_reason) = run.void_reason.borrow_mut().take() {
         used.abort();
         bail!("{void_reason}\nThe run is void: an answer was wrong.");
     }
-    let used = used.await.context("the measuring of processes failed")?;
+    let used = used.await.context("the task that measures processes failed")?;
     let unsent = schedule.unsent().await;
     let memory = memory(&run.target).await;
     let run = Rc::into_inner(run).context("a task did not end")?;
     let record = run.record.into_inner();
     if record.answers == 0 {
         let failure = record.failures.keys().next().map_or("", String::as_str);
-        bail!("the server at {} gave no reply that was wanted: {failure}", run.plan.url);
+        bail!("no request to {} succeeded, for example: {failure}", run.plan.url);
     }
     Ok(Report { plan: run.plan, record, used, unsent, memory })
 }
 
-/// Where every reader asks on from: what its newest page says, where only that is asked for.
+/// The first `prev` cursor of every reader. For the mix `poll` it is read from the server; for
+/// other mixes it is empty.
 async fn polls(
     plan: &LoadPlan,
     target: &Target,
@@ -163,27 +168,27 @@ async fn polls(
     let parts = readers.all().chunks(readers.all().len().div_ceil(plan.connections).max(1));
     let read = parts.map(|part| newest_pages(target.clone(), part));
     for (reader, prev) in try_join_all(read).await?.into_iter().flatten() {
-        if let Some(place) = polls.get_mut(reader as usize) {
-            *place = prev;
+        if let Some(poll) = polls.get_mut(reader as usize) {
+            *poll = prev;
         }
     }
     Ok(polls)
 }
 
-/// The `prev` of these readers' newest pages.
+/// Reads the newest pages of these readers and returns their `prev` cursors.
 async fn newest_pages(target: Target, readers: &[u32]) -> Result<Vec<(u32, String)>> {
     let mut client = Client::new(target);
     let mut polls = Vec::new();
     for reader in readers {
         let path = format!("/v1/users/{reader}/feed?limit={}", RequestKind::Newest.limit());
         let reply = client.exchange(Request::get(&path)).await?;
-        let prev = cursor(reply.body, "prev").context("a page has no prev")?;
+        let prev = cursor(reply.body, "prev").context("a page has no `prev` cursor")?;
         polls.push((*reader, prev.to_owned()));
     }
     Ok(polls)
 }
 
-/// What the server's processes and this one use from `from` to `to`.
+/// Measures the resources that the server's processes and this one use from `from` to `to`.
 async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> RunUsage {
     let own = [std::process::id()];
     sleep_until(from.into()).await;
@@ -200,7 +205,7 @@ async fn measure(processes: Vec<u32>, from: Instant, to: Instant) -> RunUsage {
     }
 }
 
-/// How many shards the server has, as it says itself.
+/// The number of shards that `/readyz` lists; 1 if it has no such list.
 async fn shards(target: &Target) -> Result<usize> {
     let mut client = Client::new(target.clone());
     let reply = client.exchange(Request::get("/readyz")).await?;
@@ -209,7 +214,7 @@ async fn shards(target: &Target) -> Result<usize> {
     Ok(shards.map_or(1, Vec::len))
 }
 
-/// What the server says of its memory: the lines of `/metrics` that are about it.
+/// The server's memory metrics: the lines of `/metrics` that begin with `tributary_memory_`.
 async fn memory(target: &Target) -> Vec<(String, f64)> {
     let mut client = Client::new(target.clone());
     let Ok(reply) = client.exchange(Request::get("/metrics")).await else { return Vec::new() };

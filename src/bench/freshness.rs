@@ -1,12 +1,12 @@
-//! The freshness tokens that a checked read must send back, so that it sees every write that was
+//! The freshness tokens that a checked read sends, so that it sees every write that was
 //! acknowledged before. Pure.
 
 use super::known::RunMicros;
 
-/// Headers above this are not sent.
+/// A longer header value, in bytes, is not sent.
 const BYTES_MAX: usize = 4_096;
 
-/// The newest tokens of every shard.
+/// The tokens of the latest writes on every shard.
 #[derive(Debug)]
 pub(super) struct Tokens {
     shards: Vec<Vec<Token>>,
@@ -14,20 +14,21 @@ pub(super) struct Tokens {
 
 #[derive(Debug)]
 struct Token {
-    /// When its write was acknowledged.
+    /// When the write of this token was acknowledged.
     acknowledged: RunMicros,
     text: String,
 }
 
 impl Tokens {
-    /// No tokens yet; users lie on `user % shards`.
+    /// No tokens yet. User `n` is on shard `n % shards`; 0 shards count as 1.
     pub(super) fn new(shards: usize) -> Self {
         Self { shards: (0..shards.max(1)).map(|_| Vec::new()).collect() }
     }
 
-    /// A write on the user's shard was sent at `sent` and has been acknowledged with this token.
-    /// What was acknowledged before it was sent lies before it in the shard's log, so those tokens
-    /// are not needed any more: no more are kept than there are writes at once.
+    /// Adds the token of a write that was sent at `sent` and is acknowledged now.
+    ///
+    /// Writes that were acknowledged before `sent` are earlier in the shard's log, so their tokens
+    /// are dropped. At most one token per concurrent write remains.
     pub(super) fn add(&mut self, user: u32, sent: RunMicros, acknowledged: RunMicros, text: &str) {
         let shard = user as usize % self.shards.len();
         let tokens = &mut self.shards[shard];
@@ -35,7 +36,7 @@ impl Tokens {
         tokens.push(Token { acknowledged, text: text.to_owned() });
     }
 
-    /// All that are needed, as one header value; `None` if it would be too long.
+    /// All tokens as one header value; `None` if it would exceed 4,096 bytes.
     pub(super) fn header(&self) -> Option<String> {
         let all: Vec<&str> =
             self.shards.iter().flatten().map(|token| token.text.as_str()).collect();

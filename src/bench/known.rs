@@ -1,20 +1,20 @@
-//! What is known of the rows behind the server: the world, and what was written since, with the
-//! moments between which each write took place. Pure; `check` compares pages with it.
+//! The rows that the server must have: the generated world, and the writes of this run with the
+//! time of each acknowledgement. Pure; `check` compares pages with it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::world::{World, has_follow_churn};
 use crate::model::{PostId, PostKey};
 
-/// Microseconds since the benchmark began.
+/// Microseconds since the run began.
 pub(super) type RunMicros = u64;
 
-/// What is known of a post that was written while the benchmark ran.
+/// A post that this run has written.
 #[derive(Debug)]
 pub(super) struct WrittenPost {
     pub(super) key: PostKey,
     pub(super) content: String,
-    /// When its 201 came.
+    /// When the 201 was received.
     pub(super) stored: RunMicros,
     pub(super) deletion: Deletion,
 }
@@ -23,21 +23,21 @@ pub(super) struct WrittenPost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
     None,
-    /// Somebody was told to; it may be gone by now, or not.
+    /// A delete was sent and not acknowledged: the post may exist or not.
     Possible,
-    /// The delete was acknowledged then.
+    /// The delete was acknowledged at this time.
     Acknowledged(RunMicros),
 }
 
-/// The last thing that became of one follow.
+/// The last change of one follow by this run.
 #[derive(Clone, Copy, Debug)]
 struct FollowState {
     follows: bool,
-    /// When it was acknowledged; until then it is not known what holds.
+    /// When the change was acknowledged. While this is `None`, the follow may exist or not.
     since: Option<RunMicros>,
 }
 
-/// A post of this benchmark, with a reader who would miss it.
+/// A post of this run that may be deleted, with a reader that follows its author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deletable {
     pub(super) author: u32,
@@ -45,20 +45,20 @@ pub(super) struct Deletable {
     pub(super) reader: u32,
 }
 
-/// The rows as far as they are known.
+/// The rows that the server must have, where this is certain.
 #[derive(Debug)]
 pub(super) struct KnownRows {
     pub(super) world: World,
     written: HashMap<u32, Vec<WrittenPost>>,
-    /// What became of follows, by reader and author.
+    /// Changed follows, by reader and author.
     follow_states: HashMap<u32, BTreeMap<u32, FollowState>>,
-    /// Follows that this benchmark made and may end.
+    /// Follows that this run made and may remove, as (reader, author).
     made: Vec<(u32, u32)>,
-    /// Posts that this benchmark wrote and may delete.
+    /// Posts that this run wrote and may delete.
     deletable: Vec<Deletable>,
     deletes_in_flight: usize,
-    /// When a delete ended last.
-    deleted: RunMicros,
+    /// When the last delete ended.
+    last_delete: RunMicros,
 }
 
 impl KnownRows {
@@ -70,16 +70,16 @@ impl KnownRows {
             made: Vec::new(),
             deletable: Vec::new(),
             deletes_in_flight: 0,
-            deleted: 0,
+            last_delete: 0,
         }
     }
 
-    /// The author's posts of this benchmark.
+    /// The author's posts that this run has written.
     pub(super) fn written(&self, author: u32) -> &[WrittenPost] {
         self.written.get(&author).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether `reader` has followed `author` ever since `moment`; `None` when that is not certain.
+    /// Whether `reader` has followed `author` continuously since `moment`; `None` if uncertain.
     pub(super) fn follows(&self, reader: u32, author: u32, moment: RunMicros) -> Option<bool> {
         if let Some(state) = self.follow_state(reader, author) {
             return state.since.filter(|since| *since <= moment).map(|_| state.follows);
@@ -91,7 +91,7 @@ impl KnownRows {
         }
     }
 
-    /// All that `reader` has surely followed ever since `moment`.
+    /// The authors that `reader` has certainly followed since `moment`, by ascending id.
     pub(super) fn followees(&self, reader: u32, moment: RunMicros) -> Vec<u32> {
         let changed = self.follow_states.get(&reader).into_iter().flat_map(BTreeMap::keys);
         let mut all: Vec<u32> =
@@ -102,19 +102,21 @@ impl KnownRows {
         all
     }
 
-    /// Whether any post may have been deleted since `moment`.
+    /// Whether a post of any author may have been deleted since `moment`.
     pub(super) fn deleted_since(&self, moment: RunMicros) -> bool {
-        self.deletes_in_flight > 0 || self.deleted >= moment
+        self.deletes_in_flight > 0 || self.last_delete >= moment
     }
 
-    /// A post was stored. With a `reader`, who follows the author, it may be deleted later.
+    /// Records a stored post. If `reader`, a follower of the author, is given, the post may be
+    /// deleted later.
     pub(super) fn posted(&mut self, author: u32, written: WrittenPost, reader: Option<u32>) {
         let post = written.key.post;
         self.deletable.extend(reader.map(|reader| Deletable { author, post, reader }));
         self.written.entry(author).or_default().push(written);
     }
 
-    /// A post to be deleted, which nobody else will choose; `any` says which.
+    /// Chooses a post to delete, by the random number `any`. No other caller gets the same post.
+    /// `None` if no post may be deleted.
     pub(super) fn begin_delete(&mut self, any: usize) -> Option<Deletable> {
         let index = any.checked_rem(self.deletable.len())?;
         let chosen = self.deletable.swap_remove(index);
@@ -123,10 +125,10 @@ impl KnownRows {
         Some(chosen)
     }
 
-    /// How a delete went. After a failure it is not known whether the post is there.
+    /// Records the outcome of a delete. After a failure the post may exist or not.
     pub(super) fn end_delete(&mut self, author: u32, post: PostId, now: RunMicros, done: bool) {
         self.deletes_in_flight -= 1;
-        self.deleted = now;
+        self.last_delete = now;
         if done {
             self.set_deletion(author, post, Deletion::Acknowledged(now));
         }
@@ -139,7 +141,7 @@ impl KnownRows {
         }
     }
 
-    /// A follow that this benchmark made, to be ended; `any` says which.
+    /// Chooses a follow of this run to remove, by the random number `any`; `None` if it has none.
     pub(super) fn begin_unfollow(&mut self, any: usize) -> Option<(u32, u32)> {
         let index = any.checked_rem(self.made.len())?;
         let pair = self.made.swap_remove(index);
@@ -147,7 +149,8 @@ impl KnownRows {
         Some(pair)
     }
 
-    /// Whether `reader` may be made to follow `author`; if so, nobody else does meanwhile.
+    /// Reserves a new follow. False if `author` has no follow churn, or if `reader` is or follows
+    /// `author`. Also false if a change of this pair is in flight or has failed.
     pub(super) fn begin_follow(&mut self, reader: u32, author: u32) -> bool {
         let free = match self.follow_state(reader, author) {
             Some(state) => state.since.is_some() && !state.follows,
@@ -160,8 +163,8 @@ impl KnownRows {
         may
     }
 
-    /// How a follow or unfollow went. After a failure nothing is known of the pair any more, and
-    /// it is left alone.
+    /// Records the outcome of a follow or unfollow. After a failure the state of the pair is
+    /// unknown, and the run does not change it again.
     pub(super) fn end_follow_change(&mut self, pair: (u32, u32), now: RunMicros, done: bool) {
         let Some(state) = self.follow_state(pair.0, pair.1).filter(|_| done) else { return };
         self.set_follow_state(pair, FollowState { since: Some(now), ..state });

@@ -1,4 +1,4 @@
-//! What is asked for, how often, by whom. Pure.
+//! The mix of requests: which kinds, how often, and for which readers. Pure.
 
 use clap::ValueEnum;
 use rand::rngs::StdRng;
@@ -6,30 +6,30 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_distr::Zipf;
 
-/// Users who read at all, and how much some read more than others.
+/// The share of users that read at all, and the Zipf exponent of their activity.
 const ACTIVE_SHARE: f64 = 0.7;
 const READERS_EXPONENT: f64 = 0.8;
-/// How often a reader of the newest page goes on to the next one.
+/// The probability that a reader requests the next page after a newest page.
 const NEXT_PAGE_SHARE: f64 = 0.3;
-/// Posts a second of the author whom a quarter of all users follows.
+/// Posts per second of the storm author, which a quarter of all users follow.
 pub(super) const STORM_RATE: f64 = 100.0;
 
 /// A mix of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mix {
-    /// Newest pages alone
+    /// Newest pages only
     Newest,
-    /// Newest pages, half of them polls for what is new; 30 % of the others go on to the next page
+    /// Half polls for new posts, half newest pages; 30 % of these are followed by the next page
     Read,
-    /// Polls that find nothing: every reader's newest page is read before, and then asked on from
+    /// Polls that find nothing, from the `prev` of each reader's newest page, which is read before
     Poll,
     /// 86.1 % polls, 8.6 % follows and unfollows, 4.3 % pages of 100, 0.86 % posts, 0.1 % deletes
     Twip,
-    /// The same, while an author whom a quarter of all users follows posts 100 times a second
+    /// Like twip, while an author that a quarter of all users follow posts 100 times a second
     Storm,
 }
 
-/// What is asked for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
     Newest,
@@ -67,7 +67,7 @@ impl RequestKind {
         }
     }
 
-    /// Posts on the page that is asked for.
+    /// The requested page size, in posts.
     pub(super) fn limit(self) -> usize {
         if self == Self::Full { 100 } else { 20 }
     }
@@ -84,12 +84,12 @@ impl Mix {
         }
     }
 
-    /// Whether it writes.
+    /// Whether the mix contains writes.
     pub(crate) fn writes(self) -> bool {
         matches!(self, Self::Twip | Self::Storm)
     }
 
-    /// The next request.
+    /// Draws the kind of the next request.
     pub(super) fn choose(self, random: &mut StdRng) -> RequestKind {
         let share = random.random::<f64>();
         match self {
@@ -107,13 +107,13 @@ impl Mix {
         }
     }
 
-    /// Whether the reader of a newest page reads on.
+    /// Draws whether the reader of a newest page requests the next one.
     pub(super) fn reads_next_page(self, random: &mut StdRng) -> bool {
         self == Self::Read && random.random_bool(NEXT_PAGE_SHARE)
     }
 }
 
-/// Who reads: a few much, most a little, some never.
+/// The readers: a few read often, most rarely, and 30 % of the users never.
 #[derive(Debug)]
 pub(super) struct Readers {
     by_activity: Vec<u32>,
@@ -123,19 +123,20 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn new(users: u32, seed: u64) -> Self {
         let mut all: Vec<u32> = (1..=users).collect();
-        // Who reads much has nothing to do with the id or with fame.
+        // Shuffled, so that activity depends neither on the id nor on the number of followers.
         all.shuffle(&mut StdRng::seed_from_u64(seed ^ 0x5ead));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below users")]
         all.truncate((f64::from(users) * ACTIVE_SHARE).ceil() as usize);
         let activity = Zipf::new(all.len().max(1) as f64, READERS_EXPONENT);
-        Self { by_activity: all, activity: activity.expect("there is one reader at least") }
+        Self { by_activity: all, activity: activity.expect("there is at least one reader") }
     }
 
-    /// All who read.
+    /// All readers, the most active first.
     pub(super) fn all(&self) -> &[u32] {
         &self.by_activity
     }
 
+    /// Draws a reader.
     pub(super) fn choose(&self, random: &mut StdRng) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to readers")]
         let rank = random.sample(self.activity) as usize;
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mixes_have_the_promised_shares() {
+    fn the_mixes_have_the_documented_shares() {
         let mut random = StdRng::seed_from_u64(1);
         let mut count = |mix: Mix, kind: RequestKind| {
             (0..100_000).filter(|_| mix.choose(&mut random) == kind).count()
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn some_users_read_much_and_a_third_never() {
+    fn reading_is_skewed_and_30_percent_of_users_never_read() {
         let readers = Readers::new(1_000, 1);
         let mut random = StdRng::seed_from_u64(1);
         let mut counts = vec![0usize; 1_001];

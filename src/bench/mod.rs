@@ -1,5 +1,7 @@
-//! The benchmark: a made world, a mix of requests sent as chance has it, answers that are checked
-//! while it runs, and what was measured. The commands stand in `commands/bench.rs`.
+//! The benchmark: generates data from a seed and sends a random mix of requests to a server by
+//! HTTP. It checks answers during the run, and reports latencies and throughput.
+//!
+//! `commands/bench.rs` defines its commands.
 
 pub(crate) mod ceiling;
 mod check;

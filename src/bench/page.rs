@@ -1,4 +1,4 @@
-//! Pages and posts as the server writes them, read. Pure.
+//! Parses the server's JSON pages and posts. Pure.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::check::ReceivedPage;
 use crate::model::{PostId, PostKey, UserId, parse_id};
 
-/// The part of a page that is looked at.
+/// The fields of a page that the benchmark reads.
 #[derive(Deserialize)]
 struct WirePage {
     posts: Vec<WirePost>,
@@ -33,24 +33,29 @@ impl WirePost {
     }
 }
 
-/// What a page holds, and whether it says that nothing is missing or stale.
+/// Parses a page. The second value is true if no shard is missing or stale.
+///
+/// # Errors
+/// A text, if the body is not a page or an id or a time is malformed.
 pub(super) fn read_page(body: &[u8]) -> Result<(ReceivedPage, bool), String> {
     let page: WirePage =
-        serde_json::from_slice(body).map_err(|error| format!("a page that is none: {error}"))?;
+        serde_json::from_slice(body).map_err(|error| format!("the body is not a page: {error}"))?;
     let complete = page.complete && page.stale_shards.is_empty();
     let posts: Option<Vec<(PostKey, String)>> =
         page.posts.into_iter().map(WirePost::read).collect();
-    let posts = posts.ok_or("a post on a page has an id or a time that is none")?;
+    let posts = posts.ok_or("a post on the page has a malformed id or time")?;
     Ok((ReceivedPage { posts, has_next: page.next.is_some() }, complete))
 }
 
-/// The post that a 201 tells of.
+/// Parses the post in the body of a 201.
 pub(super) fn read_post(body: &[u8]) -> Option<(PostKey, String)> {
     serde_json::from_slice::<WirePost>(body).ok()?.read()
 }
 
-/// The cursor of this name on a page, found without reading the page: they come last, and a text
-/// cannot hold the pattern, since its quotes are escaped.
+/// Finds the cursor `next` or `prev` of a page without parsing the page.
+///
+/// It searches backwards, because cursors are the last fields. A post's text cannot contain the
+/// pattern, because quotes in it are escaped.
 pub(super) fn cursor<'a>(body: &'a [u8], name: &str) -> Option<&'a str> {
     let pattern = format!("\"{name}\":\"");
     let found = body.windows(pattern.len()).rposition(|part| part == pattern.as_bytes())?;
@@ -59,7 +64,7 @@ pub(super) fn cursor<'a>(body: &'a [u8], name: &str) -> Option<&'a str> {
     std::str::from_utf8(&rest[..end]).ok()
 }
 
-/// Whether a page shows this post, without reading the page.
+/// Whether a page contains this post; the page is not parsed.
 pub(super) fn shows(body: &[u8], key: PostKey) -> bool {
     let pattern = format!("\"post_id\":\"{}\",\"author_id\":\"{}\"", key.post, key.author);
     body.windows(pattern.len()).any(|part| part == pattern.as_bytes())

@@ -1,4 +1,4 @@
-//! The latencies of a run as an SVG picture: how many requests took longer than this.
+//! Draws the latencies of a run as SVG: the latency that one request in N exceeds.
 
 use std::path::Path;
 
@@ -9,10 +9,13 @@ use plotters::prelude::*;
 use super::report::Report;
 
 const SIZE: (u32, u32) = (900, 480);
-/// Points on a factor of ten.
+/// Points per factor of ten on the horizontal axis.
 const POINTS: i32 = 20;
 
-/// Draws the latencies of all requests into a file.
+/// Draws the latencies of all requests into a file; writes none if there are no latencies.
+///
+/// # Errors
+/// If the file cannot be written.
 pub(crate) fn plot(report: &Report, path: &Path) -> Result<()> {
     let latencies = report.latencies();
     if latencies.is_empty() {
@@ -40,7 +43,7 @@ fn draw<'a>(
         .build_cartesian_2d((1.0..count).log_scale(), (lowest..highest).log_scale())?;
     chart
         .configure_mesh()
-        .x_desc("one request in so many takes longer")
+        .x_desc("one request in N takes longer")
         .y_desc("milliseconds")
         .x_label_formatter(&|one_in| format!("{one_in:.0}"))
         .y_label_formatter(&|ms| format!("{ms}"))
@@ -49,7 +52,7 @@ fn draw<'a>(
     Ok(())
 }
 
-/// (1 / part of the requests that take longer, milliseconds)
+/// The points of the curve, as (N, the milliseconds that one request in N exceeds).
 fn points(latencies: &Histogram<u64>, count: f64) -> Vec<(f64, f64)> {
     let one_in = (0..).map(|step| 10f64.powf(f64::from(step) / f64::from(POINTS)));
     let one_in = one_in.take_while(|one_in| *one_in < count).chain([count]);

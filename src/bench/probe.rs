@@ -1,5 +1,6 @@
-//! How long a post that was acknowledged takes until a follower sees it: a reader who asks again
-//! and again, without a freshness token, on a connection of its own.
+//! The probe: measures the time from a post's 201 until a follower sees the post.
+//!
+//! On a connection of its own it polls the follower's newest page, without a freshness token.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,22 +13,22 @@ use super::drive::LoadRun;
 use super::page::{read_page, shows};
 use crate::model::PostKey;
 
-/// Between two requests.
+/// The pause between two requests.
 const PAUSE: Duration = Duration::from_millis(1);
-/// A post that is not seen by then is lost.
+/// A post that is not visible after this time counts as lost and voids the run.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A post to be seen.
+/// A post to wait for.
 #[derive(Debug)]
 pub(super) struct Probe {
     /// A follower of the author.
     pub(super) reader: u32,
     pub(super) key: PostKey,
-    /// When its 201 came.
+    /// When its 201 was received.
     pub(super) stored: Instant,
 }
 
-/// Watches one post after the other until no more come.
+/// Waits for one post after the other until the channel is closed.
 pub(super) async fn probe(run: Rc<LoadRun>, mut posts: mpsc::Receiver<Probe>) {
     let mut client = Client::new(run.target.clone());
     while let Some(post) = posts.recv().await {
@@ -45,23 +46,23 @@ async fn watch(run: &LoadRun, client: &mut Client, post: &Probe) {
                 if shows(reply.body, post.key) {
                     return record.became_visible(post.stored);
                 }
-                // Newer posts may fill the page, or its shard be gone: then nothing can be said.
+                // If newer posts fill the page, or a shard is missing, absence proves nothing.
                 let page = read_page(reply.body);
-                let told = page.as_ref().is_ok_and(|(seen, complete)| {
+                let proves_absence = page.as_ref().is_ok_and(|(seen, complete)| {
                     *complete && seen.posts.last().is_none_or(|(last, _)| *last < post.key)
                 });
-                if !told {
+                if !proves_absence {
                     return;
                 }
             }
-            // What fails here fails for the others too, who count it.
+            // The workers count failures; the probe only skips the post.
             _ => return,
         }
         if post.stored.elapsed() > VISIBLE_WITHIN {
             let seconds = VISIBLE_WITHIN.as_secs();
             let key = post.key;
             return run.void(format!(
-                "GET {path}: post {} of user {} is not there {seconds} s after its 201",
+                "GET {path}: post {} of user {} is not visible {seconds} s after its 201",
                 key.post, key.author
             ));
         }

@@ -1,4 +1,5 @@
-//! Two servers measured in turn, A B A B, so that whatever else the machine does hits both.
+//! Compares two servers, measured in turn (A B A B), so that other load on the machine affects
+//! both.
 
 use std::fmt::{self, Display};
 
@@ -8,19 +9,22 @@ use serde_json::{Value, json};
 use super::drive::{LoadPlan, drive};
 use super::report::Report;
 
-/// The rounds of both servers.
+/// The result of all rounds, each with server A and server B.
 #[derive(Debug)]
 pub(crate) struct Ratio {
     rounds: Vec<[Round; 2]>,
 }
 
-/// One server's round.
+/// The measurements of one server in one round.
 #[derive(Debug)]
 struct Round {
+    /// Answers per second.
     rate: f64,
     p50_us: u64,
     p99_us: u64,
+    /// Mean length of an answer's body.
     bytes: f64,
+    /// The server's CPU time per answer.
     server_micros: Option<f64>,
     client_cores: Option<f64>,
 }
@@ -39,7 +43,10 @@ impl Round {
     }
 }
 
-/// Measures both in turn; the answers are not compared with anything.
+/// Measures both servers in turn. Answers are not checked.
+///
+/// # Errors
+/// Those of [`drive`].
 pub(crate) fn ratio(a: &LoadPlan, b: &LoadPlan, rounds: usize, users: u32) -> Result<Ratio> {
     let mut done = Vec::new();
     for _ in 0..rounds {
@@ -55,7 +62,7 @@ impl Ratio {
         Spread::of(self.rounds.iter().filter_map(|round| round.get(side)).map(value).collect())
     }
 
-    /// The ratio of throughputs, round by round.
+    /// The ratio of throughputs A / B in each round.
     fn ratios(&self) -> Spread {
         Spread::of(self.rounds.iter().map(|[a, b]| a.rate / b.rate).collect())
     }
@@ -93,14 +100,14 @@ impl Display for Ratio {
             writeln!(f, ", this process {cores:.2} cores")?;
             if self.rounds.iter().all(|round| round[side].server_micros.is_some()) {
                 let micros = self.side(side, |round| round.server_micros.unwrap_or(f64::NAN));
-                writeln!(f, "   {micros:.1} us on a processor for an answer")?;
+                writeln!(f, "   {micros:.1} us of CPU per answer")?;
             }
         }
         write!(f, "A / B: {:.3}", self.ratios())
     }
 }
 
-/// A median and what it stands between.
+/// The median and the extremes of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     median: f64,
@@ -120,16 +127,16 @@ impl Spread {
     }
 
     fn json(self) -> Value {
-        // JSON has no NaN: what was not measured is null.
+        // JSON has no NaN, so a value that was not measured becomes null.
         json!({ "median": self.median, "lowest": self.lowest, "highest": self.highest })
     }
 }
 
 impl Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let places = f.precision().unwrap_or(0);
+        let decimals = f.precision().unwrap_or(0);
         let Self { median, lowest, highest } = self;
-        write!(f, "{median:.places$} ({lowest:.places$} to {highest:.places$})")
+        write!(f, "{median:.decimals$} ({lowest:.decimals$} to {highest:.decimals$})")
     }
 }
 

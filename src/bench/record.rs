@@ -1,4 +1,4 @@
-//! What was measured: latencies by kind, answers, failures. Pure.
+//! The measurements of a run: latencies by kind, answers, failures. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use hdrhistogram::Histogram;
 
 use super::mix::RequestKind;
 
-/// Longer ones are counted as this; no answer is waited for so long.
+/// Longer latencies are recorded as 60 s. The client waits only 10 s for a reply.
 const LATENCY_MAX_US: u64 = 60_000_000;
-/// Kinds of failures that are told apart.
+/// Distinct failures that are counted separately; the rest is counted as "others".
 const FAILURES_MAX: usize = 20;
 
 /// The measured part of a run.
@@ -17,26 +17,27 @@ const FAILURES_MAX: usize = 20;
 pub(super) struct Record {
     from: Instant,
     to: Instant,
-    /// Microseconds from when a request was due until its answer was read.
+    /// Latencies in microseconds: from when a request was due until its reply was read.
     pub(super) all: Histogram<u64>,
     pub(super) kinds: Vec<(RequestKind, Histogram<u64>)>,
-    /// From a 201 until a follower's poll showed the post.
+    /// Microseconds from a post's 201 until a follower's newest page showed it.
     pub(super) visible: Histogram<u64>,
-    /// Answers that came within the measured time, and the bytes of their bodies.
+    /// Successful replies in the measured time, and the bytes of their bodies.
     pub(super) answers: u64,
     pub(super) bytes: u64,
-    /// Answers of that time to whoever watches for posts; no latencies are taken of them.
+    /// Replies to the probe in the measured time; their latencies are not recorded.
     pub(super) probe_answers: u64,
     pub(super) failures: BTreeMap<String, u64>,
-    /// Pages that were compared with what is known.
+    /// Pages that were compared with the known rows.
     pub(super) checked: u64,
-    /// Pages that said that shards are missing or stale, among those that were read.
+    /// Pages chosen for a check but not compared, because they or their cursors name missing or
+    /// stale shards.
     pub(super) incomplete: u64,
 }
 
-/// A histogram of microseconds with three digits.
+/// A histogram of microseconds with three significant digits.
 pub(super) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("the bounds are right")
+    Histogram::new_with_bounds(1, LATENCY_MAX_US, 3).expect("the bounds are valid")
 }
 
 impl Record {
@@ -60,7 +61,7 @@ impl Record {
         (self.to - self.from).as_secs_f64()
     }
 
-    /// An answer that was wanted, just read.
+    /// Records a successful reply that was read just now.
     pub(super) fn answered(&mut self, kind: RequestKind, due: Instant, bytes: usize) {
         let now = Instant::now();
         if (self.from..self.to).contains(&now) {
@@ -76,14 +77,15 @@ impl Record {
         }
     }
 
-    /// The probe asked whether a post can be seen.
+    /// Counts a reply to the probe.
     pub(super) fn probe_answered(&mut self) {
         if (self.from..self.to).contains(&Instant::now()) {
             self.probe_answers += 1;
         }
     }
 
-    /// No answer, or another than was wanted. Its time counts too: waiting in vain is waiting.
+    /// Records a request without a successful reply. Its latency counts too: a client waited for
+    /// it.
     pub(super) fn failed(&mut self, kind: RequestKind, due: Instant, why: &str) {
         if due < self.from {
             return;
@@ -97,7 +99,7 @@ impl Record {
         }
     }
 
-    /// A post that was stored at `stored` was just seen by a follower.
+    /// Records that a follower now sees a post whose 201 was received at `stored`.
     pub(super) fn became_visible(&mut self, stored: Instant) {
         if stored >= self.from {
             self.visible.saturating_record(micros(stored.elapsed()));

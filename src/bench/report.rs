@@ -1,4 +1,4 @@
-//! What a run found, as text and as JSON.
+//! The report of a run, as text and as JSON.
 
 use std::fmt::{self, Display, Write};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::drive::LoadPlan;
 use super::record::Record;
 
-/// The percentiles that are reported, beside the largest.
+/// The reported percentiles; the maximum is reported too.
 const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
 
 /// A finished run.
@@ -17,49 +17,49 @@ pub(crate) struct Report {
     pub(super) plan: LoadPlan,
     pub(super) record: Record,
     pub(super) used: RunUsage,
-    /// Requests that were due and never sent, since no connection was free.
+    /// Requests that were due and never sent, because no connection was free.
     pub(super) unsent: u64,
-    /// What the server says of its memory, if it does.
+    /// The server's memory metrics; empty if it has none.
     pub(super) memory: Vec<(String, f64)>,
 }
 
-/// What processes used while it was measured.
+/// The resources that processes used in the measured time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RunUsage {
-    /// Seconds on a processor, of the server.
+    /// CPU seconds of the server.
     pub(super) server_seconds: Option<f64>,
-    /// Resident memory of the server at the end.
+    /// Resident memory of the server at the end, in bytes.
     pub(super) server_bytes: Option<u64>,
-    /// Seconds on a processor, of this process.
+    /// CPU seconds of this process.
     pub(super) client_seconds: Option<f64>,
 }
 
 impl Report {
-    /// Answers a second.
+    /// Answers per second.
     pub(super) fn rate(&self) -> f64 {
         self.record.answers as f64 / self.record.seconds()
     }
 
-    /// Bytes of the mean answer's body.
+    /// Mean length of an answer's body, in bytes.
     pub(super) fn bytes_mean(&self) -> f64 {
         self.record.bytes as f64 / self.record.answers.max(1) as f64
     }
 
-    /// Microseconds of the server's processor for one answer.
+    /// The server's CPU time per answer, in microseconds; replies to the probe are included.
     pub(super) fn server_micros(&self) -> Option<f64> {
         let answers = self.record.answers + self.record.probe_answers;
         self.used.server_seconds.map(|seconds| seconds * 1e6 / answers.max(1) as f64)
     }
 
-    /// Part of one core that this process used, where that says something: at a given rate it
-    /// waits for the clock without sleeping.
+    /// CPU cores that this process used. `None` for a run with a rate: it waits for the clock
+    /// without sleeping, so its CPU time means nothing.
     pub(super) fn client_cores(&self) -> Option<f64> {
         let seconds = self.used.client_seconds.filter(|_| self.plan.rate.is_none())?;
         Some(seconds / self.record.seconds())
     }
 
-    /// Whether all that was due was sent and answered.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Whether every request that was due was sent and succeeded.
+    pub(crate) fn is_complete(&self) -> bool {
         self.unsent == 0 && self.record.failures.is_empty()
     }
 
@@ -68,7 +68,7 @@ impl Report {
         &self.record.all
     }
 
-    /// What it is called above a plot.
+    /// The title of the text report and of the plot.
     pub(crate) fn title(&self) -> String {
         let LoadPlan { mix, rate, connections, seconds, .. } = &self.plan;
         let rate = rate.map_or("as fast as it can".to_owned(), |rate| format!("{rate} requests/s"));
@@ -125,9 +125,9 @@ impl Display for Report {
         let Self { record, used, .. } = self;
         writeln!(f, "{}", self.title())?;
         let (rate, bytes) = (self.rate(), self.bytes_mean());
-        writeln!(f, "{rate:.0} answers/s, {bytes:.0} bytes in the mean body")?;
+        writeln!(f, "{rate:.0} answers/s, mean body {bytes:.0} bytes")?;
         if self.unsent > 0 {
-            writeln!(f, "NOT REACHED: {} requests were due and never sent", self.unsent)?;
+            writeln!(f, "RATE NOT REACHED: {} requests were due and never sent", self.unsent)?;
         }
         writeln!(f, "\n{:<20} {:>9} {}", "milliseconds", "answers", HEADINGS)?;
         writeln!(f, "{}", row("all", &record.all))?;
@@ -143,7 +143,7 @@ impl Display for Report {
                 (seconds / record.seconds(), used.server_bytes.unwrap_or(0) as f64 / 1_048_576.0);
             writeln!(
                 f,
-                "server: {micros:.1} us on a processor for an answer, {cores:.2} cores, {mib:.1} MiB resident"
+                "server: {micros:.1} us of CPU per answer, {cores:.2} cores, {mib:.1} MiB resident"
             )?;
         }
         if let Some(cores) = self.client_cores() {
@@ -159,7 +159,10 @@ impl Display for Report {
         if checked + incomplete == 0 {
             return write!(f, "no page was checked");
         }
-        write!(f, "checked: {checked} pages, all right; {incomplete} more were incomplete")
+        write!(
+            f,
+            "checked: {checked} pages, all correct; {incomplete} more were incomplete, not checked"
+        )
     }
 }
 

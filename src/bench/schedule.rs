@@ -1,5 +1,7 @@
-//! When requests are due: as chance has it at a given rate, whatever the server does, or whenever a
-//! connection is free.
+//! Decides when requests are due.
+//!
+//! With a rate, arrivals are a Poisson process that does not depend on the server (open loop).
+//! Without a rate, a request is due whenever a connection is free (closed loop).
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +12,16 @@ use tokio::sync::Mutex;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// The timer wakes up to a millisecond late, which is longer than an answer takes; what is due
-/// sooner than this is waited for without it.
+/// The timer wakes up to 1 ms late, which is longer than an answer takes. The last 2 ms before a
+/// request is due are therefore spent in a loop of yields, without the timer.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// The requests of all connections together.
+/// The arrival times of requests, shared by all connections.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// When the next request is due; taken by one connection at a time, in order.
+    /// The next request; connections take requests one at a time, in order.
     next: Mutex<NextArrival>,
-    /// Requests a second; as many as there can be when absent.
+    /// Requests per second; `None` means as many as the connections can send.
     rate: Option<f64>,
     end: Instant,
 }
@@ -36,8 +38,10 @@ impl Schedule {
         Self { next: Mutex::new(next), rate, end }
     }
 
-    /// Waits for the next request; `None` after the end. Latencies count from when it was due, so
-    /// that a request that had to wait for a free connection counts its wait.
+    /// Waits until the next request is due and returns that time; `None` after the end.
+    ///
+    /// Latencies count from the time returned here. A request that had to wait for a free
+    /// connection therefore includes that wait.
     pub(super) async fn due(&self) -> Option<Instant> {
         let Some(rate) = self.rate else {
             let now = Instant::now();
@@ -51,7 +55,7 @@ impl Schedule {
         }
         let gap: f64 = next.random.sample(Exp1);
         next.due += Duration::from_secs_f64(gap / rate);
-        // The lock is held, so that one connection waits for the clock and the others for it.
+        // The lock is held while waiting: one connection polls the clock, the others queue.
         while now < due {
             match due.duration_since(now).checked_sub(TIMER_SLACK) {
                 Some(wait) => sleep(wait).await,
@@ -62,14 +66,14 @@ impl Schedule {
         Some(due)
     }
 
-    /// How many requests were due by the end and never sent, about.
+    /// The approximate number of requests that were due before the end and were never sent.
     pub(super) async fn unsent(&self) -> u64 {
-        let late = self.end.saturating_duration_since(self.next.lock().await.due);
+        let unsent_time = self.end.saturating_duration_since(self.next.lock().await.due);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a small count"
         )]
-        return (late.as_secs_f64() * self.rate.unwrap_or(0.0)) as u64;
+        return (unsent_time.as_secs_f64() * self.rate.unwrap_or(0.0)) as u64;
     }
 }

@@ -1,17 +1,18 @@
-//! What the benchmark's users write. Pure: the text of a post follows from the seed and its id, so
-//! that an answer can be compared with it and no text need be kept.
+//! Generates the texts of the benchmark's posts. Pure.
+//!
+//! A text depends only on the seed and the post's id, so it can be checked without being stored.
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_distr::LogNormal;
 
-/// The logarithm of a text's bytes: 140 in the mean, 560 at the 99th percentile.
+/// Text lengths are lognormal: 140 bytes in the mean, 560 at the 99th percentile.
 const LOG_MEAN: f64 = 4.696;
 const LOG_SIGMA: f64 = 0.702;
-/// No text is longer, before its last word.
+/// A text of this length gets no further word.
 const BYTES_MAX: f64 = 2_000.0;
-/// How often a text has what is not plain ASCII, or what JSON must escape.
+/// The share of texts with non-ASCII characters or characters that JSON must escape.
 const ODD_SHARE: f64 = 0.1;
 
 const WORDS: [&str; 32] = [
@@ -61,7 +62,7 @@ const ODD: [&str; 8] = [
 
 /// The text of the post with this id.
 pub(super) fn text(seed: u64, post: u64) -> String {
-    // A product with an odd constant spreads neighbouring ids over all seeds.
+    // The product with an odd constant spreads neighbouring ids over all seeds.
     let mut random = StdRng::seed_from_u64(seed ^ post.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let bytes = LogNormal::new(LOG_MEAN, LOG_SIGMA).expect("the constants are finite");
     let bytes = random.sample(bytes).clamp(1.0, BYTES_MAX);
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_have_the_promised_lengths_and_follow_from_seed_and_id() {
+    fn texts_have_the_documented_lengths_and_depend_on_seed_and_id() {
         assert_eq!(text(1, 7), text(1, 7));
         assert_ne!(text(1, 7), text(1, 8));
         assert_ne!(text(1, 7), text(2, 7));

@@ -1,4 +1,4 @@
-//! One connection of a run: sends what is due, and looks at what comes back.
+//! One connection of a run: sends requests when they are due, and checks the replies.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -18,30 +18,29 @@ use super::page::{cursor, read_page, read_post};
 use super::probe::Probe;
 use super::schedule::Schedule;
 use super::words;
+use super::world::CHURN_EVERY;
 use crate::cursor::Cursor;
 
-/// How often another author is looked for when one cannot be followed.
+/// Authors drawn at most to find one that the reader can newly follow.
 const FOLLOW_TRIES: u32 = 8;
-/// Authors whose id is a multiple of this are followed and unfollowed.
-const CHURN_EVERY: u32 = super::world::CHURN_EVERY;
 
-/// A connection and its own chance.
+/// A connection with a random stream of its own.
 pub(super) struct Worker {
     run: Rc<LoadRun>,
     client: Client,
     random: StdRng,
-    /// What is asked for next, whatever the mix says.
+    /// The next request, if it is fixed already; otherwise the mix draws one.
     next: Option<PlannedRequest>,
     path: String,
 }
 
-/// A page to be read.
+/// A page to read.
 struct PlannedRequest {
     kind: RequestKind,
     reader: u32,
-    /// The newest page when empty.
+    /// Empty for the newest page.
     cursor: String,
-    /// Whether it is checked in any case.
+    /// Whether the page is always checked, whatever `check_every` says.
     checked: bool,
 }
 
@@ -52,17 +51,17 @@ impl Worker {
         Self { run, client, random, next: None, path: String::new() }
     }
 
-    /// Asks as the mix says until the end.
+    /// Sends requests of the mix until the schedule ends or the run is void.
     pub(super) async fn work(mut self, schedule: Rc<Schedule>) {
         while let Some(due) = schedule.due().await {
-            self.one(due).await;
+            self.send_next(due).await;
             if self.run.is_void() {
                 return;
             }
         }
     }
 
-    /// Posts as the author whom a quarter of all users follows.
+    /// Posts as the storm author until the schedule ends or the run is void.
     pub(super) async fn storm(mut self, schedule: Rc<Schedule>) {
         let run = Rc::clone(&self.run);
         let Some(known) = &run.known else { return };
@@ -75,9 +74,9 @@ impl Worker {
         }
     }
 
-    async fn one(&mut self, due: Instant) {
-        if let Some(wish) = self.next.take() {
-            return self.read(wish, due).await;
+    async fn send_next(&mut self, due: Instant) {
+        if let Some(planned) = self.next.take() {
+            return self.read(planned, due).await;
         }
         let reader = self.run.readers.choose(&mut self.random);
         let kind = self.run.plan.mix.choose(&mut self.random);
@@ -100,7 +99,7 @@ impl Worker {
         }
     }
 
-    /// A newest page, or a poll if the reader has read before.
+    /// Reads a page. A poll becomes a newest page if the reader has no `prev` cursor yet.
     async fn read_first(&mut self, kind: RequestKind, reader: u32, due: Instant) {
         let polls = if kind == RequestKind::Poll {
             self.run.polls.borrow().get(reader as usize).cloned().unwrap_or_default()
@@ -129,21 +128,21 @@ impl Worker {
             return;
         };
         if let Some(prev) = cursor(reply.body, "prev")
-            && let Some(place) = run.polls.borrow_mut().get_mut(read.reader as usize)
-            // A next page's first post lies below what the reader has seen.
+            && let Some(poll) = run.polls.borrow_mut().get_mut(read.reader as usize)
+            // A next page's `prev` would lead back to posts that the reader has seen.
             && read.kind != RequestKind::Next
         {
-            place.clear();
-            place.push_str(prev);
+            poll.clear();
+            poll.push_str(prev);
         }
         if read.kind == RequestKind::Newest && run.plan.mix.reads_next_page(random) {
-            let wish = |next: &str| PlannedRequest {
+            let next_page = |next: &str| PlannedRequest {
                 kind: RequestKind::Next,
                 reader: read.reader,
                 cursor: next.to_owned(),
                 checked: false,
             };
-            *next = cursor(reply.body, "next").map(wish);
+            *next = cursor(reply.body, "next").map(next_page);
         }
         if let (Some(known), Some(_)) = (&run.known, tokens) {
             let wrong = check_page(run, known, &read, sent, reply.body);
@@ -165,10 +164,10 @@ impl Worker {
         let Some(reply) = exchange_ok(run, client, request, (kind, due)).await else { return };
         let (stored, now) = (Instant::now(), run.now());
         let Some((key, text)) = read_post(reply.body) else {
-            return run.void(format!("POST {path}: the reply is no post"));
+            return run.void(format!("POST {path}: the reply is not a post"));
         };
         if text != content || key.author.0 != u64::from(author) {
-            return run.void(format!("POST {path}: the reply is another post than was sent"));
+            return run.void(format!("POST {path}: the reply is a different post than was sent"));
         }
         if let Some(token) = reply.freshness {
             run.tokens.borrow_mut().add(author, sent, now, token);
@@ -179,7 +178,7 @@ impl Worker {
         });
         if let Some(known) = &run.known {
             let written = WrittenPost { key, content, stored: now, deletion: Deletion::None };
-            // One that is watched for is not deleted meanwhile.
+            // A post that the probe waits for must not be deleted.
             known.borrow_mut().posted(author, written, follower.filter(|_| !watched));
         }
     }
@@ -187,7 +186,7 @@ impl Worker {
     async fn delete(&mut self, known: &RefCell<KnownRows>, due: Instant) {
         let any = self.random.random_range(0..usize::MAX);
         let chosen = known.borrow_mut().begin_delete(any);
-        // There may be nothing yet that may be deleted; a page is read instead.
+        // If no post may be deleted yet, a poll is sent instead.
         let Some(Deletable { author, post, reader }) = chosen else {
             let reader = self.run.readers.choose(&mut self.random);
             return self.read_first(RequestKind::Poll, reader, due).await;
@@ -196,7 +195,7 @@ impl Worker {
         let done =
             self.write_without_body("DELETE", &path, author, (RequestKind::Delete, due)).await;
         known.borrow_mut().end_delete(author, post, self.run.now(), done);
-        // Deletes are rare; that each is seen by somebody who would have read the post makes sure.
+        // Deletes are rare, so each is checked: a follower of the author reads its newest page.
         let cursor = String::new();
         self.next =
             Some(PlannedRequest { kind: RequestKind::Newest, reader, cursor, checked: true });
@@ -218,7 +217,7 @@ impl Worker {
         known.borrow_mut().end_follow_change(pair, self.run.now(), done);
     }
 
-    /// An author whom the reader does not follow and now may.
+    /// Draws an author that the reader does not follow yet, and reserves the follow.
     fn choose_new_followee(&mut self, known: &RefCell<KnownRows>, reader: u32) -> Option<u32> {
         let mut known = known.borrow_mut();
         let groups = known.world.size.users / CHURN_EVERY;
@@ -227,7 +226,7 @@ impl Worker {
         tries.find(|author| known.begin_follow(reader, *author))
     }
 
-    /// A write without a body; whether it was acknowledged.
+    /// Sends a write without a body. True if it was acknowledged.
     async fn write_without_body(
         &mut self,
         method: &str,
@@ -246,7 +245,8 @@ impl Worker {
     }
 }
 
-/// The reply, if it is a success. Its time is taken before anybody looks at it.
+/// Sends a request and returns the reply if its status is 2xx; other outcomes are recorded as
+/// failures. The latency is recorded before the reply is checked.
 async fn exchange_ok<'a>(
     run: &LoadRun,
     client: &'a mut Client,
@@ -271,7 +271,7 @@ async fn exchange_ok<'a>(
     }
 }
 
-/// Compares a page with what is known.
+/// Compares a page with the known rows. Incomplete pages are only counted.
 fn check_page(
     run: &LoadRun,
     known: &RefCell<KnownRows>,
@@ -281,7 +281,7 @@ fn check_page(
 ) -> Result<(), String> {
     let cursor = match read.cursor.as_str() {
         "" => Cursor::newest(),
-        text => text.parse().map_err(|_| "its cursor is none of ours".to_owned())?,
+        text => text.parse().map_err(|_| "its cursor cannot be parsed".to_owned())?,
     };
     let (seen, complete) = read_page(body)?;
     let mut record = run.record.borrow_mut();
@@ -290,6 +290,6 @@ fn check_page(
         return Ok(());
     }
     record.checked += 1;
-    let asked = CheckedRequest { reader: read.reader, cursor, limit: read.kind.limit(), sent };
-    check(&known.borrow(), &asked, &seen)
+    let request = CheckedRequest { reader: read.reader, cursor, limit: read.kind.limit(), sent };
+    check(&known.borrow(), &request, &seen)
 }

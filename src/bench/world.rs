@@ -1,5 +1,7 @@
-//! The data of the benchmark, the same for the same size and seed: who follows whom, who posted
-//! what, when. Pure; it stands in memory so that answers can be compared with it.
+//! The data of the benchmark: follows and posts, generated from a size and a seed.
+//!
+//! The same size and seed give the same data. It is kept in memory to compare answers with it:
+//! 4 bytes per follow and 24 bytes per post. Pure.
 
 use std::collections::HashMap;
 
@@ -14,40 +16,40 @@ use super::words;
 use crate::demo::{activity, burst, delay_ms, demo_post_id};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
-/// Followees of the median reader, and the spread of the logarithm.
+/// Followees per reader are lognormal: the median, and sigma of the logarithm.
 const FOLLOWEES_MEDIAN: f64 = 40.0;
 const FOLLOWEES_SIGMA: f64 = 1.35;
-/// No reader follows more.
+/// The most followees of one reader.
 const FOLLOWEES_MAX: f64 = 10_000.0;
-/// An author's weight is (rank + this)^-exponent.
+/// An author is followed with the weight (rank + shift)^-exponent.
 const RANK_SHIFT: f64 = 10.0;
 const RANK_EXPONENT: f64 = 0.95;
-/// No author is followed by a larger part of all users, and the author of the storm by just this.
+/// The largest share of users that follow one author; the storm author has exactly this share.
 const SHARE_MAX: f64 = 0.25;
-/// 2025-01-01: no post of the world is newer, and whatever is written later is.
+/// 2025-01-01. No post of the world is newer; every post that a run writes is.
 pub(super) const END_MS: i64 = 1_735_689_600_000;
-/// Ids are minted as on as many shards; any number makes them unique.
+/// Post ids are generated as for this many shards; any number gives unique ids.
 const SHARDS: u16 = 4;
-/// One author in so many is followed and unfollowed while a benchmark runs.
+/// Runs follow and unfollow only authors whose id is a multiple of this.
 pub(super) const CHURN_EVERY: u32 = 50;
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WorldSize {
-    /// Users have the ids from 1 to this; the author of the storm comes behind them.
+    /// Users have the ids 1 to `users`; the storm author has the id after them.
     pub(crate) users: u32,
-    /// Posts of all of them.
+    /// Posts of all users together.
     pub(crate) posts: u32,
 }
 
 impl WorldSize {
-    /// The author that a quarter of all users follows and that has not posted yet.
+    /// The author that a quarter of all users follow and that has no post in the world.
     pub(super) fn storm_author(self) -> u32 {
         self.users + 1
     }
 }
 
-/// Independent streams of chance.
+/// Independent random streams.
 #[derive(Clone, Copy)]
 enum Stream {
     Follows = 1,
@@ -59,27 +61,27 @@ fn random(seed: u64, stream: Stream) -> StdRng {
     StdRng::seed_from_u64(seed.wrapping_add((stream as u64) << 56))
 }
 
-/// Whether follows of this author come and go while a benchmark runs, so that one that was cut off
-/// may have left some behind.
+/// Whether runs follow and unfollow this author. An earlier run that was interrupted may have left
+/// such follows in the database.
 pub(super) fn has_follow_churn(author: u32) -> bool {
     author.is_multiple_of(CHURN_EVERY)
 }
 
-/// The world.
+/// Generated follows and posts.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct World {
     pub(crate) size: WorldSize,
     seed: u64,
-    /// Followees by reader, rising: 4 bytes a follow.
+    /// Followees by reader, by ascending id.
     follows: Lists<u32>,
-    /// Posts by author, oldest first: 24 bytes a post.
+    /// Posts by author, oldest first.
     posts: Lists<PostKey>,
 }
 
-/// A list of each user, one behind the other.
+/// One list per user, stored one after another.
 #[derive(Debug, PartialEq, Eq)]
 struct Lists<T> {
-    /// Where the list of each user begins, and the end of the last one.
+    /// The start of each user's list in `items`, and the end of the last list.
     starts: Vec<usize>,
     items: Vec<T>,
 }
@@ -95,14 +97,14 @@ impl<T> Lists<T> {
 }
 
 impl World {
-    /// Makes it: about a second for a million follows.
+    /// Generates the world, which takes about 1 s per million follows.
     pub(crate) fn make(size: WorldSize, seed: u64) -> Self {
         let follows = follows(size, seed);
         let posts = posts(size, seed, &follows);
         Self { size, seed, follows, posts }
     }
 
-    /// Whom a reader follows, by rising id.
+    /// The reader's followees, by ascending id.
     pub(super) fn followees(&self, reader: u32) -> &[u32] {
         self.follows.of(reader)
     }
@@ -112,12 +114,12 @@ impl World {
         self.posts.of(author)
     }
 
-    /// The text of a post of the world.
+    /// The text of a post of the world, generated from its id.
     pub(super) fn text(&self, post: PostId) -> String {
         words::text(self.seed, post.0)
     }
 
-    /// Every follow, to be stored.
+    /// Every follow, by ascending reader.
     pub(crate) fn all_follows(&self) -> impl ExactSizeIterator<Item = Follow> {
         let mut reader = 0;
         (0..self.follows.items.len()).map(move |index| {
@@ -129,7 +131,7 @@ impl World {
         })
     }
 
-    /// Every post, to be stored.
+    /// Every post, by ascending author.
     pub(crate) fn all_posts(&self) -> impl ExactSizeIterator<Item = Post> {
         let post = |key: &PostKey| Post { key: *key, content: self.text(key.post) };
         self.posts.items.iter().map(post)
@@ -138,28 +140,32 @@ impl World {
 
 fn follows(size: WorldSize, seed: u64) -> Lists<u32> {
     let mut random = random(seed, Stream::Follows);
-    // Fame has nothing to do with the id.
+    // Shuffled, so that the number of followers does not depend on the id.
     let mut by_fame: Vec<u32> = (1..=size.users).collect();
     by_fame.shuffle(&mut random);
     let weights = (0..size.users).map(|rank| (f64::from(rank) + RANK_SHIFT).powf(-RANK_EXPONENT));
     let fame = WeightedIndex::new(weights).expect("a world has users, all of weight above 0");
-    let wishes = LogNormal::new(FOLLOWEES_MEDIAN.ln(), FOLLOWEES_SIGMA).expect("they are finite");
+    let followee_counts =
+        LogNormal::new(FOLLOWEES_MEDIAN.ln(), FOLLOWEES_SIGMA).expect("the constants are finite");
     let most = f64::from(size.users) * SHARE_MAX;
     let mut followers = vec![0.0; by_fame.len()];
-    // Whom the reader at hand follows already: the reader's id at the author's rank.
-    let mut taken = vec![0; by_fame.len()];
+    // By the author's rank: the id of the last reader that drew this author.
+    let mut last_reader = vec![0; by_fame.len()];
     let mut storm = self::random(seed, Stream::Storm);
     let mut lists = Lists { starts: vec![0, 0], items: Vec::new() };
     for reader in 1..=size.users {
-        let wish = random.sample(wishes).round().clamp(0.0, most.min(FOLLOWEES_MAX));
-        // The famous are drawn again and again; that must not take for ever.
-        let (mut has, mut draws) = (0.0, wish * 20.0);
+        let target = random.sample(followee_counts).round().clamp(0.0, most.min(FOLLOWEES_MAX));
+        // Popular authors are drawn repeatedly, so the number of draws is limited.
+        let (mut has, mut draws) = (0.0, target * 20.0);
         let start = lists.items.len();
-        while has < wish && draws > 0.0 {
+        while has < target && draws > 0.0 {
             draws -= 1.0;
             let rank = fame.sample(&mut random);
-            if by_fame[rank] != reader && taken[rank] != reader && followers[rank] + 1.0 <= most {
-                taken[rank] = reader;
+            if by_fame[rank] != reader
+                && last_reader[rank] != reader
+                && followers[rank] + 1.0 <= most
+            {
+                last_reader[rank] = reader;
                 followers[rank] += 1.0;
                 has += 1.0;
                 lists.items.push(by_fame[rank]);
@@ -178,7 +184,7 @@ fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
     let mut random = random(seed, Stream::Posts);
     let mut followers = vec![0; size.users as usize];
     for followee in &follows.items {
-        // The author of the storm, who has no post, is behind the last.
+        // The storm author has no counter: its id is after the last user, and it has no posts.
         if let Some(count) = followers.get_mut(*followee as usize - 1) {
             *count += 1;
         }
@@ -219,7 +225,7 @@ mod tests {
     const SIZE: WorldSize = WorldSize { users: 20_000, posts: 100_000 };
 
     #[test]
-    fn the_world_has_the_promised_shape_and_is_the_same_every_time() {
+    fn the_world_has_the_documented_shape_and_is_reproducible() {
         let world = World::make(SIZE, 1);
         assert_eq!(world, World::make(SIZE, 1));
         assert_ne!(world.follows, World::make(SIZE, 2).follows);
@@ -241,7 +247,7 @@ mod tests {
         let mean = counts.iter().sum::<usize>() / counts.len();
         assert!((85..=110).contains(&mean), "{mean} followees of the mean reader");
         let of_storm = followers[storm as usize];
-        assert!((4_800..=5_200).contains(&of_storm), "{of_storm} follow the author of the storm");
+        assert!((4_800..=5_200).contains(&of_storm), "{of_storm} follow the storm author");
         let top = followers[..=SIZE.users as usize].iter().max().copied().unwrap_or(0);
         assert!((1_000..=5_000).contains(&top), "{top} followers of the most famous");
     }
@@ -254,7 +260,7 @@ mod tests {
         assert!((1..=2_000).all(|author| world.posts(author).is_sorted()));
         let all: Vec<Post> = world.all_posts().collect();
         let ids: std::collections::HashSet<PostId> = all.iter().map(|post| post.key.post).collect();
-        assert_eq!(ids.len(), 30_000, "an id was minted twice");
+        assert_eq!(ids.len(), 30_000, "an id was generated twice");
         assert!(all.iter().all(|post| post.key.time <= END_MS && !post.content.is_empty()));
         for author in [1, 7, 2_000] {
             assert!(world.posts(author).iter().all(|key| key.author == UserId(author.into())));

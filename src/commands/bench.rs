@@ -242,7 +242,7 @@ impl Run {
         } else {
             say(&report);
         }
-        Ok(if report.is_whole() { Outcome::Done } else { Outcome::Partial })
+        Ok(if report.is_complete() { Outcome::Done } else { Outcome::Partial })
     }
 }
 

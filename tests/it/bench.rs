@@ -1,4 +1,4 @@
-//! `tributary bench`: its data, its runs in every mix, and servers that lie to it.
+//! `tributary bench`: its data, runs of every mix, and runs against servers that answer wrongly.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::support::database::{Database, Kind};
 use crate::support::http::TestServer;
 use crate::support::{run, scratch};
 
-/// The smallest data, in a folder.
+/// Generates the smallest data in a folder and returns the command's output.
 fn make(data: &Path) -> String {
     let command = ["bench", "make", "--size", "xs", "--data", data.to_str().unwrap()];
     let (code, text, error) = output(&mut tributary(&command));
@@ -28,7 +28,7 @@ fn make(data: &Path) -> String {
     text
 }
 
-/// A short run with all pages checked.
+/// A run that checks every page; returns exit code, output and errors.
 fn bench(url: &str, more: &[&str]) -> (i32, String, String) {
     let mut command = tributary(&["bench", "run", "--size", "xs", "--url", url]);
     command.args(["--check-every", "1", "--connections", "8", "--warmup", "0.2"]);
@@ -86,54 +86,61 @@ fn every_mix_passes_its_checks_on_a_real_server() {
     let picture = fs::read_to_string(svg).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("polyline"), "{picture}");
 
-    // The same server does not hold the data of another seed.
+    // The server has other data than this seed generates.
     let (code, _, error) = bench(&url, &["--seconds", "1", "--seed", "2"]);
     assert!(code == 1 && error.contains("The run is void"), "{code}: {error}");
 }
 
-/// What a lying server does to what passes through it.
+/// A fault that the proxy adds to requests or replies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Lie {
-    /// Leaves out the second post of a page.
-    Drops,
-    /// Shows the first post twice.
-    Repeats,
-    /// Acknowledges deletes that it does not carry out.
+enum Corruption {
+    /// Removes the second post of a page.
+    DropsPost,
+    /// Replaces the second post of a page by the first.
+    RepeatsPost,
+    /// Acknowledges deletes without applying them.
     KeepsDeleted,
-    /// Acknowledges posts that are gone at once.
-    Loses,
-    /// Does not lie, and answers freshness tokens.
-    Nothing,
+    /// Acknowledges posts and deletes them at once.
+    LosesPost,
+    /// Forwards everything unchanged.
+    None,
 }
 
-struct Liar {
+/// A proxy in front of a real server. It adds a fault, and numbered freshness tokens to writes.
+struct CorruptingProxy {
     server: TestServer,
-    lie: Lie,
-    /// Writes that were answered with a token.
+    corruption: Corruption,
+    /// The number of writes so far; each reply has a token.
     tokens: AtomicU64,
-    /// What reads brought back.
-    brought: Mutex<Vec<String>>,
+    /// The tokens that reads sent.
+    sent_tokens: Mutex<Vec<String>>,
 }
 
-impl Liar {
-    /// Starts one; where it listens.
-    async fn start(tributary: Tributary, lie_told: Lie) -> (Arc<Self>, String) {
+impl CorruptingProxy {
+    /// Starts one and returns its URL.
+    async fn start(tributary: Tributary, corruption: Corruption) -> (Arc<Self>, String) {
         let server = TestServer::start(tributary).await;
-        let (tokens, brought) = (AtomicU64::new(0), Mutex::new(Vec::new()));
-        let liar = Arc::new(Self { server, lie: lie_told, tokens, brought });
+        let (tokens, sent_tokens) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+        let proxy = Arc::new(Self { server, corruption, tokens, sent_tokens });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(lie).with_state(Arc::clone(&liar));
-        // It ends with the test's runtime.
+        let router = Router::new().fallback(forward_corrupted).with_state(Arc::clone(&proxy));
+        // The task ends with the test's runtime.
         tokio::spawn(async move { axum::serve(listener, router).await });
-        (liar, url)
+        (proxy, url)
     }
 }
 
-async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
+async fn forward_corrupted(
+    State(proxy): State<Arc<CorruptingProxy>>,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    if liar.lie == Lie::KeepsDeleted && head.method == Method::DELETE && path.contains("/posts/") {
+    if proxy.corruption == Corruption::KeepsDeleted
+        && head.method == Method::DELETE
+        && path.contains("/posts/")
+    {
         return StatusCode::NO_CONTENT.into_response();
     }
     let mut request = hyper::Request::builder().method(head.method.clone()).uri(head.uri);
@@ -141,81 +148,90 @@ async fn lie(State(liar): State<Arc<Liar>>, request: Request) -> Response {
         request = request.header("content-type", kind);
     }
     let body = to_bytes(body, 1 << 20).await.unwrap();
-    let answer = liar.server.send_with(request, body).await;
+    let answer = proxy.server.send_with(request, body).await;
     let mut body = answer.body.clone();
-    if path.ends_with("/feed") && matches!(liar.lie, Lie::Drops | Lie::Repeats) {
+    if path.ends_with("/feed")
+        && matches!(proxy.corruption, Corruption::DropsPost | Corruption::RepeatsPost)
+    {
         let mut page = answer.json();
         let posts = page["posts"].as_array_mut().unwrap();
         if posts.len() > 2 {
-            match liar.lie {
-                Lie::Drops => drop(posts.remove(1)),
+            match proxy.corruption {
+                Corruption::DropsPost => drop(posts.remove(1)),
                 _ => posts[1] = posts[0].clone(),
             }
         }
         body = page.to_string();
     }
-    if liar.lie == Lie::Loses && head.method == Method::POST && answer.status == 201 {
-        liar.server.send(hyper::Request::delete(answer.header("location"))).await;
+    if proxy.corruption == Corruption::LosesPost
+        && head.method == Method::POST
+        && answer.status == 201
+    {
+        proxy.server.send(hyper::Request::delete(answer.header("location"))).await;
     }
     let mut response = (answer.status, body).into_response();
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     if head.method != Method::GET {
-        let token = format!("token-{}", liar.tokens.fetch_add(1, Ordering::Relaxed));
+        let token = format!("token-{}", proxy.tokens.fetch_add(1, Ordering::Relaxed));
         response.headers_mut().insert("tributary-freshness", token.parse().unwrap());
     } else if let Some(tokens) = head.headers.get("tributary-freshness") {
-        liar.brought.lock().unwrap().push(tokens.to_str().unwrap().to_owned());
+        proxy.sent_tokens.lock().unwrap().push(tokens.to_str().unwrap().to_owned());
     }
     response
 }
 
-/// The tokens of these servers are made up, so what they serve must be true without any.
+/// The proxy's tokens mean nothing to the server, so pages must be fresh without them: no memory.
 fn without_memory(data: &Path) -> Config {
     let budget = ("TRIBUTARY_MEMORY__BUDGET".to_owned(), "0".to_owned());
     Config::from_folder(data, [budget]).unwrap()
 }
 
 #[test]
-fn a_server_that_lies_voids_the_run() {
+fn a_server_that_returns_wrong_answers_voids_the_run() {
     let dir = scratch();
     let data = dir.path().join("data");
     make(&data);
     run(async {
         let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
-        for (lie_told, mix, found) in [
-            (Lie::Drops, "read", "is missing, which was stored before"),
-            (Lie::Repeats, "read", "stands there twice"),
-            (Lie::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
-            (Lie::Loses, "twip", "201"),
+        for (corruption, mix, found) in [
+            (Corruption::DropsPost, "read", "is missing although it was stored before"),
+            (Corruption::RepeatsPost, "read", "is on the page twice"),
+            (Corruption::KeepsDeleted, "twip", "although its deletion was acknowledged before"),
+            (Corruption::LosesPost, "twip", "201"),
         ] {
-            let (_liar, url) = Liar::start(tributary.clone(), lie_told).await;
+            let (_proxy, url) = CorruptingProxy::start(tributary.clone(), corruption).await;
             let bench = move || bench(&url, &["--mix", mix, "--seconds", "30", "--seed", "1"]);
             let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
-            assert_eq!(code, 1, "{lie_told:?}: {text}{error}");
-            assert!(error.contains(found) || lie_told == Lie::Loses, "{lie_told:?}: {error}");
-            assert!(error.contains("The run is void"), "{lie_told:?}: {error}");
-            println!("{lie_told:?}: {error}");
+            assert_eq!(code, 1, "{corruption:?}: {text}{error}");
+            assert!(
+                error.contains(found) || corruption == Corruption::LosesPost,
+                "{corruption:?}: {error}"
+            );
+            assert!(error.contains("The run is void"), "{corruption:?}: {error}");
+            println!("{corruption:?}: {error}");
         }
     });
 }
 
 #[test]
-fn checked_reads_bring_the_newest_tokens_back() {
+fn checked_reads_send_the_newest_tokens() {
     let dir = scratch();
     let data = dir.path().join("data");
     make(&data);
     run(async {
         let config = without_memory(&data);
         let tributary = Tributary::open(&config).await.unwrap();
-        let (liar, url) = Liar::start(tributary, Lie::Nothing).await;
+        let (proxy, url) = CorruptingProxy::start(tributary, Corruption::None).await;
         let bench = move || bench(&url, &["--mix", "twip", "--seconds", "1"]);
         let (code, text, error) = tokio::task::spawn_blocking(bench).await.unwrap();
         assert_eq!(code, 0, "{text}{error}");
-        let (given, brought) = (liar.tokens.load(Ordering::Relaxed), liar.brought.lock().unwrap());
-        let last = brought.last().expect("no read brought a token");
+        let (given, sent_tokens) =
+            (proxy.tokens.load(Ordering::Relaxed), proxy.sent_tokens.lock().unwrap());
+        let last = sent_tokens.last().expect("no read sent a token");
         let numbers = last.split(", ").map(|token| token.strip_prefix("token-").unwrap());
         let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
-        // One for each of four shards, more only while writes overlap; the newest among them.
+        // One token for each of 4 shards, and more only for concurrent writes (8 connections).
         assert!((1..=4 + 8).contains(&numbers.len()), "{last}");
         let newest = numbers.iter().max().copied().unwrap();
         assert!(newest + 20 > given, "{last} of {given}");
@@ -223,7 +239,7 @@ fn checked_reads_bring_the_newest_tokens_back() {
 }
 
 #[test]
-fn the_ceiling_answers_and_is_compared() {
+fn the_ceiling_serves_pages_and_the_ratio_compares_two_servers() {
     let ceiling = ["bench", "ceiling", "--listen", "127.0.0.1:0", "--bytes", "3000"];
     let serving = Serving::start(&mut tributary(&ceiling));
     let answer = serving.get("/v1/users/1/feed");
@@ -246,15 +262,15 @@ fn the_ceiling_answers_and_is_compared() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() {
+fn bad_arguments_and_unreachable_servers_are_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, error) = output(&mut tributary(&["bench", "ceiling", "--listen", &address]));
     assert!(code == 3 && error.contains("choose another address with --listen"), "{error}");
     drop(taken);
-    let nobody = format!("http://{address}");
-    for (arguments, code, told) in [
-        (vec!["--url", &nobody], 1, "cannot reach"),
+    let unreachable = format!("http://{address}");
+    for (arguments, code, message) in [
+        (vec!["--url", &unreachable], 1, "cannot reach"),
         (vec!["--url", "https://example.org"], 1, "only http://"),
         (vec!["--rate", "0"], 2, "a number from 0.1 to 10000000, or `max`"),
         (vec!["--server-pid", "4194305"], 1, "process 4194305 does not exist"),
@@ -262,7 +278,7 @@ fn what_cannot_be_measured_is_said() {
     ] {
         let mut command = tributary(&["bench", "run", "--size", "xs", "--seconds", "1"]);
         let (found, _, error) = output(command.args(&arguments));
-        assert!(found == code && error.contains(told), "{arguments:?}: {found} {error}");
+        assert!(found == code && error.contains(message), "{arguments:?}: {found} {error}");
     }
 }
 
@@ -275,7 +291,7 @@ fn memory_alone_is_measured_with_a_log_that_a_server_wrote() {
     let server = Database::start(Kind::MariaDb).unwrap();
     let mut statements = vec!["CREATE DATABASE recorded".into()];
     statements.extend(mysql_tables("recorded"));
-    // What is measured begins in the next file.
+    // The measured log is the next file, which starts after the tables' definitions.
     statements.push("FLUSH BINARY LOGS".into());
     let row =
         format!("9000000000000000000 + n, 1 + n * 7 % {USERS}, 'posted ✓', 1735689600000 + n");
@@ -313,7 +329,7 @@ fn memory_alone_is_measured_with_a_log_that_a_server_wrote() {
     assert_eq!(log["transactions"], TRANSACTIONS + 1, "{log:#}");
     assert!(log["changes_per_transaction"].as_f64() > Some(0.5), "{log:#}");
     assert!(log["decoded_per_second"].as_f64() > log["applied_per_second"].as_f64(), "{log:#}");
-    // Whose log it is not.
+    // The log has no rows of another database.
     let (code, _, error) = engine("other");
     assert!(code == 1 && error.contains("no transaction"), "{code}: {error}");
 }

@@ -1,4 +1,4 @@
-//! One story for every backend: whatever the world, each page is the oracle's.
+//! Conformance of every backend: in every world, each page equals the oracle's.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend, l
 use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, assert_page, check_walk};
 
-/// Users of a random world. Worlds of one fleet stand side by side, this many ids apart.
+/// Users of a random world. Worlds of one fleet use ranges of ids that do not overlap.
 const USERS: u64 = 12;
 const POST_IDS: u64 = 40;
 
-/// Few users, few times and few ids, so that all of them meet: times tie across shards, ids have
-/// nothing to do with time, and one id stands on several shards.
+/// Few users, times and ids, so that collisions are frequent: times tie across shards, ids are not
+/// in time order, and one id is used on several shards.
 fn small_world() -> impl Strategy<Value = World> {
     let follows = prop::collection::btree_set((0..USERS, 0..USERS), 0..60);
     let posts = prop::collection::vec((0..USERS, 0i64..6, 0..POST_IDS), 0..150);
@@ -36,7 +36,7 @@ fn small_world() -> impl Strategy<Value = World> {
     })
 }
 
-/// The same world among other ids; users keep their shards.
+/// The same world with other ids; users stay on their shards.
 fn moved(mut world: World) -> World {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +53,7 @@ fn moved(mut world: World) -> World {
 }
 
 #[test]
-fn random_small_worlds_are_read_as_the_oracle_reads_them() {
+fn pages_of_random_small_worlds_equal_the_oracle() {
     for (backend, fleet) in run(every_backend()) {
         let cases = if backend == Backend::Sqlite { 200 } else { 60 };
         let config = Cases { cases, failure_persistence: None, ..Cases::default() };
@@ -81,10 +81,10 @@ fn two_thousand_followees_and_an_author_timeline() {
         let mut world = World::default();
         for author in 1..=2_000 {
             world.follow(5_000, author);
-            // Most are quiet; every hundredth writes a lot.
+            // Most authors have few posts; every hundredth has many.
             let posts = if author % 100 == 0 { 40 } else { author % 3 };
             for n in 0..posts {
-                // Times in no relation to ids, and with ties.
+                // Times tie, and are not in the order of ids.
                 let time = i64::try_from((author * 7_919 + n * 104_729) % 1_500).unwrap();
                 world.post(author, time, author * 1_000 + n);
             }
@@ -111,7 +111,7 @@ fn two_thousand_followees_and_an_author_timeline() {
 }
 
 #[test]
-fn a_million_followers_make_an_author_no_different() {
+fn an_author_with_a_million_followers_is_read_like_any_other() {
     run(async {
         let mut world = World::default();
         world.follow(4, 7);
@@ -123,7 +123,7 @@ fn a_million_followers_make_an_author_no_different() {
         let oracle = Oracle::new(&world);
         for (backend, fleet) in every_backend().await {
             fleet.load(&world).await;
-            // Readers 10 to 1,000,009, each on its own shard.
+            // Readers 10 to 1,000,009, each on the shard that owns it.
             let rows = "WITH RECURSIVE n (n) AS \
                         (SELECT 10 UNION ALL SELECT n + 1 FROM n WHERE n < 1000009)";
             for shard in 0..SHARDS {
@@ -158,7 +158,7 @@ fn a_million_followers_make_an_author_no_different() {
     });
 }
 
-/// Adopted tables may hold a follow twice; it must not shorten the list.
+/// Adopted tables may hold a follow twice. The duplicate must not shorten the list.
 #[test]
 fn a_follow_that_is_stored_twice_counts_once() {
     run(async {
@@ -182,7 +182,7 @@ fn a_follow_that_is_stored_twice_counts_once() {
 }
 
 #[test]
-fn the_ends_of_a_timeline_behave() {
+fn cursors_at_the_ends_of_a_timeline_work() {
     run(async {
         let mut world = World::default();
         world.follow(1, 2);
@@ -208,8 +208,8 @@ async fn unknown_and_empty_readers(tributary: &Tributary, backend: Backend) {
     }
 }
 
-/// At the top `prev` gives an empty page whose `prev` finds what is posted later, and whose `next`
-/// leads back to the page it came from.
+/// At the top, `prev` gives an empty page. Its `prev` finds later posts, and its `next` leads back
+/// to the first page.
 async fn the_top_stays_usable(tributary: &Tributary) {
     let limit = Limit::new(2).unwrap();
     let read = async |cursor| {
@@ -239,8 +239,8 @@ async fn the_top_stays_usable(tributary: &Tributary) {
     assert_eq!(ids(&newest), [20]);
 }
 
-/// `next` of a page towards newer posts is null exactly when nothing older exists, also when the
-/// post that the cursor stands beside is gone.
+/// On a page towards newer posts, `next` is null exactly if no older post exists. This holds even
+/// if the post next to the cursor was deleted.
 async fn deleted_anchor(tributary: &Tributary, fleet: &TestFleet) {
     let key = |time, post| tributary::PostKey { time, post: PostId(post), author: UserId(2) };
     let above_oldest = Cursor::newer(tributary::cursor::Edge::above(key(1_000, 50)));

@@ -1,4 +1,5 @@
-//! The real follows and posts of 629 accounts, loaded whole and compared with the oracle.
+//! The real follows and posts of 629 accounts: all are loaded, and pages are compared with the
+//! oracle.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -16,7 +17,7 @@ use crate::support::watch::Watch;
 use crate::support::world::{Oracle, Walk, World, check_walk};
 use crate::support::{run, shared_data};
 
-/// Timelines are walked by so many readers at once: enough to keep the servers busy.
+/// Readers whose timelines are walked at the same time; enough to keep the servers busy.
 const READERS_AT_ONCE: usize = 4;
 
 fn congress() -> Option<&'static (World, Oracle)> {
@@ -66,26 +67,26 @@ fn congress_on_mysql() {
     imported(Backend::MySql);
 }
 
-/// A tenth of the readers: only the index differs from our own tables.
+/// One reader in ten is enough: only the index differs from our own tables.
 #[test]
 fn congress_in_old_tables_for_a_tenth_of_the_readers() {
     by_plain_sql(Backend::MariaDb);
     by_plain_sql(Backend::MySql);
 }
 
-/// Holds everything.
+/// A memory budget that holds all data.
 const MEMORY: usize = 1 << 30;
 
-/// Who is walked.
+/// The readers whose timelines are walked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readers {
-    /// With memory, which is filled meanwhile.
+    /// All readers, with memory, which is filled during the walks.
     All,
-    /// One of so many, without memory: each page costs the databases their time.
+    /// One reader in this many, without memory, because each page then queries the databases.
     OneOf(usize),
 }
 
-/// Loaded by `tributary import`, twice: the second run finds every row in its place.
+/// Loads the data by `tributary import`, twice: the second run finds every row stored already.
 fn imported(backend: Backend) {
     let Some((_, oracle)) = congress() else { return };
     let Some(fleet) = run(TestFleet::new(backend, Tables::Ours)) else { return };
@@ -139,7 +140,7 @@ async fn check(name: &str, fleet: &TestFleet, oracle: &'static Oracle, who: Read
     let to_the_end = |limit| Walk { limit, pages_max: usize::MAX, with_prev: false };
     let mut walks: BTreeMap<UserId, Vec<Walk>> =
         readers.iter().map(|reader| (*reader, first_pages.to_vec())).collect();
-    // Twenty readers spread over all lengths, and the shortest with the smallest pages.
+    // To the end: 20 readers spread over all lengths, and the 5 shortest with the smallest pages.
     for n in 0..20 {
         let (_, reader) = by_length[n * (by_length.len() - 1) / 19];
         walks.entry(reader).or_default().push(to_the_end(100));
@@ -162,7 +163,8 @@ async fn check(name: &str, fleet: &TestFleet, oracle: &'static Oracle, who: Read
     }
 }
 
-/// Each reader's walks one after the other, several readers at once.
+/// Walks several readers at the same time, and each reader's walks one after the other. Returns
+/// the number of pages.
 async fn walk_all(
     tributary: &Tributary,
     oracle: &'static Oracle,
@@ -187,7 +189,7 @@ async fn walk_all(
     tasks.join_all().await.into_iter().sum()
 }
 
-/// Ids above 2^53, an emoji, a newline and a quote come through HTTP byte for byte.
+/// HTTP preserves ids above 2^53, and emoji, newlines and quotes in texts, byte for byte.
 #[test]
 fn congress_over_http_is_byte_exact() {
     let Some((world, oracle)) = congress() else { return };

@@ -1,4 +1,5 @@
-//! Connections that are lost at the commit: whatever was lost on the wire, a post is there once.
+//! Connections that break during COMMIT: whether the request or the reply is lost, a post is
+//! stored once.
 
 use std::fs;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ fn key(text: &str) -> Option<IdempotencyKey> {
     Some(IdempotencyKey::new(text).unwrap())
 }
 
-/// A fleet of empty databases on one server, behind a proxy.
+/// A fleet of empty databases on one server, reached through a proxy.
 async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tributary, TestFleet) {
     let proxy = Proxy::start(server.port).await;
     let fleet = TestFleet::on(&[Arc::clone(server)]);
@@ -27,8 +28,8 @@ async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tribu
     }
     let file = fleet.config_file.clone().unwrap();
     let text = fs::read_to_string(&file).unwrap();
-    let place = format!("127.0.0.1:{}", proxy.port);
-    fs::write(&file, text.replace(&server.address(), &place)).unwrap();
+    let address = format!("127.0.0.1:{}", proxy.port);
+    fs::write(&file, text.replace(&server.address(), &address)).unwrap();
     let mut config = fleet.config_for_writing().await;
     config.request.deadline_ms = deadline_ms;
     let tributary = Tributary::open(&config).await.unwrap();
@@ -46,7 +47,7 @@ async fn contents(tributary: &Tributary) -> Vec<String> {
 }
 
 #[test]
-fn a_post_whose_commit_is_lost_is_there_once() {
+fn a_post_whose_commit_is_interrupted_is_stored_once() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
@@ -60,15 +61,15 @@ fn a_post_whose_commit_is_lost_is_there_once() {
                     let posted = tributary.publish(AUTHOR, &content, key.clone()).await;
                     let posted = posted.unwrap_or_else(|error| panic!("{fate:?}: {error}"));
                     assert!(!posted.replayed, "{fate:?}");
-                    let undone = matches!(fate, Fate::CutBefore | Fate::CutThenLost);
-                    let place = format!("{:?} {fate:?} {keyed}", server.kind);
-                    assert_eq!(proxy.commits(), 1 + usize::from(undone), "{place}");
+                    let rolled_back = matches!(fate, Fate::CutBefore | Fate::CutThenLost);
+                    let case = format!("{:?} {fate:?} {keyed}", server.kind);
+                    assert_eq!(proxy.commits(), 1 + usize::from(rolled_back), "{case}");
                     if keyed {
                         let again = tributary.publish(AUTHOR, &content, key).await.unwrap();
-                        assert_eq!((again.replayed, again.post), (true, posted.post), "{place}");
+                        assert_eq!((again.replayed, again.post), (true, posted.post), "{case}");
                     }
                     expected.insert(0, content);
-                    assert_eq!(contents(&tributary).await, expected, "{place}");
+                    assert_eq!(contents(&tributary).await, expected, "{case}");
                 }
             }
         }
@@ -76,7 +77,7 @@ fn a_post_whose_commit_is_lost_is_there_once() {
 }
 
 #[test]
-fn follows_and_deletes_whose_commit_is_lost_are_done() {
+fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
@@ -100,8 +101,10 @@ fn follows_and_deletes_whose_commit_is_lost_are_done() {
     });
 }
 
-/// Repeats a write until its server is used again.
-async fn when_back<T>(write: impl AsyncFn() -> Result<T, WriteError>) -> Result<T, WriteError> {
+/// Repeats a write until its server is in service again, for 30 s at most.
+async fn until_available<T>(
+    write: impl AsyncFn() -> Result<T, WriteError>,
+) -> Result<T, WriteError> {
     let give_up = Instant::now() + Duration::from_secs(30);
     loop {
         match write().await {
@@ -113,10 +116,10 @@ async fn when_back<T>(write: impl AsyncFn() -> Result<T, WriteError>) -> Result<
     }
 }
 
-/// When the server cannot be asked either, the client is told that it is not known, and repeating
-/// under the same key posts once.
+/// If the outcome cannot be queried either, the client gets `in_doubt`. Repeating the post with
+/// the same key stores it once.
 #[test]
-fn what_stays_in_doubt_is_said_and_can_be_repeated() {
+fn an_in_doubt_write_is_reported_and_can_be_retried() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 1_000).await;
@@ -130,8 +133,9 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
                 assert!(answer.json()["detail"].as_str().unwrap().contains("Idempotency-Key"));
                 assert_eq!(answer.header("retry-after"), "1");
                 proxy.accept_again();
-                let again =
-                    when_back(async || tributary.publish(AUTHOR, &n.to_string(), key(&name)).await);
+                let again = until_available(async || {
+                    tributary.publish(AUTHOR, &n.to_string(), key(&name)).await
+                });
                 let again = again.await.unwrap();
                 assert_eq!(again.replayed, fate == Fate::CutAfter, "{fate:?}");
                 assert_eq!(contents(&tributary).await.len(), n + 1, "{fate:?}");
@@ -139,13 +143,15 @@ fn what_stays_in_doubt_is_said_and_can_be_repeated() {
                 proxy.fail_next_commit_then_refuse(fate);
                 let followed = tributary.follow(AUTHOR, UserId(9)).await;
                 assert_eq!(followed, Err(WriteError::InDoubt));
-                // What was not begun is plainly not done.
+                // A request that never reached the server is not in doubt.
                 let answer = http.post(&path, "{\"content\":\"x\"}", None).await;
                 assert_eq!(answer.problem(), (503, "shard_unavailable".into()));
                 let found = http.get(&format!("{path}/1")).await;
                 assert_eq!(found.problem(), (503, "shard_unavailable".into()));
                 proxy.accept_again();
-                when_back(async || tributary.unfollow(AUTHOR, UserId(9)).await).await.unwrap();
+                until_available(async || tributary.unfollow(AUTHOR, UserId(9)).await)
+                    .await
+                    .unwrap();
             }
         }
     });

@@ -1,4 +1,4 @@
-//! Walks during which shards come and go at random: no post is lost, none comes twice.
+//! Walks while shards become missing and return at random: no post is lost, and none comes twice.
 
 use std::cell::RefCell;
 
@@ -14,14 +14,13 @@ use crate::support::world::{Oracle, World};
 
 const READER: UserId = UserId(4_000);
 
-/// The posts of one shard can be taken away and given back: their table is renamed, by another
-/// connection.
-struct Switch {
+/// Makes shards missing and available again: other connections rename their tables of posts.
+struct ShardSwitch {
     connections: Vec<Connection>,
     away: Vec<bool>,
 }
 
-impl Switch {
+impl ShardSwitch {
     fn new(fleet: &TestFleet) -> Self {
         let file = |shard| fleet.dir.path().join(format!("data/shard-{shard}.sqlite"));
         let connections: Vec<Connection> =
@@ -29,7 +28,7 @@ impl Switch {
         Self { away: vec![false; connections.len()], connections }
     }
 
-    /// Bit n of `wanted` says whether shard n is away.
+    /// Makes shard n missing if bit n of `wanted` is set, and available otherwise.
     fn set(&mut self, wanted: u8) {
         for (shard, connection) in self.connections.iter().enumerate() {
             let wanted = wanted & (1 << shard) != 0;
@@ -44,10 +43,11 @@ impl Switch {
     }
 }
 
-/// Follows the cursors of one direction to their end, through these outages, then without any.
+/// Follows the cursors of one direction to the end. Page n is read during `outages[n]`, all later
+/// pages without an outage.
 async fn walk(
     tributary: &Tributary,
-    switch: &mut Switch,
+    switch: &mut ShardSwitch,
     mut cursor: Cursor,
     limit: u8,
     outages: &[u8],
@@ -84,21 +84,21 @@ async fn walk(
 }
 
 #[test]
-fn no_post_is_lost_or_doubled_while_shards_come_and_go() {
+fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let mut world = World::default();
         for author in 0..10u64 {
             world.follow(READER.0, author);
             for n in 0..author * 2 {
-                // Ties within and across shards, ids in no order of time.
+                // Times tie within and across shards, and ids are not in time order.
                 let time = i64::try_from((author * 7 + n * 5) % 17).unwrap();
                 world.post(author, time, (author * 131 + n * 977) % 10_007);
             }
         }
         fleet.load(&world).await;
         let tributary = fleet.open().await;
-        let switch = RefCell::new(Switch::new(&fleet));
+        let switch = RefCell::new(ShardSwitch::new(&fleet));
         let oracle = Oracle::new(&world);
         let expected: Vec<PostKey> = oracle.feed(READER).iter().map(|post| post.key).collect();
 

@@ -1,5 +1,5 @@
-//! What happens when servers are dead, silent or wrong: pages say so, lose nothing, and become
-//! whole by themselves.
+//! Servers that are dead, silent or wrongly set up: pages name the missing shards, lose no post,
+//! and become complete again without a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::support::http::TestServer;
 use crate::support::run;
 use crate::support::world::{Oracle, World};
 
-/// Longer than a server that is back may need to be used again.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time until a server that is available again is in service.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
 const READER: UserId = UserId(4);
 
-/// A reader on shard 0 who follows authors on all shards, ten posts each.
+/// A reader on shard 0 that follows authors on all shards, with 10 posts each.
 fn world() -> World {
     let mut world = World::default();
     for author in 8..16 {
@@ -56,18 +56,18 @@ async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
 async fn wait_complete(tributary: &Tributary) -> Duration {
     let start = Instant::now();
     while !read(tributary, Cursor::newest()).await.is_complete() {
-        assert!(start.elapsed() < PATIENCE, "it does not become whole again");
+        assert!(start.elapsed() < RECOVERY_MAX, "the page does not become complete again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     start.elapsed()
 }
 
-fn is_on_second(user: UserId) -> bool {
+fn is_on_second_server(user: UserId) -> bool {
     user.0 % 2 == 1
 }
 
 #[test]
-fn posts_of_a_shard_that_was_dead_come_first_when_it_is_back_and_each_comes_once() {
+fn posts_of_a_returned_shard_come_first_and_each_comes_once() {
     run(async {
         let (servers, fleet) = two_servers().await;
         let tributary = fleet.open().await;
@@ -85,16 +85,21 @@ fn posts_of_a_shard_that_was_dead_come_first_when_it_is_back_and_each_comes_once
             walked.extend(page.posts);
             cursor = page.next.expect("never null while a shard is missing");
         }
-        let there: Vec<_> =
-            feed.iter().filter(|post| !is_on_second(post.key.author)).take(14).collect();
-        assert!(walked.iter().eq(there.into_iter().copied()), "the others' posts, in order");
+        let available: Vec<_> =
+            feed.iter().filter(|post| !is_on_second_server(post.key.author)).take(14).collect();
+        assert!(
+            walked.iter().eq(available.into_iter().copied()),
+            "posts of the other server, in order"
+        );
 
         servers[1].launch();
         let seconds = wait_complete(&tributary).await.as_secs_f64();
-        println!("whole again {seconds:.1} s after the server was back");
+        println!("complete again {seconds:.1} s after the server returned");
         let edge = walked.last().unwrap().key;
         let page = read(&tributary, cursor).await;
-        assert!(page.posts.iter().all(|post| is_on_second(post.key.author) && post.key > edge));
+        assert!(
+            page.posts.iter().all(|post| is_on_second_server(post.key.author) && post.key > edge)
+        );
         let mut next = page.next;
         let mut pages = vec![page.posts];
         while let Some(cursor) = next {
@@ -127,7 +132,7 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
         let strict = http.get("/v1/users/4/feed?require=complete").await;
         assert_eq!(strict.problem(), (503, "incomplete".into()));
         assert_eq!(strict.header("retry-after"), "1");
-        // User 5's own follow list lies on the dead server.
+        // User 5's own follow list is on the dead server.
         let body = http.get("/v1/users/5/feed").await.json();
         assert_eq!(body["missing_shards"], serde_json::json!(["s1"]));
         assert!(body["next"].is_string());
@@ -138,9 +143,9 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
         wait_complete(&tributary).await;
         assert_eq!(http.get("/readyz?strict").await.status, 200);
         servers.iter().for_each(|server| server.kill());
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + RECOVERY_MAX;
         while http.get("/readyz").await.status != 503 {
-            assert!(Instant::now() < give_up, "nobody notices that all servers are gone");
+            assert!(Instant::now() < give_up, "/readyz does not notice that all servers are dead");
             assert_eq!(http.get("/v1/users/4/feed").await.json()["complete"], false);
         }
         assert_eq!(http.get("/livez").await.status, 200);
@@ -148,7 +153,7 @@ fn a_dead_server_at_the_start_means_a_degraded_start() {
 }
 
 #[test]
-fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
+fn a_silent_server_times_out_and_is_then_out_of_service() {
     run(async {
         let (servers, fleet) = two_servers().await;
         let mut config = fleet.config();
@@ -162,10 +167,10 @@ fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
             let page = read(&tributary, Cursor::newest()).await;
             slowest = slowest.max(start.elapsed());
             assert_eq!(page.missing.len(), 2);
-            assert_eq!(page.posts.len(), 7, "the other server has its time");
+            assert_eq!(page.posts.len(), 7, "posts of the other server fill the page");
         }
         assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-        // The gate is closed: nobody waits for it any more.
+        // The gate is closed, so reads no longer wait for this server.
         let start = Instant::now();
         for _ in 0..20 {
             assert!(!read(&tributary, Cursor::newest()).await.is_complete());
@@ -176,9 +181,9 @@ fn a_silent_server_is_given_up_in_time_and_then_left_alone() {
     });
 }
 
-/// Each of these is for an operator to mend, so the start is refused with the cure.
+/// An operator must repair each of these faults, so the start is refused and names the remedy.
 #[test]
-fn what_an_operator_must_mend_is_told_with_its_cure() {
+fn a_failed_prerequisite_refuses_the_start_and_names_the_remedy() {
     run(async {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
@@ -218,20 +223,20 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
                 "CREATE INDEX tributary_follows",
             ),
         ];
-        for (sql, cure) in broken {
+        for (sql, remedy) in broken {
             server.execute(&[sql]).await;
-            if cure == "started" {
+            if remedy == "started" {
                 drop(fleet.open().await);
                 continue;
             }
-            if cure == "CREATE INDEX tributary_follows" {
-                let mend = format!("ALTER TABLE {database}.tweets MODIFY timestamp BIGINT");
-                server.execute(&[mend]).await;
+            if remedy == "CREATE INDEX tributary_follows" {
+                let repair = format!("ALTER TABLE {database}.tweets MODIFY timestamp BIGINT");
+                server.execute(&[repair]).await;
             }
-            assert_refused(&fleet, cure).await;
+            assert_refused(&fleet, remedy).await;
         }
-        let mended = format!("CREATE INDEX f ON {database}.followers (follower_user_id)");
-        server.execute(&[mended]).await;
+        let repaired = format!("CREATE INDEX f ON {database}.followers (follower_user_id)");
+        server.execute(&[repaired]).await;
         drop(fleet.open().await);
 
         std::fs::write(fleet.dir.path().join("password"), "wrong").unwrap();
@@ -240,9 +245,9 @@ fn what_an_operator_must_mend_is_told_with_its_cure() {
     });
 }
 
-/// A fault of one database is its own, and a row that cannot be read harms only pages with it.
+/// A fault of one database affects no other shard, and an invalid row hides only itself.
 #[test]
-fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
+fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
     run(async {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
@@ -264,20 +269,20 @@ fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
         server.execute(&[rename("away", "tweets")]).await;
         wait_complete(&tributary).await;
 
-        // A lock, as a restore holds it, keeps out that shard alone, also at a start.
+        // A table lock, as a restore holds it, makes only its shard missing, also at a start.
         let mut lock = server.connect().await;
         lock.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
         let mut config = fleet.config();
         config.request.deadline_ms = 800;
-        let beside = Tributary::open(&config).await.unwrap();
-        let left_out: Vec<bool> =
-            beside.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
-        assert_eq!(left_out, [false, true, false, false]);
+        let locked = Tributary::open(&config).await.unwrap();
+        let out_of_service: Vec<bool> =
+            locked.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
+        assert_eq!(out_of_service, [false, true, false, false]);
         lock.query_drop("UNLOCK TABLES").await.unwrap();
-        wait_complete(&beside).await;
+        wait_complete(&locked).await;
 
-        // Times that are NULL have no place in the order; a negative id is no id. Only these rows
-        // are not shown.
+        // A row without a time has no position in the order, and a negative id is invalid. Only
+        // such rows are hidden.
         let bad = |database: &str| {
             [
                 format!(
@@ -292,26 +297,27 @@ fn other_shards_of_a_server_go_on_when_one_is_at_fault() {
         server.execute(&bad(&database)).await;
         let tributary = fleet.open().await;
         for _ in 0..10 {
-            let whole = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
-            let page = tributary.author_timeline(UserId(9), &whole).await;
+            let full = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
+            let page = tributary.author_timeline(UserId(9), &full).await;
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            let page = tributary.author_timeline(UserId(13), &whole).await;
+            let page = tributary.author_timeline(UserId(13), &full).await;
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            assert!(tributary.author_timeline(UserId(8), &whole).await.is_complete());
+            assert!(tributary.author_timeline(UserId(8), &full).await.is_complete());
         }
     });
 }
 
-async fn assert_refused(fleet: &TestFleet, cure: &str) -> String {
+async fn assert_refused(fleet: &TestFleet, remedy: &str) -> String {
     let outcome = Tributary::open(&fleet.config()).await;
-    let Err(OpenError::Prerequisite(text)) = outcome else { panic!("started without {cure}") };
-    assert!(text.contains(cure), "{text}\n  lacks\n{cure}");
+    let Err(OpenError::Prerequisite(text)) = outcome else { panic!("started without {remedy}") };
+    assert!(text.contains(remedy), "{text}\n  does not contain\n{remedy}");
     text
 }
 
-/// An account that may only SELECT is enough to read; one that may not is told what it lacks.
+/// An account with SELECT can read. Without SELECT the start is refused and names the statement
+/// that grants it.
 #[test]
-fn select_is_the_only_right_that_is_needed() {
+fn select_is_the_only_privilege_needed_to_read() {
     run(async {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);

@@ -1,5 +1,7 @@
-//! The bound on row reads: `4 x followees + 12 x limit` over all shards and five waves, on real
-//! servers, in worlds made to break it. The naive query's count stands beside it.
+//! The bound on a page's cost: `4 x followees + 12 x limit` rows over all shards, and five waves.
+//!
+//! It is checked on real servers, in worlds that are hard for it. The report also shows the rows
+//! that the naive query reads.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -22,13 +24,13 @@ const READER: u64 = 1_000_000;
 /// How authors post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// Everybody, all the time.
+    /// Every author, all the time.
     Dense,
-    /// A few old posts each, while others that nobody follows post a lot.
+    /// Followees have a few old posts; authors without followers post a lot.
     Quiet,
-    /// A few authors wrote everything that is new, in a row.
+    /// A few authors wrote all the newest posts, each without a gap.
     Burst,
-    /// Few different times.
+    /// Few distinct times, so that many posts tie.
     Tied,
 }
 
@@ -66,7 +68,7 @@ fn world(shape: Shape, followees: u64, random: &mut StdRng) -> World {
                 Shape::Burst => random.random_range(0..1_000_000),
                 Shape::Tied => random.random_range(0..3),
             };
-            // The id says nothing about the time.
+            // Ids are not in time order.
             world.post(author, time, (post * 2_654_435_761) % 4_294_967_296);
         }
     }
@@ -90,7 +92,7 @@ fn row_reads_stay_within_the_bound_on_mysql() {
 }
 
 fn check(kind: Kind) {
-    // A server of its own: the counters are the server's.
+    // A server for this test alone, because row counters are per server.
     let Some(server) = Database::start(kind) else { return };
     let server = Arc::new(server);
     let mut report = format!("{kind:?}: most rows read for a page, by world and followees\n");
@@ -133,14 +135,14 @@ async fn check_world(
     let tributary = fleet.open().await;
     let oracle = Oracle::new(world);
     let feed: Vec<PostKey> = oracle.feed(UserId(READER)).iter().map(|post| post.key).collect();
-    // Every statement is prepared once before it counts.
+    // Every statement is prepared before rows are counted.
     for limit in LIMITS {
         read(&tributary, Cursor::newest(), limit).await;
     }
     for limit in LIMITS {
         let bound = 4 * followees + 12 * u64::from(limit);
-        let (mut most, mut naive_most) = (0, 0);
-        for cursor in places(&feed) {
+        let (mut most_rows, mut most_naive_rows) = (0, 0);
+        for cursor in cursors(&feed) {
             let page = read(&tributary, cursor.clone(), limit).await;
             let start = match cursor.edge {
                 tributary::cursor::Edge::Beside { key, .. } => {
@@ -158,8 +160,8 @@ async fn check_world(
                 rows_read(&fleet, page).await
             };
             let mut rows = count().await;
-            // A connection that is new prepares its statements, for which a server reads its own
-            // tables; that does not happen again and again.
+            // A new connection prepares its statements, and the server then reads tables of its
+            // own. Repeating the read excludes these rows.
             for _ in 0..8 {
                 if rows <= bound {
                     break;
@@ -174,29 +176,30 @@ async fn check_world(
                 "{rows} rows, {bound} allowed: {followees} followees, limit \
                  {limit}, from {cursor:?}"
             );
-            most = most.max(rows);
+            most_rows = most_rows.max(rows);
             let naive = rows_read(&fleet, async || naive_page(&fleet, world, &cursor, limit).await);
-            naive_most = naive_most.max(naive.await);
+            most_naive_rows = most_naive_rows.max(naive.await);
         }
-        report(limit, most, bound, naive_most);
+        report(limit, most_rows, bound, most_naive_rows);
     }
 }
 
-/// The top, a little below it, the middle and near the end; and upwards from the middle.
-fn places(feed: &[PostKey]) -> Vec<Cursor> {
+/// Cursors at the top, a little below it, in the middle and near the end; and two towards newer
+/// posts from the middle.
+fn cursors(feed: &[PostKey]) -> Vec<Cursor> {
     let at = |index: usize| {
         feed.get(index).map(|key| Cursor::older(tributary::cursor::Edge::below(*key)))
     };
     let up =
         feed.get(feed.len() / 2).map(|key| Cursor::newer(tributary::cursor::Edge::above(*key)));
     let deep = [at(10), at(feed.len() / 2), at(feed.len().saturating_sub(30)), up];
-    // Nobody stands beside this one: whether anything older exists must be found out.
-    let gone = feed.get(feed.len() / 2).map(|key| {
+    // No post is next to this cursor, so the read must query whether an older post exists.
+    let deleted_anchor = feed.get(feed.len() / 2).map(|key| {
         let key = PostKey { author: UserId(READER + 999), ..*key };
         Cursor::newer(tributary::cursor::Edge::above(key))
     });
-    let places = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
-    places.chain(gone).collect()
+    let cursors = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
+    cursors.chain(deleted_anchor).collect()
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Page {
@@ -207,8 +210,8 @@ async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Pa
     page
 }
 
-/// Row reads of `work`, less those of looking at the counters. The smaller of two runs: a server's
-/// own housekeeping may fall into one of them.
+/// The rows that `work` reads, without those that reading the counters costs. The smaller of two
+/// runs counts, because background work of the server may add rows to one of them.
 async fn rows_read(fleet: &TestFleet, work: impl AsyncFn()) -> u64 {
     let mut least = u64::MAX;
     for _ in 0..2 {
@@ -221,7 +224,7 @@ async fn rows_read(fleet: &TestFleet, work: impl AsyncFn()) -> u64 {
     least
 }
 
-/// The same page by the query that people write, on each shard.
+/// Reads the same page by the naive query, on each shard.
 async fn naive_page(fleet: &TestFleet, world: &World, cursor: &Cursor, limit: u8) {
     let below = match cursor.edge {
         tributary::cursor::Edge::Beside { key: PostKey { time, post: PostId(id), .. }, .. } => {

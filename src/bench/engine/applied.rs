@@ -1,4 +1,5 @@
-//! How fast a recorded log is decoded and carried out on memory, on one core and without a network.
+//! Measures how fast a recorded log is decoded and applied to memory, on one core, without a
+//! network.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,14 +12,14 @@ use crate::changes::{Change, Commit, FeedEvent, LogPosition};
 use crate::model::{Follow, PostKey, ShardId};
 use crate::shard::RecordedLog;
 
-/// Changes of one transaction that takes back what the log said.
+/// Changes in one of the transactions that undo the log.
 const UNDO_BATCH: usize = 1_000;
-/// Other work on the machine hits some of them.
+/// The median of at least this many passes counts, because other load may disturb some.
 const PASSES_MIN: u32 = 5;
-/// More passes than a file has numbers are never needed.
+/// The most passes, however short they are.
 const PASSES_MAX: u32 = 1_000;
 
-/// What a log does, as far as it can be taken back.
+/// The content of a log that [`undo`] can revert.
 #[derive(Default)]
 struct LogContents {
     transactions: usize,
@@ -26,7 +27,12 @@ struct LogContents {
     follows: Vec<Follow>,
 }
 
-/// Decodes the log, and carries it out, again and again; it is taken back in between.
+/// Decodes the log, and decodes and applies it, in passes for about `seconds`. Each pass is undone
+/// before the next.
+///
+/// # Errors
+/// If the log cannot be decoded, or if it has no transaction in `database`. If it holds other
+/// changes than new posts and follows. If a post is not in memory after a pass.
 pub(super) fn measure(
     filled: &mut FilledMemory<'_>,
     bytes: &[u8],
@@ -35,7 +41,7 @@ pub(super) fn measure(
 ) -> Result<LogTimings> {
     let (done, events) = read(bytes, database)?;
     if done.transactions == 0 {
-        bail!("the log tells of no transaction in the database {database}");
+        bail!("the log has no transaction in the database {database}");
     }
     let before = changes(filled);
     let (mut decode, mut both) = (Vec::new(), Vec::new());
@@ -65,12 +71,12 @@ pub(super) fn measure(
     })
 }
 
-/// Changes that were carried out on something that is kept.
+/// The number of changes applied to cached values so far.
 fn changes(filled: &FilledMemory<'_>) -> u64 {
     filled.memory.logs().iter().map(|log| log.counters.changes.load(Ordering::Relaxed)).sum()
 }
 
-/// Seconds of one pass.
+/// Passes over the log once and returns the seconds it took.
 fn pass_over(
     bytes: &[u8],
     database: &str,
@@ -88,7 +94,7 @@ fn pass_over(
     }
 }
 
-/// What the log does, and its events.
+/// Reads the content of the log and the number of its events.
 fn read(bytes: &[u8], database: &str) -> Result<(LogContents, u64)> {
     let mut log = RecordedLog::new(bytes, database, 1).map_err(|why| anyhow!(why))?;
     let mut done = LogContents::default();
@@ -104,14 +110,14 @@ fn read(bytes: &[u8], database: &str) -> Result<(LogContents, u64)> {
                 match change {
                     Change::Post(post) => done.posts.push(post.key),
                     Change::Follow(follow) => done.follows.push(follow),
-                    _ => bail!("the log does something else than to post and to follow"),
+                    _ => bail!("the log holds other changes than new posts and follows"),
                 }
             }
         }
     }
 }
 
-/// All posts of the log stand in memory now, as far down as it goes.
+/// Checks that memory holds every post of the log that is not below its author's floor.
 fn check(filled: &FilledMemory<'_>, done: &LogContents) -> Result<()> {
     let memory = &filled.memory;
     for key in &done.posts {
@@ -126,7 +132,7 @@ fn check(filled: &FilledMemory<'_>, done: &LogContents) -> Result<()> {
     Ok(())
 }
 
-/// Takes it all back, so that the next pass does the same once more.
+/// Reverts all changes of the log, so that the next pass does the same work.
 fn undo(filled: &mut FilledMemory<'_>, done: &LogContents, file: u32) {
     let posts = done.posts.iter().map(|key| Change::PostGone(*key));
     let changes: Vec<Change> =

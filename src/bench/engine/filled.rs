@@ -1,4 +1,4 @@
-//! A memory that was filled from a world, and pages read from it as requests read them.
+//! A memory filled from a world, and the pages that requests read from it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,21 +20,21 @@ use crate::model::{Post, ShardId, UserId};
 use crate::shard::{FillAnswer, FillRequest, FillTarget, Fleet};
 use crate::timeline::{self, Draft, Limit, PageRequest, TimelineFlights, View};
 
-/// Nothing has to make room here.
+/// The memory budget, 32 GiB: large enough that nothing is evicted.
 const BUDGET: usize = 1 << 35;
-/// Posts of a tail at first, and at most, as the writer fills them.
+/// Posts in a tail at first, and at most; the server's writer uses the same limits.
 const DEPTH: u32 = 64;
 const DEPTH_MAX: u32 = 4_096;
-/// A tail is deepened so often at most before a page has all it needs.
+/// Rounds of deeper fills until a page must be complete.
 const TRIES: usize = 8;
-/// The longest time that is told apart: ten seconds.
+/// Longer times are recorded as 10 s.
 const NANOS_MAX: u64 = 10_000_000_000;
-/// Pages between two looks at the clock.
+/// Pages between two renewals of memory's lease.
 const PAGES_PER_RENEWAL: usize = 64;
-/// Readers of about the wanted number of followees.
+/// The most readers that are measured for one number of followees.
 const READERS_MAX: usize = 1_000;
 
-/// A page that somebody asks for.
+/// A request for one page.
 #[derive(Clone, Debug)]
 pub(super) struct EngineRequest {
     pub(super) reader: u32,
@@ -52,7 +52,7 @@ impl EngineRequest {
     }
 }
 
-/// The memory, and what it was filled from.
+/// A memory and the rows it was filled from.
 pub(super) struct FilledMemory<'a> {
     fleet: &'a Fleet,
     pub(super) memory: Arc<Memory>,
@@ -63,7 +63,10 @@ pub(super) struct FilledMemory<'a> {
 }
 
 impl<'a> FilledMemory<'a> {
-    /// Every author's newest posts, and every follow list.
+    /// Fills a memory with the newest posts of every author and every follow list.
+    ///
+    /// # Errors
+    /// If they do not fit into the budget.
     pub(super) fn new(world: World, fleet: &'a Fleet) -> Result<Self> {
         let source = fleet.sources().first().context("the fleet has no log")?;
         let names = vec![LogName { name: "none".into(), shards: vec![ShardId(0)] }];
@@ -139,16 +142,16 @@ impl<'a> FilledMemory<'a> {
         self.writer.fill(&wish(author, FillTarget::Tail { depth }), answer)
     }
 
-    /// The page, if it needs no database.
+    /// The page; `None` if it needs a database.
     fn page(&self, request: &EngineRequest) -> Option<Draft> {
         let mut view = View::new(self.fleet, Some(&self.memory), &self.flights);
         let reader = UserId(request.reader.into());
-        // Whatever is asked of a database is not there at once.
+        // A database query would not be ready at the first poll.
         let page = timeline::home_timeline(&mut view, reader, &request.page).now_or_never();
         page?.ok().filter(|draft| draft.waves == 0 && draft.queried.is_empty())
     }
 
-    /// The page; tails that are too shallow for it are deepened as the writer does it.
+    /// The page. Tails that are too shallow for it are filled deeper, as the server's writer does.
     fn page_after_fills(&mut self, request: &EngineRequest) -> Result<Draft> {
         self.writer.renew();
         for _ in 0..TRIES {
@@ -164,16 +167,16 @@ impl<'a> FilledMemory<'a> {
                 self.fill_tail(author, depth).context("a tail does not fit")?;
             }
         }
-        bail!("a page of reader {} lies deeper than memory goes", request.reader)
+        bail!("a page of reader {} needs deeper tails than memory can hold", request.reader)
     }
 
-    /// What the reader asks for who has just read this page.
+    /// The poll of a reader that has just read this page.
     pub(super) fn poll_after(&mut self, request: &EngineRequest) -> Result<EngineRequest> {
         let draft = self.page_after_fills(request)?;
         Ok(request.at(draft.prev))
     }
 
-    /// The reader's page of this number, if the timeline goes on for so long.
+    /// The reader's page of this number; `None` if the timeline has no such full page.
     pub(super) fn page_number(
         &mut self,
         newest: &EngineRequest,
@@ -189,7 +192,7 @@ impl<'a> FilledMemory<'a> {
         Ok((draft.posts.len() == Limit::DEFAULT.get()).then_some(request))
     }
 
-    /// Readers who follow about so many.
+    /// Readers whose number of followees differs by at most 10 % from `followees`.
     pub(super) fn readers_of(&self, followees: usize) -> Vec<u32> {
         let about = followees - followees / 10..=followees + followees / 10;
         let world = &self.known.world;
@@ -201,10 +204,13 @@ impl<'a> FilledMemory<'a> {
     }
 
     /// Compares a page with the world.
+    ///
+    /// # Errors
+    /// If the page is incomplete or wrong.
     pub(super) fn check(&mut self, request: &EngineRequest) -> Result<()> {
         let draft = self.page_after_fills(request)?;
         if !draft.is_whole() {
-            bail!("a page of reader {} is not whole", request.reader);
+            bail!("a page of reader {} is not complete", request.reader);
         }
         let page = draft.into_page(http::decode_content);
         let posts = page.posts.into_iter().map(|post| (post.key, post.content)).collect();
@@ -215,7 +221,7 @@ impl<'a> FilledMemory<'a> {
         wrong.map_err(|why| anyhow::anyhow!("a page of reader {reader} is wrong: {why}"))
     }
 
-    /// Reads these pages one after the other for so long.
+    /// Reads these pages, one after the other and repeatedly, until `seconds` were spent in reads.
     pub(super) fn time(
         &self,
         name: String,
@@ -228,13 +234,13 @@ impl<'a> FilledMemory<'a> {
             PageTimings { name, followees: 0, posts: 0, seconds: 0.0, nanos: nanos.clone() };
         let mut all = requests.iter().cycle();
         while timed.seconds < seconds {
-            // The clock is looked at twice for each page; that costs some 50 ns.
+            // The clock is read twice for each page, which adds about 50 ns.
             self.writer.renew();
             for request in all.by_ref().take(PAGES_PER_RENEWAL) {
                 let begun = Instant::now();
                 let posts = self.page(request).map(|draft| draft.posts.len());
                 let took = begun.elapsed();
-                let Some(posts) = posts else { bail!("a page was not in memory any more") };
+                let Some(posts) = posts else { bail!("a page is no longer in memory") };
                 nanos.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                 timed.seconds += took.as_secs_f64();
                 timed.followees += followees(request);

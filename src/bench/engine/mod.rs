@@ -1,5 +1,7 @@
-//! Memory alone, measured in one thread: filled from a world without databases, then read as a
-//! request reads it, and written as a log writes it. No page may need a database.
+//! Measures memory alone, in one thread and without databases.
+//!
+//! It fills a memory from a world, then reads pages by the server's read path and applies a
+//! recorded log by the server's writer. A page that needs a database ends the measurement.
 
 mod applied;
 mod filled;
@@ -15,26 +17,30 @@ use super::mix::Readers;
 use super::world::World;
 use crate::shard::Fleet;
 
-/// Requests that are chosen before they are measured, again and again.
+/// Requests that are drawn before the measurement; it repeats them.
 const REQUESTS: usize = 50_000;
-/// Readers of deep pages; each has to be read down to there first.
+/// Readers of deep pages. All pages above the deep one are read first, before the measurement.
 const DEEP_READERS: usize = 100;
 /// Pages of each kind that are compared with the world.
 const CHECKED: usize = 300;
-/// Readers who follow about so many.
+/// Pages are also measured for readers with about this many followees.
 const FOLLOWEES: [usize; 3] = [50, 500, 5_000];
 
-/// What is measured.
+/// The parameters of a measurement.
 #[derive(Debug)]
 pub(crate) struct EnginePlan {
     pub(crate) seed: u64,
-    /// For each kind of page.
+    /// Measured seconds for each kind of page.
     pub(crate) seconds: f64,
-    /// A file of a server's log, and the database in it whose rows count.
+    /// The bytes of a server's log file, and the database whose rows are applied.
     pub(crate) log: Option<(Vec<u8>, String)>,
 }
 
-/// Fills a memory from the world and measures it. `fleet` has one shard, and is never asked.
+/// Fills a memory from the world and measures it. `fleet` has one shard, which is never queried.
+///
+/// # Errors
+/// If the world does not fit into memory, or if a page is wrong or needs a database. If the log
+/// cannot be applied; see [`applied::measure`].
 pub(crate) fn engine(world: World, fleet: &Fleet, plan: &EnginePlan) -> Result<EngineReport> {
     let mut filled = FilledMemory::new(world, fleet)?;
     let mut timed = Vec::new();
@@ -54,7 +60,7 @@ pub(crate) fn engine(world: World, fleet: &Fleet, plan: &EnginePlan) -> Result<E
     Ok(EngineReport { seed: plan.seed, size: filled.size(), room: filled.room(), timed, applied })
 }
 
-/// The kinds of page that are measured, with whom they are read for.
+/// The measured kinds of pages, each with its requests.
 fn requests(filled: &mut FilledMemory<'_>, seed: u64) -> Result<Vec<(String, Vec<EngineRequest>)>> {
     let readers = Readers::new(filled.size().users, seed);
     let mut random = StdRng::seed_from_u64(seed);
@@ -84,7 +90,7 @@ fn requests(filled: &mut FilledMemory<'_>, seed: u64) -> Result<Vec<(String, Vec
     }
     kinds.retain(|(_, requests)| !requests.is_empty());
     if kinds.is_empty() {
-        bail!("nobody reads in this world");
+        bail!("the world has no readers");
     }
     Ok(kinds)
 }

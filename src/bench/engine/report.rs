@@ -1,4 +1,4 @@
-//! What was measured of memory alone, as text and as JSON.
+//! The report of `bench engine`, as text and as JSON.
 
 use std::fmt::{self, Display};
 
@@ -17,7 +17,7 @@ pub(crate) struct EngineReport {
     pub(super) applied: Option<LogTimings>,
 }
 
-/// What was filled, and what it takes: as it is counted, and as the process grew by it.
+/// The content of memory and its size: as the budget counts it, and as the process grew.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Footprint {
     pub(super) users: usize,
@@ -33,7 +33,8 @@ pub(super) struct Footprint {
 }
 
 impl Footprint {
-    /// Bytes for each of something, as counted and as the process grew.
+    /// For each kind of item: its name, the number of items, and the bytes per item, as the budget
+    /// counts them and as the process grew.
     fn each(self) -> [(&'static str, usize, f64, f64); 3] {
         let of = |bytes: usize, resident: f64, count: usize| {
             let count = count.max(1) as f64;
@@ -50,11 +51,11 @@ impl Footprint {
     }
 }
 
-/// Pages of one kind.
+/// The measured pages of one kind.
 #[derive(Debug)]
 pub(super) struct PageTimings {
     pub(super) name: String,
-    /// Followees of all readers of these pages.
+    /// The sum, over all pages, of the reader's number of followees.
     pub(super) followees: usize,
     /// Posts on all of these pages.
     pub(super) posts: usize,
@@ -71,7 +72,7 @@ impl PageTimings {
         self.nanos.len() as f64
     }
 
-    /// Pages a second.
+    /// Pages per second.
     fn rate(&self) -> f64 {
         self.pages() / self.seconds
     }
@@ -102,17 +103,17 @@ impl PageTimings {
     }
 }
 
-/// A recorded log.
+/// The measurements of a recorded log.
 #[derive(Debug)]
 pub(super) struct LogTimings {
     pub(super) transactions: usize,
     pub(super) events: u64,
     pub(super) bytes: usize,
     pub(super) passes: usize,
-    /// Changes to something that is kept.
+    /// Changes to cached values.
     pub(super) changes_per_transaction: f64,
     pub(super) decoded_per_second: f64,
-    /// Decoded and carried out.
+    /// Transactions per second, decoded and applied.
     pub(super) applied_per_second: f64,
 }
 
@@ -152,7 +153,7 @@ impl Display for EngineReport {
         writeln!(
             f,
             "\n{:<16} {:>9} {:>9} {:>9}",
-            "bytes of each", "number", "counted", "resident"
+            "bytes per item", "number", "counted", "resident"
         )?;
         for (name, count, counted, resident) in self.room.each() {
             writeln!(f, "{name:<16} {count:>9} {counted:>9.1} {resident:>9.1}")?;
@@ -181,10 +182,10 @@ impl Display for EngineReport {
                 f,
                 "\nlog: {transactions} transactions of {events} events, {changes_per_transaction:.2} \
                  changes each, median of {passes} passes\n\
-                 {:.0} transactions/s decoded, {:.0} transactions/s decoded and carried out",
+                 {:.0} transactions/s decoded, {:.0} transactions/s decoded and applied",
                 applied.decoded_per_second, applied.applied_per_second
             )?;
         }
-        write!(f, "pages were compared with the data, all right; none needed a database")
+        write!(f, "pages were compared with the data and all are correct; none needed a database")
     }
 }

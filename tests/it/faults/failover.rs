@@ -1,4 +1,5 @@
-//! An address that leads to another server: what is read and written follows it, without a restart.
+//! Failover by address: reads and writes follow an address that leads to another server, without a
+//! restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,14 +8,17 @@ use mysql_async::prelude::Queryable;
 use tributary::shard::{mysql_tables, mysql_writes_table};
 use tributary::{Cursor, Limit, PageRequest, PostId, Tributary, UserId, WriteError};
 
-use super::{ANSWERED, BUSY, Site, Times, WHOLE, alone, kill, make_account, make_shard, newest};
+use super::{
+    ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, Site, alone, kill, make_account,
+    make_shard, newest,
+};
 use crate::support::database::{Database, Kind};
 
 /// The post that only the second server has.
 const MARK: PostId = PostId(77_777);
 const AUTHOR: UserId = UserId(8);
 
-/// The server at the address, and a second one with the same rows and one post more.
+/// The site's server, and a second server with the same rows and one more post.
 async fn two_at_one_address() -> (Site, Arc<Database>) {
     let site = Site::new(1).await;
     let second = Arc::new(Database::start(Kind::MariaDb).unwrap());
@@ -40,20 +44,20 @@ async fn two_at_one_address() -> (Site, Arc<Database>) {
     (site, second)
 }
 
-async fn follows_reads(tributary: &Tributary) -> Duration {
+async fn until_reads_follow(tributary: &Tributary) -> Duration {
     let start = Instant::now();
     loop {
         let page = newest(tributary).await;
         if page.is_complete() && page.posts.iter().any(|post| post.key.post == MARK) {
             return start.elapsed();
         }
-        assert!(start.elapsed() < WHOLE * 6, "reads stay where they were");
+        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "reads stay on the old server");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Posts until it is done; how long that took, and what was not stored.
-async fn follows_writes(tributary: &Tributary) -> (Duration, usize) {
+/// Posts until a post is stored. Returns the time and the number of refused posts.
+async fn until_writes_follow(tributary: &Tributary) -> (Duration, usize) {
     let (start, mut refused) = (Instant::now(), 0);
     loop {
         match tributary.publish(AUTHOR, "after the failover", None).await {
@@ -61,7 +65,7 @@ async fn follows_writes(tributary: &Tributary) -> (Duration, usize) {
             Err(WriteError::Unavailable) => refused += 1,
             Err(error) => panic!("{error}"),
         }
-        assert!(start.elapsed() < WHOLE * 6, "writes stay where they were");
+        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "writes stay on the old server");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -74,7 +78,7 @@ async fn posts_on(server: &Database, site: &Site) -> usize {
 }
 
 #[test]
-fn an_address_that_leads_to_another_server_is_followed_when_the_first_one_dies() {
+fn reads_and_writes_follow_an_address_to_another_server_after_the_first_dies() {
     alone(async {
         let (site, second) = two_at_one_address().await;
         let tributary = site.open().await;
@@ -83,21 +87,23 @@ fn an_address_that_leads_to_another_server_is_followed_when_the_first_one_dies()
         kill(&site.servers[0]).await;
         assert!(!newest(&tributary).await.is_complete());
         site.links[0].redirect_to(second.port);
-        let (mut reads, mut writes) = (Times::of("reads follow"), Times::of("writes follow"));
-        let (wrote, read) = tokio::join!(follows_writes(&tributary), follows_reads(&tributary));
+        let (mut reads, mut writes) =
+            (Durations::of("reads follow"), Durations::of("writes follow"));
+        let (wrote, read) =
+            tokio::join!(until_writes_follow(&tributary), until_reads_follow(&tributary));
         writes.add(wrote.0);
         reads.add(read);
-        writes.hold(WHOLE);
-        reads.hold(WHOLE);
-        // What was refused is not there.
+        writes.assert_within(COMPLETE_WITHIN);
+        reads.assert_within(COMPLETE_WITHIN);
+        // Refused posts are not stored.
         assert_eq!(posts_on(&second, &site).await, 12);
-        assert!(site.tasks() <= tasks + super::TASKS_MORE);
+        assert!(site.tasks() <= tasks + super::EXTRA_TASKS_MAX);
     });
 }
 
-/// Nothing is cut: the old connections would go on for ever.
+/// The link is not cut, so the old connections would work permanently.
 #[test]
-fn a_server_that_was_demoted_is_left() {
+fn connections_to_a_demoted_server_are_closed() {
     alone(async {
         let (site, second) = two_at_one_address().await;
         let tributary = site.open().await;
@@ -105,7 +111,7 @@ fn a_server_that_was_demoted_is_left() {
         let before = posts_on(&site.servers[0], &site).await;
         let demoted = |on: &str| vec![format!("SET GLOBAL read_only = {on}")];
         site.servers[0].execute(&demoted("ON")).await;
-        // As long as there is no other one, it is read, and nothing is stored.
+        // Until another server takes over, reads use the demoted one, and nothing is stored.
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(2_500) {
             let refused = tributary.publish(AUTHOR, "to a demoted server", None).await;
@@ -117,19 +123,24 @@ fn a_server_that_was_demoted_is_left() {
         }
         assert_eq!(posts_on(&site.servers[0], &site).await, before);
 
-        let (mut reads, mut writes) = (Times::of("reads follow"), Times::of("writes follow"));
+        let (mut reads, mut writes) =
+            (Durations::of("reads follow"), Durations::of("writes follow"));
         site.links[0].redirect_to(second.port);
-        let (wrote, read) = tokio::join!(follows_writes(&tributary), follows_reads(&tributary));
+        let (wrote, read) =
+            tokio::join!(until_writes_follow(&tributary), until_reads_follow(&tributary));
         writes.add(wrote.0);
         reads.add(read);
         assert_eq!(posts_on(&second, &site).await, 12);
         let start = Instant::now();
         while site.connected(0).await > 1 {
-            assert!(start.elapsed() < WHOLE * BUSY, "the old connections are closed");
+            assert!(
+                start.elapsed() < COMPLETE_WITHIN * BUSY_FACTOR,
+                "the old connections stay open"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
 
-        // And back again, seen by reads alone.
+        // The address leads back to the first server; this time only reads notice it.
         let mut connection = second.connect().await;
         connection.query_drop("SET GLOBAL read_only = ON").await.unwrap();
         site.servers[0].execute(&demoted("OFF")).await;
@@ -145,20 +156,20 @@ fn a_server_that_was_demoted_is_left() {
             if page.is_complete() && page.posts.iter().all(|post| post.key.post != MARK) {
                 break;
             }
-            assert!(start.elapsed() < WHOLE * 6, "reads stay where they were");
+            assert!(start.elapsed() < COMPLETE_WITHIN * 6, "reads stay on the old server");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         reads.add(start.elapsed());
-        writes.add(follows_writes(&tributary).await.0);
-        writes.hold(WHOLE);
-        reads.hold(WHOLE);
-        site.assert_no_pile(site.tasks()).await;
+        writes.add(until_writes_follow(&tributary).await.0);
+        writes.assert_within(COMPLETE_WITHIN);
+        reads.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(site.tasks()).await;
     });
 }
 
-/// A start in the middle of a failover is a start.
+/// A start in the middle of a failover succeeds.
 #[test]
-fn a_read_only_server_is_served_and_written_when_it_is_promoted() {
+fn a_read_only_server_is_read_and_accepts_writes_after_promotion() {
     alone(async {
         let site = Site::new(1).await;
         site.servers[0].execute(&["SET GLOBAL read_only = ON".into()]).await;
@@ -167,7 +178,7 @@ fn a_read_only_server_is_served_and_written_when_it_is_promoted() {
         let refused = tributary.publish(AUTHOR, "too early", None).await;
         assert_eq!(refused, Err(WriteError::Unavailable));
         site.servers[0].execute(&["SET GLOBAL read_only = OFF".into()]).await;
-        let (time, _) = follows_writes(&tributary).await;
-        assert!(time < ANSWERED, "{time:?}");
+        let (time, _) = until_writes_follow(&tributary).await;
+        assert!(time < ANSWERED_WITHIN, "{time:?}");
     });
 }

@@ -1,9 +1,10 @@
-//! A history of writes under faults, compared at the end with the rows and with the timelines: no
-//! acknowledged post is lost or doubled, and no complete page lacks one.
+//! 10,000 writes under faults. No acknowledged post is lost or duplicated, and every complete page
+//! has all acknowledged posts.
 //!
-//! The servers flush their logs once a second (`innodb_flush_log_at_trx_commit=2`,
-//! `sync_binlog=0`). That survives the death of the process, which is what is tested; it would not
-//! survive that of the machine.
+//! The test records the outcome of each write. At the end it compares the record with the rows and
+//! with the timelines. The servers flush their logs once a second
+//! (`innodb_flush_log_at_trx_commit=2`, `sync_binlog=0`). Committed writes then survive the death
+//! of the process, which this test covers; they would not survive a crash of the machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,34 +21,35 @@ use tributary::{
     WriteError,
 };
 
-use super::{ANSWERED, READER, Site, alone, kill, launch, until_whole};
+use super::{ANSWERED_WITHIN, READER, Site, alone, kill, launch, until_complete};
 
 const WRITERS: u64 = 20;
 const WRITES_PER_WRITER: u64 = 500;
 const WRITES: usize = 10_000;
-/// Between two writes of one writer, so that the faults have their time.
+/// The interval between two writes of one writer. It makes the run long enough for all faults.
 const PACE: Duration = Duration::from_millis(90);
-/// How often a client repeats a post under its key.
+/// The most attempts to store a post with an idempotency key.
 const REPEATS: u32 = 4;
-/// Writer n posts as this user and the three after; the reader follows all of them.
+/// Writer n posts as the four users from `AUTHORS_FROM + 4 * n` on. The reader follows all of
+/// them.
 const AUTHORS_FROM: u64 = 100;
-/// Writer n follows as this user.
+/// Writer n follows as user `FOLLOWERS_FROM + n`.
 const FOLLOWERS_FROM: u64 = 1_000;
 
-/// What is known of the writes.
+/// The outcomes of all writes.
 #[derive(Default)]
-struct History {
-    /// Acknowledged, and no delete of them was begun.
-    there: BTreeMap<PostKey, String>,
-    /// Their delete was acknowledged.
-    gone: BTreeSet<PostKey>,
-    /// Nothing was said of their delete that holds.
-    deleting: BTreeMap<PostKey, String>,
-    /// Texts of posts of which nothing was stored.
+struct WriteRecord {
+    /// Acknowledged posts without a delete.
+    stored: BTreeMap<PostKey, String>,
+    /// Posts whose delete was acknowledged.
+    deleted: BTreeSet<PostKey>,
+    /// Posts whose delete is in flight or in doubt.
+    deletes_in_doubt: BTreeMap<PostKey, String>,
+    /// Authors and texts of posts that were refused, so nothing may be stored.
     refused: Vec<(UserId, String)>,
-    /// Texts of posts that may be there, once.
-    unknown: Vec<(UserId, String)>,
-    /// Whether an edge was last made or ended, if that is known.
+    /// Authors and texts of posts in doubt; each may be stored at most once.
+    in_doubt: Vec<(UserId, String)>,
+    /// By follow: whether it exists; `None` if that is in doubt.
     follows: HashMap<(UserId, UserId), Option<bool>>,
     counts: Counts,
 }
@@ -56,23 +58,23 @@ struct History {
 struct Counts {
     acknowledged: usize,
     refused: usize,
-    unknown: usize,
+    in_doubt: usize,
     repeated: usize,
     replayed: usize,
 }
 
-type Shared = Arc<Mutex<History>>;
+type Shared = Arc<Mutex<WriteRecord>>;
 
-fn locked(history: &Shared) -> MutexGuard<'_, History> {
-    history.lock().unwrap()
+fn locked(record: &Shared) -> MutexGuard<'_, WriteRecord> {
+    record.lock().unwrap()
 }
 
-impl History {
+impl WriteRecord {
     fn note(&mut self, outcome: Result<(), WriteError>) {
         match outcome {
             Ok(()) => self.counts.acknowledged += 1,
             Err(WriteError::Unavailable) => self.counts.refused += 1,
-            Err(WriteError::InDoubt) => self.counts.unknown += 1,
+            Err(WriteError::InDoubt) => self.counts.in_doubt += 1,
             Err(error) => panic!("{error}"),
         }
     }
@@ -81,8 +83,8 @@ impl History {
 struct Writer {
     number: u64,
     tributary: Tributary,
-    history: Shared,
-    chance: StdRng,
+    record: Shared,
+    random: StdRng,
     mine: Vec<PostKey>,
 }
 
@@ -90,39 +92,40 @@ impl Writer {
     async fn write_all(mut self) {
         for write in 0..WRITES_PER_WRITER {
             let start = Instant::now();
-            match self.chance.random_range(0..100) {
+            match self.random.random_range(0..100) {
                 0..55 => self.post(write).await,
                 55..80 => self.post_under_a_key(write).await,
                 80..90 if !self.mine.is_empty() => self.delete().await,
                 _ => self.follow().await,
             }
-            assert!(start.elapsed() < ANSWERED * 2 * REPEATS, "{:?}", start.elapsed());
+            assert!(start.elapsed() < ANSWERED_WITHIN * 2 * REPEATS, "{:?}", start.elapsed());
             sleep(PACE.saturating_sub(start.elapsed())).await;
         }
     }
 
     fn author(&mut self) -> UserId {
-        UserId(AUTHORS_FROM + self.number * 4 + self.chance.random_range(0..4))
+        UserId(AUTHORS_FROM + self.number * 4 + self.random.random_range(0..4))
     }
 
     fn acknowledged(&mut self, key: PostKey, content: String) {
         self.mine.push(key);
-        let doubled = locked(&self.history).there.insert(key, content);
-        assert!(doubled.is_none(), "two posts have one key");
+        let previous = locked(&self.record).stored.insert(key, content);
+        assert!(previous.is_none(), "two posts have the same key");
     }
 
     async fn post(&mut self, write: u64) {
         let (author, content) = (self.author(), format!("{write} of {} ✓", self.number));
         let outcome = self.tributary.publish(author, &content, None).await;
-        locked(&self.history).note(outcome.as_ref().map(drop).map_err(|error| *error));
+        locked(&self.record).note(outcome.as_ref().map(drop).map_err(|error| *error));
         match outcome {
             Ok(published) => self.acknowledged(published.post.key, content),
-            Err(WriteError::InDoubt) => locked(&self.history).unknown.push((author, content)),
-            Err(_) => locked(&self.history).refused.push((author, content)),
+            Err(WriteError::InDoubt) => locked(&self.record).in_doubt.push((author, content)),
+            Err(_) => locked(&self.record).refused.push((author, content)),
         }
     }
 
-    /// Repeats what was not acknowledged, as a client would, and some of what was.
+    /// Posts with an idempotency key and repeats until the post is acknowledged, as a client does.
+    /// Also repeats some acknowledged posts.
     async fn post_under_a_key(&mut self, write: u64) {
         let (author, content) = (self.author(), format!("{write} of {}, once", self.number));
         let key = IdempotencyKey::new(&format!("{}-{write}", self.number)).unwrap();
@@ -130,15 +133,18 @@ impl Writer {
         for attempt in 0..REPEATS {
             let outcome = self.tributary.publish(author, &content, Some(key.clone())).await;
             if attempt > 0 {
-                locked(&self.history).counts.repeated += 1;
+                locked(&self.record).counts.repeated += 1;
             }
             match outcome {
                 Ok(published) => {
-                    locked(&self.history).counts.replayed += usize::from(published.replayed);
-                    assert!(!published.replayed || in_doubt, "by whom?");
-                    locked(&self.history).note(Ok(()));
+                    locked(&self.record).counts.replayed += usize::from(published.replayed);
+                    assert!(
+                        !published.replayed || in_doubt,
+                        "replayed, but no earlier attempt can have stored it"
+                    );
+                    locked(&self.record).note(Ok(()));
                     self.acknowledged(published.post.key, content.clone());
-                    if self.chance.random_bool(0.3) {
+                    if self.random.random_bool(0.3) {
                         self.replay(author, &content, key, published.post.key).await;
                     }
                     return;
@@ -149,13 +155,13 @@ impl Writer {
             }
             sleep(Duration::from_millis(60)).await;
         }
-        let mut history = locked(&self.history);
+        let mut record = locked(&self.record);
         if in_doubt {
-            history.note(Err(WriteError::InDoubt));
-            history.unknown.push((author, content));
+            record.note(Err(WriteError::InDoubt));
+            record.in_doubt.push((author, content));
         } else {
-            history.note(Err(WriteError::Unavailable));
-            history.refused.push((author, content));
+            record.note(Err(WriteError::Unavailable));
+            record.refused.push((author, content));
         }
     }
 
@@ -163,7 +169,7 @@ impl Writer {
         match self.tributary.publish(author, content, Some(key)).await {
             Ok(again) => {
                 assert_eq!((again.replayed, again.post.key), (true, first));
-                locked(&self.history).counts.replayed += 1;
+                locked(&self.record).counts.replayed += 1;
             }
             Err(error) => {
                 assert!(matches!(error, WriteError::Unavailable | WriteError::InDoubt), "{error}");
@@ -172,21 +178,21 @@ impl Writer {
     }
 
     async fn delete(&mut self) {
-        let key = self.mine.swap_remove(self.chance.random_range(0..self.mine.len()));
-        let content = locked(&self.history).there.remove(&key).unwrap();
-        locked(&self.history).deleting.insert(key, content);
+        let key = self.mine.swap_remove(self.random.random_range(0..self.mine.len()));
+        let content = locked(&self.record).stored.remove(&key).unwrap();
+        locked(&self.record).deletes_in_doubt.insert(key, content);
         let outcome = self.tributary.delete_post(key.author, key.post).await;
-        let mut history = locked(&self.history);
-        history.note(outcome);
+        let mut record = locked(&self.record);
+        record.note(outcome);
         match outcome {
             Ok(()) => {
-                history.deleting.remove(&key);
-                history.gone.insert(key);
+                record.deletes_in_doubt.remove(&key);
+                record.deleted.insert(key);
             }
-            // Nothing was done, so it is there.
+            // The delete was not applied, so the post is still stored.
             Err(WriteError::Unavailable) => {
-                let content = history.deleting.remove(&key).unwrap();
-                history.there.insert(key, content);
+                let content = record.deletes_in_doubt.remove(&key).unwrap();
+                record.stored.insert(key, content);
             }
             Err(_) => {}
         }
@@ -194,42 +200,46 @@ impl Writer {
 
     async fn follow(&mut self) {
         let follower = UserId(FOLLOWERS_FROM + self.number);
-        let followee = UserId(self.chance.random_range(0..20));
-        let make = self.chance.random_bool(0.7);
+        let followee = UserId(self.random.random_range(0..20));
+        let make = self.random.random_bool(0.7);
         let outcome = match make {
             true => self.tributary.follow(follower, followee).await,
             false => self.tributary.unfollow(follower, followee).await,
         };
-        let mut history = locked(&self.history);
-        history.note(outcome);
+        let mut record = locked(&self.record);
+        record.note(outcome);
         match outcome {
-            Ok(()) => drop(history.follows.insert((follower, followee), Some(make))),
+            Ok(()) => drop(record.follows.insert((follower, followee), Some(make))),
             Err(WriteError::Unavailable) => {}
-            Err(_) => drop(history.follows.insert((follower, followee), None)),
+            Err(_) => drop(record.follows.insert((follower, followee), None)),
         }
     }
 }
 
-/// Reads the newest page again and again. Of the shards that are not said to be missing it must
-/// have every post that was acknowledged before.
-async fn read_on(tributary: Tributary, history: Shared, ended: Arc<AtomicBool>) -> (usize, usize) {
+/// Reads the newest page repeatedly. It must have every post that was acknowledged before the
+/// read, except those on shards that the page names as missing.
+async fn read_continuously(
+    tributary: Tributary,
+    record: Shared,
+    ended: Arc<AtomicBool>,
+) -> (usize, usize) {
     let (mut complete, mut incomplete) = (0, 0);
     let limit = Limit::new(60).unwrap();
     while !ended.load(Ordering::Relaxed) {
-        let (there, gone): (BTreeMap<PostKey, String>, BTreeSet<PostKey>) = {
-            let history = locked(&history);
-            let newest = history.there.iter().rev().take(200);
-            (newest.map(|(key, text)| (*key, text.clone())).collect(), history.gone.clone())
+        let (stored, deleted): (BTreeMap<PostKey, String>, BTreeSet<PostKey>) = {
+            let record = locked(&record);
+            let newest = record.stored.iter().rev().take(200);
+            (newest.map(|(key, text)| (*key, text.clone())).collect(), record.deleted.clone())
         };
         let request = PageRequest { cursor: Cursor::newest(), limit, ..PageRequest::default() };
         let start = Instant::now();
         let page = tributary.home_timeline(READER, &request).await.unwrap();
-        assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());
+        assert!(start.elapsed() < ANSWERED_WITHIN, "a page took {:?}", start.elapsed());
         match page.is_complete() {
             true => complete += 1,
             false => incomplete += 1,
         }
-        check_page(&tributary, &page, &there, &gone, &locked(&history));
+        check_page(&tributary, &page, &stored, &deleted, &locked(&record));
         sleep(Duration::from_millis(10)).await;
     }
     (complete, incomplete)
@@ -238,33 +248,33 @@ async fn read_on(tributary: Tributary, history: Shared, ended: Arc<AtomicBool>) 
 fn check_page(
     tributary: &Tributary,
     page: &Page,
-    there: &BTreeMap<PostKey, String>,
-    gone: &BTreeSet<PostKey>,
-    after: &History,
+    stored: &BTreeMap<PostKey, String>,
+    deleted: &BTreeSet<PostKey>,
+    after: &WriteRecord,
 ) {
     assert!(page.posts.is_sorted_by(|a, b| a.key > b.key));
     let shown: BTreeMap<PostKey, &str> =
         page.posts.iter().map(|post| (post.key, post.content.as_str())).collect();
     for key in shown.keys() {
-        assert!(!gone.contains(key), "{key:?} is back");
+        assert!(!deleted.contains(key), "{key:?} was deleted, but is on the page");
     }
     let Some(last) = page.posts.last() else {
-        assert!(!page.is_complete() || there.is_empty(), "an empty page is said to be complete");
+        assert!(!page.is_complete() || stored.is_empty(), "an empty page claims to be complete");
         return;
     };
-    let is_missing =
+    let is_on_missing_shard =
         |key: &PostKey| page.missing.contains(&tributary.fleet().placement().shard_of(key.author));
-    for (key, content) in there.range(last.key..) {
-        // Deleted since, or perhaps.
-        if !after.there.contains_key(key) || is_missing(key) {
+    for (key, content) in stored.range(last.key..) {
+        // The post was deleted in the meantime, or its delete is in doubt.
+        if !after.stored.contains_key(key) || is_on_missing_shard(key) {
             continue;
         }
         assert_eq!(shown.get(key), Some(&content.as_str()), "{key:?}, missing {:?}", page.missing);
     }
 }
 
-/// One fault after the other, until the writers are done.
-async fn break_things(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
+/// Injects one fault after the other until the writers have finished.
+async fn inject_faults(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
     let pause = async || sleep(Duration::from_millis(1_200)).await;
     let mut turn = 0;
     while !ended.load(Ordering::Relaxed) {
@@ -301,7 +311,7 @@ async fn break_things(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
 }
 
 #[test]
-fn ten_thousand_writes_under_faults_lose_and_double_nothing() {
+fn ten_thousand_writes_under_faults_lose_and_duplicate_nothing() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
@@ -309,19 +319,19 @@ fn ten_thousand_writes_under_faults_lose_and_double_nothing() {
         tributary.follow_all(READER, &authors).await.unwrap();
         let tasks = site.tasks();
 
-        let history: Shared = Arc::default();
+        let record: Shared = Arc::default();
         let (ended, faults) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
         let readers: Vec<_> = (0..2)
             .map(|_| {
-                let (history, ended) = (Arc::clone(&history), Arc::clone(&ended));
-                tokio::spawn(read_on(tributary.clone(), history, ended))
+                let (record, ended) = (Arc::clone(&record), Arc::clone(&ended));
+                tokio::spawn(read_continuously(tributary.clone(), record, ended))
             })
             .collect();
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
-                let (tributary, history) = (tributary.clone(), Arc::clone(&history));
-                let chance = StdRng::seed_from_u64(number);
-                let writer = Writer { number, tributary, history, chance, mine: Vec::new() };
+                let (tributary, record) = (tributary.clone(), Arc::clone(&record));
+                let random = StdRng::seed_from_u64(number);
+                let writer = Writer { number, tributary, record, random, mine: Vec::new() };
                 tokio::spawn(writer.write_all())
             })
             .collect();
@@ -331,28 +341,31 @@ fn ten_thousand_writes_under_faults_lose_and_double_nothing() {
             }
             ended.store(true, Ordering::Relaxed);
         };
-        tokio::join!(written, break_things(&site, &ended, &faults));
+        tokio::join!(written, inject_faults(&site, &ended, &faults));
         for reader in readers {
             let (complete, incomplete) = reader.await.unwrap();
             println!("  {complete} complete pages, {incomplete} incomplete");
             assert!(complete > 50 && incomplete > 50);
         }
-        let whole = until_whole(&tributary, true).await;
-        println!("  {} faults, whole again after {whole:.1?}", faults.load(Ordering::Relaxed));
+        let recovery = until_complete(&tributary, true).await;
+        println!(
+            "  {} faults, complete again after {recovery:.1?}",
+            faults.load(Ordering::Relaxed)
+        );
 
-        let history = std::mem::take(&mut *locked(&history));
-        println!("  {:?}", history.counts);
-        let Counts { acknowledged, refused, unknown, .. } = history.counts;
-        assert_eq!(acknowledged + refused + unknown, WRITES);
+        let record = std::mem::take(&mut *locked(&record));
+        println!("  {:?}", record.counts);
+        let Counts { acknowledged, refused, in_doubt, .. } = record.counts;
+        assert_eq!(acknowledged + refused + in_doubt, WRITES);
         assert!(acknowledged > 4_000, "{acknowledged}");
-        assert_eq!(faults_of_rows(&site, &history).await, Vec::<String>::new());
-        check_timelines(&tributary, &history, &authors).await;
-        site.assert_no_pile(tasks).await;
+        assert_eq!(row_differences(&site, &record).await, Vec::<String>::new());
+        check_timelines(&tributary, &record, &authors).await;
+        site.assert_no_leaks(tasks).await;
     });
 }
 
-/// Where the tables differ from the history, by plain SQL on each server itself.
-async fn faults_of_rows(site: &Site, history: &History) -> Vec<String> {
+/// The differences between the tables and the record. Reads the tables by SQL, without our code.
+async fn row_differences(site: &Site, record: &WriteRecord) -> Vec<String> {
     let mut rows: BTreeMap<(UserId, String), Vec<PostKey>> = BTreeMap::new();
     let mut follows = BTreeSet::new();
     for (server, database) in &site.fleet.databases {
@@ -372,50 +385,53 @@ async fn faults_of_rows(site: &Site, history: &History) -> Vec<String> {
         follows.extend(edges.into_iter().map(|(from, to)| (UserId(from), UserId(to))));
     }
     let mut faults = Vec::new();
-    for (key, content) in &history.there {
+    for (key, content) in &record.stored {
         let found = rows.remove(&(key.author, content.clone())).unwrap_or_default();
         if found != [*key] {
-            faults.push(format!("{content}, acknowledged as {key:?}, is {found:?}"));
+            faults.push(format!("{content}, acknowledged as {key:?}, is stored as {found:?}"));
         }
     }
-    for wish in &history.refused {
-        if let Some(found) = rows.remove(wish) {
-            faults.push(format!("{}, said not to be stored, is {found:?}", wish.1));
+    for post in &record.refused {
+        if let Some(found) = rows.remove(post) {
+            faults.push(format!("{}, refused, is stored as {found:?}", post.1));
         }
     }
-    let in_doubt = history.unknown.iter().cloned();
-    let deleting = history.deleting.iter().map(|(key, text)| (key.author, text.clone()));
-    for wish in in_doubt.chain(deleting) {
-        let found = rows.remove(&wish).unwrap_or_default();
+    let in_doubt = record.in_doubt.iter().cloned();
+    let deletes_in_doubt =
+        record.deletes_in_doubt.iter().map(|(key, text)| (key.author, text.clone()));
+    for post in in_doubt.chain(deletes_in_doubt) {
+        let found = rows.remove(&post).unwrap_or_default();
         if found.len() > 1 {
-            faults.push(format!("{}, in doubt, is {found:?}", wish.1));
+            faults.push(format!("{}, in doubt, is stored as {found:?}", post.1));
         }
     }
-    // Of what was deleted there is nothing, either.
-    faults.extend(rows.into_iter().map(|((_, content), keys)| format!("{content} is {keys:?}")));
-    for ((from, to), made) in &history.follows {
+    // The remaining rows are unknown, or are posts that were deleted.
+    faults.extend(
+        rows.into_iter().map(|((_, content), keys)| format!("{content} is stored as {keys:?}")),
+    );
+    for ((from, to), made) in &record.follows {
         if made.is_some_and(|made| follows.contains(&(*from, *to)) != made) {
-            faults.push(format!("{from} follows {to} otherwise than {made:?}"));
+            faults.push(format!("{from} follows {to}: expected {made:?}, found the opposite"));
         }
     }
     faults
 }
 
-/// A checker that finds nothing must be one that would have.
+/// Proves that the check of rows can fail.
 #[test]
-fn the_checker_finds_what_is_lost_doubled_or_back() {
+fn the_check_finds_lost_duplicated_and_undeleted_rows() {
     alone(async {
         let site = Site::new(1).await;
         let tributary = site.open().await;
         let author = UserId(AUTHORS_FROM);
-        let mut history = History::default();
+        let mut record = WriteRecord::default();
         for n in 0..3 {
             let post = tributary.publish(author, &n.to_string(), None).await.unwrap().post;
-            history.there.insert(post.key, post.content);
+            record.stored.insert(post.key, post.content);
         }
         tributary.follow(author, READER).await.unwrap();
-        history.follows.insert((author, READER), Some(true));
-        assert_eq!(faults_of_rows(&site, &history).await, Vec::<String>::new());
+        record.follows.insert((author, READER), Some(true));
+        assert_eq!(row_differences(&site, &record).await, Vec::<String>::new());
         let (server, database) = &site.fleet.databases[0];
         server
             .execute(&[
@@ -424,16 +440,17 @@ fn the_checker_finds_what_is_lost_doubled_or_back() {
                 format!("DELETE FROM {database}.followers WHERE follower_user_id = {author}"),
             ])
             .await;
-        let (key, content) = history.there.pop_last().unwrap();
-        history.gone.insert(key);
-        assert_eq!(faults_of_rows(&site, &history).await.len(), 4);
-        history.refused.push((author, content));
-        assert_eq!(faults_of_rows(&site, &history).await.len(), 4);
+        let (key, content) = record.stored.pop_last().unwrap();
+        record.deleted.insert(key);
+        assert_eq!(row_differences(&site, &record).await.len(), 4);
+        record.refused.push((author, content));
+        assert_eq!(row_differences(&site, &record).await.len(), 4);
     });
 }
 
-/// Every author's timeline, and the reader's to its end: each acknowledged post once.
-async fn check_timelines(tributary: &Tributary, history: &History, authors: &[UserId]) {
+/// Checks every author's timeline and the reader's, to their ends: each has every acknowledged
+/// post once.
+async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &[UserId]) {
     let walk = async |author: Option<UserId>| {
         let (mut cursor, mut walked) = (Cursor::newest(), Vec::new());
         loop {
@@ -465,10 +482,10 @@ async fn check_timelines(tributary: &Tributary, history: &History, authors: &[Us
     assert!(feed.iter().filter(|post| !old(&post.key)).eq(&by_author));
     let found: BTreeMap<PostKey, &String> =
         feed.iter().map(|post| (post.key, &post.content)).collect();
-    for (key, content) in &history.there {
+    for (key, content) in &record.stored {
         assert_eq!(found.get(key), Some(&content), "{key:?}");
     }
-    for key in &history.gone {
-        assert_eq!(found.get(key), None, "{key:?} is back");
+    for key in &record.deleted {
+        assert_eq!(found.get(key), None, "{key:?} was deleted, but is on the page");
     }
 }

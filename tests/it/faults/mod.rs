@@ -1,5 +1,6 @@
-//! Faults of real servers under a running fleet: what it promises while they last and after them.
-//! They assert how long things take, so `./dev test` runs them last, alone and one at a time.
+//! Faults of real servers under a running fleet, and the promises that hold during and after them.
+//!
+//! These tests assert durations, so `./dev test` runs them last, alone and one at a time.
 
 mod embedded;
 mod failover;
@@ -23,32 +24,34 @@ use crate::support::link::Link;
 use crate::support::run;
 use crate::support::world::World;
 
-/// A dead server is named on pages within this time; a silent one when half of the deadline is over.
-const FLAGGED: Duration = Duration::from_secs(1);
-/// Pages are whole again within this time after a server's return.
-const WHOLE: Duration = Duration::from_secs(5);
-/// A machine that does other things too may be so many times as slow: the bounds are then five times
-/// the medians that were measured, at least.
-const BUSY: u32 = 3;
-/// By when a page is there, whatever happens: the deadline, and what a busy machine adds.
-const ANSWERED: Duration = Duration::from_millis(DEADLINE_MS_DEFAULT + 2_000);
-/// What a server may have of our connections: the pool, those beside it, and the test's own.
+/// Pages list the shards of a dead server as missing within this time. For a silent server it
+/// takes half of the deadline.
+const FLAGGED_WITHIN: Duration = Duration::from_secs(1);
+/// Pages are complete again within this time after a server returns.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
+/// On a busy machine, single durations may exceed the bounds by this factor. The bounds are then
+/// at least five times the measured medians.
+const BUSY_FACTOR: u32 = 3;
+/// Every page is returned within this time: the deadline, and 2 s for a busy machine.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(DEADLINE_MS_DEFAULT + 2_000);
+/// Connections that a server may have: the pool, those for commits in doubt, and the test's own.
 const CONNECTIONS_MAX: usize = 16 + 4 + 1;
-/// Tasks that may be alive for half a minute after a fault: one for each pool that was left.
-const TASKS_MORE: usize = 40;
-/// Follows authors on all shards; shard 0 is the reader's own.
+/// Additional tasks that may be alive for 30 s after a fault: one per abandoned pool.
+const EXTRA_TASKS_MAX: usize = 40;
+/// The reader is on shard 0 and follows authors on all shards.
 const READER: UserId = UserId(4);
-/// May write, but not where the server is read-only.
+/// An account that may write, but not on a read-only server.
 const ACCOUNT: &str = "writer";
 
-/// Runs one of these tests at a time, also where nobody asked for it.
+/// Runs one of these tests at a time, whatever the number of test threads is.
 fn alone(test: impl Future<Output = ()>) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     run(test);
 }
 
-/// Servers, each behind a link, with a fleet of four shards on them in turn.
+/// Servers, each reached through a link, and a fleet whose four shards are distributed over them
+/// in turn.
 struct Site {
     servers: Vec<Arc<Database>>,
     links: Vec<Link>,
@@ -56,7 +59,7 @@ struct Site {
 }
 
 impl Site {
-    /// A world on so many servers.
+    /// Starts this many servers and loads the world.
     async fn new(servers: usize) -> Self {
         let site = Self::empty(servers, |database| {
             let mut tables = mysql_tables(database).to_vec();
@@ -68,6 +71,7 @@ impl Site {
         site
     }
 
+    /// Starts this many servers with the given tables and without rows.
     async fn empty(servers: usize, tables: impl Fn(&str) -> Vec<String>) -> Self {
         let servers: Vec<Arc<Database>> =
             (0..servers).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
@@ -89,7 +93,7 @@ impl Site {
         Self { servers, links, fleet }
     }
 
-    /// With the deadline that people have.
+    /// The fleet's configuration with the default deadline.
     fn config(&self) -> Config {
         let mut config = self.fleet.config();
         config.request.deadline_ms = DEADLINE_MS_DEFAULT;
@@ -100,7 +104,7 @@ impl Site {
         Tributary::open(&self.config()).await.unwrap()
     }
 
-    /// Connections that a server has.
+    /// The number of connections that are open on a server.
     async fn connected(&self, server: usize) -> usize {
         let mut connection = self.servers[server].connect().await;
         let sql = "SHOW GLOBAL STATUS LIKE 'Threads_connected'";
@@ -109,16 +113,16 @@ impl Site {
         row.unwrap().1
     }
 
-    /// Tasks that are alive, without those of the links.
+    /// The number of tasks that are alive, without those of the links.
     fn tasks(&self) -> usize {
         let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         alive.saturating_sub(self.links.iter().map(Link::clients).sum())
     }
 
-    /// That nothing is left behind: connections within their bound, and tasks as `before`, but for
-    /// those that watch over a pool of connections, half a minute longer than it lives. A server
-    /// may need a moment to hear that a client has left.
-    async fn assert_no_pile(&self, before: usize) {
+    /// Asserts that connections and tasks do not accumulate. A pool's watching task lives 30 s
+    /// longer than the pool, so [`EXTRA_TASKS_MAX`] more tasks than `before` are allowed. Waits,
+    /// because a server may need a moment to notice that a client has disconnected.
+    async fn assert_no_leaks(&self, before: usize) {
         let start = Instant::now();
         loop {
             let mut connected = Vec::new();
@@ -127,12 +131,12 @@ impl Site {
             }
             let tasks = self.tasks();
             let few = connected.iter().all(|count| *count <= CONNECTIONS_MAX);
-            if few && tasks <= before + TASKS_MORE {
+            if few && tasks <= before + EXTRA_TASKS_MAX {
                 println!("  {connected:?} connections, {tasks} tasks, {before} before");
                 return;
             }
             assert!(
-                start.elapsed() < WHOLE * BUSY,
+                start.elapsed() < COMPLETE_WITHIN * BUSY_FACTOR,
                 "{connected:?}, {tasks} tasks, {before} before"
             );
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -140,7 +144,7 @@ impl Site {
     }
 }
 
-/// Starting waits for the process, so it is done off the runtime's threads.
+/// Starting a server blocks, so a blocking thread does it.
 async fn launch(server: &Arc<Database>) {
     let server = Arc::clone(server);
     tokio::task::spawn_blocking(move || server.launch()).await.unwrap();
@@ -167,7 +171,7 @@ async fn make_shard(server: &Database, database: &str, tables: &[String]) {
     server.execute(&statements).await;
 }
 
-/// Two authors on each shard, ten posts each.
+/// Two authors on each shard, with 10 posts each.
 fn world() -> World {
     let mut world = World::default();
     for author in 8..16 {
@@ -187,7 +191,7 @@ async fn newest(tributary: &Tributary) -> Page {
     };
     let start = Instant::now();
     let page = tributary.home_timeline(READER, &request).await.unwrap();
-    assert!(start.elapsed() < ANSWERED, "a page took {:?}", start.elapsed());
+    assert!(start.elapsed() < ANSWERED_WITHIN, "a page took {:?}", start.elapsed());
     page
 }
 
@@ -195,23 +199,24 @@ fn missing(page: &Page) -> Vec<u16> {
     page.missing.iter().map(|shard| shard.0).collect()
 }
 
-/// How long it takes until the newest page is whole, or is not.
-async fn until_whole(tributary: &Tributary, whole: bool) -> Duration {
+/// Waits until the newest page is complete or, with `complete = false`, incomplete. Returns the
+/// time.
+async fn until_complete(tributary: &Tributary, complete: bool) -> Duration {
     let start = Instant::now();
-    while newest(tributary).await.is_complete() != whole {
-        assert!(start.elapsed() < WHOLE * 6, "it does not become so");
+    while newest(tributary).await.is_complete() != complete {
+        assert!(start.elapsed() < COMPLETE_WITHIN * 6, "no page with complete = {complete}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     start.elapsed()
 }
 
-/// How long one thing took, each time.
-struct Times {
+/// The measured durations of one thing.
+struct Durations {
     what: &'static str,
     all: Vec<Duration>,
 }
 
-impl Times {
+impl Durations {
     fn of(what: &'static str) -> Self {
         Self { what, all: Vec::new() }
     }
@@ -220,13 +225,13 @@ impl Times {
         self.all.push(time);
     }
 
-    /// Prints the median, and holds it to what is promised; of a single time, and of the longest, only
-    /// that it is not [`BUSY`] times as long.
-    fn hold(mut self, promise: Duration) {
+    /// Prints the durations and asserts the promise: of three or more the median must be within
+    /// it. The longest may take [`BUSY_FACTOR`] times as long.
+    fn assert_within(mut self, promise: Duration) {
         self.all.sort_unstable();
         let (median, max) = (self.all[self.all.len() / 2], self.all[self.all.len() - 1]);
         println!("  {}: median {median:.1?}, longest {max:.1?}, promise {promise:?}", self.what);
         assert!(self.all.len() < 3 || median <= promise, "{}: {median:?}", self.what);
-        assert!(max <= promise * BUSY, "{}: {max:?}", self.what);
+        assert!(max <= promise * BUSY_FACTOR, "{}: {max:?}", self.what);
     }
 }

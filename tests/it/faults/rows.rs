@@ -1,5 +1,5 @@
-//! Accounts, tables and rows that go wrong under a running fleet: what is at fault is left out, no
-//! more, and it is used again when it is mended.
+//! Faulty accounts, tables and rows under a running fleet: only the faulty server, shard or row is
+//! excluded, and it is in service again once it is repaired.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,17 +10,18 @@ use tributary::{
 };
 
 use super::{
-    ANSWERED, BUSY, FLAGGED, Site, Times, WHOLE, alone, missing, newest, until_whole, world,
+    ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, missing,
+    newest, until_complete, world,
 };
 use crate::support::database::PASSWORD;
 use crate::support::fleet::{SHARDS, load_into};
 
-/// Whom everything is done to; on shard 1.
+/// The author of the faulty rows, on shard 1.
 const AUTHOR: UserId = UserId(9);
-/// Beside it on the same shard.
+/// Another author on the same shard.
 const NEIGHBOUR: UserId = UserId(13);
 
-async fn whole_timeline(tributary: &Tributary, author: UserId) -> Page {
+async fn full_timeline(tributary: &Tributary, author: UserId) -> Page {
     let request = PageRequest {
         cursor: Cursor::newest(),
         limit: Limit::new(100).unwrap(),
@@ -30,7 +31,7 @@ async fn whole_timeline(tributary: &Tributary, author: UserId) -> Page {
 }
 
 #[test]
-fn a_password_that_is_changed_and_changed_back() {
+fn a_changed_password_takes_the_server_out_of_service_until_it_is_restored() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
@@ -38,28 +39,28 @@ fn a_password_that_is_changed_and_changed_back() {
         let set = |password: &str| {
             vec![format!("ALTER USER 'writer'@'127.0.0.1' IDENTIFIED BY '{password}'")]
         };
-        let (mut flagged, mut whole) =
-            (Times::of("password: flagged"), Times::of("password: whole"));
+        let (mut flagged, mut recovery) =
+            (Durations::of("password: flagged"), Durations::of("password: complete again"));
         for _ in 0..2 {
             site.servers[1].execute(&set("another")).await;
-            // Connections that are there go on.
+            // Open connections keep working.
             assert!(newest(&tributary).await.is_complete());
             site.links[1].cut();
-            flagged.add(until_whole(&tributary, false).await);
+            flagged.add(until_complete(&tributary, false).await);
             assert_eq!(missing(&newest(&tributary).await), [1, 3]);
             let refused = tributary.publish(AUTHOR, "no", None).await;
             assert_eq!(refused, Err(WriteError::Unavailable));
             site.servers[1].execute(&set(PASSWORD)).await;
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(FLAGGED);
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        flagged.assert_within(FLAGGED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
-/// What is done to a table, and what mends it.
-fn breaks(database: &str) -> [[String; 2]; 5] {
+/// Pairs of a statement that breaks a table or index and one that repairs it.
+fn faults_and_repairs(database: &str) -> [[String; 2]; 5] {
     let index = format!("DROP INDEX tail ON {database}.tweets");
     [
         [
@@ -70,7 +71,7 @@ fn breaks(database: &str) -> [[String; 2]; 5] {
             index.clone(),
             format!("CREATE INDEX tail ON {database}.tweets (user_id, timestamp, tweet_id)"),
         ],
-        // Mended in another way than it was before.
+        // The repair differs from the original index.
         [index, format!("CREATE INDEX newest ON {database}.tweets (user_id, timestamp)")],
         [
             format!("ALTER TABLE {database}.tweets RENAME COLUMN content TO body"),
@@ -84,7 +85,7 @@ fn breaks(database: &str) -> [[String; 2]; 5] {
 }
 
 #[test]
-fn a_table_or_an_index_that_goes_and_comes_back() {
+fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
     alone(async {
         let site = Site::empty(1, |database| {
             let mut tables = mysql_tables(database).to_vec();
@@ -105,12 +106,13 @@ fn a_table_or_an_index_that_goes_and_comes_back() {
             format!("INSERT INTO {database}.kept SELECT * FROM {database}.tweets"),
         ];
         server.execute(&keep).await;
-        let (mut flagged, mut whole) = (Times::of("table: flagged"), Times::of("table: whole"));
-        for [wrong, mended] in breaks(database) {
-            let reads = !wrong.contains("tributary_writes");
-            server.execute(&[wrong]).await;
+        let (mut flagged, mut recovery) =
+            (Durations::of("table: flagged"), Durations::of("table: complete again"));
+        for [fault, repair] in faults_and_repairs(database) {
+            let reads = !fault.contains("tributary_writes");
+            server.execute(&[fault]).await;
             if reads {
-                flagged.add(until_whole(&tributary, false).await);
+                flagged.add(until_complete(&tributary, false).await);
                 assert_eq!(missing(&newest(&tributary).await), [1]);
                 assert_eq!(
                     tributary.publish(AUTHOR, "no", None).await,
@@ -121,26 +123,26 @@ fn a_table_or_an_index_that_goes_and_comes_back() {
                 let key = || IdempotencyKey::new("k");
                 let refused = tributary.publish(AUTHOR, "no", key()).await;
                 assert_eq!(refused, Err(WriteError::Unavailable));
-                // It is read all the same.
+                // A fault of writing does not affect reads.
                 assert!(newest(&tributary).await.is_complete());
             }
-            server.execute(&[mended]).await;
-            whole.add(until_whole(&tributary, true).await);
+            server.execute(&[repair]).await;
+            recovery.add(until_complete(&tributary, true).await);
             let start = Instant::now();
             while tributary.publish(AUTHOR, "yes", None).await.is_err() {
-                assert!(start.elapsed() < WHOLE * BUSY);
+                assert!(start.elapsed() < COMPLETE_WITHIN * BUSY_FACTOR);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        flagged.hold(FLAGGED);
-        whole.hold(WHOLE);
-        // Five times yes, and the ten from before.
-        assert_eq!(whole_timeline(&tributary, AUTHOR).await.posts.len(), 15);
+        flagged.assert_within(FLAGGED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
+        // The world's 10 posts, and one for each of the 5 repairs.
+        assert_eq!(full_timeline(&tributary, AUTHOR).await.posts.len(), 15);
     });
 }
 
-/// Columns that take anything, in a table that was there for long.
-fn lax(database: &str, content: &str, time: &str) -> Vec<String> {
+/// Tables with columns that accept invalid values, as adopted tables may have.
+fn permissive_tables(database: &str, content: &str, time: &str) -> Vec<String> {
     let mut tables = mysql_tables(database).to_vec();
     tables[1] = format!(
         "CREATE TABLE {database}.tweets (tweet_id BIGINT, user_id BIGINT, content {content}, \
@@ -150,20 +152,20 @@ fn lax(database: &str, content: &str, time: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_poisonous_row_harms_itself_alone() {
+fn an_invalid_row_hides_only_itself() {
     alone(async {
         for (content, time, unit) in [
             ("LONGBLOB NULL", "BIGINT NULL", "ms"),
             ("LONGTEXT CHARACTER SET latin1 NULL", "DATETIME NULL", "datetime"),
             ("LONGTEXT CHARACTER SET utf8mb4 NULL", "TIMESTAMP(6) NULL", "datetime(6)"),
         ] {
-            poison(content, time, unit).await;
+            check_invalid_rows(content, time, unit).await;
         }
     });
 }
 
-/// The world's rows, by plain SQL.
-async fn fill(site: &Site, is_date: bool) {
+/// Inserts the world's rows by SQL.
+async fn load_by_sql(site: &Site, is_date: bool) {
     for (shard, (server, database)) in (0u64..).zip(&site.fleet.databases) {
         let mut statements = vec!["SET time_zone = '+00:00'".to_owned()];
         for post in world().posts.iter().filter(|post| post.key.author.0 % SHARDS == shard) {
@@ -183,27 +185,27 @@ async fn fill(site: &Site, is_date: bool) {
     }
 }
 
-/// Rows of one author as no program of ours writes them, and how many of them are posts.
-fn strange_rows(database: &str, unit: &str) -> (Vec<String>, usize) {
+/// Statements that insert unusual rows of one author, and the number of rows that pages show.
+fn unusual_rows(database: &str, unit: &str) -> (Vec<String>, usize) {
     let now = if unit == "ms" { "1000000" } else { "'2030-01-01 00:00:00'" };
     let insert = |id: &str, content: &str, time: &str| {
         format!("INSERT INTO {database}.tweets VALUES ({id}, {AUTHOR}, {content}, {time})")
     };
     let mut rows = vec![
         "SET sql_mode = '', time_zone = '+00:00'".to_owned(),
-        // These are posts, with what can be shown of them.
+        // Shown as posts; invalid bytes are replaced.
         insert("1", "X'FF00C328'", now),
         insert("2", "NULL", now),
         insert("3", "REPEAT('x', 65536)", now),
         insert("4", "REPEAT('y', 1048576)", now),
         insert("0", "''", now),
         insert("9223372036854775807", "'last'", now),
-        // These are not.
+        // Not shown.
         insert("5", "'no time'", "NULL"),
         insert("NULL", "'no id'", now),
         insert("-6", "'no id'", now),
-        format!("INSERT INTO {database}.tweets VALUES (7, NULL, 'nobody', {now})"),
-        format!("INSERT INTO {database}.tweets VALUES (7, -9, 'nobody', {now})"),
+        format!("INSERT INTO {database}.tweets VALUES (7, NULL, 'no author', {now})"),
+        format!("INSERT INTO {database}.tweets VALUES (7, -9, 'no author', {now})"),
     ];
     let times: &[&str] = match unit {
         "ms" => &["-9223372036854775808", "9223372036854775807"],
@@ -218,26 +220,26 @@ fn strange_rows(database: &str, unit: &str) -> (Vec<String>, usize) {
     (rows, 6 + times.len())
 }
 
-async fn poison(content: &str, time: &str, unit: &str) {
-    let site = Site::empty(1, |database| lax(database, content, time)).await;
+async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
+    let site = Site::empty(1, |database| permissive_tables(database, content, time)).await;
     let file = site.fleet.config_file.clone().unwrap();
     let text = fs::read_to_string(&file).unwrap().replace("[write]\nenabled = true\n", "");
     fs::write(&file, format!("{text}\n[tables.posts]\nunit = \"{unit}\"\n")).unwrap();
-    fill(&site, unit != "ms").await;
+    load_by_sql(&site, unit != "ms").await;
     let tributary = site.open().await;
     assert_eq!(newest(&tributary).await.posts.len(), 20);
 
     let (server, database) = &site.fleet.databases[1];
-    let (rows, posts) = strange_rows(database, unit);
+    let (rows, posts) = unusual_rows(database, unit);
     let posts = posts + 10;
     server.execute(&rows).await;
-    let mut times = Times::of("page with poison");
+    let mut times = Durations::of("page with invalid rows");
     for _ in 0..5 {
         let start = Instant::now();
         let page = newest(&tributary).await;
         times.add(start.elapsed());
         assert!(page.is_complete(), "{content} {time}: {:?} missing", page.missing);
-        let page = whole_timeline(&tributary, AUTHOR).await;
+        let page = full_timeline(&tributary, AUTHOR).await;
         assert!(page.is_complete(), "{content} {time}");
         assert_eq!(page.posts.len(), posts, "{content} {time}");
         let text = |id: u64| {
@@ -248,11 +250,11 @@ async fn poison(content: &str, time: &str, unit: &str) {
         if unit == "ms" {
             assert_eq!(text(1), "\u{fffd}\0\u{fffd}(");
         }
-        let page = whole_timeline(&tributary, NEIGHBOUR).await;
+        let page = full_timeline(&tributary, NEIGHBOUR).await;
         assert!(page.is_complete() && page.posts.len() == 10);
     }
-    times.hold(ANSWERED);
-    // One by one: a cursor may stand beside any of them.
+    times.assert_within(ANSWERED_WITHIN);
+    // Pages of one post, so that a cursor is next to every post.
     let (mut cursor, mut walked) = (Cursor::newest(), 0);
     loop {
         let request =

@@ -1,5 +1,7 @@
-//! Servers that die, stop, stay away, are slow or flap: pages say so in time and are whole again
-//! by themselves, the others are served as ever, and nothing piles up.
+//! Servers that die, stop, refuse connections, are slow or flap.
+//!
+//! Pages name the missing shards in time and become complete again without a restart. Pages of
+//! other servers are not affected, and neither tasks nor connections accumulate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,121 +12,123 @@ use tokio::time::sleep;
 use tributary::{PageRequest, Tributary, UserId};
 
 use super::{
-    ANSWERED, FLAGGED, Site, Times, WHOLE, alone, kill, launch, missing, newest, until_whole,
+    ANSWERED_WITHIN, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, kill, launch,
+    missing, newest, until_complete,
 };
 
-/// On the first server, which nothing is done to.
-const THERE: UserId = UserId(8);
+/// An author on the first server, which has no faults.
+const UNTOUCHED_AUTHOR: UserId = UserId(8);
 const ROUNDS: usize = 3;
 
-/// Reads at the same time, as a busy site does, so that pools and queues are filled.
-async fn crowd(tributary: &Tributary) {
+/// Reads 24 pages at the same time, so that pools and queues are in use.
+async fn read_concurrently(tributary: &Tributary) {
     join_all((0..24).map(|_| newest(tributary))).await;
 }
 
-/// How long a page of an author on the first server takes; it is complete.
-async fn others_page(tributary: &Tributary) -> Duration {
+/// The duration of a page of an author on the first server, which must be complete.
+async fn page_of_other_server(tributary: &Tributary) -> Duration {
     let start = Instant::now();
-    let page = tributary.author_timeline(THERE, &PageRequest::default()).await;
+    let page = tributary.author_timeline(UNTOUCHED_AUTHOR, &PageRequest::default()).await;
     assert!(page.is_complete() && page.posts.len() >= 10);
     start.elapsed()
 }
 
-async fn median_of_others(tributary: &Tributary) -> Duration {
+async fn median_of_other_server(tributary: &Tributary) -> Duration {
     let mut times = Vec::new();
     for _ in 0..41 {
-        times.push(others_page(tributary).await);
+        times.push(page_of_other_server(tributary).await);
     }
     times.sort_unstable();
     times[20]
 }
 
 #[test]
-fn a_killed_server_is_named_within_a_second_and_used_within_five_of_its_return() {
+fn a_killed_server_is_reported_missing_within_1_s_and_used_within_5_s_of_its_return() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut whole) = (Times::of("killed: flagged"), Times::of("killed: whole"));
+        let (mut flagged, mut recovery) =
+            (Durations::of("killed: flagged"), Durations::of("killed: complete again"));
         for _ in 0..ROUNDS {
             kill(&site.servers[1]).await;
-            flagged.add(until_whole(&tributary, false).await);
+            flagged.add(until_complete(&tributary, false).await);
             let page = newest(&tributary).await;
             assert_eq!((missing(&page), page.posts.len()), (vec![1, 3], 20));
-            crowd(&tributary).await;
+            read_concurrently(&tributary).await;
             launch(&site.servers[1]).await;
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(FLAGGED);
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        flagged.assert_within(FLAGGED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 #[test]
-fn a_stopped_server_costs_half_a_deadline_until_it_is_left_alone() {
+fn a_stopped_server_costs_half_a_deadline_until_it_is_out_of_service() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut left, mut whole) = (
-            Times::of("stopped: flagged"),
-            Times::of("stopped: page once it is left out"),
-            Times::of("stopped: whole"),
+        let (mut flagged, mut while_out, mut recovery) = (
+            Durations::of("stopped: flagged"),
+            Durations::of("stopped: page while it is out of service"),
+            Durations::of("stopped: complete again"),
         );
         for _ in 0..ROUNDS {
             site.servers[1].signal("STOP");
-            flagged.add(until_whole(&tributary, false).await);
-            crowd(&tributary).await;
+            flagged.add(until_complete(&tributary, false).await);
+            read_concurrently(&tributary).await;
             let start = Instant::now();
             assert_eq!(missing(&newest(&tributary).await), [1, 3]);
-            left.add(start.elapsed());
+            while_out.add(start.elapsed());
             site.servers[1].signal("CONT");
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(ANSWERED);
-        left.hold(FLAGGED);
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        flagged.assert_within(ANSWERED_WITHIN);
+        while_out.assert_within(FLAGGED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
-/// What was connected while nothing went through is dead for good.
+/// Connections that were open while the link dropped everything never work again.
 #[test]
-fn a_half_open_link_is_left_and_dialled_anew() {
+fn half_open_connections_are_closed_and_redialled() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
-        let (mut flagged, mut whole) =
-            (Times::of("half-open: flagged"), Times::of("half-open: whole"));
+        let (mut flagged, mut recovery) =
+            (Durations::of("half-open: flagged"), Durations::of("half-open: complete again"));
         for round in 0..ROUNDS {
             site.links[1].stall();
-            flagged.add(until_whole(&tributary, false).await);
-            crowd(&tributary).await;
-            // At another point of the attempts to dial, each time.
+            flagged.add(until_complete(&tributary, false).await);
+            read_concurrently(&tributary).await;
+            // Each round ends at a different point of the reconnection attempts.
             sleep(Duration::from_millis(700 * round as u64)).await;
             site.links[1].restore();
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        flagged.hold(ANSWERED);
-        whole.hold(WHOLE);
+        flagged.assert_within(ANSWERED_WITHIN);
+        recovery.assert_within(COMPLETE_WITHIN);
         sleep(Duration::from_secs(1)).await;
         assert!(site.links[1].clients() <= 20, "{} connections", site.links[1].clients());
-        site.assert_no_pile(tasks).await;
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 #[test]
-fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
+fn a_server_that_refuses_connections_at_start_is_used_once_it_accepts_them() {
     alone(async {
         let site = Site::new(2).await;
-        let mut whole = Times::of("refused at the start: whole");
+        let mut recovery = Durations::of("refused at the start: complete again");
         for round in 0..ROUNDS {
-            // A closed port, and one that closes each connection.
+            // Round 0: a closed port. Later rounds: a port that closes each connection.
             match round {
                 0 => kill(&site.servers[1]).await,
                 _ => site.links[1].refuse(),
@@ -135,21 +139,21 @@ fn a_server_that_refuses_at_the_start_is_used_when_it_is_there() {
                 0 => launch(&site.servers[1]).await,
                 _ => site.links[1].restore(),
             }
-            whole.add(until_whole(&tributary, true).await);
+            recovery.add(until_complete(&tributary, true).await);
         }
-        whole.hold(WHOLE);
+        recovery.assert_within(COMPLETE_WITHIN);
     });
 }
 
 #[test]
-fn a_slow_server_harms_no_page_of_the_others() {
+fn a_slow_server_does_not_delay_pages_of_other_servers() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
+        read_concurrently(&tributary).await;
         let tasks = site.tasks();
 
-        // Pages of both servers are asked for all the while.
+        // Readers request pages of both servers during the whole test.
         let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..4)
             .map(|_| {
@@ -158,7 +162,7 @@ fn a_slow_server_harms_no_page_of_the_others() {
                     let mut incomplete = 0;
                     while !ended.load(Ordering::Relaxed) {
                         let page = newest(&tributary).await;
-                        // Where a text is late, its post is left out; the others' are there.
+                        // A post whose text is late is excluded; posts of other servers stay.
                         let others = page.posts.iter().filter(|post| post.key.author.0 % 2 == 0);
                         assert!(others.count() >= 8 && missing(&page).iter().all(|n| n % 2 == 1));
                         incomplete += usize::from(!page.is_complete());
@@ -168,38 +172,40 @@ fn a_slow_server_harms_no_page_of_the_others() {
             })
             .collect();
         sleep(Duration::from_secs(1)).await;
-        let before = median_of_others(&tributary).await;
+        let before = median_of_other_server(&tributary).await;
         site.links[1].slow(Duration::from_millis(200));
         sleep(Duration::from_secs(3)).await;
-        let slow = median_of_others(&tributary).await;
-        // So narrow that no answer gets through in time.
+        let slow = median_of_other_server(&tributary).await;
+        // 50 bytes per second: no answer arrives in time.
         site.links[1].throttle(Some(50));
         sleep(Duration::from_secs(3)).await;
-        let narrow = median_of_others(&tributary).await;
-        println!("  others' pages: {before:.1?}; beside a slow one {slow:.1?}, {narrow:.1?}");
+        let narrow = median_of_other_server(&tributary).await;
+        println!(
+            "  pages of the other server: {before:.1?}; with a slow server {slow:.1?}, {narrow:.1?}"
+        );
         let most = (before * 5).max(Duration::from_millis(50));
         assert!(slow <= most && narrow <= most, "{slow:?} {narrow:?}");
         assert_eq!(missing(&newest(&tributary).await), [1, 3]);
 
         site.links[1].restore();
-        let mut whole = Times::of("slow: whole");
-        whole.add(until_whole(&tributary, true).await);
+        let mut recovery = Durations::of("slow: complete again");
+        recovery.add(until_complete(&tributary, true).await);
         ended.store(true, Ordering::Relaxed);
         for reader in readers {
             println!("  {} incomplete pages", reader.await.unwrap());
         }
-        whole.hold(WHOLE);
-        site.assert_no_pile(tasks).await;
+        recovery.assert_within(COMPLETE_WITHIN);
+        site.assert_no_leaks(tasks).await;
     });
 }
 
 #[test]
-fn a_flapping_server_leaves_no_trace() {
+fn a_flapping_server_leaks_nothing() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        crowd(&tributary).await;
-        let (tasks, before) = (site.tasks(), median_of_others(&tributary).await);
+        read_concurrently(&tributary).await;
+        let (tasks, before) = (site.tasks(), median_of_other_server(&tributary).await);
         let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..8)
             .map(|_| {
@@ -211,7 +217,7 @@ fn a_flapping_server_leaves_no_trace() {
                             true => pages.0 += 1,
                             false => pages.1 += 1,
                         }
-                        others_page(&tributary).await;
+                        page_of_other_server(&tributary).await;
                         sleep(Duration::from_millis(5)).await;
                     }
                     pages
@@ -220,7 +226,7 @@ fn a_flapping_server_leaves_no_trace() {
             .collect();
         let half = Duration::from_millis(500);
         for _ in 0..4 {
-            // A page waits for so short a stop; not so for a server that is not there.
+            // A page waits during so short a stop; it does not wait for a closed connection.
             site.servers[1].signal("STOP");
             sleep(half).await;
             site.servers[1].signal("CONT");
@@ -230,9 +236,9 @@ fn a_flapping_server_leaves_no_trace() {
             site.links[1].restore();
             sleep(half).await;
         }
-        let mut whole = Times::of("flapping: whole");
-        whole.add(until_whole(&tributary, true).await);
-        // And it stays so.
+        let mut recovery = Durations::of("flapping: complete again");
+        recovery.add(until_complete(&tributary, true).await);
+        // Pages stay complete.
         for _ in 0..100 {
             assert!(newest(&tributary).await.is_complete());
             sleep(Duration::from_millis(10)).await;
@@ -242,8 +248,10 @@ fn a_flapping_server_leaves_no_trace() {
         let (complete, incomplete) =
             pages.fold((0, 0), |sum, pages| (sum.0 + pages.0, sum.1 + pages.1));
         println!("  {complete} complete pages, {incomplete} incomplete");
-        whole.hold(WHOLE);
-        assert!(median_of_others(&tributary).await <= (before * 5).max(Duration::from_millis(50)));
-        site.assert_no_pile(tasks).await;
+        recovery.assert_within(COMPLETE_WITHIN);
+        assert!(
+            median_of_other_server(&tributary).await <= (before * 5).max(Duration::from_millis(50))
+        );
+        site.assert_no_leaks(tasks).await;
     });
 }
