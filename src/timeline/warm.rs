@@ -236,7 +236,7 @@ impl<'a> MemoryPage<'a> {
     ) {
         let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
         let edge = self.span.edge.for_author(author);
-        let rows = first_under(&tail, edge)..tail.places().len();
+        let rows = first_under(&tail, edge)..tail.keys().len();
         if !self.add_rows(author, &tail, rows) {
             return;
         }
