@@ -7,7 +7,7 @@ use super::binlog::{self, ARTIFICIAL, Event, Query, STANDALONE, Xid, kind};
 use super::columns::{table_map, table_name};
 use super::gtid::{MariaDbGtid, Origin};
 use super::pending::Pending;
-use super::rows::{Plan, Served};
+use super::rows::{ServedTable, TablePlan};
 use super::statement::{Statement, classify, concerns};
 use super::{Change, Commit, LogPosition, file_number};
 use crate::mapping::Tables;
@@ -23,14 +23,14 @@ const PREPARED_USERS_MAX: usize = 100_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) tables: Arc<Tables>,
-    pub(crate) served: Vec<Served>,
+    pub(crate) served: Vec<ServedTable>,
     /// The server keeps names of tables in small letters.
     pub(crate) ignore_case: bool,
 }
 
 /// A transaction's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum Gtid {
     MySql(Origin, u64),
     MariaDb(MariaDbGtid),
 }
@@ -41,7 +41,7 @@ pub(crate) enum Step {
     /// A transaction begins here, which was not told before.
     Begins(LogPosition),
     /// It was committed; microseconds since 1970 when that was, by the server's clock, or earlier.
-    Commit { commit: Commit, name: Option<Name>, time_us: u64 },
+    Commit { commit: Commit, gtid: Option<Gtid>, time_us: u64 },
     /// The server has nothing more to send up to here.
     Idle(LogPosition),
     /// Up to here there is no further transaction.
@@ -56,32 +56,32 @@ pub(crate) struct Broken(pub(crate) String);
 #[derive(Debug)]
 pub(crate) struct Assembler {
     layout: Layout,
-    maps: HashMap<u64, Known>,
+    maps: HashMap<u64, AnnouncedTable>,
     file: u32,
     /// No later event of the file ends before it.
     offset: u64,
-    open: Option<Open>,
+    open: Option<OpenTransaction>,
     prepared: HashMap<Xid, Pending>,
     stale: bool,
-    complaint: Option<String>,
+    problem: Option<String>,
 }
 
 /// A table that was announced.
 #[derive(Debug)]
-struct Known {
+struct AnnouncedTable {
     /// The announcement, word for word.
     map: Box<[u8]>,
     /// How its rows are read; none if they do not matter.
-    plan: Result<Option<Plan>, Vec<ShardId>>,
+    rows: Result<Option<TablePlan>, Vec<ShardId>>,
 }
 
 /// A transaction whose end was not read yet.
 #[derive(Debug, Default)]
-struct Open {
-    name: Option<Name>,
+struct OpenTransaction {
+    gtid: Option<Gtid>,
     pending: Pending,
     /// It goes on until an event ends it; else it is one statement.
-    many: bool,
+    multi_statement: bool,
     time_us: u64,
     /// Its events come out of one compressed event, which ends here.
     payload_end: Option<u32>,
@@ -97,7 +97,7 @@ impl Assembler {
             open: None,
             prepared: HashMap::new(),
             stale: false,
-            complaint: None,
+            problem: None,
         }
     }
 
@@ -126,8 +126,8 @@ impl Assembler {
     }
 
     /// What could not be read of the log, for the operator.
-    pub(crate) fn complaint(&mut self) -> Option<String> {
-        self.complaint.take()
+    pub(crate) fn take_problem(&mut self) -> Option<String> {
+        self.problem.take()
     }
 
     /// Whether the events come out of a compressed one, where they have no checksum.
@@ -185,7 +185,7 @@ impl Assembler {
             // A file that was loaded as a statement, an incident, or something new.
             _ if event.flags & binlog::IGNORABLE != 0 => {}
             other => {
-                self.complain(format!("an event of kind {other} cannot be read"));
+                self.note_problem(format!("an event of kind {other} cannot be read"));
                 self.all_unknown();
             }
         }
@@ -206,31 +206,31 @@ impl Assembler {
                 | kind::HEARTBEAT_V2
         );
         if outside && self.is_in_payload() {
-            self.complain("a compressed transaction cannot be unpacked".into());
+            self.note_problem("a compressed transaction cannot be unpacked".into());
             self.all_unknown();
             self.close(event, steps);
         }
     }
 
     fn begin(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) -> Result<(), Broken> {
-        let mut open = Open { many: true, ..Open::default() };
-        if let Some(before) = self.open.take().filter(|before| before.name.is_none()) {
+        let mut open = OpenTransaction { multi_statement: true, ..OpenTransaction::default() };
+        if let Some(before) = self.open.take().filter(|before| before.gtid.is_none()) {
             open.pending = before.pending;
         }
         let read = if event.kind == kind::MARIADB_GTID {
             binlog::mariadb_gtid(event).map(|(gtid, flags)| {
-                open.many = flags & STANDALONE == 0;
-                (Name::MariaDb(gtid), 0)
+                open.multi_statement = flags & STANDALONE == 0;
+                (Gtid::MariaDb(gtid), 0)
             })
         } else {
             // A statement opens the transaction, if it is more than one.
-            open.many = false;
+            open.multi_statement = false;
             binlog::mysql_gtid(event)
-                .map(|(origin, number, time_us)| (Name::MySql(origin, number), time_us))
+                .map(|(origin, number, time_us)| (Gtid::MySql(origin, number), time_us))
         };
-        let (name, time_us) =
-            read.ok_or_else(|| Broken("the name of a transaction cannot be read".into()))?;
-        open.name = Some(name);
+        let (gtid, time_us) =
+            read.ok_or_else(|| Broken("the GTID of a transaction cannot be read".into()))?;
+        open.gtid = Some(gtid);
         open.time_us = time_us;
         self.open = Some(open);
         let end = self.position(event.end);
@@ -256,7 +256,7 @@ impl Assembler {
         (_, self.offset) = at.file_and_offset();
         let commit = Commit { at, changes: open.pending.finish() };
         let time_us = open.time_us.max(u64::from(event.time) * 1_000_000);
-        steps.push(Step::Commit { commit, name: open.name, time_us });
+        steps.push(Step::Commit { commit, gtid: open.gtid, time_us });
     }
 
     fn rotate(&mut self, event: &Event<'_>) -> Result<(), Broken> {
@@ -273,7 +273,7 @@ impl Assembler {
 
     /// A transaction that has no end; what was lost without a name is told with the next one.
     fn forget_open(&mut self) {
-        self.open = self.open.take().filter(|open| open.name.is_none());
+        self.open = self.open.take().filter(|open| open.gtid.is_none());
     }
 
     /// An event that is in no transaction.
@@ -301,7 +301,7 @@ impl Assembler {
 
     fn announce(&mut self, data: &[u8]) {
         let Some((number, database, table)) = table_name(data) else {
-            self.complain("the announcement of a table cannot be read".into());
+            self.note_problem("the announcement of a table cannot be read".into());
             return self.all_unknown();
         };
         if self.maps.get(&number).is_some_and(|known| *known.map == *data) {
@@ -311,17 +311,18 @@ impl Assembler {
             true => known.as_bytes().eq_ignore_ascii_case(logged),
             false => known.as_bytes() == logged,
         };
-        let is = |served: &&Served| same(&served.database, database) && same(&served.table, table);
-        let plan = match self.layout.served.iter().find(is) {
+        let is =
+            |served: &&ServedTable| same(&served.database, database) && same(&served.table, table);
+        let rows = match self.layout.served.iter().find(is) {
             None => Ok(None),
             Some(served) => table_map(data)
-                .and_then(|map| Plan::new(&self.layout.tables, served, map))
+                .and_then(|map| TablePlan::new(&self.layout.tables, served, map))
                 .map(Some)
                 .ok_or_else(|| vec![served.shard]),
         };
-        if plan.is_err() {
+        if rows.is_err() {
             let name = String::from_utf8_lossy(table).into_owned();
-            self.complain(format!(
+            self.note_problem(format!(
                 "the columns of table {name} in the log are not those that it has; \
                  SET GLOBAL binlog_row_metadata = FULL"
             ));
@@ -329,22 +330,22 @@ impl Assembler {
         if self.maps.len() >= MAPS_MAX {
             self.maps.clear();
         }
-        self.maps.insert(number, Known { map: data.into(), plan });
+        self.maps.insert(number, AnnouncedTable { map: data.into(), rows });
     }
 
     fn rows(&mut self, event: &Event<'_>) {
         let number = super::bytes::Bytes(event.data).number(6);
         let Some(known) = number.and_then(|number| self.maps.get(&number)) else {
-            self.complain("rows of a table that was not announced".into());
+            self.note_problem("rows of a table that was not announced".into());
             return self.all_unknown();
         };
         let pending = &mut self.open.get_or_insert_default().pending;
-        match &known.plan {
+        match &known.rows {
             Ok(None) => {}
             Ok(Some(plan)) => {
                 if plan.apply(event.kind, event.data, pending).is_none() {
                     pending.push(plan.shard(), Change::ShardUnknown);
-                    self.complain("rows cannot be read".into());
+                    self.note_problem("rows cannot be read".into());
                 }
             }
             Err(shards) => {
@@ -357,7 +358,7 @@ impl Assembler {
     fn partial(&mut self, data: &[u8]) {
         let number = super::bytes::Bytes(data).number(6);
         let known = number.and_then(|number| self.maps.get(&number));
-        let shard = match known.map(|known| &known.plan) {
+        let shard = match known.map(|known| &known.rows) {
             Some(Ok(None)) => return,
             Some(Ok(Some(plan))) => Some(plan.shard()),
             Some(Err(_)) | None => None,
@@ -372,19 +373,19 @@ impl Assembler {
 
     fn query(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
         let Some(query) = binlog::query(event) else {
-            self.complain("a statement cannot be read".into());
+            self.note_problem("a statement cannot be read".into());
             self.all_unknown();
             return self.end_statement(event, steps);
         };
         match classify(&query) {
-            Statement::Begin => self.open.get_or_insert_default().many = true,
+            Statement::Begin => self.open.get_or_insert_default().multi_statement = true,
             Statement::Commit => self.close(event, steps),
             Statement::Rollback => {
                 self.open.get_or_insert_default().pending.coarsen();
                 self.close(event, steps);
             }
             Statement::RollbackTo => self.open.get_or_insert_default().pending.coarsen(),
-            Statement::Nothing => self.end_statement(event, steps),
+            Statement::Harmless => self.end_statement(event, steps),
             Statement::XaCommit(xid) => {
                 match self.prepared.remove(&xid) {
                     Some(prepared) => self.open.get_or_insert_default().pending.append(prepared),
@@ -396,13 +397,13 @@ impl Assembler {
                 self.prepared.remove(&xid);
                 self.close(event, steps);
             }
-            Statement::Definition => {
-                self.define(&query);
+            Statement::Ddl => {
+                self.ddl(&query);
                 self.end_statement(event, steps);
             }
-            Statement::Anything => {
+            Statement::Unknown => {
                 if event.flags & ARTIFICIAL == 0 {
-                    self.complain(
+                    self.note_problem(
                         "a change is logged as a statement; SET GLOBAL binlog_format = ROW, \
                          and not otherwise in any session"
                             .into(),
@@ -414,7 +415,7 @@ impl Assembler {
         }
     }
 
-    fn define(&mut self, query: &Query<'_>) {
+    fn ddl(&mut self, query: &Query<'_>) {
         for served in &self.layout.served {
             if concerns(query, &served.database, &served.table) {
                 let open = self.open.get_or_insert_default();
@@ -425,7 +426,7 @@ impl Assembler {
     }
 
     fn end_statement(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
-        if !self.open.as_ref().is_some_and(|open| open.many) {
+        if !self.open.as_ref().is_some_and(|open| open.multi_statement) {
             self.close(event, steps);
         }
     }
@@ -445,7 +446,7 @@ impl Assembler {
                 self.prepared.insert(xid, pending);
             }
             None => {
-                self.complain("a prepared transaction cannot be read".into());
+                self.note_problem("a prepared transaction cannot be read".into());
                 self.all_unknown();
             }
         }
@@ -459,8 +460,8 @@ impl Assembler {
         }
     }
 
-    fn complain(&mut self, what: String) {
-        self.complaint.get_or_insert(what);
+    fn note_problem(&mut self, what: String) {
+        self.problem.get_or_insert(what);
     }
 }
 
@@ -471,17 +472,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::changes::rows::{Declared, Role};
+    use crate::changes::rows::{DeclaredColumn, Role};
     use crate::model::{Post, PostId, PostKey, UserId};
 
     fn layout() -> Layout {
         let names = ["tweet_id", "user_id", "content", "timestamp"];
-        let declared = |name: &&str| Declared {
+        let declared = |name: &&str| DeclaredColumn {
             name: (*name).into(),
             readable: *name == "content",
-            ..Declared::default()
+            ..DeclaredColumn::default()
         };
-        let served = Served {
+        let served = ServedTable {
             shard: ShardId(0),
             database: "d".into(),
             table: "tweets".into(),
@@ -546,11 +547,11 @@ mod tests {
 
     #[test]
     fn a_transaction_is_told_at_its_end_and_only_then() {
-        let (file, name, map, other) = (rotate(7), gtid(1, 4), map("tweets"), map("other"));
+        let (file, first_gtid, map, other) = (rotate(7), gtid(1, 4), map("tweets"), map("other"));
         let (first, second) = (rows(&[(1, 2, "a", -3)]), rows(&[(4, 5, "", 6)]));
         let open = [
             event(kind::ROTATE, 0, &file),
-            event(kind::MARIADB_GTID, 100, &name),
+            event(kind::MARIADB_GTID, 100, &first_gtid),
             event(kind::TABLE_MAP, 200, &map),
             event(kind::WRITE_V1, 300, &first),
             event(kind::WRITE_V1, 400, &second),
@@ -561,7 +562,7 @@ mod tests {
         let end = [event(kind::XID, 500, &[0; 8])];
         assert_eq!(run(&[&open[..], &end].concat()), [Commit { at, changes }]);
         // The server died here, and what it began never happened.
-        let dead = [event(kind::FORMAT, 0, &[]), event(kind::MARIADB_GTID, 600, &name)];
+        let dead = [event(kind::FORMAT, 0, &[]), event(kind::MARIADB_GTID, 600, &first_gtid)];
         let told = run(&[&open[..], &dead, &end].concat());
         assert_eq!(told, [Commit { at, changes: Vec::new() }]);
         let elsewhere = [open[0], open[1], event(kind::TABLE_MAP, 200, &other), open[3], end[0]];
@@ -570,10 +571,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_never_passed_over() {
-        let (file, name, known, begin) = (rotate(7), gtid(1, 4), map("tweets"), gtid(2, 4));
+        let (file, first_gtid, known, begin) = (rotate(7), gtid(1, 4), map("tweets"), gtid(2, 4));
         let cut = rows(&[(1, 2, "a", 3)]);
         let narrow = rows(&[]).iter().copied().chain([0; 30]).collect::<Vec<u8>>();
-        let open = [event(kind::ROTATE, 0, &file), event(kind::MARIADB_GTID, 100, &name)];
+        let open = [event(kind::ROTATE, 0, &file), event(kind::MARIADB_GTID, 100, &first_gtid)];
         let announced = event(kind::TABLE_MAP, 200, &known);
         let end = event(kind::XID, 500, &[0; 8]);
         let at = LogPosition::in_file(7, 500);
@@ -606,9 +607,11 @@ mod tests {
 
     #[test]
     fn places_beyond_four_gigabytes_go_on_rising() {
-        let (file, name, text) = (rotate(7), gtid(1, STANDALONE), query("CREATE TABLE x (y INT)"));
-        let once = [event(kind::MARIADB_GTID, 0, &name), event(kind::QUERY, u32::MAX - 5, &text)];
-        let again = [event(kind::MARIADB_GTID, 0, &name), event(kind::QUERY, 100, &text)];
+        let (file, one_gtid, text) =
+            (rotate(7), gtid(1, STANDALONE), query("CREATE TABLE x (y INT)"));
+        let once =
+            [event(kind::MARIADB_GTID, 0, &one_gtid), event(kind::QUERY, u32::MAX - 5, &text)];
+        let again = [event(kind::MARIADB_GTID, 0, &one_gtid), event(kind::QUERY, 100, &text)];
         let told = run(&[&[event(kind::ROTATE, 0, &file)], &once[..], &again, &again].concat());
         let places: Vec<u64> = told.iter().map(|commit| commit.at.file_and_offset().1).collect();
         assert_eq!(places, [u64::from(u32::MAX) - 5, (1 << 32) + 100, (1 << 32) + 100]);
@@ -618,7 +621,7 @@ mod tests {
     #[test]
     fn many_one_row_transactions_are_read_one_by_one() {
         let count: u32 = 100_000;
-        let (name, map, text) = (gtid(1, 4), map("tweets"), "x".repeat(80));
+        let (one_gtid, map, text) = (gtid(1, 4), map("tweets"), "x".repeat(80));
         let row = rows(&[(1, 2, &text, 3)]);
         let mut assembler = Assembler::new(layout());
         let (mut told, mut steps) = (0, Vec::new());
@@ -626,7 +629,7 @@ mod tests {
         for n in 0..count {
             let end = n * 300;
             for event in [
-                event(kind::MARIADB_GTID, end, &name),
+                event(kind::MARIADB_GTID, end, &one_gtid),
                 event(kind::ANNOTATE, end + 1, text.as_bytes()),
                 event(kind::TABLE_MAP, end + 2, &map),
                 event(kind::WRITE_V1, end + 3, &row),

@@ -9,9 +9,9 @@ use crate::moment::CalendarTime;
 /// More columns than any server allows.
 const COLUMNS_MAX: usize = 4_096;
 
-/// How a column's values are stored in the log.
+/// How a column's values are column_format in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
+pub(crate) enum ColumnFormat {
     /// A whole number of so many bytes; the log does not tell whether it has a sign.
     Integer(usize),
     /// Text or bytes behind a length of so many bytes.
@@ -54,7 +54,7 @@ pub(crate) enum Cell<'a> {
 /// A table as the log announces it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TableMap {
-    pub(crate) columns: Vec<Stored>,
+    pub(crate) columns: Vec<ColumnFormat>,
     /// None where the server does not log them.
     pub(crate) names: Option<Vec<String>>,
 }
@@ -83,8 +83,8 @@ pub(crate) fn table_map(data: &[u8]) -> Option<TableMap> {
     let kinds = bytes.take(count)?;
     let details = bytes.length()?;
     let mut details = Bytes(bytes.take(details)?);
-    let columns: Option<Vec<Stored>> =
-        kinds.iter().map(|kind| stored(*kind, &mut details)).collect();
+    let columns: Option<Vec<ColumnFormat>> =
+        kinds.iter().map(|kind| column_format(*kind, &mut details)).collect();
     let columns = columns.filter(|_| details.is_empty())?;
     let _nullable = bytes.take(count.div_ceil(8))?;
     let mut names = None;
@@ -109,41 +109,41 @@ fn column_names(value: &[u8]) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// How a type is stored. Takes what further is said of it.
-fn stored(kind: u8, details: &mut Bytes<'_>) -> Option<Stored> {
+/// How a type is column_format. Takes what further is said of it.
+fn column_format(kind: u8, details: &mut Bytes<'_>) -> Option<ColumnFormat> {
     let fraction = |digits: u8| usize::from(digits.min(6)).div_ceil(2);
     Some(match kind {
-        1 => Stored::Integer(1),
-        2 => Stored::Integer(2),
-        9 => Stored::Integer(3),
-        3 => Stored::Integer(4),
-        8 => Stored::Integer(8),
+        1 => ColumnFormat::Integer(1),
+        2 => ColumnFormat::Integer(2),
+        9 => ColumnFormat::Integer(3),
+        3 => ColumnFormat::Integer(4),
+        8 => ColumnFormat::Integer(8),
         // NULL, YEAR, DATE and TIME, and the oldest forms of TIMESTAMP and DATETIME.
-        6 => Stored::Fixed(0),
-        13 => Stored::Fixed(1),
-        10 | 11 | 14 => Stored::Fixed(3),
-        7 => Stored::Fixed(4),
-        12 => Stored::Fixed(8),
+        6 => ColumnFormat::Fixed(0),
+        13 => ColumnFormat::Fixed(1),
+        10 | 11 | 14 => ColumnFormat::Fixed(3),
+        7 => ColumnFormat::Fixed(4),
+        12 => ColumnFormat::Fixed(8),
         // FLOAT and DOUBLE say their own length.
-        4 | 5 => Stored::Fixed(usize::from(details.byte()?)),
-        17 => Stored::Timestamp(fraction(details.byte()?)),
-        18 => Stored::DateTime(fraction(details.byte()?)),
-        19 => Stored::Fixed(3 + fraction(details.byte()?)),
-        15 | 253 => Stored::Text(length_of_length(usize::from(details.u16()?))),
+        4 | 5 => ColumnFormat::Fixed(usize::from(details.byte()?)),
+        17 => ColumnFormat::Timestamp(fraction(details.byte()?)),
+        18 => ColumnFormat::DateTime(fraction(details.byte()?)),
+        19 => ColumnFormat::Fixed(3 + fraction(details.byte()?)),
+        15 | 253 => ColumnFormat::Text(length_of_length(usize::from(details.u16()?))),
         // MariaDB's packed VARCHAR.
-        141 => Stored::Prefixed(length_of_length(usize::from(details.u16()?))),
+        141 => ColumnFormat::Prefixed(length_of_length(usize::from(details.u16()?))),
         16 => {
             let (bits, bytes) = (details.byte()?, details.byte()?);
-            Stored::Bits(usize::from(bytes) + usize::from(bits > 0))
+            ColumnFormat::Bits(usize::from(bytes) + usize::from(bits > 0))
         }
         246 => decimal(details.byte()?, details.byte()?)?,
         247 => labels(details.u16()?.to_be_bytes()),
-        248 => Stored::Fixed(usize::from(details.u16()? >> 8)),
+        248 => ColumnFormat::Fixed(usize::from(details.u16()? >> 8)),
         254 => string(details.byte()?, details.byte()?),
         // TINYBLOB to LONGBLOB, which are all BLOB in a log.
-        249..=252 => Stored::Text(length_length(details.byte()?)?),
+        249..=252 => ColumnFormat::Text(length_length(details.byte()?)?),
         // MariaDB's packed BLOB, VECTOR, JSON, GEOMETRY.
-        140 | 242 | 245 | 255 => Stored::Prefixed(length_length(details.byte()?)?),
+        140 | 242 | 245 | 255 => ColumnFormat::Prefixed(length_length(details.byte()?)?),
         _ => return None,
     })
 }
@@ -156,33 +156,33 @@ fn length_of_length(length_max: usize) -> usize {
     if length_max < 256 { 1 } else { 2 }
 }
 
-fn labels([bytes, _]: [u8; 2]) -> Stored {
-    Stored::Label(usize::from(bytes.clamp(1, 2)))
+fn labels([bytes, _]: [u8; 2]) -> ColumnFormat {
+    ColumnFormat::Label(usize::from(bytes.clamp(1, 2)))
 }
 
 /// CHAR, ENUM or SET. Where the first byte is none of their numbers, two of its bits belong to the
 /// length, inverted.
-fn string(first: u8, second: u8) -> Stored {
+fn string(first: u8, second: u8) -> ColumnFormat {
     match first {
-        247 => Stored::Label(usize::from(second.clamp(1, 2))),
-        248 => Stored::Fixed(usize::from(second)),
+        247 => ColumnFormat::Label(usize::from(second.clamp(1, 2))),
+        248 => ColumnFormat::Fixed(usize::from(second)),
         _ => {
             let high = usize::from((first & 0x30) ^ 0x30) << 4;
-            Stored::Text(length_of_length(high | usize::from(second)))
+            ColumnFormat::Text(length_of_length(high | usize::from(second)))
         }
     }
 }
 
 /// Nine digits take four bytes, fewer take less.
-fn decimal(precision: u8, scale: u8) -> Option<Stored> {
+fn decimal(precision: u8, scale: u8) -> Option<ColumnFormat> {
     const LEFT: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
     let whole = usize::from(precision.checked_sub(scale)?);
     let scale = usize::from(scale);
     let bytes = |digits: usize| Some(digits / 9 * 4 + LEFT.get(digits % 9)?);
-    Some(Stored::Fixed(bytes(whole)? + bytes(scale)?))
+    Some(ColumnFormat::Fixed(bytes(whole)? + bytes(scale)?))
 }
 
-impl Stored {
+impl ColumnFormat {
     /// The value that comes next.
     #[inline]
     pub(crate) fn cell<'a>(self, bytes: &mut Bytes<'a>) -> Option<Cell<'a>> {
@@ -252,7 +252,7 @@ impl Cell<'_> {
 /// are wanted, each with its place among the columns.
 pub(crate) fn image<'a>(
     bytes: &mut Bytes<'a>,
-    columns: &[Stored],
+    columns: &[ColumnFormat],
     present: &[u8],
     present_count: usize,
     mut keep: impl FnMut(usize, Cell<'a>),

@@ -19,13 +19,13 @@ pub(crate) struct Pending {
     text_bytes: usize,
     /// Whether only users are noted from now on.
     coarse: bool,
-    users: HashSet<(ShardId, Whom)>,
+    users: HashSet<(ShardId, TouchedUser)>,
     /// Shards of which nothing is known any more.
     shards: BTreeSet<ShardId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Whom {
+enum TouchedUser {
     Author(UserId),
     Reader(UserId),
 }
@@ -61,15 +61,17 @@ impl Pending {
     }
 
     fn note(&mut self, shard: ShardId, change: &Change) {
-        let whom = match change {
-            Change::Post(post) => Whom::Author(post.key.author),
-            Change::PostGone(key) => Whom::Author(key.author),
-            Change::AuthorUnknown(author) => Whom::Author(*author),
-            Change::Follow(follow) | Change::Unfollow(follow) => Whom::Reader(follow.follower),
-            Change::ReaderUnknown(reader) => Whom::Reader(*reader),
+        let user = match change {
+            Change::Post(post) => TouchedUser::Author(post.key.author),
+            Change::PostGone(key) => TouchedUser::Author(key.author),
+            Change::AuthorUnknown(author) => TouchedUser::Author(*author),
+            Change::Follow(follow) | Change::Unfollow(follow) => {
+                TouchedUser::Reader(follow.follower)
+            }
+            Change::ReaderUnknown(reader) => TouchedUser::Reader(*reader),
             Change::ShardUnknown => return,
         };
-        self.users.insert((shard, whom));
+        self.users.insert((shard, user));
         if self.users.len() > USERS_MAX {
             self.shards.extend(self.users.drain().map(|(shard, _)| shard));
         }
@@ -90,11 +92,11 @@ impl Pending {
     /// All of it; what is said of a whole shard stands alone.
     pub(crate) fn finish(self) -> Vec<(ShardId, Change)> {
         let Self { mut rows, users, shards, .. } = self;
-        let mut users: Vec<(ShardId, Whom)> = users.into_iter().collect();
+        let mut users: Vec<(ShardId, TouchedUser)> = users.into_iter().collect();
         users.sort_unstable();
-        rows.extend(users.into_iter().map(|(shard, whom)| match whom {
-            Whom::Author(author) => (shard, Change::AuthorUnknown(author)),
-            Whom::Reader(reader) => (shard, Change::ReaderUnknown(reader)),
+        rows.extend(users.into_iter().map(|(shard, user)| match user {
+            TouchedUser::Author(author) => (shard, Change::AuthorUnknown(author)),
+            TouchedUser::Reader(reader) => (shard, Change::ReaderUnknown(reader)),
         }));
         if !shards.is_empty() {
             rows.retain(|(shard, _)| !shards.contains(shard));

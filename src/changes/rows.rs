@@ -3,14 +3,14 @@
 use super::Change;
 use super::binlog::{kind, unpacked};
 use super::bytes::Bytes;
-use super::columns::{Cell, Stored, TableMap, image};
+use super::columns::{Cell, ColumnFormat, TableMap, image};
 use super::pending::Pending;
 use crate::mapping::{Mark, Tables, Visible};
 use crate::model::{Follow, ID_MAX, Post, PostId, PostKey, ShardId, UserId};
 use crate::moment::TimeUnit;
 
 /// Columns of a table that are looked at, at most.
-const SLOTS: usize = 5;
+const FIELDS: usize = 5;
 const AUTHOR: usize = 0;
 const ID: usize = 1;
 const TIME: usize = 2;
@@ -22,7 +22,7 @@ const FOLLOWED: usize = 1;
 
 /// A table that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Served {
+pub(crate) struct ServedTable {
     pub(crate) shard: ShardId,
     pub(crate) database: String,
     pub(crate) table: String,
@@ -30,7 +30,7 @@ pub(crate) struct Served {
     /// No two rows of it are the same to us.
     pub(crate) single: bool,
     /// In the table's order; none while they are not known.
-    pub(crate) columns: Vec<Declared>,
+    pub(crate) columns: Vec<DeclaredColumn>,
 }
 
 /// What a table is for.
@@ -43,7 +43,7 @@ pub(crate) enum Role {
 
 /// What the log does not tell of a column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Declared {
+pub(crate) struct DeclaredColumn {
     pub(crate) name: String,
     pub(crate) unsigned: bool,
     /// Its bytes are what a read gives: UTF-8, or bytes.
@@ -54,20 +54,20 @@ pub(crate) struct Declared {
 
 /// How the rows of one table are read.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct TablePlan {
     shard: ShardId,
     role: Role,
     single: bool,
     unit: TimeUnit,
     visible: Option<Visible>,
-    columns: Vec<Stored>,
+    columns: Vec<ColumnFormat>,
     /// The slot that a column goes to.
-    slots: Vec<usize>,
-    declared: [Declared; SLOTS],
+    fields: Vec<usize>,
+    declared: [DeclaredColumn; FIELDS],
 }
 
 /// The columns that are looked at, of one image of a row.
-type Cells<'a> = [Cell<'a>; SLOTS];
+type Cells<'a> = [Cell<'a>; FIELDS];
 
 /// What a row of the posts table is.
 enum Row {
@@ -82,10 +82,10 @@ enum Row {
     Unknown,
 }
 
-impl Plan {
+impl TablePlan {
     /// How the rows of a table are read that was announced like this; none if the order of its
     /// columns is not known.
-    pub(crate) fn new(tables: &Tables, served: &Served, map: TableMap) -> Option<Self> {
+    pub(crate) fn new(tables: &Tables, served: &ServedTable, map: TableMap) -> Option<Self> {
         let known: Vec<String> = served.columns.iter().map(|column| column.name.clone()).collect();
         let names = map.names.unwrap_or(known);
         if names.len() != map.columns.len() {
@@ -103,14 +103,14 @@ impl Plan {
             Role::Follows => vec![&tables.follows.follower, &tables.follows.followed],
             Role::Users => tables.users.iter().map(|users| &users.id).collect(),
         };
-        let slot = |name: &String| {
-            wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(SLOTS)
+        let field = |name: &String| {
+            wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(FIELDS)
         };
-        let slots: Vec<usize> = names.iter().map(slot).collect();
-        let mut declared: [Declared; SLOTS] = Default::default();
-        for (slot, name) in declared.iter_mut().zip(&wanted) {
+        let fields: Vec<usize> = names.iter().map(field).collect();
+        let mut declared: [DeclaredColumn; FIELDS] = Default::default();
+        for (field, name) in declared.iter_mut().zip(&wanted) {
             let column = served.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name));
-            *slot = column?.clone();
+            *field = column?.clone();
         }
         Some(Self {
             shard: served.shard,
@@ -119,7 +119,7 @@ impl Plan {
             unit: posts.unit,
             visible: posts.visible.clone(),
             columns: map.columns,
-            slots,
+            fields,
             declared,
         })
     }
@@ -173,9 +173,9 @@ impl Plan {
 
     #[inline]
     fn cells<'a>(&self, bytes: &mut Bytes<'a>, present: &[u8], count: usize) -> Option<Cells<'a>> {
-        let mut cells = [Cell::Absent; SLOTS];
+        let mut cells = [Cell::Absent; FIELDS];
         image(bytes, &self.columns, present, count, |index, cell| {
-            if let Some(place) = self.slots.get(index).and_then(|slot| cells.get_mut(*slot)) {
+            if let Some(place) = self.fields.get(index).and_then(|field| cells.get_mut(*field)) {
                 *place = cell;
             }
         })?;
@@ -273,8 +273,8 @@ impl Plan {
     }
 
     /// An id; none where no read finds it.
-    fn id(&self, cells: &Cells<'_>, slot: usize) -> Result<Option<u64>, ()> {
-        let (cell, declared) = self.slot(cells, slot);
+    fn id(&self, cells: &Cells<'_>, field: usize) -> Result<Option<u64>, ()> {
+        let (cell, declared) = self.field(cells, field);
         if cell == Cell::Null {
             return Ok(None);
         }
@@ -282,8 +282,12 @@ impl Plan {
         Ok(u64::try_from(id).ok().filter(|id| *id <= ID_MAX))
     }
 
-    fn slot<'c, 'a>(&'c self, cells: &'c Cells<'a>, slot: usize) -> (Cell<'a>, &'c Declared) {
-        (cells[slot], &self.declared[slot])
+    fn field<'c, 'a>(
+        &'c self,
+        cells: &'c Cells<'a>,
+        field: usize,
+    ) -> (Cell<'a>, &'c DeclaredColumn) {
+        (cells[field], &self.declared[field])
     }
 
     /// A post's key; none where no read finds it; the author, if that is all there is.
@@ -298,7 +302,7 @@ impl Plan {
             Ok(None) => return Ok(None),
             Err(()) => return Err(Some(author)),
         };
-        let (time, declared) = self.slot(cells, TIME);
+        let (time, declared) = self.field(cells, TIME);
         let time = match (self.unit, time) {
             (_, Cell::Null) => return Ok(None),
             (TimeUnit::DateTime { .. }, Cell::DateTime(packed)) => Some(packed),
@@ -315,14 +319,14 @@ impl Plan {
             Err(Some(author)) => return Row::Of(author),
             Err(None) => return Row::Unknown,
         };
-        let (cell, declared) = self.slot(cells, VISIBLE);
+        let (cell, declared) = self.field(cells, VISIBLE);
         match self.visible.as_ref().map_or(Some(true), |v| is_marked(&v.value, cell, declared)) {
             None => return Row::Of(key.author),
             Some(false) => return Row::Hidden(key),
             Some(true) => {}
         }
-        match self.slot(cells, CONTENT) {
-            (Cell::Text(bytes), Declared { readable: true, .. }) => {
+        match self.field(cells, CONTENT) {
+            (Cell::Text(bytes), DeclaredColumn { readable: true, .. }) => {
                 let content = String::from_utf8_lossy(bytes).into_owned();
                 Row::Post(Post { key, content })
             }
@@ -333,7 +337,7 @@ impl Plan {
 }
 
 /// Whether a server would find the column equal to the mark; none where that is not certain.
-fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &Declared) -> Option<bool> {
+fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<bool> {
     match (mark, cell) {
         (_, Cell::Absent) | (Mark::Now, _) => None,
         (Mark::Null, cell) => Some(cell == Cell::Null),

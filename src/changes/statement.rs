@@ -14,22 +14,22 @@ pub(crate) enum Statement {
     /// Undoes a part of one.
     RollbackTo,
     /// Changes no row of any table and no table.
-    Nothing,
+    Harmless,
     /// Commits what was prepared.
     XaCommit(Xid),
     /// Undoes what was prepared.
     XaRollback(Xid),
     /// Makes, alters or drops something; whatever it is, the text names it.
-    Definition,
+    Ddl,
     /// May have changed any row: a change logged as text, or something that is not known here.
-    Anything,
+    Unknown,
 }
 
 /// Statements that make, alter or drop what they name.
-const DEFINITIONS: [&str; 7] =
+const DDL_VERBS: [&str; 7] =
     ["CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "OPTIMIZE", "REPAIR"];
 /// Statements that leave all rows as they are.
-const HARMLESS: [&str; 10] = [
+const HARMLESS_VERBS: [&str; 10] = [
     "SAVEPOINT",
     "RELEASE",
     "GRANT",
@@ -55,16 +55,16 @@ pub(crate) fn classify(query: &Query<'_>) -> Statement {
         ("ROLLBACK", "WORK") if word(rest).0 == "TO" => Statement::RollbackTo,
         ("ROLLBACK", _) => Statement::Rollback,
         ("XA", "START" | "BEGIN") => Statement::Begin,
-        ("XA", "END" | "PREPARE") => Statement::Nothing,
-        ("XA", "COMMIT") => xid(rest).map_or(Statement::Anything, Statement::XaCommit),
-        ("XA", "ROLLBACK") => xid(rest).map_or(Statement::Anything, Statement::XaRollback),
+        ("XA", "END" | "PREPARE") => Statement::Harmless,
+        ("XA", "COMMIT") => xid(rest).map_or(Statement::Unknown, Statement::XaCommit),
+        ("XA", "ROLLBACK") => xid(rest).map_or(Statement::Unknown, Statement::XaRollback),
         // `SET STATEMENT x = y FOR` has another statement behind it.
-        ("SET", "STATEMENT") => Statement::Anything,
+        ("SET", "STATEMENT") => Statement::Unknown,
         // A MariaDB server's stand-in for an event that the client does not know.
-        ("", _) if query.text.starts_with(b"#") => Statement::Nothing,
-        (first, _) if DEFINITIONS.contains(&first) => Statement::Definition,
-        (first, _) if HARMLESS.contains(&first) => Statement::Nothing,
-        _ => Statement::Anything,
+        ("", _) if query.text.starts_with(b"#") => Statement::Harmless,
+        (first, _) if DDL_VERBS.contains(&first) => Statement::Ddl,
+        (first, _) if HARMLESS_VERBS.contains(&first) => Statement::Harmless,
+        _ => Statement::Unknown,
     }
 }
 
@@ -164,12 +164,12 @@ mod tests {
         assert_eq!(kind("ROLLBACK"), Statement::Rollback);
         assert_eq!(kind("rollback to `s`"), Statement::RollbackTo);
         assert_eq!(kind("ROLLBACK WORK TO SAVEPOINT s"), Statement::RollbackTo);
-        assert_eq!(kind("SAVEPOINT s"), Statement::Nothing);
-        assert_eq!(kind("# Dummy event"), Statement::Nothing);
-        assert_eq!(kind("-- a\n/*!40000 ALTER TABLE t DISABLE KEYS */"), Statement::Definition);
-        assert_eq!(kind("TRUNCATE tweets"), Statement::Definition);
+        assert_eq!(kind("SAVEPOINT s"), Statement::Harmless);
+        assert_eq!(kind("# Dummy event"), Statement::Harmless);
+        assert_eq!(kind("-- a\n/*!40000 ALTER TABLE t DISABLE KEYS */"), Statement::Ddl);
+        assert_eq!(kind("TRUNCATE tweets"), Statement::Ddl);
         for text in ["INSERT INTO x VALUES (1)", "SET STATEMENT a=1 FOR DELETE FROM x", "", "(("] {
-            assert_eq!(kind(text), Statement::Anything, "{text}");
+            assert_eq!(kind(text), Statement::Unknown, "{text}");
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(kind("XA COMMIT X'6162',X'',7"), Statement::XaCommit(named.clone()));
         assert_eq!(kind("XA ROLLBACK X'6162',X'',7"), Statement::XaRollback(named));
         assert_eq!(kind("XA START X'6162',X'',7"), Statement::Begin);
-        assert_eq!(kind("XA COMMIT 'ab'"), Statement::Anything);
+        assert_eq!(kind("XA COMMIT 'ab'"), Statement::Unknown);
     }
 
     #[test]

@@ -12,15 +12,15 @@ use crate::model::ShardId;
 
 /// A log of a fleet; each call is the one of the same name in `source.rs`.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Source>);
+pub struct TestLog(Arc<Source>);
 
 /// The logs of all shards: one of each server, or of each file.
-pub fn logs(fleet: &Fleet) -> Vec<Log> {
-    fleet.sources().iter().map(|source| Log(Arc::clone(source))).collect()
+pub fn logs(fleet: &Fleet) -> Vec<TestLog> {
+    fleet.sources().iter().map(|source| TestLog(Arc::clone(source))).collect()
 }
 
 #[expect(missing_docs, reason = "the names and the documents are those of the source")]
-impl Log {
+impl TestLog {
     pub fn name(&self) -> &str {
         self.0.name()
     }

@@ -21,7 +21,7 @@ use crate::support::run;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One server's log as it is followed. `D` in a statement stands for the first shard's database.
-struct Story {
+struct FeedTest {
     server: Arc<Database>,
     fleet: TestFleet,
     changes: Changes,
@@ -48,7 +48,7 @@ fn servers(own: bool) -> Vec<Arc<Database>> {
     }
 }
 
-impl Story {
+impl FeedTest {
     async fn begin(server: &Arc<Database>) -> Self {
         Self::begin_with(server, &[], |config| config).await
     }
@@ -59,9 +59,9 @@ impl Story {
         create: &[&str],
         edit: impl Fn(String) -> String,
     ) -> Self {
-        let mut story = Self::open(server, create, edit).await;
-        story.until(|story| !story.began.is_empty()).await;
-        story
+        let mut feed = Self::open(server, create, edit).await;
+        feed.until(|feed| !feed.began.is_empty()).await;
+        feed
     }
 
     async fn open(
@@ -98,17 +98,17 @@ impl Story {
     async fn linked(server: &Arc<Database>) -> (Self, Link) {
         let link = Link::start(server.port).await;
         let (direct, linked) = (server.address(), format!("127.0.0.1:{}", link.port));
-        let story = Self::begin_with(server, &[], |config| config.replace(&direct, &linked)).await;
-        (story, link)
+        let feed = Self::begin_with(server, &[], |config| config.replace(&direct, &linked)).await;
+        (feed, link)
     }
 
     /// Takes events until `done`; returns what the commits changed, in words.
     async fn until(&mut self, done: impl Fn(&Self) -> bool) -> Vec<String> {
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         while !done(self) {
-            told.extend(self.next().await);
+            delivered.extend(self.next().await);
         }
-        told
+        delivered
     }
 
     async fn next(&mut self) -> Vec<String> {
@@ -142,7 +142,7 @@ impl Story {
     }
 
     /// What the log tells up to now: up to a change that is made for it.
-    async fn told(&mut self) -> Vec<String> {
+    async fn delivered(&mut self) -> Vec<String> {
         self.markers += 1;
         let marker = self.markers;
         // On another shard, which nothing else touches.
@@ -150,13 +150,13 @@ impl Story {
         let mark = format!("INSERT INTO {database}.{} VALUES (3, {marker})", self.marks);
         self.server.execute(&[mark]).await;
         let end = format!("s3 3 follows {marker}");
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         loop {
-            told.extend(self.next().await);
-            if let Some(at) = told.iter().position(|word| *word == end) {
-                assert_eq!(at + 1, told.len(), "{told:?}");
-                told.truncate(at);
-                return told;
+            delivered.extend(self.next().await);
+            if let Some(at) = delivered.iter().position(|word| *word == end) {
+                assert_eq!(at + 1, delivered.len(), "{delivered:?}");
+                delivered.truncate(at);
+                return delivered;
             }
         }
     }
@@ -164,8 +164,8 @@ impl Story {
     /// Runs the statements on one connection; this is what the log must tell of them.
     async fn check(&mut self, statements: &[&str], expected: &[&str]) {
         self.execute(statements).await;
-        let told = self.told().await;
-        assert_eq!(told, expected, "{:?}: {statements:?}", self.server.kind);
+        let delivered = self.delivered().await;
+        assert_eq!(delivered, expected, "{:?}: {statements:?}", self.server.kind);
     }
 }
 
@@ -205,11 +205,11 @@ fn word((ShardId(shard), change): &(ShardId, Change)) -> String {
 }
 
 #[test]
-fn rows_are_told_as_whole_transactions() {
+fn rows_are_delivered_as_whole_transactions() {
     run(async {
         for server in servers(false) {
-            let mut story = Story::begin(&server).await;
-            story
+            let mut feed = FeedTest::begin(&server).await;
+            feed
                 .check(
                     &[
                         "INSERT INTO D.tweets (tweet_id, user_id, content, timestamp) VALUES (1, 7, 'a 🎉', 100)",
@@ -225,7 +225,7 @@ fn rows_are_told_as_whole_transactions() {
                     ],
                 )
                 .await;
-            story
+            feed
                 .check(
                     &[
                         "BEGIN",
@@ -252,12 +252,12 @@ fn rows_are_told_as_whole_transactions() {
 }
 
 #[test]
-fn what_the_log_tells_only_as_text_makes_shards_unknown() {
+fn changes_logged_as_text_make_shards_unknown() {
     run(async {
         for server in servers(false) {
-            let mut story = Story::begin(&server).await;
+            let mut feed = FeedTest::begin(&server).await;
             let (first, second) = (post(1, 7, "x", 5), post(2, 7, "y", 6));
-            story
+            feed
                 .check(
                     &[
                         "ALTER TABLE D.tweets ADD COLUMN lead_in VARCHAR(10) NOT NULL DEFAULT 'no' FIRST",
@@ -274,57 +274,55 @@ fn what_the_log_tells_only_as_text_makes_shards_unknown() {
                 )
                 .await;
             let (other, minimal) = (post(4, 9, "a", 8), "SET SESSION binlog_row_image = 'MINIMAL'");
-            story
-                .check(
-                    &[
-                        minimal,
-                        &other,
-                        "UPDATE D.tweets SET content = 'b' WHERE tweet_id = 4",
-                        "UPDATE D.tweets SET timestamp = 9 WHERE tweet_id = 4",
-                        "DELETE FROM D.tweets WHERE tweet_id = 4",
-                    ],
-                    &[
-                        "s0 9/4@8 \"a\"",
-                        "s0 9/4@8 \"b\"",
-                        "s0 9/4@8 gone, s0 author 9?",
-                        "s0 9/4@9 gone",
-                    ],
-                )
-                .await;
-            assert_eq!((story.began.len(), story.lost.len()), (1, 0), "{:?}", story.lost);
+            feed.check(
+                &[
+                    minimal,
+                    &other,
+                    "UPDATE D.tweets SET content = 'b' WHERE tweet_id = 4",
+                    "UPDATE D.tweets SET timestamp = 9 WHERE tweet_id = 4",
+                    "DELETE FROM D.tweets WHERE tweet_id = 4",
+                ],
+                &[
+                    "s0 9/4@8 \"a\"",
+                    "s0 9/4@8 \"b\"",
+                    "s0 9/4@8 gone, s0 author 9?",
+                    "s0 9/4@9 gone",
+                ],
+            )
+            .await;
+            assert_eq!((feed.began.len(), feed.lost.len()), (1, 0), "{:?}", feed.lost);
         }
     });
 }
 
 #[test]
-fn transactions_in_two_steps_are_told_when_they_are_committed() {
+fn xa_transactions_are_delivered_when_they_commit() {
     run(async {
         for server in servers(false) {
-            let mut story = Story::begin(&server).await;
+            let mut feed = FeedTest::begin(&server).await;
             let (first, second, third) =
                 (post(1, 7, "x", 5), post(2, 8, "y", 6), post(3, 9, "z", 7));
             let prepare =
                 ["XA START 'a'", &first, "INSERT INTO D.followers VALUES (1, 7)", "XA END 'a'"];
-            story
-                .check(
-                    &[&prepare[..], &["XA PREPARE 'a'", "XA COMMIT 'a'"]].concat(),
-                    &["s0 author 7?, s0 reader 1?"],
-                )
-                .await;
+            feed.check(
+                &[&prepare[..], &["XA PREPARE 'a'", "XA COMMIT 'a'"]].concat(),
+                &["s0 author 7?, s0 reader 1?"],
+            )
+            .await;
             let undone =
                 ["XA START 'a'", &second, "XA END 'a'", "XA PREPARE 'a'", "XA ROLLBACK 'a'"];
-            story.check(&undone, &[]).await;
+            feed.check(&undone, &[]).await;
             let one_phase = ["XA START 'a'", &third, "XA END 'a'", "XA COMMIT 'a' ONE PHASE"];
-            story.check(&one_phase, &["s0 9/3@7 \"z\""]).await;
+            feed.check(&one_phase, &["s0 9/3@7 \"z\""]).await;
         }
     });
 }
 
 #[test]
-fn compressed_logs_tell_the_same() {
+fn compressed_logs_deliver_the_same_changes() {
     run(async {
         for server in servers(true) {
-            let mut story = Story::begin(&server).await;
+            let mut feed = FeedTest::begin(&server).await;
             let long = "ab".repeat(5_000);
             let mut statements: Vec<&str> = match server.kind {
                 Kind::MariaDb => vec![
@@ -333,7 +331,7 @@ fn compressed_logs_tell_the_same() {
                 ],
                 Kind::MySql => vec!["SET SESSION binlog_transaction_compression = ON"],
             };
-            let before = story.last;
+            let before = feed.last;
             let (first, alter) = (
                 post(1, 7, &long, 5),
                 format!("ALTER TABLE D.tweets COMMENT '{}'", "ab".repeat(500)),
@@ -345,79 +343,78 @@ fn compressed_logs_tell_the_same() {
                 &alter,
                 "INSERT INTO D.followers VALUES (1, 7)",
             ]);
-            let (told, moved) =
+            let (inserted, moved) =
                 (format!("s0 7/1@5 \"{long}\""), format!("s0 7/1@5 gone, s0 7/1@6 \"{long}\""));
-            let expected = [&told, &moved, "s0 7/1@6 gone", "s0 ?", "s0 1 follows 7"];
-            story.check(&statements, &expected).await;
-            let logged = story.last.0 - before.0;
+            let expected = [&inserted, &moved, "s0 7/1@6 gone", "s0 ?", "s0 1 follows 7"];
+            feed.check(&statements, &expected).await;
+            let logged = feed.last.0 - before.0;
             assert!(logged < 20_000, "{logged} bytes for texts of 40,000, and one as a comment");
             // A change that is logged as text, on a server of its own: it concerns all who listen.
             let text = post(3, 7, &long, 7);
             let statement = "SET SESSION binlog_format = 'STATEMENT'";
-            story.check(&[statement, &text], &["s0 ?, s1 ?, s2 ?, s3 ?"]).await;
+            feed.check(&[statement, &text], &["s0 ?, s1 ?, s2 ?, s3 ?"]).await;
         }
     });
 }
 
 #[test]
-fn a_server_that_is_killed_goes_on_where_it_was() {
+fn the_feed_resumes_after_its_server_was_killed() {
     run(async {
         for server in servers(true) {
-            let mut story = Story::begin(&server).await;
+            let mut feed = FeedTest::begin(&server).await;
             let rows: Vec<String> =
                 (0..20).map(|n| format!("INSERT INTO D.followers VALUES (1, {n})")).collect();
             let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-            story.execute(&rows[..10]).await;
+            feed.execute(&rows[..10]).await;
             server.kill();
-            let mut told = story.until(|story| !story.lost.is_empty()).await;
+            let mut delivered = feed.until(|feed| !feed.lost.is_empty()).await;
             server.launch();
-            story.execute(&rows[10..]).await;
-            told.extend(story.told().await);
+            feed.execute(&rows[10..]).await;
+            delivered.extend(feed.delivered().await);
             let expected: Vec<String> = (0..20).map(|n| format!("s0 1 follows {n}")).collect();
-            assert_eq!((told, story.began.len()), (expected, 1), "{:?}", story.lost);
-            story.check(&["INSERT INTO D.followers VALUES (2, 1)"], &["s0 2 follows 1"]).await;
+            assert_eq!((delivered, feed.began.len()), (expected, 1), "{:?}", feed.lost);
+            feed.check(&["INSERT INTO D.followers VALUES (2, 1)"], &["s0 2 follows 1"]).await;
         }
     });
 }
 
 #[test]
-fn a_log_that_is_no_longer_there_begins_anew() {
+fn the_feed_restarts_if_the_log_was_purged_or_replaced() {
     run(async {
         for server in servers(true) {
-            let (mut story, link) = Story::linked(&server).await;
+            let (mut feed, link) = FeedTest::linked(&server).await;
             let insert = "INSERT INTO D.followers VALUES (1, 1)";
-            story.check(&[insert], &["s0 1 follows 1"]).await;
+            feed.check(&[insert], &["s0 1 follows 1"]).await;
             // A silent link is given up, and then the log goes on.
             link.silence();
-            story.until(|story| !story.lost.is_empty()).await;
+            feed.until(|feed| !feed.lost.is_empty()).await;
             link.mend();
-            story.check(&["INSERT INTO D.followers VALUES (1, 2)"], &["s0 1 follows 2"]).await;
-            assert_eq!(story.began.len(), 1);
+            feed.check(&["INSERT INTO D.followers VALUES (1, 2)"], &["s0 1 follows 2"]).await;
+            assert_eq!(feed.began.len(), 1);
             link.refuse();
-            story.until(|story| story.lost.len() > 1).await;
-            purge(&server, &story).await;
+            feed.until(|feed| feed.lost.len() > 1).await;
+            purge(&server, &feed).await;
             link.mend();
-            story.until(|story| story.began.len() == 2).await;
-            assert_eq!(story.began[0].0, story.began[1].0, "the server is the same");
-            story.check(&["INSERT INTO D.followers VALUES (1, 5)"], &["s0 1 follows 5"]).await;
+            feed.until(|feed| feed.began.len() == 2).await;
+            assert_eq!(feed.began[0].0, feed.began[1].0, "the server is the same");
+            feed.check(&["INSERT INTO D.followers VALUES (1, 5)"], &["s0 1 follows 5"]).await;
             // Another server at the same address, with databases of the same names.
             let other = servers(false).into_iter().find(|other| other.kind == server.kind).unwrap();
-            make_databases(&other, &story.fleet, &[]).await;
+            make_databases(&other, &feed.fleet, &[]).await;
             link.lead_to(other.port);
             link.cut();
-            story.until(|story| story.began.len() == 3).await;
-            assert_ne!(story.began[1].0, story.began[2].0, "it is another log");
-            story.server = other;
-            story.check(&["INSERT INTO D.followers VALUES (1, 6)"], &["s0 1 follows 6"]).await;
+            feed.until(|feed| feed.began.len() == 3).await;
+            assert_ne!(feed.began[1].0, feed.began[2].0, "it is another log");
+            feed.server = other;
+            feed.check(&["INSERT INTO D.followers VALUES (1, 6)"], &["s0 1 follows 6"]).await;
         }
     });
 }
 
 /// Writes, and leaves nothing of the log but its last file.
-async fn purge(server: &Database, story: &Story) {
+async fn purge(server: &Database, feed: &FeedTest) {
     let insert = "INSERT INTO D.followers VALUES (1, 3)";
-    story
-        .execute(&[insert, "FLUSH BINARY LOGS", "DELETE FROM D.followers", "FLUSH BINARY LOGS"])
+    feed.execute(&[insert, "FLUSH BINARY LOGS", "DELETE FROM D.followers", "FLUSH BINARY LOGS"])
         .await;
     let give_up = Instant::now() + PATIENCE;
     loop {
@@ -437,22 +434,22 @@ async fn purge(server: &Database, story: &Story) {
 }
 
 #[test]
-fn readers_do_not_disturb_each_other_and_hear_every_second_that_all_is_well() {
+fn two_feeds_are_independent_and_send_alive_every_second() {
     run(async {
         for server in servers(false) {
-            let mut story = Story::begin(&server).await;
-            let first = std::mem::replace(&mut story.changes, story.opened.follow_changes());
-            story.until(|story| story.began.len() == 2).await;
-            story.check(&["INSERT INTO D.followers VALUES (1, 1)"], &["s0 1 follows 1"]).await;
+            let mut feed = FeedTest::begin(&server).await;
+            let first = std::mem::replace(&mut feed.changes, feed.opened.follow_changes());
+            feed.until(|feed| feed.began.len() == 2).await;
+            feed.check(&["INSERT INTO D.followers VALUES (1, 1)"], &["s0 1 follows 1"]).await;
             let began = Instant::now();
-            let alive = story.alive;
-            story.until(|story| story.alive >= alive + 3).await;
+            let alive = feed.alive;
+            feed.until(|feed| feed.alive >= alive + 3).await;
             assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-            story.changes = first;
-            (story.last, story.markers) = (story.began[0].1, 10);
-            let told = story.told().await;
-            assert_eq!(told, ["s0 1 follows 1", "s3 3 follows 1"], "{:?}", server.kind);
-            assert!(story.lost.is_empty(), "{:?}", story.lost);
+            feed.changes = first;
+            (feed.last, feed.markers) = (feed.began[0].1, 10);
+            let delivered = feed.delivered().await;
+            assert_eq!(delivered, ["s0 1 follows 1", "s3 3 follows 1"], "{:?}", server.kind);
+            assert!(feed.lost.is_empty(), "{:?}", feed.lost);
         }
     });
 }
@@ -475,7 +472,7 @@ fn packed(date: (u16, u8, u8), time: (u8, u8, u8), micros: u32) -> i64 {
 }
 
 #[test]
-fn a_teams_own_tables_are_told_as_they_are_read() {
+fn adopted_tables_are_decoded_as_they_are_read() {
     run(async {
         for server in servers(false) {
             let create = [
@@ -489,7 +486,7 @@ fn a_teams_own_tables_are_told_as_they_are_read() {
                 "CREATE TABLE D.accounts (id INT PRIMARY KEY, name VARCHAR(50))",
             ];
             let config = mapped("datetime(3)", "column = \"deleted_at\", value = \"NULL\"");
-            let mut story = Story::begin_with(&server, &create, |c| c + &config).await;
+            let mut feed = FeedTest::begin_with(&server, &create, |c| c + &config).await;
             let insert = |id: &str, made: &str| {
                 format!(
                     "INSERT INTO D.`Sta``tus` (note, price, flags, mood, tags, j, f, d, y, t, dd, id, \
@@ -502,36 +499,35 @@ fn a_teams_own_tables_are_told_as_they_are_read() {
             let second = insert("9223372036854775808", "2024-02-29 23:59:58.125");
             let at = packed((2024, 2, 29), (23, 59, 58), 125_000);
             let later = packed((2025, 1, 1), (0, 0, 0), 0);
-            story
-                .check(
-                    &[
-                        &first,
-                        &second,
-                        "UPDATE D.`Sta``tus` SET made = '2025-01-01' WHERE id = 1",
-                        "UPDATE D.`Sta``tus` SET deleted_at = NOW() WHERE id = 1",
-                        "UPDATE D.`Sta``tus` SET body = NULL, deleted_at = NULL WHERE id = 1",
-                        "INSERT INTO D.accounts VALUES (7, 'who')",
-                        "UPDATE D.accounts SET name = 'she'",
-                        "INSERT INTO D.graph VALUES (NOW(), 4294967295, 9223372036854775807)",
-                        "INSERT INTO D.graph VALUES (NOW(), 1, 18446744073709551615)",
-                    ],
-                    &[
-                        &format!("s0 7/1@{at} \"text\""),
-                        &format!("s0 7/1@{at} gone, s0 7/1@{later} \"text\""),
-                        &format!("s0 7/1@{later} gone"),
-                        &format!("s0 7/1@{later} \"\""),
-                        "s0 author 7?",
-                        "s0 author 7?, s0 author 7?",
-                        "s0 4294967295 follows 9223372036854775807",
-                    ],
-                )
-                .await;
+            feed.check(
+                &[
+                    &first,
+                    &second,
+                    "UPDATE D.`Sta``tus` SET made = '2025-01-01' WHERE id = 1",
+                    "UPDATE D.`Sta``tus` SET deleted_at = NOW() WHERE id = 1",
+                    "UPDATE D.`Sta``tus` SET body = NULL, deleted_at = NULL WHERE id = 1",
+                    "INSERT INTO D.accounts VALUES (7, 'who')",
+                    "UPDATE D.accounts SET name = 'she'",
+                    "INSERT INTO D.graph VALUES (NOW(), 4294967295, 9223372036854775807)",
+                    "INSERT INTO D.graph VALUES (NOW(), 1, 18446744073709551615)",
+                ],
+                &[
+                    &format!("s0 7/1@{at} \"text\""),
+                    &format!("s0 7/1@{at} gone, s0 7/1@{later} \"text\""),
+                    &format!("s0 7/1@{later} gone"),
+                    &format!("s0 7/1@{later} \"\""),
+                    "s0 author 7?",
+                    "s0 author 7?, s0 author 7?",
+                    "s0 4294967295 follows 9223372036854775807",
+                ],
+            )
+            .await;
         }
     });
 }
 
 #[test]
-fn marks_of_deleted_posts_and_texts_in_other_alphabets_are_told_apart() {
+fn soft_deletes_and_other_character_sets_are_decoded() {
     run(async {
         for server in servers(false) {
             let create = [
@@ -545,7 +541,7 @@ fn marks_of_deleted_posts_and_texts_in_other_alphabets_are_told_apart() {
                 "datetime(6)",
                 "column = \"state\", value = \"it's public\", hidden = \"it's gone\"",
             );
-            let mut story = Story::begin_with(&server, &create, |c| c + &config).await;
+            let mut feed = FeedTest::begin_with(&server, &create, |c| c + &config).await;
             let insert = |id, made: &str, state: &str| {
                 format!("INSERT INTO D.`Sta``tus` VALUES ({id}, 7, NULL, {made}, '{state}')")
             };
@@ -553,26 +549,25 @@ fn marks_of_deleted_posts_and_texts_in_other_alphabets_are_told_apart() {
             let hidden = insert(2, "'2024-02-29 23:59:58'", "it''s gone");
             let timeless = insert(3, "NULL", "it''s public");
             let at = packed((2024, 2, 29), (23, 59, 58), 125);
-            story
-                .check(
-                    &[
-                        "SET time_zone = '+00:00'",
-                        &seen,
-                        &hidden,
-                        &timeless,
-                        "UPDATE D.`Sta``tus` SET body = '\u{fc}' WHERE id = 1",
-                        "DELETE FROM D.`Sta``tus` WHERE id = 1",
-                    ],
-                    // Nothing keeps a row single, so that what is gone may still be there.
-                    &[&format!("s0 7/1@{at} \"\""), "s0 author 7?, s0 author 7?", "s0 author 7?"],
-                )
-                .await;
+            feed.check(
+                &[
+                    "SET time_zone = '+00:00'",
+                    &seen,
+                    &hidden,
+                    &timeless,
+                    "UPDATE D.`Sta``tus` SET body = '\u{fc}' WHERE id = 1",
+                    "DELETE FROM D.`Sta``tus` WHERE id = 1",
+                ],
+                // Nothing keeps a row single, so that what is gone may still be there.
+                &[&format!("s0 7/1@{at} \"\""), "s0 author 7?, s0 author 7?", "s0 author 7?"],
+            )
+            .await;
         }
     });
 }
 
 #[test]
-fn a_server_whose_log_cannot_be_followed_is_told_with_the_cure() {
+fn a_log_that_cannot_be_followed_is_reported_with_its_fix() {
     run(async {
         for server in servers(true) {
             let reader = "'reader'@'127.0.0.1'";
@@ -584,22 +579,22 @@ fn a_server_whose_log_cannot_be_followed_is_told_with_the_cure() {
                 ])
                 .await;
             let config = |text: String| text.replace("user = \"tributary\"", "user = \"reader\"");
-            let mut story = Story::open(&server, &[], config).await;
-            story.until(|story| !story.lost.is_empty()).await;
-            assert!(story.lost[0].contains("SET GLOBAL binlog_format = ROW"), "{:?}", story.lost);
+            let mut feed = FeedTest::open(&server, &[], config).await;
+            feed.until(|feed| !feed.lost.is_empty()).await;
+            assert!(feed.lost[0].contains("SET GLOBAL binlog_format = ROW"), "{:?}", feed.lost);
             server.execute(&["SET GLOBAL binlog_format = 'ROW'".into()]).await;
-            story.until(|story| story.lost.len() > 1).await;
+            feed.until(|feed| feed.lost.len() > 1).await;
             let rights = match server.kind {
                 Kind::MariaDb => "GRANT REPLICATION SLAVE ON *.* TO 'reader'@'127.0.0.1'",
                 Kind::MySql => {
                     "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'reader'@'127.0.0.1'"
                 }
             };
-            assert!(story.lost[1].contains(rights), "{:?}", story.lost);
+            assert!(feed.lost[1].contains(rights), "{:?}", feed.lost);
             server.execute(&[rights.into()]).await;
-            story.until(|story| !story.began.is_empty()).await;
-            assert_eq!(story.lost.len(), 2, "each is told once: {:?}", story.lost);
-            story.check(&["INSERT INTO D.followers VALUES (1, 1)"], &["s0 1 follows 1"]).await;
+            feed.until(|feed| !feed.began.is_empty()).await;
+            assert_eq!(feed.lost.len(), 2, "each is reported once: {:?}", feed.lost);
+            feed.check(&["INSERT INTO D.followers VALUES (1, 1)"], &["s0 1 follows 1"]).await;
         }
     });
 }

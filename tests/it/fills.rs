@@ -12,7 +12,7 @@ use tributary::changes::{Bounds, LogPosition, file_number};
 use tributary::cursor::{AuthorEdge, TailAsk};
 use tributary::model::Direction;
 use tributary::shard::testing::{
-    FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, Log, logs,
+    FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, TestLog, logs,
 };
 use tributary::shard::{Deadline, mysql_tables};
 use tributary::{Post, PostId, PostKey, ShardId, Tributary, UserId};
@@ -172,7 +172,7 @@ async fn ends(server: &Database, marks: &str, from: LogPosition) -> Vec<Vec<LogP
 }
 
 #[test]
-fn a_fill_is_the_database_at_its_place_in_the_log_while_others_write() {
+fn a_fill_equals_the_database_at_its_log_position_while_others_write() {
     run(async {
         for server in servers() {
             let fleet = Arc::new(fleet_on(&server).await);
@@ -185,11 +185,11 @@ fn a_fill_is_the_database_at_its_place_in_the_log_while_others_write() {
             let (sender, mut events) = tokio::sync::mpsc::channel(16);
             let following = tokio::spawn(log.clone().follow(sender));
             let draining = tokio::spawn(async move {
-                let mut told = false;
+                let mut received_any = false;
                 while events.recv().await.is_some() {
-                    told = true;
+                    received_any = true;
                 }
-                told
+                received_any
             });
 
             let progress = Arc::new(Progress::default());
@@ -200,16 +200,16 @@ fn a_fill_is_the_database_at_its_place_in_the_log_while_others_write() {
                     tokio::spawn(async move { write(&server, &fleet, writer, &progress).await })
                 })
                 .collect();
-            let seen = fill_again_and_again(&server, &log, &progress).await;
+            let seen = fill_repeatedly(&server, &log, &progress).await;
             progress.stop.store(true, Ordering::SeqCst);
             join_all(writers).await.into_iter().for_each(Result::unwrap);
             following.abort();
-            let told = draining.await.unwrap();
+            let received_any = draining.await.unwrap();
 
             let ends = ends(&server, marks, from).await;
             let known = compare(server.kind, &seen, &ends);
             // Whoever follows the log learns what was carried out.
-            assert!(known > 0 || server.kind == Kind::MySql && !told);
+            assert!(known > 0 || server.kind == Kind::MySql && !received_any);
         }
     });
 }
@@ -223,7 +223,7 @@ struct Seen {
 }
 
 /// What the heads show, on both shards that have posts.
-async fn heads_of_writers(log: &Log) -> [Seen; 2] {
+async fn heads_of_writers(log: &TestLog) -> [Seen; 2] {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let receive = async {
         let mut times = [vec![0; 4], vec![0; 4]];
@@ -241,7 +241,7 @@ async fn heads_of_writers(log: &Log) -> [Seen; 2] {
 }
 
 /// Fills, with the last transaction of each writer that they show.
-async fn fill_again_and_again(server: &Database, log: &Log, progress: &Progress) -> Vec<Seen> {
+async fn fill_repeatedly(server: &Database, log: &TestLog, progress: &Progress) -> Vec<Seen> {
     let requests = requests_of_writers();
     let now = |counts: &[AtomicU64; 4]| counts.each_ref().map(|n| n.load(Ordering::SeqCst));
     let mut seen: Vec<Seen> = Vec::new();
@@ -316,7 +316,7 @@ fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) -> usize {
 }
 
 #[test]
-fn tables_of_any_kind_are_filled_as_they_are_read() {
+fn adopted_tables_are_filled_as_they_are_read() {
     run(async {
         for server in servers() {
             for team in &TEAMS {
@@ -371,7 +371,7 @@ fn tables_of_any_kind_are_filled_as_they_are_read() {
 }
 
 /// The heads of all shards, which must be those that own the authors.
-async fn all_heads(log: &Log) -> BTreeMap<UserId, i64> {
+async fn all_heads(log: &TestLog) -> BTreeMap<UserId, i64> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let receive = async {
         let mut all = BTreeMap::new();
@@ -394,7 +394,7 @@ const AUTHORS: u64 = 800;
 const POSTS: u64 = 40;
 
 #[test]
-fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
+fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
     run(async {
         for kind in [Kind::MariaDb, Kind::MySql] {
             // A server of its own: the counters are the server's.
@@ -454,13 +454,13 @@ fn a_fill_costs_little_more_than_a_read_and_heads_one_look_for_each_author() {
                 fill.as_secs_f64() / read.as_secs_f64(),
                 AUTHORS * POSTS
             );
-            nobody_takes_heads(&log).await;
-            fills_go_on_after_a_restart(&server, &tributary, &log, &requests).await;
+            heads_fail_without_a_receiver(&log).await;
+            fills_work_after_a_server_restart(&server, &tributary, &log, &requests).await;
         }
     });
 }
 
-async fn nobody_takes_heads(log: &Log) {
+async fn heads_fail_without_a_receiver(log: &TestLog) {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     drop(receiver);
     let error = log.heads(sender).await.unwrap_err();
@@ -468,10 +468,10 @@ async fn nobody_takes_heads(log: &Log) {
 }
 
 /// Connections from before are dead, and nobody is told.
-async fn fills_go_on_after_a_restart(
+async fn fills_work_after_a_server_restart(
     server: &Database,
     tributary: &Tributary,
-    log: &Log,
+    log: &TestLog,
     requests: &[FillRequest],
 ) {
     let before = log.fill(requests, soon()).await.unwrap();
@@ -495,7 +495,7 @@ async fn fills_go_on_after_a_restart(
 }
 
 #[test]
-fn a_fill_that_is_given_up_leaves_nothing_behind() {
+fn an_abandoned_fill_leaves_no_transaction_open() {
     run(async {
         for server in servers() {
             let fleet = fleet_on(&server).await;
@@ -540,7 +540,7 @@ fn a_fill_that_is_given_up_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_right_that_is_missing_is_named() {
+fn a_missing_privilege_is_named() {
     run(async {
         for server in servers() {
             let fleet = fleet_on(&server).await;

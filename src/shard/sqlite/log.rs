@@ -12,9 +12,9 @@ use crate::changes::{Change, LogIdentity, LogPosition};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
 /// Rows that are told one by one. Of more, only whose they are is told.
-const ROWS_TOLD_MAX: u16 = 20_000;
+const ROWS_DELIVERED_MAX: u16 = 20_000;
 /// Bytes of the texts that are told at once. Of more, only the authors are told.
-const TEXTS_TOLD_MAX: usize = 8 << 20;
+const TEXT_BYTES_DELIVERED_MAX: usize = 8 << 20;
 /// Rows that stay, so that a reader who was away for a while goes on where it was.
 const ROWS_KEPT: i64 = 100_000;
 /// Rows that stay for a reader who is slow. What it misses beyond that, it learns by beginning anew.
@@ -33,18 +33,18 @@ const FOLLOW_GONE: i64 = 4;
 
 /// What the writer and whoever follows the log tell each other.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct SqliteLog {
     commits: watch::Sender<()>,
     read_to: AtomicU64,
 }
 
-impl Default for Log {
+impl Default for SqliteLog {
     fn default() -> Self {
         Self { commits: watch::Sender::new(()), read_to: AtomicU64::new(u64::MAX) }
     }
 }
 
-impl Log {
+impl SqliteLog {
     /// Wakes whoever follows.
     pub(super) fn committed(&self) {
         self.commits.send_replace(());
@@ -63,10 +63,10 @@ impl Log {
 
 /// Keeps what was not read from being pruned, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Bookmark(Arc<Log>);
+pub(super) struct Bookmark(Arc<SqliteLog>);
 
 impl Bookmark {
-    pub(super) fn new(log: Arc<Log>) -> Self {
+    pub(super) fn new(log: Arc<SqliteLog>) -> Self {
         Self(log)
     }
 
@@ -83,7 +83,7 @@ impl Drop for Bookmark {
 
 /// How far the log was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ReadPosition {
     pub(super) identity: LogIdentity,
     pub(super) at: LogPosition,
     /// The row there, by which a file that was set back is known.
@@ -92,13 +92,13 @@ pub(super) struct Place {
 
 /// What is in the log behind a place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum LogRead {
     /// What changed, up to the end of the log.
-    Changes(Place, Vec<Change>),
+    Changes(ReadPosition, Vec<Change>),
     /// It cannot be told: rows are missing, or the identity is another one.
     Gap,
     /// The file is an older one than the one that was read, under the same name of its identity.
-    SetBack,
+    Restored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,36 +137,36 @@ pub(super) fn end(connection: &Connection) -> rusqlite::Result<(LogIdentity, Log
 }
 
 /// The place at the end of the log.
-pub(super) fn end_position(connection: &Connection) -> rusqlite::Result<Place> {
+pub(super) fn end_position(connection: &Connection) -> rusqlite::Result<ReadPosition> {
     let (identity, at) = end(connection)?;
-    Ok(Place { identity, at, row: row_at(connection, at)? })
+    Ok(ReadPosition { identity, at, row: row_at(connection, at)? })
 }
 
 /// What came behind `from`. `snapshot` must be within a transaction.
-pub(super) fn since(snapshot: &Connection, from: &Place) -> rusqlite::Result<News> {
+pub(super) fn since(snapshot: &Connection, from: &ReadPosition) -> rusqlite::Result<LogRead> {
     let now = end_position(snapshot)?;
     if now.identity != from.identity {
-        return Ok(News::Gap);
+        return Ok(LogRead::Gap);
     }
     let there = row_at(snapshot, from.at)?;
     let differs = there.is_some() && there != from.row;
     if now.at < from.at || differs {
-        return Ok(News::SetBack);
+        return Ok(LogRead::Restored);
     }
     if now.at == from.at {
-        return Ok(News::Changes(now, Vec::new()));
+        return Ok(LogRead::Changes(now, Vec::new()));
     }
     // Rows are pruned from the front, and what is numbered has no holes.
     if row_at(snapshot, LogPosition(from.at.0 + 1))?.is_none() {
-        return Ok(News::Gap);
+        return Ok(LogRead::Gap);
     }
-    let rows = rows_behind(snapshot, from.at)?;
-    let changes = if rows.len() > usize::from(ROWS_TOLD_MAX) {
-        users_behind(snapshot, from.at)?
+    let rows = rows_after(snapshot, from.at)?;
+    let changes = if rows.len() > usize::from(ROWS_DELIVERED_MAX) {
+        users_after(snapshot, from.at)?
     } else {
         changes(snapshot, &rows)?
     };
-    Ok(News::Changes(now, changes))
+    Ok(LogRead::Changes(now, changes))
 }
 
 /// Forgets old rows that were read, a bounded number at once. Returns how many.
@@ -193,12 +193,12 @@ fn row_at(connection: &Connection, at: LogPosition) -> rusqlite::Result<Option<L
 }
 
 /// One row more than is told one by one, at most.
-fn rows_behind(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<LogRow>> {
+fn rows_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<LogRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT seq, kind, user_id, other_id, timestamp FROM tributary_log
          WHERE seq > ? ORDER BY seq LIMIT ?",
     )?;
-    let rows = statement.query_map(params![signed(at.0), ROWS_TOLD_MAX + 1], log_row)?;
+    let rows = statement.query_map(params![signed(at.0), ROWS_DELIVERED_MAX + 1], log_row)?;
     rows.collect()
 }
 
@@ -213,17 +213,17 @@ fn log_row(row: &Row<'_>) -> rusqlite::Result<LogRow> {
 }
 
 /// Whose rows were touched, without what became of them.
-fn users_behind(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<Change>> {
+fn users_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<Change>> {
     let mut statement = connection.prepare_cached(
         "SELECT DISTINCT user_id, kind IN (1, 2) FROM tributary_log
          WHERE seq > ? AND user_id >= 0 LIMIT ?",
     )?;
-    let rows = statement.query_map(params![signed(at.0), ROWS_TOLD_MAX + 1], |row| {
+    let rows = statement.query_map(params![signed(at.0), ROWS_DELIVERED_MAX + 1], |row| {
         let user = UserId(unsigned(row, 0)?);
         Ok(if row.get(1)? { Change::AuthorUnknown(user) } else { Change::ReaderUnknown(user) })
     })?;
     let changes: Vec<Change> = rows.collect::<Result<_, _>>()?;
-    Ok(if changes.len() > usize::from(ROWS_TOLD_MAX) {
+    Ok(if changes.len() > usize::from(ROWS_DELIVERED_MAX) {
         vec![Change::ShardUnknown]
     } else {
         changes
@@ -234,7 +234,7 @@ fn users_behind(connection: &Connection, at: LogPosition) -> rusqlite::Result<Ve
 /// it is told as it is at the end, perhaps more than once.
 fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Change>> {
     let mut changes = Vec::with_capacity(rows.len());
-    let mut room = TEXTS_TOLD_MAX;
+    let mut room = TEXT_BYTES_DELIVERED_MAX;
     for row in rows {
         // Negative ids, of other programs' making, are nobody's.
         let Ok(user) = u64::try_from(row.user).map(UserId) else { continue };
@@ -268,8 +268,8 @@ fn post_now(
     let mut statement = connection.prepare_cached(
         "SELECT content FROM tweets WHERE user_id = ? AND timestamp = ? AND tweet_id = ?",
     )?;
-    let place = params![signed(key.author.0), key.time, signed(key.post.0)];
-    let mut found = statement.query(place)?;
+    let key_params = params![signed(key.author.0), key.time, signed(key.post.0)];
+    let mut found = statement.query(key_params)?;
     let Some(row) = found.next()? else { return Ok(Some(Change::PostGone(key))) };
     if !stored {
         return Ok(None);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
-use super::log::{self, Bookmark, News, Place};
+use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
 use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity, LogPosition};
@@ -18,7 +18,7 @@ use crate::shard::{Deadline, ShardError};
 /// program wrote, and a sign of life is due.
 const POLL: Duration = Duration::from_millis(500);
 /// For a look at the log. It is the local disk.
-const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+const POLL_DEADLINE: Duration = Duration::from_secs(5);
 /// Authors whose heads are handed on together.
 const HEADS_AT_ONCE: usize = 4_096;
 
@@ -49,24 +49,24 @@ impl SqliteSource {
         let Ok(writer) = self.shard.writer() else { return events.closed().await };
         let mut commits = writer.log().commits();
         let bookmark = Bookmark::new(Arc::clone(writer.log()));
-        let mut place = None;
-        let mut lost = false;
+        let mut position = None;
+        let mut failed = false;
         loop {
-            let told = match self.look(&mut place).await {
-                Ok(told) => told,
-                Err(_) if lost => Vec::new(),
+            let batch = match self.poll_log(&mut position).await {
+                Ok(batch) => batch,
+                Err(_) if failed => Vec::new(),
                 Err(error) => vec![FeedEvent::Lost(error.to_string())],
             };
-            lost = matches!(told.as_slice(), [] | [FeedEvent::Lost(_)]);
-            if !told.is_empty() && events.send(told).await.is_err() {
+            failed = matches!(batch.as_slice(), [] | [FeedEvent::Lost(_)]);
+            if !batch.is_empty() && events.send(batch).await.is_err() {
                 return;
             }
-            if let Some(place) = &place {
-                bookmark.at(place.at);
+            if let Some(position) = &position {
+                bookmark.at(position.at);
             }
             // The writer outlives this, so what it tells does not end.
             tokio::select! {
-                _ = commits.changed(), if !lost => {}
+                _ = commits.changed(), if !failed => {}
                 () = tokio::time::sleep(POLL) => {}
                 () = events.closed() => return,
             }
@@ -74,26 +74,29 @@ impl SqliteSource {
     }
 
     /// What is new in the log since `place`, which goes on to its end.
-    async fn look(&self, place: &mut Option<Place>) -> Result<Vec<FeedEvent>, ShardError> {
-        let until = Deadline::after(LOOK_DEADLINE);
-        let from = place.clone();
-        let look = move |snapshot: &Connection| match from {
+    async fn poll_log(
+        &self,
+        position: &mut Option<ReadPosition>,
+    ) -> Result<Vec<FeedEvent>, ShardError> {
+        let until = Deadline::after(POLL_DEADLINE);
+        let from = position.clone();
+        let poll = move |snapshot: &Connection| match from {
             Some(from) => log::since(snapshot, &from),
-            None => Ok(News::Gap),
+            None => Ok(LogRead::Gap),
         };
-        let news = self.read(until, look).await?;
-        if news == News::SetBack {
+        let read = self.read(until, poll).await?;
+        if read == LogRead::Restored {
             let renew = |connection: &Connection| log::renew_identity(connection);
             self.shard.writer()?.run(until, renew).await?;
         }
-        let News::Changes(now, changes) = news else {
+        let LogRead::Changes(now, changes) = read else {
             let now = self.read(until, log::end_position).await?;
             let began = FeedEvent::Began { identity: now.identity, at: now.at };
-            *place = Some(now);
+            *position = Some(now);
             return Ok(vec![began, FeedEvent::Alive]);
         };
         let at = now.at;
-        let is_new = place.replace(now).is_some_and(|before| before.at < at);
+        let is_new = position.replace(now).is_some_and(|before| before.at < at);
         let changes = changes.into_iter().map(|change| (self.id, change)).collect();
         let commit = is_new.then_some(FeedEvent::Commit(Commit { at, changes }));
         Ok(commit.into_iter().chain([FeedEvent::Alive]).collect())
@@ -109,7 +112,7 @@ impl SqliteSource {
             let (identity, at) = log::end(snapshot)?;
             let answers = requests
                 .iter()
-                .map(|request| grant(snapshot, request))
+                .map(|request| fill_one(snapshot, request))
                 .collect::<Result<_, _>>()?;
             Ok(FillBatch { identity, bounds: Bounds::Exact(at), answers })
         };
@@ -122,16 +125,16 @@ impl SqliteSource {
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         let shard = self.id;
-        let tell = move |snapshot: &Connection| {
+        let work = move |snapshot: &Connection| {
             let (identity, at) = log::end(snapshot)?;
-            let told = tell_heads(snapshot, |some| {
+            let all_sent = send_heads(snapshot, |some| {
                 heads.blocking_send(HeadBatch { shard, heads: some }).is_ok()
             })?;
-            Ok(told.then_some((identity, Bounds::Exact(at))))
+            Ok(all_sent.then_some((identity, Bounds::Exact(at))))
         };
         let readers = Arc::clone(self.readers()?);
-        let told = readers.run(|connection| in_snapshot(connection, tell)).await?;
-        told.ok_or_else(|| ShardError::Unavailable("nobody listens".into()))
+        let outcome = readers.run(|connection| in_snapshot(connection, work)).await?;
+        outcome.ok_or_else(|| ShardError::Unavailable("nobody listens".into()))
     }
 
     pub(in crate::shard) async fn end_of_log(
@@ -174,7 +177,7 @@ fn in_snapshot<T>(
     work(&snapshot)
 }
 
-fn grant(snapshot: &Connection, request: &FillRequest) -> rusqlite::Result<FillAnswer> {
+fn fill_one(snapshot: &Connection, request: &FillRequest) -> rusqlite::Result<FillAnswer> {
     match request.target {
         FillTarget::Tail { depth } => tail(snapshot, request.user, depth),
         FillTarget::Follows { max } => follows(snapshot, request.user, max),
@@ -213,9 +216,9 @@ fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<
 /// Searches for the next author instead of reading every row, as `GROUP BY` would: 3 ms instead of
 /// 45 ms for 1,000 authors of 500 posts each, in memory; 145 ms instead of 60 ms for 200,000 authors
 /// of two or three. Returns false when `tell` does.
-fn tell_heads(
+fn send_heads(
     snapshot: &Connection,
-    mut tell: impl FnMut(Vec<(UserId, i64)>) -> bool,
+    mut send: impl FnMut(Vec<(UserId, i64)>) -> bool,
 ) -> rusqlite::Result<bool> {
     let mut statement = snapshot.prepare_cached(
         "WITH RECURSIVE authors (id) AS (
@@ -230,9 +233,9 @@ fn tell_heads(
     let mut heads = Vec::new();
     while let Some(row) = rows.next()? {
         heads.push((UserId(unsigned(row, 0)?), row.get(1)?));
-        if heads.len() == HEADS_AT_ONCE && !tell(std::mem::take(&mut heads)) {
+        if heads.len() == HEADS_AT_ONCE && !send(std::mem::take(&mut heads)) {
             return Ok(false);
         }
     }
-    Ok(heads.is_empty() || tell(heads))
+    Ok(heads.is_empty() || send(heads))
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::log::{self, Log};
+use super::log::{self, SqliteLog};
 use super::{BUSY_TIMEOUT, Folder, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::shard::{Deadline, OpenError, ShardError};
 
@@ -30,7 +30,7 @@ pub(super) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     foreign_writes: Arc<AtomicU64>,
-    log: Arc<Log>,
+    log: Arc<SqliteLog>,
 }
 
 /// A piece of work with its own savepoint, so that its failure harms no other one.
@@ -66,7 +66,7 @@ impl Writer {
         let wrong = |error: &dyn fmt::Display| super::unusable(path, error);
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let foreign_writes = Arc::new(AtomicU64::new(0));
-        let log = Arc::new(Log::default());
+        let log = Arc::new(SqliteLog::default());
         let desk = Desk {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
@@ -120,7 +120,7 @@ impl Writer {
     }
 
     /// Tells of commits.
-    pub(super) fn log(&self) -> &Arc<Log> {
+    pub(super) fn log(&self) -> &Arc<SqliteLog> {
         &self.log
     }
 
@@ -155,7 +155,7 @@ struct Desk {
     /// Changes when another connection has committed.
     data_version: i64,
     foreign_writes: Arc<AtomicU64>,
-    log: Arc<Log>,
+    log: Arc<SqliteLog>,
     told_foreign: Option<Instant>,
     told_failure: Option<Instant>,
 }

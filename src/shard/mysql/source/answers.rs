@@ -15,14 +15,14 @@ use crate::shard::source::{FillAnswer, FillRequest, FillTarget};
 
 /// The statements that grant some requests.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct FillPlan {
     statements: Vec<String>,
     /// What each of them reads.
-    reads: Vec<(ShardId, Read)>,
+    kinds: Vec<(ShardId, StatementKind)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Read {
+enum StatementKind {
     Tails(TimeUnit),
     Follows,
     Handles,
@@ -31,62 +31,62 @@ enum Read {
 /// What is asked of a shard: users, and how many rows of each. One more than was wished for tells
 /// whether there are more.
 #[derive(Default)]
-struct Asked {
+struct ShardRequests {
     tails: BTreeMap<UserId, u64>,
     follows: BTreeMap<UserId, u64>,
 }
 
 /// What was read, by the shard and the user.
 #[derive(Default)]
-struct Found {
+struct RowsRead {
     posts: HashMap<(ShardId, UserId), Vec<Post>>,
     follows: HashMap<(ShardId, UserId), Vec<UserId>>,
     handles: HashMap<(ShardId, UserId), String>,
 }
 
-impl Plan {
+impl FillPlan {
     pub(super) fn new(
         shards: &[(ShardId, Arc<Database>)],
         requests: &[FillRequest],
     ) -> Result<Self, ShardError> {
-        let mut asked: BTreeMap<ShardId, Asked> = BTreeMap::new();
+        let mut by_shard: BTreeMap<ShardId, ShardRequests> = BTreeMap::new();
         for request in requests {
-            let asked = asked.entry(request.shard).or_default();
+            let of_shard = by_shard.entry(request.shard).or_default();
             let (users, count) = match request.target {
-                FillTarget::Tail { depth } => (&mut asked.tails, depth),
-                FillTarget::Follows { max } => (&mut asked.follows, max),
+                FillTarget::Tail { depth } => (&mut of_shard.tails, depth),
+                FillTarget::Follows { max } => (&mut of_shard.follows, max),
             };
             let rows = users.entry(request.user).or_default();
             *rows = (*rows).max(u64::from(count) + 1);
         }
         let mut plan = Self::default();
-        for (shard, asked) in asked {
+        for (shard, requests) in by_shard {
             let elsewhere = || ShardError::Unavailable("a shard is not on this server".into());
             let database = shards.iter().find(|(id, _)| *id == shard).ok_or_else(elsewhere)?;
             let statements = database.1.statements().map_err(ShardError::Unavailable)?;
-            plan.read(shard, &statements, asked);
+            plan.add(shard, &statements, requests);
         }
         Ok(plan)
     }
 
-    fn read(&mut self, shard: ShardId, statements: &Statements, asked: Asked) {
+    fn add(&mut self, shard: ShardId, statements: &Statements, requests: ShardRequests) {
         let Statements { fills, unit, .. } = statements;
         let (tails, follows): (Vec<_>, Vec<_>) =
-            (asked.tails.into_iter().collect(), asked.follows.into_iter().collect());
+            (requests.tails.into_iter().collect(), requests.follows.into_iter().collect());
         for users in tails.chunks(AUTHORS_PER_STATEMENT) {
-            self.push(shard, Read::Tails(*unit), fills.tails(users));
+            self.push(shard, StatementKind::Tails(*unit), fills.tails(users));
             if let Some(sql) = fills.handles(users) {
-                self.push(shard, Read::Handles, sql);
+                self.push(shard, StatementKind::Handles, sql);
             }
         }
         for users in follows.chunks(AUTHORS_PER_STATEMENT) {
-            self.push(shard, Read::Follows, fills.follows(users));
+            self.push(shard, StatementKind::Follows, fills.follows(users));
         }
     }
 
-    fn push(&mut self, shard: ShardId, read: Read, sql: String) {
+    fn push(&mut self, shard: ShardId, kind: StatementKind, sql: String) {
         self.statements.push(sql);
-        self.reads.push((shard, read));
+        self.kinds.push((shard, kind));
     }
 
     pub(super) fn statements(&self) -> &[String] {
@@ -99,29 +99,34 @@ impl Plan {
         rows: &[Vec<Row>],
         requests: &[FillRequest],
     ) -> Result<Vec<FillAnswer>, ShardError> {
-        let mut found = Found::default();
-        for ((shard, read), rows) in self.reads.iter().zip(rows) {
+        let mut rows_read = RowsRead::default();
+        for ((shard, kind), rows) in self.kinds.iter().zip(rows) {
             for row in rows {
-                found.add(*shard, *read, row)?;
+                rows_read.add(*shard, *kind, row)?;
             }
         }
-        found.sort();
-        Ok(requests.iter().map(|request| found.answer(request)).collect())
+        rows_read.sort();
+        Ok(requests.iter().map(|request| rows_read.answer(request)).collect())
     }
 }
 
-impl Found {
-    fn add(&mut self, shard: ShardId, read: Read, row: &Row) -> Result<(), mysql_async::Error> {
-        match read {
-            Read::Tails(unit) => {
+impl RowsRead {
+    fn add(
+        &mut self,
+        shard: ShardId,
+        kind: StatementKind,
+        row: &Row,
+    ) -> Result<(), mysql_async::Error> {
+        match kind {
+            StatementKind::Tails(unit) => {
                 let post = Post { key: key_of(unit, row)?, content: text_of(row, 3) };
                 self.posts.entry((shard, post.key.author)).or_default().push(post);
             }
-            Read::Follows => {
+            StatementKind::Follows => {
                 let follows = self.follows.entry((shard, UserId(field(row, 0)?))).or_default();
                 follows.push(UserId(field(row, 1)?));
             }
-            Read::Handles => {
+            StatementKind::Handles => {
                 self.handles.insert((shard, UserId(field(row, 0)?)), text_of(row, 1));
             }
         }
@@ -140,9 +145,9 @@ impl Found {
         let user = (request.shard, request.user);
         match request.target {
             FillTarget::Tail { depth } => {
-                let found = self.posts.get(&user).map_or(&[][..], Vec::as_slice);
-                let posts = found.get(..to_usize(depth)).unwrap_or(found).to_vec();
-                let complete = posts.len() == found.len();
+                let all = self.posts.get(&user).map_or(&[][..], Vec::as_slice);
+                let posts = all.get(..to_usize(depth)).unwrap_or(all).to_vec();
+                let complete = posts.len() == all.len();
                 FillAnswer::Tail { posts, complete, handle: self.handles.get(&user).cloned() }
             }
             FillTarget::Follows { max } => match self.follows.get(&user) {

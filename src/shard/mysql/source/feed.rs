@@ -9,10 +9,10 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::log::{Executed, Facts, Hindrance};
-use super::wire::{From, Stream, checked};
+use super::log::{Executed, FeedError, ServerFacts};
+use super::wire::{StartAt, Stream, checked};
 use super::{Delivered, MySqlSource};
-use crate::changes::assemble::{Assembler, Name, Step};
+use crate::changes::assemble::{Assembler, Gtid, Step};
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::shard::Deadline;
@@ -23,7 +23,7 @@ const FACTS_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Where somebody must do something first.
-const UNMET_PAUSE: Duration = Duration::from_secs(3);
+const OPERATOR_PAUSE: Duration = Duration::from_secs(3);
 /// What is told at once, at most: events, and bytes of text.
 pub(super) const BATCH_EVENTS: usize = 512;
 pub(super) const BATCH_BYTES: usize = 1 << 20;
@@ -37,19 +37,19 @@ const NEAR: u64 = 1 << 31;
 
 /// Where a log was left, and all that is needed to go on.
 #[derive(Debug)]
-struct Place {
+struct ResumePoint {
     identity: LogIdentity,
     position: LogPosition,
     executed: Executed,
     /// It was said that reading began.
-    told: bool,
+    began_sent: bool,
 }
 
 /// Follows one server.
-struct Follower<'a> {
+struct FeedTask<'a> {
     source: &'a MySqlSource,
     events: &'a mpsc::Sender<Vec<FeedEvent>>,
-    place: Option<Place>,
+    resume: Option<ResumePoint>,
     assembler: Option<Assembler>,
     batch: Vec<FeedEvent>,
     batch_bytes: usize,
@@ -58,70 +58,70 @@ struct Follower<'a> {
     ahead_us: i64,
     alive: Option<Instant>,
     /// The link works.
-    linked: bool,
+    connected: bool,
 }
 
 impl MySqlSource {
     pub(in crate::shard) async fn follow(&self, events: mpsc::Sender<Vec<FeedEvent>>) {
-        let mut follower = Follower::new(self, &events);
+        let mut task = FeedTask::new(self, &events);
         // Whatever is under way ends when nobody listens; the connection is closed.
         tokio::select! {
             () = events.closed() => {}
-            () = follower.run() => {}
+            () = task.run() => {}
         }
         self.set_delivered(None);
     }
 }
 
-impl<'a> Follower<'a> {
+impl<'a> FeedTask<'a> {
     fn new(source: &'a MySqlSource, events: &'a mpsc::Sender<Vec<FeedEvent>>) -> Self {
         Self {
             source,
             events,
-            place: None,
+            resume: None,
             assembler: None,
             batch: Vec::new(),
             batch_bytes: 0,
             end: LogPosition(0),
             ahead_us: 0,
             alive: None,
-            linked: false,
+            connected: false,
         }
     }
 
     async fn run(&mut self) {
-        let mut told: Option<String> = None;
+        let mut reported: Option<String> = None;
         let mut pause = RETRY_MIN;
         while !self.events.is_closed() {
             // The client panics at an event that is cut off.
             let session = AssertUnwindSafe(self.session()).catch_unwind().await;
-            let hindrance = match session {
+            let error = match session {
                 Ok(Ok(never)) => match never {},
-                Ok(Err(hindrance)) => hindrance,
-                Err(_) => Hindrance::Failed("an event could not be read at all".into()),
+                Ok(Err(error)) => error,
+                Err(_) => FeedError::Temporary("an event could not be read at all".into()),
             };
             // A link that never came to the end of the log did not mend what was wrong.
-            if std::mem::take(&mut self.linked) && self.alive.take().is_some() {
-                (told, pause) = (None, RETRY_MIN);
+            if std::mem::take(&mut self.connected) && self.alive.take().is_some() {
+                (reported, pause) = (None, RETRY_MIN);
             }
             // What was taken from the log is told, or it would never be.
             if self.flush().await.is_err() {
                 return;
             }
-            let (reason, wait) = match hindrance {
-                Hindrance::Unmet(reason) => (reason, UNMET_PAUSE),
-                Hindrance::Failed(reason) => (reason, pause),
-                Hindrance::Gone(reason) => {
-                    self.place = None;
+            let (reason, wait) = match error {
+                FeedError::NeedsOperator(reason) => (reason, OPERATOR_PAUSE),
+                FeedError::Temporary(reason) => (reason, pause),
+                FeedError::PositionLost(reason) => {
+                    self.resume = None;
                     self.source.set_delivered(None);
                     (reason, pause)
                 }
             };
-            if told.as_ref() != Some(&reason) {
+            if reported.as_ref() != Some(&reason) {
                 if self.events.send(vec![FeedEvent::Lost(reason.clone())]).await.is_err() {
                     return;
                 }
-                told = Some(reason);
+                reported = Some(reason);
             }
             let percent = rand::rng().random_range(75..=125);
             tokio::time::sleep(wait * percent / 100).await;
@@ -130,38 +130,40 @@ impl<'a> Follower<'a> {
     }
 
     /// One link, from the login until it breaks.
-    async fn session(&mut self) -> Result<std::convert::Infallible, Hindrance> {
+    async fn session(&mut self) -> Result<std::convert::Infallible, FeedError> {
         let mut connection = self.source.server.own_connection().await?;
         let facts = Deadline::after(FACTS_DEADLINE).limit(self.source.facts(&mut connection)).await;
-        let facts = facts.ok_or_else(|| Hindrance::Failed("slow to say who it is".into()))??;
-        let goes_on = self.place.as_ref().is_some_and(|place| place.can_go_on(&facts));
+        let facts = facts.ok_or_else(|| FeedError::Temporary("slow to say who it is".into()))??;
+        let resumes = self.resume.as_ref().is_some_and(|resume| resume.is_usable(&facts));
         (self.end, self.ahead_us) = (facts.end, facts.ahead_us);
-        let Facts { identity, file, end, executed, layout, .. } = facts;
-        if !goes_on {
+        let ServerFacts { identity, file, end, executed, layout, .. } = facts;
+        if !resumes {
             self.assembler = None;
             self.source.set_delivered(None);
-            self.place = Some(Place { identity, position: end, executed, told: false });
+            self.resume =
+                Some(ResumePoint { identity, position: end, executed, began_sent: false });
         }
-        let place = self.place.as_mut().expect("it was made if there was none");
-        let (number, offset) = place.position.file_and_offset();
-        let mut floor = place.position;
-        if !place.told && matches!(place.executed, Executed::MySql(_)) {
+        let resume = self.resume.as_mut().expect("it was made if there was none");
+        let (number, offset) = resume.position.file_and_offset();
+        let mut floor = resume.position;
+        if !resume.began_sent && matches!(resume.executed, Executed::MySql(_)) {
             floor = LogPosition::in_file(number, offset.saturating_sub(NEAR));
         }
         let assembler = self.assembler.get_or_insert_with(|| Assembler::new(layout.clone()));
         assembler.restart(layout, floor);
-        let by_place = !place.told
-            && matches!(place.executed, Executed::MariaDb(_))
+        let by_offset = !resume.began_sent
+            && matches!(resume.executed, Executed::MariaDb(_))
             && offset <= u64::from(u32::MAX);
-        let from = match by_place {
-            true => From::Place(&file, end),
-            false => From::After(&place.executed),
+        let start = match by_offset {
+            true => StartAt::Offset(&file, end),
+            false => StartAt::AfterTransactions(&resume.executed),
         };
-        let open = Deadline::after(FACTS_DEADLINE).limit(Stream::open(connection, from)).await;
-        let mut stream = open.ok_or_else(|| Hindrance::Failed("slow to send its log".into()))??;
+        let open = Deadline::after(FACTS_DEADLINE).limit(Stream::open(connection, start)).await;
+        let mut stream =
+            open.ok_or_else(|| FeedError::Temporary("slow to send its log".into()))??;
         loop {
             let event = stream.next().await?;
-            self.link();
+            self.mark_connected();
             self.take(&event)?;
             while !self.is_full() && !self.is_stale() {
                 match stream.ready() {
@@ -175,33 +177,33 @@ impl<'a> Follower<'a> {
     }
 
     /// Something came, so the place was accepted.
-    fn link(&mut self) {
-        if std::mem::replace(&mut self.linked, true) {
+    fn mark_connected(&mut self) {
+        if std::mem::replace(&mut self.connected, true) {
             return;
         }
-        if let Some(place) = &self.place
-            && matches!(place.executed, Executed::MariaDb(_))
+        if let Some(resume) = &self.resume
+            && matches!(resume.executed, Executed::MariaDb(_))
         {
-            self.tell_began(place.position);
+            self.push_began(resume.position);
         }
-        let goes_on = self.place.as_ref().is_some_and(|place| place.told);
-        info!(server = self.source.name(), goes_on, "log is followed");
+        let resumes = self.resume.as_ref().is_some_and(|resume| resume.began_sent);
+        info!(server = self.source.name(), resumes, "log is followed");
     }
 
     /// Says where reading begins, unless it was said.
-    fn tell_began(&mut self, at: LogPosition) {
-        let Some(place) = self.place.as_mut().filter(|place| !place.told) else { return };
-        (place.told, place.position) = (true, at);
-        self.batch.push(FeedEvent::Began { identity: place.identity, at });
+    fn push_began(&mut self, at: LogPosition) {
+        let Some(resume) = self.resume.as_mut().filter(|resume| !resume.began_sent) else { return };
+        (resume.began_sent, resume.position) = (true, at);
+        self.batch.push(FeedEvent::Began { identity: resume.identity, at });
     }
 
-    fn take(&mut self, raw: &RawEvent) -> Result<(), Hindrance> {
-        let assembler = self.assembler.as_mut().expect("it is made before the link");
+    fn take(&mut self, raw: &RawEvent) -> Result<(), FeedError> {
+        let assembler = self.assembler.as_mut().expect("it is made before the connection");
         let event = checked(raw, assembler.is_in_payload())?;
         let mut steps = Vec::new();
-        assembler.take(&event, &mut steps).map_err(|broken| Hindrance::Unmet(broken.0))?;
-        if let Some(complaint) = assembler.complaint() {
-            warn!(server = self.source.name(), reason = complaint, "log tells too little");
+        assembler.take(&event, &mut steps).map_err(|broken| FeedError::NeedsOperator(broken.0))?;
+        if let Some(problem) = assembler.take_problem() {
+            warn!(server = self.source.name(), reason = problem, "log tells too little");
         }
         for step in steps {
             self.step(step)?;
@@ -209,52 +211,54 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    fn step(&mut self, step: Step) -> Result<(), Hindrance> {
+    fn step(&mut self, step: Step) -> Result<(), FeedError> {
         match step {
-            Step::Begins(at) => self.tell_began(at),
+            Step::Begins(at) => self.push_began(at),
             Step::Passed(at) => self.pass(at),
             Step::Idle(at) => {
-                self.tell_began(at);
+                self.push_began(at);
                 self.pass(at);
-                if self.place.as_ref().is_some_and(|place| place.position >= self.end) {
-                    self.tell_alive();
+                if self.resume.as_ref().is_some_and(|resume| resume.position >= self.end) {
+                    self.push_alive();
                 }
             }
-            Step::Commit { commit, name, time_us } => {
-                self.commit(commit, name)?;
+            Step::Commit { commit, gtid, time_us } => {
+                self.commit(commit, gtid)?;
                 let now_us = now_ms() * 1_000 + self.ahead_us;
                 let age_us = now_us.saturating_sub(i64::try_from(time_us).unwrap_or(0));
                 let pause_over = self.alive.is_none_or(|alive| alive.elapsed() >= ALIVE_PAUSE);
                 if age_us <= FRESH_US && pause_over {
-                    self.tell_alive();
+                    self.push_alive();
                 }
             }
         }
         Ok(())
     }
 
-    fn tell_alive(&mut self) {
+    fn push_alive(&mut self) {
         self.batch.push(FeedEvent::Alive);
         self.alive = Some(Instant::now());
     }
 
     /// Nothing happened up to here.
     fn pass(&mut self, at: LogPosition) {
-        if let Some(place) = self.place.as_mut().filter(|place| place.told && place.position < at) {
-            place.position = at;
+        if let Some(resume) =
+            self.resume.as_mut().filter(|resume| resume.began_sent && resume.position < at)
+        {
+            resume.position = at;
             self.push(Commit { at, changes: Vec::new() });
         }
     }
 
-    fn commit(&mut self, commit: Commit, name: Option<Name>) -> Result<(), Hindrance> {
-        let place = self.place.as_mut().expect("it is made before the link");
-        match (&mut place.executed, name) {
-            (Executed::MySql(gtids), Some(Name::MySql(origin, number))) => {
+    fn commit(&mut self, commit: Commit, gtid: Option<Gtid>) -> Result<(), FeedError> {
+        let resume = self.resume.as_mut().expect("it is made before the connection");
+        match (&mut resume.executed, gtid) {
+            (Executed::MySql(gtids), Some(Gtid::MySql(origin, number))) => {
                 gtids.insert(&origin, number);
             }
-            (Executed::MariaDb(last), Some(Name::MariaDb(gtid))) => {
+            (Executed::MariaDb(last), Some(Gtid::MariaDb(gtid))) => {
                 if last.is_some_and(|last| last.domain != gtid.domain) {
-                    return Err(Hindrance::Unmet(format!(
+                    return Err(FeedError::NeedsOperator(format!(
                         "transaction {gtid} is of another domain than those before; write with \
                          one gtid_domain_id"
                     )));
@@ -263,7 +267,7 @@ impl<'a> Follower<'a> {
             }
             (_, _) => {}
         }
-        place.position = place.position.max(commit.at);
+        resume.position = resume.position.max(commit.at);
         self.push(commit);
         Ok(())
     }
@@ -281,20 +285,21 @@ impl<'a> Follower<'a> {
         self.batch.push(FeedEvent::Commit(commit));
     }
 
-    async fn flush(&mut self) -> Result<(), Hindrance> {
+    async fn flush(&mut self) -> Result<(), FeedError> {
         if self.batch.is_empty() {
             return Ok(());
         }
         self.batch_bytes = 0;
         let sent = self.events.send(std::mem::take(&mut self.batch)).await;
-        sent.map_err(|_| Hindrance::Failed("nobody listens".into()))?;
-        let delivered = self.place.as_ref().filter(|place| place.told).map(|place| Delivered {
-            position: place.position,
-            gtids: match &place.executed {
-                Executed::MySql(gtids) => gtids.clone(),
-                Executed::MariaDb(_) => Default::default(),
-            },
-        });
+        sent.map_err(|_| FeedError::Temporary("nobody listens".into()))?;
+        let delivered =
+            self.resume.as_ref().filter(|resume| resume.began_sent).map(|resume| Delivered {
+                position: resume.position,
+                gtids: match &resume.executed {
+                    Executed::MySql(gtids) => gtids.clone(),
+                    Executed::MariaDb(_) => Default::default(),
+                },
+            });
         self.source.set_delivered(delivered);
         Ok(())
     }
@@ -308,7 +313,7 @@ impl<'a> Follower<'a> {
     }
 
     /// After a table was altered.
-    async fn read_columns(&mut self) -> Result<(), Hindrance> {
+    async fn read_columns(&mut self) -> Result<(), FeedError> {
         let Some(assembler) = self.assembler.as_mut().filter(|assembler| assembler.is_stale())
         else {
             return Ok(());
@@ -318,21 +323,21 @@ impl<'a> Follower<'a> {
             let mut connection = source.server.own_connection().await?;
             let layout = source.layout(&mut connection, assembler.ignores_case()).await?;
             drop(connection.disconnect().await);
-            Ok::<_, Hindrance>(layout)
+            Ok::<_, FeedError>(layout)
         };
         let layout = Deadline::after(FACTS_DEADLINE).limit(read).await;
         let layout =
-            layout.ok_or_else(|| Hindrance::Failed("slow to say its columns".into()))??;
+            layout.ok_or_else(|| FeedError::Temporary("slow to say its columns".into()))??;
         assembler.set_layout(layout);
         Ok(())
     }
 }
 
-impl Place {
+impl ResumePoint {
     /// Whether the server found has the log that was left, as far as can be seen from here.
-    fn can_go_on(&self, facts: &Facts) -> bool {
+    fn is_usable(&self, facts: &ServerFacts) -> bool {
         let known = !matches!(self.executed, Executed::MariaDb(None));
-        self.told && known && self.identity == facts.identity && facts.end >= self.position
+        self.began_sent && known && self.identity == facts.identity && facts.end >= self.position
     }
 }
 

@@ -6,7 +6,7 @@
 
 use mysql_async::{Row, Value};
 
-use super::answers::Plan;
+use super::answers::FillPlan;
 use super::lines::Dialect;
 use super::{Delivered, MySqlSource};
 use crate::changes::gtid::GtidSet;
@@ -16,11 +16,11 @@ use crate::shard::source::{FillBatch, FillRequest};
 use crate::shard::{Deadline, ShardError};
 
 /// Begins a transaction that sees what is committed now, in all databases of the server.
-const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+const START_SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 /// Events at the start of a file of MariaDB's log, the first transaction's among them: what comes
 /// before are its format, perhaps its key, what the files before it held, and a few checkpoints.
-const HEAD_EVENTS: u32 = 32;
+const FIRST_EVENTS: u32 = 32;
 
 impl MySqlSource {
     pub(in crate::shard) async fn fill(
@@ -28,17 +28,17 @@ impl MySqlSource {
         requests: &[FillRequest],
         until: Deadline,
     ) -> Result<FillBatch, ShardError> {
-        let plan = Plan::new(&self.shards, requests)?;
+        let plan = FillPlan::new(&self.shards, requests)?;
         let delivered = self.delivered();
         let statements = |dialect| {
-            let mut statements = begin(dialect);
+            let mut statements = snapshot_statements(dialect);
             statements.extend_from_slice(plan.statements());
             statements.push("COMMIT".into());
             statements
         };
-        let reply = self.ask(statements, until).await?;
-        let (begun, rest) = begun(reply.dialect, &reply.rows)?;
-        let bounds = self.bounds(&begun, delivered.as_ref(), until).await?;
+        let reply = self.query(statements, until).await?;
+        let (start, rest) = snapshot_start(reply.dialect, &reply.rows)?;
+        let bounds = self.bounds(&start, delivered.as_ref(), until).await?;
         Ok(FillBatch { identity: reply.identity, bounds, answers: plan.answers(rest, requests)? })
     }
 
@@ -46,7 +46,7 @@ impl MySqlSource {
         &self,
         until: Deadline,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        let reply = self.ask(|dialect| vec![log_status(dialect).into()], until).await?;
+        let reply = self.query(|dialect| vec![log_status(dialect).into()], until).await?;
         let rows = reply.rows.first().map_or(&[][..], Vec::as_slice);
         Ok((reply.identity, log_end(rows)?))
     }
@@ -66,17 +66,17 @@ impl MySqlSource {
     /// known of what was seen, whoever asked will ask again.
     pub(super) async fn bounds(
         &self,
-        begun: &Begun,
+        start: &SnapshotStart,
         delivered: Option<&Delivered>,
         until: Deadline,
     ) -> Result<Bounds, ShardError> {
-        match begun {
-            Begun::Behind(place) => {
-                let seen = self.is_visible(place, until).await?;
-                let low = if seen { place.position } else { LogPosition(0) };
-                Ok(Bounds::Window { low, high: place.end.max(low) })
+        match start {
+            SnapshotStart::At(server) => {
+                let seen = self.is_visible(server, until).await?;
+                let low = if seen { server.position } else { LogPosition(0) };
+                Ok(Bounds::Window { low, high: server.end.max(low) })
             }
-            Begun::Having { executed, end } => Ok(window(executed, *end, delivered)),
+            SnapshotStart::Gtids { executed, end } => Ok(window(executed, *end, delivered)),
         }
     }
 
@@ -93,18 +93,22 @@ impl MySqlSource {
     /// their end in the old one (`last_commit_pos_offset` in the sources). So a place is believed
     /// once something was committed in its file, and when it is in the log. Not found out is an
     /// offset that the new file has already reached with its first group.
-    async fn is_visible(&self, place: &Place, until: Deadline) -> Result<bool, ShardError> {
-        let (number, offset) = place.position.file_and_offset();
-        if place.position > place.end {
+    async fn is_visible(
+        &self,
+        server: &ServerPosition,
+        until: Deadline,
+    ) -> Result<bool, ShardError> {
+        let (number, offset) = server.position.file_and_offset();
+        if server.position > server.end {
             return Ok(false);
         }
         // Before a server's first commit nothing was pending since it started.
-        if place.commits == 0 {
+        if server.commits == 0 {
             return Ok(true);
         }
         let first = match self.first_transaction(number) {
             Some(first) => Some(first),
-            None => self.find_first_transaction(number, &place.file, until).await?,
+            None => self.find_first_transaction(number, &server.file, until).await?,
         };
         Ok(first.is_some_and(|first| offset > first))
     }
@@ -117,8 +121,8 @@ impl MySqlSource {
         until: Deadline,
     ) -> Result<Option<u64>, ShardError> {
         let file = Value::from(file).as_sql(false);
-        let events = |_| vec![format!("SHOW BINLOG EVENTS IN {file} LIMIT {HEAD_EVENTS}")];
-        let reply = self.ask(events, until).await?;
+        let events = |_| vec![format!("SHOW BINLOG EVENTS IN {file} LIMIT {FIRST_EVENTS}")];
+        let reply = self.query(events, until).await?;
         let mut events = reply.rows.iter().flatten();
         let first = events.find(|row| text_of(row, 2).eq_ignore_ascii_case("gtid"));
         let first: Option<u64> = first.and_then(|row| field(row, 1).ok());
@@ -146,31 +150,31 @@ fn log_status(dialect: Dialect) -> &'static str {
 /// The statements that begin a snapshot and ask for its place. What is visible was written to the
 /// log before, so the log's end is asked for as soon as the snapshot is there: the sooner, the less
 /// has to be waited for.
-pub(super) fn begin(dialect: Dialect) -> Vec<String> {
+pub(super) fn snapshot_statements(dialect: Dialect) -> Vec<String> {
     match dialect {
         Dialect::MariaDb => {
             let status = "SHOW STATUS WHERE variable_name IN ('binlog_commits', \
                  'binlog_snapshot_file', 'binlog_snapshot_position')";
-            vec![status.into(), BEGIN.into(), log_status(dialect).into()]
+            vec![status.into(), START_SNAPSHOT.into(), log_status(dialect).into()]
         }
         Dialect::MySql { log_status } => {
-            vec!["SELECT @@GLOBAL.gtid_executed".into(), BEGIN.into(), log_status.into()]
+            vec!["SELECT @@GLOBAL.gtid_executed".into(), START_SNAPSHOT.into(), log_status.into()]
         }
     }
 }
 
 /// What a server said to [`begin`].
 #[derive(Debug)]
-pub(super) enum Begun {
+pub(super) enum SnapshotStart {
     /// It has seen all up to a place.
-    Behind(Place),
+    At(ServerPosition),
     /// It has seen these transactions.
-    Having { executed: GtidSet, end: LogPosition },
+    Gtids { executed: GtidSet, end: LogPosition },
 }
 
 /// What was visible before, as MariaDB tells it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ServerPosition {
     position: LogPosition,
     /// The name of its file.
     file: String,
@@ -181,25 +185,25 @@ pub(super) struct Place {
 }
 
 /// Reads it, and returns what was said to the statements behind.
-pub(super) fn begun(
+pub(super) fn snapshot_start(
     dialect: Dialect,
     rows: &[Vec<Row>],
-) -> Result<(Begun, &[Vec<Row>]), ShardError> {
+) -> Result<(SnapshotStart, &[Vec<Row>]), ShardError> {
     let short = || ShardError::Unavailable("it answered too few statements".into());
     match (dialect, rows) {
         (Dialect::MariaDb, [status, _, end, rest @ ..]) => {
-            Ok((Begun::Behind(place(status, log_end(end)?)?), rest))
+            Ok((SnapshotStart::At(server_position(status, log_end(end)?)?), rest))
         }
         (Dialect::MySql { .. }, [executed, _, status, rest @ ..]) => {
             let text = executed.first().map(|row| text_of(row, 0)).unwrap_or_default();
             let executed = text.parse().map_err(ShardError::Unavailable)?;
-            Ok((Begun::Having { executed, end: log_end(status)? }, rest))
+            Ok((SnapshotStart::Gtids { executed, end: log_end(status)? }, rest))
         }
         _ => Err(short()),
     }
 }
 
-fn place(status: &[Row], end: LogPosition) -> Result<Place, ShardError> {
+fn server_position(status: &[Row], end: LogPosition) -> Result<ServerPosition, ShardError> {
     let value = |wanted: &str| {
         let row = status.iter().find(|row| text_of(row, 0).eq_ignore_ascii_case(wanted));
         row.map(|row| text_of(row, 1)).unwrap_or_default()
@@ -208,7 +212,7 @@ fn place(status: &[Row], end: LogPosition) -> Result<Place, ShardError> {
     let position = position(&file, value("binlog_snapshot_position").parse().ok())?;
     // One that does not count may have committed anything.
     let commits = value("binlog_commits").parse().unwrap_or(u64::MAX);
-    Ok(Place { position, file, commits, end })
+    Ok(ServerPosition { position, file, commits, end })
 }
 
 /// The end of the log, as `SHOW MASTER STATUS` and its successors tell it.

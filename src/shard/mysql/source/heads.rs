@@ -7,8 +7,8 @@ use mysql_async::{QueryResult, Row, TextProtocol, Value};
 use tokio::sync::mpsc;
 
 use super::MySqlSource;
-use super::fill::{begin, begun};
-use super::lines::{Dialect, Line};
+use super::fill::{snapshot_start, snapshot_statements};
+use super::lines::{Dialect, SourceConnection};
 use crate::changes::{Bounds, LogIdentity};
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
@@ -17,11 +17,11 @@ use crate::shard::source::HeadBatch;
 use crate::shard::{Deadline, ShardError};
 
 /// HeadBatch that are handed over at once.
-const HEADS_MAX: usize = 4_096;
+const BATCH_HEADS: usize = 4_096;
 /// How long a server may take for all its authors: some millions of looks into an index.
-const HEADS_S: u64 = 600;
+const STATEMENT_LIMIT_S: u64 = 600;
 /// How long it may be silent, and how long whoever takes the heads may pause.
-const SILENCE: Duration = Duration::from_secs(60);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl MySqlSource {
     pub(in crate::shard) async fn heads(
@@ -30,46 +30,46 @@ impl MySqlSource {
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // A line of its own, since it is held for long and set otherwise.
-        let mut line = Deadline::after(SILENCE).in_time(self.dial()).await?;
-        let outcome = self.heads_on(&mut line, heads).await;
-        line.leave().await;
+        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial()).await?;
+        let outcome = self.heads_on(&mut connection, heads).await;
+        connection.close().await;
         outcome
     }
 
     async fn heads_on(
         &self,
-        line: &mut Line,
+        connection: &mut SourceConnection,
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         let delivered = self.delivered();
-        let mut statements = vec![limits(line.dialect)];
-        statements.extend(begin(line.dialect));
-        let rows = Deadline::after(SILENCE).in_time(line.ask(&statements)).await?;
-        let (begun, _) = begun(line.dialect, rows.get(1..).unwrap_or_default())?;
+        let mut statements = vec![session_limits(connection.dialect)];
+        statements.extend(snapshot_statements(connection.dialect));
+        let rows = Deadline::after(STEP_TIMEOUT).in_time(connection.query(&statements)).await?;
+        let (start, _) = snapshot_start(connection.dialect, rows.get(1..).unwrap_or_default())?;
         for (shard, database) in &self.shards {
             let statements = database.statements().map_err(ShardError::Unavailable)?;
             let sql = statements.fills.heads.as_str();
-            let query = line.connection.query_iter(sql);
+            let query = connection.conn.query_iter(sql);
             let query = async { Ok(query.await?) };
-            let mut result = Deadline::after(SILENCE).in_time(query).await?;
+            let mut result = Deadline::after(STEP_TIMEOUT).in_time(query).await?;
             while let Some(batch) = next_heads(&mut result, *shard, statements.unit).await? {
                 let gone = |_| ShardError::Unavailable("nobody takes the heads".into());
                 let sent = async { heads.send(batch).await.map_err(gone) };
-                Deadline::after(SILENCE).in_time(sent).await?;
+                Deadline::after(STEP_TIMEOUT).in_time(sent).await?;
             }
         }
-        let bounds = self.bounds(&begun, delivered.as_ref(), Deadline::after(SILENCE)).await?;
-        Ok((line.identity, bounds))
+        let bounds = self.bounds(&start, delivered.as_ref(), Deadline::after(STEP_TIMEOUT)).await?;
+        Ok((connection.identity, bounds))
     }
 }
 
 /// Longer than requests have, for a statement and for taking its rows.
-fn limits(dialect: Dialect) -> String {
+fn session_limits(dialect: Dialect) -> String {
     let statement = match dialect {
-        Dialect::MariaDb => format!("max_statement_time = {HEADS_S}"),
-        Dialect::MySql { .. } => format!("max_execution_time = {}", HEADS_S * 1_000),
+        Dialect::MariaDb => format!("max_statement_time = {STATEMENT_LIMIT_S}"),
+        Dialect::MySql { .. } => format!("max_execution_time = {}", STATEMENT_LIMIT_S * 1_000),
     };
-    format!("SET SESSION {statement}, SESSION net_write_timeout = {HEADS_S}")
+    format!("SET SESSION {statement}, SESSION net_write_timeout = {STATEMENT_LIMIT_S}")
 }
 
 /// The next heads; none when there are no more.
@@ -79,14 +79,14 @@ async fn next_heads(
     unit: TimeUnit,
 ) -> Result<Option<HeadBatch>, ShardError> {
     let read = async {
-        let mut heads = Vec::with_capacity(HEADS_MAX);
-        while heads.len() < HEADS_MAX {
+        let mut heads = Vec::with_capacity(BATCH_HEADS);
+        while heads.len() < BATCH_HEADS {
             let Some(row) = result.next().await? else { break };
             heads.extend(head(unit, &row));
         }
         Ok(heads)
     };
-    let heads = Deadline::after(SILENCE).in_time(read).await?;
+    let heads = Deadline::after(STEP_TIMEOUT).in_time(read).await?;
     Ok((!heads.is_empty()).then_some(HeadBatch { shard, heads }))
 }
 

@@ -8,32 +8,32 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 use tokio::sync::Semaphore;
 
-use super::{MySqlSource, identity, is_mariadb};
+use super::{MySqlSource, is_mariadb, server_identity};
 use crate::changes::LogIdentity;
 use crate::shard::mysql::check::account;
 use crate::shard::mysql::log_check::log_status;
 use crate::shard::{Deadline, ShardError};
 
 /// Connections of a server: memory may be filled by several at once, and never crowds out requests.
-const LINES_MAX: usize = 3;
+const CONNECTIONS_MAX: usize = 3;
 /// None is used for longer, so that an address that leads to another server by now is followed. A
 /// server that ends idle connections by itself seldom does so earlier.
-const LINE_TTL: Duration = Duration::from_secs(30);
+const CONNECTION_TTL: Duration = Duration::from_secs(30);
 /// How long saying goodbye may take. The server notices either way.
-const GOODBYE: Duration = Duration::from_millis(200);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The lines to a server that nobody uses now, and room for as many as there may be.
 #[derive(Debug)]
-pub(super) struct Lines {
-    idle: Mutex<Vec<Line>>,
-    room: Semaphore,
+pub(super) struct SourcePool {
+    idle: Mutex<Vec<SourceConnection>>,
+    permits: Semaphore,
 }
 
 /// A connection and the server that it leads to. Whoever does not wait for an answer loses it, so
 /// that none is used with a transaction left open.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) connection: Conn,
+pub(super) struct SourceConnection {
+    pub(super) conn: Conn,
     pub(super) identity: LogIdentity,
     pub(super) dialect: Dialect,
     since: Instant,
@@ -58,18 +58,18 @@ pub(super) struct Reply {
     pub(super) rows: Vec<Vec<Row>>,
 }
 
-impl Lines {
+impl SourcePool {
     pub(super) fn new() -> Self {
-        Self { idle: Mutex::new(Vec::new()), room: Semaphore::new(LINES_MAX) }
+        Self { idle: Mutex::new(Vec::new()), permits: Semaphore::new(CONNECTIONS_MAX) }
     }
 
-    fn take(&self) -> Option<Line> {
+    fn take(&self) -> Option<SourceConnection> {
         let mut idle = self.idle();
-        idle.retain(|line| line.since.elapsed() < LINE_TTL);
+        idle.retain(|connection| connection.since.elapsed() < CONNECTION_TTL);
         idle.pop()
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Line>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<SourceConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,70 +77,74 @@ impl Lines {
 impl MySqlSource {
     /// Sends statements in one trip, and waits for what the server says to each. They depend on
     /// the kind of server, and begin no transaction that they do not end.
-    pub(super) async fn ask(
+    pub(super) async fn query(
         &self,
         statements: impl Fn(Dialect) -> Vec<String>,
         until: Deadline,
     ) -> Result<Reply, ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
-        let room = until.limit(self.lines.room.acquire()).await;
-        let Some(Ok(_room)) = room else {
+        let permit = until.limit(self.pool.permits.acquire()).await;
+        let Some(Ok(_permit)) = permit else {
             return Err(ShardError::Unavailable("its queue is too slow".into()));
         };
-        if let Some(line) = self.lines.take() {
-            let sql = statements(line.dialect);
-            match self.ask_on(line, &sql, until).await {
+        if let Some(connection) = self.pool.take() {
+            let sql = statements(connection.dialect);
+            match self.query_on(connection, &sql, until).await {
                 // It may have been closed since it was used. Nothing was written, so ask again.
                 Err(ShardError::Unavailable(_)) => {}
                 outcome => return outcome,
             }
         }
-        let line = until.in_time(self.dial()).await?;
-        let sql = statements(line.dialect);
-        self.ask_on(line, &sql, until).await
+        let connection = until.in_time(self.dial()).await?;
+        let sql = statements(connection.dialect);
+        self.query_on(connection, &sql, until).await
     }
 
     /// Keeps the line only if all went well: else nobody knows what is still to come on it.
-    async fn ask_on(
+    async fn query_on(
         &self,
-        mut line: Line,
+        mut connection: SourceConnection,
         statements: &[String],
         until: Deadline,
     ) -> Result<Reply, ShardError> {
-        match until.in_time(line.ask(statements)).await {
+        match until.in_time(connection.query(statements)).await {
             Ok(rows) => {
-                let reply = Reply { identity: line.identity, dialect: line.dialect, rows };
-                self.lines.idle().push(line);
+                let reply =
+                    Reply { identity: connection.identity, dialect: connection.dialect, rows };
+                self.pool.idle().push(connection);
                 Ok(reply)
             }
             Err(error) => {
-                line.leave().await;
+                connection.close().await;
                 Err(error)
             }
         }
     }
 
     /// A new line.
-    pub(super) async fn dial(&self) -> Result<Line, ShardError> {
-        let mut connection = self.server.own_connection().await?;
+    pub(super) async fn dial(&self) -> Result<SourceConnection, ShardError> {
+        let mut conn = self.server.own_connection().await?;
         // As on the server's whim there would be no snapshot.
-        connection.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-        let dialect = match is_mariadb(&mut connection).await? {
+        conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        let dialect = match is_mariadb(&mut conn).await? {
             true => Dialect::MariaDb,
-            false => Dialect::MySql { log_status: log_status(&mut connection).await? },
+            false => Dialect::MySql { log_status: log_status(&mut conn).await? },
         };
-        let identity = identity(&mut connection).await?;
-        Ok(Line { connection, identity, dialect, since: Instant::now() })
+        let identity = server_identity(&mut conn).await?;
+        Ok(SourceConnection { conn, identity, dialect, since: Instant::now() })
     }
 }
 
-impl Line {
+impl SourceConnection {
     /// The rows of every statement, all sent at once.
-    pub(super) async fn ask(&mut self, statements: &[String]) -> Result<Vec<Vec<Row>>, ShardError> {
-        match answers(&mut self.connection, statements).await {
+    pub(super) async fn query(
+        &mut self,
+        statements: &[String],
+    ) -> Result<Vec<Vec<Row>>, ShardError> {
+        match query_all(&mut self.conn, statements).await {
             Ok(rows) => Ok(rows),
             Err(Error::Server(error)) if error.code == 1227 => {
-                let account = account(&mut self.connection).await?;
+                let account = account(&mut self.conn).await?;
                 let cure = format!("GRANT REPLICATION CLIENT ON *.* TO {account}");
                 Err(ShardError::Faulty(format!("{}; mend it with: {cure}", error.message)))
             }
@@ -149,17 +153,17 @@ impl Line {
     }
 
     /// Closes the connection, whatever is under way on it.
-    pub(super) async fn leave(self) {
-        drop(Deadline::after(GOODBYE).limit(self.connection.disconnect()).await);
+    pub(super) async fn close(self) {
+        drop(Deadline::after(CLOSE_TIMEOUT).limit(self.conn.disconnect()).await);
     }
 }
 
-async fn answers(connection: &mut Conn, statements: &[String]) -> Result<Vec<Vec<Row>>, Error> {
-    let mut result = connection.query_iter(statements.join(";\n")).await?;
-    let mut answers = Vec::with_capacity(statements.len());
+async fn query_all(conn: &mut Conn, statements: &[String]) -> Result<Vec<Vec<Row>>, Error> {
+    let mut result = conn.query_iter(statements.join(";\n")).await?;
+    let mut rows = Vec::with_capacity(statements.len());
     for _ in statements {
-        answers.push(result.collect().await?);
+        rows.push(result.collect().await?);
     }
     result.drop_result().await?;
-    Ok(answers)
+    Ok(rows)
 }

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
-use super::{MySqlSource, identity, is_mariadb};
+use super::{MySqlSource, is_mariadb, server_identity};
 use crate::changes::assemble::Layout;
 use crate::changes::gtid::{GtidSet, MariaDbGtid};
-use crate::changes::rows::{Declared, Role, Served};
+use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
 use crate::changes::{LogIdentity, LogPosition, file_number};
 use crate::clock::now_ms;
 use crate::shard::ShardError;
@@ -17,7 +17,7 @@ use crate::shard::mysql::check::account;
 use crate::shard::schema::quoted;
 
 /// What a server must be set to.
-const WANTED: [(&str, &str, &str); 4] = [
+const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
     ("log_bin", "ON", "set log_bin in the server's configuration and restart it"),
     ("binlog_format", "ROW", "SET GLOBAL binlog_format = ROW, and the same in its configuration"),
     (
@@ -39,7 +39,7 @@ const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob"
 
 /// A server as it was found.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct ServerFacts {
     pub(super) identity: LogIdentity,
     /// A file of its log.
     pub(super) file: String,
@@ -61,25 +61,25 @@ pub(super) enum Executed {
 
 /// Why a log cannot be followed now.
 #[derive(Debug)]
-pub(super) enum Hindrance {
+pub(super) enum FeedError {
     /// Somebody must do something.
-    Unmet(String),
+    NeedsOperator(String),
     /// It may be otherwise soon.
-    Failed(String),
+    Temporary(String),
     /// The server does not have the log from where it was left.
-    Gone(String),
+    PositionLost(String),
 }
 
-impl From<ShardError> for Hindrance {
+impl From<ShardError> for FeedError {
     fn from(error: ShardError) -> Self {
         match error {
-            ShardError::Faulty(reason) => Self::Unmet(reason),
-            other => Self::Failed(other.to_string()),
+            ShardError::Faulty(reason) => Self::NeedsOperator(reason),
+            other => Self::Temporary(other.to_string()),
         }
     }
 }
 
-impl From<Error> for Hindrance {
+impl From<Error> for FeedError {
     fn from(error: Error) -> Self {
         ShardError::from(error).into()
     }
@@ -87,9 +87,9 @@ impl From<Error> for Hindrance {
 
 impl MySqlSource {
     /// Asks everything.
-    pub(super) async fn facts(&self, connection: &mut Conn) -> Result<Facts, Hindrance> {
+    pub(super) async fn facts(&self, connection: &mut Conn) -> Result<ServerFacts, FeedError> {
         let variables = check_settings(connection).await?;
-        let identity = identity(connection).await?;
+        let identity = server_identity(connection).await?;
         let (file, end, executed) = if is_mariadb(connection).await? {
             mariadb_end(connection).await?
         } else {
@@ -103,7 +103,7 @@ impl MySqlSource {
         let ignore_case = variables.get("lower_case_table_names").is_some_and(|mode| mode != "0");
         let layout = self.layout(connection, ignore_case).await?;
         let ahead_us = clock.unwrap_or(ours) - ours;
-        Ok(Facts { identity, file, end, executed, ahead_us, layout })
+        Ok(ServerFacts { identity, file, end, executed, ahead_us, layout })
     }
 
     /// The columns of all served tables as they are now.
@@ -111,7 +111,7 @@ impl MySqlSource {
         &self,
         connection: &mut Conn,
         ignore_case: bool,
-    ) -> Result<Layout, Hindrance> {
+    ) -> Result<Layout, FeedError> {
         let mut served = Vec::new();
         for (shard, database) in &self.shards {
             let tables = database.tables();
@@ -122,7 +122,7 @@ impl MySqlSource {
             for (role, table) in roles {
                 let columns = columns(connection, database.name(), table).await?;
                 let (database, table) = (database.name().to_owned(), table.clone());
-                served.push(Served { shard: *shard, database, table, role, single, columns });
+                served.push(ServedTable { shard: *shard, database, table, role, single, columns });
             }
         }
         let tables = self.shards.first().map(|(_, database)| database.tables().clone());
@@ -131,8 +131,9 @@ impl MySqlSource {
 }
 
 /// The variables, if they are as they must be.
-async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String>, Hindrance> {
-    let names: Vec<String> = WANTED.iter().map(|(name, ..)| format!("'{name}'")).collect();
+async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String>, FeedError> {
+    let names: Vec<String> =
+        REQUIRED_SETTINGS.iter().map(|(name, ..)| format!("'{name}'")).collect();
     let sql = format!(
         "SHOW GLOBAL VARIABLES WHERE variable_name IN ({}, 'lower_case_table_names', \
          'gtid_binlog_pos')",
@@ -140,13 +141,15 @@ async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String
     );
     let found: Vec<(String, String)> = connection.query(sql).await?;
     let found: BTreeMap<String, String> = found.into_iter().collect();
-    for (name, wanted, cure) in WANTED {
+    for (name, wanted, cure) in REQUIRED_SETTINGS {
         if let Some(value) = found.get(name).filter(|value| !value.eq_ignore_ascii_case(wanted)) {
-            return Err(Hindrance::Unmet(format!("{name} is {value}, not {wanted}; {cure}")));
+            return Err(FeedError::NeedsOperator(format!(
+                "{name} is {value}, not {wanted}; {cure}"
+            )));
         }
     }
     if let Some(position) = found.get("gtid_binlog_pos").filter(|position| position.contains(',')) {
-        return Err(Hindrance::Unmet(format!(
+        return Err(FeedError::NeedsOperator(format!(
             "the log has several domains ({position}), whose order is not one; write with one \
              gtid_domain_id, and FLUSH BINARY LOGS DELETE_DOMAIN_ID = (...) for the others"
         )));
@@ -155,7 +158,7 @@ async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String
 }
 
 /// The place behind the last transaction that everybody can see, which needs no right to be asked.
-async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), Hindrance> {
+async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let sql =
         "SHOW STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position')";
     let found: Vec<(String, String)> = connection.query(sql).await?;
@@ -164,18 +167,19 @@ async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Exec
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
     let (file, offset) = (of("_file"), of("_position"));
-    let (number, offset_number) = file_number(&file)
-        .zip(offset.parse::<u64>().ok())
-        .ok_or_else(|| Hindrance::Failed("the server does not tell where its log ends".into()))?;
+    let (number, offset_number) =
+        file_number(&file).zip(offset.parse::<u64>().ok()).ok_or_else(|| {
+            FeedError::Temporary("the server does not tell where its log ends".into())
+        })?;
     let gtid: Option<Option<String>> =
         connection.exec_first("SELECT BINLOG_GTID_POS(?, ?)", (&file, offset_number)).await?;
     let gtid = gtid.flatten().and_then(|text| text.parse().ok());
     Ok((file, LogPosition::in_file(number, offset_number), Executed::MariaDb(gtid)))
 }
 
-async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), Hindrance> {
+async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let executed: Option<String> = connection.query_first("SELECT @@GLOBAL.gtid_executed").await?;
-    let executed: GtidSet = executed.unwrap_or_default().parse().map_err(Hindrance::Failed)?;
+    let executed: GtidSet = executed.unwrap_or_default().parse().map_err(FeedError::Temporary)?;
     // Before MySQL 8.2 it was called otherwise.
     let status = match connection.query_first("SHOW BINARY LOG STATUS").await {
         Err(Error::Server(error)) if error.code == 1064 => {
@@ -189,24 +193,25 @@ async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Execut
         }
         status => status?,
     };
-    let (file, offset) = status
-        .and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?)))
-        .ok_or_else(|| Hindrance::Failed("the server does not tell where its log ends".into()))?;
+    let (file, offset) =
+        status.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?))).ok_or_else(
+            || FeedError::Temporary("the server does not tell where its log ends".into()),
+        )?;
     let number = file_number(&file)
-        .ok_or_else(|| Hindrance::Failed(format!("{file} is no name of a log file")))?;
+        .ok_or_else(|| FeedError::Temporary(format!("{file} is no name of a log file")))?;
     Ok((file, LogPosition::in_file(number, offset), Executed::MySql(executed)))
 }
 
 /// What to do about a right that is missing.
-pub(super) async fn may_not_read(connection: &mut Conn, rights: &str) -> Hindrance {
+pub(super) async fn may_not_read(connection: &mut Conn, rights: &str) -> FeedError {
     match account(connection).await {
         Ok(account) => missing_right(rights, &account),
         Err(error) => error.into(),
     }
 }
 
-pub(super) fn missing_right(rights: &str, account: &str) -> Hindrance {
-    Hindrance::Unmet(format!(
+pub(super) fn missing_right(rights: &str, account: &str) -> FeedError {
+    FeedError::NeedsOperator(format!(
         "the account may not read the server's log; GRANT {rights} ON *.* TO {account}"
     ))
 }
@@ -215,7 +220,7 @@ async fn columns(
     connection: &mut Conn,
     database: &str,
     table: &str,
-) -> Result<Vec<Declared>, Hindrance> {
+) -> Result<Vec<DeclaredColumn>, FeedError> {
     // The log may tell of a change of the table before it can be seen. Whoever reads the table
     // itself waits until it can; that it is not there is no reason to stop.
     let wait = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(database), quoted(table));
@@ -226,15 +231,15 @@ async fn columns(
     let sql = "SELECT CAST(column_name AS CHAR), CAST(data_type AS CHAR), CAST(column_type AS CHAR), \
                CAST(character_set_name AS CHAR) FROM information_schema.columns \
                WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
-    type Told = (String, String, String, Option<String>);
-    let rows: Vec<Told> = connection.exec(sql, (database, table)).await?;
+    type ColumnRow = (String, String, String, Option<String>);
+    let rows: Vec<ColumnRow> = connection.exec(sql, (database, table)).await?;
     let declared = rows.into_iter().map(|(name, data_type, column_type, set)| {
         let data_type = data_type.to_lowercase();
         let readable = match &set {
             Some(set) => READABLE_SETS.contains(&set.to_lowercase().as_str()),
             None => READABLE_TYPES.contains(&data_type.as_str()),
         };
-        Declared {
+        DeclaredColumn {
             name,
             unsigned: column_type.to_lowercase().contains("unsigned"),
             readable,

@@ -15,7 +15,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use sha2::{Digest, Sha256};
 
-use self::lines::Lines;
+use self::lines::SourcePool;
 pub(crate) use self::recorded::RecordedLog;
 use super::database::Database;
 use super::server::Server;
@@ -30,7 +30,7 @@ pub(crate) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
     delivered: Mutex<Option<Delivered>>,
-    lines: Lines,
+    pool: SourcePool,
     /// The number of the last file of the log that was looked at, and where its first transaction
     /// begins.
     first_transaction: Mutex<Option<(u32, u64)>>,
@@ -54,7 +54,7 @@ impl MySqlSource {
             server,
             shards,
             delivered: Mutex::new(None),
-            lines: Lines::new(),
+            pool: SourcePool::new(),
             first_transaction: Mutex::new(None),
         }
     }
@@ -94,7 +94,7 @@ pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError
 }
 
 /// Which server it is, whatever address led to it.
-pub(super) async fn identity(connection: &mut Conn) -> Result<LogIdentity, ShardError> {
+pub(super) async fn server_identity(connection: &mut Conn) -> Result<LogIdentity, ShardError> {
     // Each kind of server knows variables that the other does not, and newer ones know more.
     let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', \
                'port', 'server_id', 'datadir')";

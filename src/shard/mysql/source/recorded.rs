@@ -8,11 +8,11 @@ use mysql_async::binlog::BinlogVersion;
 use mysql_async::binlog::events::{Event as RawEvent, FormatDescriptionEvent, TableMapEvent};
 
 use super::feed::{BATCH_BYTES, BATCH_EVENTS, text_bytes};
-use super::log::Hindrance;
+use super::log::FeedError;
 use super::wire::checked;
 use crate::changes::assemble::{Assembler, Layout, Step};
 use crate::changes::binlog::kind;
-use crate::changes::rows::{Declared, Role, Served};
+use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
 use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::Tables;
 use crate::model::ShardId;
@@ -61,8 +61,8 @@ impl<'a> RecordedLog<'a> {
                 }
             }
         }
-        match self.assembler.complaint() {
-            Some(complaint) => Err(complaint),
+        match self.assembler.take_problem() {
+            Some(problem) => Err(problem),
             None => Ok(batch),
         }
     }
@@ -93,16 +93,18 @@ impl<'a> RecordedLog<'a> {
     }
 }
 
-fn reason(hindrance: Hindrance) -> String {
-    match hindrance {
-        Hindrance::Unmet(reason) | Hindrance::Failed(reason) | Hindrance::Gone(reason) => reason,
+fn reason(error: FeedError) -> String {
+    match error {
+        FeedError::NeedsOperator(reason)
+        | FeedError::Temporary(reason)
+        | FeedError::PositionLost(reason) => reason,
     }
 }
 
 fn layout(database: &str) -> Layout {
     let tables = Tables::default();
     let (posts, follows) = (&tables.posts, &tables.follows);
-    let served = |role, table: &String, columns: &[&String]| Served {
+    let served = |role, table: &String, columns: &[&String]| ServedTable {
         shard: ShardId(0),
         database: database.to_owned(),
         table: table.clone(),
@@ -118,8 +120,8 @@ fn layout(database: &str) -> Layout {
     Layout { tables: Arc::new(tables), served, ignore_case: false }
 }
 
-fn declared(name: &str, readable: bool) -> Declared {
-    Declared {
+fn declared(name: &str, readable: bool) -> DeclaredColumn {
+    DeclaredColumn {
         name: name.to_owned(),
         unsigned: name.ends_with("_id"),
         readable,

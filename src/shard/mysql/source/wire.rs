@@ -10,7 +10,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Error, Sid};
 use rand::RngExt;
 
-use super::log::{Executed, Hindrance, missing_right};
+use super::log::{Executed, FeedError, missing_right};
 use crate::changes::LogPosition;
 use crate::changes::binlog::{Event, kind};
 use crate::shard::mysql::check::account;
@@ -26,22 +26,22 @@ const CHECKSUM_BYTES: usize = 4;
 
 /// Where to read from.
 #[derive(Debug)]
-pub(super) enum From<'a> {
+pub(super) enum StartAt<'a> {
     /// After these transactions.
-    After(&'a Executed),
+    AfterTransactions(&'a Executed),
     /// After a place in a file.
-    Place(&'a str, LogPosition),
+    Offset(&'a str, LogPosition),
 }
 
 /// A log that is being sent.
 pub(super) struct Stream {
     stream: BinlogStream,
-    begun: bool,
+    has_received: bool,
 }
 
 impl Stream {
     /// Asks for the log.
-    pub(super) async fn open(mut connection: Conn, from: From<'_>) -> Result<Self, Hindrance> {
+    pub(super) async fn open(mut connection: Conn, start: StartAt<'_>) -> Result<Self, FeedError> {
         let account = account(&mut connection).await?;
         let id = rand::rng().random_range(1 << 20..u32::MAX >> 1);
         let mut request = BinlogStreamRequest::new(id);
@@ -50,56 +50,56 @@ impl Stream {
             "SET @master_heartbeat_period = {HEARTBEAT_NS}, @source_heartbeat_period = {HEARTBEAT_NS} \
              /*M!100101 , @mariadb_slave_capability = 4, max_statement_time = 0 */"
         );
-        match from {
-            From::After(Executed::MySql(gtids)) => {
+        match start {
+            StartAt::AfterTransactions(Executed::MySql(gtids)) => {
                 let sids: Result<Vec<Sid<'static>>, _> =
                     gtids.parts().map(|part| part.parse()).collect();
-                let sids = sids.map_err(|error| Hindrance::Failed(error.to_string()))?;
+                let sids = sids.map_err(|error| FeedError::Temporary(error.to_string()))?;
                 request = request.with_gtid().with_gtid_set(sids);
             }
-            From::After(Executed::MariaDb(gtid)) => {
+            StartAt::AfterTransactions(Executed::MariaDb(gtid)) => {
                 let gtid = gtid.map(|gtid| gtid.to_string()).unwrap_or_default();
                 session +=
                     &format!(", @slave_connect_state = '{gtid}', @slave_gtid_strict_mode = 1");
             }
-            From::Place(file, position) => {
+            StartAt::Offset(file, position) => {
                 let (_, offset) = position.file_and_offset();
                 request = request.with_filename(file.as_bytes()).with_pos(offset);
             }
         }
         connection.query_drop(session).await?;
         match connection.get_binlog_stream(request).await {
-            Ok(stream) => Ok(Self { stream, begun: false }),
-            Err(error) => Err(hindrance(error, &account)),
+            Ok(stream) => Ok(Self { stream, has_received: false }),
+            Err(error) => Err(feed_error(error, &account)),
         }
     }
 
     /// The next event. Waits no longer than a living server is silent.
-    pub(super) async fn next(&mut self) -> Result<RawEvent, Hindrance> {
-        let patience = if self.begun { SILENCE_MAX } else { FIRST_SILENCE_MAX };
+    pub(super) async fn next(&mut self) -> Result<RawEvent, FeedError> {
+        let patience = if self.has_received { SILENCE_MAX } else { FIRST_SILENCE_MAX };
         match tokio::time::timeout(patience, self.stream.next()).await {
             Ok(event) => self.read(event),
-            Err(_) => Err(Hindrance::Failed(format!("silent for {} s", patience.as_secs()))),
+            Err(_) => Err(FeedError::Temporary(format!("silent for {} s", patience.as_secs()))),
         }
     }
 
     /// The next event, if it is here already.
-    pub(super) fn ready(&mut self) -> Option<Result<RawEvent, Hindrance>> {
+    pub(super) fn ready(&mut self) -> Option<Result<RawEvent, FeedError>> {
         let event = self.stream.next().now_or_never()?;
         Some(self.read(event))
     }
 
-    fn read(&mut self, event: Option<Result<RawEvent, Error>>) -> Result<RawEvent, Hindrance> {
-        self.begun = true;
+    fn read(&mut self, event: Option<Result<RawEvent, Error>>) -> Result<RawEvent, FeedError> {
+        self.has_received = true;
         match event {
             Some(Ok(event)) => Ok(event),
-            Some(Err(error)) => Err(hindrance(error, "the account")),
-            None => Err(Hindrance::Failed("the server ended the log".into())),
+            Some(Err(error)) => Err(feed_error(error, "the account")),
+            None => Err(FeedError::Temporary("the server ended the log".into())),
         }
     }
 }
 
-fn hindrance(error: Error, account: &str) -> Hindrance {
+fn feed_error(error: Error, account: &str) -> FeedError {
     match &error {
         // The right to read a log is told as a missing right or a wrong password.
         Error::Server(server) if matches!(server.code, 1045 | 1227) => {
@@ -107,7 +107,7 @@ fn hindrance(error: Error, account: &str) -> Hindrance {
         }
         // Whatever is wrong with the place in the log. A reader with the same id is another thing.
         Error::Server(server) if server.code == 1236 && !server.message.contains("same server") => {
-            Hindrance::Gone(server.message.clone())
+            FeedError::PositionLost(server.message.clone())
         }
         _ => error.into(),
     }
@@ -115,7 +115,7 @@ fn hindrance(error: Error, account: &str) -> Hindrance {
 
 /// The event as it is decoded, if it arrived as it was sent. Within a compressed one there is no
 /// checksum.
-pub(super) fn checked(raw: &RawEvent, in_payload: bool) -> Result<Event<'_>, Hindrance> {
+pub(super) fn checked(raw: &RawEvent, in_payload: bool) -> Result<Event<'_>, FeedError> {
     let (header, data) = (raw.header(), raw.data());
     let mut event = Event {
         kind: header.event_type_raw(),
@@ -132,7 +132,7 @@ pub(super) fn checked(raw: &RawEvent, in_payload: bool) -> Result<Event<'_>, Hin
     if matches!(raw.footer().get_checksum_alg(), Ok(Some(known)) if known == crc) {
         let sent = raw.checksum().map(u32::from_le_bytes);
         if sent != Some(checksum(&event, header.event_size(), data)) {
-            return Err(Hindrance::Failed(
+            return Err(FeedError::Temporary(
                 "an event arrived damaged; its checksum is wrong".into(),
             ));
         }

@@ -119,26 +119,26 @@ struct Listener {
 
 impl Listener {
     /// Returns when the log is followed. The listener may be so much behind.
-    async fn behind(fleet: &Fleet, shard: usize, behind: usize) -> Self {
+    async fn with_capacity(fleet: &Fleet, shard: usize, capacity: usize) -> Self {
         let source = Arc::clone(&fleet.sources()[shard]);
-        let (sender, events) = mpsc::channel(behind);
+        let (sender, events) = mpsc::channel(capacity);
         let mut task = JoinSet::new();
         task.spawn(Arc::clone(&source).follow(sender));
         let (identity, at) = (LogIdentity(0), LogPosition(0));
         let mut listener = Self { source, events, identity, at, commits: Vec::new(), _task: task };
-        assert!(listener.hear().await, "Began comes first");
+        assert!(listener.receive().await, "Began comes first");
         listener
     }
 
     async fn new(fleet: &Fleet, shard: usize) -> Self {
-        Self::behind(fleet, shard, 2_000).await
+        Self::with_capacity(fleet, shard, 2_000).await
     }
 
-    /// Takes what is told next; whether it began.
-    async fn hear(&mut self) -> bool {
-        let told = soon().limit(self.events.recv()).await.expect("in time").unwrap();
+    /// Takes what is delivered next; whether it began.
+    async fn receive(&mut self) -> bool {
+        let batch = soon().limit(self.events.recv()).await.expect("in time").unwrap();
         let mut began = false;
-        for event in told {
+        for event in batch {
             match event {
                 FeedEvent::Began { identity, at } => {
                     (self.identity, self.at, began) = (identity, at, true);
@@ -161,21 +161,21 @@ impl Listener {
         let (identity, end) = self.source.end_of_log(soon()).await.unwrap();
         assert_eq!(identity, self.identity);
         while self.at < end {
-            assert!(!self.hear().await, "nothing was lost");
+            assert!(!self.receive().await, "nothing was lost");
         }
     }
 
-    /// What is told next, in one commit.
+    /// What is delivered next, in one commit.
     async fn next_commit(&mut self) -> Commit {
-        let heard = self.commits.len();
-        while self.commits.len() == heard {
-            self.hear().await;
+        let received = self.commits.len();
+        while self.commits.len() == received {
+            self.receive().await;
         }
-        self.commits[heard].clone()
+        self.commits[received].clone()
     }
 
-    async fn began_anew(&mut self) {
-        while !self.hear().await {}
+    async fn wait_for_restart(&mut self) {
+        while !self.receive().await {}
     }
 
     async fn fill(&self, user: UserId) -> (LogPosition, Rows) {
@@ -189,7 +189,7 @@ impl Listener {
         Rows::filled(user, &filled)
     }
 
-    /// What was filled, and then changed by all that was heard.
+    /// What was filled, and then changed by all that was received.
     fn replayed(&self, user: UserId, (at, mut rows): (LogPosition, Rows)) -> Rows {
         let later = self.commits.iter().filter(|commit| commit.at > at);
         for (_, change) in later.flat_map(|commit| &commit.changes) {
@@ -272,9 +272,9 @@ async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: 
     }
 }
 
-/// What is filled at any moment, and then changed by what is told, is what the tables hold.
+/// What is filled at any moment, and then changed by what is delivered, is what the tables hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_statement_changes_rows_the_log_tells_it() {
+async fn the_log_records_every_statement_that_changes_rows() {
     for seed in 0..4 {
         let random = &mut StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().unwrap();
@@ -284,7 +284,7 @@ async fn whatever_statement_changes_rows_the_log_tells_it() {
         for shard in 0..others.len() {
             listeners.push(Listener::new(tributary.fleet(), shard).await);
         }
-        let (mut published, mut filled, mut failed) = (Vec::new(), Vec::new(), 0);
+        let (mut published, mut fills, mut failed) = (Vec::new(), Vec::new(), 0);
         for _ in 0..250 {
             let shard = random.random_range(0..others.len());
             if random.random_bool(0.3) {
@@ -296,14 +296,14 @@ async fn whatever_statement_changes_rows_the_log_tells_it() {
             }
             if random.random_bool(0.2) {
                 let user = UserId(random.random_range(0..USERS));
-                filled.push((shard, user, listeners[shard].fill(user).await));
+                fills.push((shard, user, listeners[shard].fill(user).await));
             }
         }
         let tables: Vec<Rows> = others.iter().map(Rows::of).collect();
         for listener in &mut listeners {
             listener.catch_up().await;
         }
-        for (shard, user, fill) in filled {
+        for (shard, user, fill) in fills {
             let replayed = listeners[shard].replayed(user, fill);
             assert_eq!(replayed, tables[shard].only_of(user), "seed {seed}, {user} on {shard}");
         }
@@ -314,7 +314,7 @@ async fn whatever_statement_changes_rows_the_log_tells_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn own_commits_are_told_at_once_and_others_soon() {
+async fn own_commits_are_delivered_at_once_and_others_soon() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(tributary.fleet(), 0).await;
@@ -341,7 +341,7 @@ async fn own_commits_are_told_at_once_and_others_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
+async fn positions_survive_a_restart_and_only_the_owner_of_the_folder_has_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(tributary.fleet(), 1).await;
@@ -365,7 +365,7 @@ async fn positions_survive_a_restart_and_nobody_else_has_a_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_from_before_there_was_a_log_gets_one() {
+async fn an_old_folder_without_a_log_gets_one() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("folder.toml"), "version = 1\nshards = 2\n").unwrap();
     for shard in 0..SHARDS {
@@ -398,7 +398,7 @@ fn write_many(other: &Connection, from: u64, users: u64, rows: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_transaction_is_told_whole_and_a_huge_one_by_its_users() {
+async fn a_large_transaction_is_delivered_row_by_row_and_a_huge_one_as_users() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(tributary.fleet(), 0).await;
@@ -408,13 +408,13 @@ async fn a_large_transaction_is_told_whole_and_a_huge_one_by_its_users() {
     };
 
     write_many(&other, 0, 3, 20_000);
-    let told = changes(listener.next_commit().await);
-    assert_eq!(told.iter().filter(|change| matches!(change, Change::Post(_))).count(), 20_000);
+    let delivered = changes(listener.next_commit().await);
+    assert_eq!(delivered.iter().filter(|change| matches!(change, Change::Post(_))).count(), 20_000);
 
     write_many(&other, 100_000, 3, 20_001);
-    let mut told = changes(listener.next_commit().await);
-    told.sort_by_key(|change| format!("{change:?}"));
-    assert_eq!(told, [0, 1, 2].map(|user| Change::AuthorUnknown(UserId(user))));
+    let mut delivered = changes(listener.next_commit().await);
+    delivered.sort_by_key(|change| format!("{change:?}"));
+    assert_eq!(delivered, [0, 1, 2].map(|user| Change::AuthorUnknown(UserId(user))));
 
     write_many(&other, 200_000, 50_000, 20_001);
     assert_eq!(changes(listener.next_commit().await), [Change::ShardUnknown]);
@@ -425,9 +425,9 @@ async fn a_large_transaction_is_told_whole_and_a_huge_one_by_its_users() {
     other.execute("DELETE FROM tweets", []).unwrap();
     listener.next_commit().await;
     other.execute(sql, ["x".repeat(5 << 20)]).unwrap();
-    let told = changes(listener.next_commit().await);
-    assert!(matches!(told[0], Change::Post(_)));
-    assert_eq!(told[1..], [4, 8].map(|user| Change::AuthorUnknown(UserId(user))));
+    let delivered = changes(listener.next_commit().await);
+    assert!(matches!(delivered[0], Change::Post(_)));
+    assert_eq!(delivered[1..], [4, 8].map(|user| Change::AuthorUnknown(UserId(user))));
 }
 
 /// The number of rows in a log.
@@ -436,11 +436,11 @@ fn logged(connection: &Connection) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_is_pruned_behind_its_reader() {
+async fn only_rows_that_were_read_are_pruned() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
-    let mut listener = Listener::behind(tributary.fleet(), 0, 1).await;
+    let mut listener = Listener::with_capacity(tributary.fleet(), 0, 1).await;
     // Told once more, and then the channel is full: the reader stands still.
     tributary.follow(UserId(2), UserId(3)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -450,7 +450,7 @@ async fn the_log_is_pruned_behind_its_reader() {
     }
     assert!(logged(&other) >= 130_000, "what was not read was pruned");
     listener.catch_up().await;
-    assert!(listener.commits.iter().any(|commit| commit.changes.len() == 4), "told by its users");
+    assert!(listener.commits.iter().any(|commit| commit.changes.len() == 4), "delivered as users");
 
     // The writer prunes after it has answered, ten thousand at once.
     for user in 0..8 {
@@ -466,28 +466,28 @@ async fn the_log_is_pruned_behind_its_reader() {
 }
 
 #[test]
-fn who_reads_so_slowly_that_rows_are_gone_begins_anew() {
+fn a_reader_whose_rows_were_pruned_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let connection = super::super::open_writer(&dir.path().join("x")).unwrap();
     let start = end_position(&connection).unwrap();
     write_many(&connection, 0, 3, 130_000);
     let middle = end_position(&connection).unwrap();
     while prune(&connection, LogPosition(u64::MAX)).unwrap() > 0 {}
-    assert_eq!(since(&connection, &start).unwrap(), News::Gap);
-    assert_eq!(since(&connection, &middle).unwrap(), News::Changes(middle.clone(), Vec::new()));
+    assert_eq!(since(&connection, &start).unwrap(), LogRead::Gap);
+    assert_eq!(since(&connection, &middle).unwrap(), LogRead::Changes(middle.clone(), Vec::new()));
     renew_identity(&connection).unwrap();
-    assert_eq!(since(&connection, &middle).unwrap(), News::Gap);
+    assert_eq!(since(&connection, &middle).unwrap(), LogRead::Gap);
     assert_ne!(end_position(&connection).unwrap().identity, middle.identity);
 }
 
 /// As when a backup is restored into the file, whether or not the log went on since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_set_back_begins_another_history() {
+async fn a_restored_file_gets_a_new_log_identity() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
     let mut listener = Listener::new(tributary.fleet(), 0).await;
-    for went_on in [false, true] {
+    for with_new_rows in [false, true] {
         tributary.follow(UserId(2), UserId(3)).await.unwrap();
         tributary.publish(UserId(2), "lost", None).await.unwrap();
         listener.catch_up().await;
@@ -496,11 +496,11 @@ async fn a_file_that_is_set_back_begins_another_history() {
             "BEGIN; DELETE FROM tweets; DELETE FROM tributary_log WHERE seq >= {};",
             before.1.0
         );
-        if went_on {
+        if with_new_rows {
             sql += "INSERT INTO followers VALUES (4, 2), (4, 3), (4, 5); ";
         }
         other.execute_batch(&(sql + "COMMIT")).unwrap();
-        listener.began_anew().await;
+        listener.wait_for_restart().await;
         assert_ne!(listener.identity, before.0);
         assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.identity);
         let (_, rows) = listener.fill(UserId(2)).await;
@@ -518,25 +518,25 @@ async fn heads_are_the_newest_times_of_all_authors() {
     let source = Arc::clone(&tributary.fleet().sources()[0]);
     let (sender, mut heads) = mpsc::channel::<HeadBatch>(1);
     let listen = async {
-        let mut heard = BTreeMap::new();
+        let mut received = BTreeMap::new();
         while let Some(some) = heads.recv().await {
             assert_eq!(some.shard, ShardId(0));
-            heard.extend(some.heads.into_iter().map(|(author, time)| (author.0, time)));
+            received.extend(some.heads.into_iter().map(|(author, time)| (author.0, time)));
         }
-        heard
+        received
     };
-    let (told, heard) = tokio::join!(source.heads(sender), listen);
+    let (sent, received) = tokio::join!(source.heads(sender), listen);
     let (identity, end) = source.end_of_log(soon()).await.unwrap();
-    assert_eq!(told.unwrap(), (identity, Bounds::Exact(end)));
+    assert_eq!(sent.unwrap(), (identity, Bounds::Exact(end)));
     let mut expected: BTreeMap<u64, i64> = (0..5_000).map(|n| (n, 15_000 + n as i64)).collect();
     expected.insert(i64::MAX as u64, -3);
-    assert_eq!(heard, expected);
-    let nobody = mpsc::channel(1).0;
-    assert!(source.heads(nobody).await.is_err());
+    assert_eq!(received, expected);
+    let no_receiver = mpsc::channel(1).0;
+    assert!(source.heads(no_receiver).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wishes_are_granted_as_deep_as_they_go() {
+async fn fills_return_at_most_the_requested_depth() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
