@@ -1,4 +1,4 @@
-//! Puts the events of a row log together to whole transactions. Pure.
+//! Assembles the events of a row log into whole transactions. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,52 +13,55 @@ use super::{Change, Commit, LogPosition, file_number};
 use crate::mapping::Tables;
 use crate::model::ShardId;
 
-/// Tables that are known by their numbers; the log announces them again and again.
+/// Announced tables that are remembered by number. Beyond this all are forgotten; the log
+/// announces a table again with each of its transactions.
 const MAPS_MAX: usize = 4_096;
-/// Transactions that are prepared and neither committed nor undone, and users in all of them.
+/// XA transactions that are prepared and neither committed nor rolled back, and the users in all
+/// of them. Beyond either limit all are forgotten, and their commits make the shards unknown.
 const PREPARED_MAX: usize = 1_000;
 const PREPARED_USERS_MAX: usize = 100_000;
 
-/// The tables that are served, and how they are found in the log.
+/// The served tables, and how to recognize them in the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) tables: Arc<Tables>,
     pub(crate) served: Vec<ServedTable>,
-    /// The server keeps names of tables in small letters.
+    /// Table names are compared without regard to case (`lower_case_table_names` is not 0).
     pub(crate) ignore_case: bool,
 }
 
-/// A transaction's name.
+/// The global id of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gtid {
     MySql(Origin, u64),
     MariaDb(MariaDbGtid),
 }
 
-/// What an event told.
+/// The meaning of an event for the feed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A transaction begins here, which was not told before.
+    /// A transaction begins at or slightly after this position. It was not delivered before.
     Begins(LogPosition),
-    /// It was committed; microseconds since 1970 when that was, by the server's clock, or earlier.
+    /// A transaction was committed at `time_us` (microseconds since 1970 by the server's clock) or
+    /// somewhat later.
     Commit { commit: Commit, gtid: Option<Gtid>, time_us: u64 },
-    /// The server has nothing more to send up to here.
+    /// A heartbeat: the server has sent everything up to this position.
     Idle(LogPosition),
-    /// Up to here there is no further transaction.
+    /// No further transaction ends at or before this position.
     Passed(LogPosition),
 }
 
-/// Why the log cannot be followed further.
+/// The reason why the log cannot be followed any further. An operator must act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) String);
 
-/// The state between two events.
+/// Decodes one log, event by event. Holds the state between two events.
 #[derive(Debug)]
 pub(crate) struct Assembler {
     layout: Layout,
     maps: HashMap<u64, AnnouncedTable>,
     file: u32,
-    /// No later event of the file ends before it.
+    /// No later event of the current file ends before this offset.
     offset: u64,
     open: Option<OpenTransaction>,
     prepared: HashMap<Xid, Pending>,
@@ -66,24 +69,25 @@ pub(crate) struct Assembler {
     problem: Option<String>,
 }
 
-/// A table that was announced.
+/// A table that the log has announced.
 #[derive(Debug)]
 struct AnnouncedTable {
-    /// The announcement, word for word.
+    /// The bytes of the announcement (table map event).
     map: Box<[u8]>,
-    /// How its rows are read; none if they do not matter.
+    /// How to decode its rows, or `None` if the table is not served. If its rows cannot be
+    /// decoded, the shards that they make unknown.
     rows: Result<Option<TablePlan>, Vec<ShardId>>,
 }
 
-/// A transaction whose end was not read yet.
+/// A transaction whose end has not been read yet.
 #[derive(Debug, Default)]
 struct OpenTransaction {
     gtid: Option<Gtid>,
     pending: Pending,
-    /// It goes on until an event ends it; else it is one statement.
+    /// An event of its own ends the transaction. Otherwise it ends with its first statement.
     multi_statement: bool,
     time_us: u64,
-    /// Its events come out of one compressed event, which ends here.
+    /// Its events come out of one compressed event, which ends at this offset.
     payload_end: Option<u32>,
 }
 
@@ -101,15 +105,15 @@ impl Assembler {
         }
     }
 
-    /// The link begins anew: what was under way comes again. Nothing further will end before
-    /// `floor` in its file.
+    /// Prepares for a new connection. The open transaction is dropped, because the server sends it
+    /// again. No further event of the file of `floor` ends before `floor`.
     pub(crate) fn restart(&mut self, layout: Layout, floor: LogPosition) {
         (self.file, self.offset) = floor.file_and_offset();
         self.open = None;
         self.set_layout(layout);
     }
 
-    /// Columns were read again.
+    /// Replaces the layout after the columns were queried again.
     pub(crate) fn set_layout(&mut self, layout: Layout) {
         self.layout = layout;
         self.maps.clear();
@@ -120,22 +124,25 @@ impl Assembler {
         self.layout.ignore_case
     }
 
-    /// Whether a table was altered since its columns were read.
+    /// Whether a served table was altered since its columns were queried.
     pub(crate) fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// What could not be read of the log, for the operator.
+    /// Takes the first problem since the last call: a part of the log that could not be decoded.
+    /// The text is meant for the operator.
     pub(crate) fn take_problem(&mut self) -> Option<String> {
         self.problem.take()
     }
 
-    /// Whether the events come out of a compressed one, where they have no checksum.
+    /// Whether the current events come out of a compressed event. Such events have no checksum.
     pub(crate) fn is_in_payload(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.payload_end.is_some())
     }
 
-    /// Takes the next event. What it tells is added to `steps`.
+    /// Decodes the next event and appends its steps to `steps`.
+    ///
+    /// An event that cannot be decoded makes the affected shards unknown; it is never skipped.
     pub(crate) fn take(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) -> Result<(), Broken> {
         self.check_payload(event, steps);
         match event.kind {
@@ -148,7 +155,7 @@ impl Assembler {
             kind::GTID | kind::TAGGED_GTID | kind::MARIADB_GTID => self.begin(event, steps)?,
             kind::ROTATE => self.rotate(event)?,
             kind::HEARTBEAT => self.idle(event, steps)?,
-            // An open transaction at the end of a file was cut off by the server's end.
+            // The server died within a transaction that is still open at the end of a file.
             kind::FORMAT => {
                 self.forget_open();
                 self.maps.clear();
@@ -164,7 +171,7 @@ impl Assembler {
             }
             kind::ANONYMOUS_GTID => {
                 return Err(Broken(
-                    "the log has transactions without names; SET GLOBAL gtid_mode = \
+                    "the log has transactions without GTIDs; SET GLOBAL gtid_mode = \
                      ON step by step, and set it in the server's configuration"
                         .into(),
                 ));
@@ -182,17 +189,18 @@ impl Assembler {
             | kind::ENCRYPTION
             | kind::APPEND_BLOCK
             | kind::BEGIN_LOAD => {}
-            // A file that was loaded as a statement, an incident, or something new.
+            // The others are files loaded by a statement, incidents, or kinds of newer servers.
             _ if event.flags & binlog::IGNORABLE != 0 => {}
             other => {
-                self.note_problem(format!("an event of kind {other} cannot be read"));
+                self.note_problem(format!("an event of kind {other} cannot be decoded"));
                 self.all_unknown();
             }
         }
         Ok(())
     }
 
-    /// A compressed transaction that did not come to its end could not be unpacked.
+    /// If an event outside of a compressed transaction arrives before that transaction has ended,
+    /// the compressed transaction could not be unpacked. It makes all shards unknown.
     fn check_payload(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
         let outside = matches!(
             event.kind,
@@ -223,7 +231,7 @@ impl Assembler {
                 (Gtid::MariaDb(gtid), 0)
             })
         } else {
-            // A statement opens the transaction, if it is more than one.
+            // On MySQL a BEGIN statement follows if the transaction has several statements.
             open.multi_statement = false;
             binlog::mysql_gtid(event)
                 .map(|(origin, number, time_us)| (Gtid::MySql(origin, number), time_us))
@@ -236,12 +244,13 @@ impl Assembler {
         let end = self.position(event.end);
         let (file, offset) = end.file_and_offset();
         let length = u64::try_from(event.data.len()).unwrap_or(0);
-        // The header and the checksum are not in the data; a little early does no harm.
+        // The data lack the header and the checksum. A position that is slightly early is
+        // harmless.
         steps.push(Step::Begins(LogPosition::in_file(file, offset.saturating_sub(length + 23))));
         Ok(())
     }
 
-    /// The place behind an event, whose header has only the low half of it.
+    /// The position where an event ends. The header holds only the low 32 bits of it.
     fn position(&self, end: u32) -> LogPosition {
         let mut offset = (self.offset >> 32 << 32) | u64::from(end);
         if offset < self.offset {
@@ -271,19 +280,20 @@ impl Assembler {
         Ok(())
     }
 
-    /// A transaction that has no end; what was lost without a name is told with the next one.
+    /// Drops an open transaction that will not end. Changes without a GTID stay, and are delivered
+    /// with the next transaction.
     fn forget_open(&mut self) {
         self.open = self.open.take().filter(|open| open.gtid.is_none());
     }
 
-    /// An event that is in no transaction.
+    /// Handles an event that belongs to no transaction.
     fn pass(&self, event: &Event<'_>, steps: &mut Vec<Step>) {
         if event.end != 0 && event.flags & ARTIFICIAL == 0 && self.open.is_none() {
             steps.push(Step::Passed(self.reached(self.file, event.end)));
         }
     }
 
-    /// A place that may be before the one that was reached.
+    /// The position of an event that may end before the offset that was already reached.
     fn reached(&self, file: u32, end: u32) -> LogPosition {
         if file != self.file {
             return LogPosition::in_file(file, u64::from(end));
@@ -301,7 +311,7 @@ impl Assembler {
 
     fn announce(&mut self, data: &[u8]) {
         let Some((number, database, table)) = table_name(data) else {
-            self.note_problem("the announcement of a table cannot be read".into());
+            self.note_problem("the announcement of a table cannot be decoded".into());
             return self.all_unknown();
         };
         if self.maps.get(&number).is_some_and(|known| *known.map == *data) {
@@ -323,7 +333,7 @@ impl Assembler {
         if rows.is_err() {
             let name = String::from_utf8_lossy(table).into_owned();
             self.note_problem(format!(
-                "the columns of table {name} in the log are not those that it has; \
+                "the columns of table {name} in the log differ from those of the table; \
                  SET GLOBAL binlog_row_metadata = FULL"
             ));
         }
@@ -336,7 +346,7 @@ impl Assembler {
     fn rows(&mut self, event: &Event<'_>) {
         let number = super::bytes::Bytes(event.data).number(6);
         let Some(known) = number.and_then(|number| self.maps.get(&number)) else {
-            self.note_problem("rows of a table that was not announced".into());
+            self.note_problem("the log has rows of a table that it did not announce".into());
             return self.all_unknown();
         };
         let pending = &mut self.open.get_or_insert_default().pending;
@@ -345,7 +355,7 @@ impl Assembler {
             Ok(Some(plan)) => {
                 if plan.apply(event.kind, event.data, pending).is_none() {
                     pending.push(plan.shard(), Change::ShardUnknown);
-                    self.note_problem("rows cannot be read".into());
+                    self.note_problem("the rows of an event cannot be decoded".into());
                 }
             }
             Err(shards) => {
@@ -354,7 +364,7 @@ impl Assembler {
         }
     }
 
-    /// Parts of JSON values, which stand in a form of their own.
+    /// Handles an event with parts of JSON values. Their format is not decoded.
     fn partial(&mut self, data: &[u8]) {
         let number = super::bytes::Bytes(data).number(6);
         let known = number.and_then(|number| self.maps.get(&number));
@@ -373,7 +383,7 @@ impl Assembler {
 
     fn query(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
         let Some(query) = binlog::query(event) else {
-            self.note_problem("a statement cannot be read".into());
+            self.note_problem("a statement cannot be decoded".into());
             self.all_unknown();
             return self.end_statement(event, steps);
         };
@@ -405,7 +415,7 @@ impl Assembler {
                 if event.flags & ARTIFICIAL == 0 {
                     self.note_problem(
                         "a change is logged as a statement; SET GLOBAL binlog_format = ROW, \
-                         and not otherwise in any session"
+                         and set no other format in any session"
                             .into(),
                     );
                 }
@@ -439,14 +449,14 @@ impl Assembler {
                 let mut pending = std::mem::take(&mut open.pending);
                 pending.coarsen();
                 let users: usize = self.prepared.values().map(Pending::users).sum();
-                // What is forgotten is unknown when it is committed.
+                // A forgotten transaction makes all shards unknown when it commits.
                 if self.prepared.len() >= PREPARED_MAX || users > PREPARED_USERS_MAX {
                     self.prepared.clear();
                 }
                 self.prepared.insert(xid, pending);
             }
             None => {
-                self.note_problem("a prepared transaction cannot be read".into());
+                self.note_problem("a prepared transaction cannot be decoded".into());
                 self.all_unknown();
             }
         }
@@ -460,8 +470,8 @@ impl Assembler {
         }
     }
 
-    fn note_problem(&mut self, what: String) {
-        self.problem.get_or_insert(what);
+    fn note_problem(&mut self, problem: String) {
+        self.problem.get_or_insert(problem);
     }
 }
 
@@ -546,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_is_told_at_its_end_and_only_then() {
+    fn a_transaction_is_delivered_only_at_its_end() {
         let (file, first_gtid, map, other) = (rotate(7), gtid(1, 4), map("tweets"), map("other"));
         let (first, second) = (rows(&[(1, 2, "a", -3)]), rows(&[(4, 5, "", 6)]));
         let open = [
@@ -561,16 +571,16 @@ mod tests {
         let at = LogPosition::in_file(7, 500);
         let end = [event(kind::XID, 500, &[0; 8])];
         assert_eq!(run(&[&open[..], &end].concat()), [Commit { at, changes }]);
-        // The server died here, and what it began never happened.
+        // The server died here, so its open transaction was never committed.
         let dead = [event(kind::FORMAT, 0, &[]), event(kind::MARIADB_GTID, 600, &first_gtid)];
-        let told = run(&[&open[..], &dead, &end].concat());
-        assert_eq!(told, [Commit { at, changes: Vec::new() }]);
+        let commits = run(&[&open[..], &dead, &end].concat());
+        assert_eq!(commits, [Commit { at, changes: Vec::new() }]);
         let elsewhere = [open[0], open[1], event(kind::TABLE_MAP, 200, &other), open[3], end[0]];
         assert_eq!(run(&elsewhere), [Commit { at, changes: Vec::new() }]);
     }
 
     #[test]
-    fn what_cannot_be_read_is_never_passed_over() {
+    fn events_that_cannot_be_decoded_make_the_shard_unknown() {
         let (file, first_gtid, known, begin) = (rotate(7), gtid(1, 4), map("tweets"), gtid(2, 4));
         let cut = rows(&[(1, 2, "a", 3)]);
         let narrow = rows(&[]).iter().copied().chain([0; 30]).collect::<Vec<u8>>();
@@ -587,10 +597,10 @@ mod tests {
             vec![event(200, 300, &[])],
             vec![event(26, 300, &[1, 0])],
         ] {
-            let told = run(&[&open[..], &strange, &[end]].concat());
-            assert_eq!(told, unknown, "{strange:?}");
+            let commits = run(&[&open[..], &strange, &[end]].concat());
+            assert_eq!(commits, unknown, "{strange:?}");
         }
-        // A compressed transaction that brought no end.
+        // A compressed transaction whose end does not arrive.
         let payload = [event(kind::PAYLOAD, 500, &[]), event(kind::GTID, 600, &begin)];
         let mut assembler = Assembler::new(layout());
         let mut steps = Vec::new();
@@ -606,26 +616,26 @@ mod tests {
     }
 
     #[test]
-    fn places_beyond_four_gigabytes_go_on_rising() {
+    fn positions_keep_rising_beyond_four_gigabytes() {
         let (file, one_gtid, text) =
             (rotate(7), gtid(1, STANDALONE), query("CREATE TABLE x (y INT)"));
         let once =
             [event(kind::MARIADB_GTID, 0, &one_gtid), event(kind::QUERY, u32::MAX - 5, &text)];
         let again = [event(kind::MARIADB_GTID, 0, &one_gtid), event(kind::QUERY, 100, &text)];
-        let told = run(&[&[event(kind::ROTATE, 0, &file)], &once[..], &again, &again].concat());
-        let places: Vec<u64> = told.iter().map(|commit| commit.at.file_and_offset().1).collect();
-        assert_eq!(places, [u64::from(u32::MAX) - 5, (1 << 32) + 100, (1 << 32) + 100]);
+        let commits = run(&[&[event(kind::ROTATE, 0, &file)], &once[..], &again, &again].concat());
+        let ends: Vec<u64> = commits.iter().map(|commit| commit.at.file_and_offset().1).collect();
+        assert_eq!(ends, [u64::from(u32::MAX) - 5, (1 << 32) + 100, (1 << 32) + 100]);
     }
 
-    /// Prints how fast it was: `cargo test --release --lib one_row -- --nocapture`.
+    /// Prints the rate: `cargo test --release --lib one_row -- --nocapture`.
     #[test]
-    fn many_one_row_transactions_are_read_one_by_one() {
+    fn many_one_row_transactions_are_decoded_one_by_one() {
         let count: u32 = 100_000;
         let (one_gtid, map, text) = (gtid(1, 4), map("tweets"), "x".repeat(80));
         let row = rows(&[(1, 2, &text, 3)]);
         let mut assembler = Assembler::new(layout());
-        let (mut told, mut steps) = (0, Vec::new());
-        let began = Instant::now();
+        let (mut changes, mut steps) = (0, Vec::new());
+        let start = Instant::now();
         for n in 0..count {
             let end = n * 300;
             for event in [
@@ -639,17 +649,17 @@ mod tests {
             }
             for step in steps.drain(..) {
                 let Step::Commit { commit, .. } = step else { continue };
-                told += commit.changes.len();
+                changes += commit.changes.len();
             }
         }
-        let rate = f64::from(count) / began.elapsed().as_secs_f64();
-        eprintln!("{rate:.0} one-row transactions a second on one core, decoding alone");
-        assert_eq!(told, 100_000);
+        let rate = f64::from(count) / start.elapsed().as_secs_f64();
+        eprintln!("{rate:.0} one-row transactions per second decoded on one core");
+        assert_eq!(changes, 100_000);
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(
+        fn arbitrary_events_never_panic(
             events in prop::collection::vec(
                 (prop_oneof![2u8..43, 160u8..172, any::<u8>()], any::<u32>(), any::<u16>(),
                  prop::collection::vec(any::<u8>(), 0..60)),
@@ -665,14 +675,14 @@ mod tests {
         }
 
         #[test]
-        fn no_change_of_an_event_makes_it_panic(
-            place in 0usize..60, byte: u8, cut in 0usize..60, which in 0usize..4, kind in 19u8..33,
+        fn corrupted_events_never_panic(
+            index in 0usize..60, byte: u8, cut in 0usize..60, which in 0usize..4, kind in 19u8..33,
         ) {
             let posts = [(1, 2, "text", 3)];
             let mut parts = [gtid(1, 4), map("tweets"), rows(&posts), query("XA COMMIT X'61',X'',1")];
             if let Some(part) = parts.get_mut(which) {
                 part.truncate(part.len().saturating_sub(cut / 4));
-                if let Some(old) = part.get_mut(place) {
+                if let Some(old) = part.get_mut(index) {
                     *old = byte;
                 }
             }

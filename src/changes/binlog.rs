@@ -1,4 +1,4 @@
-//! The events of a MySQL or MariaDB row log, as far as they stand alone. Pure.
+//! Decodes those events of a MySQL or MariaDB row log that need no context. Pure.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -8,7 +8,7 @@ use flate2::read::ZlibDecoder;
 use super::bytes::Bytes;
 use super::gtid::{MariaDbGtid, Origin};
 
-/// The kinds of event that mean something here; the servers' own numbers.
+/// Event types, by the numbers that the servers use.
 pub(crate) mod kind {
     pub(crate) const QUERY: u8 = 2;
     pub(crate) const STOP: u8 = 3;
@@ -54,37 +54,37 @@ pub(crate) mod kind {
     pub(crate) const DELETE_COMPRESSED: u8 = 171;
 }
 
-/// The event is made for this link and stands in no file.
+/// Header flag: the event was made for this connection and is in no log file.
 pub(crate) const ARTIFICIAL: u16 = 0x20;
-/// Whoever does not know the event may pass over it.
+/// Header flag: a reader that does not know the event type may skip the event.
 pub(crate) const IGNORABLE: u16 = 0x80;
-/// A MariaDB transaction that is one statement, without an event that ends it.
+/// Flag of a MariaDB GTID: the transaction is one statement, and no event of its own ends it.
 pub(crate) const STANDALONE: u8 = 1;
-/// Nothing that is packed is larger: the servers' own limit of an event.
+/// Largest size of compressed data after unpacking, in bytes: the servers' own limit of an event.
 const UNPACKED_MAX: u64 = 1 << 30;
 
-/// An event: its header, and its body without the checksum.
+/// An event: its header fields, and its body without the checksum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event<'a> {
     pub(crate) kind: u8,
-    /// Seconds since 1970, when the statement began.
+    /// When the statement began, in seconds since 1970.
     pub(crate) time: u32,
-    /// The server where it began.
+    /// The id of the server where the event originated.
     pub(crate) server: u32,
-    /// The low half of the place behind it in its file.
+    /// The low 32 bits of the offset where the event ends in its file.
     pub(crate) end: u32,
     pub(crate) flags: u16,
     pub(crate) data: &'a [u8],
 }
 
-/// A statement as text.
+/// A statement that is logged as text, and the default database of its session.
 #[derive(Debug)]
 pub(crate) struct Query<'a> {
     pub(crate) database: &'a [u8],
     pub(crate) text: Cow<'a, [u8]>,
 }
 
-/// The name of a transaction in two steps.
+/// The id of an XA transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Xid {
     pub(crate) format: u32,
@@ -92,14 +92,15 @@ pub(crate) struct Xid {
     pub(crate) branch: Vec<u8>,
 }
 
-/// Where the log goes on, and the name of the file.
+/// Decodes a rotate event: the offset where the log continues, and the name of that file.
 pub(crate) fn rotate(data: &[u8]) -> Option<(u64, &str)> {
     let mut bytes = Bytes(data);
     let position = bytes.u64()?;
     Some((position, std::str::from_utf8(bytes.rest()).ok()?))
 }
 
-/// The name of a MySQL transaction, and when it was committed in microseconds since 1970.
+/// Decodes a MySQL GTID: the origin, the number, and the time of the commit in microseconds since
+/// 1970 (0 if the event has none).
 pub(crate) fn mysql_gtid(event: &Event<'_>) -> Option<(Origin, u64, u64)> {
     if event.kind == kind::TAGGED_GTID {
         return tagged_gtid(event.data);
@@ -108,7 +109,8 @@ pub(crate) fn mysql_gtid(event: &Event<'_>) -> Option<(Origin, u64, u64)> {
     let _flags = bytes.byte()?;
     let uuid = bytes.take(16)?.try_into().ok()?;
     let number = bytes.u64()?;
-    // A kind of clock, two of its values, and the time, without the bit that says more follows.
+    // The clock type, two clock values, and the time. Its highest bit means that more data
+    // follows.
     let time = bytes.byte().filter(|clock| *clock == 2).and_then(|_| {
         bytes.take(16)?;
         Some(bytes.number(7)? & !(1 << 55))
@@ -116,7 +118,8 @@ pub(crate) fn mysql_gtid(event: &Event<'_>) -> Option<(Origin, u64, u64)> {
     Some((Origin { uuid, tag: String::new() }, number, time.unwrap_or(0)))
 }
 
-/// Numbered fields: 1 is the UUID, 2 the number, 3 the tag, 6 the time.
+/// Decodes a tagged GTID. Its fields are numbered: 1 is the UUID, 2 the number, 3 the tag, 6 the
+/// time.
 fn tagged_gtid(data: &[u8]) -> Option<(Origin, u64, u64)> {
     let mut bytes = Bytes(data);
     let (_version, _size, _last) = (bytes.varying()?, bytes.varying()?, bytes.varying()?);
@@ -129,7 +132,7 @@ fn tagged_gtid(data: &[u8]) -> Option<(Origin, u64, u64)> {
                     *byte = u8::try_from(bytes.varying()?).ok()?;
                 }
             }
-            // Signed, the sign in the lowest bit.
+            // A signed number with its sign in the lowest bit.
             2 => number = Some(bytes.varying()? >> 1),
             3 => {
                 let len = usize::try_from(bytes.varying()?).ok()?;
@@ -143,14 +146,14 @@ fn tagged_gtid(data: &[u8]) -> Option<(Origin, u64, u64)> {
     Some((origin, number?, time))
 }
 
-/// The name of a MariaDB transaction, and its flags.
+/// Decodes a MariaDB GTID, and its flags.
 pub(crate) fn mariadb_gtid(event: &Event<'_>) -> Option<(MariaDbGtid, u8)> {
     let mut bytes = Bytes(event.data);
     let (sequence, domain, flags) = (bytes.u64()?, bytes.u32()?, bytes.byte()?);
     Some((MariaDbGtid { domain, server: event.server, sequence }, flags))
 }
 
-/// The statement in the event.
+/// Decodes a query event, compressed or not.
 pub(crate) fn query<'a>(event: &Event<'a>) -> Option<Query<'a>> {
     let mut bytes = Bytes(event.data);
     let _thread_and_time = bytes.u64()?;
@@ -167,7 +170,8 @@ pub(crate) fn query<'a>(event: &Event<'a>) -> Option<Query<'a>> {
     Some(Query { database, text })
 }
 
-/// Whether the transaction is committed by this at once, and its name.
+/// Decodes an XA prepare event: whether the event commits the transaction in one phase, and its
+/// id.
 pub(crate) fn xa_prepare(data: &[u8]) -> Option<(bool, Xid)> {
     let mut bytes = Bytes(data);
     let one_phase = bytes.byte()? != 0;
@@ -176,8 +180,8 @@ pub(crate) fn xa_prepare(data: &[u8]) -> Option<(bool, Xid)> {
     Some((one_phase, Xid { format, global: part(global)?, branch: part(branch)? }))
 }
 
-/// What MariaDB packed: a byte whose low three bits say how long the length is, the length with its
-/// greatest byte first, and a zlib stream.
+/// Unpacks data that MariaDB compressed. The low three bits of the first byte are the number of
+/// bytes of the length. The big-endian length and a zlib stream follow.
 pub(crate) fn unpacked(data: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Bytes(data);
     let header = bytes.byte()?;

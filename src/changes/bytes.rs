@@ -1,6 +1,7 @@
-//! Reads numbers and slices from bytes that came over the network: every read may fail, none panics. Pure.
+//! Reads numbers and slices from bytes that came over the network. A read beyond the end returns
+//! `None`; no read panics. Pure.
 
-/// What is left to read.
+/// The bytes that are left to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
@@ -21,14 +22,14 @@ impl<'a> Bytes<'a> {
         std::mem::take(&mut self.0)
     }
 
-    /// The next number of up to eight bytes, the least of them first.
+    /// The next little-endian number of `len` bytes, at most eight.
     pub(crate) fn number(&mut self, len: usize) -> Option<u64> {
         let mut bytes = [0; 8];
         bytes.get_mut(..len)?.copy_from_slice(self.take(len)?);
         Some(u64::from_le_bytes(bytes))
     }
 
-    /// The same, the greatest byte first.
+    /// The next big-endian number of `len` bytes, at most eight.
     pub(crate) fn big_endian(&mut self, len: usize) -> Option<u64> {
         let taken = self.take(len).filter(|_| len <= 8)?;
         Some(taken.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
@@ -52,7 +53,7 @@ impl<'a> Bytes<'a> {
         self.take(8)?.try_into().ok().map(u64::from_le_bytes)
     }
 
-    /// A length as the protocol packs it.
+    /// The next length-encoded integer of the MySQL protocol.
     pub(crate) fn length(&mut self) -> Option<usize> {
         let number = match self.byte()? {
             small @ 0..=250 => u64::from(small),
@@ -64,13 +65,14 @@ impl<'a> Bytes<'a> {
         usize::try_from(number).ok()
     }
 
-    /// Bytes with a length of `len` bytes before them.
+    /// A string of bytes that follows its own length. The length takes `len` bytes.
     pub(crate) fn prefixed(&mut self, len: usize) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number(len)?).ok()?;
         self.take(length)
     }
 
-    /// A number of one to nine bytes; the ones at the low end of the first byte count the others.
+    /// A number of one to nine bytes. The number of trailing one bits of the first byte is the
+    /// number of bytes that follow.
     pub(crate) fn varying(&mut self) -> Option<u64> {
         let first = self.byte()?;
         let more = first.trailing_ones();
@@ -79,13 +81,13 @@ impl<'a> Bytes<'a> {
         }
         let more = more as usize;
         let high = self.number(more)?;
-        // The first byte holds its own low bits above its ones and the zero behind them.
+        // In the first byte, the lowest bits of the number follow the one bits and a zero bit.
         let low = u64::from(first) >> (more + 1);
         Some(low | high.checked_shl(7 - u32::try_from(more).ok()?)?)
     }
 }
 
-/// Whether bit `index` is set, the lowest of the first byte being the first.
+/// Whether bit `index` is set. Bit 0 is the lowest bit of the first byte.
 pub(crate) fn bit(bits: &[u8], index: usize) -> bool {
     bits.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
 }
@@ -95,18 +97,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_and_never_beyond_the_end() {
+    fn reads_beyond_the_end_return_none() {
         let mut bytes = Bytes(&[1, 2, 3, 252, 4, 5, 7]);
         assert_eq!(bytes.number(2), Some(0x0201));
         assert_eq!(bytes.big_endian(1), Some(3));
         assert_eq!(bytes.length(), Some(0x0504));
         assert_eq!(bytes.u16(), None);
-        assert_eq!(bytes.prefixed(1), None, "seven bytes are announced and none is there");
+        assert_eq!(bytes.prefixed(1), None, "the length is seven and no byte follows");
         assert_eq!(Bytes(&[0; 20]).number(9), None);
     }
 
     #[test]
-    fn varying_numbers_are_as_the_server_packs_them() {
+    fn varying_numbers_are_decoded() {
         let read = |bytes: &[u8]| Bytes(bytes).varying();
         assert_eq!(read(&[0]), Some(0));
         assert_eq!(read(&[126 << 1]), Some(126));

@@ -1,4 +1,5 @@
-//! The columns of a row in a log: how long each value is, and what those that are needed hold. Pure.
+//! Decodes the columns of a row in a log: the length of each value, and the values of the needed
+//! types. Pure.
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -6,60 +7,60 @@ use jiff::tz::Offset;
 use super::bytes::{Bytes, bit};
 use crate::moment::CalendarTime;
 
-/// More columns than any server allows.
+/// The largest number of columns of a table that is decoded: at least that of any server (4,096).
 const COLUMNS_MAX: usize = 4_096;
 
-/// How a column's values are column_format in the log.
+/// How the log stores the values of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ColumnFormat {
-    /// A whole number of so many bytes; the log does not tell whether it has a sign.
+    /// An integer of this many bytes. The log does not contain whether it is signed.
     Integer(usize),
-    /// Text or bytes behind a length of so many bytes.
+    /// Text or bytes that follow their length. The length takes this many bytes.
     Text(usize),
-    /// The place of a label, in so many bytes.
+    /// The number of an ENUM label, in this many bytes.
     Label(usize),
-    /// Bits, the greatest byte first.
+    /// Bits in this many bytes, big-endian.
     Bits(usize),
-    /// A date and time, with so many bytes of fractions.
+    /// A date and time, with a fraction of this many bytes.
     DateTime(usize),
-    /// Seconds since 1970, with so many bytes of fractions.
+    /// Seconds since 1970, with a fraction of this many bytes.
     Timestamp(usize),
-    /// Of no use here: so many bytes.
+    /// A value of a type that is not decoded. It takes this many bytes.
     Fixed(usize),
-    /// Of no use here: bytes behind a length of so many bytes.
+    /// A value of a type that is not decoded. It follows its length, which takes this many bytes.
     Prefixed(usize),
 }
 
-/// What a column of a row holds.
+/// The value of a column in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell<'a> {
-    /// The log does not tell.
+    /// The row image in the log does not contain the column.
     Absent,
     Null,
     Integer {
-        /// As if it had no sign.
+        /// The value read as an unsigned number.
         bits: u64,
         bytes: usize,
     },
     Text(&'a [u8]),
-    /// From 1 on; 0 is a wrong value.
+    /// The number of an ENUM label, from 1 on. 0 is an invalid value.
     Label(u64),
     Bits(u64),
-    /// As keys hold it: [`CalendarTime::packed`].
+    /// In the form of post keys: [`CalendarTime::packed`].
     DateTime(i64),
-    /// Something of a type that is not read here.
+    /// A value of a type that is not decoded.
     Other,
 }
 
-/// A table as the log announces it.
+/// A table as the log announces it (table map event).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TableMap {
     pub(crate) columns: Vec<ColumnFormat>,
-    /// None where the server does not log them.
+    /// The column names, or `None` if the server does not log them.
     pub(crate) names: Option<Vec<String>>,
 }
 
-/// The number of the table in this part of the log, its database and its name.
+/// The number that the log uses for the table, the name of its database, and its own name.
 pub(crate) fn table_name(data: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let (number, database, table, _) = table_head(data)?;
     Some((number, database, table))
@@ -76,7 +77,7 @@ fn table_head(data: &[u8]) -> Option<(u64, &[u8], &[u8], Bytes<'_>)> {
     Some((number, database, table, bytes))
 }
 
-/// The columns of an announced table; none if one is of a type whose length is not known.
+/// The columns of an announced table, or `None` if one of them has a type of unknown length.
 pub(crate) fn table_map(data: &[u8]) -> Option<TableMap> {
     let (_, _, _, mut bytes) = table_head(data)?;
     let count = bytes.length().filter(|count| *count <= COLUMNS_MAX)?;
@@ -109,7 +110,7 @@ fn column_names(value: &[u8]) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// How a type is column_format. Takes what further is said of it.
+/// The format of a column of type `kind`. Consumes the metadata of the column from `details`.
 fn column_format(kind: u8, details: &mut Bytes<'_>) -> Option<ColumnFormat> {
     let fraction = |digits: u8| usize::from(digits.min(6)).div_ceil(2);
     Some(match kind {
@@ -118,20 +119,20 @@ fn column_format(kind: u8, details: &mut Bytes<'_>) -> Option<ColumnFormat> {
         9 => ColumnFormat::Integer(3),
         3 => ColumnFormat::Integer(4),
         8 => ColumnFormat::Integer(8),
-        // NULL, YEAR, DATE and TIME, and the oldest forms of TIMESTAMP and DATETIME.
+        // NULL, YEAR, DATE, TIME, and the formats of TIMESTAMP and DATETIME before MySQL 5.6.
         6 => ColumnFormat::Fixed(0),
         13 => ColumnFormat::Fixed(1),
         10 | 11 | 14 => ColumnFormat::Fixed(3),
         7 => ColumnFormat::Fixed(4),
         12 => ColumnFormat::Fixed(8),
-        // FLOAT and DOUBLE say their own length.
+        // FLOAT and DOUBLE have their length as metadata.
         4 | 5 => ColumnFormat::Fixed(usize::from(details.byte()?)),
         17 => ColumnFormat::Timestamp(fraction(details.byte()?)),
         18 => ColumnFormat::DateTime(fraction(details.byte()?)),
         19 => ColumnFormat::Fixed(3 + fraction(details.byte()?)),
-        15 | 253 => ColumnFormat::Text(length_of_length(usize::from(details.u16()?))),
-        // MariaDB's packed VARCHAR.
-        141 => ColumnFormat::Prefixed(length_of_length(usize::from(details.u16()?))),
+        15 | 253 => ColumnFormat::Text(varchar_length_bytes(usize::from(details.u16()?))),
+        // MariaDB's compressed VARCHAR.
+        141 => ColumnFormat::Prefixed(varchar_length_bytes(usize::from(details.u16()?))),
         16 => {
             let (bits, bytes) = (details.byte()?, details.byte()?);
             ColumnFormat::Bits(usize::from(bytes) + usize::from(bits > 0))
@@ -140,19 +141,19 @@ fn column_format(kind: u8, details: &mut Bytes<'_>) -> Option<ColumnFormat> {
         247 => labels(details.u16()?.to_be_bytes()),
         248 => ColumnFormat::Fixed(usize::from(details.u16()? >> 8)),
         254 => string(details.byte()?, details.byte()?),
-        // TINYBLOB to LONGBLOB, which are all BLOB in a log.
-        249..=252 => ColumnFormat::Text(length_length(details.byte()?)?),
-        // MariaDB's packed BLOB, VECTOR, JSON, GEOMETRY.
-        140 | 242 | 245 | 255 => ColumnFormat::Prefixed(length_length(details.byte()?)?),
+        // TINYBLOB to LONGBLOB. The log uses the type BLOB for all of them.
+        249..=252 => ColumnFormat::Text(blob_length_bytes(details.byte()?)?),
+        // MariaDB's compressed BLOB, VECTOR, JSON, GEOMETRY.
+        140 | 242 | 245 | 255 => ColumnFormat::Prefixed(blob_length_bytes(details.byte()?)?),
         _ => return None,
     })
 }
 
-fn length_length(length: u8) -> Option<usize> {
+fn blob_length_bytes(length: u8) -> Option<usize> {
     (1..=4).contains(&length).then_some(usize::from(length))
 }
 
-fn length_of_length(length_max: usize) -> usize {
+fn varchar_length_bytes(length_max: usize) -> usize {
     if length_max < 256 { 1 } else { 2 }
 }
 
@@ -160,20 +161,20 @@ fn labels([bytes, _]: [u8; 2]) -> ColumnFormat {
     ColumnFormat::Label(usize::from(bytes.clamp(1, 2)))
 }
 
-/// CHAR, ENUM or SET. Where the first byte is none of their numbers, two of its bits belong to the
-/// length, inverted.
+/// The format of CHAR, ENUM or SET. For CHAR, two inverted bits of the first byte are the high
+/// bits of the maximum length.
 fn string(first: u8, second: u8) -> ColumnFormat {
     match first {
         247 => ColumnFormat::Label(usize::from(second.clamp(1, 2))),
         248 => ColumnFormat::Fixed(usize::from(second)),
         _ => {
             let high = usize::from((first & 0x30) ^ 0x30) << 4;
-            ColumnFormat::Text(length_of_length(high | usize::from(second)))
+            ColumnFormat::Text(varchar_length_bytes(high | usize::from(second)))
         }
     }
 }
 
-/// Nine digits take four bytes, fewer take less.
+/// The format of DECIMAL. Nine digits take four bytes; the remaining digits take up to four.
 fn decimal(precision: u8, scale: u8) -> Option<ColumnFormat> {
     const LEFT: [usize; 9] = [0, 1, 1, 2, 2, 3, 3, 4, 4];
     let whole = usize::from(precision.checked_sub(scale)?);
@@ -183,7 +184,7 @@ fn decimal(precision: u8, scale: u8) -> Option<ColumnFormat> {
 }
 
 impl ColumnFormat {
-    /// The value that comes next.
+    /// Reads the next value.
     #[inline]
     pub(crate) fn cell<'a>(self, bytes: &mut Bytes<'a>) -> Option<Cell<'a>> {
         Some(match self {
@@ -216,7 +217,7 @@ fn micros(bytes: &mut Bytes<'_>, len: usize) -> Option<i64> {
     Some(stored * [0, 10_000, 100, 1].get(len)?)
 }
 
-/// The date and time in UTC, packed. The moment 0 is the date of zeros.
+/// A moment as a packed date and time in UTC. The moment 0 becomes `0000-00-00 00:00:00`.
 fn calendar(seconds: i64, micros: i64) -> i64 {
     if seconds == 0 && micros == 0 {
         return 0;
@@ -237,7 +238,7 @@ fn calendar(seconds: i64, micros: i64) -> i64 {
 }
 
 impl Cell<'_> {
-    /// A whole number, read with or without a sign.
+    /// The value of an integer column, read as unsigned or signed.
     pub(crate) fn integer(self, unsigned: bool) -> Option<i128> {
         let Self::Integer { bits, bytes } = self else { return None };
         let spare = 64 - 8 * u32::try_from(bytes).ok()?;
@@ -248,8 +249,8 @@ impl Cell<'_> {
     }
 }
 
-/// One image of a row: which columns are there, and their values in order. `keep` gets those that
-/// are wanted, each with its place among the columns.
+/// Reads one image of a row. `present` marks the columns that the image contains, `present_count`
+/// of them. Calls `keep` with each value and the index of its column.
 pub(crate) fn image<'a>(
     bytes: &mut Bytes<'a>,
     columns: &[ColumnFormat],
@@ -258,13 +259,13 @@ pub(crate) fn image<'a>(
     mut keep: impl FnMut(usize, Cell<'a>),
 ) -> Option<()> {
     let nulls = bytes.take(present_count.div_ceil(8))?;
-    let mut place = 0;
+    let mut nth = 0;
     for (index, column) in columns.iter().enumerate() {
         if !bit(present, index) {
             continue;
         }
-        let cell = if bit(nulls, place) { Cell::Null } else { column.cell(bytes)? };
-        place += 1;
+        let cell = if bit(nulls, nth) { Cell::Null } else { column.cell(bytes)? };
+        nth += 1;
         keep(index, cell);
     }
     Some(())

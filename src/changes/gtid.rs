@@ -1,10 +1,11 @@
-//! Names of transactions: which of them a server has carried out. Pure.
+//! Global transaction ids (GTIDs), and sets of them that a server has executed. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a name of a MySQL transaction begins with: the server where it began, and a tag, often none.
+/// The first part of a MySQL GTID: the server where the transaction originated, and its tag,
+/// usually empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// The server's UUID.
@@ -13,21 +14,23 @@ pub struct Origin {
     pub tag: String,
 }
 
-/// A set of MySQL transactions, as `@@gtid_executed` tells it: `UUID:1-5:7:tag:1-3,UUID2:1-3`.
+/// A set of MySQL transactions, in the text form of `@@gtid_executed`:
+/// `UUID:1-5:7:tag:1-3,UUID2:1-3`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GtidSet {
-    /// The first and the last number of each interval: rising, apart, none empty.
+    /// The first and the last number of each interval. Intervals rise, have gaps between them, and
+    /// are never empty.
     intervals: BTreeMap<Origin, Vec<(u64, u64)>>,
 }
 
-/// The last MariaDB transaction of a log with one domain: `0-1-42`.
+/// A MariaDB GTID, `0-1-42`. It is the position of a log with one domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MariaDbGtid {
-    /// The stream of transactions it belongs to.
+    /// The replication domain.
     pub domain: u32,
-    /// The server where it began.
+    /// The id of the server where the transaction originated.
     pub server: u32,
-    /// Its number in the domain.
+    /// The number of the transaction in its domain.
     pub sequence: u64,
 }
 
@@ -52,12 +55,12 @@ impl GtidSet {
         })
     }
 
-    /// Whether there is no transaction in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.intervals.is_empty()
     }
 
-    /// One text for each origin, in the form of the whole.
+    /// One text per origin, in the text form of a set.
     pub fn parts(&self) -> impl Iterator<Item = String> {
         self.intervals.iter().map(|(origin, intervals)| {
             let mut text = origin.to_string();
@@ -72,7 +75,7 @@ impl GtidSet {
     }
 }
 
-/// Adds an interval, joining it with those that it meets.
+/// Adds an interval, and merges it with those that it overlaps or touches.
 fn add(intervals: &mut Vec<(u64, u64)>, mut first: u64, mut last: u64) {
     // The usual case: the next number.
     if let Some((_, end)) = intervals.last_mut()
@@ -95,11 +98,11 @@ fn add(intervals: &mut Vec<(u64, u64)>, mut first: u64, mut last: u64) {
 impl FromStr for GtidSet {
     type Err = String;
 
-    /// Takes what a server says; it may break its lines.
+    /// Parses the text form that servers use. It may contain line breaks.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut set = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let wrong = || format!("`{part}` is no set of transactions");
+            let wrong = || format!("`{part}` is not a set of GTIDs");
             let (uuid, rest) = part.split_once(':').ok_or_else(wrong)?;
             let mut origin =
                 Origin { uuid: parse_uuid(uuid).ok_or_else(wrong)?, tag: String::new() };
@@ -165,7 +168,7 @@ impl FromStr for MariaDbGtid {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no transaction of one domain");
+        let wrong = || format!("`{text}` is not a GTID of one domain");
         let mut parts = text.trim().split('-');
         let mut next = || parts.next().and_then(|part| part.parse::<u64>().ok());
         let (domain, server, sequence) = (next(), next(), next());
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_read_as_servers_write_them() {
+    fn sets_are_parsed_as_servers_write_them() {
         let shout = A.to_uppercase();
         let text = format!("{shout}:1-5:7:dom_1:1-3:6,\n{B}:9");
         assert_eq!(set(&text).to_string(), format!("{A}:1-5:7,{A}:dom_1:1-3:6,{B}:9"));
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_holds_another_only_with_its_origins_and_tags() {
+    fn a_set_contains_another_only_with_its_origins_and_tags() {
         let whole = set(&format!("{A}:1-5:7-9:tag:1-3,{B}:1"));
         let held = |text: String| whole.contains_set(&set(&text));
         assert!(held(String::new()));
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_of_one_domain_is_read_and_written() {
+    fn a_mariadb_gtid_is_parsed_and_formatted() {
         let gtid: MariaDbGtid = "0-12-345".parse().unwrap();
         assert_eq!(gtid, MariaDbGtid { domain: 0, server: 12, sequence: 345 });
         assert_eq!(gtid.to_string(), "0-12-345");
@@ -228,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_is_its_numbers(numbers in prop::collection::vec((1u64..40, 0u64..6), 0..30)) {
+        fn intervals_hold_exactly_the_added_numbers(numbers in prop::collection::vec((1u64..40, 0u64..6), 0..30)) {
             let mut intervals = Vec::new();
             let mut naive = BTreeSet::new();
             for (first, more) in numbers {

@@ -1,7 +1,7 @@
-//! What a log of changes says, in words that are the same for every kind of shard. Pure.
+//! The changes that a log delivers, in one vocabulary for all kinds of shard. Pure.
 //!
-//! Each server, and each SQLite file, has one log. Memory follows it: what stands in memory is what
-//! the database held at a position in its log.
+//! Each server, and each SQLite file, has one log. Memory follows it: memory holds the state of
+//! the database at a position in its log.
 
 pub(crate) mod apply;
 pub(crate) mod assemble;
@@ -15,103 +15,108 @@ mod statement;
 
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 
-/// Bits of a position that hold the place in a file: a terabyte. The file's number is above them.
+/// Low bits of a position that hold the offset in a file (up to one terabyte). The file number is
+/// in the bits above them.
 const OFFSET_BITS: u32 = 40;
-/// The largest number of a file that a position can hold: at one file a second, half a year.
+/// The largest file number that a position can hold. At one new file per second it is reached
+/// after half a year.
 const FILE_MAX: u32 = (1 << (64 - OFFSET_BITS)) - 1;
 
-/// A place in one identity of one log; it rises with every commit. The end of a transaction, or any
-/// place behind it and before the end of the next one.
+/// A position in a log. It is comparable only within one [`LogIdentity`] and rises with every
+/// commit. It is the end of a transaction, or any value between that and the end of the next
+/// transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(pub u64);
 
 impl LogPosition {
-    /// A place in one of the numbered files that a server's log consists of. What is too large for
-    /// a position stays at the largest one there is.
+    /// A position in one of the numbered files of a server's log. A file number or an offset that
+    /// is too large is replaced by the largest one that fits.
     pub fn in_file(number: u32, offset: u64) -> Self {
         let offset = offset.min((1 << OFFSET_BITS) - 1);
         Self((u64::from(number.min(FILE_MAX)) << OFFSET_BITS) | offset)
     }
 
-    /// The number of the file, and the place in it.
+    /// The file number, and the offset in that file in bytes.
     pub fn file_and_offset(self) -> (u32, u64) {
         let number = u32::try_from(self.0 >> OFFSET_BITS).unwrap_or(FILE_MAX);
         (number, self.0 & ((1 << OFFSET_BITS) - 1))
     }
 }
 
-/// The number in the name of a log file: 12 of `mariadb-bin.000012`.
+/// The number in the name of a log file: 12 for `mariadb-bin.000012`.
 pub fn file_number(name: &str) -> Option<u32> {
     let (_, digits) = name.rsplit_once('.')?;
     let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     digits.parse().ok().filter(|_| all)
 }
 
-/// Which log it is. Positions in two histories cannot be compared: a server that took over, or one
-/// whose log was reset, begins another one. The same server after a restart goes on with its own.
+/// Identifies one log. Positions of two logs cannot be compared. Another server that takes over
+/// has another identity. A SQLite file gets a new one when the feed finds that a backup was
+/// restored. A restart of the server does not change it, nor does a reset of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LogIdentity(pub u64);
 
-/// What happened to one row.
+/// A change of one row, or the report that something changed in an unknown way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The post can be seen from now on, with this text: it is new, or it was changed.
+    /// The post is visible with this text: it is new, or it was changed.
     Post(Post),
-    /// The post cannot be seen any more.
+    /// The post is no longer visible.
     PostGone(PostKey),
-    /// One user follows another from now on.
+    /// The follower follows the followee.
     Follow(Follow),
-    /// One user follows another no more.
+    /// The follower no longer follows the followee.
     Unfollow(Follow),
-    /// Something happened to this author's posts that the log does not tell, or the author is called
-    /// otherwise from now on.
+    /// The posts of this author changed in a way that the log does not contain, or the author's
+    /// handle may have changed. Copies of them must be read again.
     AuthorUnknown(UserId),
-    /// Something happened to this reader's follow list that the log does not tell.
+    /// The follow list of this reader changed in a way that the log does not contain.
     ReaderUnknown(UserId),
-    /// Something happened to any of the shard's rows that the log does not tell.
+    /// Any row of the shard may have changed in a way that the log does not contain.
     ShardUnknown,
 }
 
-/// A transaction that was committed.
+/// A committed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Its end in the log.
+    /// The end of the transaction in the log.
     pub at: LogPosition,
-    /// What it changed in tables that are served, in order, and on which shard; often nothing.
-    /// Users that the shard does not own are among them.
+    /// The changes of served tables, in order, each with its shard. Often empty. They may name
+    /// users that the shard does not own.
     pub changes: Vec<(ShardId, Change)>,
 }
 
-/// What whoever follows a log is told.
+/// An event of the change feed of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedEvent {
-    /// The log is read from here on. Nothing is known of what came before, so whatever was read
-    /// earlier is void. Always the first event.
+    /// The feed starts, or restarts, at this position. Always the first event. Earlier
+    /// transactions may never have been delivered, so copies that were made before are void.
     Began {
-        /// The log.
+        /// The log that is followed.
         identity: LogIdentity,
-        /// Where reading begins.
+        /// The position where reading starts.
         at: LogPosition,
     },
-    /// A transaction; in the log's order, perhaps again after the link was lost.
+    /// A transaction, in log order. After a reconnect the feed may deliver it again.
     Commit(Commit),
-    /// All that was in the log a moment ago was told. Comes every second at least while nothing is
-    /// wrong.
+    /// All transactions that were in the log a moment ago are delivered. Sent at least once a
+    /// second while the feed works.
     Alive,
-    /// Nothing more is told for now; why.
+    /// The feed is interrupted, for this reason. It retries by itself.
     Lost(String),
 }
 
-/// How what was read from a database compares with its log.
+/// Which transactions of the log a database snapshot contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bounds {
-    /// All transactions up to here were seen, and none behind.
+    /// The snapshot contains every transaction up to this position, and none after it.
     Exact(LogPosition),
-    /// All transactions up to `low` were seen, none behind `high`, and of those between any.
+    /// The snapshot contains every transaction up to `low`, none after `high`, and possibly some
+    /// in between.
     Window {
-        /// Whatever ends here or before was seen.
+        /// Every transaction that ends here or earlier is in the snapshot.
         low: LogPosition,
-        /// Whatever ends behind this was not.
+        /// No transaction that ends after this position is in the snapshot.
         high: LogPosition,
     },
 }
@@ -133,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_numbered_by_their_ending() {
+    fn the_file_number_is_the_suffix_of_its_name() {
         assert_eq!(file_number("mariadb-bin.000012"), Some(12));
         assert_eq!(file_number("a.b.1000000"), Some(1_000_000));
         for bad in ["", "binlog", "binlog.", "binlog.index", "binlog.+1", "binlog.00001x"] {

@@ -1,26 +1,28 @@
-//! What a transaction that is still open has changed so far; bounded, however large it is. Pure.
+//! The changes of a transaction that is still open. Memory use is bounded for a transaction of any
+//! size. Pure.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::Change;
 use crate::model::{ShardId, UserId};
 
-/// Rows that are kept one by one. A larger transaction only tells whose posts and follows it touched.
+/// Most rows that are kept one by one. For a larger transaction only the touched authors and
+/// readers are kept.
 const ROWS_MAX: usize = 20_000;
-/// Bytes of text in them.
+/// Most bytes of text in these rows.
 const TEXT_BYTES_MAX: usize = 64 << 20;
-/// Authors and readers. Beyond this everything may have changed.
+/// Most authors and readers. Beyond this the shards of all of them become unknown.
 const USERS_MAX: usize = 100_000;
 
-/// What a transaction has changed so far.
+/// The changes of an open transaction so far.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     rows: Vec<(ShardId, Change)>,
     text_bytes: usize,
-    /// Whether only users are noted from now on.
+    /// Whether only users are kept from now on.
     coarse: bool,
     users: HashSet<(ShardId, TouchedUser)>,
-    /// Shards of which nothing is known any more.
+    /// Shards of which any row may have changed.
     shards: BTreeSet<ShardId>,
 }
 
@@ -52,7 +54,8 @@ impl Pending {
         }
     }
 
-    /// Forgets the rows and keeps whose they were: they may be undone, or come later, or be too many.
+    /// Replaces the rows by the users they belong to. Needed if the rows may be rolled back,
+    /// commit later, or are too many.
     pub(crate) fn coarsen(&mut self) {
         self.coarse = true;
         for (shard, change) in std::mem::take(&mut self.rows) {
@@ -77,19 +80,19 @@ impl Pending {
         }
     }
 
-    /// How many users it names, or would name.
+    /// The number of users that are kept instead of rows.
     pub(crate) fn users(&self) -> usize {
         self.users.len()
     }
 
-    /// Adds what another one changed.
+    /// Adds the changes of another transaction.
     pub(crate) fn append(&mut self, other: Self) {
         for (shard, change) in other.finish() {
             self.push(shard, change);
         }
     }
 
-    /// All of it; what is said of a whole shard stands alone.
+    /// All changes. An unknown shard has no other change than [`Change::ShardUnknown`].
     pub(crate) fn finish(self) -> Vec<(ShardId, Change)> {
         let Self { mut rows, users, shards, .. } = self;
         let mut users: Vec<(ShardId, TouchedUser)> = users.into_iter().collect();
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_transaction_tells_only_whose_rows_it_has() {
+    fn a_large_transaction_keeps_only_its_users() {
         let mut pending = Pending::default();
         for row in 0..=20_000 {
             pending.push(SHARD, follow(row % 3, row));
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_transaction_tells_only_its_shards() {
+    fn a_huge_transaction_keeps_only_its_shards() {
         let mut pending = Pending::default();
         for row in 0..=100_000 {
             pending.push(SHARD, follow(row, 1));
@@ -137,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_shard_stands_alone() {
+    fn an_unknown_shard_has_no_other_changes() {
         let mut pending = Pending::default();
         pending.push(SHARD, follow(1, 2));
         pending.push(ShardId(2), follow(1, 2));
         pending.push(SHARD, Change::ShardUnknown);
         pending.push(SHARD, follow(3, 4));
-        let told = [(ShardId(2), follow(1, 2)), (SHARD, Change::ShardUnknown)];
-        assert_eq!(pending.finish(), told);
+        let expected = [(ShardId(2), follow(1, 2)), (SHARD, Change::ShardUnknown)];
+        assert_eq!(pending.finish(), expected);
     }
 }

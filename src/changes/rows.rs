@@ -1,4 +1,4 @@
-//! From the rows of a log to what they mean for posts, follows and users. Pure.
+//! Translates the rows of a log to changes of posts, follows and users. Pure.
 
 use super::Change;
 use super::binlog::{kind, unpacked};
@@ -9,31 +9,31 @@ use crate::mapping::{Mark, Tables, Visible};
 use crate::model::{Follow, ID_MAX, Post, PostId, PostKey, ShardId, UserId};
 use crate::moment::TimeUnit;
 
-/// Columns of a table that are looked at, at most.
+/// Most columns of a table that are used. The constants below are indexes into them.
 const FIELDS: usize = 5;
 const AUTHOR: usize = 0;
 const ID: usize = 1;
 const TIME: usize = 2;
 const CONTENT: usize = 3;
 const VISIBLE: usize = 4;
-/// Of a follow.
+/// The fields of a follow.
 const FOLLOWER: usize = 0;
 const FOLLOWED: usize = 1;
 
-/// A table that is served.
+/// A served table, as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServedTable {
     pub(crate) shard: ShardId,
     pub(crate) database: String,
     pub(crate) table: String,
     pub(crate) role: Role,
-    /// No two rows of it are the same to us.
+    /// No two rows map to the same post or follow.
     pub(crate) single: bool,
-    /// In the table's order; none while they are not known.
+    /// The columns in the order of the table. Empty while they are not known.
     pub(crate) columns: Vec<DeclaredColumn>,
 }
 
-/// What a table is for.
+/// The kind of row that a table holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Posts,
@@ -41,18 +41,18 @@ pub(crate) enum Role {
     Users,
 }
 
-/// What the log does not tell of a column.
+/// The properties of a column that the log does not contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DeclaredColumn {
     pub(crate) name: String,
     pub(crate) unsigned: bool,
-    /// Its bytes are what a read gives: UTF-8, or bytes.
+    /// The logged bytes equal those that a query returns: UTF-8, or binary.
     pub(crate) readable: bool,
-    /// Of an ENUM.
+    /// The labels of an ENUM, else empty.
     pub(crate) labels: Vec<String>,
 }
 
-/// How the rows of one table are read.
+/// How to decode the rows of one table.
 #[derive(Debug)]
 pub(crate) struct TablePlan {
     shard: ShardId,
@@ -61,30 +61,30 @@ pub(crate) struct TablePlan {
     unit: TimeUnit,
     visible: Option<Visible>,
     columns: Vec<ColumnFormat>,
-    /// The slot that a column goes to.
+    /// For each column the field that it fills. [`FIELDS`] for a column that is not used.
     fields: Vec<usize>,
     declared: [DeclaredColumn; FIELDS],
 }
 
-/// The columns that are looked at, of one image of a row.
+/// The used columns of one row image.
 type Cells<'a> = [Cell<'a>; FIELDS];
 
-/// What a row of the posts table is.
+/// The meaning of a row of the posts table.
 enum Row {
     Post(Post),
-    /// Not seen, but it would have this key.
+    /// A post that is not visible, with its key.
     Hidden(PostKey),
-    /// It has no valid id or time, so no read finds it.
+    /// It has no valid author, id or time, so no query finds it.
     None,
-    /// A post of this author that the log does not tell well enough.
+    /// A post of this author whose other columns the log does not contain in a usable form.
     Of(UserId),
-    /// Not even the author is known.
+    /// Even the author cannot be decoded.
     Unknown,
 }
 
 impl TablePlan {
-    /// How the rows of a table are read that was announced like this; none if the order of its
-    /// columns is not known.
+    /// The plan for a table with this announcement. `None` if its columns do not match the known
+    /// ones, or if a needed column is missing.
     pub(crate) fn new(tables: &Tables, served: &ServedTable, map: TableMap) -> Option<Self> {
         let known: Vec<String> = served.columns.iter().map(|column| column.name.clone()).collect();
         let names = map.names.unwrap_or(known);
@@ -128,7 +128,7 @@ impl TablePlan {
         self.shard
     }
 
-    /// Adds what the rows of an event mean; none if they cannot be read.
+    /// Adds the changes of the rows of an event to `pending`. `None` if they cannot be decoded.
     pub(crate) fn apply(&self, event: u8, data: &[u8], pending: &mut Pending) -> Option<()> {
         let mut bytes = Bytes(data);
         let _table_and_flags = bytes.u64()?;
@@ -152,7 +152,7 @@ impl TablePlan {
             if is_update(event) {
                 let mut second = self.cells(&mut rows, after, after_count)?;
                 for (after, before) in second.iter_mut().zip(first) {
-                    // A column that is not logged again was not changed.
+                    // The second image of an update omits unchanged columns.
                     if *after == Cell::Absent {
                         *after = before;
                     }
@@ -163,7 +163,7 @@ impl TablePlan {
             } else {
                 self.insert(&first, pending);
             }
-            // An image without any column would go on for ever.
+            // Images without any column consume no bytes, so the loop would never end.
             if before_count == 0 && after_count == 0 {
                 return None;
             }
@@ -175,8 +175,8 @@ impl TablePlan {
     fn cells<'a>(&self, bytes: &mut Bytes<'a>, present: &[u8], count: usize) -> Option<Cells<'a>> {
         let mut cells = [Cell::Absent; FIELDS];
         image(bytes, &self.columns, present, count, |index, cell| {
-            if let Some(place) = self.fields.get(index).and_then(|field| cells.get_mut(*field)) {
-                *place = cell;
+            if let Some(field) = self.fields.get(index).and_then(|field| cells.get_mut(*field)) {
+                *field = cell;
             }
         })?;
         Some(cells)
@@ -218,7 +218,8 @@ impl TablePlan {
         }
     }
 
-    /// The row's text may be missing in a shortened image; its key is enough when it goes.
+    /// The change for a deleted row whose image is incomplete. Its key suffices, if the image has
+    /// it.
     fn gone(&self, cells: &Cells<'_>, author: UserId) -> Change {
         match self.key(cells) {
             Ok(Some(key)) if self.single => Change::PostGone(key),
@@ -272,7 +273,8 @@ impl TablePlan {
         }
     }
 
-    /// An id; none where no read finds it.
+    /// The id in a field. `Ok(None)` if the id is NULL or out of range, so that no query finds the
+    /// row; an error if it cannot be decoded.
     fn id(&self, cells: &Cells<'_>, field: usize) -> Result<Option<u64>, ()> {
         let (cell, declared) = self.field(cells, field);
         if cell == Cell::Null {
@@ -290,7 +292,8 @@ impl TablePlan {
         (cells[field], &self.declared[field])
     }
 
-    /// A post's key; none where no read finds it; the author, if that is all there is.
+    /// The key of a post. `Ok(None)` if no query finds the row. If the key cannot be decoded, the
+    /// error holds the author if at least that is known.
     fn key(&self, cells: &Cells<'_>) -> Result<Option<PostKey>, Option<UserId>> {
         let author = match self.id(cells, AUTHOR) {
             Ok(Some(author)) => UserId(author),
@@ -336,7 +339,7 @@ impl TablePlan {
     }
 }
 
-/// Whether a server would find the column equal to the mark; none where that is not certain.
+/// Whether a server finds the column equal to the mark. `None` if that is not certain.
 fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<bool> {
     match (mark, cell) {
         (_, Cell::Absent) | (Mark::Now, _) => None,
@@ -349,16 +352,16 @@ fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<b
         (Mark::Text(wanted), Cell::Text(bytes)) if declared.readable => {
             same_text(wanted, std::str::from_utf8(bytes).ok()?)
         }
-        (Mark::Text(wanted), Cell::Label(place)) => {
-            let place = usize::try_from(place).ok()?.checked_sub(1)?;
-            same_text(wanted, declared.labels.get(place)?)
+        (Mark::Text(wanted), Cell::Label(number)) => {
+            let index = usize::try_from(number).ok()?.checked_sub(1)?;
+            same_text(wanted, declared.labels.get(index)?)
         }
         (Mark::Text(_), _) => None,
     }
 }
 
-/// Servers compare texts by rules of many kinds, under most of which case and blanks at the end
-/// do not count, and accents neither.
+/// Whether a server finds two texts equal. `None` if that depends on the collation: most ignore
+/// case, trailing blanks and accents.
 fn same_text(a: &str, b: &str) -> Option<bool> {
     if a == b {
         return Some(true);

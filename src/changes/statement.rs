@@ -1,34 +1,34 @@
-//! What a statement that is logged as text may have done to the tables that are served. Pure.
+//! Classifies a statement that is logged as text by its possible effect on served tables. Pure.
 
 use super::binlog::{Query, Xid};
 
-/// What a statement does, as far as it matters.
+/// The effect of a statement.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Statement {
-    /// Opens a transaction.
+    /// Begins a transaction.
     Begin,
-    /// Ends one.
+    /// Commits a transaction.
     Commit,
-    /// Ends one; what is logged of it may be undone.
+    /// Ends a transaction. Its logged changes may be rolled back.
     Rollback,
-    /// Undoes a part of one.
+    /// Rolls back a part of a transaction.
     RollbackTo,
-    /// Changes no row of any table and no table.
+    /// Changes neither rows nor tables.
     Harmless,
-    /// Commits what was prepared.
+    /// Commits a prepared XA transaction.
     XaCommit(Xid),
-    /// Undoes what was prepared.
+    /// Rolls back a prepared XA transaction.
     XaRollback(Xid),
-    /// Makes, alters or drops something; whatever it is, the text names it.
+    /// Creates, alters or drops objects. The text names each of them.
     Ddl,
-    /// May have changed any row: a change logged as text, or something that is not known here.
+    /// May have changed any row: a change that is logged as text, or an unknown statement.
     Unknown,
 }
 
-/// Statements that make, alter or drop what they name.
+/// First words of statements that create, alter or drop the objects that they name.
 const DDL_VERBS: [&str; 7] =
     ["CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "OPTIMIZE", "REPAIR"];
-/// Statements that leave all rows as they are.
+/// First words of statements that change no rows.
 const HARMLESS_VERBS: [&str; 10] = [
     "SAVEPOINT",
     "RELEASE",
@@ -42,7 +42,7 @@ const HARMLESS_VERBS: [&str; 10] = [
     "SET",
 ];
 
-/// What the statement does.
+/// The effect of the statement, judged by its first words.
 pub(crate) fn classify(query: &Query<'_>) -> Statement {
     let text = without_comments(&query.text);
     let (first, rest) = word(text);
@@ -58,9 +58,10 @@ pub(crate) fn classify(query: &Query<'_>) -> Statement {
         ("XA", "END" | "PREPARE") => Statement::Harmless,
         ("XA", "COMMIT") => xid(rest).map_or(Statement::Unknown, Statement::XaCommit),
         ("XA", "ROLLBACK") => xid(rest).map_or(Statement::Unknown, Statement::XaRollback),
-        // `SET STATEMENT x = y FOR` has another statement behind it.
+        // `SET STATEMENT x = y FOR` is followed by another statement.
         ("SET", "STATEMENT") => Statement::Unknown,
-        // A MariaDB server's stand-in for an event that the client does not know.
+        // A MariaDB server sends such a comment in place of an event that the client cannot
+        // decode.
         ("", _) if query.text.starts_with(b"#") => Statement::Harmless,
         (first, _) if DDL_VERBS.contains(&first) => Statement::Ddl,
         (first, _) if HARMLESS_VERBS.contains(&first) => Statement::Harmless,
@@ -68,12 +69,12 @@ pub(crate) fn classify(query: &Query<'_>) -> Statement {
     }
 }
 
-/// Whether the statement may mean this table, or its whole database.
+/// Whether the statement may affect this table, or its whole database.
 pub(crate) fn concerns(query: &Query<'_>, database: &str, table: &str) -> bool {
     let text = query.text.to_ascii_lowercase();
     let names = |name: &str| {
-        // In a name in backticks a backtick is doubled. Letters beyond ASCII may be logged in
-        // another character set than they are known in.
+        // In a quoted name a backtick is doubled. Non-ASCII letters may be logged in another
+        // character set than that of the configured name.
         let quoted = name.to_ascii_lowercase().replace('`', "``");
         !name.is_ascii() || contains(&text, quoted.as_bytes())
     };
@@ -82,18 +83,19 @@ pub(crate) fn concerns(query: &Query<'_>, database: &str, table: &str) -> bool {
     here && (names(table) || matches!(of_database.as_str(), "DATABASE" | "SCHEMA"))
 }
 
-/// Whether the name stands there, and not as a part of a longer one.
+/// Whether the text contains the name, and not only as part of a longer name.
 fn contains(text: &[u8], name: &[u8]) -> bool {
-    let goes_on = |b: Option<&u8>| {
+    let is_name_byte = |b: Option<&u8>| {
         b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 128..))
     };
     text.windows(name.len().max(1)).enumerate().any(|(at, window)| {
         let before = at.checked_sub(1).and_then(|at| text.get(at));
-        window == name && !goes_on(before) && !goes_on(text.get(at + name.len()))
+        window == name && !is_name_byte(before) && !is_name_byte(text.get(at + name.len()))
     })
 }
 
-/// The text from its first word on. What stands in `/*! ... */` is no comment to a server.
+/// The text from its first word on. A server executes the content of `/*! ... */`, so it is not
+/// skipped.
 fn without_comments(mut text: &[u8]) -> &[u8] {
     loop {
         text = text.trim_ascii_start();
@@ -116,7 +118,7 @@ fn without_comments(mut text: &[u8]) -> &[u8] {
     }
 }
 
-/// The next word in capitals, and what is behind it.
+/// The next word in upper case, and the rest of the text.
 fn word(text: &[u8]) -> (String, &[u8]) {
     let text = without_comments(text);
     let len = text.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_');
@@ -125,7 +127,7 @@ fn word(text: &[u8]) -> (String, &[u8]) {
     (String::from_utf8_lossy(word).to_ascii_uppercase(), rest)
 }
 
-/// `X'6162',X'',1`.
+/// Parses the id of an XA transaction: `X'6162',X'',1`.
 fn xid(text: &[u8]) -> Option<Xid> {
     let text = std::str::from_utf8(text).ok()?;
     let mut parts = text.split(',').map(str::trim);
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_are_known_by_their_first_words() {
+    fn statements_are_classified_by_their_first_words() {
         let kind = |text| classify(&query("d", text));
         assert_eq!(kind("BEGIN"), Statement::Begin);
         assert_eq!(kind(" /* who */ start transaction"), Statement::Begin);
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions_in_two_steps_are_named_in_hexadecimal() {
+    fn xa_ids_are_parsed_in_hexadecimal() {
         let named = Xid { format: 7, global: b"ab".to_vec(), branch: Vec::new() };
         let kind = |text| classify(&query("d", text));
         assert_eq!(kind("XA COMMIT X'6162',X'',7"), Statement::XaCommit(named.clone()));
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_concerns_what_it_names() {
+    fn a_definition_concerns_the_tables_that_it_names() {
         let concerned = |d, text| concerns(&query(d, text), "app", "sta`tus");
         assert!(concerned("app", "ALTER TABLE `STA``TUS` ADD x INT"));
         assert!(concerned("", "TRUNCATE app.`sta``tus`"));
@@ -195,6 +197,9 @@ mod tests {
         assert!(!concerned("other", "TRUNCATE app2.`sta``tus`"));
         assert!(!concerned("app", "TRUNCATE `my_sta``tus`"));
         let foreign = query("x", "DROP TABLE y");
-        assert!(concerns(&foreign, "größe", "größe"), "its letters may be logged otherwise");
+        assert!(
+            concerns(&foreign, "größe", "größe"),
+            "its letters may be logged in another character set"
+        );
     }
 }
