@@ -1,4 +1,4 @@
-//! Follows the logs of a whole fleet.
+//! The change feed of a whole fleet: the logs of all its servers, or of all its files.
 
 use std::sync::Arc;
 
@@ -8,27 +8,28 @@ use tokio::task::JoinSet;
 use super::{Fleet, Source};
 use crate::changes::FeedEvent;
 
-/// Batches that wait to be taken, of one log and of all.
+/// Batches that may wait for the receiver: this many per log, and this many for all logs together.
 const BATCHES_WAITING: usize = 16;
 
-/// What happens in the logs of a fleet, from now on and until this is dropped.
+/// Receives the events of all logs of a fleet, from now on. The feed ends when this is dropped.
 #[derive(Debug)]
 pub struct Changes {
     events: mpsc::Receiver<(String, Vec<FeedEvent>)>,
-    /// Two for each log; they end with this.
+    /// Two tasks per log. They are aborted when this is dropped.
     _readers: JoinSet<()>,
 }
 
 impl Changes {
-    /// The next events of one log, and the name of its server or shard. What is not taken waits,
-    /// and whoever sends it too.
+    /// The next batch of events of one log, with the name of its server or shard.
+    ///
+    /// If the caller is slow, a bounded number of batches waits, and then reading the logs pauses.
     pub async fn next(&mut self) -> Option<(String, Vec<FeedEvent>)> {
         self.events.recv().await
     }
 }
 
 impl Fleet {
-    /// Follows the log of each server, or of each file. Every call reads the logs anew.
+    /// Follows the log of each server, or of each file. Every call starts a feed of its own.
     pub fn follow_changes(&self) -> Changes {
         let (sender, events) = mpsc::channel(BATCHES_WAITING);
         let mut readers = JoinSet::new();

@@ -1,4 +1,5 @@
-//! Logs of changes, and reads whose place in the log is known: what memory is filled from.
+//! The sources that memory is filled from: logs of changes, and snapshot reads whose position in
+//! the log is known.
 
 use std::sync::Arc;
 
@@ -10,76 +11,77 @@ use super::{Deadline, ShardError};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::{Post, ShardId, UserId};
 
-/// Something that has one log: a server with the shards on it, or one SQLite file.
+/// A database process or file with one log: a server with all of its shards, or one SQLite file.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A MySQL or MariaDB server.
     MySql(MySqlSource),
-    /// A file.
+    /// A SQLite file, which is one shard.
     Sqlite(SqliteSource),
 }
 
-/// A request to know all of something about one user.
+/// A request to read the tail or the follow list of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FillRequest {
     /// The shard that owns the user.
     pub shard: ShardId,
-    /// Who posted, or who reads.
+    /// The author of the tail, or the reader with the follow list.
     pub user: UserId,
-    /// What is to be known.
+    /// What to read.
     pub target: FillTarget,
 }
 
-/// What is wished for.
+/// The value that a fill request reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillTarget {
-    /// The newest `depth` posts, and whether there are more.
+    /// The newest posts of an author, and whether there are more.
     Tail {
-        /// So many posts.
+        /// The largest number of posts to return.
         depth: u32,
     },
-    /// All users that are followed, if they are at most `max`.
+    /// The complete follow list of a reader.
     Follows {
-        /// So many users.
+        /// A list with more users than this is not returned.
         max: u32,
     },
 }
 
-/// Answers to requests, all as of one place in the log.
+/// The answers to a batch of fill requests, all from one snapshot.
 #[derive(Debug)]
 pub struct FillBatch {
-    /// The log that the place is in.
+    /// The log that `bounds` refers to.
     pub identity: LogIdentity,
-    /// The place.
+    /// The transactions that the snapshot contains.
     pub bounds: Bounds,
-    /// In the order of the requests.
+    /// One answer per request, in the order of the requests.
     pub answers: Vec<FillAnswer>,
 }
 
-/// The answer to one request.
+/// The answer to one fill request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FillAnswer {
-    /// An author's posts.
+    /// The newest posts of an author.
     Tail {
         /// Newest first.
         posts: Vec<Post>,
-        /// Whether these are all.
+        /// Whether the author has no further posts.
         complete: bool,
-        /// The name that people know the author by, if the shard knows it.
+        /// The author's handle, if the shard has a users table with this author.
         handle: Option<String>,
     },
-    /// By rising id, each once.
+    /// The followed users by rising id, each once.
     Follows(Vec<UserId>),
-    /// The list is longer than what was wished for.
+    /// The follow list is longer than the requested maximum.
     TooLong,
 }
 
-/// The newest times of some authors, as of one place in the log.
+/// The heads of some authors of one shard.
 #[derive(Clone, Debug)]
 pub struct HeadBatch {
     /// The shard that owns the authors.
     pub shard: ShardId,
-    /// The author, and the time of its newest post; an upper bound, hidden posts may count.
+    /// The author, and the time of its newest post. The time is an upper bound: a post that is not
+    /// visible may count.
     pub heads: Vec<(UserId, i64)>,
 }
 
@@ -92,7 +94,7 @@ impl Source {
         }
     }
 
-    /// The shards whose changes the log tells.
+    /// The shards whose changes are in the log.
     pub(crate) fn shards(&self) -> Vec<ShardId> {
         match self {
             Self::MySql(source) => source.shards(),
@@ -100,8 +102,10 @@ impl Source {
         }
     }
 
-    /// Tells what is in the log from now on, several events at once, until nobody listens. Connects
-    /// again by itself, and goes on where it was when that is possible.
+    /// Sends the events of the log in batches, from now on, until the receiver is dropped.
+    ///
+    /// After an error it reconnects by itself. It resumes where it stopped if the log still has
+    /// that position, else it sends [`FeedEvent::Began`] again.
     pub(crate) async fn follow(self: Arc<Self>, events: mpsc::Sender<Vec<FeedEvent>>) {
         match &*self {
             Self::MySql(source) => source.follow(events).await,
@@ -109,7 +113,8 @@ impl Source {
         }
     }
 
-    /// Grants up to fifty requests from one snapshot, in one trip. Off the requests' connections.
+    /// Answers up to fifty fill requests from one snapshot, in one round trip. It uses connections
+    /// of its own, so it takes none from the requests of clients.
     pub(crate) async fn fill(
         &self,
         requests: &[FillRequest],
@@ -121,7 +126,8 @@ impl Source {
         }
     }
 
-    /// The newest time of every author that has posts, a few thousand at once, from one snapshot.
+    /// Sends the newest time of every author that has posts, in batches of up to 4,096, from one
+    /// snapshot. Returns the log, and the bounds of the snapshot, after the last batch.
     pub(crate) async fn heads(
         &self,
         heads: mpsc::Sender<HeadBatch>,
@@ -132,7 +138,7 @@ impl Source {
         }
     }
 
-    /// The end of the log: whatever anybody has seen up to now lies before it.
+    /// The end of the log. Every transaction that is visible now ends at or before it.
     pub(crate) async fn end_of_log(
         &self,
         until: Deadline,
@@ -143,7 +149,8 @@ impl Source {
         }
     }
 
-    /// A place up to which everything can be seen by whoever asks from now on.
+    /// A position such that every later query sees all transactions up to it. It is 0 if the
+    /// server does not provide such a position now.
     pub(crate) async fn visible(
         &self,
         until: Deadline,

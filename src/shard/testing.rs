@@ -1,5 +1,5 @@
-//! A door for the project's own tests to what memory is filled from. No part of what the library
-//! promises.
+//! Gives the project's own tests access to the sources that memory is filled from. It is not part
+//! of the library's stable interface.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use super::{Deadline, Fleet, ShardError, Source};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::ShardId;
 
-/// A log of a fleet; each call is the one of the same name in `source.rs`.
+/// A log of a fleet. Each method calls the method of the same name in `source.rs`.
 #[derive(Clone, Debug)]
 pub struct TestLog(Arc<Source>);
 
-/// The logs of all shards: one of each server, or of each file.
+/// The logs of all shards: one per server, or one per file.
 pub fn logs(fleet: &Fleet) -> Vec<TestLog> {
     fleet.sources().iter().map(|source| TestLog(Arc::clone(source))).collect()
 }
 
-#[expect(missing_docs, reason = "the names and the documents are those of the source")]
+#[expect(missing_docs, reason = "the methods are documented in source.rs")]
 impl TestLog {
     pub fn name(&self) -> &str {
         self.0.name()

@@ -464,7 +464,7 @@ async fn heads_fail_without_a_receiver(log: &TestLog) {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     drop(receiver);
     let error = log.heads(sender).await.unwrap_err();
-    assert!(error.to_string().contains("nobody takes"), "{error}");
+    assert!(error.to_string().contains("receiver of the heads is gone"), "{error}");
 }
 
 /// Connections from before are dead, and nobody is told.

@@ -1,4 +1,4 @@
-//! From requests to statements, and from rows to answers.
+//! Translates fill requests to SQL statements, and the rows that they return to answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::shard::mysql::statements::{AUTHORS_PER_STATEMENT, Statements};
 use crate::shard::mysql::{field, key_of, text_of};
 use crate::shard::source::{FillAnswer, FillRequest, FillTarget};
 
-/// The statements that grant some requests.
+/// The statements that answer a batch of fill requests.
 #[derive(Debug, Default)]
 pub(super) struct FillPlan {
     statements: Vec<String>,
-    /// What each of them reads.
+    /// The shard and the kind of each statement.
     kinds: Vec<(ShardId, StatementKind)>,
 }
 
@@ -28,15 +28,15 @@ enum StatementKind {
     Handles,
 }
 
-/// What is asked of a shard: users, and how many rows of each. One more than was wished for tells
-/// whether there are more.
+/// The requests to one shard: users, each with the number of rows to read. That is one row more
+/// than requested, to find out whether there are more.
 #[derive(Default)]
 struct ShardRequests {
     tails: BTreeMap<UserId, u64>,
     follows: BTreeMap<UserId, u64>,
 }
 
-/// What was read, by the shard and the user.
+/// The rows of all statements, by shard and user.
 #[derive(Default)]
 struct RowsRead {
     posts: HashMap<(ShardId, UserId), Vec<Post>>,
@@ -61,7 +61,8 @@ impl FillPlan {
         }
         let mut plan = Self::default();
         for (shard, requests) in by_shard {
-            let elsewhere = || ShardError::Unavailable("a shard is not on this server".into());
+            let elsewhere =
+                || ShardError::Unavailable("a requested shard is not on this server".into());
             let database = shards.iter().find(|(id, _)| *id == shard).ok_or_else(elsewhere)?;
             let statements = database.1.statements().map_err(ShardError::Unavailable)?;
             plan.add(shard, &statements, requests);
@@ -93,7 +94,7 @@ impl FillPlan {
         &self.statements
     }
 
-    /// The answers, from the rows of each of the statements.
+    /// The answers to `requests`, from the rows that each statement returned.
     pub(super) fn answers(
         &self,
         rows: &[Vec<Row>],
@@ -133,7 +134,7 @@ impl RowsRead {
         Ok(())
     }
 
-    /// Servers need not keep the order of the parts of a `UNION ALL`.
+    /// Sorts the rows, because a server may return the parts of a `UNION ALL` in any order.
     fn sort(&mut self) {
         for posts in self.posts.values_mut() {
             posts.sort_by_key(|post| std::cmp::Reverse(post.key));

@@ -1,4 +1,4 @@
-//! Follows a server's row binlog: connects, begins or goes on, tells, and connects again.
+//! Follows a server's row binlog: connects, starts or resumes, delivers events, and reconnects.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -17,35 +17,36 @@ use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::shard::Deadline;
 
-/// How long asking the server everything may take.
+/// Limit on querying the server's state, on starting the stream, and on querying columns.
 const FACTS_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two attempts, doubled up to the largest; give or take a quarter.
+/// Back-off between two attempts: doubled after each, up to the maximum, with a jitter of 25%.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Where somebody must do something first.
+/// Pause between two attempts while an operator must act.
 const OPERATOR_PAUSE: Duration = Duration::from_secs(3);
-/// What is told at once, at most: events, and bytes of text.
+/// Limits of a batch: events, and bytes of post text.
 pub(super) const BATCH_EVENTS: usize = 512;
 pub(super) const BATCH_BYTES: usize = 1 << 20;
-/// An event that is older does not show that the end of the log is near. Half a second more than
-/// what is promised, since events carry whole seconds.
+/// Largest age of a transaction, in microseconds, that proves that the feed is near the end of the
+/// log. It is half a second more than the promised second, because event times are whole seconds.
 const FRESH_US: i64 = 1_500_000;
-/// That all is told is said at most this often while there is something to tell.
+/// Least time between two [`FeedEvent::Alive`] while transactions arrive.
 const ALIVE_PAUSE: Duration = Duration::from_millis(250);
-/// In a file that is larger than what a header can say, reading begins this close to its end.
-const NEAR: u64 = 1 << 31;
+/// The first event may precede the queried end of the log by at most this many bytes. Event
+/// headers hold only the low 32 bits of an offset; this limit determines the other bits.
+const START_DISTANCE_MAX: u64 = 1 << 31;
 
-/// Where a log was left, and all that is needed to go on.
+/// The position where the feed stopped, with all that is needed to resume.
 #[derive(Debug)]
 struct ResumePoint {
     identity: LogIdentity,
     position: LogPosition,
     executed: Executed,
-    /// It was said that reading began.
+    /// [`FeedEvent::Began`] was sent for this log.
     began_sent: bool,
 }
 
-/// Follows one server.
+/// The state of the feed of one server.
 struct FeedTask<'a> {
     source: &'a MySqlSource,
     events: &'a mpsc::Sender<Vec<FeedEvent>>,
@@ -53,18 +54,20 @@ struct FeedTask<'a> {
     assembler: Option<Assembler>,
     batch: Vec<FeedEvent>,
     batch_bytes: usize,
-    /// The end of the log when the link was made.
+    /// The end of the log when the connection was made.
     end: LogPosition,
+    /// Microseconds that the server's clock is ahead of the clock of this process.
     ahead_us: i64,
+    /// When the last [`FeedEvent::Alive`] was sent on this connection.
     alive: Option<Instant>,
-    /// The link works.
+    /// An event has arrived on this connection.
     connected: bool,
 }
 
 impl MySqlSource {
     pub(in crate::shard) async fn follow(&self, events: mpsc::Sender<Vec<FeedEvent>>) {
         let mut task = FeedTask::new(self, &events);
-        // Whatever is under way ends when nobody listens; the connection is closed.
+        // Dropping the receiver cancels the feed, which closes its connection.
         tokio::select! {
             () = events.closed() => {}
             () = task.run() => {}
@@ -93,18 +96,18 @@ impl<'a> FeedTask<'a> {
         let mut reported: Option<String> = None;
         let mut pause = RETRY_MIN;
         while !self.events.is_closed() {
-            // The client panics at an event that is cut off.
+            // The client library panics at a truncated event.
             let session = AssertUnwindSafe(self.session()).catch_unwind().await;
             let error = match session {
                 Ok(Ok(never)) => match never {},
                 Ok(Err(error)) => error,
-                Err(_) => FeedError::Temporary("an event could not be read at all".into()),
+                Err(_) => FeedError::Temporary("an event could not be decoded".into()),
             };
-            // A link that never came to the end of the log did not mend what was wrong.
+            // The back-off is reset only after a connection that reached the end of the log.
             if std::mem::take(&mut self.connected) && self.alive.take().is_some() {
                 (reported, pause) = (None, RETRY_MIN);
             }
-            // What was taken from the log is told, or it would never be.
+            // Deliver the last batch: the next connection resumes after it.
             if self.flush().await.is_err() {
                 return;
             }
@@ -129,11 +132,13 @@ impl<'a> FeedTask<'a> {
         }
     }
 
-    /// One link, from the login until it breaks.
+    /// One connection, from the login until it breaks.
     async fn session(&mut self) -> Result<std::convert::Infallible, FeedError> {
         let mut connection = self.source.server.own_connection().await?;
         let facts = Deadline::after(FACTS_DEADLINE).limit(self.source.facts(&mut connection)).await;
-        let facts = facts.ok_or_else(|| FeedError::Temporary("slow to say who it is".into()))??;
+        let facts = facts.ok_or_else(|| {
+            FeedError::Temporary("the server did not report its state within 10 s".into())
+        })??;
         let resumes = self.resume.as_ref().is_some_and(|resume| resume.is_usable(&facts));
         (self.end, self.ahead_us) = (facts.end, facts.ahead_us);
         let ServerFacts { identity, file, end, executed, layout, .. } = facts;
@@ -143,11 +148,11 @@ impl<'a> FeedTask<'a> {
             self.resume =
                 Some(ResumePoint { identity, position: end, executed, began_sent: false });
         }
-        let resume = self.resume.as_mut().expect("it was made if there was none");
+        let resume = self.resume.as_mut().expect("it was set if there was none");
         let (number, offset) = resume.position.file_and_offset();
         let mut floor = resume.position;
         if !resume.began_sent && matches!(resume.executed, Executed::MySql(_)) {
-            floor = LogPosition::in_file(number, offset.saturating_sub(NEAR));
+            floor = LogPosition::in_file(number, offset.saturating_sub(START_DISTANCE_MAX));
         }
         let assembler = self.assembler.get_or_insert_with(|| Assembler::new(layout.clone()));
         assembler.restart(layout, floor);
@@ -159,8 +164,9 @@ impl<'a> FeedTask<'a> {
             false => StartAt::AfterTransactions(&resume.executed),
         };
         let open = Deadline::after(FACTS_DEADLINE).limit(Stream::open(connection, start)).await;
-        let mut stream =
-            open.ok_or_else(|| FeedError::Temporary("slow to send its log".into()))??;
+        let mut stream = open.ok_or_else(|| {
+            FeedError::Temporary("the server did not start to send its log within 10 s".into())
+        })??;
         loop {
             let event = stream.next().await?;
             self.mark_connected();
@@ -176,7 +182,7 @@ impl<'a> FeedTask<'a> {
         }
     }
 
-    /// Something came, so the place was accepted.
+    /// Notes the first event of a connection: the server accepted the start position.
     fn mark_connected(&mut self) {
         if std::mem::replace(&mut self.connected, true) {
             return;
@@ -187,10 +193,10 @@ impl<'a> FeedTask<'a> {
             self.push_began(resume.position);
         }
         let resumes = self.resume.as_ref().is_some_and(|resume| resume.began_sent);
-        info!(server = self.source.name(), resumes, "log is followed");
+        info!(server = self.source.name(), resumes, "Following the server's log");
     }
 
-    /// Says where reading begins, unless it was said.
+    /// Sends [`FeedEvent::Began`], unless it was sent for this log.
     fn push_began(&mut self, at: LogPosition) {
         let Some(resume) = self.resume.as_mut().filter(|resume| !resume.began_sent) else { return };
         (resume.began_sent, resume.position) = (true, at);
@@ -203,7 +209,11 @@ impl<'a> FeedTask<'a> {
         let mut steps = Vec::new();
         assembler.take(&event, &mut steps).map_err(|broken| FeedError::NeedsOperator(broken.0))?;
         if let Some(problem) = assembler.take_problem() {
-            warn!(server = self.source.name(), reason = problem, "log tells too little");
+            warn!(
+                server = self.source.name(),
+                reason = problem,
+                "Log contains a change that cannot be decoded; affected copies are read again"
+            );
         }
         for step in steps {
             self.step(step)?;
@@ -240,7 +250,7 @@ impl<'a> FeedTask<'a> {
         self.alive = Some(Instant::now());
     }
 
-    /// Nothing happened up to here.
+    /// Advances the position without a transaction.
     fn pass(&mut self, at: LogPosition) {
         if let Some(resume) =
             self.resume.as_mut().filter(|resume| resume.began_sent && resume.position < at)
@@ -259,8 +269,8 @@ impl<'a> FeedTask<'a> {
             (Executed::MariaDb(last), Some(Gtid::MariaDb(gtid))) => {
                 if last.is_some_and(|last| last.domain != gtid.domain) {
                     return Err(FeedError::NeedsOperator(format!(
-                        "transaction {gtid} is of another domain than those before; write with \
-                         one gtid_domain_id"
+                        "transaction {gtid} has another domain than the transactions before it; \
+                         write with one gtid_domain_id"
                     )));
                 }
                 *last = Some(gtid);
@@ -272,7 +282,8 @@ impl<'a> FeedTask<'a> {
         Ok(())
     }
 
-    /// Where nothing happened several times, the last one says it all.
+    /// Adds a transaction to the batch. Of several successive ones without changes only the last
+    /// is kept, for its position.
     fn push(&mut self, commit: Commit) {
         self.batch_bytes += text_bytes(&commit);
         if commit.changes.is_empty()
@@ -291,7 +302,7 @@ impl<'a> FeedTask<'a> {
         }
         self.batch_bytes = 0;
         let sent = self.events.send(std::mem::take(&mut self.batch)).await;
-        sent.map_err(|_| FeedError::Temporary("nobody listens".into()))?;
+        sent.map_err(|_| FeedError::Temporary("the receiver of the events is gone".into()))?;
         let delivered =
             self.resume.as_ref().filter(|resume| resume.began_sent).map(|resume| Delivered {
                 position: resume.position,
@@ -312,7 +323,7 @@ impl<'a> FeedTask<'a> {
         self.assembler.as_ref().is_some_and(Assembler::is_stale)
     }
 
-    /// After a table was altered.
+    /// Queries the columns again after a served table was altered.
     async fn read_columns(&mut self) -> Result<(), FeedError> {
         let Some(assembler) = self.assembler.as_mut().filter(|assembler| assembler.is_stale())
         else {
@@ -326,22 +337,24 @@ impl<'a> FeedTask<'a> {
             Ok::<_, FeedError>(layout)
         };
         let layout = Deadline::after(FACTS_DEADLINE).limit(read).await;
-        let layout =
-            layout.ok_or_else(|| FeedError::Temporary("slow to say its columns".into()))??;
+        let layout = layout.ok_or_else(|| {
+            FeedError::Temporary("the server did not return the columns within 10 s".into())
+        })??;
         assembler.set_layout(layout);
         Ok(())
     }
 }
 
 impl ResumePoint {
-    /// Whether the server found has the log that was left, as far as can be seen from here.
+    /// Whether the feed can resume here: the server has the same log, and its end is not before
+    /// this position. Only the server knows whether the position was purged.
     fn is_usable(&self, facts: &ServerFacts) -> bool {
         let known = !matches!(self.executed, Executed::MariaDb(None));
         self.began_sent && known && self.identity == facts.identity && facts.end >= self.position
     }
 }
 
-/// What the texts in it take.
+/// The bytes of post text in a transaction.
 pub(super) fn text_bytes(commit: &Commit) -> usize {
     let bytes = commit.changes.iter().map(|(_, change)| match change {
         Change::Post(post) => post.content.len(),

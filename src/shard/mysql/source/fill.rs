@@ -1,8 +1,9 @@
-//! Reads whose place in the log is known.
+//! Snapshot reads whose position in the log is known.
 //!
-//! A server tells, before a snapshot is taken, what is visible, and after it where its log ends:
-//! the snapshot lies between. MySQL says the first in names of transactions, which are compared with
-//! those that were delivered, MariaDB as a place.
+//! Before the snapshot is taken, the server is queried for the transactions that are visible.
+//! After it, the server is queried for the end of its log. The snapshot lies between the two.
+//! MariaDB returns the visible transactions as a position. MySQL returns a set of GTIDs, which is
+//! compared with the set that the feed has delivered.
 
 use mysql_async::{Row, Value};
 
@@ -15,11 +16,11 @@ use crate::shard::mysql::{field, text_of};
 use crate::shard::source::{FillBatch, FillRequest};
 use crate::shard::{Deadline, ShardError};
 
-/// Begins a transaction that sees what is committed now, in all databases of the server.
+/// Takes a snapshot of the committed rows in all databases of the server.
 const START_SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
-/// Events at the start of a file of MariaDB's log, the first transaction's among them: what comes
-/// before are its format, perhaps its key, what the files before it held, and a few checkpoints.
+/// Events that are searched for the first transaction of a MariaDB log file. Before it come the
+/// format, possibly the encryption key, the GTID list of earlier files, and a few checkpoints.
 const FIRST_EVENTS: u32 = 32;
 
 impl MySqlSource {
@@ -51,7 +52,7 @@ impl MySqlSource {
         Ok((reply.identity, log_end(rows)?))
     }
 
-    /// As of an empty snapshot.
+    /// The low bound of a snapshot that reads nothing.
     pub(in crate::shard) async fn visible(
         &self,
         until: Deadline,
@@ -62,8 +63,8 @@ impl MySqlSource {
         }
     }
 
-    /// Where a snapshot is. `delivered` was known before the server was asked. Where nothing is
-    /// known of what was seen, whoever asked will ask again.
+    /// The bounds of a snapshot. `delivered` must have been taken before the server was queried.
+    /// If the low bound is unknown it is 0, and the caller has to read again.
     pub(super) async fn bounds(
         &self,
         start: &SnapshotStart,
@@ -80,19 +81,21 @@ impl MySqlSource {
         }
     }
 
-    /// Whether a place that MariaDB told can be believed.
+    /// Whether every transaction up to the position that MariaDB reported is visible.
     ///
-    /// Inside a snapshot it should be the snapshot's own place. But sessions that ask at the same
-    /// time overwrite each other's answers (`binlog_snapshot_position` is one variable of the whole
-    /// server; seen with 10.11). So it is asked for before: whoever the answer was meant for, it was
-    /// visible by then.
+    /// Within a snapshot, `binlog_snapshot_position` should be the position of that snapshot. But
+    /// it is one variable of the whole server, so sessions that query it at the same time
+    /// overwrite each other's values (seen with 10.11). It is therefore queried before the
+    /// snapshot: whichever session the value belongs to, its transactions were visible by then.
     ///
-    /// When the log goes on in another file, a group of transactions may have been written to the
-    /// old one and not be visible yet. Until then the place told is the start of the new file, as
-    /// if they were; and from then until the next commit it may be the new file with the offset of
-    /// their end in the old one (`last_commit_pos_offset` in the sources). So a place is believed
-    /// once something was committed in its file, and when it is in the log. Not found out is an
-    /// offset that the new file has already reached with its first group.
+    /// The position is wrong around a rotation of the log, while a group of transactions is
+    /// written to the old file and is not visible yet. Until the group is visible, the server
+    /// reports the start of the new file, as if the group were visible. From then until the next
+    /// commit, it may report the new file with the offset where the group ended in the old file
+    /// (`last_commit_pos_offset` in the server's sources). So the position is trusted only if it
+    /// is not after the end of the log, and is after the start of the first transaction of its
+    /// file. One case remains undetected: the offset from the old file is one that the first group
+    /// of the new file has already reached.
     async fn is_visible(
         &self,
         server: &ServerPosition,
@@ -102,7 +105,7 @@ impl MySqlSource {
         if server.position > server.end {
             return Ok(false);
         }
-        // Before a server's first commit nothing was pending since it started.
+        // No transaction was committed since the server started, so none can be invisible.
         if server.commits == 0 {
             return Ok(true);
         }
@@ -113,7 +116,7 @@ impl MySqlSource {
         Ok(first.is_some_and(|first| offset > first))
     }
 
-    /// Looks where the first transaction begins in a file of the log, if there is one.
+    /// Queries the offset of the first transaction in a log file, if the file has one.
     async fn find_first_transaction(
         &self,
         number: u32,
@@ -133,7 +136,9 @@ impl MySqlSource {
     }
 }
 
-/// What was delivered is seen only if it was carried out: the log may run ahead of what is visible.
+/// The bounds of a MySQL snapshot. A delivered transaction may not be visible yet, since the
+/// server logs it first. So the low bound is known only if all delivered transactions were
+/// executed.
 fn window(executed: &GtidSet, end: LogPosition, delivered: Option<&Delivered>) -> Bounds {
     let seen = delivered.filter(|delivered| executed.contains_set(&delivered.gtids));
     let low = seen.map_or(LogPosition(0), |delivered| delivered.position);
@@ -147,9 +152,10 @@ fn log_status(dialect: Dialect) -> &'static str {
     }
 }
 
-/// The statements that begin a snapshot and ask for its place. What is visible was written to the
-/// log before, so the log's end is asked for as soon as the snapshot is there: the sooner, the less
-/// has to be waited for.
+/// The statements that take a snapshot and query its bounds.
+///
+/// Every visible transaction is in the log already, so the end of the log is an upper bound. It is
+/// queried directly after the snapshot: an earlier end shortens the wait for the feed to reach it.
 pub(super) fn snapshot_statements(dialect: Dialect) -> Vec<String> {
     match dialect {
         Dialect::MariaDb => {
@@ -163,33 +169,34 @@ pub(super) fn snapshot_statements(dialect: Dialect) -> Vec<String> {
     }
 }
 
-/// What a server said to [`begin`].
+/// The result of [`snapshot_statements`].
 #[derive(Debug)]
 pub(super) enum SnapshotStart {
-    /// It has seen all up to a place.
+    /// MariaDB: the snapshot contains every transaction up to a position.
     At(ServerPosition),
-    /// It has seen these transactions.
+    /// MySQL: the snapshot contains at least these transactions, and none after `end`.
     Gtids { executed: GtidSet, end: LogPosition },
 }
 
-/// What was visible before, as MariaDB tells it.
+/// The position that MariaDB reported before the snapshot was taken.
 #[derive(Debug)]
 pub(super) struct ServerPosition {
     position: LogPosition,
-    /// The name of its file.
+    /// The name of the file of `position`.
     file: String,
-    /// How many transactions the server has committed since it started.
+    /// The number of transactions that the server has committed since it started.
     commits: u64,
-    /// The end of the log afterwards.
+    /// The end of the log after the snapshot was taken.
     end: LogPosition,
 }
 
-/// Reads it, and returns what was said to the statements behind.
+/// Decodes the result of [`snapshot_statements`], and returns the rows of the statements after
+/// them.
 pub(super) fn snapshot_start(
     dialect: Dialect,
     rows: &[Vec<Row>],
 ) -> Result<(SnapshotStart, &[Vec<Row>]), ShardError> {
-    let short = || ShardError::Unavailable("it answered too few statements".into());
+    let short = || ShardError::Unavailable("the server answered too few statements".into());
     match (dialect, rows) {
         (Dialect::MariaDb, [status, _, end, rest @ ..]) => {
             Ok((SnapshotStart::At(server_position(status, log_end(end)?)?), rest))
@@ -210,12 +217,12 @@ fn server_position(status: &[Row], end: LogPosition) -> Result<ServerPosition, S
     };
     let file = value("binlog_snapshot_file");
     let position = position(&file, value("binlog_snapshot_position").parse().ok())?;
-    // One that does not count may have committed anything.
+    // A server without this counter may have committed any number.
     let commits = value("binlog_commits").parse().unwrap_or(u64::MAX);
     Ok(ServerPosition { position, file, commits, end })
 }
 
-/// The end of the log, as `SHOW MASTER STATUS` and its successors tell it.
+/// The end of the log, from the row of `SHOW MASTER STATUS` or `SHOW BINARY LOG STATUS`.
 fn log_end(status: &[Row]) -> Result<LogPosition, ShardError> {
     let Some(row) = status.first() else { return position("", None) };
     position(&text_of(row, 0), field(row, 1).ok())
@@ -225,11 +232,11 @@ fn position(file: &str, offset: Option<u64>) -> Result<LogPosition, ShardError> 
     match (file_number(file), offset) {
         (Some(number), Some(offset)) => Ok(LogPosition::in_file(number, offset)),
         _ if file.is_empty() => Err(ShardError::Faulty(
-            "the server writes no log of changes; mend it with: log_bin in its configuration, and \
+            "the server writes no log of changes; fix it with: log_bin in its configuration, and \
              a restart"
                 .into(),
         )),
-        _ => Err(ShardError::Faulty(format!("its log file `{file}` has no number or no end"))),
+        _ => Err(ShardError::Faulty(format!("log file `{file}` has no number or no end offset"))),
     }
 }
 

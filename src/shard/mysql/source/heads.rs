@@ -1,4 +1,4 @@
-//! The newest time of every author of a server: one look into an index for each.
+//! Reads the newest time of every author of a server, with one index lookup per author.
 
 use std::time::Duration;
 
@@ -16,11 +16,13 @@ use crate::shard::mysql::{field, time_of};
 use crate::shard::source::HeadBatch;
 use crate::shard::{Deadline, ShardError};
 
-/// HeadBatch that are handed over at once.
+/// Authors per batch of heads.
 const BATCH_HEADS: usize = 4_096;
-/// How long a server may take for all its authors: some millions of looks into an index.
+/// Limit on the statement that reads all authors of a database, in seconds. It allows for some
+/// millions of index lookups.
 const STATEMENT_LIMIT_S: u64 = 600;
-/// How long it may be silent, and how long whoever takes the heads may pause.
+/// Limit on each step: connecting, the first row of a statement, one batch of rows, or the wait
+/// for the receiver to take a batch.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl MySqlSource {
@@ -29,7 +31,7 @@ impl MySqlSource {
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
-        // A line of its own, since it is held for long and set otherwise.
+        // The read takes long and needs other session limits, so it uses no pooled connection.
         let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial()).await?;
         let outcome = self.heads_on(&mut connection, heads).await;
         connection.close().await;
@@ -53,7 +55,7 @@ impl MySqlSource {
             let query = async { Ok(query.await?) };
             let mut result = Deadline::after(STEP_TIMEOUT).in_time(query).await?;
             while let Some(batch) = next_heads(&mut result, *shard, statements.unit).await? {
-                let gone = |_| ShardError::Unavailable("nobody takes the heads".into());
+                let gone = |_| ShardError::Unavailable("the receiver of the heads is gone".into());
                 let sent = async { heads.send(batch).await.map_err(gone) };
                 Deadline::after(STEP_TIMEOUT).in_time(sent).await?;
             }
@@ -63,7 +65,7 @@ impl MySqlSource {
     }
 }
 
-/// Longer than requests have, for a statement and for taking its rows.
+/// Raises the session's limits for a statement and for sending its rows above those of requests.
 fn session_limits(dialect: Dialect) -> String {
     let statement = match dialect {
         Dialect::MariaDb => format!("max_statement_time = {STATEMENT_LIMIT_S}"),
@@ -72,7 +74,7 @@ fn session_limits(dialect: Dialect) -> String {
     format!("SET SESSION {statement}, SESSION net_write_timeout = {STATEMENT_LIMIT_S}")
 }
 
-/// The next heads; none when there are no more.
+/// The next batch of heads, or `None` at the end.
 async fn next_heads(
     result: &mut QueryResult<'_, '_, TextProtocol>,
     shard: ShardId,
@@ -90,8 +92,8 @@ async fn next_heads(
     Ok((!heads.is_empty()).then_some(HeadBatch { shard, heads }))
 }
 
-/// An author's head; none if no post of it has a time, or if it is no user of ours. A time that no
-/// key can hold is read as the latest: an upper bound.
+/// The head of one author. `None` if no post of it has a time, or if its id is out of range. A
+/// time that does not fit a key is replaced by the largest one, which is still an upper bound.
 fn head(unit: TimeUnit, row: &Row) -> Option<(UserId, i64)> {
     let author: u64 = field(row, 0).ok().filter(|author| *author <= ID_MAX)?;
     let time = match row.as_ref(1)? {

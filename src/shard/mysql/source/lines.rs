@@ -1,5 +1,5 @@
-//! Connections for what memory reads: a few of each server, beside those of the requests, each of
-//! which knows whose log it is told places in.
+//! The connection pool for fills. It is separate from the pool for requests. Each connection keeps
+//! the identity of its server's log, because positions are valid only with that identity.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,23 +14,26 @@ use crate::shard::mysql::check::account;
 use crate::shard::mysql::log_check::log_status;
 use crate::shard::{Deadline, ShardError};
 
-/// Connections of a server: memory may be filled by several at once, and never crowds out requests.
+/// Connections per server. Several fills can run at once, and they leave room for requests.
 const CONNECTIONS_MAX: usize = 3;
-/// None is used for longer, so that an address that leads to another server by now is followed. A
-/// server that ends idle connections by itself seldom does so earlier.
+/// Age at which a connection is dropped. Thus an address that moved to another server is noticed.
+/// Most servers close idle connections later than this.
 const CONNECTION_TTL: Duration = Duration::from_secs(30);
-/// How long saying goodbye may take. The server notices either way.
+/// Limit on an orderly disconnect. After it the connection is dropped, which the server notices
+/// too.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The lines to a server that nobody uses now, and room for as many as there may be.
+/// The idle connections to a server, and a permit for each connection that may be in use.
 #[derive(Debug)]
 pub(super) struct SourcePool {
     idle: Mutex<Vec<SourceConnection>>,
     permits: Semaphore,
 }
 
-/// A connection and the server that it leads to. Whoever does not wait for an answer loses it, so
-/// that none is used with a transaction left open.
+/// A connection with the identity and the dialect of its server.
+///
+/// If a query on it is cancelled or fails, the connection is dropped. So the pool never holds a
+/// connection with an open transaction.
 #[derive(Debug)]
 pub(super) struct SourceConnection {
     pub(super) conn: Conn,
@@ -39,22 +42,22 @@ pub(super) struct SourceConnection {
     since: Instant,
 }
 
-/// How a kind of server is asked about its log.
+/// The kind of server, which determines the statements that query its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     MariaDb,
-    /// With the words it has for its log.
+    /// With the statement that returns the end of its log.
     MySql {
         log_status: &'static str,
     },
 }
 
-/// What a server answered.
+/// The result of a list of statements.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) identity: LogIdentity,
     pub(super) dialect: Dialect,
-    /// Of each statement, none for those that answer without rows.
+    /// The rows of each statement. Empty for a statement without rows.
     pub(super) rows: Vec<Vec<Row>>,
 }
 
@@ -75,8 +78,10 @@ impl SourcePool {
 }
 
 impl MySqlSource {
-    /// Sends statements in one trip, and waits for what the server says to each. They depend on
-    /// the kind of server, and begin no transaction that they do not end.
+    /// Sends statements in one round trip and returns the rows of each. The statements may depend
+    /// on the kind of server. They must end every transaction that they begin.
+    ///
+    /// If a pooled connection fails, the statements are sent once more on a new connection.
     pub(super) async fn query(
         &self,
         statements: impl Fn(Dialect) -> Vec<String>,
@@ -85,12 +90,14 @@ impl MySqlSource {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         let permit = until.limit(self.pool.permits.acquire()).await;
         let Some(Ok(_permit)) = permit else {
-            return Err(ShardError::Unavailable("its queue is too slow".into()));
+            return Err(ShardError::Unavailable(
+                "no connection for fills became free in time".into(),
+            ));
         };
         if let Some(connection) = self.pool.take() {
             let sql = statements(connection.dialect);
             match self.query_on(connection, &sql, until).await {
-                // It may have been closed since it was used. Nothing was written, so ask again.
+                // The server may have closed it while it was idle. Nothing was written: try again.
                 Err(ShardError::Unavailable(_)) => {}
                 outcome => return outcome,
             }
@@ -100,7 +107,8 @@ impl MySqlSource {
         self.query_on(connection, &sql, until).await
     }
 
-    /// Keeps the line only if all went well: else nobody knows what is still to come on it.
+    /// Returns the connection to the pool if all statements succeeded. Otherwise rows may still
+    /// arrive on it, so it is closed.
     async fn query_on(
         &self,
         mut connection: SourceConnection,
@@ -121,10 +129,10 @@ impl MySqlSource {
         }
     }
 
-    /// A new line.
+    /// Opens a connection outside of the pool.
     pub(super) async fn dial(&self) -> Result<SourceConnection, ShardError> {
         let mut conn = self.server.own_connection().await?;
-        // As on the server's whim there would be no snapshot.
+        // With another default of the server, START TRANSACTION might not take a snapshot.
         conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
         let dialect = match is_mariadb(&mut conn).await? {
             true => Dialect::MariaDb,
@@ -136,7 +144,7 @@ impl MySqlSource {
 }
 
 impl SourceConnection {
-    /// The rows of every statement, all sent at once.
+    /// Sends all statements at once and returns the rows of each.
     pub(super) async fn query(
         &mut self,
         statements: &[String],
@@ -146,13 +154,13 @@ impl SourceConnection {
             Err(Error::Server(error)) if error.code == 1227 => {
                 let account = account(&mut self.conn).await?;
                 let cure = format!("GRANT REPLICATION CLIENT ON *.* TO {account}");
-                Err(ShardError::Faulty(format!("{}; mend it with: {cure}", error.message)))
+                Err(ShardError::Faulty(format!("{}; fix it with: {cure}", error.message)))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Closes the connection, whatever is under way on it.
+    /// Closes the connection, even if a query is still running on it.
     pub(super) async fn close(self) {
         drop(Deadline::after(CLOSE_TIMEOUT).limit(self.conn.disconnect()).await);
     }

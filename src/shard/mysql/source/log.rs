@@ -1,5 +1,5 @@
-//! What must be asked of a server before its log can be followed: who it is, where its log ends,
-//! how it is set, and which columns the served tables have.
+//! The queries that precede following a server's log: the identity of the log, its end, the
+//! settings of the server, and the columns of the served tables.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
 use crate::shard::schema::quoted;
 
-/// What a server must be set to.
+/// Required settings: the variable, its value, and how to set it.
 const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
     ("log_bin", "ON", "set log_bin in the server's configuration and restart it"),
     ("binlog_format", "ROW", "SET GLOBAL binlog_format = ROW, and the same in its configuration"),
@@ -33,40 +33,40 @@ const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Columns whose bytes are what a read gives.
+/// Character sets and types of columns whose logged bytes equal those that a query returns.
 const READABLE_SETS: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];
 const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob", "longblob"];
 
-/// A server as it was found.
+/// The state of a server before its log is followed.
 #[derive(Debug)]
 pub(super) struct ServerFacts {
     pub(super) identity: LogIdentity,
-    /// A file of its log.
+    /// The name of the log file of `end`.
     pub(super) file: String,
-    /// The end of it when it was asked.
+    /// The end of the log when it was queried.
     pub(super) end: LogPosition,
     pub(super) executed: Executed,
-    /// Microseconds that its clock is ahead of ours.
+    /// Microseconds that the server's clock is ahead of the clock of this process.
     pub(super) ahead_us: i64,
     pub(super) layout: Layout,
 }
 
-/// The transactions up to where reading would begin.
+/// The transactions before a position of the log, in the form that the server resumes by.
 #[derive(Clone, Debug)]
 pub(super) enum Executed {
     MySql(GtidSet),
-    /// None where there was no transaction yet.
+    /// The last transaction, or `None` if there is none.
     MariaDb(Option<MariaDbGtid>),
 }
 
-/// Why a log cannot be followed now.
+/// The reason why a log cannot be followed now.
 #[derive(Debug)]
 pub(super) enum FeedError {
-    /// Somebody must do something.
+    /// An operator must act, as the text says. The feed retries every 3 s.
     NeedsOperator(String),
-    /// It may be otherwise soon.
+    /// A retry may succeed.
     Temporary(String),
-    /// The server does not have the log from where it was left.
+    /// The server no longer has the log from the position where the feed stopped.
     PositionLost(String),
 }
 
@@ -86,7 +86,7 @@ impl From<Error> for FeedError {
 }
 
 impl MySqlSource {
-    /// Asks everything.
+    /// Queries all facts about the server, and checks its settings.
     pub(super) async fn facts(&self, connection: &mut Conn) -> Result<ServerFacts, FeedError> {
         let variables = check_settings(connection).await?;
         let identity = server_identity(connection).await?;
@@ -106,7 +106,7 @@ impl MySqlSource {
         Ok(ServerFacts { identity, file, end, executed, ahead_us, layout })
     }
 
-    /// The columns of all served tables as they are now.
+    /// Queries the columns of all served tables.
     pub(super) async fn layout(
         &self,
         connection: &mut Conn,
@@ -130,7 +130,7 @@ impl MySqlSource {
     }
 }
 
-/// The variables, if they are as they must be.
+/// Checks the required settings, and returns the queried variables.
 async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String>, FeedError> {
     let names: Vec<String> =
         REQUIRED_SETTINGS.iter().map(|(name, ..)| format!("'{name}'")).collect();
@@ -150,14 +150,14 @@ async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String
     }
     if let Some(position) = found.get("gtid_binlog_pos").filter(|position| position.contains(',')) {
         return Err(FeedError::NeedsOperator(format!(
-            "the log has several domains ({position}), whose order is not one; write with one \
+            "the log has several domains ({position}), which have no common order; write with one \
              gtid_domain_id, and FLUSH BINARY LOGS DELETE_DOMAIN_ID = (...) for the others"
         )));
     }
     Ok(found)
 }
 
-/// The place behind the last transaction that everybody can see, which needs no right to be asked.
+/// The end of the last transaction that is visible to all sessions. The query needs no privilege.
 async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let sql =
         "SHOW STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position')";
@@ -169,7 +169,7 @@ async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Exec
     let (file, offset) = (of("_file"), of("_position"));
     let (number, offset_number) =
         file_number(&file).zip(offset.parse::<u64>().ok()).ok_or_else(|| {
-            FeedError::Temporary("the server does not tell where its log ends".into())
+            FeedError::Temporary("the server does not report where its log ends".into())
         })?;
     let gtid: Option<Option<String>> =
         connection.exec_first("SELECT BINLOG_GTID_POS(?, ?)", (&file, offset_number)).await?;
@@ -180,7 +180,7 @@ async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Exec
 async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let executed: Option<String> = connection.query_first("SELECT @@GLOBAL.gtid_executed").await?;
     let executed: GtidSet = executed.unwrap_or_default().parse().map_err(FeedError::Temporary)?;
-    // Before MySQL 8.2 it was called otherwise.
+    // Servers before MySQL 8.2 have only `SHOW MASTER STATUS`.
     let status = match connection.query_first("SHOW BINARY LOG STATUS").await {
         Err(Error::Server(error)) if error.code == 1064 => {
             connection.query_first("SHOW MASTER STATUS").await
@@ -195,14 +195,14 @@ async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Execut
     };
     let (file, offset) =
         status.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?))).ok_or_else(
-            || FeedError::Temporary("the server does not tell where its log ends".into()),
+            || FeedError::Temporary("the server does not report where its log ends".into()),
         )?;
     let number = file_number(&file)
-        .ok_or_else(|| FeedError::Temporary(format!("{file} is no name of a log file")))?;
+        .ok_or_else(|| FeedError::Temporary(format!("`{file}` is not the name of a log file")))?;
     Ok((file, LogPosition::in_file(number, offset), Executed::MySql(executed)))
 }
 
-/// What to do about a right that is missing.
+/// The error for a missing privilege, with the GRANT statement for the account of the connection.
 pub(super) async fn may_not_read(connection: &mut Conn, rights: &str) -> FeedError {
     match account(connection).await {
         Ok(account) => missing_right(rights, &account),
@@ -212,7 +212,7 @@ pub(super) async fn may_not_read(connection: &mut Conn, rights: &str) -> FeedErr
 
 pub(super) fn missing_right(rights: &str, account: &str) -> FeedError {
     FeedError::NeedsOperator(format!(
-        "the account may not read the server's log; GRANT {rights} ON *.* TO {account}"
+        "the account has no privilege to read the server's log; GRANT {rights} ON *.* TO {account}"
     ))
 }
 
@@ -221,8 +221,8 @@ async fn columns(
     database: &str,
     table: &str,
 ) -> Result<Vec<DeclaredColumn>, FeedError> {
-    // The log may tell of a change of the table before it can be seen. Whoever reads the table
-    // itself waits until it can; that it is not there is no reason to stop.
+    // The log may deliver an ALTER TABLE before its result is visible. A query of the table waits
+    // until it is. A missing table is no error here: it has no columns.
     let wait = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(database), quoted(table));
     match connection.query_drop(wait).await {
         Ok(()) | Err(Error::Server(_)) => {}
@@ -249,7 +249,7 @@ async fn columns(
     Ok(declared.collect())
 }
 
-/// The labels of `enum('a','it''s')`.
+/// Parses the labels of a column type such as `enum('a','it''s')`.
 fn labels(column_type: &str) -> Vec<String> {
     let list = column_type.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
     let mut labels = Vec::new();
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_labels_of_an_enum_are_read() {
+    fn the_labels_of_an_enum_are_parsed() {
         assert_eq!(labels("enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
         assert!(labels("int(11)").is_empty());
         assert_eq!(labels("enum('"), Vec::<String>::new());

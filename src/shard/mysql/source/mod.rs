@@ -1,4 +1,5 @@
-//! A server as the source of memory: its log, and reads whose place in the log is known.
+//! A MySQL or MariaDB server as a source of memory: its log, and snapshot reads whose position in
+//! the log is known.
 
 mod answers;
 mod feed;
@@ -31,17 +32,17 @@ pub(crate) struct MySqlSource {
     shards: Vec<(ShardId, Arc<Database>)>,
     delivered: Mutex<Option<Delivered>>,
     pool: SourcePool,
-    /// The number of the last file of the log that was looked at, and where its first transaction
-    /// begins.
+    /// The number of the log file that was inspected last, and the offset of its first
+    /// transaction.
     first_transaction: Mutex<Option<(u32, u64)>>,
 }
 
-/// How far the log was told.
+/// How far the feed has delivered the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Delivered {
-    /// The end of the last transaction that was told, or where reading began.
+    /// The end of the last delivered transaction, or the position where reading started.
     pub(super) position: LogPosition,
-    /// All transactions up to there, and none behind. Empty on MariaDB.
+    /// All transactions up to `position`, and none after it. Empty on MariaDB.
     pub(super) gtids: GtidSet,
 }
 
@@ -67,7 +68,7 @@ impl MySqlSource {
         self.shards.iter().map(|(shard, _)| *shard).collect()
     }
 
-    /// How far the log was told; none while it is not read.
+    /// How far the feed has delivered the log, or `None` while there is no feed.
     pub(super) fn delivered(&self) -> Option<Delivered> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -87,15 +88,15 @@ impl MySqlSource {
     }
 }
 
-/// Whether it is a MariaDB server.
+/// Whether the connection leads to a MariaDB server.
 pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError> {
     let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
     Ok(version.is_some_and(|version| version.to_lowercase().contains("mariadb")))
 }
 
-/// Which server it is, whatever address led to it.
+/// The identity of the server's log. It does not depend on the address of the connection.
 pub(super) async fn server_identity(connection: &mut Conn) -> Result<LogIdentity, ShardError> {
-    // Each kind of server knows variables that the other does not, and newer ones know more.
+    // MySQL has `server_uuid`. MariaDB does not, and `server_uid` exists only in newer versions.
     let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', \
                'port', 'server_id', 'datadir')";
     let mut variables: Vec<(String, String)> = connection.query(sql).await?;

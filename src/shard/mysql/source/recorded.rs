@@ -1,5 +1,5 @@
-//! Reads a file of a log as a server wrote it, event by event as they are read from a server, to
-//! measure what that costs.
+//! Decodes a log file event by event, with the code that decodes the stream of a server. The
+//! benchmark measures its cost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::Tables;
 use crate::model::ShardId;
 
-/// What every file of a log begins with.
+/// The first bytes of every log file.
 const MAGIC: &[u8] = b"\xfebin";
 
-/// A log of one database with tables like ours, which holds all users.
+/// A log file of one database that has the default tables and owns all users.
 pub(crate) struct RecordedLog<'a> {
     rest: &'a [u8],
     format: FormatDescriptionEvent<'static>,
-    /// As the client keeps them, which it does for every event.
+    /// Table maps, kept as the client library keeps them, so that the measured cost includes it.
     maps: HashMap<u64, TableMapEvent<'static>>,
     assembler: Assembler,
-    /// Events that were read.
+    /// Events read so far.
     events: u64,
 }
 
 impl<'a> RecordedLog<'a> {
-    /// The bytes of the file, taken for the file of this number.
+    /// Decodes the bytes of a log file. Its positions are those of the file with this number.
     pub(crate) fn new(bytes: &'a [u8], database: &str, number: u32) -> Result<Self, String> {
-        let rest = bytes.strip_prefix(MAGIC).ok_or("this is no file of a MySQL or MariaDB log")?;
+        let rest = bytes.strip_prefix(MAGIC).ok_or("this is not a MySQL or MariaDB log file")?;
         let layout = layout(database);
         let mut assembler = Assembler::new(layout.clone());
         assembler.restart(layout, LogPosition::in_file(number, 0));
@@ -42,12 +42,13 @@ impl<'a> RecordedLog<'a> {
         Ok(Self { rest, format, maps: HashMap::new(), assembler, events: 0 })
     }
 
-    /// Events that were read so far.
+    /// The number of events read so far.
     pub(crate) fn events(&self) -> u64 {
         self.events
     }
 
-    /// The next transactions, as many as are told at once; none at the end of the file.
+    /// The next batch of transactions, within the limits of the feed's batches. Empty at the end
+    /// of the file.
     pub(crate) fn batch(&mut self) -> Result<Vec<FeedEvent>, String> {
         let (mut batch, mut bytes, mut steps) = (Vec::new(), 0, Vec::new());
         while batch.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
@@ -67,15 +68,15 @@ impl<'a> RecordedLog<'a> {
         }
     }
 
-    /// The next event, as the client reads it from a packet.
+    /// The next event, decoded as the client library decodes it from a packet.
     fn next(&mut self) -> Result<Option<RawEvent>, String> {
-        // The client panics at an event that is cut off: the file may still be written to.
+        // The client library panics at a truncated event, and the file may still be written to.
         let length = self.rest.get(9..13).and_then(|bytes| bytes.first_chunk());
         let length = length.map(|bytes| u32::from_le_bytes(*bytes));
         let length = length.and_then(|length| usize::try_from(length).ok());
         let Some(one) = length.and_then(|length| self.rest.get(..length)) else { return Ok(None) };
         self.rest = &self.rest[one.len()..];
-        let wrong = |error: std::io::Error| format!("an event cannot be read: {error}");
+        let wrong = |error: std::io::Error| format!("an event cannot be decoded: {error}");
         let event = RawEvent::read(&self.format, one).map_err(wrong)?;
         match event.header().event_type_raw() {
             kind::FORMAT => {

@@ -1,4 +1,4 @@
-//! The stream of a server's log: how it is asked for, and events with their checksums.
+//! The stream of a server's log: the request that starts it, and its events with their checksums.
 
 use std::time::Duration;
 
@@ -15,37 +15,38 @@ use crate::changes::LogPosition;
 use crate::changes::binlog::{Event, kind};
 use crate::shard::mysql::check::account;
 
-/// A server that sends nothing for so long is gone: it sends a heartbeat every second.
+/// After this long without an event the connection is lost: the server sends a heartbeat every
+/// second.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// At first it may have to look for the place in a large file.
+/// The limit for the first event. The server may have to search for the position in a large file.
 const FIRST_SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Where a heartbeat is wished for, in nanoseconds.
+/// The requested heartbeat period in nanoseconds.
 const HEARTBEAT_NS: u64 = 1_000_000_000;
-/// The name of a log file cannot be longer.
+/// The size of an event's checksum.
 const CHECKSUM_BYTES: usize = 4;
 
-/// Where to read from.
+/// The position where the stream starts.
 #[derive(Debug)]
 pub(super) enum StartAt<'a> {
     /// After these transactions.
     AfterTransactions(&'a Executed),
-    /// After a place in a file.
+    /// At an offset in a log file, given by its name.
     Offset(&'a str, LogPosition),
 }
 
-/// A log that is being sent.
+/// The events of a log as the server sends them.
 pub(super) struct Stream {
     stream: BinlogStream,
     has_received: bool,
 }
 
 impl Stream {
-    /// Asks for the log.
+    /// Starts the stream.
     pub(super) async fn open(mut connection: Conn, start: StartAt<'_>) -> Result<Self, FeedError> {
         let account = account(&mut connection).await?;
         let id = rand::rng().random_range(1 << 20..u32::MAX >> 1);
         let mut request = BinlogStreamRequest::new(id);
-        // The limit on a statement's time must not end it.
+        // The server's limit on statement time must not end the stream.
         let mut session = format!(
             "SET @master_heartbeat_period = {HEARTBEAT_NS}, @source_heartbeat_period = {HEARTBEAT_NS} \
              /*M!100101 , @mariadb_slave_capability = 4, max_statement_time = 0 */"
@@ -74,16 +75,19 @@ impl Stream {
         }
     }
 
-    /// The next event. Waits no longer than a living server is silent.
+    /// The next event. Fails if none arrives within the time in which a live server sends one.
     pub(super) async fn next(&mut self) -> Result<RawEvent, FeedError> {
         let patience = if self.has_received { SILENCE_MAX } else { FIRST_SILENCE_MAX };
         match tokio::time::timeout(patience, self.stream.next()).await {
             Ok(event) => self.read(event),
-            Err(_) => Err(FeedError::Temporary(format!("silent for {} s", patience.as_secs()))),
+            Err(_) => Err(FeedError::Temporary(format!(
+                "the server sent nothing for {} s",
+                patience.as_secs()
+            ))),
         }
     }
 
-    /// The next event, if it is here already.
+    /// The next event, if it has already arrived.
     pub(super) fn ready(&mut self) -> Option<Result<RawEvent, FeedError>> {
         let event = self.stream.next().now_or_never()?;
         Some(self.read(event))
@@ -94,18 +98,19 @@ impl Stream {
         match event {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(feed_error(error, "the account")),
-            None => Err(FeedError::Temporary("the server ended the log".into())),
+            None => Err(FeedError::Temporary("the server ended the stream of its log".into())),
         }
     }
 }
 
 fn feed_error(error: Error, account: &str) -> FeedError {
     match &error {
-        // The right to read a log is told as a missing right or a wrong password.
+        // Servers report a missing replication privilege as access denied, or as a wrong password.
         Error::Server(server) if matches!(server.code, 1045 | 1227) => {
             missing_right("REPLICATION SLAVE", account)
         }
-        // Whatever is wrong with the place in the log. A reader with the same id is another thing.
+        // Error 1236 means that the position cannot be read. A replica with the same id causes it
+        // too.
         Error::Server(server) if server.code == 1236 && !server.message.contains("same server") => {
             FeedError::PositionLost(server.message.clone())
         }
@@ -113,8 +118,8 @@ fn feed_error(error: Error, account: &str) -> FeedError {
     }
 }
 
-/// The event as it is decoded, if it arrived as it was sent. Within a compressed one there is no
-/// checksum.
+/// Converts an event for decoding, after its checksum was verified. Events within a compressed
+/// event have no checksum.
 pub(super) fn checked(raw: &RawEvent, in_payload: bool) -> Result<Event<'_>, FeedError> {
     let (header, data) = (raw.header(), raw.data());
     let mut event = Event {
@@ -133,20 +138,20 @@ pub(super) fn checked(raw: &RawEvent, in_payload: bool) -> Result<Event<'_>, Fee
         let sent = raw.checksum().map(u32::from_le_bytes);
         if sent != Some(checksum(&event, header.event_size(), data)) {
             return Err(FeedError::Temporary(
-                "an event arrived damaged; its checksum is wrong".into(),
+                "an event arrived damaged: its checksum does not match".into(),
             ));
         }
     } else if event.kind == kind::ROTATE
         && let Some((body, sum)) = data.split_last_chunk::<CHECKSUM_BYTES>()
         && u32::from_le_bytes(*sum) == checksum(&event, header.event_size(), body)
     {
-        // The first event comes before the one that says whether there are checksums.
+        // The first event precedes the format event, which states whether events have checksums.
         event.data = body;
     }
     Ok(event)
 }
 
-/// CRC32 over the header and the body.
+/// The CRC32 of the header and the body.
 fn checksum(event: &Event<'_>, size: u32, body: &[u8]) -> u32 {
     let mut crc = Crc::new();
     let mut header = [0; 19];
@@ -158,8 +163,8 @@ fn checksum(event: &Event<'_>, size: u32, body: &[u8]) -> u32 {
         &event.end.to_le_bytes(),
         &event.flags.to_le_bytes(),
     ];
-    for (place, byte) in header.iter_mut().zip(parts.into_iter().flatten()) {
-        *place = *byte;
+    for (target, byte) in header.iter_mut().zip(parts.into_iter().flatten()) {
+        *target = *byte;
     }
     crc.update(&header);
     crc.update(body);
