@@ -231,7 +231,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn intervals_hold_exactly_the_added_numbers(numbers in prop::collection::vec((1u64..40, 0u64..6), 0..30)) {
+        fn intervals_hold_the_added_numbers(
+            numbers in prop::collection::vec((1u64..40, 0u64..6), 0..30),
+        ) {
             let mut intervals = Vec::new();
             let mut naive = BTreeSet::new();
             for (first, more) in numbers {

@@ -1,5 +1,6 @@
-//! The log of a SQLite file: which rows were touched, in the order of the commits, and what stands
-//! there now. Triggers write it within the transaction that touches the rows, whoever that is.
+//! The log of a SQLite file: the keys of changed rows, in commit order. Triggers write it within
+//! the transaction that changes the rows, whichever program that belongs to. A reader of the log
+//! queries the current rows at these keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,27 +12,28 @@ use super::{signed, text_of, unsigned};
 use crate::changes::{Change, LogIdentity, LogPosition};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
-/// Rows that are told one by one. Of more, only whose they are is told.
+/// Most rows of one read that are delivered one by one. Of more rows only the users are delivered.
 const ROWS_DELIVERED_MAX: u16 = 20_000;
-/// Bytes of the texts that are told at once. Of more, only the authors are told.
+/// Most bytes of post text in one read. Of further posts only the authors are delivered.
 const TEXT_BYTES_DELIVERED_MAX: usize = 8 << 20;
-/// Rows that stay, so that a reader who was away for a while goes on where it was.
+/// Newest rows that are never pruned, so that a feed that was interrupted for a while can resume.
 const ROWS_KEPT: i64 = 100_000;
-/// Rows that stay for a reader who is slow. What it misses beyond that, it learns by beginning anew.
+/// Newest rows that are kept while a slow feed has not read them. A feed that lags further
+/// restarts.
 const ROWS_KEPT_UNREAD: i64 = 1_000_000;
-/// Rows that are deleted at once, at most: some ten milliseconds. More than an import adds at once,
-/// or the log would grow.
+/// Most rows that are deleted at once, which takes some ten milliseconds. It must exceed the rows
+/// that an import adds at once, or the log grows without bound.
 const PRUNE_MAX: i64 = 10_000;
-/// Fewer are not worth a commit.
+/// Fewer rows are not worth a commit.
 const PRUNE_MIN: i64 = 1_000;
 
-/// As the triggers write them.
+/// The kinds of log row, as the triggers write them.
 const POST_STORED: i64 = 1;
 const POST_GONE: i64 = 2;
 const FOLLOW_STORED: i64 = 3;
 const FOLLOW_GONE: i64 = 4;
 
-/// What the writer and whoever follows the log tell each other.
+/// The state that the writer of a file and the feeds of its log share.
 #[derive(Debug)]
 pub(super) struct SqliteLog {
     commits: watch::Sender<()>,
@@ -45,7 +47,7 @@ impl Default for SqliteLog {
 }
 
 impl SqliteLog {
-    /// Wakes whoever follows.
+    /// Wakes the feeds after a commit.
     pub(super) fn committed(&self) {
         self.commits.send_replace(());
     }
@@ -55,13 +57,13 @@ impl SqliteLog {
         self.commits.subscribe()
     }
 
-    /// What lies behind was not read yet; nothing, where nobody reads.
+    /// The position up to which the feed has read the log, or the largest one if there is no feed.
     pub(super) fn read_to(&self) -> LogPosition {
         LogPosition(self.read_to.load(Ordering::Relaxed))
     }
 }
 
-/// Keeps what was not read from being pruned, until it is dropped.
+/// Protects unread rows from pruning until it is dropped.
 #[derive(Debug)]
 pub(super) struct Bookmark(Arc<SqliteLog>);
 
@@ -81,23 +83,23 @@ impl Drop for Bookmark {
     }
 }
 
-/// How far the log was read.
+/// The position up to which a feed has read the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReadPosition {
     pub(super) identity: LogIdentity,
     pub(super) at: LogPosition,
-    /// The row there, by which a file that was set back is known.
+    /// The log row at the position. If it changes, an older file was restored.
     row: Option<LogRow>,
 }
 
-/// What is in the log behind a place.
+/// The result of reading the log from a position on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LogRead {
-    /// What changed, up to the end of the log.
+    /// The changes up to the end of the log, and the position of that end.
     Changes(ReadPosition, Vec<Change>),
-    /// It cannot be told: rows are missing, or the identity is another one.
+    /// The changes are not available: rows were pruned, or the log has another identity.
     Gap,
-    /// The file is an older one than the one that was read, under the same name of its identity.
+    /// The file was replaced by an older one with the same identity, as by restoring a backup.
     Restored,
 }
 
@@ -110,7 +112,7 @@ struct LogRow {
     time: i64,
 }
 
-/// Gives the file's identity its name, if it has none.
+/// Gives the log a random identity if it has none.
 pub(super) fn ensure_identity(connection: &Connection) -> rusqlite::Result<()> {
     let named = connection.prepare("SELECT 1 FROM tributary_history")?.exists([])?;
     if !named {
@@ -119,13 +121,13 @@ pub(super) fn ensure_identity(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Positions from before count no more.
+/// Gives the log a new identity, which makes all earlier positions void.
 pub(super) fn renew_identity(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE tributary_history SET history = random()", []).map(drop)
 }
 
-/// The identity and the end of the log, as of the connection's snapshot. The newest row is never
-/// pruned, so the end never goes back.
+/// The identity and the end of the log in the connection's snapshot. The newest row is never
+/// pruned, so the end never decreases.
 pub(super) fn end(connection: &Connection) -> rusqlite::Result<(LogIdentity, LogPosition)> {
     let mut statement = connection.prepare_cached(
         "SELECT history, coalesce((SELECT max(seq) FROM tributary_log), 0) FROM tributary_history",
@@ -136,13 +138,13 @@ pub(super) fn end(connection: &Connection) -> rusqlite::Result<(LogIdentity, Log
     })
 }
 
-/// The place at the end of the log.
+/// The read position at the end of the log.
 pub(super) fn end_position(connection: &Connection) -> rusqlite::Result<ReadPosition> {
     let (identity, at) = end(connection)?;
     Ok(ReadPosition { identity, at, row: row_at(connection, at)? })
 }
 
-/// What came behind `from`. `snapshot` must be within a transaction.
+/// The changes after `from`. `snapshot` must be within a transaction.
 pub(super) fn since(snapshot: &Connection, from: &ReadPosition) -> rusqlite::Result<LogRead> {
     let now = end_position(snapshot)?;
     if now.identity != from.identity {
@@ -156,7 +158,7 @@ pub(super) fn since(snapshot: &Connection, from: &ReadPosition) -> rusqlite::Res
     if now.at == from.at {
         return Ok(LogRead::Changes(now, Vec::new()));
     }
-    // Rows are pruned from the front, and what is numbered has no holes.
+    // Only the oldest rows are pruned, and the numbers have no gaps.
     if row_at(snapshot, LogPosition(from.at.0 + 1))?.is_none() {
         return Ok(LogRead::Gap);
     }
@@ -169,7 +171,8 @@ pub(super) fn since(snapshot: &Connection, from: &ReadPosition) -> rusqlite::Res
     Ok(LogRead::Changes(now, changes))
 }
 
-/// Forgets old rows that were read, a bounded number at once. Returns how many.
+/// Deletes the oldest rows, between [`PRUNE_MIN`] and [`PRUNE_MAX`] of them, if they were read or
+/// are too many. Returns the number of deleted rows.
 pub(super) fn prune(connection: &Connection, read_to: LogPosition) -> rusqlite::Result<usize> {
     let mut ends = connection.prepare_cached(
         "SELECT coalesce((SELECT min(seq) FROM tributary_log), 0),
@@ -192,7 +195,7 @@ fn row_at(connection: &Connection, at: LogPosition) -> rusqlite::Result<Option<L
     statement.query_row([signed(at.0)], log_row).optional()
 }
 
-/// One row more than is told one by one, at most.
+/// The rows after `at`, at most [`ROWS_DELIVERED_MAX`] and one more.
 fn rows_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<LogRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT seq, kind, user_id, other_id, timestamp FROM tributary_log
@@ -212,7 +215,7 @@ fn log_row(row: &Row<'_>) -> rusqlite::Result<LogRow> {
     })
 }
 
-/// Whose rows were touched, without what became of them.
+/// The users whose rows changed after `at`. Too many users make the whole shard unknown.
 fn users_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<Change>> {
     let mut statement = connection.prepare_cached(
         "SELECT DISTINCT user_id, kind IN (1, 2) FROM tributary_log
@@ -230,13 +233,13 @@ fn users_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec
     })
 }
 
-/// What stands at each touched key now. A key that was touched again since is in the log again, so
-/// it is told as it is at the end, perhaps more than once.
+/// The current state at each key in the log rows. If a key is in several rows, its last state may
+/// be delivered more than once.
 fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Change>> {
     let mut changes = Vec::with_capacity(rows.len());
     let mut room = TEXT_BYTES_DELIVERED_MAX;
     for row in rows {
-        // Negative ids, of other programs' making, are nobody's.
+        // Another program may write negative ids. They belong to no user.
         let Ok(user) = u64::try_from(row.user).map(UserId) else { continue };
         let other = u64::try_from(row.other);
         let change = match (row.kind, other) {
@@ -257,8 +260,8 @@ fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Cha
     Ok(changes)
 }
 
-/// Nothing where a post is still, or again, there that might have gone: whatever it became is told
-/// by a row of its own.
+/// The state of a post. `None` if a log row says that it may be gone but it exists: another row
+/// of the log delivers its state.
 fn post_now(
     connection: &Connection,
     key: PostKey,
@@ -282,7 +285,7 @@ fn post_now(
     Ok(Some(Change::Post(Post { key, content })))
 }
 
-/// Nothing where it is still, or again, there, as in [`post_now`].
+/// The state of a follow. `None` if it may be gone but exists, as in [`post_now`].
 fn follow_now(
     connection: &Connection,
     follow: Follow,

@@ -1,4 +1,5 @@
-//! What is written, by whatever statement of whatever program, against what the log tells of it.
+//! Compares the rows of SQLite files with the log, for all kinds of statement, of this process and
+//! of other programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::{Config, Tributary};
 const SHARDS: u64 = 2;
 const USERS: u64 = 6;
 
-/// Without memory: it would follow the log too.
+/// Memory is off, because it would follow the log too.
 fn config(dir: &Path) -> Config {
     let variables = [
         ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), SHARDS.to_string()),
@@ -36,7 +37,7 @@ fn file(dir: &Path, shard: u64) -> PathBuf {
     dir.join(format!("shard-{shard}.sqlite"))
 }
 
-/// Another program's connection.
+/// A connection as another program has it.
 fn other_program(dir: &Path, shard: u64) -> Connection {
     let connection = Connection::open(file(dir, shard)).unwrap();
     connection.busy_timeout(Duration::from_secs(20)).unwrap();
@@ -47,7 +48,7 @@ fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
 }
 
-/// All rows of a file, or what is known of them.
+/// The rows of a file, or of one user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rows {
     posts: BTreeMap<PostKey, String>,
@@ -92,7 +93,7 @@ impl Rows {
         }
     }
 
-    /// What two requests were answered.
+    /// The position and the rows of a fill with two answers: a tail and a follow list.
     fn filled(user: UserId, filled: &FillBatch) -> (LogPosition, Self) {
         let Bounds::Exact(at) = filled.bounds else { panic!("{filled:?}") };
         let [FillAnswer::Tail { posts, complete: true, .. }, FillAnswer::Follows(followees)] =
@@ -107,7 +108,7 @@ impl Rows {
     }
 }
 
-/// Listens to one source.
+/// Receives the feed of one source.
 struct Listener {
     source: Arc<Source>,
     events: mpsc::Receiver<Vec<FeedEvent>>,
@@ -118,7 +119,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Returns when the log is followed. The listener may be so much behind.
+    /// Returns after the feed has begun. At most `capacity` batches wait for the listener.
     async fn with_capacity(fleet: &Fleet, shard: usize, capacity: usize) -> Self {
         let source = Arc::clone(&fleet.sources()[shard]);
         let (sender, events) = mpsc::channel(capacity);
@@ -134,9 +135,9 @@ impl Listener {
         Self::with_capacity(fleet, shard, 2_000).await
     }
 
-    /// Takes what is delivered next; whether it began.
+    /// Receives the next batch. Returns whether the feed began or restarted.
     async fn receive(&mut self) -> bool {
-        let batch = soon().limit(self.events.recv()).await.expect("in time").unwrap();
+        let batch = soon().limit(self.events.recv()).await.expect("a batch arrives in time").unwrap();
         let mut began = false;
         for event in batch {
             match event {
@@ -145,7 +146,7 @@ impl Listener {
                     self.commits.clear();
                 }
                 FeedEvent::Commit(commit) => {
-                    assert!(commit.at > self.at, "{commit:?} behind {:?}", self.at);
+                    assert!(commit.at > self.at, "{commit:?} is not after {:?}", self.at);
                     self.at = commit.at;
                     self.commits.push(commit);
                 }
@@ -156,16 +157,16 @@ impl Listener {
         began
     }
 
-    /// Hears all that is in the log by now.
+    /// Receives everything up to the present end of the log.
     async fn catch_up(&mut self) {
         let (identity, end) = self.source.end_of_log(soon()).await.unwrap();
         assert_eq!(identity, self.identity);
         while self.at < end {
-            assert!(!self.receive().await, "nothing was lost");
+            assert!(!self.receive().await, "the feed restarted");
         }
     }
 
-    /// What is delivered next, in one commit.
+    /// The next commit.
     async fn next_commit(&mut self) -> Commit {
         let received = self.commits.len();
         while self.commits.len() == received {
@@ -189,7 +190,7 @@ impl Listener {
         Rows::filled(user, &filled)
     }
 
-    /// What was filled, and then changed by all that was received.
+    /// The rows of a fill, changed by all later commits that were received.
     fn replayed(&self, user: UserId, (at, mut rows): (LogPosition, Rows)) -> Rows {
         let later = self.commits.iter().filter(|commit| commit.at > at);
         for (_, change) in later.flat_map(|commit| &commit.changes) {
@@ -199,7 +200,7 @@ impl Listener {
     }
 }
 
-/// A statement of another program: ids are few, so that they meet.
+/// A statement of another program. It uses few ids, so that statements conflict.
 fn foreign_statement(random: &mut StdRng) -> String {
     let mut id = || random.random_range(1..30);
     let (post, other, time) = (id(), id(), id() / 3);
@@ -245,7 +246,7 @@ fn foreign_statement(random: &mut StdRng) -> String {
     }
 }
 
-/// A write of this program.
+/// A write of this process.
 async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: &mut Vec<PostKey>) {
     let user = UserId(random.random_range(0..USERS));
     let friend = UserId(random.random_range(0..USERS));
@@ -272,7 +273,7 @@ async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: 
     }
 }
 
-/// What is filled at any moment, and then changed by what is delivered, is what the tables hold.
+/// The rows of a fill, changed by the commits after it, equal the rows of the tables.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_records_every_statement_that_changes_rows() {
     for seed in 0..4 {
@@ -290,7 +291,7 @@ async fn the_log_records_every_statement_that_changes_rows() {
             if random.random_bool(0.3) {
                 write_ourselves(&tributary, random, &mut published).await;
             } else if others[shard].execute_batch(&foreign_statement(random)).is_err() {
-                // A conflict; nothing, or a part, was done.
+                // A conflict: the statement was not executed, or only in part.
                 failed += 1;
                 drop(others[shard].execute_batch("ROLLBACK"));
             }
@@ -328,7 +329,7 @@ async fn own_commits_are_delivered_at_once_and_others_soon() {
     }
     waits.sort_unstable();
     println!("median {:?}, longest {:?}", waits[10], waits[19]);
-    assert!(waits[10] < Duration::from_millis(250), "it was not woken");
+    assert!(waits[10] < Duration::from_millis(250), "a commit did not wake the feed");
 
     let other = other_program(dir.path(), 0);
     other.execute_batch("INSERT INTO followers VALUES (2, 5), (4, 2)").unwrap();
@@ -336,7 +337,7 @@ async fn own_commits_are_delivered_at_once_and_others_soon() {
     let follow = |a, b| Change::Follow(Follow { follower: UserId(a), followee: UserId(b) });
     let expected = [(ShardId(0), follow(2, 5)), (ShardId(0), follow(4, 2))];
     assert_eq!(listener.next_commit().await.changes, expected);
-    println!("another program's: {:?}", start.elapsed());
+    println!("another program's commit after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(3));
 }
 
@@ -419,7 +420,7 @@ async fn a_large_transaction_is_delivered_row_by_row_and_a_huge_one_as_users() {
     write_many(&other, 200_000, 50_000, 20_001);
     assert_eq!(changes(listener.next_commit().await), [Change::ShardUnknown]);
 
-    // Texts count as well, and an id that is no id leaves the author unknown.
+    // The limit on text applies, and an invalid id makes the author unknown.
     let sql = "INSERT INTO tweets VALUES (1000000, 2, ?1, 9), (1000001, 4, ?1, 9),
                (-5, 8, 'x', 9), (6, -5, 'x', 9)";
     other.execute("DELETE FROM tweets", []).unwrap();
@@ -430,7 +431,7 @@ async fn a_large_transaction_is_delivered_row_by_row_and_a_huge_one_as_users() {
     assert_eq!(delivered[1..], [4, 8].map(|user| Change::AuthorUnknown(UserId(user))));
 }
 
-/// The number of rows in a log.
+/// The number of rows in the log.
 fn logged(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM tributary_log", [], |row| row.get(0)).unwrap()
 }
@@ -441,18 +442,18 @@ async fn only_rows_that_were_read_are_pruned() {
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
     let mut listener = Listener::with_capacity(tributary.fleet(), 0, 1).await;
-    // Told once more, and then the channel is full: the reader stands still.
+    // After one more batch the channel is full, so the feed stops reading.
     tributary.follow(UserId(2), UserId(3)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     write_many(&other, 0, 3, 130_000);
     for user in 0..5 {
         tributary.follow(UserId(2), UserId(user)).await.unwrap();
     }
-    assert!(logged(&other) >= 130_000, "what was not read was pruned");
+    assert!(logged(&other) >= 130_000, "unread rows were pruned");
     listener.catch_up().await;
     assert!(listener.commits.iter().any(|commit| commit.changes.len() == 4), "delivered as users");
 
-    // The writer prunes after it has answered, ten thousand at once.
+    // The writer prunes after it has answered, up to 10,000 rows at once.
     for user in 0..8 {
         tributary.unfollow(UserId(2), UserId(user)).await.unwrap();
         listener.catch_up().await;
@@ -480,7 +481,7 @@ fn a_reader_whose_rows_were_pruned_restarts() {
     assert_ne!(end_position(&connection).unwrap().identity, middle.identity);
 }
 
-/// As when a backup is restored into the file, whether or not the log went on since.
+/// As if a backup was restored into the file, with and without new rows in the log since then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_file_gets_a_new_log_identity() {
     let dir = tempfile::tempdir().unwrap();
