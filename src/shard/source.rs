@@ -27,7 +27,7 @@ pub struct FillRequest {
     pub shard: ShardId,
     /// The author of the tail, or the reader with the follow list.
     pub user: UserId,
-    /// What to read.
+    /// The value to read.
     pub target: FillTarget,
 }
 

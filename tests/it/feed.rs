@@ -1,5 +1,5 @@
-//! The change feed: what a server's row log tells, on MariaDB and on MySQL, through every kind of
-//! change and every kind of break.
+//! Tests the change feed of MariaDB and MySQL servers: every kind of logged change, and every kind
+//! of interruption.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,17 +17,18 @@ use crate::support::fleet::TestFleet;
 use crate::support::link::Link;
 use crate::support::run;
 
-/// Nothing here takes longer, unless something is wrong.
+/// Limit on each wait. It is reached only if the feed is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One server's log as it is followed. `D` in a statement stands for the first shard's database.
+/// A feed of one server, with counts of its events. In statements, `D.` is replaced by the name of
+/// the first shard's database.
 struct FeedTest {
     server: Arc<Database>,
     fleet: TestFleet,
     changes: Changes,
     opened: Fleet,
     database: String,
-    /// Where markers are written.
+    /// The table and columns that markers are inserted into.
     marks: &'static str,
     began: Vec<(LogIdentity, LogPosition)>,
     last: LogPosition,
@@ -36,7 +37,7 @@ struct FeedTest {
     markers: u64,
 }
 
-/// A server of each kind that can be had; shared ones, or ones that may be killed.
+/// One server of each installed kind. If `own` is set, it is not shared and may be killed.
 fn servers(own: bool) -> Vec<Arc<Database>> {
     match own {
         true => [Kind::MariaDb, Kind::MySql]
@@ -53,7 +54,7 @@ impl FeedTest {
         Self::begin_with(server, &[], |config| config).await
     }
 
-    /// With statements that make other tables, and a configuration of its own.
+    /// Uses other CREATE TABLE statements and a changed configuration.
     async fn begin_with(
         server: &Arc<Database>,
         create: &[&str],
@@ -94,7 +95,7 @@ impl FeedTest {
         }
     }
 
-    /// Behind a link that can be broken.
+    /// Connects to the server through a link that can be broken.
     async fn linked(server: &Arc<Database>) -> (Self, Link) {
         let link = Link::start(server.port).await;
         let (direct, linked) = (server.address(), format!("127.0.0.1:{}", link.port));
@@ -102,7 +103,7 @@ impl FeedTest {
         (feed, link)
     }
 
-    /// Takes events until `done`; returns what the commits changed, in words.
+    /// Receives events until `done`. Returns the changes of each commit as text.
     async fn until(&mut self, done: impl Fn(&Self) -> bool) -> Vec<String> {
         let mut delivered = Vec::new();
         while !done(self) {
@@ -113,7 +114,7 @@ impl FeedTest {
 
     async fn next(&mut self) -> Vec<String> {
         let next = tokio::time::timeout(PATIENCE, self.changes.next()).await;
-        let (_, events) = next.expect("the feed is silent").unwrap();
+        let (_, events) = next.expect("the feed sent nothing in time").unwrap();
         events.into_iter().filter_map(|event| self.take(event)).collect()
     }
 
@@ -124,7 +125,7 @@ impl FeedTest {
                 self.last = at;
             }
             FeedEvent::Commit(commit) => {
-                // After a break some may come again, and are known by their places.
+                // The positions prove that no transaction is delivered twice.
                 assert!(commit.at > self.last, "{:?} after {:?}", commit.at, self.last);
                 self.last = commit.at;
                 let words: Vec<String> = commit.changes.iter().map(word).collect();
@@ -141,11 +142,12 @@ impl FeedTest {
         self.server.execute(&here.collect::<Vec<_>>()).await;
     }
 
-    /// What the log tells up to now: up to a change that is made for it.
+    /// The changes that the log holds up to now. To find its end, this inserts a marker and
+    /// receives up to it.
     async fn delivered(&mut self) -> Vec<String> {
         self.markers += 1;
         let marker = self.markers;
-        // On another shard, which nothing else touches.
+        // The marker is on another shard, which nothing else writes to.
         let (_, database) = &self.fleet.databases[3];
         let mark = format!("INSERT INTO {database}.{} VALUES (3, {marker})", self.marks);
         self.server.execute(&[mark]).await;
@@ -161,7 +163,7 @@ impl FeedTest {
         }
     }
 
-    /// Runs the statements on one connection; this is what the log must tell of them.
+    /// Runs the statements on one connection, and checks the changes that the feed delivers.
     async fn check(&mut self, statements: &[&str], expected: &[&str]) {
         self.execute(statements).await;
         let delivered = self.delivered().await;
@@ -172,10 +174,10 @@ impl FeedTest {
 async fn make_databases(server: &Arc<Database>, fleet: &TestFleet, create: &[&str]) {
     for (_, database) in &fleet.databases {
         let mut statements = vec![format!("CREATE DATABASE {database}")];
-        let place = format!("{database}.");
+        let prefix = format!("{database}.");
         match create {
             [] => statements.extend(mysql_tables(database)),
-            create => statements.extend(create.iter().map(|sql| sql.replace("D.", &place))),
+            create => statements.extend(create.iter().map(|sql| sql.replace("D.", &prefix))),
         }
         server.execute(&statements).await;
     }
@@ -189,10 +191,10 @@ fn post(id: u64, author: u64, text: &str, time: i64) -> String {
     )
 }
 
-/// A change in words.
+/// A change as text.
 fn word((ShardId(shard), change): &(ShardId, Change)) -> String {
     let key = |key: &tributary::PostKey| format!("{}/{}@{}", key.author, key.post, key.time);
-    let what = match change {
+    let text = match change {
         Change::Post(post) => format!("{} {:?}", key(&post.key), post.content),
         Change::PostGone(gone) => format!("{} gone", key(gone)),
         Change::Follow(follow) => format!("{} follows {}", follow.follower, follow.followee),
@@ -201,7 +203,7 @@ fn word((ShardId(shard), change): &(ShardId, Change)) -> String {
         Change::ReaderUnknown(reader) => format!("reader {reader}?"),
         Change::ShardUnknown => "?".into(),
     };
-    format!("s{shard} {what}")
+    format!("s{shard} {text}")
 }
 
 #[test]
@@ -348,8 +350,11 @@ fn compressed_logs_deliver_the_same_changes() {
             let expected = [&inserted, &moved, "s0 7/1@6 gone", "s0 ?", "s0 1 follows 7"];
             feed.check(&statements, &expected).await;
             let logged = feed.last.0 - before.0;
-            assert!(logged < 20_000, "{logged} bytes for texts of 40,000, and one as a comment");
-            // A change that is logged as text, on a server of its own: it concerns all who listen.
+            assert!(
+                logged < 20_000,
+                "{logged} bytes were logged for 40,000 bytes of text and one comment"
+            );
+            // A change logged as text makes all shards unknown, so this server is not shared.
             let text = post(3, 7, &long, 7);
             let statement = "SET SESSION binlog_format = 'STATEMENT'";
             feed.check(&[statement, &text], &["s0 ?, s1 ?, s2 ?, s3 ?"]).await;
@@ -385,7 +390,7 @@ fn the_feed_restarts_if_the_log_was_purged_or_replaced() {
             let (mut feed, link) = FeedTest::linked(&server).await;
             let insert = "INSERT INTO D.followers VALUES (1, 1)";
             feed.check(&[insert], &["s0 1 follows 1"]).await;
-            // A silent link is given up, and then the log goes on.
+            // The feed drops a silent connection, and resumes on a new one.
             link.silence();
             feed.until(|feed| !feed.lost.is_empty()).await;
             link.mend();
@@ -398,7 +403,7 @@ fn the_feed_restarts_if_the_log_was_purged_or_replaced() {
             feed.until(|feed| feed.began.len() == 2).await;
             assert_eq!(feed.began[0].0, feed.began[1].0, "the server is the same");
             feed.check(&["INSERT INTO D.followers VALUES (1, 5)"], &["s0 1 follows 5"]).await;
-            // Another server at the same address, with databases of the same names.
+            // Another server takes over the address, with databases of the same names.
             let other = servers(false).into_iter().find(|other| other.kind == server.kind).unwrap();
             make_databases(&other, &feed.fleet, &[]).await;
             link.lead_to(other.port);
@@ -411,7 +416,7 @@ fn the_feed_restarts_if_the_log_was_purged_or_replaced() {
     });
 }
 
-/// Writes, and leaves nothing of the log but its last file.
+/// Writes rows, and purges all files of the log but the last.
 async fn purge(server: &Database, feed: &FeedTest) {
     let insert = "INSERT INTO D.followers VALUES (1, 3)";
     feed.execute(&[insert, "FLUSH BINARY LOGS", "DELETE FROM D.followers", "FLUSH BINARY LOGS"])
@@ -427,7 +432,8 @@ async fn purge(server: &Database, feed: &FeedTest) {
         if files.len() == 1 {
             return;
         }
-        // A reader that is gone is noticed at the next heartbeat.
+        // The server notices a lost reader only at the next heartbeat, and keeps its file until
+        // then.
         assert!(Instant::now() < give_up, "{files:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -558,7 +564,7 @@ fn soft_deletes_and_other_character_sets_are_decoded() {
                     "UPDATE D.`Sta``tus` SET body = '\u{fc}' WHERE id = 1",
                     "DELETE FROM D.`Sta``tus` WHERE id = 1",
                 ],
-                // Nothing keeps a row single, so that what is gone may still be there.
+                // No unique key: an equal row may exist after a delete, so authors are unknown.
                 &[&format!("s0 7/1@{at} \"\""), "s0 author 7?, s0 author 7?", "s0 author 7?"],
             )
             .await;

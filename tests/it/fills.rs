@@ -1,5 +1,5 @@
-//! What memory is filled with, on real servers: as of one place in the log while others write, and
-//! what plain SQL says. Prints what a fill costs beside a plain read.
+//! Tests fills on real servers: a fill equals the database at its log position while others write,
+//! and equals the result of plain SQL. Prints the cost of a fill beside that of a plain read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::support::fleet::{SHARDS, TestFleet};
 use crate::support::run;
 
 const WRITERS: u64 = 4;
-/// Fills at the same time: more than there are connections for them.
+/// Fills that run at the same time. There are fewer connections for fills, so some wait.
 const FILLS: usize = 4;
 const ROUNDS: usize = 40;
 
@@ -35,7 +35,7 @@ fn servers() -> Vec<Arc<Database>> {
     [Some(&mariadb()[0]), mysql()].into_iter().flatten().cloned().collect()
 }
 
-/// Four shards with our tables on one server.
+/// Four shards with the default tables on one server.
 async fn fleet_on(server: &Arc<Database>) -> TestFleet {
     let fleet = TestFleet::on(std::slice::from_ref(server));
     for (server, database) in &fleet.databases {
@@ -54,7 +54,7 @@ fn follows(shard: u16, user: u64, max: u32) -> FillRequest {
     FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Follows { max } }
 }
 
-/// What the writers have done, each its own.
+/// The last transaction that each writer has begun, and has committed.
 #[derive(Default)]
 struct Progress {
     begun: [AtomicU64; 4],
@@ -62,18 +62,19 @@ struct Progress {
     stop: AtomicBool,
 }
 
-/// Posts of a writer that have the same time.
-const POSTS_A_TIME: u64 = 3;
+/// Successive posts of a writer that share one timestamp.
+const POSTS_PER_TIME: u64 = 3;
 
-/// A post of a writer, as it is when the writer's transaction `n` was its last.
+/// A post of a writer in the state after the writer's transaction `n`.
 fn post_of(writer: u64, post: u64, n: u64) -> Post {
-    let time = i64::try_from(post / POSTS_A_TIME).unwrap();
+    let time = i64::try_from(post / POSTS_PER_TIME).unwrap();
     let key = PostKey { time, post: PostId(post * 100 + writer), author: UserId(writer) };
     let content = if post == n { "new".into() } else { format!("edited by {}", post + 1) };
     Post { key, content }
 }
 
-/// After transaction `n` there are three posts, on two shards, and three follows on a third.
+/// Writes transactions until it is stopped. After each, the writer has three posts on each of two
+/// shards, and three follows on a third shard.
 async fn write(server: &Database, fleet: &TestFleet, writer: u64, progress: &Progress) {
     let names: Vec<&str> = fleet.databases.iter().map(|(_, name)| name.as_str()).collect();
     let mut connection = server.connect().await;
@@ -104,7 +105,7 @@ async fn write(server: &Database, fleet: &TestFleet, writer: u64, progress: &Pro
         let index = usize::try_from(writer).unwrap();
         progress.begun[index].store(n, Ordering::SeqCst);
         if connection.query_drop(sql).await.is_err() {
-            // A deadlock undid it.
+            // A deadlock rolled the transaction back.
             connection.query_drop("ROLLBACK").await.unwrap();
             continue;
         }
@@ -119,23 +120,23 @@ fn requests_of_writers() -> Vec<FillRequest> {
     (0..WRITERS).flat_map(of).collect()
 }
 
-/// The last transaction of a writer that the answers show; they must show all of it.
+/// The last transaction of a writer in the answers. They must contain all of it.
 fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
     let [FillAnswer::Tail { posts: two, complete: all_two, .. }, whole, followees] = answers else {
         panic!("{answers:?}");
     };
     let n = two.first().map_or(0, |post| post.key.post.0 / 100);
     let posts: Vec<Post> = (1..=n).rev().take(3).map(|post| post_of(writer, post, n)).collect();
-    let place = format!("writer {writer}, transaction {n}");
-    assert_eq!(*two, posts[..posts.len().min(2)], "{place}");
-    assert_eq!(*all_two, posts.len() <= 2, "{place}");
+    let label = format!("writer {writer}, transaction {n}");
+    assert_eq!(*two, posts[..posts.len().min(2)], "{label}");
+    assert_eq!(*all_two, posts.len() <= 2, "{label}");
     let followees_now = (1..=n).rev().take(3).map(UserId).collect::<Vec<_>>().into_iter().rev();
-    assert_eq!(*followees, FillAnswer::Follows(followees_now.collect()), "{place}");
-    assert_eq!(*whole, FillAnswer::Tail { posts, complete: true, handle: None }, "{place}");
+    assert_eq!(*followees, FillAnswer::Follows(followees_now.collect()), "{label}");
+    assert_eq!(*whole, FillAnswer::Tail { posts, complete: true, handle: None }, "{label}");
     n
 }
 
-/// Where in the log each writer's transactions end, as the server itself lists its log.
+/// The log positions where each writer's transactions end, from SHOW BINLOG EVENTS.
 async fn ends(server: &Database, marks: &str, from: LogPosition) -> Vec<Vec<LogPosition>> {
     let mut connection = server.connect().await;
     let files: Vec<mysql_async::Row> = connection.query("SHOW BINARY LOGS").await.unwrap();
@@ -208,21 +209,21 @@ fn a_fill_equals_the_database_at_its_log_position_while_others_write() {
 
             let ends = ends(&server, marks, from).await;
             let known = compare(server.kind, &seen, &ends);
-            // Whoever follows the log learns what was carried out.
+            // On MySQL a low bound is known only if the feed has delivered transactions.
             assert!(known > 0 || server.kind == Kind::MySql && !received_any);
         }
     });
 }
 
-/// A place in the log, and the last transaction of each writer that was seen there; of heads, how
-/// many transactions ago the one of this time was the first.
+/// The bounds of a snapshot, and the last transaction of each writer in it. For heads `shown`
+/// holds times, and `posts_per_time` transactions share one time.
 struct Seen {
     bounds: Bounds,
     shown: Vec<u64>,
-    posts_a_time: u64,
+    posts_per_time: u64,
 }
 
-/// What the heads show, on both shards that have posts.
+/// Reads the heads of both shards that have posts.
 async fn heads_of_writers(log: &TestLog) -> [Seen; 2] {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let receive = async {
@@ -237,10 +238,10 @@ async fn heads_of_writers(log: &TestLog) -> [Seen; 2] {
     };
     let (bounds, times) = tokio::join!(log.heads(sender), receive);
     let (_, bounds) = bounds.unwrap();
-    times.map(|shown| Seen { bounds, shown, posts_a_time: POSTS_A_TIME })
+    times.map(|shown| Seen { bounds, shown, posts_per_time: POSTS_PER_TIME })
 }
 
-/// Fills, with the last transaction of each writer that they show.
+/// Runs fills and head reads, and returns the last transaction of each writer in them.
 async fn fill_repeatedly(server: &Database, log: &TestLog, progress: &Progress) -> Vec<Seen> {
     let requests = requests_of_writers();
     let now = |counts: &[AtomicU64; 4]| counts.each_ref().map(|n| n.load(Ordering::SeqCst));
@@ -271,7 +272,7 @@ async fn fill_repeatedly(server: &Database, log: &TestLog, progress: &Progress) 
                 Bounds::Exact(at) => assert!(visible <= at && at <= end, "{visible:?} {bounds:?}"),
                 Bounds::Window { low, high } => assert!(low <= high && high <= end, "{bounds:?}"),
             }
-            seen.push(Seen { bounds, shown, posts_a_time: 1 });
+            seen.push(Seen { bounds, shown, posts_per_time: 1 });
         }
         if round % 8 == 7 {
             seen.extend(heads_of_writers(log).await);
@@ -281,17 +282,17 @@ async fn fill_repeatedly(server: &Database, log: &TestLog, progress: &Progress) 
     seen
 }
 
-/// What the fills show is what the log holds up to their places. Returns of how many it is known
-/// what they have seen at least.
+/// Checks that each fill contains the transactions that its bounds claim. Returns the number of
+/// comparisons with a known low bound.
 fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) -> usize {
     let (mut known, mut apart) = (0, 0);
-    for Seen { bounds, shown, posts_a_time } in seen {
+    for Seen { bounds, shown, posts_per_time } in seen {
         for (shown, ends) in shown.iter().zip(ends) {
             let up_to =
-                |at: LogPosition| ends.partition_point(|end| *end <= at) as u64 / posts_a_time;
+                |at: LogPosition| ends.partition_point(|end| *end <= at) as u64 / posts_per_time;
             match *bounds {
                 Bounds::Exact(at) => {
-                    assert_eq!(*shown, up_to(at), "{bounds:?}, {posts_a_time}");
+                    assert_eq!(*shown, up_to(at), "{bounds:?}, {posts_per_time}");
                     known += 1;
                 }
                 Bounds::Window { low, high } => {
@@ -303,10 +304,10 @@ fn compare(kind: Kind, seen: &[Seen], ends: &[Vec<LogPosition>]) -> usize {
         }
     }
     let written: usize = ends.iter().map(Vec::len).sum();
-    let fills = || seen.iter().filter(|seen| seen.posts_a_time == 1);
+    let fills = || seen.iter().filter(|seen| seen.posts_per_time == 1);
     let done = |seen: Option<&Seen>| seen.unwrap().shown.iter().sum::<u64>();
     let moved = done(fills().next_back()) > done(fills().next()) + 50;
-    assert!(moved, "{kind:?}: nothing was written meanwhile");
+    assert!(moved, "{kind:?}: too little was written during the fills");
     println!(
         "{kind:?}: {} fills and heads, of {WRITERS} writers each, beside {written} transactions; \
          {known} times a low end was known, {apart} times there were transactions in a window",
@@ -356,7 +357,7 @@ fn adopted_tables_are_filled_as_they_are_read() {
                         FillAnswer::TooLong
                     };
                     let answers = filled.unwrap().answers;
-                    // The same user twice gets as much as the larger request.
+                    // Two requests for one user share rows, but each keeps its own maximum.
                     assert_eq!(answers, [FillAnswer::Follows(list), short]);
                 }
                 let mut newest: BTreeMap<UserId, i64> = BTreeMap::new();
@@ -370,7 +371,7 @@ fn adopted_tables_are_filled_as_they_are_read() {
     });
 }
 
-/// The heads of all shards, which must be those that own the authors.
+/// The heads of all shards. Each must come from the shard that owns the author.
 async fn all_heads(log: &TestLog) -> BTreeMap<UserId, i64> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let receive = async {
@@ -379,7 +380,7 @@ async fn all_heads(log: &TestLog) -> BTreeMap<UserId, i64> {
             assert!(!heads.is_empty());
             for (author, time) in heads {
                 assert_eq!(author.0 % SHARDS, u64::from(shard.0));
-                assert_eq!(all.insert(author, time), None, "{author} comes twice");
+                assert_eq!(all.insert(author, time), None, "{author} was sent twice");
             }
         }
         all
@@ -389,7 +390,7 @@ async fn all_heads(log: &TestLog) -> BTreeMap<UserId, i64> {
     all
 }
 
-/// Authors and posts of each in the fleet whose reads are counted and timed.
+/// Authors, and posts per author, of the fleet for the cost measurement.
 const AUTHORS: u64 = 800;
 const POSTS: u64 = 40;
 
@@ -397,7 +398,7 @@ const POSTS: u64 = 40;
 fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
     run(async {
         for kind in [Kind::MariaDb, Kind::MySql] {
-            // A server of its own: the counters are the server's.
+            // The row counters belong to the server, so it is not shared.
             let Some(server) = Database::start(kind).map(Arc::new) else { continue };
             let fleet = fleet_on(&server).await;
             for (shard, (server, database)) in (0u64..).zip(&fleet.databases) {
@@ -467,7 +468,7 @@ async fn heads_fail_without_a_receiver(log: &TestLog) {
     assert!(error.to_string().contains("receiver of the heads is gone"), "{error}");
 }
 
-/// Connections from before are dead, and nobody is told.
+/// After a restart the pooled connections are dead. Fills must still succeed.
 async fn fills_work_after_a_server_restart(
     server: &Database,
     tributary: &Tributary,
@@ -484,14 +485,14 @@ async fn fills_work_after_a_server_restart(
     }
     let after = log.fill(requests, soon()).await.unwrap();
     assert_eq!(before.identity, after.identity);
-    // Nothing was committed since, and that is known where places are told.
+    // Nothing was committed since the restart. MariaDB reports that; on MySQL there is no feed.
     let unknown = matches!(after.bounds, Bounds::Window { low: LogPosition(0), .. });
     assert_eq!(unknown, server.kind == Kind::MySql, "{:?}", after.bounds);
     assert_eq!(before.answers, after.answers);
-    let place = |bounds| match bounds {
+    let file = |bounds| match bounds {
         Bounds::Exact(at) | Bounds::Window { high: at, .. } => at.file_and_offset().0,
     };
-    assert!(place(after.bounds) > place(before.bounds), "{:?}", after.bounds);
+    assert!(file(after.bounds) > file(before.bounds), "{:?}", after.bounds);
 }
 
 #[test]
@@ -518,8 +519,8 @@ fn an_abandoned_fill_leaves_no_transaction_open() {
             locking.query_drop("UNLOCK TABLES").await.unwrap();
             let filled = log.fill(&requests, soon()).await.unwrap();
             let FillAnswer::Tail { posts, .. } = &filled.answers[0] else { panic!("{filled:?}") };
-            assert_eq!(posts.len(), 1, "a snapshot from before was used");
-            // None of its connections is within a transaction.
+            assert_eq!(posts.len(), 1, "an old snapshot was used");
+            // Wait until no connection of this fleet has an open transaction.
             let sql = format!(
                 "SELECT COUNT(*) FROM information_schema.innodb_trx AS t JOIN \
                  information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id \

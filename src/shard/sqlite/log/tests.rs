@@ -137,7 +137,8 @@ impl Listener {
 
     /// Receives the next batch. Returns whether the feed began or restarted.
     async fn receive(&mut self) -> bool {
-        let batch = soon().limit(self.events.recv()).await.expect("a batch arrives in time").unwrap();
+        let batch =
+            soon().limit(self.events.recv()).await.expect("a batch arrives in time").unwrap();
         let mut began = false;
         for event in batch {
             match event {
