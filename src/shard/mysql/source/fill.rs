@@ -88,14 +88,15 @@ impl MySqlSource {
     /// overwrite each other's values (seen with 10.11). It is therefore queried before the
     /// snapshot: whichever session the value belongs to, its transactions were visible by then.
     ///
-    /// The position is wrong around a rotation of the log, while a group of transactions is
-    /// written to the old file and is not visible yet. Until the group is visible, the server
-    /// reports the start of the new file, as if the group were visible. From then until the next
-    /// commit, it may report the new file with the offset where the group ended in the old file
-    /// (`last_commit_pos_offset` in the server's sources). So the position is trusted only if it
-    /// is not after the end of the log, and is after the start of the first transaction of its
-    /// file. One case remains undetected: the offset from the old file is one that the first group
-    /// of the new file has already reached.
+    /// The position can be wrong around a rotation of the log. Then a group of transactions may be
+    /// in the old file and not be visible yet. Until the group is visible, the server reports the
+    /// start of the new file, as if the group were visible. From then until the next commit, it may
+    /// report the new file with a wrong offset: that where the group ended in the old file
+    /// (`last_commit_pos_offset` in the server's sources).
+    ///
+    /// So the position is trusted only if it is not after the end of the log. It must also be after
+    /// the start of the first transaction of its file. One case remains undetected: the offset from
+    /// the old file is one that the first group of the new file has already reached.
     async fn is_visible(
         &self,
         server: &ServerPosition,
