@@ -4,8 +4,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
-COPY src src
-RUN cargo build --release --locked
+COPY crates crates
+RUN cargo build --release --locked --bin tributary
 
 FROM debian:bookworm-slim
 RUN useradd --uid 7878 --user-group --no-create-home --home-dir /var/lib/tributary \

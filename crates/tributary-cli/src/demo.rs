@@ -1,0 +1,85 @@
+//! `tributary demo`: generates a social graph once, then serves it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::serve::{Listen, serve};
+use crate::{DEMO_FOLDER, DataSource, Outcome, progress, say};
+use tributary::internal::{FolderRows, build_folder, now_ms};
+use tributary::{OpenError, Tributary, UserId};
+use tributary_bench::demo::{NetworkSize, follows, posts};
+
+const SIZE: NetworkSize = NetworkSize { users: 10_000, posts: 300_000, shards: 4 };
+/// A file that marks a folder as complete data of the demo.
+const MARKER_FILE: &str = "demo";
+
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// Folder for the data
+    #[arg(long, value_name = "DIR", default_value = DEMO_FOLDER)]
+    data: PathBuf,
+    #[command(flatten)]
+    listen: Listen,
+}
+
+impl Demo {
+    pub(crate) async fn run(self) -> Result<Outcome> {
+        let source = DataSource { config: None, data: Some(self.data.clone()) };
+        let config = source.load(DEMO_FOLDER)?;
+        let bound = self.listen.bind(&config).await?;
+        if !self.data.join(MARKER_FILE).exists() {
+            if fs::read_dir(&self.data).is_ok_and(|mut files| files.next().is_some()) {
+                let text = format!(
+                    "{} holds data that is not the demo's; name another folder with --data",
+                    self.data.display()
+                );
+                return Err(OpenError::Prerequisite(text).into());
+            }
+            let data = self.data.clone();
+            tokio::task::spawn_blocking(move || make(&data, SIZE)).await??;
+        }
+        let tributary = Tributary::open(&config).await?;
+        let address = bound.address();
+        let folder = fs::canonicalize(&self.data).unwrap_or(self.data);
+        say(format_args!(
+            "Tributary serves the home timelines of {} users on http://{address}\n\n  \
+             curl 'http://{address}/v1/users/{}/feed?limit=5'\n\n\
+             The data is in {}; delete the folder to start again with new data. Ctrl-C stops the \
+             server.",
+            SIZE.users,
+            reader(&tributary).await,
+            folder.display()
+        ));
+        serve(bound, tributary).await;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The first user with more followees than one page of the follow list, for the printed example.
+async fn reader(tributary: &Tributary) -> UserId {
+    let limit = tributary::Limit::DEFAULT;
+    for id in 1..=u64::from(SIZE.users) {
+        let page = tributary.following(UserId(id), UserId(0), limit).await;
+        if page.next.is_some() {
+            return UserId(id);
+        }
+    }
+    UserId(1)
+}
+
+/// Makes the folder with the demo's data.
+fn make(data: &Path, size: NetworkSize) -> Result<(), OpenError> {
+    let bar = progress(0, "rows", "generating a social graph");
+    let rows = || {
+        let graph = follows(size);
+        let posts = posts(size, &graph, now_ms());
+        bar.set_length((graph.len() + posts.len()) as u64);
+        FolderRows { shards: size.shards, follows: graph, posts }
+    };
+    build_folder(data, MARKER_FILE, rows, |added| bar.inc(added as u64))?;
+    bar.finish_and_clear();
+    Ok(())
+}

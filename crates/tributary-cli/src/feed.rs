@@ -1,0 +1,138 @@
+//! `tributary feed USER`: prints a home timeline, as readable text or as JSON.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{DEMO_FOLDER, DataSource, Outcome, say};
+use tributary::internal::{Access, PostTimes, home_draft, now_ms, parse_id, rfc3339_ms};
+use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
+use tributary_server::page_json;
+
+#[derive(Args, Debug)]
+pub(crate) struct Feed {
+    /// Id of the reader
+    #[arg(value_parser = user_id)]
+    user: u64,
+    #[command(flatten)]
+    source: DataSource,
+    /// Number of posts on the page, 1 to 100
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
+    limit: u8,
+    /// Cursor that an earlier page printed; the newest page if absent
+    #[arg(long)]
+    cursor: Option<Cursor>,
+    /// Print the JSON of GET /v1/users/{id}/feed
+    #[arg(long)]
+    json: bool,
+}
+
+fn user_id(text: &str) -> Result<u64, &'static str> {
+    parse_id(text).ok_or("not a user id: expected a decimal number below 2^63")
+}
+
+impl Feed {
+    pub(crate) async fn run(self) -> Result<Outcome> {
+        let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
+        let cursor = self.cursor.unwrap_or_else(Cursor::newest);
+        let request = PageRequest { cursor, limit, ..PageRequest::default() };
+        let config = self.source.load(DEMO_FOLDER)?;
+        let tributary = Tributary::open_with(&config, Access::Read).await?;
+        let draft = home_draft(&tributary, UserId(self.user), &request).await?;
+        let (fleet, complete) = (tributary.fleet(), draft.is_complete());
+        if self.json {
+            say(page_json(&draft, fleet)?);
+        } else {
+            let page = draft.into_page();
+            let missing: Vec<&str> =
+                page.missing.iter().map(|shard| fleet.shard_name(*shard)).collect();
+            let times = fleet.times();
+            say(readable(&page, self.user, times, &missing, &self.source.flags()));
+        }
+        Ok(if complete { Outcome::Done } else { Outcome::Partial })
+    }
+}
+
+fn readable(page: &Page, user: u64, times: &PostTimes, missing: &[&str], flags: &str) -> String {
+    let mut text = format!("Home timeline of user {user}\n\n");
+    let now = now_ms();
+    for post in &page.posts {
+        let author = match page.handles.get(&post.key.author) {
+            Some(handle) => handle.clone(),
+            None => post.key.author.to_string(),
+        };
+        text.push_str(&readable_post(post, &author, times.epoch_ms(post.key.time), now));
+    }
+    if page.posts.is_empty() {
+        text.push_str("This page has no posts.\n\n");
+    }
+    if !missing.is_empty() {
+        let _ = writeln!(text, "Incomplete: no answer from {}.", missing.join(", "));
+    }
+    match &page.next {
+        Some(next) => {
+            let _ = write!(text, "Older posts: tributary feed {user}{flags} --cursor {next}");
+        }
+        None => text.push_str("There are no older posts."),
+    }
+    text
+}
+
+/// Formats a post: one line with the author and the time, then the indented text. Control
+/// characters are replaced by symbols, because they could control the terminal or reverse the
+/// direction of text.
+fn readable_post(post: &Post, author: &str, time: i64, now: i64) -> String {
+    let when = rfc3339_ms(time);
+    let age = age(now.saturating_sub(time));
+    let author: String = author.chars().map(visible).collect();
+    let mut text = format!("@{author}  {age}  ({when})\n");
+    for line in post.content.lines() {
+        let line: String = line.chars().map(visible).collect();
+        let _ = writeln!(text, "    {line}");
+    }
+    text.push('\n');
+    text
+}
+
+/// A visible substitute for a control character; other characters are unchanged.
+fn visible(character: char) -> char {
+    match u32::from(character) {
+        9 => ' ',
+        code @ 0..32 => char::from_u32(0x2400 + code).unwrap_or('?'),
+        127..160 => '\u{2421}',
+        0x202a..=0x202e | 0x2066..=0x2069 => char::REPLACEMENT_CHARACTER,
+        _ => character,
+    }
+}
+
+/// The age of a post in whole units, in the largest unit that is not above the age.
+fn age(ms: i64) -> String {
+    const UNITS: [(i64, &str); 5] =
+        [(31_536_000_000, "y"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    match UNITS.iter().find(|(unit, _)| ms >= *unit) {
+        Some((unit, name)) => format!("{} {name} ago", ms / unit),
+        None if ms < 0 => "in the future".to_owned(),
+        None => "now".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tributary::{PostId, PostKey};
+
+    #[test]
+    fn a_post_is_printed_with_its_age_and_without_control_characters() {
+        let key = PostKey { time: 1_000, post: PostId(1), author: UserId(7) };
+        let post = Post { key, content: "one\n\u{1b}[2Jtwo\u{202e} 🎉".into() };
+        assert_eq!(
+            readable_post(&post, "7", 1_000, 7_201_000),
+            "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"
+        );
+        assert_eq!(
+            [age(-1), age(999), age(1_000), age(90_000_000)].join(", "),
+            "in the future, now, 1 s ago, 1 d ago"
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! `tributary migrate`: creates the tables that the write path needs, and prints what it created.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{DATA_FOLDER, DataSource, Outcome, say};
+use tributary::OpenError;
+use tributary::internal::{Migrated, ShardError, migrate};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Creates the table `tributary_writes` in every shard, and the tables `followers` \
+    and `tweets` in every empty database. Existing tables are not changed. The account needs the \
+    CREATE privilege."
+)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    source: DataSource,
+}
+
+impl Migrate {
+    pub(crate) async fn run(self) -> Result<Outcome> {
+        let config = self.source.load(DATA_FOLDER)?;
+        let report = |Migrated { shard, table, made }| {
+            say(format_args!("{shard}: {table} {}", if made { "made" } else { "was there" }));
+        };
+        match migrate(&config, report).await {
+            Ok(()) => Ok(Outcome::Done),
+            Err(ShardError::Unavailable(text)) => {
+                bail!("{text}; run the command again to continue")
+            }
+            Err(error) => Err(OpenError::Prerequisite(error.to_string()).into()),
+        }
+    }
+}

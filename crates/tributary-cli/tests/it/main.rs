@@ -1,0 +1,34 @@
+//! All integration tests, in one binary: real databases, real HTTP, real processes.
+//!
+//! `./dev test` finds or installs the database servers and passes their paths in the environment.
+
+#![expect(clippy::unwrap_used, reason = "an unexpected error fails the test")]
+
+mod adopted;
+mod adopted_writes;
+mod bench;
+mod check;
+mod coherence;
+mod cold;
+mod commands;
+mod conformance;
+mod congress;
+mod doubts;
+mod faults;
+mod feed;
+mod fills;
+mod flight;
+mod http;
+mod http_writes;
+mod layers;
+mod memory;
+mod migrate;
+mod missing;
+mod outages;
+mod packaging;
+mod prose;
+mod rows;
+mod servers;
+mod support;
+mod tidy;
+mod writes;

@@ -1,0 +1,251 @@
+//! The bound on a page's cost: `4 x followees + 12 x limit` rows over all shards, and five waves.
+//!
+//! It is checked on real servers, in worlds that are hard for it. The report also shows the rows
+//! that the naive query reads.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use mysql_async::prelude::Queryable;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tributary::internal::mysql_tables;
+use tributary::{Cursor, Limit, PageRequest, PostId, PostKey, Tributary, UserId};
+
+use crate::support::database::{Database, Kind};
+use crate::support::fleet::{SHARDS, TestFleet};
+use crate::support::run;
+use crate::support::world::{Oracle, World, assert_page};
+
+const FOLLOWEES: [u64; 6] = [1, 4, 50, 200, 999, 2_000];
+const LIMITS: [u8; 3] = [1, 20, 100];
+const READER: u64 = 1_000_000;
+
+/// How authors post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Every author, all the time.
+    Dense,
+    /// Followees have a few old posts; authors without followers post a lot.
+    Quiet,
+    /// A few authors wrote all the newest posts, each without a gap.
+    Burst,
+    /// Few distinct times, so that many posts tie.
+    Tied,
+}
+
+fn world(shape: Shape, followees: u64, random: &mut StdRng) -> World {
+    let mut world = World::default();
+    let mut post = 0;
+    for author in 1..=followees {
+        world.follow(READER, author);
+        let posts = match shape {
+            Shape::Dense => 12,
+            Shape::Quiet => random.random_range(0..3),
+            Shape::Burst => {
+                if author % 40 == 1 {
+                    150
+                } else {
+                    2
+                }
+            }
+            Shape::Tied => {
+                if author % 20 == 1 {
+                    130
+                } else {
+                    8
+                }
+            }
+        };
+        for n in 0..posts {
+            post += 1;
+            let time = match shape {
+                Shape::Dense => random.random_range(0..1_000_000),
+                Shape::Quiet => random.random_range(0..1_000),
+                Shape::Burst if posts == 150 => {
+                    1_000_000 + i64::try_from(author).unwrap() * 1_000 + n
+                }
+                Shape::Burst => random.random_range(0..1_000_000),
+                Shape::Tied => random.random_range(0..3),
+            };
+            // Ids are not in time order.
+            world.post(author, time, (post * 2_654_435_761) % 4_294_967_296);
+        }
+    }
+    if shape == Shape::Quiet {
+        for n in 0..20_000 {
+            let time = 2_000 + i64::try_from(n).unwrap();
+            world.post(READER + 1 + n % 64, time, 5_000_000_000 + n);
+        }
+    }
+    world
+}
+
+#[test]
+fn row_reads_stay_within_the_bound_on_mariadb() {
+    check(Kind::MariaDb);
+}
+
+#[test]
+fn row_reads_stay_within_the_bound_on_mysql() {
+    check(Kind::MySql);
+}
+
+fn check(kind: Kind) {
+    // A server for this test alone, because row counters are per server.
+    let Some(server) = Database::start(kind) else { return };
+    let server = Arc::new(server);
+    let mut report = format!("{kind:?}: most rows read for a page, by world and followees\n");
+    writeln!(
+        report,
+        "{:>8} {:>9} {:>6} {:>7} {:>7} {:>10}",
+        "world", "followees", "limit", "rows", "bound", "naive rows"
+    )
+    .unwrap();
+    let mut random = StdRng::seed_from_u64(11);
+    for shape in [Shape::Dense, Shape::Quiet, Shape::Burst, Shape::Tied] {
+        for followees in FOLLOWEES {
+            let world = world(shape, followees, &mut random);
+            run(check_world(&server, &world, followees, &mut |limit, rows, bound, naive| {
+                writeln!(
+                    report,
+                    "{:>8} {followees:>9} {limit:>6} {rows:>7} {bound:>7} {naive:>10}",
+                    format!("{shape:?}").to_lowercase()
+                )
+                .unwrap();
+            }));
+        }
+    }
+    println!("{report}");
+}
+
+async fn check_world(
+    server: &Arc<Database>,
+    world: &World,
+    followees: u64,
+    report: &mut impl FnMut(u8, u64, u64, u64),
+) {
+    let fleet = TestFleet::on(std::slice::from_ref(server));
+    for (_, database) in &fleet.databases {
+        let mut statements = vec![format!("CREATE DATABASE {database}")];
+        statements.extend(mysql_tables(database));
+        server.execute(&statements).await;
+    }
+    fleet.load_by_sql(world).await;
+    let tributary = fleet.open().await;
+    let oracle = Oracle::new(world);
+    let feed: Vec<PostKey> = oracle.feed(UserId(READER)).iter().map(|post| post.key).collect();
+    // Every statement is prepared before rows are counted.
+    for limit in LIMITS {
+        read(&tributary, Cursor::newest(), limit).await;
+    }
+    for limit in LIMITS {
+        let bound = 4 * followees + 12 * u64::from(limit);
+        let (mut most_rows, mut most_naive_rows) = (0, 0);
+        for cursor in cursors(&feed) {
+            let page = read(&tributary, cursor.clone(), limit).await;
+            let start = match cursor.edge {
+                tributary::cursor::Edge::Beside { key, .. } => {
+                    feed.iter().position(|k| *k == key).map_or(0, |index| index + 1)
+                }
+                _ => 0,
+            };
+            if cursor.direction == tributary::model::Direction::Older {
+                let all = oracle.feed(UserId(READER));
+                let end = all.len().min(start + usize::from(limit));
+                assert_page(&page, &all[start..end], "a counted page");
+            }
+            let count = async || {
+                let page = async || drop(read(&tributary, cursor.clone(), limit).await);
+                rows_read(&fleet, page).await
+            };
+            let mut rows = count().await;
+            // A new connection prepares its statements, and the server then reads tables of its
+            // own. Repeating the read excludes these rows.
+            for _ in 0..8 {
+                if rows <= bound {
+                    break;
+                }
+                rows = rows.min(count().await);
+            }
+            let anchored = start > 0 || cursor.direction == tributary::model::Direction::Older;
+            let waves = if anchored { 5 } else { 6 };
+            assert!(page.waves <= waves, "{} waves from {cursor:?}", page.waves);
+            assert!(
+                rows <= bound,
+                "{rows} rows, {bound} allowed: {followees} followees, limit \
+                 {limit}, from {cursor:?}"
+            );
+            most_rows = most_rows.max(rows);
+            let naive = rows_read(&fleet, async || naive_page(&fleet, world, &cursor, limit).await);
+            most_naive_rows = most_naive_rows.max(naive.await);
+        }
+        report(limit, most_rows, bound, most_naive_rows);
+    }
+}
+
+/// Cursors at the top, a little below it, in the middle and near the end; and two towards newer
+/// posts from the middle.
+fn cursors(feed: &[PostKey]) -> Vec<Cursor> {
+    let at = |index: usize| {
+        feed.get(index).map(|key| Cursor::older(tributary::cursor::Edge::below(*key)))
+    };
+    let up =
+        feed.get(feed.len() / 2).map(|key| Cursor::newer(tributary::cursor::Edge::above(*key)));
+    let deep = [at(10), at(feed.len() / 2), at(feed.len().saturating_sub(30)), up];
+    // No post is next to this cursor, so the read must query whether an older post exists.
+    let deleted_anchor = feed.get(feed.len() / 2).map(|key| {
+        let key = PostKey { author: UserId(READER + 999), ..*key };
+        Cursor::newer(tributary::cursor::Edge::above(key))
+    });
+    let cursors = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
+    cursors.chain(deleted_anchor).collect()
+}
+
+async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Page {
+    let request =
+        PageRequest { cursor, limit: Limit::new(limit).unwrap(), ..PageRequest::default() };
+    let page = tributary.home_timeline(UserId(READER), &request).await.unwrap();
+    assert!(page.is_complete());
+    page
+}
+
+/// The rows that `work` reads, without those that reading the counters costs. The smaller of two
+/// runs counts, because background work of the server may add rows to one of them.
+async fn rows_read(fleet: &TestFleet, work: impl AsyncFn()) -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..2 {
+        let before = fleet.row_reads().await;
+        let looked = fleet.row_reads().await;
+        work().await;
+        let after = fleet.row_reads().await;
+        least = least.min((after - looked).saturating_sub(looked - before));
+    }
+    least
+}
+
+/// Reads the same page by the naive query, on each shard.
+async fn naive_page(fleet: &TestFleet, world: &World, cursor: &Cursor, limit: u8) {
+    let below = match cursor.edge {
+        tributary::cursor::Edge::Beside { key: PostKey { time, post: PostId(id), .. }, .. } => {
+            format!("AND (timestamp, tweet_id) < ({time}, {id})")
+        }
+        _ => String::new(),
+    };
+    for (shard, (server, database)) in (0..).zip(&fleet.databases) {
+        let followees = world.follows.iter().map(|follow| follow.followee.0);
+        let own: Vec<String> =
+            followees.filter(|id| id % SHARDS == shard).map(|id| id.to_string()).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let sql = format!(
+            "SELECT * FROM {database}.tweets WHERE user_id IN ({}) {below} \
+             ORDER BY timestamp DESC, tweet_id DESC LIMIT {limit}",
+            own.join(",")
+        );
+        let mut connection = server.connect().await;
+        let _: Vec<mysql_async::Row> = connection.query(sql).await.unwrap();
+        connection.disconnect().await.unwrap();
+    }
+}

@@ -1,0 +1,100 @@
+//! An HTTP server on a free port, and requests to it.
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tributary::Tributary;
+use tributary_server as http;
+
+/// A server that stops when dropped. Each request uses a new connection.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+/// A whole HTTP response.
+#[derive(Debug)]
+pub(crate) struct TestResponse {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl TestServer {
+    pub(crate) async fn start(tributary: Tributary) -> Self {
+        let bound = http::bind("127.0.0.1:0".parse().unwrap(), &["feeds.example.org".into()])
+            .await
+            .unwrap();
+        let address = bound.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
+        Self { address, _stop: stop }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
+        self.send(Request::get(path)).await
+    }
+
+    /// Posts JSON, under an `Idempotency-Key` if there is one.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: impl AsRef<[u8]>,
+        key: Option<&str>,
+    ) -> TestResponse {
+        let mut request = Request::post(path).header("content-type", "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.send_with(request, Bytes::copy_from_slice(body.as_ref())).await
+    }
+
+    pub(crate) async fn send(&self, request: hyper::http::request::Builder) -> TestResponse {
+        self.send_with(request, Bytes::new()).await
+    }
+
+    pub(crate) async fn send_with(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> TestResponse {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = request.header("host", "localhost").body(Full::new(body)).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        TestResponse {
+            status: head.status,
+            headers: head.headers,
+            body: String::from_utf8(body).unwrap(),
+        }
+    }
+}
+
+impl TestResponse {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The status and the stable code of an RFC 9457 problem; panics on any other response.
+    pub(crate) fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert_eq!(problem["trace_id"].as_str().unwrap().len(), 32);
+        (self.status.as_u16(), problem["code"].as_str().unwrap().to_owned())
+    }
+}

@@ -1,0 +1,58 @@
+//! Support for the tests: worlds with their oracle, fleets on every backend, servers, HTTP.
+
+pub(crate) mod database;
+pub(crate) mod fleet;
+pub(crate) mod http;
+pub(crate) mod link;
+pub(crate) mod proxy;
+pub(crate) mod watch;
+pub(crate) mod world;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// The root of the repository: the nearest folder with a `Cargo.lock`.
+pub(crate) fn root() -> PathBuf {
+    let ancestors = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    ancestors.into_iter().find(|dir| dir.join("Cargo.lock").exists()).unwrap().to_owned()
+}
+
+/// The folder of real follows and posts, if it is beside the working copy. A public checkout has
+/// none, and the test is listed as skipped.
+pub(crate) fn shared_data() -> Option<PathBuf> {
+    let dir = root().join("../shared/data");
+    if dir.join("tweets.csv.gz").exists() {
+        return Some(dir);
+    }
+    skip("shared data: ../shared/data is missing");
+    None
+}
+
+/// Lists a skipped test in the summary at the end of `./dev test`. No test is skipped silently.
+pub(crate) fn skip(what: &str) {
+    eprintln!("SKIPPED {what}");
+    let Some(path) = std::env::var_os("TRIBUTARY_SKIPS") else { return };
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    writeln!(file, "{what}").unwrap();
+}
+
+/// A new folder in `TRIBUTARY_TEST_DIR`, or else in the system's temporary folder. It is deleted
+/// when dropped.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
+        std::env::var_os("TRIBUTARY_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
+    });
+    std::fs::create_dir_all(&*BASE).unwrap();
+    tempfile::Builder::new().prefix("tributary-test-").tempdir_in(&*BASE).unwrap()
+}
+
+/// Runs a test's future on a runtime of its own with two threads.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let output = runtime.block_on(test);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    output
+}

@@ -1,0 +1,171 @@
+//! Errors of a request, and the answer that reports them to the client: RFC 9457 problem details
+//! with a stable `code` and a `trace_id`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::frame::TraceId;
+use tributary::internal::{FOLLOWEES_MAX, ID_MAX};
+use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, WriteError};
+
+/// An error that a request is answered with. The client receives the text as `detail`, so it never
+/// contains internals such as SQL, addresses or file names.
+#[derive(Clone, Debug, Error)]
+pub(super) enum ApiError {
+    #[error("the user id must be a decimal number from 0 to {ID_MAX}")]
+    BadUserId,
+    #[error("the post id must be a decimal number from 0 to {ID_MAX}")]
+    BadPostId,
+    #[error(
+        "the request must have one Idempotency-Key header of 1 to {max} visible ASCII characters",
+        max = IdempotencyKey::CHARACTERS_MAX
+    )]
+    BadIdempotencyKey,
+    #[error("the Content-Type of the body must be application/json")]
+    BadBodyType,
+    #[error("the body is not the JSON that this address expects: {0}")]
+    BadBody(String),
+    #[error("the body did not arrive within 10 seconds")]
+    SlowBody,
+    #[error("limit must be a whole number from 1 to {max}", max = Limit::MAX)]
+    BadLimit,
+    #[error("the cursor is not valid for this address; omit it to start from the beginning")]
+    BadCursor,
+    #[error("the Tributary-Freshness header is not a valid freshness token; omit the header")]
+    BadFreshness,
+    #[error("the query string is invalid: {0}")]
+    BadQuery(&'static str),
+    #[error("this server does not serve the name in the Host header; add the name to http.hosts")]
+    UnknownHost,
+    #[error("nothing exists at this address")]
+    NotFound,
+    #[error("this address does not support this method; see the Allow header")]
+    MethodNotAllowed,
+    #[error("the request body is larger than {0} bytes")]
+    BodyTooLarge(u64),
+    #[error("the address is longer than {0} bytes")]
+    UriTooLong(usize),
+    #[error(
+        "the user follows more than {FOLLOWEES_MAX} users, the limit for reading a home timeline"
+    )]
+    TooManyFollowees,
+    #[error(
+        "the page is incomplete, stale or older than its freshness token, and the request accepts \
+         only complete pages; try again"
+    )]
+    Incomplete,
+    #[error(transparent)]
+    NotWritten(WriteError),
+    #[error("the shard of this post does not answer at the moment; try again")]
+    ShardUnavailable,
+    #[error("internal error; the server's log has details under this trace id")]
+    Internal,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: String,
+    trace_id: &'a str,
+}
+
+impl ApiError {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadUserId => (StatusCode::BAD_REQUEST, "invalid_user_id"),
+            Self::BadPostId => (StatusCode::BAD_REQUEST, "invalid_post_id"),
+            Self::BadIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::BadBodyType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::BadBody(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
+            Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
+            Self::BadFreshness => (StatusCode::BAD_REQUEST, "invalid_freshness"),
+            Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
+            Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
+            Self::NotWritten(error) => write_status(*error),
+            Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// Replaces the body of `response` by the problem details of this error. The other headers of
+    /// `response` stay. A 503 gets `Retry-After: 1`.
+    pub(super) fn render(&self, trace_id: &TraceId, mut response: Response) -> Response {
+        let (status, code) = self.status_and_code();
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code,
+            detail: self.to_string(),
+            trace_id: trace_id.as_str(),
+        };
+        *response.body_mut() = serde_json::to_vec(&problem).unwrap_or_default().into();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.remove(header::CONTENT_LENGTH);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn write_status(error: WriteError) -> (StatusCode, &'static str) {
+    match error {
+        WriteError::ReadOnly => (StatusCode::FORBIDDEN, "read_only"),
+        WriteError::Id => (StatusCode::BAD_REQUEST, "invalid_user_id"),
+        WriteError::ContentLength { .. } | WriteError::Content => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "invalid_content")
+        }
+        WriteError::Refused => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+        WriteError::TooManyFollows => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_follows"),
+        WriteError::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
+        WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
+        WriteError::InDoubt => (StatusCode::SERVICE_UNAVAILABLE, "in_doubt"),
+        WriteError::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+    }
+}
+
+/// Sets the status only. `frame::handle` renders the body later, because only it knows the trace
+/// id.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status_and_code().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooManyFollowees => Self::TooManyFollowees,
+        }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        Self::NotWritten(error)
+    }
+}
+
+impl From<BadCursor> for ApiError {
+    fn from(_: BadCursor) -> Self {
+        Self::BadCursor
+    }
+}

@@ -1,0 +1,149 @@
+//! The middleware of every route. It assigns a trace id, limits the size of the request, and
+//! renders errors as problem details. A panic ends only its own request.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::{Instrument, error, info_span, warn};
+
+use super::error::ApiError;
+use tributary::Tributary;
+use tributary::internal::content_bytes_max;
+
+/// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
+const URI_BYTES_MAX: usize = 8 * 1024;
+/// Largest body of a request in bytes, unless the configuration allows longer posts. Routes
+/// without a body ignore a body up to this size.
+const BODY_BYTES_MAX: u64 = 64 * 1024;
+/// JSON may encode one byte of text as six bytes: `\u0041`.
+const ESCAPED_BYTES: u64 = 6;
+/// Allowance in bytes for the JSON around the text of a post.
+const ENVELOPE_BYTES: u64 = 1024;
+
+/// Largest body of a request, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit(pub(super) u64);
+
+impl BodyLimit {
+    /// A limit that admits the longest allowed post, however its JSON escapes the text.
+    pub(super) fn of(tributary: &Tributary) -> Self {
+        let content = content_bytes_max(tributary) as u64;
+        Self(BODY_BYTES_MAX.max(content * ESCAPED_BYTES + ENVELOPE_BYTES))
+    }
+}
+
+/// The host names that the server accepts in a request.
+#[derive(Clone, Debug)]
+pub(super) enum Hosts {
+    /// All names. Used when the server listens on an address that other machines reach.
+    Any,
+    /// `localhost`, IP addresses and these names. Without this check, another web site could make
+    /// its name resolve to this machine and read timelines in a local browser (DNS rebinding).
+    Local(Arc<[String]>),
+}
+
+impl Hosts {
+    /// Whether the server answers a request for this host. A request without a host is answered.
+    pub(super) fn include<B>(&self, request: &Request<B>) -> bool {
+        let Self::Local(names) = self else { return true };
+        let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+        let Some(host) = request.uri().host().or(header) else { return true };
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The settings of the middleware, the same for all requests.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) limit: BodyLimit,
+    pub(super) hosts: Hosts,
+}
+
+/// Identifies one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace
+/// Context.
+#[derive(Clone, Debug)]
+pub(super) struct TraceId(String);
+
+impl TraceId {
+    /// The trace id of the `traceparent` header if that header is valid, else a random one.
+    fn of(headers: &HeaderMap) -> Self {
+        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let given = parent.and_then(|parent| parent.split('-').nth(1)).filter(|id| {
+            id.len() == 32
+                && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+                && id.bytes().any(|b| b != b'0')
+        });
+        match given {
+            Some(id) => Self(id.to_owned()),
+            None => Self(format!("{:032x}", rand::random::<u128>())),
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Handles one request: checks its size and host, runs its route, renders an error, and sets the
+/// headers that all answers share. A panic of the route is answered with 500 and logged.
+pub(super) async fn handle(
+    State(Frame { limit, hosts }): State<Frame>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let trace_id = TraceId::of(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(limit);
+    let wrong_host = || (!hosts.include(&request)).then_some(ApiError::UnknownHost);
+    let mut response = match oversize(&request, limit).or_else(wrong_host) {
+        Some(error) => error.into_response(),
+        None => {
+            // The span adds the trace id to every line that the route logs.
+            let run =
+                next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
+            AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+                error!(trace_id = trace_id.as_str(), "Request panicked; it was answered with 500");
+                ApiError::Internal.into_response()
+            })
+        }
+    };
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        if response.status().is_server_error() {
+            warn!(trace_id = trace_id.as_str(), %method, path, %error, "Request failed");
+        }
+        response = error.render(&trace_id, response);
+    }
+    set_common_headers(response.headers_mut());
+    response
+}
+
+/// Sets the headers that all answers share. A timeline belongs to one reader: shared caches must
+/// not store it, a private cache must revalidate it, and a browser must not guess another content
+/// type.
+pub(super) fn set_common_headers(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// The error for an address that is too long, or for a `Content-Length` above the limit.
+fn oversize(request: &Request, limit: BodyLimit) -> Option<ApiError> {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    if uri_bytes > URI_BYTES_MAX {
+        return Some(ApiError::UriTooLong(URI_BYTES_MAX));
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>();
+    (length.ok()? > limit.0).then_some(ApiError::BodyTooLarge(limit.0))
+}

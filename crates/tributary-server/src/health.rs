@@ -1,0 +1,47 @@
+//! The health routes: whether the process runs, and whether its shards answer.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::timeline::json;
+use super::wire::{LogState, Ready, ShardState};
+use tributary::Tributary;
+use tributary::internal::memory_stats;
+
+/// `GET /livez`, `GET /healthz`: 200 while the process answers. Shards are not checked, because a
+/// restart of this process would not repair a dead database.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: 200 `ok` if all shards answer, 200 `degraded` if at least one does, else 503.
+/// With `?strict`, `degraded` is 503 too. The state of memory is listed and does not change the
+/// status: without memory pages are only slower.
+pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
+    let strict = query
+        .0
+        .is_some_and(|query| query.split('&').any(|p| p == "strict" || p.starts_with("strict=")));
+    let health = tributary.fleet().health();
+    let up = health.iter().filter(|shard| shard.state.is_ok()).count();
+    let status = match up {
+        up if up == health.len() => "ok",
+        0 => "unavailable",
+        _ => "degraded",
+    };
+    let shards = health
+        .iter()
+        .map(|shard| ShardState {
+            name: shard.name,
+            status: if shard.state.is_ok() { "ok" } else { "missing" },
+        })
+        .collect();
+    let code = match status {
+        "ok" => StatusCode::OK,
+        "degraded" if !strict => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let stats = memory_stats(&tributary);
+    let memory = stats.iter().flat_map(|stats| &stats.logs).map(LogState::new).collect();
+    (code, json(&Ready { status, shards, memory })).into_response()
+}

@@ -1,0 +1,120 @@
+//! `GET /metrics`: the content of memory and its progress in the logs, in OpenMetrics text format.
+
+use std::fmt;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::error::ApiError;
+use tributary::Tributary;
+use tributary::internal::{LogStats, MemoryStats, memory_stats};
+
+/// The content type of OpenMetrics text.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Name, help text and value of a counter that each log has.
+type LogCounter = (&'static str, &'static str, fn(&LogStats) -> u64);
+
+/// The counters of each log.
+const LOG_COUNTERS: [LogCounter; 8] = [
+    ("transactions", "Transactions applied", |log| log.transactions),
+    ("changes", "Changes applied to entries of memory", |log| log.changes),
+    (
+        "log_identities",
+        "Log identities followed since the start; a change empties memory for the log",
+        |log| log.log_identities,
+    ),
+    ("fills", "Tails and follow lists filled", |log| log.fills),
+    (
+        "fills_refused",
+        "Fills rejected: the snapshot was too old, or the fill request had lapsed",
+        |log| log.fills_refused,
+    ),
+    ("evictions", "Tails and follow lists evicted", |log| log.evictions),
+    ("audited", "Tails and follow lists compared with the database", |log| log.audited),
+    ("mismatched", "Tails and follow lists that differ from the database", |log| log.mismatched),
+];
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(tributary): State<Tributary>) -> Result<Response, ApiError> {
+    let mut registry = Registry::with_prefix("tributary_memory");
+    registry.register_collector(Box::new(MemoryCollector(tributary)));
+    let mut body = String::new();
+    text::encode(&mut body, &registry).map_err(|_| ApiError::Internal)?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
+}
+
+#[derive(Debug)]
+struct MemoryCollector(Tributary);
+
+impl Collector for MemoryCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(memory) = memory_stats(&self.0) else { return Ok(()) };
+        for (name, help, value) in sizes(&memory) {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        let pages = [
+            ("walked_pages", "Deep pages found by a scan of the recent log", memory.walked_pages),
+            ("page_cache_hits", "Pages answered from the page cache", memory.page_cache_hits),
+        ];
+        for (name, help, count) in pages {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        let fresh = |log: &LogStats| i64::from(log.fresh);
+        let help = "1 if memory is up to date with the log, else 0";
+        gauges(&memory, &mut encoder, ("fresh", help), fresh)?;
+        let heads_known = |log: &LogStats| i64::from(log.heads_known);
+        let help = "1 if the newest times of all authors are in memory, else 0";
+        gauges(&memory, &mut encoder, ("heads_known", help), heads_known)?;
+        for (name, help, counter) in LOG_COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for log in &memory.logs {
+                let count = counter(log);
+                let labels = [("log", log.name.as_str())];
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encodes one gauge for each log.
+fn gauges(
+    memory: &MemoryStats,
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    value: impl Fn(&LogStats) -> i64,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for log in &memory.logs {
+        family.encode_family(&[("log", log.name.as_str())])?.encode_gauge(&value(log))?;
+    }
+    Ok(())
+}
+
+/// Name, help text and value of the gauges for the content of memory and its bytes.
+fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 12] {
+    [
+        ("budget_bytes", "Limit of the bytes in memory (memory.budget)", memory.budget_bytes),
+        ("users", "Users known to memory", memory.users),
+        ("index_bytes", "Bytes of the index of users", memory.index_bytes),
+        ("tails", "Authors whose tail is in memory", memory.tails),
+        ("tail_posts", "Posts in tails", memory.tail_posts),
+        ("tail_bytes", "Bytes of tails", memory.tail_bytes),
+        ("follow_edges", "Follows in follow lists", memory.follow_edges),
+        ("follow_bytes", "Bytes of follow lists", memory.follow_bytes),
+        ("pages", "Pages in the page cache", memory.pages),
+        ("page_bytes", "Bytes of the page cache", memory.page_bytes),
+        ("recent_entries", "Entries in the recent log", memory.recent_entries),
+        ("recent_bytes", "Bytes of the recent log", memory.recent_bytes),
+    ]
+}

@@ -1,0 +1,99 @@
+//! The routes that write, and the route that reads a single post.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::query::{JsonBody, PathUser, PathUserAnd, idempotency_key};
+use super::timeline::{json, set_freshness_headers};
+use super::wire::{Followed, NewFollows, NewPost};
+use tributary::internal::{PostJson, parse_id};
+use tributary::{PostId, Tributary, UserId};
+
+/// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// `POST /v1/users/{user_id}/posts`: 201 with the post, and its address in `Location`.
+pub(super) async fn publish(
+    State(tributary): State<Tributary>,
+    PathUser(author): PathUser,
+    headers: HeaderMap,
+    JsonBody(NewPost { content }): JsonBody<NewPost>,
+) -> Result<Response, ApiError> {
+    let key = idempotency_key(&headers)?;
+    let published = tributary.publish(author, &content, key).await?;
+    let post = &published.post;
+    let mut response = (StatusCode::CREATED, json(&PostJson::new(post, tributary.fleet().times())))
+        .into_response();
+    let location = format!("/v1/users/{author}/posts/{}", post.key.post);
+    let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
+    response.headers_mut().insert(header::LOCATION, location);
+    if published.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(with_freshness(&tributary, author, response).await)
+}
+
+/// Adds a freshness token to the answer of a write by `user`. A read that sends this token back
+/// sees the write. Costs one query for the end of the log, unless memory is off.
+async fn with_freshness(
+    tributary: &Tributary,
+    user: UserId,
+    response: impl IntoResponse,
+) -> Response {
+    let mut response = response.into_response();
+    set_freshness_headers(response.headers_mut(), &tributary.freshness(user).await, true);
+    response
+}
+
+/// `GET /v1/users/{user_id}/posts/{post_id}`: one query on the author's shard.
+pub(super) async fn post(
+    State(tributary): State<Tributary>,
+    PathUserAnd(author, post): PathUserAnd<PostId>,
+) -> Result<Response, ApiError> {
+    match tributary.post(author, post).await {
+        Ok(Some(post)) => Ok(json(&PostJson::new(&post, tributary.fleet().times()))),
+        Ok(None) => Err(ApiError::NotFound),
+        Err(_) => Err(ApiError::ShardUnavailable),
+    }
+}
+
+/// `DELETE /v1/users/{user_id}/posts/{post_id}`: 204, also if the post does not exist.
+pub(super) async fn delete_post(
+    State(tributary): State<Tributary>,
+    PathUserAnd(author, post): PathUserAnd<PostId>,
+) -> Result<Response, ApiError> {
+    tributary.delete_post(author, post).await?;
+    Ok(with_freshness(&tributary, author, StatusCode::NO_CONTENT).await)
+}
+
+/// `PUT /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow exists already.
+pub(super) async fn follow(
+    State(tributary): State<Tributary>,
+    PathUserAnd(follower, followee): PathUserAnd<UserId>,
+) -> Result<Response, ApiError> {
+    tributary.follow(follower, followee).await?;
+    Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
+}
+
+/// `DELETE /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow does not exist.
+pub(super) async fn unfollow(
+    State(tributary): State<Tributary>,
+    PathUserAnd(follower, followee): PathUserAnd<UserId>,
+) -> Result<Response, ApiError> {
+    tributary.unfollow(follower, followee).await?;
+    Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
+}
+
+/// `POST /v1/users/{user_id}/following`: follows all listed users, in one transaction.
+pub(super) async fn follow_all(
+    State(tributary): State<Tributary>,
+    PathUser(follower): PathUser,
+    JsonBody(NewFollows { follow }): JsonBody<NewFollows>,
+) -> Result<Response, ApiError> {
+    let ids = follow.iter().map(|id| parse_id(id).map(UserId).ok_or(ApiError::BadUserId));
+    let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
+    let added = tributary.follow_all(follower, &followees).await?;
+    Ok(with_freshness(&tributary, follower, json(&Followed { added })).await)
+}

@@ -1,0 +1,182 @@
+//! Extractors: they parse and check the path, the query, the headers and the body of a request.
+
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use super::frame::BodyLimit;
+use tributary::internal::parse_id;
+use tributary::{Cursor, Freshness, IdempotencyKey, Limit, PageRequest, PostId, UserId};
+
+/// Holds a freshness token, in requests and in answers.
+pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");
+/// `true` on an answer that is older than the freshness token of its request.
+pub(super) const FRESHNESS_LOST_HEADER: HeaderName =
+    HeaderName::from_static("tributary-freshness-lost");
+/// The time limit for a client to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest error text about an invalid body. The text may quote field names that the client chose.
+const PROBLEM_CHARACTERS: usize = 200;
+
+/// The checked parameters of the routes for timelines and follow lists. Unknown parameters are
+/// ignored.
+#[derive(Debug)]
+pub(super) struct Parameters {
+    /// The text of a cursor. The route parses it, as a cursor of a timeline or of a follow list.
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Limit,
+    /// Whether an incomplete answer is an error (`require=complete`).
+    pub(super) require_complete: bool,
+    /// The freshness that the page must have reached; empty without a token.
+    pub(super) at_least: Freshness,
+}
+
+#[derive(Deserialize)]
+struct RawParameters {
+    cursor: Option<String>,
+    limit: Option<String>,
+    require: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Query::<RawParameters>::try_from_uri(&parts.uri);
+        let Query(RawParameters { cursor, limit, require }) = query
+            .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
+        let require_complete = match require.as_deref() {
+            None => false,
+            Some("complete") => true,
+            Some(_) => return Err(ApiError::BadQuery("the only value of `require` is `complete`")),
+        };
+        let limit = match limit {
+            None => Limit::DEFAULT,
+            Some(text) => parse_id(&text)
+                .and_then(|limit| u8::try_from(limit).ok())
+                .and_then(Limit::new)
+                .ok_or(ApiError::BadLimit)?,
+        };
+        Ok(Self { cursor, limit, require_complete, at_least: freshness_of(&parts.headers)? })
+    }
+}
+
+impl Parameters {
+    /// The requested page of a timeline.
+    pub(super) fn page(&self) -> Result<PageRequest, ApiError> {
+        let cursor = match &self.cursor {
+            Some(text) => text.parse()?,
+            None => Cursor::newest(),
+        };
+        Ok(PageRequest { cursor, limit: self.limit, at_least: self.at_least.clone() })
+    }
+
+    /// Returns [`ApiError::Incomplete`] if the request requires a complete answer and this is
+    /// none.
+    pub(super) fn accept(&self, complete: bool) -> Result<(), ApiError> {
+        if self.require_complete && !complete { Err(ApiError::Incomplete) } else { Ok(()) }
+    }
+}
+
+/// The user id in the path.
+pub(super) struct PathUser(pub(super) UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let id = path.ok().and_then(|Path(text)| parse_id(&text));
+        id.map(|id| Self(UserId(id))).ok_or(ApiError::BadUserId)
+    }
+}
+
+/// The two ids in the path: a user id, then the id of a post or of another user.
+pub(super) struct PathUserAnd<T>(pub(super) UserId, pub(super) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<PostId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let (user, post) = two_ids(parts, state).await?;
+        Ok(Self(user, PostId(post.ok_or(ApiError::BadPostId)?)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<UserId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let (user, other) = two_ids(parts, state).await?;
+        Ok(Self(user, UserId(other.ok_or(ApiError::BadUserId)?)))
+    }
+}
+
+/// The user id and the second id, which is `None` if it is not a valid id.
+async fn two_ids<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<(UserId, Option<u64>), ApiError> {
+    let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+    let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
+    let user = parse_id(&user).ok_or(ApiError::BadUserId)?;
+    Ok((UserId(user), parse_id(&other)))
+}
+
+/// The JSON body as a `T`. Its length is limited by [`BodyLimit`], its arrival by
+/// [`BODY_TIMEOUT`].
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::BadBodyType);
+        }
+        let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
+        let read = to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(0));
+        let body = timeout(BODY_TIMEOUT, read).await.map_err(|_| ApiError::SlowBody)?;
+        // The body had no `Content-Length` and is too long, or the client disconnected.
+        let body = body.map_err(|_| ApiError::BodyTooLarge(limit))?;
+        let parsed = serde_json::from_slice(&body);
+        parsed.map(Self).map_err(|error| {
+            ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
+        })
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
+}
+
+/// The freshness tokens of a request, merged; there may be several headers.
+pub(super) fn freshness_of(headers: &HeaderMap) -> Result<Freshness, ApiError> {
+    let mut all = Freshness::default();
+    for value in headers.get_all(FRESHNESS_HEADER) {
+        let token = value.to_str().ok().and_then(|text| text.parse().ok());
+        all.merge(&token.ok_or(ApiError::BadFreshness)?);
+    }
+    Ok(all)
+}
+
+/// The `Idempotency-Key`, if the request has one. Two such headers are an error.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().ok().and_then(IdempotencyKey::new);
+    match (key, values.next()) {
+        (Some(key), None) => Ok(Some(key)),
+        _ => Err(ApiError::BadIdempotencyKey),
+    }
+}

@@ -1,0 +1,234 @@
+//! The JSON of the API. Ids are strings, because JavaScript's numbers lose digits above 2^53.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use tributary::config::TimeUnit;
+use tributary::internal::{Draft, DraftPost, Fleet, LogStats, PostJson, PostTimes, rfc3339_ms};
+use tributary::{Cursor, Page, Post, ShardId, UserId};
+
+/// Initial capacity for the JSON of a page, in bytes; enough for a typical page.
+const PAGE_BYTES: usize = 8 * 1024;
+
+/// The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this
+/// route replaces.
+#[derive(Serialize)]
+pub(super) struct ExpressFeed<'a> {
+    feed: Vec<Tweet<'a>>,
+    next_cursor: Option<String>,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Tweet<'a> {
+    tweet_id: String,
+    user_id: String,
+    content: &'a str,
+    timestamp: Timestamp,
+}
+
+/// A timestamp in the form of the Express handler: a stored number unchanged, a date as JavaScript
+/// formats it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Timestamp {
+    Number(i64),
+    Date(String),
+}
+
+/// The fields after the posts in a page of a `v1` timeline.
+#[derive(Serialize)]
+struct PageEnd<'a> {
+    next: Option<&'a str>,
+    prev: &'a str,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+    stale_shards: Vec<StaleShard<'a>>,
+}
+
+/// A shard that cannot be queried: its posts come from memory, in their state of `as_of`.
+#[derive(Serialize)]
+struct StaleShard<'a> {
+    shard: &'a str,
+    as_of: String,
+}
+
+/// The answer of `GET /v1/users/{user_id}/following`.
+#[derive(Serialize)]
+pub(super) struct Following<'a> {
+    pub(super) following: Vec<Followee>,
+    pub(super) next: Option<String>,
+    pub(super) complete: bool,
+    pub(super) missing_shards: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Followee {
+    user_id: String,
+}
+
+/// The body of `POST /v1/users/{user_id}/posts`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewPost {
+    pub(super) content: String,
+}
+
+/// The body of `POST /v1/users/{user_id}/following`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewFollows {
+    pub(super) follow: Vec<String>,
+}
+
+/// The answer of `POST /v1/users/{user_id}/following`.
+#[derive(Serialize)]
+pub(super) struct Followed {
+    /// The number of follows that did not exist before.
+    pub(super) added: usize,
+}
+
+/// The answer of `GET /readyz`.
+#[derive(Serialize)]
+pub(super) struct Ready<'a> {
+    pub(super) status: &'static str,
+    pub(super) shards: Vec<ShardState<'a>>,
+    /// One entry for each log; empty if memory is off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) memory: Vec<LogState<'a>>,
+}
+
+/// The state of memory for one log.
+#[derive(Serialize)]
+pub(super) struct LogState<'a> {
+    log: &'a str,
+    followed: bool,
+    newest_times: bool,
+    filled_ahead: FilledAhead,
+}
+
+#[derive(Serialize)]
+struct FilledAhead {
+    authors: usize,
+    of: usize,
+    done: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShardState<'a> {
+    pub(super) name: &'a str,
+    pub(super) status: &'static str,
+}
+
+impl<'a> LogState<'a> {
+    pub(super) fn new(log: &'a LogStats) -> Self {
+        Self {
+            log: &log.name,
+            followed: log.fresh,
+            newest_times: log.heads_known,
+            filled_ahead: FilledAhead {
+                authors: log.prefill_started,
+                of: log.prefill_planned,
+                done: log.prefill_done,
+            },
+        }
+    }
+}
+
+impl<'a> ExpressFeed<'a> {
+    pub(super) fn new(page: &'a Page, fleet: &'a Fleet) -> Self {
+        let tweet = |post: &'a Post| Tweet {
+            tweet_id: post.key.post.to_string(),
+            user_id: post.key.author.to_string(),
+            content: &post.content,
+            timestamp: match fleet.times().unit {
+                TimeUnit::DateTime { .. } => Timestamp::Date(created_at(post, fleet.times())),
+                _ => Timestamp::Number(post.key.time),
+            },
+        };
+        Self {
+            feed: page.posts.iter().map(tweet).collect(),
+            next_cursor: page.next.as_ref().map(ToString::to_string),
+            complete: page.is_complete(),
+            missing_shards: shard_names(&page.missing, fleet),
+        }
+    }
+}
+
+/// The cursors of a page as text, for its JSON and for its `Link` header.
+pub(super) struct Cursors {
+    pub(super) next: Option<String>,
+    pub(super) prev: String,
+}
+
+impl Cursors {
+    pub(super) fn of(draft: &Draft) -> Self {
+        Self { next: draft.next.as_ref().map(Cursor::to_string), prev: draft.prev.to_string() }
+    }
+}
+
+/// Encodes a page of a `v1` timeline. Posts from memory are already JSON and are copied unchanged.
+pub(super) fn posts_json(
+    draft: &Draft,
+    cursors: &Cursors,
+    fleet: &Fleet,
+) -> serde_json::Result<Vec<u8>> {
+    let mut json = Vec::with_capacity(PAGE_BYTES);
+    json.extend(br#"{"posts":["#);
+    for (index, entry) in draft.posts.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        match entry {
+            DraftPost::FromDatabase(post) => {
+                let author_handle = draft.handles.get(&post.key.author).map(String::as_str);
+                let mut post = PostJson::new(post, fleet.times());
+                post.author_handle = author_handle;
+                serde_json::to_writer(&mut json, &post)?;
+            }
+            DraftPost::FromMemory(found) => {
+                json.extend(found.body().as_bytes());
+                if let Some(handle) = found.handle() {
+                    json.pop();
+                    json.extend(br#","author_handle":"#);
+                    serde_json::to_writer(&mut json, handle)?;
+                    json.push(b'}');
+                }
+            }
+        }
+    }
+    let stale = |(shard, as_of): (&ShardId, &i64)| StaleShard {
+        shard: fleet.shard_name(*shard),
+        as_of: rfc3339_ms(*as_of),
+    };
+    let end = PageEnd {
+        next: cursors.next.as_deref(),
+        prev: &cursors.prev,
+        complete: draft.is_complete(),
+        missing_shards: shard_names(&draft.missing, fleet),
+        stale_shards: draft.stale.iter().map(stale).collect(),
+    };
+    json.extend(b"],");
+    let start = json.len();
+    serde_json::to_writer(&mut json, &end)?;
+    // `end` was encoded as an object of its own; its `{` is removed to continue the page's object.
+    json.remove(start);
+    Ok(json)
+}
+
+impl From<&UserId> for Followee {
+    fn from(user: &UserId) -> Self {
+        Self { user_id: user.to_string() }
+    }
+}
+
+fn created_at(post: &Post, times: &PostTimes) -> String {
+    rfc3339_ms(times.epoch_ms(post.key.time))
+}
+
+/// The configured names of these shards.
+pub(super) fn shard_names<'a>(shards: &BTreeSet<ShardId>, fleet: &'a Fleet) -> Vec<&'a str> {
+    shards.iter().map(|shard| fleet.shard_name(*shard)).collect()
+}

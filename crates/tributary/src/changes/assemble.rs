@@ -1,0 +1,697 @@
+//! Assembles the events of a row log into whole transactions. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::binlog::{self, ARTIFICIAL, Event, Query, STANDALONE, Xid, kind};
+use super::columns::{table_map, table_name};
+use super::gtid::{MariaDbGtid, Origin};
+use super::pending::Pending;
+use super::rows::{ServedTable, TablePlan};
+use super::statement::{Statement, classify, concerns};
+use super::{Change, Commit, LogPosition, file_number};
+use crate::mapping::Tables;
+use crate::model::ShardId;
+
+/// Announced tables that are remembered by number. Beyond this all are forgotten; the log
+/// announces a table again with each of its transactions.
+const MAPS_MAX: usize = 4_096;
+/// XA transactions that are prepared and neither committed nor rolled back, and the users in all
+/// of them. Beyond either limit all are forgotten, and their commits make the shards unknown.
+const PREPARED_MAX: usize = 1_000;
+const PREPARED_USERS_MAX: usize = 100_000;
+
+/// The served tables, and how to recognize them in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) served: Vec<ServedTable>,
+    /// Table names are compared without regard to case (`lower_case_table_names` is not 0).
+    pub(crate) ignore_case: bool,
+}
+
+/// The global id of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Gtid {
+    MySql(Origin, u64),
+    MariaDb(MariaDbGtid),
+}
+
+/// The meaning of an event for the feed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A transaction begins at or slightly after this position. It was not delivered before.
+    Begins(LogPosition),
+    /// A transaction was committed at `time_us` (microseconds since 1970 by the server's clock) or
+    /// somewhat later.
+    Commit { commit: Commit, gtid: Option<Gtid>, time_us: u64 },
+    /// A heartbeat: the server has sent everything up to this position.
+    Idle(LogPosition),
+    /// No further transaction ends at or before this position.
+    Passed(LogPosition),
+}
+
+/// The reason why the log cannot be followed any further. An operator must act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken(pub(crate) String);
+
+/// Decodes one log, event by event. Holds the state between two events.
+#[derive(Debug)]
+pub(crate) struct Assembler {
+    layout: Layout,
+    maps: HashMap<u64, AnnouncedTable>,
+    file: u32,
+    /// No later event of the current file ends before this offset.
+    offset: u64,
+    open: Option<OpenTransaction>,
+    prepared: HashMap<Xid, Pending>,
+    stale: bool,
+    problem: Option<String>,
+}
+
+/// A table that the log has announced.
+#[derive(Debug)]
+struct AnnouncedTable {
+    /// The bytes of the announcement (table map event).
+    map: Box<[u8]>,
+    /// How to decode its rows, or `None` if the table is not served. If its rows cannot be
+    /// decoded, the shards that they make unknown.
+    rows: Result<Option<TablePlan>, Vec<ShardId>>,
+}
+
+/// A transaction whose end has not been read yet.
+#[derive(Debug, Default)]
+struct OpenTransaction {
+    gtid: Option<Gtid>,
+    pending: Pending,
+    /// An event of its own ends the transaction. Otherwise it ends with its first statement.
+    multi_statement: bool,
+    time_us: u64,
+    /// Its events come out of one compressed event, which ends at this offset.
+    payload_end: Option<u32>,
+}
+
+impl Assembler {
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            maps: HashMap::new(),
+            file: 0,
+            offset: 0,
+            open: None,
+            prepared: HashMap::new(),
+            stale: false,
+            problem: None,
+        }
+    }
+
+    /// Prepares for a new connection. The open transaction is dropped, because the server sends it
+    /// again. No further event of the file of `floor` ends before `floor`.
+    pub(crate) fn restart(&mut self, layout: Layout, floor: LogPosition) {
+        (self.file, self.offset) = floor.file_and_offset();
+        self.open = None;
+        self.set_layout(layout);
+    }
+
+    /// Replaces the layout after the columns were queried again.
+    pub(crate) fn set_layout(&mut self, layout: Layout) {
+        self.layout = layout;
+        self.maps.clear();
+        self.stale = false;
+    }
+
+    pub(crate) fn ignores_case(&self) -> bool {
+        self.layout.ignore_case
+    }
+
+    /// Whether a served table was altered since its columns were queried.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Takes the first problem since the last call: a part of the log that could not be decoded.
+    /// The text is meant for the operator.
+    pub(crate) fn take_problem(&mut self) -> Option<String> {
+        self.problem.take()
+    }
+
+    /// Whether the current events come out of a compressed event. Such events have no checksum.
+    pub(crate) fn is_in_payload(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.payload_end.is_some())
+    }
+
+    /// Decodes the next event and appends its steps to `steps`.
+    ///
+    /// An event that cannot be decoded makes the affected shards unknown; it is never skipped.
+    pub(crate) fn take(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) -> Result<(), Broken> {
+        self.check_payload(event, steps);
+        match event.kind {
+            kind::TABLE_MAP => self.announce(event.data),
+            kind::WRITE_V1..=kind::DELETE_V1
+            | kind::WRITE..=kind::DELETE
+            | kind::WRITE_COMPRESSED_V1..=kind::DELETE_COMPRESSED => self.rows(event),
+            kind::XID => self.close(event, steps),
+            kind::QUERY | kind::QUERY_COMPRESSED => self.query(event, steps),
+            kind::GTID | kind::TAGGED_GTID | kind::MARIADB_GTID => self.begin(event, steps)?,
+            kind::ROTATE => self.rotate(event)?,
+            kind::HEARTBEAT => self.idle(event, steps)?,
+            // The server died within a transaction that is still open at the end of a file.
+            kind::FORMAT => {
+                self.forget_open();
+                self.maps.clear();
+                self.pass(event, steps);
+            }
+            kind::PREVIOUS_GTIDS | kind::GTID_LIST | kind::CHECKPOINT | kind::STOP => {
+                self.pass(event, steps);
+            }
+            kind::XA_PREPARE => self.prepare(event, steps),
+            kind::PAYLOAD => {
+                let open = self.open.get_or_insert_default();
+                open.payload_end = Some(event.end);
+            }
+            kind::ANONYMOUS_GTID => {
+                return Err(Broken(
+                    "the log has transactions without GTIDs; SET GLOBAL gtid_mode = \
+                     ON step by step, and set it in the server's configuration"
+                        .into(),
+                ));
+            }
+            kind::PARTIAL_UPDATE => self.partial(event.data),
+            kind::INTVAR
+            | kind::RAND
+            | kind::USER_VAR
+            | kind::IGNORABLE
+            | kind::ROWS_QUERY
+            | kind::CONTEXT
+            | kind::VIEW_CHANGE
+            | kind::HEARTBEAT_V2
+            | kind::ANNOTATE
+            | kind::ENCRYPTION
+            | kind::APPEND_BLOCK
+            | kind::BEGIN_LOAD => {}
+            // The others are files loaded by a statement, incidents, or kinds of newer servers.
+            _ if event.flags & binlog::IGNORABLE != 0 => {}
+            other => {
+                self.note_problem(format!("an event of kind {other} cannot be decoded"));
+                self.all_unknown();
+            }
+        }
+        Ok(())
+    }
+
+    /// If an event outside of a compressed transaction arrives before that transaction has ended,
+    /// the compressed transaction could not be unpacked. It makes all shards unknown.
+    fn check_payload(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        let outside = matches!(
+            event.kind,
+            kind::GTID
+                | kind::TAGGED_GTID
+                | kind::ROTATE
+                | kind::HEARTBEAT
+                | kind::FORMAT
+                | kind::PAYLOAD
+                | kind::STOP
+                | kind::HEARTBEAT_V2
+        );
+        if outside && self.is_in_payload() {
+            self.note_problem("a compressed transaction cannot be unpacked".into());
+            self.all_unknown();
+            self.close(event, steps);
+        }
+    }
+
+    fn begin(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) -> Result<(), Broken> {
+        let mut open = OpenTransaction { multi_statement: true, ..OpenTransaction::default() };
+        if let Some(before) = self.open.take().filter(|before| before.gtid.is_none()) {
+            open.pending = before.pending;
+        }
+        let read = if event.kind == kind::MARIADB_GTID {
+            binlog::mariadb_gtid(event).map(|(gtid, flags)| {
+                open.multi_statement = flags & STANDALONE == 0;
+                (Gtid::MariaDb(gtid), 0)
+            })
+        } else {
+            // On MySQL a BEGIN statement follows if the transaction has several statements.
+            open.multi_statement = false;
+            binlog::mysql_gtid(event)
+                .map(|(origin, number, time_us)| (Gtid::MySql(origin, number), time_us))
+        };
+        let (gtid, time_us) =
+            read.ok_or_else(|| Broken("the GTID of a transaction cannot be read".into()))?;
+        open.gtid = Some(gtid);
+        open.time_us = time_us;
+        self.open = Some(open);
+        let end = self.position(event.end);
+        let (file, offset) = end.file_and_offset();
+        let length = u64::try_from(event.data.len()).unwrap_or(0);
+        // The data lack the header and the checksum. A position that is slightly early is
+        // harmless.
+        steps.push(Step::Begins(LogPosition::in_file(file, offset.saturating_sub(length + 23))));
+        Ok(())
+    }
+
+    /// The position where an event ends. The header holds only the low 32 bits of it.
+    fn position(&self, end: u32) -> LogPosition {
+        let mut offset = (self.offset >> 32 << 32) | u64::from(end);
+        if offset < self.offset {
+            offset += 1 << 32;
+        }
+        LogPosition::in_file(self.file, offset)
+    }
+
+    fn close(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        let open = self.open.take().unwrap_or_default();
+        let at = self.position(open.payload_end.unwrap_or(event.end));
+        (_, self.offset) = at.file_and_offset();
+        let commit = Commit { at, changes: open.pending.finish() };
+        let time_us = open.time_us.max(u64::from(event.time) * 1_000_000);
+        steps.push(Step::Commit { commit, gtid: open.gtid, time_us });
+    }
+
+    fn rotate(&mut self, event: &Event<'_>) -> Result<(), Broken> {
+        let wrong = || Broken("the name of a log file cannot be read".into());
+        let (offset, name) = binlog::rotate(event.data).ok_or_else(wrong)?;
+        let file = file_number(name).ok_or_else(wrong)?;
+        if file != self.file {
+            (_, self.offset) = LogPosition::in_file(file, offset).file_and_offset();
+            self.file = file;
+        }
+        self.forget_open();
+        Ok(())
+    }
+
+    /// Drops an open transaction that will not end. Changes without a GTID stay, and are delivered
+    /// with the next transaction.
+    fn forget_open(&mut self) {
+        self.open = self.open.take().filter(|open| open.gtid.is_none());
+    }
+
+    /// Handles an event that belongs to no transaction.
+    fn pass(&self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        if event.end != 0 && event.flags & ARTIFICIAL == 0 && self.open.is_none() {
+            steps.push(Step::Passed(self.reached(self.file, event.end)));
+        }
+    }
+
+    /// The position of an event that may end before the offset that was already reached.
+    fn reached(&self, file: u32, end: u32) -> LogPosition {
+        if file != self.file {
+            return LogPosition::in_file(file, u64::from(end));
+        }
+        let offset = (self.offset >> 32 << 32) | u64::from(end);
+        LogPosition::in_file(file, offset.max(self.offset))
+    }
+
+    fn idle(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) -> Result<(), Broken> {
+        let name = std::str::from_utf8(event.data).ok();
+        let file = name.and_then(file_number).unwrap_or(self.file);
+        steps.push(Step::Idle(self.reached(file, event.end)));
+        Ok(())
+    }
+
+    fn announce(&mut self, data: &[u8]) {
+        let Some((number, database, table)) = table_name(data) else {
+            self.note_problem("the announcement of a table cannot be decoded".into());
+            return self.all_unknown();
+        };
+        if self.maps.get(&number).is_some_and(|known| *known.map == *data) {
+            return;
+        }
+        let same = |known: &str, logged: &[u8]| match self.layout.ignore_case {
+            true => known.as_bytes().eq_ignore_ascii_case(logged),
+            false => known.as_bytes() == logged,
+        };
+        let is =
+            |served: &&ServedTable| same(&served.database, database) && same(&served.table, table);
+        let rows = match self.layout.served.iter().find(is) {
+            None => Ok(None),
+            Some(served) => table_map(data)
+                .and_then(|map| TablePlan::new(&self.layout.tables, served, map))
+                .map(Some)
+                .ok_or_else(|| vec![served.shard]),
+        };
+        if rows.is_err() {
+            let name = String::from_utf8_lossy(table).into_owned();
+            self.note_problem(format!(
+                "the columns of table {name} in the log differ from those of the table; \
+                 SET GLOBAL binlog_row_metadata = FULL"
+            ));
+        }
+        if self.maps.len() >= MAPS_MAX {
+            self.maps.clear();
+        }
+        self.maps.insert(number, AnnouncedTable { map: data.into(), rows });
+    }
+
+    fn rows(&mut self, event: &Event<'_>) {
+        let number = super::bytes::Bytes(event.data).number(6);
+        let Some(known) = number.and_then(|number| self.maps.get(&number)) else {
+            self.note_problem("the log has rows of a table that it did not announce".into());
+            return self.all_unknown();
+        };
+        let pending = &mut self.open.get_or_insert_default().pending;
+        match &known.rows {
+            Ok(None) => {}
+            Ok(Some(plan)) => {
+                if plan.apply(event.kind, event.data, pending).is_none() {
+                    pending.push(plan.shard(), Change::ShardUnknown);
+                    self.note_problem("the rows of an event cannot be decoded".into());
+                }
+            }
+            Err(shards) => {
+                shards.iter().for_each(|shard| pending.push(*shard, Change::ShardUnknown));
+            }
+        }
+    }
+
+    /// Handles an event with parts of JSON values. Their format is not decoded.
+    fn partial(&mut self, data: &[u8]) {
+        let number = super::bytes::Bytes(data).number(6);
+        let known = number.and_then(|number| self.maps.get(&number));
+        let shard = match known.map(|known| &known.rows) {
+            Some(Ok(None)) => return,
+            Some(Ok(Some(plan))) => Some(plan.shard()),
+            Some(Err(_)) | None => None,
+        };
+        match shard {
+            Some(shard) => {
+                self.open.get_or_insert_default().pending.push(shard, Change::ShardUnknown);
+            }
+            None => self.all_unknown(),
+        }
+    }
+
+    fn query(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        let Some(query) = binlog::query(event) else {
+            self.note_problem("a statement cannot be decoded".into());
+            self.all_unknown();
+            return self.end_statement(event, steps);
+        };
+        match classify(&query) {
+            Statement::Begin => self.open.get_or_insert_default().multi_statement = true,
+            Statement::Commit => self.close(event, steps),
+            Statement::Rollback => {
+                self.open.get_or_insert_default().pending.coarsen();
+                self.close(event, steps);
+            }
+            Statement::RollbackTo => self.open.get_or_insert_default().pending.coarsen(),
+            Statement::Harmless => self.end_statement(event, steps),
+            Statement::XaCommit(xid) => {
+                match self.prepared.remove(&xid) {
+                    Some(prepared) => self.open.get_or_insert_default().pending.append(prepared),
+                    None => self.all_unknown(),
+                }
+                self.close(event, steps);
+            }
+            Statement::XaRollback(xid) => {
+                self.prepared.remove(&xid);
+                self.close(event, steps);
+            }
+            Statement::Ddl => {
+                self.ddl(&query);
+                self.end_statement(event, steps);
+            }
+            Statement::Unknown => {
+                if event.flags & ARTIFICIAL == 0 {
+                    self.note_problem(
+                        "a change is logged as a statement; SET GLOBAL binlog_format = ROW, \
+                         and set no other format in any session"
+                            .into(),
+                    );
+                }
+                self.all_unknown();
+                self.end_statement(event, steps);
+            }
+        }
+    }
+
+    fn ddl(&mut self, query: &Query<'_>) {
+        for served in &self.layout.served {
+            if concerns(query, &served.database, &served.table) {
+                let open = self.open.get_or_insert_default();
+                open.pending.push(served.shard, Change::ShardUnknown);
+                self.stale = true;
+            }
+        }
+    }
+
+    fn end_statement(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        if !self.open.as_ref().is_some_and(|open| open.multi_statement) {
+            self.close(event, steps);
+        }
+    }
+
+    fn prepare(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
+        match binlog::xa_prepare(event.data) {
+            Some((true, _)) => {}
+            Some((false, xid)) => {
+                let open = self.open.get_or_insert_default();
+                let mut pending = std::mem::take(&mut open.pending);
+                pending.coarsen();
+                let users: usize = self.prepared.values().map(Pending::users).sum();
+                // A forgotten transaction makes all shards unknown when it commits.
+                if self.prepared.len() >= PREPARED_MAX || users > PREPARED_USERS_MAX {
+                    self.prepared.clear();
+                }
+                self.prepared.insert(xid, pending);
+            }
+            None => {
+                self.note_problem("a prepared transaction cannot be decoded".into());
+                self.all_unknown();
+            }
+        }
+        self.close(event, steps);
+    }
+
+    fn all_unknown(&mut self) {
+        let pending = &mut self.open.get_or_insert_default().pending;
+        for served in &self.layout.served {
+            pending.push(served.shard, Change::ShardUnknown);
+        }
+    }
+
+    fn note_problem(&mut self, problem: String) {
+        self.problem.get_or_insert(problem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::changes::rows::{DeclaredColumn, Role};
+    use crate::model::{Post, PostId, PostKey, UserId};
+
+    fn layout() -> Layout {
+        let names = ["tweet_id", "user_id", "content", "timestamp"];
+        let declared = |name: &&str| DeclaredColumn {
+            name: (*name).into(),
+            readable: *name == "content",
+            ..DeclaredColumn::default()
+        };
+        let served = ServedTable {
+            shard: ShardId(0),
+            database: "d".into(),
+            table: "tweets".into(),
+            role: Role::Posts,
+            single: true,
+            columns: names.iter().map(declared).collect(),
+        };
+        Layout { tables: Arc::default(), served: vec![served], ignore_case: false }
+    }
+
+    fn event(kind: u8, end: u32, data: &[u8]) -> Event<'_> {
+        Event { kind, time: 1, server: 9, end, flags: 0, data }
+    }
+
+    fn rotate(number: u32) -> Vec<u8> {
+        [&4u64.to_le_bytes()[..], format!("binlog.{number:06}").as_bytes()].concat()
+    }
+
+    fn gtid(sequence: u64, flags: u8) -> Vec<u8> {
+        [&sequence.to_le_bytes()[..], &[0; 4], &[flags], &[0; 6]].concat()
+    }
+
+    /// BIGINT, BIGINT, TEXT, BIGINT.
+    fn map(table: &str) -> Vec<u8> {
+        let length = u8::try_from(table.len()).unwrap();
+        let head = [&[5, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, length][..], table.as_bytes(), &[0]];
+        [&head.concat()[..], &[4, 8, 8, 252, 8, 1, 2, 0b0100]].concat()
+    }
+
+    fn rows(posts: &[(u64, u64, &str, i64)]) -> Vec<u8> {
+        let mut data = vec![5, 0, 0, 0, 0, 0, 1, 0, 4, 0b1111];
+        for (id, author, text, time) in posts {
+            data.push(0);
+            data.extend(id.to_le_bytes());
+            data.extend(author.to_le_bytes());
+            data.extend(u16::try_from(text.len()).unwrap().to_le_bytes());
+            data.extend(text.as_bytes());
+            data.extend(time.to_le_bytes());
+        }
+        data
+    }
+
+    fn query(text: &str) -> Vec<u8> {
+        [&[0; 8][..], &[1, 0, 0, 0, 0, b'd', 0], text.as_bytes()].concat()
+    }
+
+    fn run(events: &[Event<'_>]) -> Vec<Commit> {
+        let mut assembler = Assembler::new(layout());
+        let mut steps = Vec::new();
+        events.iter().for_each(|event| assembler.take(event, &mut steps).unwrap());
+        let commits = steps.into_iter().filter_map(|step| match step {
+            Step::Commit { commit, .. } => Some(commit),
+            _ => None,
+        });
+        commits.collect()
+    }
+
+    fn post(id: u64, author: u64, content: &str, time: i64) -> Change {
+        let key = PostKey { time, post: PostId(id), author: UserId(author) };
+        Change::Post(Post { key, content: content.into() })
+    }
+
+    #[test]
+    fn a_transaction_is_delivered_only_at_its_end() {
+        let (file, first_gtid, map, other) = (rotate(7), gtid(1, 4), map("tweets"), map("other"));
+        let (first, second) = (rows(&[(1, 2, "a", -3)]), rows(&[(4, 5, "", 6)]));
+        let open = [
+            event(kind::ROTATE, 0, &file),
+            event(kind::MARIADB_GTID, 100, &first_gtid),
+            event(kind::TABLE_MAP, 200, &map),
+            event(kind::WRITE_V1, 300, &first),
+            event(kind::WRITE_V1, 400, &second),
+        ];
+        assert_eq!(run(&open), []);
+        let changes = vec![(ShardId(0), post(1, 2, "a", -3)), (ShardId(0), post(4, 5, "", 6))];
+        let at = LogPosition::in_file(7, 500);
+        let end = [event(kind::XID, 500, &[0; 8])];
+        assert_eq!(run(&[&open[..], &end].concat()), [Commit { at, changes }]);
+        // The server died here, so its open transaction was never committed.
+        let dead = [event(kind::FORMAT, 0, &[]), event(kind::MARIADB_GTID, 600, &first_gtid)];
+        let commits = run(&[&open[..], &dead, &end].concat());
+        assert_eq!(commits, [Commit { at, changes: Vec::new() }]);
+        let elsewhere = [open[0], open[1], event(kind::TABLE_MAP, 200, &other), open[3], end[0]];
+        assert_eq!(run(&elsewhere), [Commit { at, changes: Vec::new() }]);
+    }
+
+    #[test]
+    fn events_that_cannot_be_decoded_make_the_shard_unknown() {
+        let (file, first_gtid, known, begin) = (rotate(7), gtid(1, 4), map("tweets"), gtid(2, 4));
+        let cut = rows(&[(1, 2, "a", 3)]);
+        let narrow = rows(&[]).iter().copied().chain([0; 30]).collect::<Vec<u8>>();
+        let open = [event(kind::ROTATE, 0, &file), event(kind::MARIADB_GTID, 100, &first_gtid)];
+        let announced = event(kind::TABLE_MAP, 200, &known);
+        let end = event(kind::XID, 500, &[0; 8]);
+        let at = LogPosition::in_file(7, 500);
+        let unknown = [Commit { at, changes: vec![(ShardId(0), Change::ShardUnknown)] }];
+        for strange in [
+            vec![announced, event(kind::WRITE_V1, 300, &cut[..cut.len() - 1])],
+            vec![announced, event(kind::WRITE_V1, 300, &narrow)],
+            vec![event(kind::WRITE_V1, 300, &cut)],
+            vec![event(kind::TABLE_MAP, 200, &known[..9])],
+            vec![event(200, 300, &[])],
+            vec![event(26, 300, &[1, 0])],
+        ] {
+            let commits = run(&[&open[..], &strange, &[end]].concat());
+            assert_eq!(commits, unknown, "{strange:?}");
+        }
+        // A compressed transaction whose end does not arrive.
+        let payload = [event(kind::PAYLOAD, 500, &[]), event(kind::GTID, 600, &begin)];
+        let mut assembler = Assembler::new(layout());
+        let mut steps = Vec::new();
+        for event in open.iter().chain(&payload[..1]) {
+            assembler.take(event, &mut steps).unwrap();
+        }
+        assert!(assembler.is_in_payload());
+        assembler.take(&event(kind::HEARTBEAT, 500, b"binlog.000007"), &mut steps).unwrap();
+        let commit = Commit { at, changes: vec![(ShardId(0), Change::ShardUnknown)] };
+        assert!(
+            steps.iter().any(|step| matches!(step, Step::Commit { commit: c, .. } if *c == commit))
+        );
+    }
+
+    #[test]
+    fn positions_keep_rising_beyond_four_gigabytes() {
+        let (file, one_gtid, text) =
+            (rotate(7), gtid(1, STANDALONE), query("CREATE TABLE x (y INT)"));
+        let once =
+            [event(kind::MARIADB_GTID, 0, &one_gtid), event(kind::QUERY, u32::MAX - 5, &text)];
+        let again = [event(kind::MARIADB_GTID, 0, &one_gtid), event(kind::QUERY, 100, &text)];
+        let commits = run(&[&[event(kind::ROTATE, 0, &file)], &once[..], &again, &again].concat());
+        let ends: Vec<u64> = commits.iter().map(|commit| commit.at.file_and_offset().1).collect();
+        assert_eq!(ends, [u64::from(u32::MAX) - 5, (1 << 32) + 100, (1 << 32) + 100]);
+    }
+
+    /// Prints the rate: `cargo test --release --lib one_row -- --nocapture`.
+    #[test]
+    fn many_one_row_transactions_are_decoded_one_by_one() {
+        let count: u32 = 100_000;
+        let (one_gtid, map, text) = (gtid(1, 4), map("tweets"), "x".repeat(80));
+        let row = rows(&[(1, 2, &text, 3)]);
+        let mut assembler = Assembler::new(layout());
+        let (mut changes, mut steps) = (0, Vec::new());
+        let start = Instant::now();
+        for n in 0..count {
+            let end = n * 300;
+            for event in [
+                event(kind::MARIADB_GTID, end, &one_gtid),
+                event(kind::ANNOTATE, end + 1, text.as_bytes()),
+                event(kind::TABLE_MAP, end + 2, &map),
+                event(kind::WRITE_V1, end + 3, &row),
+                event(kind::XID, end + 4, &[0; 8]),
+            ] {
+                assembler.take(&event, &mut steps).unwrap();
+            }
+            for step in steps.drain(..) {
+                let Step::Commit { commit, .. } = step else { continue };
+                changes += commit.changes.len();
+            }
+        }
+        let rate = f64::from(count) / start.elapsed().as_secs_f64();
+        eprintln!("{rate:.0} one-row transactions per second decoded on one core");
+        assert_eq!(changes, 100_000);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_events_never_panic(
+            events in prop::collection::vec(
+                (prop_oneof![2u8..43, 160u8..172, any::<u8>()], any::<u32>(), any::<u16>(),
+                 prop::collection::vec(any::<u8>(), 0..60)),
+                0..20,
+            ),
+        ) {
+            let mut assembler = Assembler::new(layout());
+            let mut steps = Vec::new();
+            for (kind, end, flags, data) in &events {
+                let event = Event { kind: *kind, time: 0, server: 1, end: *end, flags: *flags, data };
+                let _ = assembler.take(&event, &mut steps);
+            }
+        }
+
+        #[test]
+        fn corrupted_events_never_panic(
+            index in 0usize..60, byte: u8, cut in 0usize..60, which in 0usize..4, kind in 19u8..33,
+        ) {
+            let posts = [(1, 2, "text", 3)];
+            let mut parts = [gtid(1, 4), map("tweets"), rows(&posts), query("XA COMMIT X'61',X'',1")];
+            if let Some(part) = parts.get_mut(which) {
+                part.truncate(part.len().saturating_sub(cut / 4));
+                if let Some(old) = part.get_mut(index) {
+                    *old = byte;
+                }
+            }
+            let mut assembler = Assembler::new(layout());
+            let mut steps = Vec::new();
+            let kinds = [kind::MARIADB_GTID, kind::TABLE_MAP, kind, kind::QUERY];
+            for (kind, part) in kinds.into_iter().zip(&parts) {
+                let _ = assembler.take(&event(kind, 10, part), &mut steps);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The changes that a log delivers, in one vocabulary for all kinds of shard. Pure.
+//!
+//! Each server, and each SQLite file, has one log. Memory follows it: memory holds the state of
+//! the database at a position in its log.
+
+pub(crate) mod assemble;
+pub(crate) mod binlog;
+mod bytes;
+mod columns;
+pub mod gtid;
+mod pending;
+pub(crate) mod rows;
+mod statement;
+
+use crate::model::{Follow, Post, PostKey, ShardId, UserId};
+
+/// Low bits of a position that hold the offset in a file (up to one terabyte). The file number is
+/// in the bits above them.
+const OFFSET_BITS: u32 = 40;
+/// The largest file number that a position can hold. At one new file per second it is reached
+/// after half a year.
+const FILE_MAX: u32 = (1 << (64 - OFFSET_BITS)) - 1;
+
+/// A position in a log. It is comparable only within one [`LogIdentity`] and rises with every
+/// commit. It is the end of a transaction, or any value between that and the end of the next
+/// transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition(pub u64);
+
+impl LogPosition {
+    /// A position in one of the numbered files of a server's log. A file number or an offset that
+    /// is too large is replaced by the largest one that fits.
+    pub fn in_file(number: u32, offset: u64) -> Self {
+        let offset = offset.min((1 << OFFSET_BITS) - 1);
+        Self((u64::from(number.min(FILE_MAX)) << OFFSET_BITS) | offset)
+    }
+
+    /// The file number, and the offset in that file in bytes.
+    pub fn file_and_offset(self) -> (u32, u64) {
+        let number = u32::try_from(self.0 >> OFFSET_BITS).unwrap_or(FILE_MAX);
+        (number, self.0 & ((1 << OFFSET_BITS) - 1))
+    }
+}
+
+/// The number in the name of a log file: 12 for `mariadb-bin.000012`.
+pub fn file_number(name: &str) -> Option<u32> {
+    let (_, digits) = name.rsplit_once('.')?;
+    let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| all)
+}
+
+/// Identifies one log. Positions of two logs cannot be compared. Another server that takes over
+/// has another identity. A SQLite file gets a new one when the feed finds that a backup was
+/// restored. A restart of the server does not change it, nor does a reset of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogIdentity(pub u64);
+
+/// A change of one row, or the report that something changed in an unknown way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The post is visible with this text: it is new, or it was changed.
+    Post(Post),
+    /// The post is no longer visible.
+    PostGone(PostKey),
+    /// The follower follows the followee.
+    Follow(Follow),
+    /// The follower no longer follows the followee.
+    Unfollow(Follow),
+    /// The posts of this author changed in a way that the log does not contain, or the author's
+    /// handle may have changed. Copies of them must be read again.
+    AuthorUnknown(UserId),
+    /// The follow list of this reader changed in a way that the log does not contain.
+    ReaderUnknown(UserId),
+    /// Any row of the shard may have changed in a way that the log does not contain.
+    ShardUnknown,
+}
+
+/// A committed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The end of the transaction in the log.
+    pub at: LogPosition,
+    /// The changes of served tables, in order, each with its shard. Often empty. They may name
+    /// users that the shard does not own.
+    pub changes: Vec<(ShardId, Change)>,
+}
+
+/// An event of the change feed of one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedEvent {
+    /// The feed starts, or restarts, at this position. Always the first event. Earlier
+    /// transactions may never have been delivered, so copies that were made before are void.
+    Began {
+        /// The log that is followed.
+        identity: LogIdentity,
+        /// The position where reading starts.
+        at: LogPosition,
+    },
+    /// A transaction, in log order. After a reconnect the feed may deliver it again.
+    Commit(Commit),
+    /// All transactions that were in the log a moment ago are delivered. Sent at least once a
+    /// second while the feed works.
+    Alive,
+    /// The feed is interrupted, for this reason. It retries by itself.
+    Lost(String),
+}
+
+/// Which transactions of the log a database snapshot contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// The snapshot contains every transaction up to this position, and none after it.
+    Exact(LogPosition),
+    /// The snapshot contains every transaction up to `low`, none after `high`, and possibly some
+    /// in between.
+    Window {
+        /// Every transaction that ends here or earlier is in the snapshot.
+        low: LogPosition,
+        /// No transaction that ends after this position is in the snapshot.
+        high: LogPosition,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_rise_with_the_file_and_then_with_the_offset() {
+        let at = LogPosition::in_file;
+        let rising = [at(1, 4), at(1, u64::from(u32::MAX) + 7), at(2, 4), at(16_777_215, 0)];
+        assert!(rising.is_sorted_by(|a, b| a < b));
+        for position in rising {
+            let (number, offset) = position.file_and_offset();
+            assert_eq!(at(number, offset), position);
+        }
+        assert_eq!(at(u32::MAX, u64::MAX), LogPosition(u64::MAX));
+    }
+
+    #[test]
+    fn the_file_number_is_the_suffix_of_its_name() {
+        assert_eq!(file_number("mariadb-bin.000012"), Some(12));
+        assert_eq!(file_number("a.b.1000000"), Some(1_000_000));
+        for bad in ["", "binlog", "binlog.", "binlog.index", "binlog.+1", "binlog.00001x"] {
+            assert_eq!(file_number(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Translates the rows of a log to changes of posts, follows and users. Pure.
+
+use super::Change;
+use super::binlog::{kind, unpacked};
+use super::bytes::Bytes;
+use super::columns::{Cell, ColumnFormat, TableMap, image};
+use super::pending::Pending;
+use crate::mapping::{Mark, Tables, Visible};
+use crate::model::{Follow, ID_MAX, Post, PostId, PostKey, ShardId, UserId};
+use crate::moment::TimeUnit;
+
+/// Most columns of a table that are used. The constants below are indexes into them.
+const FIELDS: usize = 5;
+const AUTHOR: usize = 0;
+const ID: usize = 1;
+const TIME: usize = 2;
+const CONTENT: usize = 3;
+const VISIBLE: usize = 4;
+/// The fields of a follow.
+const FOLLOWER: usize = 0;
+const FOLLOWED: usize = 1;
+
+/// A served table, as its server describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServedTable {
+    pub(crate) shard: ShardId,
+    pub(crate) database: String,
+    pub(crate) table: String,
+    pub(crate) role: Role,
+    /// No two rows map to the same post or follow.
+    pub(crate) single: bool,
+    /// The columns in the order of the table. Empty while they are not known.
+    pub(crate) columns: Vec<DeclaredColumn>,
+}
+
+/// The kind of row that a table holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Posts,
+    Follows,
+    Users,
+}
+
+/// The properties of a column that the log does not contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DeclaredColumn {
+    pub(crate) name: String,
+    pub(crate) unsigned: bool,
+    /// The logged bytes equal those that a query returns: UTF-8, or binary.
+    pub(crate) readable: bool,
+    /// The labels of an ENUM, else empty.
+    pub(crate) labels: Vec<String>,
+}
+
+/// How to decode the rows of one table.
+#[derive(Debug)]
+pub(crate) struct TablePlan {
+    shard: ShardId,
+    role: Role,
+    single: bool,
+    unit: TimeUnit,
+    visible: Option<Visible>,
+    columns: Vec<ColumnFormat>,
+    /// For each column the field that it fills. [`FIELDS`] for a column that is not used.
+    fields: Vec<usize>,
+    declared: [DeclaredColumn; FIELDS],
+}
+
+/// The used columns of one row image.
+type Cells<'a> = [Cell<'a>; FIELDS];
+
+/// The meaning of a row of the posts table.
+enum Row {
+    Post(Post),
+    /// A post that is not visible, with its key.
+    Hidden(PostKey),
+    /// It has no valid author, id or time, so no query finds it.
+    None,
+    /// A post of this author whose other columns the log does not contain in a usable form.
+    Of(UserId),
+    /// Even the author cannot be decoded.
+    Unknown,
+}
+
+impl TablePlan {
+    /// The plan for a table with this announcement. `None` if its columns do not match the known
+    /// ones, or if a needed column is missing.
+    pub(crate) fn new(tables: &Tables, served: &ServedTable, map: TableMap) -> Option<Self> {
+        let known: Vec<String> = served.columns.iter().map(|column| column.name.clone()).collect();
+        let names = map.names.unwrap_or(known);
+        if names.len() != map.columns.len() {
+            return None;
+        }
+        let posts = &tables.posts;
+        let wanted: Vec<&String> = match served.role {
+            Role::Posts => {
+                let visible = posts.visible.iter().map(|visible| &visible.column);
+                [&posts.author, &posts.id, &posts.time, &posts.content]
+                    .into_iter()
+                    .chain(visible)
+                    .collect()
+            }
+            Role::Follows => vec![&tables.follows.follower, &tables.follows.followed],
+            Role::Users => tables.users.iter().map(|users| &users.id).collect(),
+        };
+        let field = |name: &String| {
+            wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(FIELDS)
+        };
+        let fields: Vec<usize> = names.iter().map(field).collect();
+        let mut declared: [DeclaredColumn; FIELDS] = Default::default();
+        for (field, name) in declared.iter_mut().zip(&wanted) {
+            let column = served.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name));
+            *field = column?.clone();
+        }
+        Some(Self {
+            shard: served.shard,
+            role: served.role,
+            single: served.single,
+            unit: posts.unit,
+            visible: posts.visible.clone(),
+            columns: map.columns,
+            fields,
+            declared,
+        })
+    }
+
+    pub(crate) fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Adds the changes of the rows of an event to `pending`. `None` if they cannot be decoded.
+    pub(crate) fn apply(&self, event: u8, data: &[u8], pending: &mut Pending) -> Option<()> {
+        let mut bytes = Bytes(data);
+        let _table_and_flags = bytes.u64()?;
+        if is_second_version(event) {
+            let extra = usize::from(bytes.u16()?);
+            bytes.take(extra.checked_sub(2)?)?;
+        }
+        let count = bytes.length().filter(|count| *count == self.columns.len())?;
+        let before = bytes.take(count.div_ceil(8))?;
+        let after = if is_update(event) { bytes.take(count.div_ceil(8))? } else { before };
+        let unpacked_rows;
+        let mut rows = bytes;
+        if is_compressed(event) {
+            unpacked_rows = unpacked(bytes.rest())?;
+            rows = Bytes(&unpacked_rows);
+        }
+        let ones = |bits: &[u8]| (0..count).filter(|index| super::bytes::bit(bits, *index)).count();
+        let (before_count, after_count) = (ones(before), ones(after));
+        while !rows.is_empty() {
+            let first = self.cells(&mut rows, before, before_count)?;
+            if is_update(event) {
+                let mut second = self.cells(&mut rows, after, after_count)?;
+                for (after, before) in second.iter_mut().zip(first) {
+                    // The second image of an update omits unchanged columns.
+                    if *after == Cell::Absent {
+                        *after = before;
+                    }
+                }
+                self.update(&first, &second, pending);
+            } else if is_delete(event) {
+                self.delete(&first, pending);
+            } else {
+                self.insert(&first, pending);
+            }
+            // Images without any column consume no bytes, so the loop would never end.
+            if before_count == 0 && after_count == 0 {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn cells<'a>(&self, bytes: &mut Bytes<'a>, present: &[u8], count: usize) -> Option<Cells<'a>> {
+        let mut cells = [Cell::Absent; FIELDS];
+        image(bytes, &self.columns, present, count, |index, cell| {
+            if let Some(field) = self.fields.get(index).and_then(|field| cells.get_mut(*field)) {
+                *field = cell;
+            }
+        })?;
+        Some(cells)
+    }
+
+    fn insert(&self, cells: &Cells<'_>, pending: &mut Pending) {
+        let shard = self.shard;
+        match self.role {
+            Role::Posts => match self.row(cells) {
+                Row::Post(post) => pending.push(shard, Change::Post(post)),
+                Row::Hidden(_) | Row::None => {}
+                Row::Of(author) => pending.push(shard, Change::AuthorUnknown(author)),
+                Row::Unknown => pending.push(shard, Change::ShardUnknown),
+            },
+            Role::Follows => self.follow(cells, Change::Follow, pending),
+            Role::Users => self.user(cells, pending),
+        }
+    }
+
+    fn delete(&self, cells: &Cells<'_>, pending: &mut Pending) {
+        let shard = self.shard;
+        match self.role {
+            Role::Posts => match self.row(cells) {
+                Row::Post(Post { key, .. }) | Row::Hidden(key) if self.single => {
+                    pending.push(shard, Change::PostGone(key));
+                }
+                Row::Post(Post { key, .. }) | Row::Hidden(key) => {
+                    pending.push(shard, Change::AuthorUnknown(key.author));
+                }
+                Row::None => {}
+                Row::Of(author) => pending.push(shard, self.gone(cells, author)),
+                Row::Unknown => pending.push(shard, Change::ShardUnknown),
+            },
+            Role::Follows if self.single => self.follow(cells, Change::Unfollow, pending),
+            Role::Follows => {
+                self.follow(cells, |follow| Change::ReaderUnknown(follow.follower), pending);
+            }
+            Role::Users => self.user(cells, pending),
+        }
+    }
+
+    /// The change for a deleted row whose image is incomplete. Its key suffices, if the image has
+    /// it.
+    fn gone(&self, cells: &Cells<'_>, author: UserId) -> Change {
+        match self.key(cells) {
+            Ok(Some(key)) if self.single => Change::PostGone(key),
+            _ => Change::AuthorUnknown(author),
+        }
+    }
+
+    fn update(&self, before: &Cells<'_>, after: &Cells<'_>, pending: &mut Pending) {
+        if self.role != Role::Posts || !self.single {
+            self.delete(before, pending);
+            self.insert(after, pending);
+            return;
+        }
+        let shard = self.shard;
+        let old = self.key(before);
+        match self.row(after) {
+            Row::Post(post) => {
+                match old {
+                    Ok(Some(key)) if key != post.key => pending.push(shard, Change::PostGone(key)),
+                    Ok(_) => {}
+                    Err(Some(author)) => pending.push(shard, Change::AuthorUnknown(author)),
+                    Err(None) => pending.push(shard, Change::ShardUnknown),
+                }
+                pending.push(shard, Change::Post(post));
+            }
+            _ => {
+                self.delete(before, pending);
+                self.insert(after, pending);
+            }
+        }
+    }
+
+    fn follow(&self, cells: &Cells<'_>, change: impl Fn(Follow) -> Change, pending: &mut Pending) {
+        let (follower, followed) = (self.id(cells, FOLLOWER), self.id(cells, FOLLOWED));
+        let change = match (follower, followed) {
+            (Ok(Some(follower)), Ok(Some(followee))) => {
+                change(Follow { follower: UserId(follower), followee: UserId(followee) })
+            }
+            (Ok(Some(reader)), Err(())) => Change::ReaderUnknown(UserId(reader)),
+            (Err(()), _) => Change::ShardUnknown,
+            (Ok(_), Ok(_)) | (Ok(None), Err(())) => return,
+        };
+        pending.push(self.shard, change);
+    }
+
+    fn user(&self, cells: &Cells<'_>, pending: &mut Pending) {
+        match self.id(cells, 0) {
+            Ok(Some(user)) => pending.push(self.shard, Change::AuthorUnknown(UserId(user))),
+            Ok(None) => {}
+            Err(()) => pending.push(self.shard, Change::ShardUnknown),
+        }
+    }
+
+    /// The id in a field. `Ok(None)` if the id is NULL or out of range, so that no query finds the
+    /// row; an error if it cannot be decoded.
+    fn id(&self, cells: &Cells<'_>, field: usize) -> Result<Option<u64>, ()> {
+        let (cell, declared) = self.field(cells, field);
+        if cell == Cell::Null {
+            return Ok(None);
+        }
+        let id = cell.integer(declared.unsigned).ok_or(())?;
+        Ok(u64::try_from(id).ok().filter(|id| *id <= ID_MAX))
+    }
+
+    fn field<'c, 'a>(
+        &'c self,
+        cells: &'c Cells<'a>,
+        field: usize,
+    ) -> (Cell<'a>, &'c DeclaredColumn) {
+        (cells[field], &self.declared[field])
+    }
+
+    /// The key of a post. `Ok(None)` if no query finds the row. If the key cannot be decoded, the
+    /// error holds the author if at least that is known.
+    fn key(&self, cells: &Cells<'_>) -> Result<Option<PostKey>, Option<UserId>> {
+        let author = match self.id(cells, AUTHOR) {
+            Ok(Some(author)) => UserId(author),
+            Ok(None) => return Ok(None),
+            Err(()) => return Err(None),
+        };
+        let post = match self.id(cells, ID) {
+            Ok(Some(post)) => PostId(post),
+            Ok(None) => return Ok(None),
+            Err(()) => return Err(Some(author)),
+        };
+        let (time, declared) = self.field(cells, TIME);
+        let time = match (self.unit, time) {
+            (_, Cell::Null) => return Ok(None),
+            (TimeUnit::DateTime { .. }, Cell::DateTime(packed)) => Some(packed),
+            (TimeUnit::DateTime { .. }, _) => None,
+            (_, number) => number.integer(declared.unsigned).and_then(|n| i64::try_from(n).ok()),
+        };
+        Ok(Some(PostKey { author, post, time: time.ok_or(Some(author))? }))
+    }
+
+    fn row(&self, cells: &Cells<'_>) -> Row {
+        let key = match self.key(cells) {
+            Ok(Some(key)) => key,
+            Ok(None) => return Row::None,
+            Err(Some(author)) => return Row::Of(author),
+            Err(None) => return Row::Unknown,
+        };
+        let (cell, declared) = self.field(cells, VISIBLE);
+        match self.visible.as_ref().map_or(Some(true), |v| is_marked(&v.value, cell, declared)) {
+            None => return Row::Of(key.author),
+            Some(false) => return Row::Hidden(key),
+            Some(true) => {}
+        }
+        match self.field(cells, CONTENT) {
+            (Cell::Text(bytes), DeclaredColumn { readable: true, .. }) => {
+                let content = String::from_utf8_lossy(bytes).into_owned();
+                Row::Post(Post { key, content })
+            }
+            (Cell::Null, _) => Row::Post(Post { key, content: String::new() }),
+            _ => Row::Of(key.author),
+        }
+    }
+}
+
+/// Whether a server finds the column equal to the mark. `None` if that is not certain.
+fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<bool> {
+    match (mark, cell) {
+        (_, Cell::Absent) | (Mark::Now, _) => None,
+        (Mark::Null, cell) => Some(cell == Cell::Null),
+        (_, Cell::Null) => Some(false),
+        (Mark::Number(number), Cell::Bits(bits)) => Some(u64::try_from(*number) == Ok(bits)),
+        (Mark::Number(number), cell) => {
+            Some(cell.integer(declared.unsigned)? == i128::from(*number))
+        }
+        (Mark::Text(wanted), Cell::Text(bytes)) if declared.readable => {
+            same_text(wanted, std::str::from_utf8(bytes).ok()?)
+        }
+        (Mark::Text(wanted), Cell::Label(number)) => {
+            let index = usize::try_from(number).ok()?.checked_sub(1)?;
+            same_text(wanted, declared.labels.get(index)?)
+        }
+        (Mark::Text(_), _) => None,
+    }
+}
+
+/// Whether a server finds two texts equal. `None` if that depends on the collation: most ignore
+/// case, trailing blanks and accents.
+fn same_text(a: &str, b: &str) -> Option<bool> {
+    if a == b {
+        return Some(true);
+    }
+    let plain = |text: &str| text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let differ = !a.trim_end().eq_ignore_ascii_case(b.trim_end());
+    (plain(a) && plain(b) && differ).then_some(false)
+}
+
+fn is_second_version(event: u8) -> bool {
+    use kind::{DELETE, DELETE_COMPRESSED, UPDATE, UPDATE_COMPRESSED, WRITE, WRITE_COMPRESSED};
+    [WRITE, UPDATE, DELETE, WRITE_COMPRESSED, UPDATE_COMPRESSED, DELETE_COMPRESSED].contains(&event)
+}
+
+fn is_update(event: u8) -> bool {
+    use kind::{UPDATE, UPDATE_COMPRESSED, UPDATE_COMPRESSED_V1, UPDATE_V1};
+    [UPDATE, UPDATE_V1, UPDATE_COMPRESSED, UPDATE_COMPRESSED_V1].contains(&event)
+}
+
+fn is_delete(event: u8) -> bool {
+    use kind::{DELETE, DELETE_COMPRESSED, DELETE_COMPRESSED_V1, DELETE_V1};
+    [DELETE, DELETE_V1, DELETE_COMPRESSED, DELETE_COMPRESSED_V1].contains(&event)
+}
+
+fn is_compressed(event: u8) -> bool {
+    (kind::WRITE_COMPRESSED_V1..=kind::DELETE_COMPRESSED).contains(&event)
+}

@@ -1,0 +1,100 @@
+//! The figures of memory, read at one moment for `/metrics` and `/readyz`.
+
+use std::sync::atomic::Ordering;
+
+use crate::Tributary;
+use crate::memory::{FollowedLog, Memory};
+
+/// The size and the use of memory.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the metrics' help texts say what each is")]
+pub struct MemoryStats {
+    pub budget_bytes: usize,
+    pub users: usize,
+    pub index_bytes: usize,
+    pub tails: usize,
+    pub tail_posts: usize,
+    pub tail_bytes: usize,
+    pub follow_edges: usize,
+    pub follow_bytes: usize,
+    pub pages: usize,
+    pub page_bytes: usize,
+    pub recent_entries: usize,
+    pub recent_bytes: usize,
+    pub walked_pages: u64,
+    pub page_cache_hits: u64,
+    pub logs: Vec<LogStats>,
+}
+
+/// One log that memory follows.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the metrics' help texts say what each is")]
+pub struct LogStats {
+    pub name: String,
+    pub fresh: bool,
+    pub heads_known: bool,
+    /// Authors whose tails are being read ahead of any request, of this many.
+    pub prefill_planned: usize,
+    pub prefill_started: usize,
+    pub prefill_done: bool,
+    pub transactions: u64,
+    pub changes: u64,
+    pub log_identities: u64,
+    pub fills: u64,
+    pub fills_refused: u64,
+    pub evictions: u64,
+    pub audited: u64,
+    pub mismatched: u64,
+}
+
+/// The figures of this moment; `None` without memory.
+pub fn memory_stats(tributary: &Tributary) -> Option<MemoryStats> {
+    tributary.memory().map(MemoryStats::of)
+}
+
+impl MemoryStats {
+    pub(super) fn of(memory: &Memory) -> Self {
+        let budget = memory.budget();
+        let now_ms = memory.now_ms();
+        Self {
+            budget_bytes: budget.max(),
+            users: memory.users(),
+            index_bytes: budget.index(),
+            tails: budget.tails.users(),
+            tail_posts: budget.tails.items(),
+            tail_bytes: budget.tails.bytes(),
+            follow_edges: budget.follows.items(),
+            follow_bytes: budget.follows.bytes(),
+            pages: budget.pages.users(),
+            page_bytes: budget.pages.bytes(),
+            recent_entries: budget.recent.items(),
+            recent_bytes: budget.recent.bytes(),
+            walked_pages: memory.recent().walks(),
+            page_cache_hits: memory.page_cache_hits(),
+            logs: memory.logs().iter().map(|log| LogStats::of(log, now_ms)).collect(),
+        }
+    }
+}
+
+impl LogStats {
+    fn of(log: &FollowedLog, now_ms: u64) -> Self {
+        let (prefill, counters) = (&log.prefill, &log.counters);
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            name: log.name().to_owned(),
+            fresh: log.is_fresh(now_ms),
+            heads_known: log.heads_known(),
+            prefill_planned: prefill.planned(),
+            prefill_started: prefill.started(),
+            prefill_done: prefill.is_done(),
+            transactions: count(&counters.transactions),
+            changes: count(&counters.changes),
+            log_identities: count(&counters.log_identities),
+            fills: count(&counters.fills),
+            fills_refused: count(&counters.fills_refused),
+            evictions: count(&counters.evictions),
+            audited: count(&counters.audited),
+            mismatched: count(&counters.mismatched),
+        }
+    }
+}

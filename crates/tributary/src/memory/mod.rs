@@ -1,0 +1,394 @@
+//! The in-memory copy of what readers need: heads (newest post times), tails (newest posts) and
+//! follow lists. This module knows no shard, no SQL and no HTTP.
+//!
+//! One task per log writes (`changes::apply`). Readers read without locks. Every cached value
+//! equals the content of the database at a known position in its log; `keeper` implements that
+//! protocol. Everything except the heads can be evicted at any moment. Memory decides how fast a
+//! page is, never its content.
+
+mod budget;
+mod follow_list;
+mod keeper;
+mod log;
+mod pages;
+mod recent;
+mod slots;
+mod tail;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+pub(crate) use self::budget::Budget;
+pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
+pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
+pub(crate) use self::log::{FollowedLog, count};
+use self::pages::PageCache;
+pub use self::pages::SentPage;
+pub(crate) use self::pages::{CachedPage, Version};
+pub(crate) use self::recent::{Recent, RecentEntry};
+pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
+use self::slots::{SLOT_BYTES, Slots};
+pub(crate) use self::tail::{Tail, TailChange, TailPost};
+use crate::model::{Post, ShardId, UserId};
+use crate::moment::PostTimes;
+use crate::placement::Placement;
+use crate::post_json;
+
+/// Fill requests that can wait per log. A request that does not fit is dropped; the next reader
+/// repeats it.
+const REQUESTS_MAX: usize = 4_096;
+
+/// Something that a reader needed and memory did not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Miss {
+    /// The newest posts of an author.
+    Tail {
+        /// The author.
+        slot: Slot,
+        /// The minimum number of posts.
+        depth: u32,
+    },
+    /// The follow list of a reader.
+    Follows {
+        /// The reader.
+        user: UserId,
+    },
+}
+
+/// Everything that is cached, and the state of the logs that keep it up to date.
+pub(crate) struct Memory {
+    slots: Slots,
+    pages: PageCache,
+    /// Number of page cache hits.
+    page_cache_hits: AtomicU64,
+    recent: Recent,
+    budget: Budget,
+    logs: Vec<FollowedLog>,
+    /// The index in `logs` of each shard's log, by shard index.
+    log_of: Vec<usize>,
+    placement: Placement,
+    times: PostTimes,
+    started: Instant,
+}
+
+/// The name of a log to follow, and its shards.
+pub(crate) struct LogName {
+    pub(crate) name: String,
+    pub(crate) shards: Vec<ShardId>,
+}
+
+impl Memory {
+    /// An empty memory with a budget of `budget` bytes, and the queue of fill requests of each
+    /// log.
+    pub(crate) fn new(
+        budget: usize,
+        names: Vec<LogName>,
+        placement: Placement,
+        times: PostTimes,
+    ) -> (Arc<Self>, Vec<mpsc::Receiver<Miss>>) {
+        let shards = names.iter().flat_map(|log| &log.shards).map(|shard| shard.index() + 1).max();
+        let mut log_of = vec![0; shards.unwrap_or(0)];
+        let (mut logs, mut queues) = (Vec::new(), Vec::new());
+        for (index, LogName { name, shards }) in names.into_iter().enumerate() {
+            for shard in &shards {
+                log_of[shard.index()] = index;
+            }
+            let (misses, queue) = mpsc::channel(REQUESTS_MAX);
+            logs.push(FollowedLog::new(name, shards, misses));
+            queues.push(queue);
+        }
+        let (slots, started) = (Slots::new(), Instant::now());
+        let (pages, budget) = (PageCache::new(budget), Budget::new(budget));
+        budget.add_index(pages.index_bytes());
+        let memory = Self {
+            slots,
+            pages,
+            page_cache_hits: AtomicU64::new(0),
+            recent: Recent::new(budget.max()),
+            budget,
+            logs,
+            log_of,
+            placement,
+            times,
+            started,
+        };
+        (Arc::new(memory), queues)
+    }
+
+    /// The followed logs.
+    pub(crate) fn logs(&self) -> &[FollowedLog] {
+        &self.logs
+    }
+
+    /// Whether all logs are fresh: see [`FollowedLog::is_fresh`].
+    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
+        self.logs.iter().all(|log| log.is_fresh(now_ms))
+    }
+
+    /// The log of the shard that owns this user.
+    pub(crate) fn log_of(&self, user: UserId) -> &FollowedLog {
+        &self.logs[self.log_index(user)]
+    }
+
+    /// The index of the user's log in [`Memory::logs`].
+    pub(crate) fn log_index(&self, user: UserId) -> usize {
+        self.log_of[self.placement.shard_of(user).index()]
+    }
+
+    /// The map from users to shards.
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The memory budget and its usage.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Number of registered users.
+    pub(crate) fn users(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The clock of the leases: milliseconds since the start, monotonic.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The clock of eviction: seconds since the start.
+    pub(crate) fn tick(&self) -> u32 {
+        tick_at(self.now_ms())
+    }
+
+    /// A post as a tail holds it: its key and its encoded body.
+    pub(crate) fn tail_post(&self, post: &Post) -> TailPost {
+        let body = post_json::encode(post, &self.times).into();
+        TailPost { key: (post.key.time, post.key.post.0), body }
+    }
+
+    /// The slot of a registered user.
+    pub(crate) fn find(&self, user: UserId) -> Option<Slot> {
+        self.slots.find(user)
+    }
+
+    /// The slot of a user; registers the user if necessary. Returns `None` if the index has no
+    /// room left in the budget.
+    pub(crate) fn register_user(&self, user: UserId) -> Option<Slot> {
+        if let Some(slot) = self.slots.find(user) {
+            return Some(slot);
+        }
+        if !self.budget.has_index_room(SLOT_BYTES) {
+            return None;
+        }
+        let log = self.log_of(user);
+        let head = if log.heads_known() { NO_POSTS } else { UNKNOWN };
+        let before = self.slots.len();
+        let slot = self.slots.add(user, head)?;
+        // [`Memory::forget_heads`] clears the flag first and then visits all users. If it missed
+        // the new user, this check sees the cleared flag.
+        if !log.heads_known() {
+            self.slots.set_head(slot, UNKNOWN);
+        }
+        // If another user was registered at the same time, its thread counts it too.
+        if self.slots.len() > before {
+            self.budget.add_index(SLOT_BYTES);
+        }
+        Some(slot)
+    }
+
+    /// The user of a slot.
+    pub(crate) fn user(&self, slot: Slot) -> UserId {
+        self.slots.id(slot)
+    }
+
+    /// An upper bound of the time of the author's newest post, or [`UNKNOWN`], or [`NO_POSTS`].
+    #[inline]
+    pub(crate) fn head(&self, slot: Slot) -> i64 {
+        self.slots.head(slot)
+    }
+
+    /// Raises the head to the time of a post of the author. [`UNKNOWN`] stays unknown.
+    pub(crate) fn raise_head(&self, slot: Slot, time: i64) {
+        self.slots.raise_head(slot, time);
+    }
+
+    /// Replaces the head, whatever it was.
+    pub(crate) fn set_head(&self, slot: Slot, head: i64) {
+        self.slots.set_head(slot, head);
+    }
+
+    /// The author's tail, if cached. Marks the slot as used.
+    #[inline]
+    pub(crate) fn tail(&self, slot: Slot, tick: u32) -> Option<Arc<Tail>> {
+        self.slots.touch(slot, tick);
+        self.slots.tail(slot)
+    }
+
+    /// The reader's follow list, if cached. Marks the slot as used.
+    pub(crate) fn follows(&self, reader: UserId, tick: u32) -> Option<Arc<FollowList>> {
+        let slot = self.slots.find(reader)?;
+        let follows = self.slots.follows(slot)?;
+        self.slots.touch(slot, tick);
+        Some(follows)
+    }
+
+    /// The tick in which a reader last used the user's data.
+    pub(crate) fn used(&self, slot: Slot) -> u32 {
+        self.slots.used(slot)
+    }
+
+    /// The recent log.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// An upper bound of the times of the author's posts that are not in the recent log, or
+    /// [`UNKNOWN`], or [`NO_POSTS`].
+    #[inline]
+    pub(crate) fn unlisted(&self, slot: Slot) -> i64 {
+        match self.slots.unlisted(slot) {
+            UNKNOWN => self.head(slot),
+            time => time,
+        }
+    }
+
+    /// Whether the author is listed: every new post of the author must be added to the recent
+    /// log.
+    pub(crate) fn is_listed(&self, slot: Slot) -> bool {
+        self.slots.unlisted(slot) != UNKNOWN
+    }
+
+    /// Adds posts of listed authors to the recent log. Must be called before their log advances
+    /// past these posts.
+    pub(crate) fn list_posts(&self, posts: Vec<RecentEntry>) {
+        if !posts.is_empty() {
+            self.recent.put(posts, &self.budget);
+        }
+    }
+
+    /// Adds all posts of these authors' tails to the recent log and marks the authors as listed.
+    /// Takes authors from the set until it has about `posts_max` posts. Only the writer of the
+    /// authors' log may call this.
+    pub(crate) fn list_tails(&self, slots: &mut BTreeSet<Slot>, posts_max: usize) {
+        let (mut posts, mut bounds) = (Vec::new(), Vec::new());
+        while posts.len() < posts_max
+            && let Some(slot) = slots.pop_first()
+        {
+            // The tail may have been evicted in the meantime.
+            let Some(tail) = self.slots.tail(slot) else { continue };
+            posts.extend(tail.keys().iter().map(|key| RecentEntry { key: *key, slot }));
+            bounds.push((slot, unlisted_bound(&tail)));
+        }
+        self.list_posts(posts);
+        for (slot, bound) in bounds {
+            self.slots.set_unlisted(slot, bound);
+        }
+    }
+
+    /// Makes an author's tail visible to readers, or removes it. Returns true if its posts must
+    /// be added to the recent log: see [`Memory::list_tails`].
+    pub(crate) fn show_tail(&self, slot: Slot, tail: Option<Arc<Tail>>) -> bool {
+        let unlisted = tail.as_ref().map_or(UNKNOWN, |tail| unlisted_bound(tail));
+        let is_new = unlisted < self.slots.unlisted(slot);
+        if !is_new {
+            self.slots.set_unlisted(slot, unlisted);
+        }
+        let bytes = tail.as_ref().map_or(0, |tail| tail.bytes());
+        let posts = tail.as_ref().map_or(0, |tail| tail.keys().len());
+        let before = self.slots.show_tail(slot, tail);
+        let bytes_before = before.as_ref().map_or(0, |tail| tail.bytes());
+        let posts_before = before.as_ref().map_or(0, |tail| tail.keys().len());
+        self.budget.tails.change((bytes_before, posts_before), (bytes, posts));
+        is_new
+    }
+
+    /// Makes a reader's follow list visible to readers, or removes it.
+    pub(crate) fn show_follows(&self, slot: Slot, follows: Option<Arc<FollowList>>) {
+        let bytes = follows.as_ref().map_or(0, |follows| follows.bytes());
+        let edges = follows.as_ref().map_or(0, |follows| follows.slots().len());
+        let before = self.slots.show_follows(slot, follows);
+        let bytes_before = before.as_ref().map_or(0, |follows| follows.bytes());
+        let edges_before = before.as_ref().map_or(0, |follows| follows.slots().len());
+        self.budget.follows.change((bytes_before, edges_before), (bytes, edges));
+    }
+
+    /// The current version. Every change up to it is visible to a read that begins now.
+    pub(crate) fn version(&self) -> Version {
+        self.slots.version()
+    }
+
+    /// The cached page of this reader for this query, if nothing it depends on has changed. Marks
+    /// the reader and the authors on the page as used.
+    pub(crate) fn cached_page(
+        &self,
+        reader: UserId,
+        query: &str,
+        now_ms: u64,
+    ) -> Option<Arc<CachedPage>> {
+        let slot = self.slots.find(reader)?;
+        let page = self.pages.get(slot, query)?;
+        if !self.slots.timeline_unchanged_since(slot, page.as_of) {
+            return None;
+        }
+        count(&self.page_cache_hits);
+        let tick = tick_at(now_ms);
+        if page.is_first_use(tick) {
+            self.slots.touch(slot, tick);
+            page.authors.iter().for_each(|author| self.slots.touch(*author, tick));
+        }
+        Some(page)
+    }
+
+    /// Number of page cache hits since the start.
+    pub(crate) fn page_cache_hits(&self) -> u64 {
+        self.page_cache_hits.load(Ordering::Relaxed)
+    }
+
+    /// Caches a page. The version of the page must have been read before its data.
+    pub(crate) fn cache_page(&self, page: CachedPage) {
+        self.pages.put(page, &self.budget.pages);
+    }
+
+    /// Sends a miss to the writer, which fills it later. Dropped if the queue is full.
+    pub(crate) fn request_fill(&self, miss: Miss) {
+        let user = match miss {
+            Miss::Tail { slot, .. } => self.slots.id(slot),
+            Miss::Follows { user } => user,
+        };
+        self.log_of(user).request_fill(miss);
+    }
+
+    /// Marks the heads of all authors of this log as unknown.
+    pub(crate) fn forget_heads(&self, log: &FollowedLog) {
+        log.set_heads_known(false);
+        self.for_each_of(log, |slot| self.slots.set_head(slot, UNKNOWN));
+    }
+
+    /// Calls `each` for every registered user of a log. Visits all users of memory.
+    pub(crate) fn for_each_of(&self, log: &FollowedLog, mut each: impl FnMut(Slot)) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            if std::ptr::eq(self.log_of(self.slots.id(slot)), log) {
+                each(slot);
+            }
+        }
+    }
+}
+
+fn tick_at(now_ms: u64) -> u32 {
+    u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX)
+}
+
+/// An upper bound of the times of the author's posts that are not in this tail.
+fn unlisted_bound(tail: &Tail) -> i64 {
+    tail.floor().map_or(NO_POSTS, |(time, _)| time)
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! The page cache: rendered pages for readers who return before anything has changed. It holds a
+//! reader's newest page, and the empty page above it that clients poll.
+//!
+//! Every change that readers can see gets the next *version*. The version is stored at the
+//! changed user after the change is visible. A cached page carries the version as of which it was
+//! built. It is valid as long as neither the reader nor any followee has a later version.
+//! Checking that costs one load per followee from one array and reads no post.
+//!
+//! No change is missed: a page's version is read before its data. A change that the page may lack
+//! therefore has a later version.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+
+use super::budget::Usage;
+use super::follow_list::Slot;
+
+/// The page cache can take this fraction of the budget (1/8). The data that pages are built from
+/// needs the rest.
+const PAGES_SHARE: usize = 8;
+/// Assumed average size of a page, which gives the number of cells; every other page is empty. If
+/// pages are longer, the byte limit is reached first and some cells stay empty.
+const PAGE_BYTES: usize = 2 << 10;
+/// Longer pages are not cached.
+const PAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Counts the changes that readers can see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(super) u64);
+
+/// A page of posts as it is sent.
+#[derive(Clone, Debug)]
+pub struct SentPage {
+    /// The JSON.
+    pub body: Bytes,
+    /// The value of the `Link` header.
+    pub links: Bytes,
+}
+
+/// A cached page of a home timeline.
+#[derive(Debug)]
+pub(crate) struct CachedPage {
+    /// The reader.
+    pub(crate) reader: Slot,
+    /// The query string of the request, unchanged.
+    query: Bytes,
+    /// The version that was read before the page was built.
+    pub(super) as_of: Version,
+    /// The authors of the posts on the page.
+    pub(super) authors: Box<[Slot]>,
+    pub(crate) sent: SentPage,
+    /// The tick of the last use.
+    used: AtomicU32,
+}
+
+impl CachedPage {
+    /// The page that was sent for `query`, built from data as of a version. Query, links and body
+    /// are in one allocation: on a hit none of it is in the processor's caches.
+    pub(crate) fn new(
+        (reader, query): (Slot, &str),
+        as_of: Version,
+        authors: Box<[Slot]>,
+        sent: &SentPage,
+    ) -> Self {
+        let all: Bytes = [query.as_bytes(), &sent.links, &sent.body].concat().into();
+        let (query, links) = (query.len(), query.len() + sent.links.len());
+        let sent = SentPage { links: all.slice(query..links), body: all.slice(links..) };
+        let used = AtomicU32::new(0);
+        Self { reader, query: all.slice(..query), as_of, authors, sent, used }
+    }
+
+    /// Approximate size in bytes.
+    fn bytes(&self) -> usize {
+        let authors = self.authors.len() * size_of::<Slot>();
+        let sent = self.sent.body.len() + self.sent.links.len();
+        size_of::<Self>() + self.query.len() + authors + sent
+    }
+
+    /// Whether this is the first use in this tick.
+    pub(super) fn is_first_use(&self, tick: u32) -> bool {
+        self.used.load(Ordering::Relaxed) != tick && self.used.swap(tick, Ordering::Relaxed) != tick
+    }
+}
+
+/// A direct-mapped cache with two entries per reader (with and without a cursor). Readers can
+/// collide; the last writer wins.
+#[derive(Debug)]
+pub(super) struct PageCache {
+    cells: Box<[ArcSwapOption<CachedPage>]>,
+    bytes_max: usize,
+}
+
+impl PageCache {
+    /// An empty cache that takes a fraction of a budget of `budget` bytes.
+    pub(super) fn new(budget: usize) -> Self {
+        let bytes_max = budget / PAGES_SHARE;
+        let cells = (0..bytes_max / PAGE_BYTES).map(|_| ArcSwapOption::empty()).collect();
+        Self { cells, bytes_max }
+    }
+
+    /// Size of the cells in bytes, without the pages.
+    pub(super) fn index_bytes(&self) -> usize {
+        self.cells.len() * size_of::<ArcSwapOption<CachedPage>>()
+    }
+
+    fn cell(&self, reader: Slot, query: &[u8]) -> Option<&ArcSwapOption<CachedPage>> {
+        const CURSOR: &[u8] = b"cursor=";
+        let has_cursor = query.windows(CURSOR.len()).any(|part| part == CURSOR);
+        let cell = 2 * reader as usize + usize::from(has_cursor);
+        self.cells.get(cell.checked_rem(self.cells.len())?)
+    }
+
+    /// The cached page of this reader for this query.
+    pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<CachedPage>> {
+        let page = self.cell(reader, query.as_bytes())?.load();
+        let page = page.as_ref().filter(|page| page.reader == reader && page.query == query)?;
+        Some(Arc::clone(page))
+    }
+
+    /// Caches a page and replaces the one in its cell. If the page does not fit, the cell becomes
+    /// empty.
+    pub(super) fn put(&self, page: CachedPage, used: &Usage) {
+        let Some(cell) = self.cell(page.reader, &page.query) else { return };
+        let bytes = page.bytes();
+        let fits = bytes <= PAGE_BYTES_MAX && used.bytes() + bytes <= self.bytes_max;
+        let bytes = if fits { bytes } else { 0 };
+        let before = cell.swap(fits.then(|| Arc::new(page)));
+        let bytes_before = before.map_or(0, |page| page.bytes());
+        used.change((bytes_before, usize::from(bytes_before > 0)), (bytes, usize::from(fits)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(reader: Slot, query: &str, bytes: usize) -> CachedPage {
+        let sent =
+            SentPage { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::from_static(b"l") };
+        let page = CachedPage::new((reader, query), Version(0), Box::default(), &sent);
+        assert_eq!((&page.sent.body, &page.sent.links), (&sent.body, &sent.links));
+        page
+    }
+
+    #[test]
+    fn pages_share_cells_and_stay_within_their_limit() {
+        let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
+        let used = Usage::default();
+        for reader in 0..1_000 {
+            let query = ["", "cursor=x"][reader as usize / 3 % 2];
+            pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
+            assert!(used.bytes() <= 32 * PAGE_BYTES);
+        }
+        let cached: Vec<usize> = (0..1_000)
+            .flat_map(|reader| ["", "cursor=x"].map(|query| pages.get(reader, query)))
+            .flatten()
+            .map(|page| page.bytes())
+            .collect();
+        assert!((5..=32).contains(&cached.len()), "{}", cached.len());
+        assert_eq!((cached.len(), cached.iter().sum::<usize>()), (used.users(), used.bytes()));
+        pages.put(page(7, "", PAGE_BYTES_MAX), &used);
+        assert!(pages.get(7, "").is_none(), "the page is too long");
+        pages.put(page(7, "limit=9", 10), &used);
+        assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "").is_none());
+        pages.put(page(7, "cursor=a", 10), &used);
+        assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "cursor=a").is_some());
+        assert!(pages.get(7 + 16, "limit=9").is_none(), "in the same cell");
+    }
+
+    #[test]
+    fn a_small_budget_caches_no_pages() {
+        let (pages, used) = (PageCache::new(15 << 10), Usage::default());
+        pages.put(page(7, "", 10), &used);
+        assert!(pages.get(7, "").is_none());
+    }
+}

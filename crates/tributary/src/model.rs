@@ -1,0 +1,146 @@
+//! Ids, posts, and the one order of posts. Pure data; no I/O.
+
+use std::fmt;
+
+/// The largest id that is accepted, 2^63 - 1: SQLite integers are signed.
+pub const ID_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// A longer follow list is refused and never cut, since a cut list would be a silently incomplete
+/// timeline. At this length the list takes 800 KB, and its heads some 2,000 statements.
+pub const FOLLOWEES_MAX: usize = 100_000;
+
+/// A user, as reader or as author.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(pub u64);
+
+/// A post's id. It is unique only together with its author: adopted tables may have the same
+/// `AUTO_INCREMENT` id on two shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PostId(pub u64);
+
+/// The index of a shard in the configured order, which is also the order of the placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// The shard's index in a list of all shards.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A post's key in the post order: by time, then post id, then author id.
+///
+/// A timeline lists keys from the largest to the smallest. Real data has equal times, and ids need
+/// not follow time, so all three parts are always compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PostKey {
+    /// The value of the time column in its own unit: milliseconds since 1970 (UTC) in our own
+    /// tables.
+    pub time: i64,
+    /// The post's id.
+    pub post: PostId,
+    /// The author's id.
+    pub author: UserId,
+}
+
+/// A post as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Post {
+    /// The post's time, id and author, which decide its place in every timeline.
+    pub key: PostKey,
+    /// The text, byte for byte as stored.
+    pub content: String,
+}
+
+/// One user follows another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Follow {
+    /// The user who reads.
+    pub follower: UserId,
+    /// The user whose posts are read.
+    pub followee: UserId,
+}
+
+/// Identifies one request to post, so that repeating the request posts once. The client chooses
+/// the key; keys of different authors are independent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The width of the key column in our table; a UUID needs 36.
+    pub const CHARACTERS_MAX: usize = 255;
+
+    /// A key of 1 to 255 visible ASCII characters; `None` for any other text.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = (1..=Self::CHARACTERS_MAX).contains(&text.len());
+        (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The direction in which a timeline is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Towards smaller keys: the next page.
+    Older,
+    /// Towards larger keys: the previous page.
+    Newer,
+}
+
+/// Parses an id: decimal digits only, from 0 to 2^63 - 1; `None` for any other text.
+pub fn parse_id(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|id| *id <= ID_MAX)
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_compare_by_time_then_post_then_author() {
+        let key = |time, post, author| PostKey { time, post: PostId(post), author: UserId(author) };
+        let mut keys = vec![key(2, 1, 1), key(1, 9, 9), key(1, 9, 8), key(1, 8, 10)];
+        keys.sort();
+        assert_eq!(keys, [key(1, 8, 10), key(1, 9, 8), key(1, 9, 9), key(2, 1, 1)]);
+    }
+
+    #[test]
+    fn ids_are_plain_decimals_below_two_to_the_63() {
+        assert_eq!(parse_id("0"), Some(0));
+        assert_eq!(parse_id("9223372036854775807"), Some(ID_MAX));
+        for bad in ["", "+1", "-1", " 1", "1.0", "9223372036854775808", "99999999999999999999", "x"]
+        {
+            assert_eq!(parse_id(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_visible_ascii() {
+        for good in ["a", "8e03978e-40d5-43e8-bc93-6894a57f9324", "\"!~\"", &"k".repeat(255)] {
+            assert_eq!(IdempotencyKey::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", " ", "a b", "a\n", "é", &"k".repeat(256)] {
+            assert_eq!(IdempotencyKey::new(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The write path: each write is one transaction on the one shard that owns the user.
+//!
+//! This module makes all decisions of a write; `shard` executes the statements. After any error
+//! except [`WriteError::InDoubt`] nothing is stored.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use crate::clock::now_ms;
+use crate::config::Write;
+use crate::model::{Follow, ID_MAX, IdempotencyKey, Post, PostId, PostKey, UserId};
+use crate::post_id::IdGenerator;
+use crate::shard::{
+    Access, Deadline, EarlierPost, Fleet, IdempotencyRecord, NewPost, Shard, ShardError,
+    StoreOutcome,
+};
+
+/// Upper bound for the follows of one call, which are one transaction and should stay short.
+pub const FOLLOWS_MAX: usize = 1_000;
+/// Ids that are tried for one post. A second one is needed if another writer generated the same
+/// id; a third one points to some other fault.
+const IDS_TRIED_MAX: usize = 8;
+/// Attempts for one write; another write can make it fail (a deadlock or a lock wait).
+const TRIES_MAX: usize = 3;
+
+/// A committed post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The post as timelines show it, unless it was deleted since.
+    pub post: Post,
+    /// True if an earlier call with the same key stored the post.
+    pub replayed: bool,
+}
+
+/// Why a write failed. Nothing was stored, except perhaps with [`WriteError::InDoubt`].
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum WriteError {
+    /// `write.enabled` is off, or the fleet was opened for reading.
+    #[error("writes are not enabled on this server")]
+    ReadOnly,
+    /// An id is above [`ID_MAX`].
+    #[error("an id must be from 0 to {ID_MAX}")]
+    Id,
+    /// The text is empty or too long.
+    #[error("content must have 1 to {max} bytes in UTF-8, this has {len}")]
+    ContentLength {
+        /// Bytes of the text.
+        len: usize,
+        /// Upper bound in bytes: `write.content_bytes_max`.
+        max: usize,
+    },
+    /// The database cannot store the text unaltered, or a constraint rejects it.
+    #[error("the database cannot store this text unaltered")]
+    Content,
+    /// A constraint of the database rejects the write.
+    #[error("a constraint of the database rejects this write")]
+    Refused,
+    /// The author used the key for a post with other content.
+    #[error("this Idempotency-Key was used for a post with other content; use a new one")]
+    KeyReused,
+    /// The call has more than [`FOLLOWS_MAX`] follows.
+    #[error("at most {FOLLOWS_MAX} users can be followed in one request")]
+    TooManyFollows,
+    /// The user's shard cannot take the write now: it is unreachable, overloaded, locked or faulty.
+    #[error("the user's shard is not available; nothing was stored; try again")]
+    Unavailable,
+    /// The user's shard is out of space.
+    #[error("the user's shard is out of space; nothing was stored")]
+    Full,
+    /// The connection was lost after COMMIT was sent, and the outcome could not be found out.
+    #[error(
+        "it is not known whether this write was committed; repeat it (a post with the same \
+         Idempotency-Key)"
+    )]
+    InDoubt,
+}
+
+/// Executes writes within the configured limits.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    enabled: bool,
+    content_bytes_max: usize,
+    ids: IdGenerator,
+}
+
+impl Publisher {
+    pub(crate) fn new(limits: &Write, access: Access, shards: usize) -> Self {
+        Self {
+            enabled: limits.enabled && access == Access::Own,
+            content_bytes_max: limits.content_bytes_max,
+            ids: IdGenerator::new(shards),
+        }
+    }
+
+    /// Upper bound for the text of a post, in bytes.
+    pub(crate) fn content_bytes_max(&self) -> usize {
+        self.content_bytes_max
+    }
+
+    /// Checks that writes are enabled and that the ids are valid.
+    pub(crate) fn permit(&self, users: &[UserId]) -> Result<(), WriteError> {
+        if !self.enabled {
+            return Err(WriteError::ReadOnly);
+        }
+        if users.iter().any(|user| user.0 > ID_MAX) {
+            return Err(WriteError::Id);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        fleet: &Fleet,
+        author: UserId,
+        content: &str,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, WriteError> {
+        self.permit(&[author])?;
+        let (len, max) = (content.len(), self.content_bytes_max);
+        if !(1..=max).contains(&len) {
+            return Err(WriteError::ContentLength { len, max });
+        }
+        let deadline = fleet.write_deadline();
+        let shard = fleet.owner(author);
+        let mut new = self.draft(fleet, author, content, key);
+        for _ in 0..IDS_TRIED_MAX {
+            match store(&shard, &new, deadline).await? {
+                StoreOutcome::Stored => return Ok(Published { post: new.post, replayed: false }),
+                StoreOutcome::KeyUsed(earlier) => return replay(new, &earlier),
+                StoreOutcome::IdTaken => {
+                    let id = new.post.key.post;
+                    debug!(shard = shard.name(), %id, "Post id is already used; trying another");
+                    new.post.key.post = self.next_id(fleet, author, now_ms());
+                }
+            }
+        }
+        warn!(
+            shard = shard.name(),
+            attempts = IDS_TRIED_MAX,
+            "Found no free post id; the post is not stored"
+        );
+        Err(WriteError::Unavailable)
+    }
+
+    /// Deletes a post. If the commit is in doubt the delete is repeated, which does no harm. The
+    /// repeated statement waits for a first commit that is still in progress.
+    pub(crate) async fn delete_post(
+        &self,
+        fleet: &Fleet,
+        author: UserId,
+        post: PostId,
+    ) -> Result<(), WriteError> {
+        self.permit(&[author])?;
+        let delete =
+            |shard: Arc<Shard>, until| async move { shard.delete_post(author, post, until).await };
+        repeat(&fleet.owner(author), fleet.write_deadline(), delete).await.map(drop)
+    }
+
+    pub(crate) async fn follow_all(
+        &self,
+        fleet: &Fleet,
+        follower: UserId,
+        followees: &[UserId],
+    ) -> Result<usize, WriteError> {
+        self.permit(&[follower])?;
+        self.permit(followees)?;
+        if followees.len() > FOLLOWS_MAX {
+            return Err(WriteError::TooManyFollows);
+        }
+        let mut rows: Vec<Follow> =
+            followees.iter().map(|&followee| Follow { follower, followee }).collect();
+        // Sorted, so that two calls lock rows in the same order and cannot deadlock.
+        rows.sort_unstable();
+        rows.dedup();
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let rows: Arc<[Follow]> = rows.into();
+        let insert = |shard: Arc<Shard>, until| {
+            let rows = Arc::clone(&rows);
+            async move {
+                shard.writable()?;
+                shard.insert_follows(&rows, until).await
+            }
+        };
+        repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await
+    }
+
+    pub(crate) async fn unfollow(
+        &self,
+        fleet: &Fleet,
+        follower: UserId,
+        followee: UserId,
+    ) -> Result<(), WriteError> {
+        self.permit(&[follower, followee])?;
+        let follow = Follow { follower, followee };
+        let delete =
+            |shard: Arc<Shard>, until| async move { shard.delete_follow(follow, until).await };
+        repeat(&fleet.owner(follower), fleet.write_deadline(), delete).await.map(drop)
+    }
+
+    fn draft(
+        &self,
+        fleet: &Fleet,
+        author: UserId,
+        content: &str,
+        key: Option<IdempotencyKey>,
+    ) -> NewPost {
+        let now = now_ms();
+        let key_of_post = PostKey {
+            time: fleet.times().stored(now),
+            post: self.next_id(fleet, author, now),
+            author,
+        };
+        let digest = || Sha256::digest(content).into();
+        NewPost {
+            post: Post { key: key_of_post, content: content.to_owned() },
+            idempotency: key.map(|key| IdempotencyRecord {
+                key,
+                digest: digest(),
+                created_ms: now,
+            }),
+        }
+    }
+
+    fn next_id(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
+        self.ids.next(fleet.placement().shard_of(author), now_ms, rand::random())
+    }
+}
+
+/// Stores a post. If the commit is in doubt, finds out whether it took effect.
+async fn store(
+    shard: &Shard,
+    new: &NewPost,
+    deadline: Deadline,
+) -> Result<StoreOutcome, WriteError> {
+    for _ in 0..TRIES_MAX {
+        match shard.store_post(new, deadline.half()).await {
+            Ok(stored) => return Ok(stored),
+            Err(ShardError::Slow(reason)) => {
+                debug!(
+                    shard = shard.name(),
+                    reason, "Post is not stored because of a lock or a time limit; retrying"
+                );
+            }
+            Err(ShardError::InDoubt(reason)) => {
+                warn!(
+                    shard = shard.name(),
+                    reason, "Commit of a post is in doubt; checking whether it took effect"
+                );
+                return resolve_in_doubt(shard, new, deadline).await;
+            }
+            Err(ShardError::Refused(reason)) => {
+                debug!(shard = shard.name(), reason, "Database rejects a post");
+                return Err(WriteError::Content);
+            }
+            Err(error) => return Err(not_stored(shard, &error)),
+        }
+    }
+    Err(WriteError::Unavailable)
+}
+
+/// Finds out whether a commit in doubt took effect. If it was undone, stores the post once more,
+/// under the same id and key.
+async fn resolve_in_doubt(
+    shard: &Shard,
+    new: &NewPost,
+    deadline: Deadline,
+) -> Result<StoreOutcome, WriteError> {
+    let find = async || match shard.find_stored(new, deadline).await {
+        Ok(found) => Ok(found),
+        Err(error) => {
+            warn!(shard = shard.name(), %error, "Commit of a post stays in doubt; the write fails");
+            Err(WriteError::InDoubt)
+        }
+    };
+    if let Some(stored) = find().await? {
+        return Ok(stored);
+    }
+    match shard.store_post(new, deadline).await {
+        // The row may be this very post, if the first commit took effect after all.
+        Ok(StoreOutcome::IdTaken) => Ok(find().await?.unwrap_or(StoreOutcome::IdTaken)),
+        Ok(stored) => Ok(stored),
+        Err(error) => Err(not_stored(shard, &error)),
+    }
+}
+
+/// The result for a key that an earlier call used; an error if the content differs.
+fn replay(new: NewPost, earlier: &EarlierPost) -> Result<Published, WriteError> {
+    if new.idempotency.is_none_or(|once| once.digest != earlier.digest) {
+        return Err(WriteError::KeyReused);
+    }
+    let Post { key: PostKey { author, .. }, content } = new.post;
+    let key = PostKey { time: earlier.time, post: earlier.post, author };
+    Ok(Published { post: Post { key, content }, replayed: true })
+}
+
+/// Executes an idempotent write; repeats it if it is in doubt or if another write blocked it.
+async fn repeat<T, F>(
+    shard: &Arc<Shard>,
+    deadline: Deadline,
+    call: impl Fn(Arc<Shard>, Deadline) -> F,
+) -> Result<T, WriteError>
+where
+    F: Future<Output = Result<T, ShardError>>,
+{
+    let mut in_doubt = false;
+    for _ in 0..TRIES_MAX {
+        match call(Arc::clone(shard), deadline.half()).await {
+            Ok(done) => return Ok(done),
+            Err(ShardError::Slow(_)) => {}
+            Err(ShardError::InDoubt(reason)) => {
+                debug!(shard = shard.name(), reason, "Commit is in doubt; repeating the write");
+                in_doubt = true;
+            }
+            Err(_) if in_doubt => break,
+            Err(error) => return Err(not_stored(shard, &error)),
+        }
+    }
+    Err(if in_doubt { WriteError::InDoubt } else { WriteError::Unavailable })
+}
+
+fn not_stored(shard: &Shard, error: &ShardError) -> WriteError {
+    if matches!(error, ShardError::Refused(_)) {
+        debug!(shard = shard.name(), %error, "Database rejects a write");
+    } else {
+        warn!(shard = shard.name(), %error, "Write failed");
+    }
+    match error {
+        ShardError::Refused(_) => WriteError::Refused,
+        ShardError::Full(_) => WriteError::Full,
+        ShardError::InDoubt(_) => WriteError::InDoubt,
+        ShardError::Unavailable(_)
+        | ShardError::Slow(_)
+        | ShardError::Faulty(_)
+        | ShardError::ReadOnly(_)
+        | ShardError::Unreadable(_) => WriteError::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Tributary};
+
+    /// Moves the generator's clock ahead, so that the test knows the next ids.
+    #[tokio::test]
+    async fn a_taken_id_is_replaced_up_to_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::from_folder(dir.path(), []).unwrap();
+        let tributary = Tributary::open(&config).await.unwrap();
+        let (author, soon) = (UserId(4), || Deadline::after(std::time::Duration::from_secs(20)));
+        let shard = tributary.fleet().placement().shard_of(author);
+        let PostId(last) = tributary.publisher().ids.next(shard, now_ms() + 3_600_000, 0);
+        let take = async |id: u64| {
+            let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
+            let theirs = Post { key, content: "theirs".into() };
+            tributary.fleet().load_posts(vec![theirs], soon()).await.unwrap();
+        };
+        take(last + 1).await;
+        take(last + 2).await;
+        let posted = tributary.publish(author, "ours", None).await.unwrap();
+        assert_eq!(posted.post.key.post, PostId(last + 3));
+        for id in 0..IDS_TRIED_MAX as u64 {
+            take(last + 4 + id).await;
+        }
+        let rejected = tributary.publish(author, "ours", None).await;
+        assert_eq!(rejected, Err(WriteError::Unavailable));
+        assert!(tributary.publish(author, "ours", None).await.is_ok());
+        let theirs = tributary.post(UserId(8), PostId(last + 1)).await.unwrap().unwrap();
+        assert_eq!(theirs.content, "theirs");
+    }
+}

@@ -1,0 +1,294 @@
+//! Shards: the databases that own users' follows and posts.
+//!
+//! All SQL of the project is in this module. It does not know pages, timelines or HTTP.
+
+mod deadline;
+mod finding;
+mod fleet;
+mod follow;
+mod gate;
+mod infer;
+mod load;
+mod migrate;
+pub(crate) mod mysql;
+mod schema;
+mod source;
+mod sqlite;
+mod write;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+pub use self::deadline::Deadline;
+pub use self::finding::{Finding, Level};
+pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
+pub use self::follow::Changes;
+pub use self::load::{Loaded, RefusedRow};
+pub use self::migrate::{Migrated, migrate};
+use self::mysql::MySqlShard;
+pub use self::mysql::{Survey, find_tables, strays, survey};
+pub use self::schema::{mysql_tables, mysql_writes_table};
+pub(crate) use self::source::Source;
+pub use self::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
+pub use self::sqlite::Access;
+use self::sqlite::SqliteShard;
+pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
+pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
+use crate::cursor::AuthorEdge;
+use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+
+/// A database that owns some users: it stores their follow lists and their posts.
+#[derive(Debug)]
+pub struct Shard {
+    name: String,
+    store: Store,
+}
+
+/// A query for a part of one author's tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailQuery {
+    /// The author.
+    pub author: UserId,
+    /// The edge to start from, in the direction of the page.
+    pub from: AuthorEdge,
+    /// Upper bound for the number of posts, 1 to 100.
+    pub count: u16,
+}
+
+/// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
+#[derive(Debug)]
+enum Store {
+    Sqlite(Arc<SqliteShard>),
+    MySql(MySqlShard),
+}
+
+/// Why a request to a shard failed. The variants differ in what the caller can do about it.
+#[derive(Clone, Debug, Error)]
+pub enum ShardError {
+    /// The shard is unreachable, silent or overloaded. The caller continues without it. The gate
+    /// of the server counts these errors.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A statement exceeded its time limit or waited too long for a lock. The caller continues
+    /// without the shard for this request only.
+    #[error("{0}")]
+    Slow(String),
+    /// The shard answers, but a table, an index or a right is missing. The caller continues
+    /// without it; an operator must fix the shard.
+    #[error("{0}")]
+    Faulty(String),
+    /// The server is read-only, perhaps since a failover. Nothing was stored. Its address may
+    /// already lead to another server.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// A row holds an invalid value. The caller continues without the shard for this request only;
+    /// an operator must fix the row.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The database rejects the rows of the request, because the rows are invalid.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk or the table is full. Nothing was stored.
+    #[error("{0}")]
+    Full(String),
+    /// COMMIT was sent and not answered, so the outcome is unknown. The caller looks the row up,
+    /// or repeats an idempotent write. After any other error nothing was stored.
+    #[error("{0}")]
+    InDoubt(String),
+}
+
+impl Shard {
+    /// The configured name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// At most `max` users that `reader` follows, by rising id, from `from` (inclusive) on. Costs
+    /// one statement.
+    pub async fn followees(
+        &self,
+        reader: UserId,
+        from: UserId,
+        max: usize,
+        until: Deadline,
+    ) -> Result<Vec<UserId>, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.followees(reader, from, max, until).await,
+            Store::MySql(shard) => shard.followees(reader, from, max, until).await,
+        }
+    }
+
+    /// The post keys that answer `asks`. The keys of each author are in reading order.
+    pub async fn tails(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<PostKey>, ShardError> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.store {
+            Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
+            Store::MySql(shard) => shard.tails(direction, asks, until).await,
+        }
+    }
+
+    /// The posts with these keys, in any order. Keys without a post are skipped.
+    pub async fn posts(&self, keys: &[PostKey], until: Deadline) -> Result<Vec<Post>, ShardError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.store {
+            Store::Sqlite(shard) => shard.posts(keys, until).await,
+            Store::MySql(shard) => shard.posts(keys, until).await,
+        }
+    }
+
+    /// The handles (user names) of the authors of `keys`. Authors without a handle are skipped.
+    pub async fn handles(
+        &self,
+        keys: &[PostKey],
+        until: Deadline,
+    ) -> Result<Vec<(UserId, String)>, ShardError> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(Vec::new()),
+            Store::MySql(shard) => shard.handles(keys, until).await,
+        }
+    }
+
+    /// The post of this author with this id, or `None`.
+    async fn post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<Option<Post>, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.post(author, post, until).await,
+            Store::MySql(shard) => shard.post(author, post, until).await,
+        }
+    }
+
+    /// Stores a post and its idempotency key in one transaction.
+    pub(crate) async fn store_post(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<StoreOutcome, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.store_post(new, until).await,
+            Store::MySql(shard) => shard.store_post(new, until).await,
+        }
+    }
+
+    /// Finds out whether a commit in doubt has succeeded. `None` means that the post is not
+    /// committed and can no longer be. Waits for a commit that is still running; MySQL and MariaDB
+    /// are queried on a new connection.
+    pub(crate) async fn find_stored(
+        &self,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Option<StoreOutcome>, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.find_stored(new, until).await,
+            Store::MySql(shard) => shard.find_stored(new, until).await,
+        }
+    }
+
+    /// Deletes a post, or marks it as deleted if the mapping has a soft delete. Returns the number
+    /// of changed rows.
+    pub(crate) async fn delete_post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.delete_post(author, post, until).await,
+            Store::MySql(shard) => shard.delete_post(author, post, until).await,
+        }
+    }
+
+    /// Deletes a follow. Returns the number of deleted rows.
+    pub(crate) async fn delete_follow(
+        &self,
+        follow: Follow,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.delete_follow(follow, until).await,
+            Store::MySql(shard) => shard.delete_follow(follow, until).await,
+        }
+    }
+
+    /// `Ok` if requests may write to the shard now, else the reason.
+    pub(crate) fn writable(&self) -> Result<(), ShardError> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(()),
+            Store::MySql(shard) => shard.writable(),
+        }
+    }
+
+    /// Deletes at most `max` idempotency keys older than `before_ms`. Returns the number deleted.
+    async fn expire_keys(
+        &self,
+        before_ms: i64,
+        max: u32,
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.expire_keys(before_ms, max, until).await,
+            Store::MySql(shard) => shard.expire_keys(before_ms, max, until).await,
+        }
+    }
+
+    /// Inserts follows in one transaction and skips those that exist. Returns the number of new
+    /// rows.
+    pub(crate) async fn insert_follows(
+        &self,
+        rows: &[Follow],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.insert_follows(rows, until).await,
+            Store::MySql(shard) => shard.insert_follows(rows, until).await,
+        }
+    }
+
+    /// Inserts posts in one transaction. An existing row with the same key or id stays unchanged.
+    /// Returns the number of new rows.
+    async fn insert_posts(&self, rows: &[Post], until: Deadline) -> Result<usize, ShardError> {
+        match &self.store {
+            Store::Sqlite(shard) => shard.insert_posts(rows, until).await,
+            Store::MySql(shard) => shard.insert_posts(rows, until).await,
+        }
+    }
+
+    /// `Ok` if rows can be bulk-loaded, else the reason. Without unique keys, loading the same row
+    /// twice would store it twice.
+    pub(crate) fn loadable(&self) -> Result<(), String> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(()),
+            Store::MySql(shard) => shard.loadable(),
+        }
+    }
+
+    /// How many times another program was found to have written to the SQLite file, which only
+    /// this process may write. 0 for other databases.
+    fn foreign_writes(&self) -> u64 {
+        match &self.store {
+            Store::Sqlite(shard) => shard.foreign_writes(),
+            Store::MySql(_) => 0,
+        }
+    }
+
+    /// `Ok` if the shard is in service, else the reason.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        match &self.store {
+            Store::Sqlite(_) => Ok(()),
+            Store::MySql(shard) => shard.health(),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A shard in a database on a MySQL or MariaDB server: runs the statements and decodes the rows.
+
+mod check;
+mod database;
+mod log_check;
+mod migrate;
+mod server;
+mod settings;
+pub(crate) mod source;
+mod statements;
+mod survey;
+mod write;
+mod write_check;
+
+use std::sync::Arc;
+
+use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::{Conn, DriverError, Error, IoError, Row, Value};
+
+pub(super) use self::database::Database;
+pub(super) use self::migrate::make_tables;
+pub(super) use self::server::Server;
+pub(super) use self::source::MySqlSource;
+use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
+pub use self::survey::{Survey, find_tables, strays, survey};
+use self::write::Attempt;
+use super::gate::Progress;
+use super::{Deadline, ShardError};
+use crate::cursor::AuthorEdge;
+use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+use crate::moment::{CalendarTime, TimeUnit};
+use crate::shard::TailQuery;
+
+/// One database on a server.
+#[derive(Debug)]
+pub(super) struct MySqlShard {
+    server: Arc<Server>,
+    database: Arc<Database>,
+}
+
+impl MySqlShard {
+    /// The server and the database on it.
+    pub(super) fn parts(&self) -> (&Arc<Server>, &Arc<Database>) {
+        (&self.server, &self.database)
+    }
+
+    /// `Ok` if the server and the database are in service, else the reason.
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.server.gate().health()?;
+        self.database.statements().map(drop)
+    }
+
+    /// `Ok` if requests may write to the database now, else the reason.
+    pub(super) fn writable(&self) -> Result<(), ShardError> {
+        self.database.writable()
+    }
+
+    /// `Ok` if unique keys keep the tables free of duplicate rows, else the reason.
+    pub(super) fn loadable(&self) -> Result<(), String> {
+        self.database.statements()?.loadable.clone()
+    }
+
+    pub(super) async fn followees(
+        &self,
+        reader: UserId,
+        from: UserId,
+        max: usize,
+        until: Deadline,
+    ) -> Result<Vec<UserId>, ShardError> {
+        let statements = self.statements()?;
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let parameters = (reader.0, from.0, max);
+            let rows: Vec<Row> = connection.exec(&statements.followees, parameters).await?;
+            rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
+        };
+        self.pass(until, &Progress::default(), run).await
+    }
+
+    /// Runs statements of at most [`AUTHORS_PER_STATEMENT`] authors, one after the other, on one
+    /// connection.
+    pub(super) async fn tails(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<PostKey>, ShardError> {
+        let start = match direction {
+            Direction::Older => AuthorEdge::Top,
+            Direction::Newer => AuthorEdge::Bottom,
+        };
+        let (from_start, from_key): (Vec<TailQuery>, Vec<TailQuery>) =
+            asks.iter().partition(|ask| ask.from == start);
+        let from_key: Vec<(TailQuery, i64, u64)> = from_key
+            .into_iter()
+            .filter_map(|ask| match ask.from {
+                AuthorEdge::At { time, post } => Some((ask, time, post)),
+                // There are no posts beyond the far end.
+                AuthorEdge::Bottom | AuthorEdge::Top => None,
+            })
+            .collect();
+        let progress = Progress::default();
+        let statements = self.statements()?;
+        let unit = statements.unit;
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let tails = statements.tails(direction);
+            let mut keys = Vec::new();
+            for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |ask: &TailQuery| vec![ask.author.0.into(), ask.count.into()];
+                let padding = vec![Value::UInt(0), Value::UInt(0)];
+                let rows =
+                    run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
+                read_keys(unit, &rows.await?, &mut keys)?;
+                progress.note();
+            }
+            for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |(ask, time, post): &(TailQuery, i64, u64)| {
+                    let (author, time) = (Value::UInt(ask.author.0), time_value(unit, *time));
+                    vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
+                };
+                let mut padding = parameters(&chunk[0]);
+                padding[4] = Value::UInt(0);
+                let rows = run_padded(&mut connection, &tails.from_key, chunk, parameters, padding);
+                read_keys(unit, &rows.await?, &mut keys)?;
+                progress.note();
+            }
+            Ok(keys)
+        };
+        self.pass(until, &progress, run).await
+    }
+
+    pub(super) async fn posts(
+        &self,
+        keys: &[PostKey],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        let statements = self.statements()?;
+        let unit = statements.unit;
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let mut posts = Vec::with_capacity(keys.len());
+            for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |key: &PostKey| {
+                    vec![key.author.0.into(), time_value(unit, key.time), key.post.0.into()]
+                };
+                // MySQL and MariaDB look up a repeated key once.
+                let padding = parameters(&chunk[0]);
+                let rows =
+                    run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
+                for row in rows.await? {
+                    posts.push(Post { key: key_of(unit, &row)?, content: text_of(&row, 3) });
+                }
+            }
+            Ok(posts)
+        };
+        self.pass(until, &Progress::default(), run).await
+    }
+
+    /// The handles of the authors of `keys`. Authors without a handle are skipped.
+    pub(super) async fn handles(
+        &self,
+        keys: &[PostKey],
+        until: Deadline,
+    ) -> Result<Vec<(UserId, String)>, ShardError> {
+        let statements = self.statements()?;
+        let Some(sql) = statements.handles.as_ref().filter(|_| !keys.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let mut users: Vec<UserId> = keys.iter().map(|key| key.author).collect();
+        users.sort_unstable();
+        users.dedup();
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let mut handles = Vec::with_capacity(users.len());
+            for chunk in users.chunks(AUTHORS_PER_STATEMENT) {
+                let parameters = |user: &UserId| vec![user.0.into()];
+                let padding = parameters(&chunk[0]);
+                let rows = run_padded(&mut connection, sql, chunk, parameters, padding).await?;
+                for row in rows {
+                    handles.push((UserId(field(&row, 0)?), text_of(&row, 1)));
+                }
+            }
+            Ok(handles)
+        };
+        self.pass(until, &Progress::default(), run).await
+    }
+
+    pub(super) async fn insert_follows(
+        &self,
+        rows: &[Follow],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let (statements, attempt) = (self.statements()?, Attempt::default());
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
+            Ok(insert(&mut connection, &statements.insert_follows, rows, row, &attempt).await?)
+        };
+        self.attempt(until, &attempt, run).await
+    }
+
+    pub(super) async fn insert_posts(
+        &self,
+        rows: &[Post],
+        until: Deadline,
+    ) -> Result<usize, ShardError> {
+        let (statements, attempt) = (self.statements()?, Attempt::default());
+        let run = async {
+            let mut connection = self.server.connection().await?;
+            let row = |Post { key, content }: &Post| {
+                let time = time_value(statements.unit, key.time);
+                vec![key.post.0.into(), key.author.0.into(), content.into(), time]
+            };
+            Ok(insert(&mut connection, &statements.insert_posts, rows, row, &attempt).await?)
+        };
+        self.attempt(until, &attempt, run).await
+    }
+
+    /// The statements. The error says why the database is out of service.
+    fn statements(&self) -> Result<Arc<Statements>, ShardError> {
+        self.database.statements().map_err(ShardError::Unavailable)
+    }
+
+    /// Runs `work` through the server's gate and reports an error to [`Database::note`].
+    async fn pass<T>(
+        &self,
+        until: Deadline,
+        progress: &Progress,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        let outcome = self.server.gate().pass(until, progress, work).await;
+        if let Err(error) = &outcome {
+            self.database.note(error);
+        }
+        outcome
+    }
+}
+
+/// Runs the shortest statement that has room for every item. Unused arms get `padding`, which
+/// reads no further row: it has `LIMIT 0`, or repeats an item.
+async fn run_padded<T>(
+    connection: &mut Conn,
+    statement: &Chunked,
+    items: &[T],
+    parameters: impl Fn(&T) -> Vec<Value>,
+    padding: Vec<Value>,
+) -> Result<Vec<Row>, Error> {
+    let (sql, arms) = statement.at_least(items.len());
+    let mut values: Vec<Value> = items.iter().flat_map(parameters).collect();
+    for _ in items.len()..arms {
+        values.extend_from_slice(&padding);
+    }
+    connection.exec(sql, values).await
+}
+
+/// Inserts rows in one transaction and returns the number of new rows. Rows with an existing key
+/// are skipped and not counted.
+async fn insert<T>(
+    connection: &mut Conn,
+    statement: &Chunked,
+    mut rows: &[T],
+    parameters: impl Fn(&T) -> Vec<Value>,
+    attempt: &Attempt,
+) -> Result<usize, Error> {
+    let mut transaction = attempt.begin(connection).await?;
+    let mut added = 0;
+    while !rows.is_empty() {
+        let (sql, count) = statement.at_most(rows.len());
+        let (chunk, rest) = rows.split_at(count);
+        let values: Vec<Value> = chunk.iter().flat_map(&parameters).collect();
+        transaction.exec_drop(sql, values).await?;
+        added += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
+        rows = rest;
+    }
+    attempt.commit(transaction).await?;
+    Ok(added)
+}
+
+fn read_keys(unit: TimeUnit, rows: &[Row], keys: &mut Vec<PostKey>) -> Result<(), Error> {
+    for row in rows {
+        keys.push(key_of(unit, row)?);
+    }
+    Ok(())
+}
+
+/// The post key in the columns 0 to 2: author, time, post id.
+fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
+    let author = UserId(field(row, 0)?);
+    let time = time_of(unit, row, 1)?;
+    Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
+}
+
+/// The time of a column, in the representation of [`PostKey::time`].
+fn time_of(unit: TimeUnit, row: &Row, column: usize) -> Result<i64, Error> {
+    match (unit, row.as_ref(column)) {
+        (
+            TimeUnit::DateTime { .. },
+            Some(&Value::Date(year, month, day, hour, minute, second, micros)),
+        ) => Ok(CalendarTime { year, month, day, hour, minute, second, micros }.packed()),
+        // Statements that are not prepared return dates as text.
+        (TimeUnit::DateTime { .. }, Some(Value::Bytes(text))) => {
+            let time = str::from_utf8(text).ok().and_then(CalendarTime::from_text);
+            time.map(CalendarTime::packed).ok_or_else(|| unreadable(row))
+        }
+        _ => field(row, column),
+    }
+}
+
+fn field<T: FromValue>(row: &Row, column: usize) -> Result<T, Error> {
+    match row.get_opt(column) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(_)) | None => Err(unreadable(row)),
+    }
+}
+
+fn unreadable(row: &Row) -> Error {
+    Error::Driver(DriverError::FromRow { row: row.clone() })
+}
+
+/// A text column. NULL becomes an empty text. Bytes that are not UTF-8, as in a binary column,
+/// become replacement characters: one bad text must not fail the page.
+fn text_of(row: &Row, column: usize) -> String {
+    match row.as_ref(column) {
+        Some(Value::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        Some(Value::NULL) | None => String::new(),
+        Some(other) => other.as_sql(true),
+    }
+}
+
+/// Classifies an error of the MySQL client by what the caller can do about it.
+impl From<Error> for ShardError {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Server(server) => match server.code {
+                // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
+                1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
+                // Missing: a right, database, column, table or index. A broken view, a column
+                // without a default, no transactions, a generated column.
+                1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1176 | 1227 | 1356 | 1364
+                | 1698 | 1785 | 1906 | 3105 => ShardError::Faulty(error.to_string()),
+                // The server, the transaction or the engine is read-only.
+                1290 | 1792 | 1836 => ShardError::ReadOnly(error.to_string()),
+                // NULL, duplicate, packet size, foreign key, range, truncation, bad value, length,
+                // partition, an error raised by a trigger, check constraint (MySQL, MariaDB),
+                // character set.
+                1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1451 | 1452
+                | 1526 | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
+                // The disk or the table is full.
+                1021 | 1114 => ShardError::Full(error.to_string()),
+                // Too many connections, shutdown, out of a resource.
+                _ => ShardError::Unavailable(error.to_string()),
+            },
+            // The client's own text around it adds nothing.
+            Error::Io(IoError::Io(io)) => ShardError::Unavailable(io.to_string()),
+            // The row is not logged: it may hold a user's text.
+            Error::Driver(DriverError::FromRow { .. } | DriverError::FromValue { .. }) => {
+                ShardError::Unreadable("a row holds a value that is not a valid id or time".into())
+            }
+            _ => ShardError::Unavailable(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads the newest time of every author of a server, with one index lookup per author.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{QueryResult, Row, TextProtocol, Value};
+use tokio::sync::mpsc;
+
+use super::MySqlSource;
+use super::fill::{snapshot_start, snapshot_statements};
+use super::lines::{Dialect, SourceConnection};
+use crate::changes::{Bounds, LogIdentity};
+use crate::model::{ID_MAX, ShardId, UserId};
+use crate::moment::TimeUnit;
+use crate::shard::mysql::{field, time_of};
+use crate::shard::source::HeadBatch;
+use crate::shard::{Deadline, ShardError};
+
+/// Authors per batch of heads.
+const BATCH_HEADS: usize = 4_096;
+/// Limit on the statement that reads all authors of a database, in seconds. It allows for some
+/// millions of index lookups.
+const STATEMENT_LIMIT_S: u64 = 600;
+/// Limit on each step: connecting, the first row of a statement, one batch of rows, or the wait
+/// for the receiver to take a batch.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl MySqlSource {
+    pub(in crate::shard) async fn heads(
+        &self,
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
+        self.server.gate().health().map_err(ShardError::Unavailable)?;
+        // The read takes long and needs other session limits, so it uses no pooled connection.
+        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial()).await?;
+        let outcome = self.heads_on(&mut connection, heads).await;
+        connection.close().await;
+        outcome
+    }
+
+    async fn heads_on(
+        &self,
+        connection: &mut SourceConnection,
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
+        let delivered = self.delivered();
+        let mut statements = vec![session_limits(connection.dialect)];
+        statements.extend(snapshot_statements(connection.dialect));
+        let rows = Deadline::after(STEP_TIMEOUT).in_time(connection.query(&statements)).await?;
+        let (start, _) = snapshot_start(connection.dialect, rows.get(1..).unwrap_or_default())?;
+        for (shard, database) in &self.shards {
+            let statements = database.statements().map_err(ShardError::Unavailable)?;
+            let sql = statements.fills.heads.as_str();
+            let query = connection.conn.query_iter(sql);
+            let query = async { Ok(query.await?) };
+            let mut result = Deadline::after(STEP_TIMEOUT).in_time(query).await?;
+            while let Some(batch) = next_heads(&mut result, *shard, statements.unit).await? {
+                let gone = |_| ShardError::Unavailable("the receiver of the heads is gone".into());
+                let sent = async { heads.send(batch).await.map_err(gone) };
+                Deadline::after(STEP_TIMEOUT).in_time(sent).await?;
+            }
+        }
+        let bounds = self.bounds(&start, delivered.as_ref(), Deadline::after(STEP_TIMEOUT)).await?;
+        Ok((connection.identity, bounds))
+    }
+}
+
+/// Raises the session's limits for a statement and for sending its rows above those of requests.
+fn session_limits(dialect: Dialect) -> String {
+    let statement = match dialect {
+        Dialect::MariaDb => format!("max_statement_time = {STATEMENT_LIMIT_S}"),
+        Dialect::MySql { .. } => format!("max_execution_time = {}", STATEMENT_LIMIT_S * 1_000),
+    };
+    format!("SET SESSION {statement}, SESSION net_write_timeout = {STATEMENT_LIMIT_S}")
+}
+
+/// The next batch of heads, or `None` at the end.
+async fn next_heads(
+    result: &mut QueryResult<'_, '_, TextProtocol>,
+    shard: ShardId,
+    unit: TimeUnit,
+) -> Result<Option<HeadBatch>, ShardError> {
+    let read = async {
+        let mut heads = Vec::with_capacity(BATCH_HEADS);
+        while heads.len() < BATCH_HEADS {
+            let Some(row) = result.next().await? else { break };
+            heads.extend(head(unit, &row));
+        }
+        Ok(heads)
+    };
+    let heads = Deadline::after(STEP_TIMEOUT).in_time(read).await?;
+    Ok((!heads.is_empty()).then_some(HeadBatch { shard, heads }))
+}
+
+/// The head of one author. `None` if no post of it has a time, or if its id is out of range. A
+/// time that does not fit a key is replaced by the largest one, which is still an upper bound.
+fn head(unit: TimeUnit, row: &Row) -> Option<(UserId, i64)> {
+    let author: u64 = field(row, 0).ok().filter(|author| *author <= ID_MAX)?;
+    let time = match row.as_ref(1)? {
+        Value::NULL => return None,
+        _ => time_of(unit, row, 1).unwrap_or(i64::MAX),
+    };
+    Some((UserId(author), time))
+}

@@ -1,0 +1,287 @@
+//! The queries that precede following a server's log: the identity of the log, its end, the
+//! settings of the server, and the columns of the served tables.
+
+use std::collections::BTreeMap;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row};
+
+use super::{MySqlSource, is_mariadb, server_identity};
+use crate::changes::assemble::Layout;
+use crate::changes::gtid::{GtidSet, MariaDbGtid};
+use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
+use crate::changes::{LogIdentity, LogPosition, file_number};
+use crate::clock::now_ms;
+use crate::shard::ShardError;
+use crate::shard::mysql::check::account;
+use crate::shard::schema::quoted;
+
+/// Required settings: the variable, its value, and how to set it.
+const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
+    ("log_bin", "ON", "set log_bin in the server's configuration and restart it"),
+    ("binlog_format", "ROW", "SET GLOBAL binlog_format = ROW, and the same in its configuration"),
+    (
+        "binlog_row_image",
+        "FULL",
+        "SET GLOBAL binlog_row_image = FULL, and the same in its configuration",
+    ),
+    (
+        "gtid_mode",
+        "ON",
+        "set gtid_mode = ON and enforce_gtid_consistency = ON in the server's configuration and \
+         restart it",
+    ),
+];
+
+/// Character sets and types of columns whose logged bytes equal those that a query returns.
+const READABLE_SETS: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];
+const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob", "longblob"];
+
+/// The state of a server before its log is followed.
+#[derive(Debug)]
+pub(super) struct ServerFacts {
+    pub(super) identity: LogIdentity,
+    /// The name of the log file of `end`.
+    pub(super) file: String,
+    /// The end of the log when it was queried.
+    pub(super) end: LogPosition,
+    pub(super) executed: Executed,
+    /// Microseconds that the server's clock is ahead of the clock of this process.
+    pub(super) ahead_us: i64,
+    pub(super) layout: Layout,
+}
+
+/// The transactions before a position of the log, in the form that the server resumes by.
+#[derive(Clone, Debug)]
+pub(super) enum Executed {
+    MySql(GtidSet),
+    /// The last transaction, or `None` if there is none.
+    MariaDb(Option<MariaDbGtid>),
+}
+
+/// The reason why a log cannot be followed now.
+#[derive(Debug)]
+pub(crate) enum FeedError {
+    /// An operator must act, as the text says. The feed retries every 3 s.
+    NeedsOperator(String),
+    /// A retry may succeed.
+    Temporary(String),
+    /// The server no longer has the log from the position where the feed stopped.
+    PositionLost(String),
+}
+
+impl From<ShardError> for FeedError {
+    fn from(error: ShardError) -> Self {
+        match error {
+            ShardError::Faulty(reason) => Self::NeedsOperator(reason),
+            other => Self::Temporary(other.to_string()),
+        }
+    }
+}
+
+impl From<Error> for FeedError {
+    fn from(error: Error) -> Self {
+        ShardError::from(error).into()
+    }
+}
+
+impl MySqlSource {
+    /// Queries all facts about the server, and checks its settings.
+    pub(super) async fn facts(&self, connection: &mut Conn) -> Result<ServerFacts, FeedError> {
+        let variables = check_settings(connection).await?;
+        let identity = server_identity(connection).await?;
+        let (file, end, executed) = if is_mariadb(connection).await? {
+            mariadb_end(connection).await?
+        } else {
+            mysql_end(connection).await?
+        };
+        let before = now_ms();
+        let clock: Option<i64> = connection
+            .query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)")
+            .await?;
+        let ours = i64::midpoint(before, now_ms()) * 1_000;
+        let ignore_case = variables.get("lower_case_table_names").is_some_and(|mode| mode != "0");
+        let layout = self.layout(connection, ignore_case).await?;
+        let ahead_us = clock.unwrap_or(ours) - ours;
+        Ok(ServerFacts { identity, file, end, executed, ahead_us, layout })
+    }
+
+    /// Queries the columns of all served tables.
+    pub(super) async fn layout(
+        &self,
+        connection: &mut Conn,
+        ignore_case: bool,
+    ) -> Result<Layout, FeedError> {
+        let mut served = Vec::new();
+        for (shard, database) in &self.shards {
+            let tables = database.tables();
+            let single = database.statements().is_ok_and(|sql| sql.loadable.is_ok());
+            let mut roles =
+                vec![(Role::Posts, &tables.posts.name), (Role::Follows, &tables.follows.name)];
+            roles.extend(tables.users.iter().map(|users| (Role::Users, &users.name)));
+            for (role, table) in roles {
+                let columns = columns(connection, database.name(), table).await?;
+                let (database, table) = (database.name().to_owned(), table.clone());
+                served.push(ServedTable { shard: *shard, database, table, role, single, columns });
+            }
+        }
+        let tables = self.shards.first().map(|(_, database)| database.tables().clone());
+        Ok(Layout { tables: tables.unwrap_or_default(), served, ignore_case })
+    }
+}
+
+/// Checks the required settings, and returns the queried variables.
+async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String>, FeedError> {
+    let names: Vec<String> =
+        REQUIRED_SETTINGS.iter().map(|(name, ..)| format!("'{name}'")).collect();
+    let sql = format!(
+        "SHOW GLOBAL VARIABLES WHERE variable_name IN ({}, 'lower_case_table_names', \
+         'gtid_binlog_pos')",
+        names.join(", ")
+    );
+    let found: Vec<(String, String)> = connection.query(sql).await?;
+    let found: BTreeMap<String, String> = found.into_iter().collect();
+    for (name, wanted, cure) in REQUIRED_SETTINGS {
+        if let Some(value) = found.get(name).filter(|value| !value.eq_ignore_ascii_case(wanted)) {
+            return Err(FeedError::NeedsOperator(format!(
+                "{name} is {value}, not {wanted}; {cure}"
+            )));
+        }
+    }
+    if let Some(position) = found.get("gtid_binlog_pos").filter(|position| position.contains(',')) {
+        return Err(FeedError::NeedsOperator(format!(
+            "the log has several domains ({position}), which have no common order; write with one \
+             gtid_domain_id, and FLUSH BINARY LOGS DELETE_DOMAIN_ID = (...) for the others"
+        )));
+    }
+    Ok(found)
+}
+
+/// The end of the last transaction that is visible to all sessions. The query needs no privilege.
+async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
+    let sql =
+        "SHOW STATUS WHERE variable_name IN ('binlog_snapshot_file', 'binlog_snapshot_position')";
+    let found: Vec<(String, String)> = connection.query(sql).await?;
+    let of = |ending: &str| {
+        let found = found.iter().find(|(name, _)| name.to_lowercase().ends_with(ending));
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let (file, offset) = (of("_file"), of("_position"));
+    let (number, offset_number) =
+        file_number(&file).zip(offset.parse::<u64>().ok()).ok_or_else(|| {
+            FeedError::Temporary("the server does not report where its log ends".into())
+        })?;
+    let gtid: Option<Option<String>> =
+        connection.exec_first("SELECT BINLOG_GTID_POS(?, ?)", (&file, offset_number)).await?;
+    let gtid = gtid.flatten().and_then(|text| text.parse().ok());
+    Ok((file, LogPosition::in_file(number, offset_number), Executed::MariaDb(gtid)))
+}
+
+async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
+    let executed: Option<String> = connection.query_first("SELECT @@GLOBAL.gtid_executed").await?;
+    let executed: GtidSet = executed.unwrap_or_default().parse().map_err(FeedError::Temporary)?;
+    // Servers before MySQL 8.2 have only `SHOW MASTER STATUS`.
+    let status = match connection.query_first("SHOW BINARY LOG STATUS").await {
+        Err(Error::Server(error)) if error.code == 1064 => {
+            connection.query_first("SHOW MASTER STATUS").await
+        }
+        status => status,
+    };
+    let status: Option<Row> = match status {
+        Err(Error::Server(error)) if error.code == 1227 => {
+            return Err(may_not_read(connection, "REPLICATION SLAVE, REPLICATION CLIENT").await);
+        }
+        status => status?,
+    };
+    let (file, offset) =
+        status.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?))).ok_or_else(
+            || FeedError::Temporary("the server does not report where its log ends".into()),
+        )?;
+    let number = file_number(&file)
+        .ok_or_else(|| FeedError::Temporary(format!("`{file}` is not the name of a log file")))?;
+    Ok((file, LogPosition::in_file(number, offset), Executed::MySql(executed)))
+}
+
+/// The error for a missing privilege, with the GRANT statement for the account of the connection.
+pub(super) async fn may_not_read(connection: &mut Conn, rights: &str) -> FeedError {
+    match account(connection).await {
+        Ok(account) => missing_right(rights, &account),
+        Err(error) => error.into(),
+    }
+}
+
+pub(super) fn missing_right(rights: &str, account: &str) -> FeedError {
+    FeedError::NeedsOperator(format!(
+        "the account has no privilege to read the server's log; GRANT {rights} ON *.* TO {account}"
+    ))
+}
+
+async fn columns(
+    connection: &mut Conn,
+    database: &str,
+    table: &str,
+) -> Result<Vec<DeclaredColumn>, FeedError> {
+    // The log may deliver an ALTER TABLE before its result is visible. A query of the table waits
+    // until it is. A missing table is no error here: it has no columns.
+    let wait = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(database), quoted(table));
+    match connection.query_drop(wait).await {
+        Ok(()) | Err(Error::Server(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let sql = "SELECT CAST(column_name AS CHAR), CAST(data_type AS CHAR), CAST(column_type AS CHAR), \
+               CAST(character_set_name AS CHAR) FROM information_schema.columns \
+               WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
+    type ColumnRow = (String, String, String, Option<String>);
+    let rows: Vec<ColumnRow> = connection.exec(sql, (database, table)).await?;
+    let declared = rows.into_iter().map(|(name, data_type, column_type, set)| {
+        let data_type = data_type.to_lowercase();
+        let readable = match &set {
+            Some(set) => READABLE_SETS.contains(&set.to_lowercase().as_str()),
+            None => READABLE_TYPES.contains(&data_type.as_str()),
+        };
+        DeclaredColumn {
+            name,
+            unsigned: column_type.to_lowercase().contains("unsigned"),
+            readable,
+            labels: if data_type == "enum" { labels(&column_type) } else { Vec::new() },
+        }
+    });
+    Ok(declared.collect())
+}
+
+/// Parses the labels of a column type such as `enum('a','it''s')`.
+fn labels(column_type: &str) -> Vec<String> {
+    let list = column_type.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+    let mut labels = Vec::new();
+    let mut rest = list.map_or("", |(list, _)| list);
+    while let Some(text) = rest.trim_start_matches(',').strip_prefix('\'') {
+        let mut label = String::new();
+        let mut chars = text.char_indices();
+        let mut end = text.len();
+        while let Some((at, c)) = chars.next() {
+            if c == '\'' {
+                if !text[at + 1..].starts_with('\'') {
+                    end = at + 1;
+                    break;
+                }
+                chars.next();
+            }
+            label.push(c);
+        }
+        labels.push(label);
+        rest = &text[end..];
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labels_of_an_enum_are_parsed() {
+        assert_eq!(labels("enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
+        assert!(labels("int(11)").is_empty());
+        assert_eq!(labels("enum('"), Vec::<String>::new());
+    }
+}

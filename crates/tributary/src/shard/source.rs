@@ -1,0 +1,163 @@
+//! The sources that memory is filled from: logs of changes, and snapshot reads whose position in
+//! the log is known.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::mysql::MySqlSource;
+use super::sqlite::SqliteSource;
+use super::{Deadline, ShardError};
+use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
+use crate::model::{Post, ShardId, UserId};
+
+/// A database process or file with one log: a server with all of its shards, or one SQLite file.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A MySQL or MariaDB server.
+    MySql(MySqlSource),
+    /// A SQLite file, which is one shard.
+    Sqlite(SqliteSource),
+}
+
+/// A request to read the tail or the follow list of one user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FillRequest {
+    /// The shard that owns the user.
+    pub shard: ShardId,
+    /// The author of the tail, or the reader with the follow list.
+    pub user: UserId,
+    /// The value to read.
+    pub target: FillTarget,
+}
+
+/// The value that a fill request reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillTarget {
+    /// The newest posts of an author, and whether there are more.
+    Tail {
+        /// The largest number of posts to return.
+        depth: u32,
+    },
+    /// The complete follow list of a reader.
+    Follows {
+        /// A list with more users than this is not returned.
+        max: u32,
+    },
+}
+
+/// The answers to a batch of fill requests, all from one snapshot.
+#[derive(Debug)]
+pub struct FillBatch {
+    /// The log that `bounds` refers to.
+    pub identity: LogIdentity,
+    /// The transactions that the snapshot contains.
+    pub bounds: Bounds,
+    /// One answer per request, in the order of the requests.
+    pub answers: Vec<FillAnswer>,
+}
+
+/// The answer to one fill request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FillAnswer {
+    /// The newest posts of an author.
+    Tail {
+        /// Newest first.
+        posts: Vec<Post>,
+        /// Whether the author has no further posts.
+        complete: bool,
+        /// The author's handle, if the shard has a users table with this author.
+        handle: Option<String>,
+    },
+    /// The followed users by rising id, each once.
+    Follows(Vec<UserId>),
+    /// The follow list is longer than the requested maximum.
+    TooLong,
+}
+
+/// The heads of some authors of one shard.
+#[derive(Clone, Debug)]
+pub struct HeadBatch {
+    /// The shard that owns the authors.
+    pub shard: ShardId,
+    /// The author, and the time of its newest post. The time is an upper bound: a post that is not
+    /// visible may count.
+    pub heads: Vec<(UserId, i64)>,
+}
+
+impl Source {
+    /// The name of the server or the shard.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::MySql(source) => source.name(),
+            Self::Sqlite(source) => source.name(),
+        }
+    }
+
+    /// The shards whose changes are in the log.
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        match self {
+            Self::MySql(source) => source.shards(),
+            Self::Sqlite(source) => source.shards(),
+        }
+    }
+
+    /// Sends the events of the log in batches, from now on, until the receiver is dropped.
+    ///
+    /// After an error it reconnects by itself. It resumes where it stopped if the log still has
+    /// that position, else it sends [`FeedEvent::Began`] again.
+    pub(crate) async fn follow(self: Arc<Self>, events: mpsc::Sender<Vec<FeedEvent>>) {
+        match &*self {
+            Self::MySql(source) => source.follow(events).await,
+            Self::Sqlite(source) => source.follow(events).await,
+        }
+    }
+
+    /// Answers up to fifty fill requests from one snapshot, in one round trip. It uses connections
+    /// of its own, so it takes none from the requests of clients.
+    pub(crate) async fn fill(
+        &self,
+        requests: &[FillRequest],
+        until: Deadline,
+    ) -> Result<FillBatch, ShardError> {
+        match self {
+            Self::MySql(source) => source.fill(requests, until).await,
+            Self::Sqlite(source) => source.fill(requests, until).await,
+        }
+    }
+
+    /// Sends the newest time of every author that has posts, in batches of up to 4,096, from one
+    /// snapshot. Returns the log, and the bounds of the snapshot, after the last batch.
+    pub(crate) async fn heads(
+        &self,
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
+        match self {
+            Self::MySql(source) => source.heads(heads).await,
+            Self::Sqlite(source) => source.heads(heads).await,
+        }
+    }
+
+    /// The end of the log. Every transaction that is visible now ends at or before it.
+    pub(crate) async fn end_of_log(
+        &self,
+        until: Deadline,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+        match self {
+            Self::MySql(source) => source.end_of_log(until).await,
+            Self::Sqlite(source) => source.end_of_log(until).await,
+        }
+    }
+
+    /// A position such that every later query sees all transactions up to it. It is 0 if the
+    /// server does not provide such a position now.
+    pub(crate) async fn visible(
+        &self,
+        until: Deadline,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+        match self {
+            Self::MySql(source) => source.visible(until).await,
+            Self::Sqlite(source) => source.visible(until).await,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! A shard in one SQLite file: its connections, its reads, and the decoding of rows.
+
+mod folder;
+mod log;
+mod source;
+mod write;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use self::folder::Access;
+pub(super) use self::folder::tables;
+use self::folder::unusable;
+pub(crate) use self::folder::{Folder, lock};
+pub(super) use self::source::SqliteSource;
+pub(crate) use self::write::{insert_follows, insert_posts};
+use self::writer::Writer;
+pub(crate) use self::writer::open_writer;
+
+use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
+use super::{Deadline, OpenError, ShardError};
+use crate::cursor::AuthorEdge;
+use crate::model::{Direction, Post, PostId, PostKey, UserId};
+use crate::shard::TailQuery;
+
+/// Reading connections of one shard for requests. Reads are short and the file is in the system's
+/// page cache, so more connections would only use more memory.
+const READERS: usize = 4;
+/// Reading connections for background work: one follows the log, one reads all heads, and one
+/// reads the fills of memory.
+const BACKGROUND_READERS: usize = 3;
+/// Page cache of each reading connection. SQLite's default of 2,000 KiB needs 55 MiB for four
+/// shards and is not faster, because the system caches the file too. With 128 KiB pages cost 10 %
+/// more.
+const CACHE_KIB: i64 = 512;
+/// How long a statement waits while another process writes to the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One shard in one file.
+#[derive(Debug)]
+pub(crate) struct SqliteShard {
+    readers: Arc<Readers>,
+    /// `None` for [`Access::Read`].
+    writer: Option<Writer>,
+    /// Connections for memory. `None` for [`Access::Read`].
+    background: Option<Arc<Readers>>,
+    _folder: Arc<Folder>,
+}
+
+/// A pool of reading connections, with one permit per connection.
+#[derive(Debug)]
+struct Readers {
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl SqliteShard {
+    pub(super) async fn open(
+        path: &Path,
+        access: Access,
+        folder: Arc<Folder>,
+    ) -> Result<Self, OpenError> {
+        // A missing file must not be created: an empty one would hide the loss of its posts.
+        if let Err(error) = path.metadata() {
+            return Err(unusable(path, &error));
+        }
+        let (file, ours) = (path.to_path_buf(), Arc::clone(&folder));
+        let open = move || -> Result<_, OpenError> {
+            let wrong = |error: rusqlite::Error| unusable(&file, &error);
+            let mut owned = None;
+            if access == Access::Own {
+                let writer = Writer::start(open_writer(&file).map_err(wrong)?, &file, ours)?;
+                owned = Some((writer, Readers::open(&file, BACKGROUND_READERS).map_err(wrong)?));
+            }
+            Ok((owned, Readers::open(&file, READERS).map_err(wrong)?))
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;
+        let (writer, background) = owned.unzip();
+        Ok(Self { readers, writer, background, _folder: folder })
+    }
+
+    /// Whether this process owns the file. Only the owner follows its log.
+    pub(super) fn is_owned(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    pub(super) async fn followees(
+        &self,
+        reader: UserId,
+        from: UserId,
+        max: usize,
+        until: Deadline,
+    ) -> Result<Vec<UserId>, ShardError> {
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        self.read(until, move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT followed_user_id FROM followers
+                 WHERE follower_user_id = ? AND followed_user_id >= ?
+                 ORDER BY followed_user_id LIMIT ?",
+            )?;
+            let rows = statement
+                .query_map(params![signed(reader.0), signed(from.0), max], |row| {
+                    Ok(UserId(unsigned(row, 0)?))
+                })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Runs one statement per author. There is no round trip to save: a statement in this process
+    /// costs microseconds.
+    pub(super) async fn tails(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<PostKey>, ShardError> {
+        let asks = asks.to_vec();
+        self.read(until, move |connection| {
+            let mut statement = connection.prepare_cached(match direction {
+                Direction::Older => {
+                    "SELECT timestamp, tweet_id FROM tweets
+                     WHERE user_id = ? AND (timestamp, tweet_id) <= (?, ?)
+                     ORDER BY timestamp DESC, tweet_id DESC LIMIT ?"
+                }
+                Direction::Newer => {
+                    "SELECT timestamp, tweet_id FROM tweets
+                     WHERE user_id = ? AND (timestamp, tweet_id) > (?, ?)
+                     ORDER BY timestamp, tweet_id LIMIT ?"
+                }
+            })?;
+            let mut keys = Vec::with_capacity(asks.len());
+            for TailQuery { author, from, count } in asks {
+                let (time, post) = last_older(from);
+                let rows =
+                    statement.query_map(params![signed(author.0), time, post, count], |row| {
+                        let post = PostId(unsigned(row, 1)?);
+                        Ok(PostKey { time: row.get(0)?, post, author })
+                    })?;
+                for key in rows {
+                    keys.push(key?);
+                }
+            }
+            Ok(keys)
+        })
+        .await
+    }
+
+    pub(super) async fn posts(
+        &self,
+        keys: &[PostKey],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        let keys = keys.to_vec();
+        self.read(until, move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT content FROM tweets WHERE user_id = ? AND timestamp = ? AND tweet_id = ?",
+            )?;
+            let mut posts = Vec::with_capacity(keys.len());
+            for key in keys {
+                let mut rows =
+                    statement.query(params![signed(key.author.0), key.time, signed(key.post.0)])?;
+                if let Some(row) = rows.next()? {
+                    posts.push(Post { key, content: text_of(row, 0)? });
+                }
+            }
+            Ok(posts)
+        })
+        .await
+    }
+
+    /// The post of this author with this id, whatever its time.
+    pub(super) async fn post(
+        &self,
+        author: UserId,
+        post: PostId,
+        until: Deadline,
+    ) -> Result<Option<Post>, ShardError> {
+        self.read(until, move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT timestamp, content FROM tweets WHERE user_id = ? AND tweet_id = ?
+                 ORDER BY timestamp DESC LIMIT 1",
+            )?;
+            let found = statement.query_row(params![signed(author.0), signed(post.0)], |row| {
+                let key = PostKey { time: row.get(0)?, post, author };
+                Ok(Post { key, content: text_of(row, 1)? })
+            });
+            found.optional()
+        })
+        .await
+    }
+
+    /// Runs `work` on a reading connection, in a thread for blocking work.
+    async fn read<T: Send + 'static>(
+        &self,
+        until: Deadline,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ShardError> {
+        until.in_time(Arc::clone(&self.readers).run(work)).await
+    }
+}
+
+impl Readers {
+    fn open(path: &Path, count: usize) -> rusqlite::Result<Arc<Self>> {
+        let idle: Vec<Connection> =
+            (0..count).map(|_| open_reader(path)).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { permits: Arc::new(Semaphore::new(count)), idle: Mutex::new(idle) }))
+    }
+
+    /// Waits for a free connection and runs `work` on it. If the caller is dropped, work that has
+    /// begun still runs to its end and keeps its connection and its permit until then.
+    async fn run<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ShardError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
+        let run = move || self.with_idle(&permit, work);
+        tokio::task::spawn_blocking(run).await.map_err(gone)?.map_err(failed)
+    }
+
+    /// Runs `work` on an idle connection. The permit guarantees that there is one.
+    fn with_idle<T>(
+        &self,
+        _permit: &OwnedSemaphorePermit,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = idle().pop().expect("as many connections as permits");
+        let outcome = work(&connection);
+        idle().push(connection);
+        outcome
+    }
+}
+
+/// The largest (time, post id) that counts as older than the edge; it need not exist. SQLite
+/// seeks in the index by both columns of a row value, so ties cost no extra rows.
+fn last_older(edge: AuthorEdge) -> (i64, i64) {
+    match edge {
+        AuthorEdge::Bottom => (i64::MIN, i64::MIN),
+        AuthorEdge::Top => (i64::MAX, i64::MAX),
+        AuthorEdge::At { time, post: 0 } => (time, -1),
+        AuthorEdge::At { time, post } => (time, signed(post - 1)),
+    }
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // Reads one page, so that a file that is not a database fails here.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
+/// Parsers accept ids below 2^63 only. A larger id passed to the library becomes negative, which
+/// no row has.
+fn signed(id: u64) -> i64 {
+    id.cast_signed()
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let id: i64 = row.get(column)?;
+    u64::try_from(id).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, id))
+}
+
+/// A text column. Bytes that are not UTF-8, written by other programs, become replacement
+/// characters: one bad text must not fail the page.
+fn text_of(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+}
+
+fn failed(error: rusqlite::Error) -> ShardError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::TooBig) => {
+            ShardError::Refused(error.to_string())
+        }
+        Some(rusqlite::ErrorCode::DatabaseBusy) => ShardError::Unavailable(error.to_string()),
+        Some(rusqlite::ErrorCode::DiskFull) => ShardError::Full(error.to_string()),
+        _ => ShardError::Faulty(error.to_string()),
+    }
+}
+
+fn gone(error: tokio::task::JoinError) -> ShardError {
+    ShardError::Unavailable(error.to_string())
+}

@@ -1,0 +1,245 @@
+//! A SQLite file as a source of memory: its log, and snapshot reads whose position in the log is
+//! known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use tokio::sync::mpsc;
+
+use super::log::{self, Bookmark, LogRead, ReadPosition};
+use super::write::reading_only;
+use super::{Readers, SqliteShard, signed, text_of, unsigned};
+use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity, LogPosition};
+use crate::model::{Post, PostId, PostKey, ShardId, UserId};
+use crate::shard::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
+use crate::shard::{Deadline, ShardError};
+
+/// Interval between two polls of the log while this process writes nothing. Each poll finds what
+/// other programs wrote, and sends [`FeedEvent::Alive`].
+const POLL: Duration = Duration::from_millis(500);
+/// Limit on one poll of the log, which reads the local disk.
+const POLL_DEADLINE: Duration = Duration::from_secs(5);
+/// Authors per batch of heads.
+const HEADS_AT_ONCE: usize = 4_096;
+
+/// One file, which is one shard.
+#[derive(Debug)]
+pub(crate) struct SqliteSource {
+    id: ShardId,
+    name: String,
+    shard: Arc<SqliteShard>,
+}
+
+impl SqliteSource {
+    pub(in crate::shard) fn new(id: ShardId, name: &str, shard: Arc<SqliteShard>) -> Self {
+        Self { id, name: name.to_owned(), shard }
+    }
+
+    pub(in crate::shard) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(in crate::shard) fn shards(&self) -> Vec<ShardId> {
+        vec![self.id]
+    }
+
+    /// Delivers all new rows of the log as one commit per poll. One snapshot provides both the log
+    /// rows and the current rows. So no transaction is split, and each delivered state is that of
+    /// the file at the position of the commit.
+    pub(in crate::shard) async fn follow(&self, events: mpsc::Sender<Vec<FeedEvent>>) {
+        let Ok(writer) = self.shard.writer() else { return events.closed().await };
+        let mut commits = writer.log().commits();
+        let bookmark = Bookmark::new(Arc::clone(writer.log()));
+        let mut position = None;
+        let mut failed = false;
+        loop {
+            let batch = match self.poll_log(&mut position).await {
+                Ok(batch) => batch,
+                Err(_) if failed => Vec::new(),
+                Err(error) => vec![FeedEvent::Lost(error.to_string())],
+            };
+            failed = matches!(batch.as_slice(), [] | [FeedEvent::Lost(_)]);
+            if !batch.is_empty() && events.send(batch).await.is_err() {
+                return;
+            }
+            if let Some(position) = &position {
+                bookmark.at(position.at);
+            }
+            // The writer outlives this task, so `changed` never fails.
+            tokio::select! {
+                _ = commits.changed(), if !failed => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    /// The events of the log after `position`, which is advanced to the end of the log.
+    async fn poll_log(
+        &self,
+        position: &mut Option<ReadPosition>,
+    ) -> Result<Vec<FeedEvent>, ShardError> {
+        let until = Deadline::after(POLL_DEADLINE);
+        let from = position.clone();
+        let poll = move |snapshot: &Connection| match from {
+            Some(from) => log::since(snapshot, &from),
+            None => Ok(LogRead::Gap),
+        };
+        let read = self.read(until, poll).await?;
+        if read == LogRead::Restored {
+            let renew = |connection: &Connection| log::renew_identity(connection);
+            self.shard.writer()?.run(until, renew).await?;
+        }
+        let LogRead::Changes(now, changes) = read else {
+            let now = self.read(until, log::end_position).await?;
+            let began = FeedEvent::Began { identity: now.identity, at: now.at };
+            *position = Some(now);
+            return Ok(vec![began, FeedEvent::Alive]);
+        };
+        let at = now.at;
+        let is_new = position.replace(now).is_some_and(|before| before.at < at);
+        let changes = changes.into_iter().map(|change| (self.id, change)).collect();
+        let commit = is_new.then_some(FeedEvent::Commit(Commit { at, changes }));
+        Ok(commit.into_iter().chain([FeedEvent::Alive]).collect())
+    }
+
+    pub(in crate::shard) async fn fill(
+        &self,
+        requests: &[FillRequest],
+        until: Deadline,
+    ) -> Result<FillBatch, ShardError> {
+        let requests = requests.to_vec();
+        let fill = move |snapshot: &Connection| {
+            let (identity, at) = log::end(snapshot)?;
+            let answers = requests
+                .iter()
+                .map(|request| fill_one(snapshot, request))
+                .collect::<Result<_, _>>()?;
+            Ok(FillBatch { identity, bounds: Bounds::Exact(at), answers })
+        };
+        self.read(until, fill).await
+    }
+
+    /// Has no deadline: it waits for the receiver to take each batch.
+    pub(in crate::shard) async fn heads(
+        &self,
+        heads: mpsc::Sender<HeadBatch>,
+    ) -> Result<(LogIdentity, Bounds), ShardError> {
+        let shard = self.id;
+        let work = move |snapshot: &Connection| {
+            let (identity, at) = log::end(snapshot)?;
+            let all_sent = send_heads(snapshot, |some| {
+                heads.blocking_send(HeadBatch { shard, heads: some }).is_ok()
+            })?;
+            Ok(all_sent.then_some((identity, Bounds::Exact(at))))
+        };
+        let readers = Arc::clone(self.readers()?);
+        let outcome = readers.run(|connection| in_snapshot(connection, work)).await?;
+        outcome.ok_or_else(|| ShardError::Unavailable("the receiver of the heads is gone".into()))
+    }
+
+    pub(in crate::shard) async fn end_of_log(
+        &self,
+        until: Deadline,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+        // A client may wait for it, so it must not queue after the reads of memory.
+        self.shard.read(until, log::end).await
+    }
+
+    /// The end of the log, because every transaction in the log of a file is visible.
+    pub(in crate::shard) async fn visible(
+        &self,
+        until: Deadline,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+        self.end_of_log(until).await
+    }
+
+    /// Runs `work` on one snapshot of the file.
+    async fn read<T: Send + 'static>(
+        &self,
+        until: Deadline,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ShardError> {
+        let readers = Arc::clone(self.readers()?);
+        until.in_time(readers.run(|connection| in_snapshot(connection, work))).await
+    }
+
+    fn readers(&self) -> Result<&Arc<Readers>, ShardError> {
+        self.shard.background.as_ref().ok_or_else(reading_only)
+    }
+}
+
+/// Runs `work` in a transaction. Its first statement takes the snapshot, and its end releases it.
+fn in_snapshot<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let snapshot = connection.unchecked_transaction()?;
+    work(&snapshot)
+}
+
+fn fill_one(snapshot: &Connection, request: &FillRequest) -> rusqlite::Result<FillAnswer> {
+    match request.target {
+        FillTarget::Tail { depth } => tail(snapshot, request.user, depth),
+        FillTarget::Follows { max } => follows(snapshot, request.user, max),
+    }
+}
+
+fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<FillAnswer> {
+    let mut statement = snapshot.prepare_cached(
+        "SELECT timestamp, tweet_id, content FROM tweets WHERE user_id = ?
+         ORDER BY timestamp DESC, tweet_id DESC LIMIT ?",
+    )?;
+    let rows = statement.query_map(params![signed(author.0), i64::from(depth) + 1], |row| {
+        let key = PostKey { time: row.get(0)?, post: PostId(unsigned(row, 1)?), author };
+        Ok(Post { key, content: text_of(row, 2)? })
+    })?;
+    let mut posts: Vec<Post> = rows.collect::<Result<_, _>>()?;
+    let depth = usize::try_from(depth).unwrap_or(usize::MAX);
+    let complete = posts.len() <= depth;
+    posts.truncate(depth);
+    Ok(FillAnswer::Tail { posts, complete, handle: None })
+}
+
+fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<FillAnswer> {
+    let mut statement = snapshot.prepare_cached(
+        "SELECT followed_user_id FROM followers WHERE follower_user_id = ?
+         ORDER BY followed_user_id LIMIT ?",
+    )?;
+    let rows = statement.query_map(params![signed(reader.0), i64::from(max) + 1], |row| {
+        Ok(UserId(unsigned(row, 0)?))
+    })?;
+    let users: Vec<UserId> = rows.collect::<Result<_, _>>()?;
+    let is_long = users.len() > usize::try_from(max).unwrap_or(usize::MAX);
+    Ok(if is_long { FillAnswer::TooLong } else { FillAnswer::Follows(users) })
+}
+
+/// Passes the heads of all authors to `send` in batches. Stops and returns false if `send` does.
+///
+/// It searches the index for the next author instead of reading every row, as `GROUP BY` would.
+/// Measured with the file in memory: 3 ms instead of 45 ms for 1,000 authors of 500 posts each. For
+/// 200,000 authors of two or three posts it took 145 ms instead of 60 ms.
+fn send_heads(
+    snapshot: &Connection,
+    mut send: impl FnMut(Vec<(UserId, i64)>) -> bool,
+) -> rusqlite::Result<bool> {
+    let mut statement = snapshot.prepare_cached(
+        "WITH RECURSIVE authors (id) AS (
+             SELECT min(user_id) FROM tweets WHERE user_id >= 0
+             UNION ALL
+             SELECT (SELECT min(user_id) FROM tweets WHERE user_id > id) FROM authors
+             WHERE id IS NOT NULL)
+         SELECT id, (SELECT max(timestamp) FROM tweets WHERE user_id = id) FROM authors
+         WHERE id IS NOT NULL",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut heads = Vec::new();
+    while let Some(row) = rows.next()? {
+        heads.push((UserId(unsigned(row, 0)?), row.get(1)?));
+        if heads.len() == HEADS_AT_ONCE && !send(std::mem::take(&mut heads)) {
+            return Ok(false);
+        }
+    }
+    Ok(heads.is_empty() || send(heads))
+}
