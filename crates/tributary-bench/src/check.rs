@@ -5,10 +5,11 @@
 //! acknowledged before the request was sent, and if no delete of it was sent. Its author must be
 //! one that the reader has certainly followed since the request was sent.
 
-use super::known::{Deletion, KnownRows, RunMicros, WrittenPost};
-use super::world::END_MS;
 use tributary::internal::{Direction, Edge};
 use tributary::{Cursor, PostKey};
+
+use super::known::{Deletion, KnownRows, RunMicros, WrittenPost};
+use super::world::END_MS;
 
 /// The request of a checked page.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 //! time of each acknowledgement. Pure; `check` compares pages with it.
 
 use std::collections::{BTreeMap, HashMap};
+use tributary::{PostId, PostKey};
 
 use super::world::{World, has_follow_churn};
-use tributary::{PostId, PostKey};
 
 /// Microseconds since the run began.
 pub(super) type RunMicros = u64;

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-
-use super::check::ReceivedPage;
 use tributary::internal::parse_id;
 use tributary::{PostId, PostKey, UserId};
+
+use super::check::ReceivedPage;
 
 /// The fields of a page that the benchmark reads.
 #[derive(Deserialize)]

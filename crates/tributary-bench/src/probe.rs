@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tributary::PostKey;
 
 use super::client::{Client, Request};
 use super::drive::LoadRun;
 use super::page::{read_page, shows};
-use tributary::PostKey;
 
 /// The pause between two requests.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use tributary::Cursor;
 
 use super::check::{CheckedRequest, check};
 use super::client::{Client, Reply, Request};
@@ -19,7 +20,6 @@ use super::probe::Probe;
 use super::schedule::Schedule;
 use super::words;
 use super::world::CHURN_EVERY;
-use tributary::Cursor;
 
 /// Authors drawn at most to find one that the reader can newly follow.
 const FOLLOW_TRIES: u32 = 8;

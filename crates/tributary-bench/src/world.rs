@@ -11,14 +11,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_distr::LogNormal;
-
-use super::words;
-use crate::demo::activity;
-use crate::demo::burst;
-use crate::demo::delay_ms;
-use crate::demo::demo_post_id;
 use tributary::internal::Follow;
 use tributary::{Post, PostId, PostKey, UserId};
+
+use super::words;
+use crate::demo::{activity, burst, delay_ms, demo_post_id};
 
 /// Followees per reader are lognormal: the median, and sigma of the logarithm.
 const FOLLOWEES_MEDIAN: f64 = 40.0;
@@ -203,10 +200,10 @@ fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
     }
     times.truncate(size.posts as usize);
     times.sort_unstable();
-    let mut minted = HashMap::new();
+    let mut ids = HashMap::new();
     let key = |(arrived, author): (i64, u32)| {
         let author = UserId(author.into());
-        let post = demo_post_id(arrived, author, SHARDS, &mut minted);
+        let post = demo_post_id(arrived, author, SHARDS, &mut ids);
         PostKey { time: arrived - delay_ms(&mut random), post, author }
     };
     let mut keys: Vec<PostKey> = times.into_iter().map(key).collect();

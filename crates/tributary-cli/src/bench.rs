@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-
-use crate::{DataSource, Outcome, progress, say};
 use tributary::config::{FleetConfig, TimeUnit};
 use tributary::internal::{Access, Deadline, Fleet, Loaded};
 use tributary::{Config, OpenError};
 use tributary_bench::{
     EnginePlan, LoadPlan, Mix, World, WorldSize, ceiling, drive, engine, plot, ratio,
 };
+
+use crate::{DataSource, Outcome, progress, say};
 
 /// The default folder of `tributary bench make`.
 const BENCH_FOLDER: &str = "tributary-bench";

@@ -9,14 +9,14 @@ use anyhow::{Result, bail};
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use url::Url;
-
-use crate::{Outcome, say};
 use tributary::config::{
     ConfigError, FleetConfig, Mark, Servers, Tables, Zone, environment, password_variable,
 };
 use tributary::internal::{Finding, Fit, Level, find_tables, fit, stray_rows, strays, survey};
 use tributary::{Config, OpenError, UserId};
+use url::Url;
+
+use crate::{Outcome, say};
 
 #[derive(Args, Debug)]
 #[command(

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-
-use crate::serve::{Listen, serve};
-use crate::{DEMO_FOLDER, DataSource, Outcome, progress, say};
 use tributary::internal::{FolderRows, build_folder, now_ms};
 use tributary::{OpenError, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
+
+use crate::serve::{Listen, serve};
+use crate::{DEMO_FOLDER, DataSource, Outcome, progress, say};
 
 const SIZE: NetworkSize = NetworkSize { users: 10_000, posts: 300_000, shards: 4 };
 /// A file that marks a folder as complete data of the demo.

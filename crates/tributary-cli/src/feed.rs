@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use clap::Args;
-
-use crate::{DEMO_FOLDER, DataSource, Outcome, say};
 use tributary::internal::{Access, PostTimes, home_draft, now_ms, parse_id, rfc3339_ms};
 use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
 use tributary_server::page_json;
+
+use crate::{DEMO_FOLDER, DataSource, Outcome, say};
 
 #[derive(Args, Debug)]
 pub(crate) struct Feed {

@@ -10,10 +10,10 @@ use clap::Args;
 use csv::{ByteRecord, ReaderBuilder};
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
-
-use crate::{DATA_FOLDER, DataSource, Outcome, progress, say};
 use tributary::internal::{Access, Deadline, Fleet, Follow, Loaded, ShardError, parse_id};
 use tributary::{Post, PostId, PostKey, UserId};
+
+use crate::{DATA_FOLDER, DataSource, Outcome, progress, say};
 
 /// Rows in one round; all shards commit their parts of a round at the same time.
 const BATCH_ROWS: usize = 10_000;

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-
-use crate::{DATA_FOLDER, DataSource, Outcome, say};
 use tributary::OpenError;
 use tributary::internal::{Migrated, ShardError, migrate};
+
+use crate::{DATA_FOLDER, DataSource, Outcome, say};
 
 #[derive(Args, Debug)]
 #[command(

@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use tokio::signal;
 use tracing::info;
-
-use crate::{DATA_FOLDER, DataSource, Outcome, say};
 use tributary::{Config, OpenError, Tributary};
 use tributary_server as http;
+
+use crate::{DATA_FOLDER, DataSource, Outcome, say};
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {

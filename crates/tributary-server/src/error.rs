@@ -5,10 +5,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use thiserror::Error;
-
-use super::frame::TraceId;
 use tributary::internal::{FOLLOWEES_MAX, ID_MAX};
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, WriteError};
+
+use super::frame::TraceId;
 
 /// An error that a request is answered with. The client receives the text as `detail`, so it never
 /// contains internals such as SQL, addresses or file names.

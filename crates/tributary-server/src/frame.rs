@@ -11,10 +11,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, error, info_span, warn};
-
-use super::error::ApiError;
 use tributary::Tributary;
 use tributary::internal::content_bytes_max;
+
+use super::error::ApiError;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
 const URI_BYTES_MAX: usize = 8 * 1024;

@@ -3,11 +3,11 @@
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use tributary::Tributary;
+use tributary::internal::memory_stats;
 
 use super::timeline::json;
 use super::wire::{LogState, Ready, ShardState};
-use tributary::Tributary;
-use tributary::internal::memory_stats;
 
 /// `GET /livez`, `GET /healthz`: 200 while the process answers. Shards are not checked, because a
 /// restart of this process would not repair a dead database.

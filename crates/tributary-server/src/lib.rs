@@ -14,12 +14,12 @@ mod wire;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, put};
+use tributary::Tributary;
+use tributary::internal::{Draft, Fleet};
 
 use self::error::ApiError;
 use self::frame::{BodyLimit, Frame, Hosts};
 pub use self::serve::{BoundServer, bind};
-use tributary::Tributary;
-use tributary::internal::{Draft, Fleet};
 
 /// The route table.
 fn routes(tributary: Tributary, hosts: Hosts) -> Router {

@@ -6,12 +6,12 @@ use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
+use tributary::internal::{cached_page, parse_id};
+use tributary::{Tributary, UserId};
 
 use super::frame::{self, Hosts};
 use super::query::freshness_of;
 use super::timeline::page_response;
-use tributary::internal::{cached_page, parse_id};
-use tributary::{Tributary, UserId};
 
 /// Longest user id in digits, apart from leading zeros.
 const ID_DIGITS_MAX: usize = 20;

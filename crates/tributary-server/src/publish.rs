@@ -3,13 +3,13 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tributary::internal::{PostJson, parse_id};
+use tributary::{PostId, Tributary, UserId};
 
 use super::error::ApiError;
 use super::query::{JsonBody, PathUser, PathUserAnd, idempotency_key};
 use super::timeline::{json, set_freshness_headers};
 use super::wire::{Followed, NewFollows, NewPost};
-use tributary::internal::{PostJson, parse_id};
-use tributary::{PostId, Tributary, UserId};
 
 /// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

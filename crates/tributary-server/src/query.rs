@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, HeaderName, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use tributary::internal::parse_id;
+use tributary::{Cursor, Freshness, IdempotencyKey, Limit, PageRequest, PostId, UserId};
 
 use super::error::ApiError;
 use super::frame::BodyLimit;
-use tributary::internal::parse_id;
-use tributary::{Cursor, Freshness, IdempotencyKey, Limit, PageRequest, PostId, UserId};
 
 /// Holds a freshness token, in requests and in answers.
 pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");

@@ -24,11 +24,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
+use tributary::Tributary;
 
 use super::frame::Hosts;
 use super::page_cache::cached_feed;
 use super::routes;
-use tributary::Tributary;
 
 /// Open connections at one time. Further clients wait in the backlog of the listening socket.
 const CONNECTIONS_MAX: usize = 8_192;

@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
+use tributary::internal::{Draft, FollowingCursor, SentPage, author_draft, cache_page, home_draft};
+use tributary::{Cursor, Freshness, Limit, Tributary, UserId};
 
 use super::error::ApiError;
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, PathUser};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
-use tributary::internal::{Draft, FollowingCursor, SentPage, author_draft, cache_page, home_draft};
-use tributary::{Cursor, Freshness, Limit, Tributary, UserId};
 
 /// `GET /user/feed/{user_id}`: the home timeline in the JSON shape of the Express handler.
 pub(super) async fn express_feed(

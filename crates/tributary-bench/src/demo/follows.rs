@@ -8,10 +8,10 @@ use rand::distr::Distribution;
 use rand::distr::weighted::WeightedIndex;
 use rand::seq::SliceRandom;
 use rand_distr::LogNormal;
-
-use super::{NetworkSize, RandomStream, random};
 use tributary::UserId;
 use tributary::internal::Follow;
+
+use super::{NetworkSize, RandomStream, random};
 
 /// Mean number of followees of a reader.
 const MEAN: f64 = 50.0;

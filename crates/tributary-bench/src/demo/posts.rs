@@ -8,11 +8,11 @@ use rand::distr::Distribution;
 use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 use rand_distr::{Exp1, LogNormal};
+use tributary::internal::Follow;
+use tributary::{Post, PostId, PostKey, UserId};
 
 use super::text::TextGenerator;
 use super::{NetworkSize, RandomStream, random};
-use tributary::internal::Follow;
-use tributary::{Post, PostId, PostKey, UserId};
 
 /// The age of the network: the time between the oldest and the newest posts (60 days).
 const SPAN_MS: f64 = 60.0 * 24.0 * HOUR_MS;

@@ -10,12 +10,12 @@ mod report;
 use anyhow::{Result, bail};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tributary::internal::Fleet;
 
 use self::filled::{EngineRequest, FilledMemory};
 pub(crate) use self::report::EngineReport;
 use super::mix::Readers;
 use super::world::World;
-use tributary::internal::Fleet;
 
 /// Requests that are drawn before the measurement; it repeats them.
 const REQUESTS: usize = 50_000;

@@ -67,7 +67,7 @@ fn sources() -> BTreeMap<String, String> {
     found
 }
 
-/// What is wrong with these files, given the table; empty if nothing is.
+/// The imports and rows that break the rules; empty if there are none.
 fn violations(
     table: &[(String, BTreeSet<String>)],
     sources: &BTreeMap<String, String>,

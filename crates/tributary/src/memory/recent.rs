@@ -239,8 +239,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-        /// Whatever is added in whatever pieces: a walk returns everything newer than the floor,
-        /// in order, and the list stays within its limit.
+        /// A walk returns all entries above the floor, in order, however they were added. The
+        /// list stays within its limit.
         #[test]
         fn a_walk_returns_all_entries_above_the_floor(
             puts in prop::collection::vec(entries(), 0..9),

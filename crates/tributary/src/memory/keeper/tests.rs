@@ -43,7 +43,7 @@ fn got(keeper: &Keeper<u8, Bits>, key: u8) -> Option<(u64, u64)> {
 }
 
 #[test]
-fn changes_buffered_during_a_read_are_applied_if_the_read_lacks_them() {
+fn changes_buffered_during_a_read_are_applied_unless_the_read_has_them() {
     let mut keeper = keeper();
     let ticket = keeper.register(1).unwrap();
     assert_eq!(ticket.registered(), AT(10));

@@ -1,0 +1,190 @@
+//! Configurations that are accepted and refused.
+
+use super::*;
+
+const FLEET: &str = r#"
+[servers.db1]
+address = "127.0.0.1:3306"
+user = "reader"
+
+[[shards]]
+name = "s0"
+server = "db1"
+database = "social_0"
+
+[[shards]]
+name = "s1"
+server = "db1"
+database = "social_1"
+"#;
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Config::from_file(file.path(), variables).map_err(|error| {
+        let path = file.path().display().to_string();
+        error.to_string().replace(&path, "FILE")
+    })
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_the_file_the_defaults() {
+    let config = load(FLEET, &[]).unwrap();
+    assert_eq!(config.http.listen.to_string(), LISTEN_DEFAULT);
+    assert_eq!(config.request.deadline_ms, DEADLINE_MS_DEFAULT);
+    let text = format!("[request]\ndeadline_ms = 300\n{FLEET}");
+    assert_eq!(load(&text, &[]).unwrap().request.deadline_ms, 300);
+    let environment = [
+        ("TRIBUTARY_REQUEST__DEADLINE_MS", "400"),
+        ("TRIBUTARY_HTTP__LISTEN", "127.0.0.1:1"),
+        ("TRIBUTARY_SERVERS__DB1__PASSWORD", "12345"),
+        ("TRIBUTARY_CACHE", "not a key"),
+    ];
+    let config = load(&text, &environment).unwrap();
+    assert_eq!(config.request.deadline_ms, 400);
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:1");
+    let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
+    assert_eq!(fleet.servers["db1"].secret().unwrap().unwrap().reveal(), "12345");
+    assert!(!format!("{config:?}").contains("12345"));
+}
+
+#[test]
+fn mistakes_are_reported_with_their_location_and_a_fix() {
+    type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 14] = [
+        (format!("[htp]\n{FLEET}"), &[], "FILE: line 1: unknown key `htp`; did you mean `http`?"),
+        (
+            format!("[http]\nlistn = 1\n{FLEET}"),
+            &[],
+            "line 2: unknown key `listn`; did you mean `listen`?",
+        ),
+        (
+            FLEET.into(),
+            &[("TRIBUTARY_REQUEST__DEADLINE", "1")],
+            "unknown key `deadline`; did you mean `deadline_ms`?",
+        ),
+        (FLEET.into(), &[("TRIBUTARY_REQUEST__DEADLINE_MS", "soon")], "not a whole number"),
+        (format!("[request]\ndeadline_ms = 0\n{FLEET}"), &[], "at least 1"),
+        (
+            FLEET.into(),
+            &[("TRIBUTARY_SERVERS__DB2__PASSWORD", "p")],
+            "no server has the name `db2`; did you mean `db1`?",
+        ),
+        (
+            FLEET.replace("user =", "password = \"x\"\nuser ="),
+            &[],
+            "TRIBUTARY_SERVERS__DB1__PASSWORD",
+        ),
+        (FLEET.replace("server = \"db1\"", "server = \"db2\""), &[], "did you mean `db1`?"),
+        (FLEET.replace("s1", "s0"), &[], "two shards have the name `s0`"),
+        (FLEET.replace("social_1", "social_0"), &[], "are the same database `social_0`"),
+        (FLEET.replace(":3306", ""), &[], "not of the form host:port"),
+        (String::new(), &[], "no shards are configured"),
+        (
+            format!("{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = \"now\" }}"),
+            &[],
+            "no post would ever be visible",
+        ),
+        (
+            format!("{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = 0, hidden = 0 }}"),
+            &[],
+            "would stay visible",
+        ),
+    ];
+    for (text, environment, expected) in cases {
+        let error = load(&text, environment).unwrap_err();
+        assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
+    }
+}
+
+#[test]
+fn the_old_deadline_key_is_read_with_one_warning() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let log = std::sync::Arc::new(file.reopen().unwrap());
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log).finish();
+    let text = format!("[read]\ndeadline_ms = 300\n{FLEET}");
+    let config = tracing::subscriber::with_default(subscriber, || load(&text, &[])).unwrap();
+    assert_eq!(config.request.deadline_ms, 300);
+    let logged = fs::read_to_string(file.path()).unwrap();
+    assert!(logged.contains("WARN") && logged.contains("rename it to request.deadline_ms"));
+    assert_eq!(logged.lines().count(), 1, "{logged}");
+    let old = [("TRIBUTARY_READ__DEADLINE_MS", "400")];
+    assert_eq!(load(FLEET, &old).unwrap().request.deadline_ms, 400);
+}
+
+#[test]
+fn both_names_of_the_deadline_key_are_an_error_that_names_both() {
+    let both = format!("[read]\ndeadline_ms = 300\n[request]\ndeadline_ms = 300\n{FLEET}");
+    let new = format!("[request]\ndeadline_ms = 300\n{FLEET}");
+    let old = [("TRIBUTARY_READ__DEADLINE_MS", "300")];
+    for error in [load(&both, &[]).unwrap_err(), load(&new, &old).unwrap_err()] {
+        assert!(error.contains("request.deadline_ms and read.deadline_ms"), "{error}");
+    }
+    let zero = load(&format!("[read]\ndeadline_ms = 0\n{FLEET}"), &[]).unwrap_err();
+    assert_eq!(zero, "read.deadline_ms must be at least 1");
+}
+
+#[test]
+fn obsolete_sections_are_not_suggested() {
+    let error = load(&format!("[reads]\n{FLEET}"), &[]).unwrap_err();
+    let (_, known) = error.split_once("known here: ").unwrap();
+    assert!(known.contains("request") && !known.contains("read,"), "{error}");
+}
+
+#[test]
+fn a_variable_finds_a_server_with_capital_letters_and_hyphens() {
+    let variable = [("TRIBUTARY_SERVERS__DB_1__PASSWORD", "p")];
+    let config = load(&FLEET.replace("db1", "Db-1"), &variable).unwrap();
+    let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
+    assert!(fleet.servers["Db-1"].secret().unwrap().is_some());
+}
+
+#[test]
+fn a_folder_needs_no_file() {
+    let variables = [("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), "2".to_owned())];
+    let config = Config::from_folder(Path::new("here"), variables).unwrap();
+    let FleetConfig::Embedded(embedded) = config.fleet else { panic!("a folder was named") };
+    assert_eq!((embedded.dir.as_path(), embedded.shards), (Path::new("here"), 2));
+}
+
+#[test]
+fn servers_are_written_only_if_enabled() {
+    let write = |text: &str, environment: &[(&str, &str)]| {
+        load(&format!("{text}\n{FLEET}"), environment).map(|config| config.write)
+    };
+    assert!(!write("", &[]).unwrap().enabled);
+    assert!(write("[write]\nenabled = true", &[]).unwrap().enabled);
+    assert!(write("", &[("TRIBUTARY_WRITE__ENABLED", "true")]).unwrap().enabled);
+    assert_eq!(write("", &[]).unwrap().content_bytes_max, CONTENT_BYTES_DEFAULT);
+    assert!(write("[write]\nenabled = 1", &[]).unwrap_err().contains("neither true nor"));
+    let error = write("[write]\ncontent_bytes_max = 2000000", &[]).unwrap_err();
+    assert!(error.contains("from 1 to 1048576"), "{error}");
+    assert!(Config::from_folder(Path::new("here"), []).unwrap().write.enabled);
+}
+
+#[test]
+fn tls_is_on_unless_the_server_is_this_machine() {
+    let tls = |address: &str| {
+        let text = FLEET.replace("127.0.0.1:3306", address);
+        let FleetConfig::Servers(fleet) = load(&text, &[]).unwrap().fleet else { panic!() };
+        fleet.servers["db1"].tls()
+    };
+    for local in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
+        assert_eq!(tls(local), Tls::Disabled);
+    }
+    for remote in ["10.0.0.1:1", "db.example.org:3306"] {
+        assert_eq!(tls(remote), Tls::VerifyIdentity);
+    }
+}
+
+#[test]
+fn a_placement_map_names_shards() {
+    let config = load(&format!("[placement]\nmap = [\"s1\", \"s0\"]\n{FLEET}"), &[]).unwrap();
+    let placement = config.placement.build(&["s0", "s1"]).unwrap();
+    assert_eq!(placement.shard_of(crate::model::UserId(0)), ShardId(1));
+    let wrong = PlacementConfig { map: Some(vec!["s2".into()]) };
+    assert!(
+        wrong.build(&["s0", "s1"]).unwrap_err().0.contains("no shard `s2`; did you mean `s0`?")
+    );
+}
