@@ -2,11 +2,14 @@
 //!
 //! Every server runs under a small shell that waits on a pipe from this process. However this
 //! process ends, the pipe closes and the shell kills the server, so no server outlives the tests.
+//!
+//! Servers share nothing. Each has a folder for temporary files of its own, because a starting
+//! MariaDB server deletes all files `#sql*` in that folder, and a server that loses such a file
+//! crashes. Each reserves its port until it is dropped, so no one can take it during a restart.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -15,15 +18,18 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
-use super::{run, scratch, skip};
+use super::{logs, run, scratch, skip};
 
 pub(crate) const USER: &str = "tributary";
 pub(crate) const PASSWORD: &str = "a secret, not logged";
 
-/// Runs a server until it exits or standard input closes; in the second case it is killed.
+/// Runs a server until it exits or standard input closes; in the second case it is killed. Writes
+/// the server's exit code to its log: 137 after a kill, 139 after a segmentation fault.
 const SUPERVISOR: &str = r#"trap "" INT; exec 3<&0; "$@" </dev/null 3<&- & pid=$!
-(read -r _ <&3; kill -9 $pid) & reader=$!; exec 3<&-; wait $pid; kill $reader 2>&-"#;
+(read -r _ <&3; kill -9 $pid) & reader=$!; exec 3<&-; wait $pid; code=$?
+kill $reader 2>&-; echo "exit code $code""#;
 
 /// The two kinds of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,9 @@ pub(crate) struct Database {
     pub(crate) kind: Kind,
     pub(crate) port: u16,
     dir: TempDir,
+    /// Bound to the port, but not listening. Nobody else gets the port, and the server can bind it
+    /// too, because both sockets set SO_REUSEADDR.
+    _port: TcpSocket,
     /// Command-line options in addition to those of every server.
     options: Vec<String>,
     process: Mutex<Option<Child>>,
@@ -70,16 +79,12 @@ impl Database {
         let data = dir.path().join("data");
         copy_dir(template, &data);
         let options = options.iter().map(|option| (*option).to_owned()).collect();
+        fs::create_dir(dir.path().join("tmp")).unwrap();
+        let socket = reserved_port();
+        let port = socket.local_addr().unwrap().port();
         let process = Mutex::new(None);
-        let mut database = Self { kind, port: free_port(), dir, options, process };
-        // Another process may have taken the port since `free_port` closed it.
-        for _ in 0..2 {
-            if database.try_launch().is_ok() {
-                return Some(database);
-            }
-            database.kill();
-            database.port = free_port();
-        }
+        let database = Self { kind, port, dir, _port: socket, options, process };
+        logs::add(database.dir.path());
         database.launch();
         Some(database)
     }
@@ -103,7 +108,7 @@ impl Database {
              GRANT ALL ON *.* TO {account} WITH GRANT OPTION;\n"
         );
         fs::write(&init, sql).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
+        let log = logs::open(dir, &format!("{:?} on port {} starts", self.kind, self.port));
         let child = Command::new("sh")
             .arg("-c")
             .arg(SUPERVISOR)
@@ -113,6 +118,7 @@ impl Database {
             .arg(flag("socket", &dir.join("sock")))
             .arg(flag("pid-file", &dir.join("pid")))
             .arg(flag("init-file", &init))
+            .arg(flag("tmpdir", &dir.join("tmp")))
             .arg(format!("--port={}", self.port))
             .args(self.settings())
             .args(&self.options)
@@ -152,7 +158,7 @@ impl Database {
             let mut process = self.process.lock().unwrap();
             let ended = process.as_mut().unwrap().try_wait().unwrap().is_some();
             if ended || Instant::now() > give_up {
-                return Err(fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+                return Err(logs::end(self.dir.path()));
             }
             drop(process);
             std::thread::sleep(Duration::from_millis(50));
@@ -226,6 +232,9 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         self.kill();
+        if logs::remove(self.dir.path()) {
+            self.dir.disable_cleanup(true);
+        }
     }
 }
 
@@ -235,8 +244,12 @@ fn flag(name: &str, path: &Path) -> OsString {
     flag
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A socket on a free port of its own.
+fn reserved_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
 }
 
 pub(crate) fn mariadbd() -> PathBuf {
@@ -273,7 +286,10 @@ fn template(kind: Kind) -> Option<&'static Path> {
 fn initialised(mut command: Command, flags: &[&str]) -> TempDir {
     let dir = scratch();
     let data = dir.path().join("data");
-    let output = command.args(flags).arg(flag("datadir", &data)).output().unwrap();
+    let tmp = dir.path().join("tmp");
+    fs::create_dir(&tmp).unwrap();
+    let output =
+        command.args(flags).arg(flag("datadir", &data)).arg(flag("tmpdir", &tmp)).output().unwrap();
     if !output.status.success() {
         std::io::stderr().write_all(&output.stdout).unwrap();
         std::io::stderr().write_all(&output.stderr).unwrap();

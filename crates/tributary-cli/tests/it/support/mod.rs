@@ -4,6 +4,7 @@ pub(crate) mod database;
 pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod link;
+mod logs;
 pub(crate) mod proxy;
 pub(crate) mod watch;
 pub(crate) mod world;
