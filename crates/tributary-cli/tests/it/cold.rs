@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use tributary::internal::mysql_tables;
 use tributary::{PageRequest, Tributary, UserId};
 
-use crate::support::database::{Database, Kind};
+use crate::support::database::Database;
 use crate::support::fleet::TestFleet;
 use crate::support::run;
 use crate::support::watch::Watch;
@@ -168,5 +168,5 @@ async fn measure(servers: Vec<Arc<Database>>) {
 
 #[test]
 fn a_cold_page_is_not_starved_by_fills() {
-    run(measure((0..4).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect()));
+    run(measure(Database::start_mariadb(4)));
 }

@@ -9,8 +9,8 @@ use tributary::internal::Follow;
 use tributary::{Cursor, Limit, PageRequest, PostId, ReadError, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend, load_into};
-use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, assert_page, check_walk};
+use crate::support::{run, size};
 
 /// Users of a random world. Worlds of one fleet use ranges of ids that do not overlap.
 const USERS: u64 = 12;
@@ -55,7 +55,7 @@ fn moved(mut world: World) -> World {
 #[test]
 fn pages_of_random_small_worlds_equal_the_oracle() {
     for (backend, fleet) in run(every_backend()) {
-        let cases = if backend == Backend::Sqlite { 200 } else { 60 };
+        let cases = if backend == Backend::Sqlite { size(200, 2_000) } else { size(40, 600) };
         let config = Cases { cases, failure_persistence: None, ..Cases::default() };
         let walks = (small_world(), prop::sample::select(vec![1u8, 2, 7, 20]));
         let outcome = TestRunner::new(config).run(&walks, |(world, limit)| {

@@ -416,10 +416,11 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
             let tributary = fleet.open().await;
             let log = log_sources(tributary.fleet()).remove(0);
             all_heads(&log).await;
-            let before = fleet.row_reads().await;
+            let mut counters = fleet.row_counters().await;
+            let before = counters.rows().await;
             let start = Instant::now();
             let heads = all_heads(&log).await;
-            let (took, rows) = (start.elapsed(), fleet.row_reads().await - before);
+            let (took, rows) = (start.elapsed(), counters.rows().await - before);
             assert_eq!(heads.len() as u64, AUTHORS);
             assert!(rows < AUTHORS * 4, "{kind:?}: {rows} rows read for {AUTHORS} heads");
 

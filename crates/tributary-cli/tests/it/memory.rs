@@ -15,9 +15,9 @@ use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
 use crate::adopted::{TEAMS, adopt, world as team_world};
 use crate::support::database::{mariadb, mysql};
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
-use crate::support::run;
 use crate::support::watch::{Watch, at_least, until_warm};
 use crate::support::world::{Oracle, Walk, World, check_walk};
+use crate::support::{self, run, size};
 
 /// A budget in bytes that holds any world of these tests.
 pub(crate) const FULL: usize = 64 << 20;
@@ -29,7 +29,7 @@ const POSTS_MAX: u64 = 150;
 
 /// Times tie across shards, ids are not in time order, and one id is used on several shards.
 fn random_world(seed: u64) -> World {
-    let mut chance = StdRng::seed_from_u64(seed);
+    let mut chance = StdRng::seed_from_u64(support::seed(seed));
     let (mut world, mut taken) = (World::default(), BTreeSet::new());
     for reader in 0..USERS {
         let share = f64::from(chance.random_range(0..100u32)) / 100.0;
@@ -244,12 +244,12 @@ impl Expected {
 }
 
 async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usize {
-    const WRITES: usize = 250;
-    let mut chance = StdRng::seed_from_u64(seed);
+    let writes = size(250, 5_000);
+    let mut chance = StdRng::seed_from_u64(support::seed(seed));
     let mut known = Expected::default();
     // Users that are not registered yet.
     let base = 1_000 * (seed + 1);
-    for write in 0..WRITES {
+    for write in 0..writes {
         let [author, reader] = [0; 2].map(|_| UserId(base + chance.random_range(0..10)));
         let posts = known.posts.entry(author).or_default();
         let written = match chance.random_range(0..10) {
@@ -293,7 +293,7 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
         posts.truncate(limit.get());
         assert_eq!(page.posts, posts, "write {write}, author {author}");
     }
-    WRITES
+    writes
 }
 
 /// Pages far below the newest are found in the recent log. They contain posts that were written
@@ -337,7 +337,7 @@ fn deep_pages_show_recent_writes() {
 
 /// Writes new posts of these authors. Every fourth step also deletes a post of any age.
 async fn write(tributary: &Tributary, known: &mut Expected, authors: &[UserId], posts: usize) {
-    let mut chance = StdRng::seed_from_u64(posts as u64);
+    let mut chance = StdRng::seed_from_u64(support::seed(posts as u64));
     for number in 0..posts {
         let author = authors[number * 7 % authors.len()];
         let of = known.posts.entry(author).or_default();

@@ -9,8 +9,8 @@ use tributary::internal::Edge;
 use tributary::{Cursor, Limit, PageRequest, PostKey, ShardId, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
-use crate::support::run;
 use crate::support::world::{Oracle, World};
+use crate::support::{run, size};
 
 const READER: UserId = UserId(4_000);
 
@@ -102,7 +102,8 @@ fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
         let oracle = Oracle::new(&world);
         let expected: Vec<PostKey> = oracle.feed(READER).iter().map(|post| post.key).collect();
 
-        let config = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
+        let config =
+            Cases { cases: size(200, 4_000), failure_persistence: None, ..Cases::default() };
         let strategy = (1u8..12, prop::collection::vec(0u8..16, 0..25), any::<bool>());
         let outcome = TestRunner::new(config).run(&strategy, |(limit, outages, newer)| {
             let start = if newer { Cursor::newer(Edge::Bottom) } else { Cursor::newest() };

@@ -31,8 +31,7 @@ fn world() -> World {
 
 /// Shards 0 and 2 on the first server, 1 and 3 on the second.
 async fn two_servers() -> (Vec<Arc<Database>>, TestFleet) {
-    let servers: Vec<Arc<Database>> =
-        (0..2).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
+    let servers: Vec<Arc<Database>> = Database::start_mariadb(2);
     let fleet = TestFleet::on(&servers);
     make_tables(&fleet).await;
     fleet.load(&world()).await;

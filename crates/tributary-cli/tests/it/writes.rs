@@ -12,8 +12,8 @@ use tributary::{
 };
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
-use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, check_walk};
+use crate::support::{run, seed, size};
 
 fn key(text: &str) -> Option<IdempotencyKey> {
     Some(IdempotencyKey::new(text).unwrap())
@@ -96,14 +96,12 @@ impl Story<'_> {
 #[test]
 fn writes_are_on_the_next_page_and_deleted_posts_and_follows_are_not() {
     run(async {
-        for (backend, fleet) in every_backend().await {
+        for (_, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
-            let seed = 7;
-            println!("{backend:?}, seed {seed}");
             let mut story = Story {
                 tributary: &tributary,
                 world: World::default(),
-                rng: StdRng::seed_from_u64(seed),
+                rng: StdRng::seed_from_u64(seed(7)),
             };
             for _ in 0..150 {
                 story.step().await;
@@ -433,20 +431,19 @@ fn a_problem_with_writing_does_not_affect_reading() {
     });
 }
 
-/// Also prints throughput and latencies; `TRIBUTARY_MEASURE_MS=3000` measures for 3 s each.
+/// Also prints throughput and latencies. `./dev soak` measures for 3 s each, with durable servers.
 #[test]
 fn many_writers_at_once_lose_nothing() {
-    let measured = std::env::var("TRIBUTARY_MEASURE_MS").ok();
-    let span = measured.as_ref().map_or(150, |text| text.parse().unwrap());
+    let (span, durable) = size((150, false), (3_000, true));
     run(async {
         for (backend, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
-            if measured.is_some() {
+            if durable {
                 // Durable settings: the server syncs every commit to disk.
                 for (server, _) in &fleet.databases {
-                    let durable =
+                    let sync =
                         "SET GLOBAL sync_binlog = 1, GLOBAL innodb_flush_log_at_trx_commit = 1";
-                    server.execute(&[durable.into()]).await;
+                    server.execute(&[sync.into()]).await;
                 }
             }
             let mut written = 0;

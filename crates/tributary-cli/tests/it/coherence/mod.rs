@@ -304,7 +304,7 @@ async fn compare_counters(site: &Site, held: Option<HeldCommits>) {
 
 #[test]
 fn memory_follows_four_mariadb_servers_through_writes_and_faults() {
-    let servers = (0..4).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
+    let servers = Database::start_mariadb(4);
     run(scenario(servers, None));
 }
 

@@ -13,18 +13,23 @@ use tributary::{Freshness, Limit, PageRequest, UserId};
 
 use super::{Site, WAIT_MAX, connect};
 use crate::support::database::{Database, Kind, PASSWORD, USER};
+use crate::support::size;
 
 /// After this time without an acknowledgement the primary stops waiting for the replica, until the
 /// replica has caught up.
 const TIMEOUT_MS: u64 = 200;
 /// How long the replica is stopped. The longest exceeds `TIMEOUT_MS`.
 const SILENCES_MS: [u64; 4] = [60, 120, 190, 350];
-const ROUNDS: usize = 20;
 /// In this round the primary is killed while commits wait for the replica.
 const KILL_ROUND: usize = 11;
 /// An author on the first shard without followers.
 const AUTHOR: u64 = 2_000;
 const PAUSE: Duration = Duration::from_millis(150);
+
+/// How often the replica is stopped.
+fn rounds() -> usize {
+    size(20, 200)
+}
 
 /// The primary's counters of commits that waited for the replica.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,10 +48,10 @@ impl HeldCommits {
     /// Asserts that the log was ahead of the tables for long enough, that memory showed such posts,
     /// and that memory refused some fills as too old.
     pub(super) fn assert_enough(self, refused: u64) {
-        let least_us = ROUNDS as u64 * 30_000;
+        let least_us = rounds() as u64 * 30_000;
         assert!(self.waits > 50 && self.timeouts > 0, "{self:?}");
         assert!(self.waited_us > least_us, "{self:?}");
-        assert!(self.early >= ROUNDS as u64 / 3, "{self:?}");
+        assert!(self.early >= rounds() as u64 / 3, "{self:?}");
         // Their number depends on timing, so one is enough.
         assert!(refused > 0, "no fill was refused as too old");
     }
@@ -137,11 +142,11 @@ async fn held(primary: &Database) -> HeldCommits {
     held
 }
 
-/// Stops the replica `ROUNDS` times for a while, and posts during each stop.
+/// Stops the replica `rounds()` times for a while, and posts during each stop.
 pub(super) async fn delay_commits(site: &Site, replica: &Database) -> HeldCommits {
     let primary = &site.servers[0];
     let mut sum = HeldCommits::default();
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         sleep(PAUSE).await;
         replica.signal("STOP");
         let silence = async {

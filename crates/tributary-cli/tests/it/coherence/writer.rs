@@ -15,6 +15,7 @@ use tributary::{Freshness, Limit, Page, UserId};
 
 use super::{Rows, Site, USERS, WAIT_MAX, WRITERS, connect, found};
 use crate::support::fleet::SHARDS;
+use crate::support::seed;
 use crate::support::watch::at_least;
 
 /// Rows in the largest transactions.
@@ -38,7 +39,7 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(site: &'a Site, number: u64) -> Self {
-        let rng = StdRng::seed_from_u64(number);
+        let rng = StdRng::seed_from_u64(seed(number));
         let (rows, connections, token) = Default::default();
         Self { site, number, rng, rows, connections, token, texts: 0 }
     }

@@ -1,5 +1,5 @@
-//! 10,000 writes under faults. No acknowledged post is lost or duplicated, and every complete page
-//! has all acknowledged posts.
+//! Thousands of writes under faults. No acknowledged post is lost or duplicated, and every complete
+//! page has all acknowledged posts.
 //!
 //! The test records the outcome of each write. At the end it compares the record with the rows and
 //! with the timelines. The servers flush their logs once a second
@@ -22,10 +22,9 @@ use tributary::{
 };
 
 use super::{ANSWERED_WITHIN, READER, Site, alone, kill, launch, until_complete};
+use crate::support::{seed, size};
 
 const WRITERS: u64 = 20;
-const WRITES_PER_WRITER: u64 = 500;
-const WRITES: usize = 10_000;
 /// The interval between two writes of one writer. It makes the run long enough for all faults.
 const PACE: Duration = Duration::from_millis(90);
 /// The most attempts to store a post with an idempotency key.
@@ -35,6 +34,11 @@ const REPEATS: u32 = 4;
 const AUTHORS_FROM: u64 = 100;
 /// Writer n follows as user `FOLLOWERS_FROM + n`.
 const FOLLOWERS_FROM: u64 = 1_000;
+
+/// Writes of each writer: 3,000 in all, 10,000 in a soak run. The shortest run sees each fault.
+fn writes_per_writer() -> u64 {
+    size(150, 500)
+}
 
 /// The outcomes of all writes.
 #[derive(Default)]
@@ -90,7 +94,7 @@ struct Writer {
 
 impl Writer {
     async fn write_all(mut self) {
-        for write in 0..WRITES_PER_WRITER {
+        for write in 0..writes_per_writer() {
             let start = Instant::now();
             match self.random.random_range(0..100) {
                 0..55 => self.post(write).await,
@@ -279,7 +283,7 @@ async fn inject_faults(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
     let mut turn = 0;
     while !ended.load(Ordering::Relaxed) {
         let (server, link) = (&site.servers[turn % 2], &site.links[turn % 2]);
-        match (turn / 2) % 5 {
+        match turn % 5 {
             0 | 3 => {
                 kill(server).await;
                 sleep(Duration::from_millis(300)).await;
@@ -311,7 +315,7 @@ async fn inject_faults(site: &Site, ended: &AtomicBool, faults: &AtomicUsize) {
 }
 
 #[test]
-fn ten_thousand_writes_under_faults_lose_and_duplicate_nothing() {
+fn thousands_of_writes_under_faults_lose_and_duplicate_nothing() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
@@ -330,7 +334,7 @@ fn ten_thousand_writes_under_faults_lose_and_duplicate_nothing() {
         let writers: Vec<_> = (0..WRITERS)
             .map(|number| {
                 let (tributary, record) = (tributary.clone(), Arc::clone(&record));
-                let random = StdRng::seed_from_u64(number);
+                let random = StdRng::seed_from_u64(seed(number));
                 let writer = Writer { number, tributary, record, random, mine: Vec::new() };
                 tokio::spawn(writer.write_all())
             })
@@ -348,16 +352,16 @@ fn ten_thousand_writes_under_faults_lose_and_duplicate_nothing() {
             assert!(complete > 50 && incomplete > 50);
         }
         let recovery = until_complete(&tributary, true).await;
-        println!(
-            "  {} faults, complete again after {recovery:.1?}",
-            faults.load(Ordering::Relaxed)
-        );
+        let faults = faults.load(Ordering::Relaxed);
+        println!("  {faults} faults, complete again after {recovery:.1?}");
+        assert!(faults >= 5, "only {faults} faults");
 
         let record = std::mem::take(&mut *locked(&record));
         println!("  {:?}", record.counts);
         let Counts { acknowledged, refused, in_doubt, .. } = record.counts;
-        assert_eq!(acknowledged + refused + in_doubt, WRITES);
-        assert!(acknowledged > 4_000, "{acknowledged}");
+        let writes = usize::try_from(WRITERS * writes_per_writer()).unwrap();
+        assert_eq!(acknowledged + refused + in_doubt, writes);
+        assert!(acknowledged > writes * 2 / 5, "{acknowledged}");
         assert_eq!(row_differences(&site, &record).await, Vec::<String>::new());
         check_timelines(&tributary, &record, &authors).await;
         site.assert_no_leaks(tasks).await;

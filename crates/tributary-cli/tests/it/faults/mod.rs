@@ -18,7 +18,7 @@ use tributary::config::DEADLINE_MS_DEFAULT;
 use tributary::internal::{mysql_tables, mysql_writes_table};
 use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
 
-use crate::support::database::{Database, Kind, PASSWORD, USER};
+use crate::support::database::{Database, PASSWORD, USER};
 use crate::support::fleet::{TestFleet, load_into};
 use crate::support::link::Link;
 use crate::support::run;
@@ -73,8 +73,7 @@ impl Site {
 
     /// Starts this many servers with the given tables and without rows.
     async fn empty(servers: usize, tables: impl Fn(&str) -> Vec<String>) -> Self {
-        let servers: Vec<Arc<Database>> =
-            (0..servers).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect();
+        let servers: Vec<Arc<Database>> = Database::start_mariadb(servers);
         let fleet = TestFleet::on(&servers);
         let file = fleet.config_file.clone().unwrap();
         let mut text = fs::read_to_string(&file).unwrap();

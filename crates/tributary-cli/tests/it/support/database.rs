@@ -20,7 +20,7 @@ use mysql_async::{Conn, OptsBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
-use super::{logs, run, scratch, skip};
+use super::{logs, run, scratch, size, skip};
 
 pub(crate) const USER: &str = "tributary";
 pub(crate) const PASSWORD: &str = "a secret, not logged";
@@ -38,6 +38,18 @@ pub(crate) enum Kind {
     MySql,
 }
 
+impl Kind {
+    /// Options that keep the server from syncing files. The tests kill servers, never the machine,
+    /// so nothing has to reach the disk. Soak runs use servers as they are.
+    fn without_syncs(self) -> &'static [&'static str] {
+        let options: &[&str] = match self {
+            Self::MariaDb => &["--innodb-flush-method=nosync", "--debug-no-sync"],
+            Self::MySql => &["--innodb-flush-method=nosync"],
+        };
+        size(options, &[])
+    }
+}
+
 /// One server. Killed when dropped.
 pub(crate) struct Database {
     pub(crate) kind: Kind,
@@ -53,9 +65,7 @@ pub(crate) struct Database {
 
 /// The four MariaDB servers that most tests share. Each test uses databases of its own.
 pub(crate) fn mariadb() -> &'static [Arc<Database>] {
-    static SERVERS: LazyLock<Vec<Arc<Database>>> = LazyLock::new(|| {
-        (0..4).map(|_| Arc::new(Database::start(Kind::MariaDb).unwrap())).collect()
-    });
+    static SERVERS: LazyLock<Vec<Arc<Database>>> = LazyLock::new(|| Database::start_mariadb(4));
     &SERVERS
 }
 
@@ -70,6 +80,15 @@ impl Database {
     /// A new server; `None`, listed as a skip, if MySQL is not installed.
     pub(crate) fn start(kind: Kind) -> Option<Self> {
         Self::start_with(kind, &[])
+    }
+
+    /// This many new MariaDB servers, started at the same time.
+    pub(crate) fn start_mariadb(count: usize) -> Vec<Arc<Self>> {
+        let start = || Arc::new(Self::start(Kind::MariaDb).unwrap());
+        std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..count).map(|_| scope.spawn(start)).collect();
+            starting.into_iter().map(|server| server.join().unwrap()).collect()
+        })
     }
 
     /// A new server with further command-line options.
@@ -149,6 +168,7 @@ impl Database {
             Kind::MySql => ["--gtid-mode=ON".into(), "--enforce-gtid-consistency=ON".into()],
         });
         settings.push("--performance-schema=OFF".into());
+        settings.extend(self.kind.without_syncs().iter().map(|option| (*option).to_owned()));
         settings
     }
 
@@ -266,7 +286,7 @@ fn template(kind: Kind) -> Option<&'static Path> {
     static MARIADB: LazyLock<TempDir> = LazyLock::new(|| {
         let install = std::env::var_os("TRIBUTARY_MARIADB_INSTALL_DB");
         let install = install.expect("real MariaDB servers are needed; run `./dev test`");
-        initialised(Command::new(install), &["--innodb-log-file-size=32M"])
+        initialised(Kind::MariaDb, Command::new(install), "--innodb-log-file-size=32M")
     });
     static MYSQL: LazyLock<Option<TempDir>> = LazyLock::new(|| {
         let Some(binary) = mysqld() else {
@@ -275,7 +295,7 @@ fn template(kind: Kind) -> Option<&'static Path> {
             skip(&format!("mysql: {reason}"));
             return None;
         };
-        Some(initialised(Command::new(binary), &["--initialize-insecure"]))
+        Some(initialised(Kind::MySql, Command::new(binary), "--initialize-insecure"))
     });
     match kind {
         Kind::MariaDb => Some(MARIADB.path()),
@@ -283,13 +303,18 @@ fn template(kind: Kind) -> Option<&'static Path> {
     }
 }
 
-fn initialised(mut command: Command, flags: &[&str]) -> TempDir {
+fn initialised(kind: Kind, mut command: Command, option: &str) -> TempDir {
     let dir = scratch();
     let data = dir.path().join("data");
     let tmp = dir.path().join("tmp");
     fs::create_dir(&tmp).unwrap();
-    let output =
-        command.args(flags).arg(flag("datadir", &data)).arg(flag("tmpdir", &tmp)).output().unwrap();
+    let output = command
+        .arg(option)
+        .args(kind.without_syncs())
+        .arg(flag("datadir", &data))
+        .arg(flag("tmpdir", &tmp))
+        .output()
+        .unwrap();
     if !output.status.success() {
         std::io::stderr().write_all(&output.stdout).unwrap();
         std::io::stderr().write_all(&output.stderr).unwrap();

@@ -1,6 +1,6 @@
 //! Fleets of four shards on every backend, filled with a world.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tempfile::TempDir;
 use tributary::internal::{Access, Deadline, Fleet, mysql_tables};
@@ -187,16 +188,26 @@ impl TestFleet {
         }
     }
 
-    /// Row reads of the storage engine since each server started, summed over the fleet's servers.
-    pub(crate) async fn row_reads(&self) -> u64 {
+    /// The row counters of the fleet's servers.
+    pub(crate) async fn row_counters(&self) -> RowCounters {
+        let servers: BTreeMap<u16, &Arc<Database>> =
+            self.databases.iter().map(|(server, _)| (server.port, server)).collect();
+        let mut connections = Vec::new();
+        for server in servers.into_values() {
+            connections.push(server.connect().await);
+        }
+        RowCounters(connections)
+    }
+}
+
+/// One connection to each server of a fleet, on which rows are counted.
+pub(crate) struct RowCounters(Vec<Conn>);
+
+impl RowCounters {
+    /// Row reads of the storage engine since each server started, summed over the servers.
+    pub(crate) async fn rows(&mut self) -> u64 {
         let mut total = 0;
-        let mut seen: Vec<u16> = Vec::new();
-        for (server, _) in &self.databases {
-            if seen.contains(&server.port) {
-                continue;
-            }
-            seen.push(server.port);
-            let mut connection = server.connect().await;
+        for connection in &mut self.0 {
             let rows: Vec<(String, u64)> =
                 connection.query("SHOW GLOBAL STATUS LIKE 'Handler_read_%'").await.unwrap();
             let counted = ["key", "first", "last", "next", "prev", "rnd", "rnd_next"];
@@ -205,7 +216,6 @@ impl TestFleet {
                 .filter(|(name, _)| counted.iter().any(|c| *name == format!("Handler_read_{c}")))
                 .map(|(_, count)| count)
                 .sum::<u64>();
-            connection.disconnect().await.unwrap();
         }
         total
     }

@@ -39,6 +39,23 @@ pub(crate) fn skip(what: &str) {
     writeln!(file, "{what}").unwrap();
 }
 
+/// The size of a run: the first value in `./dev test`, the second in `./dev soak`, which sets
+/// `TRIBUTARY_SOAK`.
+pub(crate) fn size<T>(gate: T, soak: T) -> T {
+    static SOAK: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TRIBUTARY_SOAK").is_some());
+    if *SOAK { soak } else { gate }
+}
+
+/// The seed of random choices number `number` of a test. It is the same in every run with the same
+/// `TRIBUTARY_SEED`; `./dev test` uses 0, and `./dev soak` a new one.
+pub(crate) fn seed(number: u64) -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| {
+        let seed = std::env::var("TRIBUTARY_SEED").unwrap_or_default();
+        seed.parse().unwrap_or_else(|_| if seed.is_empty() { 0 } else { panic!("a seed: {seed}") })
+    });
+    number.wrapping_add(SEED.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
 /// A new folder in `TRIBUTARY_TEST_DIR`, or else in the system's temporary folder. It is deleted
 /// when dropped.
 pub(crate) fn scratch() -> tempfile::TempDir {

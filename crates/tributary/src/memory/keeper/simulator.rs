@@ -2,8 +2,8 @@
 //! everything. After each step every readable value is compared with the rows that the server
 //! held.
 //!
-//! `TRIBUTARY_SIM_SEEDS=100000` runs that many seeds. `TRIBUTARY_SIM_SEED=7` runs one seed and
-//! prints its steps.
+//! `TRIBUTARY_SIM_SEEDS=100000` runs that many seeds from `TRIBUTARY_SEED` on, as `./dev soak`
+//! does. `TRIBUTARY_SIM_SEED=7` runs one seed and prints its steps.
 
 mod count;
 mod server;
@@ -606,7 +606,8 @@ fn memory_equals_the_server_in_every_run() {
         return;
     }
     let mut counts = [0; COUNTS];
-    for seed in 0..number("TRIBUTARY_SIM_SEEDS").unwrap_or(SEEDS) {
+    let first = number("TRIBUTARY_SEED").unwrap_or(0);
+    for seed in first..first + number("TRIBUTARY_SIM_SEEDS").unwrap_or(SEEDS) {
         let result = Run::new(seed, None).run();
         if let Some((step, what)) = result.wrong {
             panic!(
