@@ -185,15 +185,24 @@ fn from_addresses_to_the_first_page() {
     });
 }
 
+/// SQL for a table of the numbers `n` from 0 on, at least `count`, at most ten times as many.
+fn numbers(count: usize) -> String {
+    let digits: Vec<String> = (0..10).map(|digit| format!("SELECT {digit} AS d")).collect();
+    let digits = digits.join(" UNION ALL ");
+    let places = count.saturating_sub(1).to_string().len();
+    let tables: Vec<String> = (0..places).map(|place| format!("({digits}) t{place}")).collect();
+    let sum: Vec<String> =
+        (0..places).map(|place| format!("t{place}.d * 1{}", "0".repeat(place))).collect();
+    format!("(SELECT {} AS n FROM {}) AS numbers", sum.join(" + "), tables.join(", "))
+}
+
 /// `check` finds the placement for any number of shards, given in any order.
 #[test]
 fn a_million_ids_on_two_to_ten_shards() {
     let few = size(100_000, 1_000_000);
     run(async {
         for servers in kinds() {
-            let digits = "(SELECT 0 d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 \
-                 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)";
-            for (shards, ids) in [2, 3, 4, 10].map(|n| (n, few)).into_iter().chain([(7, 1_000_000)])
+            for (shards, ids) in [2, 3, 4, 7].map(|n| (n, few)).into_iter().chain([(10, 1_000_000)])
             {
                 let given = Given::new(&servers, shards).await;
                 given
@@ -202,12 +211,14 @@ fn a_million_ids_on_two_to_ten_shards() {
                         vec![
                             follows,
                             posts,
-                            format!("ALTER TABLE {database}.followers DROP KEY followers_by_followed"),
                             format!(
-                                "INSERT INTO {database}.followers SELECT id, 1 FROM (SELECT a.d + \
-                                 10 * b.d + 100 * c.d + 1000 * d.d + 10000 * e.d + 100000 * f.d AS \
-                                 id FROM {digits} a, {digits} b, {digits} c, {digits} d, {digits} e, \
-                                 {digits} f) ids WHERE id % {shards} = {index} AND id < {ids}"
+                                "ALTER TABLE {database}.followers DROP KEY followers_by_followed"
+                            ),
+                            format!(
+                                "INSERT INTO {database}.followers SELECT n * {shards} + {index}, 1 \
+                                 FROM {} WHERE n < {}",
+                                numbers(ids / shards),
+                                ids / shards
                             ),
                         ]
                     })
@@ -349,7 +360,7 @@ fn wrong_addresses_accounts_and_settings_are_reported() {
             // Mistakes in the arguments.
             for (dsns, text) in [
                 (vec![good[0].clone(), good[0].clone()], "are the same database"),
-                (vec!["db0.internal/social".into()], "of the form mysql://"),
+                (vec!["db0.internal/social".into()], "have the form mysql://"),
                 (vec![format!("{}?ssl=1", good[0])], "parameter tls"),
             ] {
                 let mut arguments = vec!["check".to_owned()];
