@@ -111,7 +111,8 @@ fn two_thousand_followees_and_an_author_timeline() {
 }
 
 #[test]
-fn an_author_with_a_million_followers_is_read_like_any_other() {
+fn an_author_with_very_many_followers_is_read_like_any_other() {
+    let last = size(100_000, 1_000_000);
     run(async {
         let mut world = World::default();
         world.follow(4, 7);
@@ -123,9 +124,10 @@ fn an_author_with_a_million_followers_is_read_like_any_other() {
         let oracle = Oracle::new(&world);
         for (backend, fleet) in every_backend().await {
             fleet.load(&world).await;
-            // Readers 10 to 1,000,009, each on the shard that owns it.
-            let rows = "WITH RECURSIVE n (n) AS \
-                        (SELECT 10 UNION ALL SELECT n + 1 FROM n WHERE n < 1000009)";
+            // Readers 10 to `last`, each on the shard that owns it.
+            let rows = format!(
+                "WITH RECURSIVE n (n) AS (SELECT 10 UNION ALL SELECT n + 1 FROM n WHERE n < {last})"
+            );
             for shard in 0..SHARDS {
                 let select = format!("SELECT n, 7 FROM n WHERE n % {SHARDS} = {shard}");
                 match usize::try_from(shard).ok().and_then(|shard| fleet.databases.get(shard)) {
@@ -150,7 +152,7 @@ fn an_author_with_a_million_followers_is_read_like_any_other() {
             let tributary = fleet.open().await;
             let walk = Walk { limit: 20, pages_max: usize::MAX, with_prev: true };
             check_walk(&tributary, &oracle.feed(UserId(4)), UserId(4), walk).await;
-            let page = tributary.home_timeline(UserId(999_999), &PageRequest::default()).await;
+            let page = tributary.home_timeline(UserId(last), &PageRequest::default()).await;
             let page = page.unwrap();
             assert_eq!(page.posts.len(), 20, "{backend:?}");
             assert!(page.posts.iter().all(|post| post.key.author == UserId(7)));
