@@ -117,7 +117,7 @@ fn tables_that_migrate_may_not_make_are_reported_with_a_cure() {
 
             std::fs::write(&file, text.replace(&server.address(), "127.0.0.1:1")).unwrap();
             let (code, _, error) = migrate(&fleet);
-            assert!(code == 1 && error.contains("run it again"), "{error}");
+            assert!(code == 1 && error.contains("run the command again"), "{error}");
 
             server.execute(&[format!("DROP DATABASE {database}")]).await;
             std::fs::write(&file, text).unwrap();

@@ -318,7 +318,8 @@ fn sqlite_commits_concurrent_posts_together_and_loses_none() {
 fn a_foreign_writer_to_a_sqlite_shard_is_noticed() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
-        let tributary = fleet.open().await;
+        let config = fleet.config();
+        let tributary = Tributary::open(&config).await.unwrap();
         let foreign = || -> Vec<u64> {
             tributary.fleet().health().iter().map(|shard| shard.foreign_writes).collect()
         };
@@ -327,7 +328,7 @@ fn a_foreign_writer_to_a_sqlite_shard_is_noticed() {
             tributary.follow(UserId(1), UserId(2)).await.unwrap();
         }
         // A reader beside the owner does not count as a foreign writer.
-        let reader = Tributary::open_with(&fleet.config(), Access::Read).await.unwrap();
+        let reader = Tributary::open_with(&config, Access::Read).await.unwrap();
         assert_eq!(posts(&reader, UserId(2)).await.len(), 3);
         assert_eq!(reader.publish(UserId(2), "x", None).await, Err(WriteError::ReadOnly));
         drop(reader);

@@ -55,8 +55,8 @@ pub(crate) struct Database {
     pub(crate) kind: Kind,
     pub(crate) port: u16,
     dir: TempDir,
-    /// Bound to the port, but not listening. Nobody else gets the port, and the server can bind it
-    /// too, because both sockets set SO_REUSEADDR.
+    /// Bound to the port, but not listening. No other process gets the port, and the server can
+    /// bind it too, because both sockets set SO_REUSEADDR.
     _port: TcpSocket,
     /// Command-line options in addition to those of every server.
     options: Vec<String>,

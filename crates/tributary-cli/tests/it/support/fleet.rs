@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -127,7 +127,11 @@ impl TestFleet {
         ];
         match &self.config_file {
             Some(file) => Config::from_file(file, variables).unwrap(),
-            None => Config::from_folder(&self.dir.path().join("data"), variables).unwrap(),
+            None => {
+                let data = self.dir.path().join("data");
+                wait_until_unowned(&data);
+                Config::from_folder(&data, variables).unwrap()
+            }
         }
     }
 
@@ -218,6 +222,17 @@ impl RowCounters {
                 .sum::<u64>();
         }
         total
+    }
+}
+
+/// Waits until no `Tributary` owns the folder. The tasks of a dropped one, and of its HTTP server,
+/// release the folder a moment later. If it is still owned after 30 s, the next one to open it
+/// reports that.
+fn wait_until_unowned(folder: &Path) {
+    let Ok(lock) = fs::File::open(folder.join("lock")) else { return };
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while lock.try_lock().is_err() && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn end(dir: &Path) -> String {
     lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
 }
 
-/// Prints the end of every log. A test may use servers that others share, so none is left out.
+/// Prints the end of every log, because a test may use servers that it shares with others.
 fn print_ends() {
     let servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for dir in servers {
