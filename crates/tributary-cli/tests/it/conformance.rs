@@ -55,7 +55,7 @@ fn moved(mut world: World) -> World {
 #[test]
 fn pages_of_random_small_worlds_equal_the_oracle() {
     for (backend, fleet) in run(every_backend()) {
-        let cases = if backend == Backend::Sqlite { size(200, 2_000) } else { size(40, 600) };
+        let cases = if backend == Backend::Sqlite { size(100, 2_000) } else { size(20, 600) };
         let config = Cases { cases, failure_persistence: None, ..Cases::default() };
         let walks = (small_world(), prop::sample::select(vec![1u8, 2, 7, 20]));
         let outcome = TestRunner::new(config).run(&walks, |(world, limit)| {

@@ -112,9 +112,9 @@ fn imported(backend: Backend) {
     let second = import();
     assert!(second.contains("follows: 0 added, 93989 already there, 0 refused"), "{second}");
     assert!(second.contains("posts: 0 added, 157817 already there, 0 refused"), "{second}");
-    let cold = if backend == Backend::Sqlite { size(20, 4) } else { size(40, 10) };
+    let cold = if backend == Backend::Sqlite { size(40, 4) } else { size(100, 10) };
     run(async {
-        for who in [Readers::InMemory(size(5, 1)), Readers::Cold(cold)] {
+        for who in [Readers::InMemory(size(10, 1)), Readers::Cold(cold)] {
             check(&format!("{backend:?}, imported"), &fleet, oracle, who).await;
         }
     });
@@ -124,7 +124,7 @@ fn by_plain_sql(backend: Backend) {
     let Some((world, oracle)) = congress() else { return };
     let Some(fleet) = run(TestFleet::new(backend, Tables::Old)) else { return };
     run(fleet.load_by_sql(world));
-    run(check(&format!("{backend:?}, old tables"), &fleet, oracle, Readers::Cold(size(40, 10))));
+    run(check(&format!("{backend:?}, old tables"), &fleet, oracle, Readers::Cold(size(100, 10))));
 }
 
 async fn check(name: &str, fleet: &TestFleet, oracle: &'static Oracle, who: Readers) {

@@ -244,7 +244,7 @@ impl Expected {
 }
 
 async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usize {
-    let writes = size(250, 5_000);
+    let writes = size(120, 5_000);
     let mut chance = StdRng::seed_from_u64(support::seed(seed));
     let mut known = Expected::default();
     // Users that are not registered yet.

@@ -103,7 +103,7 @@ fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
         let expected: Vec<PostKey> = oracle.feed(READER).iter().map(|post| post.key).collect();
 
         let config =
-            Cases { cases: size(200, 4_000), failure_persistence: None, ..Cases::default() };
+            Cases { cases: size(100, 4_000), failure_persistence: None, ..Cases::default() };
         let strategy = (1u8..12, prop::collection::vec(0u8..16, 0..25), any::<bool>());
         let outcome = TestRunner::new(config).run(&strategy, |(limit, outages, newer)| {
             let start = if newer { Cursor::newer(Edge::Bottom) } else { Cursor::newest() };
