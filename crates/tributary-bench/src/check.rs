@@ -6,7 +6,7 @@
 //! one that the reader has certainly followed since the request was sent.
 
 use tributary::internal::{Direction, Edge};
-use tributary::{Cursor, PostKey};
+use tributary::{Cursor, PostId, PostKey, UserId};
 
 use super::known::{Deletion, KnownRows, RunMicros, WrittenPost};
 use super::world::END_MS;
@@ -65,7 +65,7 @@ fn check_post(
     if !is_past_cursor(&request.cursor, key) {
         return Err(format!("{} is on the wrong side of the cursor", name(key)));
     }
-    let author = u32::try_from(key.author.0).unwrap_or(0);
+    let author = u32::try_from(key.author.get()).unwrap_or(0);
     if known.follows(request.reader, author, request.sent) == Some(false) {
         return Err(format!(
             "{} is on the page, but the reader does not follow its author",
@@ -204,7 +204,7 @@ mod tests {
 
     fn post(known: &mut KnownRows, author: u32, time: i64, stored: RunMicros) -> PostKey {
         let id = u64::try_from(time).unwrap();
-        let key = PostKey { time, post: PostId(id), author: UserId(author.into()) };
+        let key = PostKey { time, post: PostId::new(id).unwrap(), author: UserId::from(author) };
         let written =
             WrittenPost { key, content: format!("at {time}"), stored, deletion: Deletion::None };
         known.posted(author, written, Some(READER));

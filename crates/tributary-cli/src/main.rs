@@ -19,7 +19,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
 use tributary::config::{ConfigError, environment};
-use tributary::{Config, OpenError};
 
 /// The default folder of `tributary demo` and `tributary feed`.
 const DEMO_FOLDER: &str = "tributary-demo";

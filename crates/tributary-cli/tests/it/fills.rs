@@ -8,16 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
-use tributary::internal::{
-    AuthorEdge, Bounds, Deadline, Direction, FillAnswer, FillBatch, FillRequest, FillTarget,
-    HeadBatch, LogPosition, TailQuery, TestLog, file_number, log_sources, mysql_tables,
-};
-use tributary::{Post, PostId, PostKey, ShardId, Tributary, UserId};
+use tributary::internal::{FillRequest, FillTarget, TestLog, mysql_tables};
+use tributary::{Post, PostId, PostKey, ShardId, UserId};
 
 use crate::adopted::{TEAMS, adopt, world};
 use crate::support::database::{Database, Kind, USER, mariadb, mysql};
 use crate::support::fleet::{SHARDS, TestFleet};
-use crate::support::run;
+use crate::support::{post_id, run, shard_id, user_id};
 
 const WRITERS: u64 = 4;
 /// Fills that run at the same time. There are fewer connections for fills, so some wait.
@@ -44,11 +41,11 @@ async fn fleet_on(server: &Arc<Database>) -> TestFleet {
 }
 
 fn tail(shard: u16, user: u64, depth: u32) -> FillRequest {
-    FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Tail { depth } }
+    FillRequest { shard: shard_id(shard), user: user_id(user), target: FillTarget::Tail { depth } }
 }
 
 fn follows(shard: u16, user: u64, max: u32) -> FillRequest {
-    FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Follows { max } }
+    FillRequest { shard: shard_id(shard), user: user_id(user), target: FillTarget::Follows { max } }
 }
 
 /// The last transaction that each writer has begun, and has committed.
@@ -65,9 +62,9 @@ const POSTS_PER_TIME: u64 = 3;
 /// A post of a writer in the state after the writer's transaction `n`.
 fn post_of(writer: u64, post: u64, n: u64) -> Post {
     let time = i64::try_from(post / POSTS_PER_TIME).unwrap();
-    let key = PostKey { time, post: PostId(post * 100 + writer), author: UserId(writer) };
+    let key = PostKey { time, post: post_id(post * 100 + writer), author: user_id(writer) };
     let content = if post == n { "new".into() } else { format!("edited by {}", post + 1) };
-    Post { key, content }
+    Post::new(key, content)
 }
 
 /// Writes transactions until it is stopped. After each, the writer has three posts on each of two
@@ -127,7 +124,7 @@ fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
     let label = format!("writer {writer}, transaction {n}");
     assert_eq!(*two, posts[..posts.len().min(2)], "{label}");
     assert_eq!(*all_two, posts.len() <= 2, "{label}");
-    let followees_now = (1..=n).rev().take(3).map(UserId).collect::<Vec<_>>().into_iter().rev();
+    let followees_now = (1..=n).rev().take(3).map(user_id).collect::<Vec<_>>().into_iter().rev();
     assert_eq!(*followees, FillAnswer::Follows(followees_now.collect()), "{label}");
     assert_eq!(*whole, FillAnswer::Tail { posts, complete: true, handle: None }, "{label}");
     n
@@ -140,7 +137,7 @@ async fn ends(server: &Database, marks: &str, from: LogPosition) -> Vec<Vec<LogP
     let mut ends = vec![Vec::new(); usize::try_from(WRITERS).unwrap()];
     let (first, mut offset) = from.file_and_offset();
     for file in files.iter().map(|row| row.get::<String, _>(0).unwrap()) {
-        let number = file_number(&file).unwrap();
+        let number = LogPosition::file_number(&file).unwrap();
         if number < first {
             continue;
         }
@@ -178,7 +175,7 @@ fn a_fill_equals_the_database_at_its_log_position_while_others_write() {
             let mark = |w| format!("CREATE TABLE {marks}.mark_{w} (n BIGINT PRIMARY KEY)");
             server.execute(&(0..WRITERS).map(mark).collect::<Vec<_>>()).await;
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(fleet(&tributary)).remove(0);
             let (_, from) = log.end_of_log(soon()).await.unwrap();
             let (sender, mut events) = tokio::sync::mpsc::channel(16);
             let following = tokio::spawn(log.clone().follow(sender));
@@ -321,14 +318,14 @@ fn adopted_tables_are_filled_as_they_are_read() {
                 let world = world(&team.times());
                 let fleet = adopt(std::slice::from_ref(&server), team, &world).await;
                 let tributary = fleet.open().await;
-                let log = log_sources(tributary.fleet()).remove(0);
+                let log = TestLog::all(fleet(&tributary)).remove(0);
                 let shard = |user: u64| u16::try_from(user % SHARDS).unwrap();
                 for depth in [0, 1, 7, 15, 16] {
                     let requests: Vec<FillRequest> =
                         (0..14).map(|author| tail(shard(author), author, depth)).collect();
                     let filled = log.fill(&requests, soon()).await.unwrap();
                     for (author, answer) in (0..14).zip(filled.answers) {
-                        let of_author = |post: &&Post| post.key.author == UserId(author);
+                        let of_author = |post: &&Post| post.key.author == user_id(author);
                         let mut posts: Vec<Post> =
                             world.posts.iter().filter(of_author).cloned().collect();
                         posts.sort_by_key(|post| std::cmp::Reverse(post.key));
@@ -341,7 +338,7 @@ fn adopted_tables_are_filled_as_they_are_read() {
                     }
                 }
                 for reader in 0..6 {
-                    let of_reader = world.follows.iter().filter(|f| f.follower == UserId(reader));
+                    let of_reader = world.follows.iter().filter(|f| f.follower == user_id(reader));
                     let mut list: Vec<UserId> = of_reader.map(|f| f.followee).collect();
                     list.sort_unstable();
                     let len = u32::try_from(list.len()).unwrap();
@@ -414,7 +411,7 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
                 server.execute(&statements).await;
             }
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(fleet(&tributary)).remove(0);
             all_heads(&log).await;
             let before = fleet.row_reads().await;
             let start = Instant::now();
@@ -424,15 +421,19 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
             assert!(rows < AUTHORS * 4, "{kind:?}: {rows} rows read for {AUTHORS} heads");
 
             let asks: Vec<TailQuery> = (0..50)
-                .map(|n| TailQuery { author: UserId(n * SHARDS), from: AuthorEdge::Top, count: 33 })
+                .map(|n| TailQuery {
+                    author: user_id(n * SHARDS),
+                    from: AuthorEdge::Top,
+                    count: 33,
+                })
                 .collect();
             let requests: Vec<FillRequest> = (0..50).map(|n| tail(0, n * SHARDS, 32)).collect();
             let (mut reads, mut fills) = (Vec::new(), Vec::new());
             for _ in 0..60 {
                 let start = Instant::now();
-                let work = BTreeMap::from([(ShardId(0), asks.clone())]);
+                let work = BTreeMap::from([(shard_id(0), asks.clone())]);
                 let read =
-                    tributary.fleet().scatter(work, soon(), |shard, asks, until| async move {
+                    fleet(&tributary).scatter(work, soon(), |shard, asks, until| async move {
                         shard.tails(Direction::Older, &asks, until).await
                     });
                 assert_eq!(read.await.answers[0].len(), 50 * 33);
@@ -476,8 +477,8 @@ async fn fills_work_after_a_server_restart(
     server.kill();
     server.launch();
     let start = Instant::now();
-    while tributary.fleet().health().iter().any(|shard| shard.state.is_err()) {
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", tributary.fleet().health());
+    while fleet(&tributary).health().iter().any(|shard| shard.state.is_err()) {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", fleet(&tributary).health());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let after = log.fill(requests, soon()).await.unwrap();
@@ -498,7 +499,7 @@ fn an_abandoned_fill_leaves_no_transaction_open() {
         for server in servers() {
             let fleet = fleet_on(&server).await;
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(fleet(&tributary)).remove(0);
             let database = &fleet.databases[0].1;
             let requests = [tail(0, 0, 5), tail(1, 1, 5)];
             log.fill(&requests, soon()).await.unwrap();
@@ -557,7 +558,7 @@ fn a_missing_privilege_is_named() {
             let config = config.replace(&format!("\"{USER}\""), "\"only_reads\"");
             std::fs::write(&file, config).unwrap();
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(fleet(&tributary)).remove(0);
             let error = log.end_of_log(soon()).await.unwrap_err().to_string();
             assert!(
                 error.contains(&format!("GRANT REPLICATION CLIENT ON *.* TO {account}")),

@@ -9,10 +9,10 @@ use tributary::internal::Edge;
 use tributary::{Cursor, Limit, PageRequest, PostKey, ShardId, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
-use crate::support::run;
 use crate::support::world::{Oracle, World};
+use crate::support::{run, shard_id, user_id};
 
-const READER: UserId = UserId(4_000);
+const READER: UserId = user_id(4_000);
 
 /// Makes shards missing and available again: other connections rename their tables of posts.
 struct ShardSwitch {
@@ -53,15 +53,15 @@ async fn walk(
     outages: &[u8],
 ) -> Vec<PostKey> {
     let limit = Limit::new(limit).unwrap();
-    let newer = cursor.direction == tributary::model::Direction::Newer;
+    let newer = cursor.direction == tributary::internal::Direction::Newer;
     let mut outages = outages.iter();
     let mut walked = Vec::new();
     loop {
         let away = outages.next().copied().unwrap_or(0);
         switch.set(away);
-        let request = PageRequest { cursor, limit, ..PageRequest::default() };
+        let request = PageRequest::default().from(cursor).limit(limit);
         let page = tributary.home_timeline(READER, &request).await.unwrap();
-        assert!(page.missing.iter().all(|ShardId(shard)| away & (1 << shard) != 0), "{away:b}");
+        assert!(page.missing.iter().all(|shard_id(shard)| away & (1 << shard) != 0), "{away:b}");
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "order holds within a page");
         assert!(page.posts.len() <= limit.get());
         walked.extend(page.posts.iter().map(|post| post.key));

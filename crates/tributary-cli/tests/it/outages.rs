@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use tributary::{Cursor, Limit, OpenError, Page, PageRequest, Tributary, UserId};
+use tributary::{Cursor, Limit, Page, PageRequest, Tributary, UserId};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
-use crate::support::run;
 use crate::support::world::{Oracle, World};
+use crate::support::{run, user_id};
 
 /// The longest time until a server that is available again is in service.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
-const READER: UserId = UserId(4);
+const READER: UserId = user_id(4);
 
 /// A reader on shard 0 that follows authors on all shards, with 10 posts each.
 fn world() -> World {
@@ -42,13 +42,13 @@ async fn two_servers() -> (Vec<Arc<Database>>, TestFleet) {
 async fn make_tables(fleet: &TestFleet) {
     for (server, database) in &fleet.databases {
         let mut statements = vec![format!("CREATE DATABASE {database}")];
-        statements.extend(tributary::shard::mysql_tables(database));
+        statements.extend(tributary::internal::mysql_tables(database));
         server.execute(&statements).await;
     }
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
-    let request = PageRequest { cursor, limit: Limit::new(7).unwrap(), ..PageRequest::default() };
+    let request = PageRequest::default().from(cursor).limit(Limit::new(7).unwrap());
     tributary.home_timeline(READER, &request).await.unwrap()
 }
 
@@ -276,7 +276,7 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         config.request.deadline_ms = 800;
         let locked = Tributary::open(&config).await.unwrap();
         let out_of_service: Vec<bool> =
-            locked.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
+            fleet(&locked).health().iter().map(|shard| shard.state.is_err()).collect();
         assert_eq!(out_of_service, [false, true, false, false]);
         lock.query_drop("UNLOCK TABLES").await.unwrap();
         wait_complete(&locked).await;
@@ -297,12 +297,12 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         server.execute(&bad(&database)).await;
         let tributary = fleet.open().await;
         for _ in 0..10 {
-            let full = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
-            let page = tributary.author_timeline(UserId(9), &full).await;
+            let full = PageRequest::default().limit(Limit::new(100).unwrap());
+            let page = tributary.author_timeline(user_id(9), &full).await;
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            let page = tributary.author_timeline(UserId(13), &full).await;
+            let page = tributary.author_timeline(user_id(13), &full).await;
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            assert!(tributary.author_timeline(UserId(8), &full).await.is_complete());
+            assert!(tributary.author_timeline(user_id(8), &full).await.is_complete());
         }
     });
 }

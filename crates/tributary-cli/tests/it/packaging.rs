@@ -7,7 +7,7 @@ use std::process::Command;
 
 use toml::Table;
 use tributary::config::{EMBEDDED_SHARDS_DEFAULT, FleetConfig, LISTEN_DEFAULT, Servers, Tls};
-use tributary::internal::{Access, Fleet, mysql_tables};
+use tributary::internal::{Fleet, mysql_tables};
 use tributary::{Config, Tributary};
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -204,7 +204,7 @@ fn shards_of_the_compose_file_can_be_served_and_loaded() {
             server.execute(&all).await;
             text = text.replace(&format!("db{index}:3306"), &server.address());
         }
-        let fleet = Fleet::open(&load(&text).unwrap(), Access::Own).await.unwrap();
+        let fleet = Fleet::open_to_load(&load(&text).unwrap()).await.unwrap();
         for shard in fleet.health() {
             assert_eq!(shard.state, Ok(()), "{}", shard.name);
         }

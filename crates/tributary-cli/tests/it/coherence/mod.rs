@@ -24,8 +24,8 @@ use self::semi_sync::{HeldCommits, delay_commits};
 use self::writer::Writer;
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{SHARDS, TestFleet};
-use crate::support::run;
 use crate::support::watch::{Watch, at_least};
+use crate::support::{run, user_id};
 
 const WRITERS: u64 = 4;
 /// Each writer owns three users on every shard. They post, and follow users of the same writer.
@@ -155,12 +155,12 @@ async fn connect(server: &Database) -> Conn {
 /// in order, and every post must have a text that was written for its id. Returns the pages read.
 async fn read_until_ended(site: &Site, node: usize) -> usize {
     let mut pages = 0;
-    let mut request = PageRequest { limit: Limit::new(50).unwrap(), ..PageRequest::default() };
+    let mut request = PageRequest::default().limit(Limit::new(50).unwrap());
     while !site.has_ended() {
-        let page = site.nodes[node].home_timeline(UserId(READER), &request).await.unwrap();
+        let page = site.nodes[node].home_timeline(user_id(READER), &request).await.unwrap();
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "{:?}", found(&page));
         for post in &page.posts {
-            let PostId(id) = post.key.post;
+            let post_id(id) = post.key.post;
             assert!(post.content.starts_with(&format!("{id}: ")), "{post:?}");
         }
         pages += 1;
@@ -178,7 +178,7 @@ async fn read_until_ended(site: &Site, node: usize) -> usize {
 async fn compare_all(site: &Site, all: &Rows) {
     let mut token = Freshness::default();
     for shard in 0..SHARDS {
-        let of_shard = site.nodes[0].freshness(UserId(shard)).await;
+        let of_shard = site.nodes[0].freshness(user_id(shard)).await;
         assert!(!of_shard.is_empty());
         token.merge(&of_shard);
     }
@@ -187,11 +187,11 @@ async fn compare_all(site: &Site, all: &Rows) {
         for round in 0..2 {
             for user in (0..USERS).filter(|user| name == "full" || user % 2 == round) {
                 let authors = BTreeSet::from([user]);
-                let walked = walk(node, &token, UserId(user), true).await;
+                let walked = walk(node, &token, user_id(user), true).await;
                 assert_eq!(walked, all.timeline(&authors), "{name}, {round}: author {user}");
                 let none = BTreeSet::new();
                 let followees = all.follows.get(&user).unwrap_or(&none);
-                let walked = walk(node, &token, UserId(user), false).await;
+                let walked = walk(node, &token, user_id(user), false).await;
                 assert_eq!(walked, all.timeline(followees), "{name}, {round}: reader {user}");
             }
         }

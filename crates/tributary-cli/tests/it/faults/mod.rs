@@ -21,8 +21,8 @@ use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
 use crate::support::database::{Database, Kind, PASSWORD, USER};
 use crate::support::fleet::{TestFleet, load_into};
 use crate::support::link::Link;
-use crate::support::run;
 use crate::support::world::World;
+use crate::support::{run, user_id};
 
 /// Pages list the shards of a dead server as missing within this time. For a silent server it
 /// takes half of the deadline.
@@ -39,7 +39,7 @@ const CONNECTIONS_MAX: usize = 16 + 4 + 1;
 /// Additional tasks that may be alive for 30 s after a fault: one per abandoned pool.
 const EXTRA_TASKS_MAX: usize = 40;
 /// The reader is on shard 0 and follows authors on all shards.
-const READER: UserId = UserId(4);
+const READER: UserId = user_id(4);
 /// An account that may write, but not on a read-only server.
 const ACCOUNT: &str = "writer";
 
@@ -67,7 +67,7 @@ impl Site {
             tables
         });
         let site = site.await;
-        load_into(site.open().await.fleet(), &world()).await;
+        load_into(fleet(&site.open().await), &world()).await;
         site
     }
 
@@ -184,11 +184,7 @@ fn world() -> World {
 }
 
 async fn newest(tributary: &Tributary) -> Page {
-    let request = PageRequest {
-        cursor: Cursor::newest(),
-        limit: Limit::new(20).unwrap(),
-        ..PageRequest::default()
-    };
+    let request = PageRequest::default().limit(Limit::new(20).unwrap());
     let start = Instant::now();
     let page = tributary.home_timeline(READER, &request).await.unwrap();
     assert!(start.elapsed() < ANSWERED_WITHIN, "a page took {:?}", start.elapsed());

@@ -4,10 +4,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tributary::internal::{mysql_tables, mysql_writes_table};
-use tributary::{
-    Cursor, IdempotencyKey, Limit, Page, PageRequest, PostKey, Tributary, UserId, WriteError,
-};
+use tributary::internal::mysql_tables;
+use tributary::{Cursor, Limit, Page, PageRequest, Tributary, UserId, WriteError};
 
 use super::{
     ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, missing,
@@ -15,18 +13,15 @@ use super::{
 };
 use crate::support::database::PASSWORD;
 use crate::support::fleet::{SHARDS, load_into};
+use crate::support::user_id;
 
 /// The author of the faulty rows, on shard 1.
-const AUTHOR: UserId = UserId(9);
+const AUTHOR: UserId = user_id(9);
 /// Another author on the same shard.
-const NEIGHBOUR: UserId = UserId(13);
+const NEIGHBOUR: UserId = user_id(13);
 
 async fn full_timeline(tributary: &Tributary, author: UserId) -> Page {
-    let request = PageRequest {
-        cursor: Cursor::newest(),
-        limit: Limit::new(100).unwrap(),
-        ..PageRequest::default()
-    };
+    let request = PageRequest::default().limit(Limit::new(100).unwrap());
     tributary.author_timeline(author, &request).await
 }
 
@@ -98,7 +93,7 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
             tables
         })
         .await;
-        load_into(site.open().await.fleet(), &world()).await;
+        load_into(fleet(&site.open().await), &world()).await;
         let tributary = site.open().await;
         let (server, database) = &site.fleet.databases[1];
         let keep = [
@@ -118,7 +113,7 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
                     tributary.publish(AUTHOR, "no", None).await,
                     Err(WriteError::Unavailable)
                 );
-                tributary.publish(UserId(8), "yes", None).await.unwrap();
+                tributary.publish(user_id(8), "yes", None).await.unwrap();
             } else {
                 let key = || IdempotencyKey::new("k");
                 let refused = tributary.publish(AUTHOR, "no", key()).await;
@@ -257,8 +252,7 @@ async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
     // Pages of one post, so that a cursor is next to every post.
     let (mut cursor, mut walked) = (Cursor::newest(), 0);
     loop {
-        let request =
-            PageRequest { cursor, limit: Limit::new(1).unwrap(), ..PageRequest::default() };
+        let request = PageRequest::default().from(cursor).limit(Limit::new(1).unwrap());
         let page = tributary.author_timeline(AUTHOR, &request).await;
         assert!(page.is_complete(), "{content} {time}");
         walked += page.posts.len();

@@ -15,9 +15,10 @@ use super::{
     ANSWERED_WITHIN, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, kill, launch,
     missing, newest, until_complete,
 };
+use crate::support::user_id;
 
 /// An author on the first server, which has no faults.
-const UNTOUCHED_AUTHOR: UserId = UserId(8);
+const UNTOUCHED_AUTHOR: UserId = user_id(8);
 const ROUNDS: usize = 3;
 
 /// Reads 24 pages at the same time, so that pools and queues are in use.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use tempfile::TempDir;
-use tributary::internal::{Access, Deadline, Fleet, mysql_tables};
+use tributary::internal::{Fleet, mysql_tables};
 use tributary::{Config, Tributary};
 
 use super::database::{Database, PASSWORD, USER, mariadb, mysql};
@@ -134,7 +134,7 @@ impl TestFleet {
     pub(crate) async fn config_for_writing(&self) -> Config {
         let mut config = self.config();
         config.write.enabled = true;
-        tributary::shard::migrate(&config, drop).await.unwrap();
+        tributary::internal::migrate(&config, drop).await.unwrap();
         config
     }
 
@@ -148,7 +148,7 @@ impl TestFleet {
 
     /// Loads a world as `import` does.
     pub(crate) async fn load(&self, world: &World) {
-        load_into(&Fleet::open(&self.config(), Access::Own).await.unwrap(), world).await;
+        load_into(&Fleet::open_to_load(&self.config()).await.unwrap(), world).await;
     }
 
     /// Loads a world by plain SQL, as another program would.
