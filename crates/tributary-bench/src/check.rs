@@ -6,7 +6,7 @@
 //! one that the reader has certainly followed since the request was sent.
 
 use tributary::internal::{Direction, Edge};
-use tributary::{Cursor, PostId, PostKey, UserId};
+use tributary::{Cursor, PostKey};
 
 use super::known::{Deletion, KnownRows, RunMicros, WrittenPost};
 use super::world::END_MS;
@@ -248,7 +248,10 @@ mod tests {
         });
         wrong("which is newer", &|received| received.posts.swap(4, 5));
         wrong("a different text", &|received| received.posts[4].1.push('!'));
-        wrong("never posted", &|received| received.posts[0].0.post.0 += 1);
+        wrong("never posted", &|received| {
+            let post = &mut received.posts[0].0.post;
+            *post = PostId::new(post.get() + 1).unwrap();
+        });
         let strangers = (1..300).filter(|author| known.follows(READER, *author, 0) == Some(false));
         let mut theirs = strangers.map(|author| known.world.posts(author));
         let theirs = theirs.find(|posts| !posts.is_empty()).unwrap();

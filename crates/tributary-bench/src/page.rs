@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use tributary::{PostId, PostKey, UserId};
+use tributary::PostKey;
 
 use super::check::ReceivedPage;
 
@@ -72,6 +72,8 @@ pub(super) fn shows(body: &[u8], key: PostKey) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tributary::{PostId, UserId};
+
     use super::*;
 
     const BODY: &str = r#"{"posts":[{"post_id":"7","author_id":"9","author_handle":"x",

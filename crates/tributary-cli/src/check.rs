@@ -9,11 +9,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tributary::OpenError;
-use tributary::config::{
-    ConfigError, FleetConfig, Mark, Servers, Tables, Zone, environment, password_variable,
-};
-use tributary::internal::Finding;
+use tributary::config::{FleetConfig, Mark, Servers, Tables, Zone, environment, password_variable};
+use tributary::internal::{Finding, Fit, find_tables, stray_findings, survey};
+use tributary::{Config, ConfigError, OpenError, UserId};
 use url::Url;
 
 use crate::{Outcome, say};
@@ -93,7 +91,7 @@ impl Check {
             return Ok(CheckReport { findings, ..CheckReport::default() });
         };
 
-        let servers = Servers { tables: tables.clone(), ..Servers::clone(servers) };
+        let servers = Servers::clone(servers).tables(tables.clone());
         let survey = survey(&servers, &config.write).await;
         // The survey reports servers again that were unreachable before: skip such repetitions.
         let known: Vec<_> = findings.iter().map(|(subject, f)| (subject.clone(), f.code)).collect();

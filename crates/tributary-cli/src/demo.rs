@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use tributary::internal::{FolderRows, build_folder, now_ms};
-use tributary::{OpenError, Tributary};
+use tributary::{OpenError, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
 
 use crate::serve::{Listen, serve};

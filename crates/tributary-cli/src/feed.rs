@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use clap::Args;
 use tributary::internal::{Draft, PostTimes, fleet, now_ms, rfc3339_ms};
-use tributary::{Cursor, Limit, Page, PageRequest, Post, PostId, PostKey, Tributary, UserId};
+use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
 use tributary_server::page_json;
 
 use crate::{DEMO_FOLDER, DataSource, Outcome, say};

@@ -11,6 +11,8 @@ use clap::Args;
 use csv::{ByteRecord, ReaderBuilder};
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
+use tributary::internal::{Fleet, Follow, Loaded, ShardError};
+use tributary::{Post, PostKey};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, progress, say};
 

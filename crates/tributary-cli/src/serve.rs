@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use tokio::signal;
 use tracing::info;
-use tributary::Tributary;
+use tributary::{Config, OpenError, Tributary};
 use tributary_server as http;
 
 use crate::{DATA_FOLDER, DataSource, Outcome, say};

@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn only_home_timelines_can_be_cached_pages() {
         let reader = |uri: &str| {
-            reader_of(&Request::get(uri).body(Empty::<Bytes>::new()).unwrap()).map(|user| user.0)
+            reader_of(&Request::get(uri).body(Empty::<Bytes>::new()).unwrap())
+                .map(|user| user.get())
         };
         assert_eq!(reader("/v1/users/7/feed"), Some(7));
         assert_eq!(reader("/v1/users/7/feed?limit=50"), Some(7));

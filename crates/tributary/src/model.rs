@@ -96,7 +96,12 @@ impl ShardId {
         Self(index)
     }
 
-    /// The shard's index in a list of all shards.
+    /// The index.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// The index in a list of all shards.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
+use tributary::{Tributary, WriteError};
 
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::TestFleet;
@@ -49,7 +50,7 @@ async fn fleet(servers: &[Arc<Database>], more: &str) -> TestFleet {
 async fn open(fleet: &TestFleet) -> Result<Tributary, String> {
     let mut config = fleet.config();
     config.write.content_bytes_max = 1_000;
-    Tributary::open(&config).await.map_err(|OpenError::Prerequisite(text)| text)
+    Tributary::open(&config).await.map_err(|error| error.to_string())
 }
 
 fn kinds() -> Vec<Vec<Arc<Database>>> {
@@ -65,7 +66,7 @@ fn a_deleted_post_is_marked_with_the_time_in_the_teams_zone() {
             let tributary = open(&fleet).await.unwrap();
             let post = tributary.publish(user_id(4), "now", None).await.unwrap().post;
             tributary.delete_post(user_id(4), post.key.post).await.unwrap();
-            assert_eq!(tributary.post(user_id(4), post.key.post).await.unwrap(), None);
+            assert_eq!(tributary.post(user_id(4), post.key.post).await.unwrap().post, None);
             let (server, database) = &fleet.databases[0];
             let mut connection = server.connect().await;
             let sql = format!(

@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tributary::internal::mysql_tables;
 use tributary::{Config, Tributary};
 
 use crate::commands::{Serving, output, tributary};

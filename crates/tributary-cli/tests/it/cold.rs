@@ -9,7 +9,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tributary::{PageRequest, Tributary, UserId};
+use tributary::internal::mysql_tables;
+use tributary::{PageRequest, Tributary};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::TestFleet;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use tributary::internal::Follow;
-use tributary::{Limit, PageRequest, ReadError, UserId};
+use tributary::{Cursor, Limit, PageRequest, ReadError, Tributary};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend, load_into};
 use crate::support::world::{Oracle, Walk, World, assert_page, check_walk};
@@ -42,12 +42,12 @@ fn moved(mut world: World) -> World {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let (users, posts) = (number * USERS.next_multiple_of(SHARDS), number * POST_IDS);
     for Follow { follower, followee } in &mut world.follows {
-        follower.0 += users;
-        followee.0 += users;
+        *follower = user_id(follower.get() + users);
+        *followee = user_id(followee.get() + users);
     }
     for post in &mut world.posts {
-        post.key.author.0 += users;
-        post.key.post.0 += posts;
+        post.key.author = user_id(post.key.author.get() + users);
+        post.key.post = post_id(post.key.post.get() + posts);
     }
     world
 }
@@ -103,7 +103,7 @@ fn two_thousand_followees_and_an_author_timeline() {
             let expected = Oracle::new(&author_world);
             let expected = expected.feed(user_id(0));
             let request = PageRequest::default().limit(Limit::new(100).unwrap());
-            let page = tributary.author_timeline(user_id(1_900), &request).await;
+            let page = tributary.author_timeline(user_id(1_900), &request).await.unwrap();
             assert_page(&page, &expected, "author timeline");
             assert_eq!(page.next, None);
         }
@@ -172,8 +172,9 @@ fn a_follow_that_is_stored_twice_counts_once() {
             let tributary = fleet.open().await;
             let (mut found, mut from) = (Vec::new(), Some(user_id(0)));
             while let Some(next) = from {
-                let page = tributary.following(user_id(4), next, Limit::new(2).unwrap()).await;
-                found.extend(page.followees.iter().map(|user| user.0));
+                let page =
+                    tributary.following(user_id(4), next, Limit::new(2).unwrap()).await.unwrap();
+                found.extend(page.followees.iter().map(|user| user.get()));
                 from = page.next;
             }
             assert_eq!(found, [2, 3, 4, 5, 6], "{backend:?}");
@@ -217,7 +218,7 @@ async fn the_top_stays_usable(tributary: &Tributary) {
         tributary.home_timeline(user_id(1), &request).await.unwrap()
     };
     let ids = |page: &tributary::Page| -> Vec<u64> {
-        page.posts.iter().map(|post| post.key.post.0).collect()
+        page.posts.iter().map(|post| post.key.post.get()).collect()
     };
     let first = read(Cursor::newest()).await;
     assert_eq!((ids(&first), first.next), (vec![40, 50], None));
@@ -231,7 +232,7 @@ async fn the_top_stays_usable(tributary: &Tributary) {
     later.post(2, 3_000, 30);
     later.post(2, 4_000, 20);
     later.post(2, 4_000, 10);
-    load_into(fleet(&tributary), &later).await;
+    load_into(tributary::internal::fleet(&tributary), &later).await;
     let nearest = read(still_top.prev).await;
     assert_eq!(ids(&nearest), [10, 30], "the nearest above, newest first");
     assert_eq!(ids(&read(nearest.next.unwrap()).await), [40, 50]);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use flate2::read::GzDecoder;
 use tributary::internal::Follow;
-use tributary::{PostId, Tributary, UserId};
+use tributary::{Tributary, UserId};
 
 use crate::support::fleet::{Backend, Tables, TestFleet};
 use crate::support::watch::Watch;

@@ -41,7 +41,7 @@ fn servers() -> Vec<&'static Arc<Database>> {
 }
 
 async fn contents(tributary: &Tributary) -> Vec<String> {
-    let page = tributary.author_timeline(AUTHOR, &PageRequest::default()).await;
+    let page = tributary.author_timeline(AUTHOR, &PageRequest::default()).await.unwrap();
     assert!(page.is_complete());
     page.posts.into_iter().map(|post| post.content).collect()
 }
@@ -83,7 +83,7 @@ fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
             let follows = async || {
                 let limit = tributary::Limit::DEFAULT;
-                tributary.following(AUTHOR, user_id(0), limit).await.followees
+                tributary.following(AUTHOR, user_id(0), limit).await.unwrap().followees
             };
             for fate in FATES {
                 proxy.fail_next_commit(fate);

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
+use tributary::ShardId;
 use tributary::internal::{
-    CalendarTime, Changes, FeedEvent, Fleet, LogIdentity, LogPosition, mysql_tables,
+    CalendarTime, Change, Changes, FeedEvent, Fleet, LogIdentity, LogPosition, mysql_tables,
 };
 
 use crate::support::database::{Database, Kind, PASSWORD, mariadb, mysql};
 use crate::support::fleet::TestFleet;
 use crate::support::link::Link;
-use crate::support::{run, shard_id};
+use crate::support::run;
 
 /// Limit on each wait. It is reached only if the feed is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -191,7 +192,8 @@ fn post(id: u64, author: u64, text: &str, time: i64) -> String {
 }
 
 /// A change as text.
-fn word((shard_id(shard), change): &(ShardId, Change)) -> String {
+fn word((shard, change): &(ShardId, Change)) -> String {
+    let shard = shard.get();
     let key = |key: &tributary::PostKey| format!("{}/{}@{}", key.author, key.post, key.time);
     let text = match change {
         Change::Post(post) => format!("{} {:?}", key(&post.key), post.content),

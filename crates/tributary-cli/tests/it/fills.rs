@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
-use tributary::internal::{FillRequest, FillTarget, TestLog, mysql_tables};
-use tributary::{Post, PostId, PostKey, ShardId, UserId};
+use tributary::internal::{
+    Bounds, FillAnswer, FillRequest, FillTarget, LogPosition, TestLog, mysql_tables,
+};
+use tributary::{Post, PostKey, Tributary, UserId};
 
 use crate::adopted::{TEAMS, adopt, world};
 use crate::support::database::{Database, Kind, USER, mariadb, mysql};
@@ -21,8 +23,8 @@ const WRITERS: u64 = 4;
 const FILLS: usize = 4;
 const ROUNDS: usize = 40;
 
-fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(20))
+fn soon() -> Duration {
+    Duration::from_secs(20)
 }
 
 fn servers() -> Vec<Arc<Database>> {
@@ -119,7 +121,7 @@ fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
     let [FillAnswer::Tail { posts: two, complete: all_two, .. }, whole, followees] = answers else {
         panic!("{answers:?}");
     };
-    let n = two.first().map_or(0, |post| post.key.post.0 / 100);
+    let n = two.first().map_or(0, |post| post.key.post.get() / 100);
     let posts: Vec<Post> = (1..=n).rev().take(3).map(|post| post_of(writer, post, n)).collect();
     let label = format!("writer {writer}, transaction {n}");
     assert_eq!(*two, posts[..posts.len().min(2)], "{label}");
@@ -175,7 +177,7 @@ fn a_fill_equals_the_database_at_its_log_position_while_others_write() {
             let mark = |w| format!("CREATE TABLE {marks}.mark_{w} (n BIGINT PRIMARY KEY)");
             server.execute(&(0..WRITERS).map(mark).collect::<Vec<_>>()).await;
             let tributary = fleet.open().await;
-            let log = TestLog::all(fleet(&tributary)).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             let (_, from) = log.end_of_log(soon()).await.unwrap();
             let (sender, mut events) = tokio::sync::mpsc::channel(16);
             let following = tokio::spawn(log.clone().follow(sender));
@@ -220,17 +222,19 @@ struct Seen {
 /// Reads the heads of both shards that have posts.
 async fn heads_of_writers(log: &TestLog) -> [Seen; 2] {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let send = log.heads(sender);
     let receive = async {
         let mut times = [vec![0; 4], vec![0; 4]];
-        while let Some(HeadBatch { shard, heads }) = receiver.recv().await {
+        while let Some(batch) = receiver.recv().await {
+            let (shard, heads) = (batch.shard, batch.heads);
             for (author, time) in heads {
-                let author = usize::try_from(author.0).unwrap();
+                let author = usize::try_from(author.get()).unwrap();
                 times[shard.index()][author] = time.unsigned_abs();
             }
         }
         times
     };
-    let (bounds, times) = tokio::join!(log.heads(sender), receive);
+    let (bounds, times) = tokio::join!(send, receive);
     let (_, bounds) = bounds.unwrap();
     times.map(|shown| Seen { bounds, shown, posts_per_time: POSTS_PER_TIME })
 }
@@ -255,7 +259,8 @@ async fn fill_repeatedly(server: &Database, log: &TestLog, progress: &Progress) 
         let (same, end) = log.end_of_log(soon()).await.unwrap();
         assert!(identity == same && visible <= end);
         for filled in filled {
-            let FillBatch { identity: same, bounds, answers } = filled.unwrap();
+            let batch = filled.unwrap();
+            let (same, bounds, answers) = (batch.identity, batch.bounds, batch.answers);
             assert_eq!(identity, same);
             let writers = (0..WRITERS).zip(answers.chunks(3));
             let shown: Vec<u64> = writers.map(|(w, answers)| shown(w, answers)).collect();
@@ -318,7 +323,7 @@ fn adopted_tables_are_filled_as_they_are_read() {
                 let world = world(&team.times());
                 let fleet = adopt(std::slice::from_ref(&server), team, &world).await;
                 let tributary = fleet.open().await;
-                let log = TestLog::all(fleet(&tributary)).remove(0);
+                let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
                 let shard = |user: u64| u16::try_from(user % SHARDS).unwrap();
                 for depth in [0, 1, 7, 15, 16] {
                     let requests: Vec<FillRequest> =
@@ -368,18 +373,20 @@ fn adopted_tables_are_filled_as_they_are_read() {
 /// The heads of all shards. Each must come from the shard that owns the author.
 async fn all_heads(log: &TestLog) -> BTreeMap<UserId, i64> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let send = log.heads(sender);
     let receive = async {
         let mut all = BTreeMap::new();
-        while let Some(HeadBatch { shard, heads }) = receiver.recv().await {
+        while let Some(batch) = receiver.recv().await {
+            let (shard, heads) = (batch.shard, batch.heads);
             assert!(!heads.is_empty());
             for (author, time) in heads {
-                assert_eq!(author.0 % SHARDS, u64::from(shard.0));
+                assert_eq!(author.get() % SHARDS, u64::from(shard.get()));
                 assert_eq!(all.insert(author, time), None, "{author} was sent twice");
             }
         }
         all
     };
-    let (bounds, all) = tokio::join!(log.heads(sender), receive);
+    let (bounds, all) = tokio::join!(send, receive);
     bounds.unwrap();
     all
 }
@@ -411,7 +418,7 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
                 server.execute(&statements).await;
             }
             let tributary = fleet.open().await;
-            let log = TestLog::all(fleet(&tributary)).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             all_heads(&log).await;
             let before = fleet.row_reads().await;
             let start = Instant::now();
@@ -420,23 +427,14 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
             assert_eq!(heads.len() as u64, AUTHORS);
             assert!(rows < AUTHORS * 4, "{kind:?}: {rows} rows read for {AUTHORS} heads");
 
-            let asks: Vec<TailQuery> = (0..50)
-                .map(|n| TailQuery {
-                    author: user_id(n * SHARDS),
-                    from: AuthorEdge::Top,
-                    count: 33,
-                })
-                .collect();
+            let authors: Vec<UserId> = (0..50).map(|n| user_id(n * SHARDS)).collect();
             let requests: Vec<FillRequest> = (0..50).map(|n| tail(0, n * SHARDS, 32)).collect();
             let (mut reads, mut fills) = (Vec::new(), Vec::new());
             for _ in 0..60 {
                 let start = Instant::now();
-                let work = BTreeMap::from([(shard_id(0), asks.clone())]);
-                let read =
-                    fleet(&tributary).scatter(work, soon(), |shard, asks, until| async move {
-                        shard.tails(Direction::Older, &asks, until).await
-                    });
-                assert_eq!(read.await.answers[0].len(), 50 * 33);
+                let fleet = tributary::internal::fleet(&tributary);
+                let read = TestLog::read_newest(fleet, shard_id(0), &authors, 33).await;
+                assert_eq!(read.unwrap().len(), 50 * 33);
                 reads.push(start.elapsed());
                 let start = Instant::now();
                 log.fill(&requests, soon()).await.unwrap();
@@ -477,8 +475,12 @@ async fn fills_work_after_a_server_restart(
     server.kill();
     server.launch();
     let start = Instant::now();
-    while fleet(&tributary).health().iter().any(|shard| shard.state.is_err()) {
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", fleet(&tributary).health());
+    while tributary::internal::fleet(&tributary).health().iter().any(|shard| shard.state.is_err()) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            tributary::internal::fleet(&tributary).health()
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let after = log.fill(requests, soon()).await.unwrap();
@@ -499,14 +501,14 @@ fn an_abandoned_fill_leaves_no_transaction_open() {
         for server in servers() {
             let fleet = fleet_on(&server).await;
             let tributary = fleet.open().await;
-            let log = TestLog::all(fleet(&tributary)).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             let database = &fleet.databases[0].1;
             let requests = [tail(0, 0, 5), tail(1, 1, 5)];
             log.fill(&requests, soon()).await.unwrap();
             let mut locking = server.connect().await;
             locking.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
             for _ in 0..4 {
-                let late = log.fill(&requests, Deadline::after(Duration::from_millis(100))).await;
+                let late = log.fill(&requests, Duration::from_millis(100)).await;
                 assert!(late.is_err(), "{late:?}");
                 let given_up = log.fill(&requests, soon());
                 let given_up = tokio::time::timeout(Duration::from_millis(100), given_up).await;
@@ -558,7 +560,7 @@ fn a_missing_privilege_is_named() {
             let config = config.replace(&format!("\"{USER}\""), "\"only_reads\"");
             std::fs::write(&file, config).unwrap();
             let tributary = fleet.open().await;
-            let log = TestLog::all(fleet(&tributary)).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             let error = log.end_of_log(soon()).await.unwrap_err().to_string();
             assert!(
                 error.contains(&format!("GRANT REPLICATION CLIENT ON *.* TO {account}")),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hyper::{Method, Request};
 use serde_json::{Value, json};
+use tributary::Tributary;
 
 use crate::support::fleet::{Backend, Tables, TestFleet};
 use crate::support::http::TestServer;

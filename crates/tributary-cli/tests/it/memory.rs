@@ -150,7 +150,7 @@ fn readers_that_do_not_exist_take_no_slot() {
         let request = PageRequest::default();
         for id in 1_000..1_200 {
             let page = tributary.home_timeline(user_id(id), &request).await.unwrap();
-            let own = tributary.author_timeline(user_id(id), &request).await;
+            let own = tributary.author_timeline(user_id(id), &request).await.unwrap();
             assert!(page.posts.is_empty() && page.next.is_none() && own.posts.is_empty());
         }
         // Fill requests are fulfilled within a few milliseconds.
@@ -276,7 +276,8 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
         let token = tributary.freshness(written).await;
         assert!(!token.is_empty());
         let limit = Limit::new([1, 7, 20, 100][write % 4]).unwrap();
-        for reader in (0..10).map(|n| user_id(base + n)).filter(|r| r.0 % 3 == write as u64 % 3) {
+        for reader in (0..10).map(|n| user_id(base + n)).filter(|r| r.get() % 3 == write as u64 % 3)
+        {
             let request = at_least(&token, limit);
             let page = tributary.home_timeline(reader, &request).await.unwrap();
             assert!(page.fresh_enough && page.is_complete(), "{page:?}");
@@ -286,7 +287,7 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
             assert_eq!(page.next.is_none(), feed.len() <= limit.get());
             watch.check_newest_page(reader, &token, limit, &page).await;
         }
-        let page = tributary.author_timeline(author, &at_least(&token, limit)).await;
+        let page = tributary.author_timeline(author, &at_least(&token, limit)).await.unwrap();
         let mut posts = known.posts[&author].clone();
         posts.sort_by_key(|post| std::cmp::Reverse(post.key));
         posts.truncate(limit.get());
@@ -452,7 +453,7 @@ fn a_follow_that_is_stored_twice_ends_with_its_last_row() {
                 let token = tributary.freshness(user_id(4)).await;
                 let request = at_least(&token, Limit::DEFAULT);
                 let page = tributary.home_timeline(user_id(4), &request).await.unwrap();
-                let ids: Vec<u64> = page.posts.iter().map(|post| post.key.author.0).collect();
+                let ids: Vec<u64> = page.posts.iter().map(|post| post.key.author.get()).collect();
                 assert_eq!(ids, expected, "{backend:?}: {sql}");
             }
         }
@@ -481,7 +482,7 @@ fn writes_of_another_program_into_a_file_are_seen() {
             let start = Instant::now();
             let page = tributary.home_timeline(reader, &request).await.unwrap();
             assert!(page.fresh_enough && start.elapsed() < Duration::from_secs(3));
-            assert_eq!(page.posts[0].key.post.0, 900_000 + n.unsigned_abs());
+            assert_eq!(page.posts[0].key.post.get(), 900_000 + n.unsigned_abs());
             assert_ne!(page.next, None);
             let top = PageRequest::default().from(page.prev);
             assert!(tributary.home_timeline(reader, &top).await.unwrap().posts.is_empty());

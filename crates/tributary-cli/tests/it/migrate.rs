@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use tributary::{OpenError, Tributary, UserId};
+use tributary::Tributary;
 
 use crate::commands::{output, tributary};
 use crate::support::database::{Database, mariadb, mysql};
@@ -133,7 +133,7 @@ async fn refused(fleet: &TestFleet) -> String {
     config.write.enabled = true;
     match Tributary::open(&config).await {
         Ok(_) => panic!("the start should have failed"),
-        Err(OpenError::Prerequisite(text)) => text,
+        Err(error) => error.to_string(),
     }
 }
 

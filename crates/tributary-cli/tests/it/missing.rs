@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use rusqlite::Connection;
 use tributary::internal::Edge;
-use tributary::{Cursor, Limit, PageRequest, PostKey, ShardId, Tributary, UserId};
+use tributary::{Cursor, Limit, PageRequest, PostKey, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
 use crate::support::world::{Oracle, World};
-use crate::support::{run, shard_id, user_id};
+use crate::support::{run, user_id};
 
 const READER: UserId = user_id(4_000);
 
@@ -61,7 +61,7 @@ async fn walk(
         switch.set(away);
         let request = PageRequest::default().from(cursor).limit(limit);
         let page = tributary.home_timeline(READER, &request).await.unwrap();
-        assert!(page.missing.iter().all(|shard_id(shard)| away & (1 << shard) != 0), "{away:b}");
+        assert!(page.missing.iter().all(|shard| away & (1 << shard.get()) != 0), "{away:b}");
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "order holds within a page");
         assert!(page.posts.len() <= limit.get());
         walked.extend(page.posts.iter().map(|post| post.key));
@@ -89,7 +89,7 @@ fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let mut world = World::default();
         for author in 0..10u64 {
-            world.follow(READER.0, author);
+            world.follow(READER.get(), author);
             for n in 0..author * 2 {
                 // Times tie within and across shards, and ids are not in time order.
                 let time = i64::try_from((author * 7 + n * 5) % 17).unwrap();

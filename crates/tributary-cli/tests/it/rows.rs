@@ -10,12 +10,12 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tributary::internal::mysql_tables;
-use tributary::{Cursor, PostKey, UserId};
+use tributary::{Cursor, Limit, PageRequest, PostKey, Tributary};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{SHARDS, TestFleet};
 use crate::support::world::{Oracle, World, assert_page};
-use crate::support::{post_id, run, user_id};
+use crate::support::{run, user_id};
 
 const FOLLOWEES: [u64; 6] = [1, 4, 50, 200, 999, 2_000];
 const LIMITS: [u8; 3] = [1, 20, 100];
@@ -226,15 +226,14 @@ async fn rows_read(fleet: &TestFleet, work: impl AsyncFn()) -> u64 {
 /// Reads the same page by the naive query, on each shard.
 async fn naive_page(fleet: &TestFleet, world: &World, cursor: &Cursor, limit: u8) {
     let below = match cursor.edge {
-        tributary::internal::Edge::Beside {
-            key: PostKey { time, post: post_id(id), .. }, ..
-        } => {
+        tributary::internal::Edge::Beside { key: PostKey { time, post: id, .. }, .. } => {
+            let id = id.get();
             format!("AND (timestamp, tweet_id) < ({time}, {id})")
         }
         _ => String::new(),
     };
     for (shard, (server, database)) in (0..).zip(&fleet.databases) {
-        let followees = world.follows.iter().map(|follow| follow.followee.0);
+        let followees = world.follows.iter().map(|follow| follow.followee.get());
         let own: Vec<String> =
             followees.filter(|id| id % SHARDS == shard).map(|id| id.to_string()).collect();
         if own.is_empty() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use tributary::{OpenError, PageRequest, Tributary, UserId};
+use tributary::{PageRequest, Tributary};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{TestFleet, every_backend};
@@ -19,7 +19,7 @@ async fn open_with(fleet: &TestFleet, lines: &str) -> Result<Tributary, String> 
     fs::write(&file, before.replace("user = ", &format!("{lines}\nuser = "))).unwrap();
     let outcome = Tributary::open(&fleet.config()).await;
     fs::write(&file, before).unwrap();
-    outcome.map_err(|OpenError::Prerequisite(text)| text)
+    outcome.map_err(|error| error.to_string())
 }
 
 fn toml_path(key: &str, path: &Path) -> String {

@@ -449,7 +449,7 @@ impl ServerConfig {
     }
 
     /// The TLS mode, with its default resolved.
-    pub(crate) fn effective_tls(&self) -> Tls {
+    pub fn effective_tls(&self) -> Tls {
         let local = self.host_and_port().is_some_and(|(host, _)| {
             host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
         });

@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use mysql_async::Conn;
 use tokio::time::{sleep, timeout};
 use tributary::internal::mysql_tables;
-use tributary::{Freshness, Limit, Page, PageRequest, PostId, Tributary, UserId};
+use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
 use self::faults::break_servers;
 use self::semi_sync::{HeldCommits, delay_commits};
@@ -61,7 +61,8 @@ impl Rows {
 }
 
 fn found(page: &Page) -> Vec<(i64, u64, u64, &str)> {
-    let post = |post: &'_ tributary::Post| (post.key.time, post.key.post.0, post.key.author.0);
+    let post =
+        |post: &'_ tributary::Post| (post.key.time, post.key.post.get(), post.key.author.get());
     let texts = page.posts.iter().map(|post| post.content.as_str());
     let keys = page.posts.iter().map(post);
     keys.zip(texts).map(|((time, id, author), text)| (time, id, author, text)).collect()
@@ -160,7 +161,7 @@ async fn read_until_ended(site: &Site, node: usize) -> usize {
         let page = site.nodes[node].home_timeline(user_id(READER), &request).await.unwrap();
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "{:?}", found(&page));
         for post in &page.posts {
-            let post_id(id) = post.key.post;
+            let id = post.key.post.get();
             assert!(post.content.starts_with(&format!("{id}: ")), "{post:?}");
         }
         pages += 1;
@@ -209,7 +210,7 @@ async fn walk(
     let (mut walked, mut tries) = (Vec::new(), 0);
     loop {
         let page = match is_author {
-            true => node.author_timeline(user, &request).await,
+            true => node.author_timeline(user, &request).await.unwrap(),
             false => node.home_timeline(user, &request).await.unwrap(),
         };
         if !page.fresh_enough || !page.is_complete() || !page.stale.is_empty() {

@@ -11,7 +11,7 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{sleep, timeout};
-use tributary::Freshness;
+use tributary::{Freshness, Limit, Page};
 
 use super::{Rows, Site, USERS, WAIT_MAX, WRITERS, connect, found};
 use crate::support::fleet::SHARDS;
@@ -360,7 +360,7 @@ impl<'a> Writer<'a> {
         let shard = self.rng.random_range(0..SHARDS);
         let user = self.user(shard);
         let request = at_least(&self.token, limit);
-        let page = node.author_timeline(user_id(user), &request).await;
+        let page = node.author_timeline(user_id(user), &request).await.unwrap();
         self.check_page(&page, &BTreeSet::from([user]), 0, limit);
         let shard = self.rng.random_range(0..SHARDS);
         let reader = self.user(shard);

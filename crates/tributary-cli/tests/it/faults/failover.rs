@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use tributary::internal::{mysql_tables, mysql_writes_table};
-use tributary::{Cursor, Limit, PageRequest, PostId, Tributary, UserId, WriteError};
+use tributary::{Limit, PageRequest, PostId, Tributary, UserId, WriteError};
 
 use super::{
     ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, Site, alone, kill, make_account,
@@ -149,7 +149,7 @@ fn connections_to_a_demoted_server_are_closed() {
         let start = Instant::now();
         let all = PageRequest::default().limit(Limit::new(Limit::MAX).unwrap());
         loop {
-            let page = tributary.author_timeline(AUTHOR, &all).await;
+            let page = tributary.author_timeline(AUTHOR, &all).await.unwrap();
             if page.is_complete() && page.posts.iter().all(|post| post.key.post != MARK) {
                 break;
             }

@@ -459,7 +459,7 @@ async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &
             let request =
                 PageRequest::default().from(cursor).limit(Limit::new(Limit::MAX).unwrap());
             let page = match author {
-                Some(author) => tributary.author_timeline(author, &request).await,
+                Some(author) => tributary.author_timeline(author, &request).await.unwrap(),
                 None => tributary.home_timeline(READER, &request).await.unwrap(),
             };
             assert!(page.is_complete());
@@ -477,7 +477,7 @@ async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &
         by_author.extend(walk(Some(*author)).await);
     }
     by_author.sort_by_key(|post| std::cmp::Reverse(post.key));
-    let old = |key: &PostKey| key.author.0 < AUTHORS_FROM;
+    let old = |key: &PostKey| key.author.get() < AUTHORS_FROM;
     assert!(feed.iter().filter(|post| !old(&post.key)).eq(&by_author));
     let found: BTreeMap<PostKey, &String> =
         feed.iter().map(|post| (post.key, &post.content)).collect();

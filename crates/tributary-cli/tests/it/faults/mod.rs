@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use tributary::config::DEADLINE_MS_DEFAULT;
 use tributary::internal::{mysql_tables, mysql_writes_table};
-use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
+use tributary::{Config, Limit, Page, PageRequest, Tributary, UserId};
 
 use crate::support::database::{Database, Kind, PASSWORD, USER};
 use crate::support::fleet::{TestFleet, load_into};
@@ -67,7 +67,7 @@ impl Site {
             tables
         });
         let site = site.await;
-        load_into(fleet(&site.open().await), &world()).await;
+        load_into(tributary::internal::fleet(&site.open().await), &world()).await;
         site
     }
 
@@ -175,7 +175,7 @@ async fn make_shard(server: &Database, database: &str, tables: &[String]) {
 fn world() -> World {
     let mut world = World::default();
     for author in 8..16 {
-        world.follow(READER.0, author);
+        world.follow(READER.get(), author);
         for n in 0..10 {
             world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
         }
@@ -192,7 +192,7 @@ async fn newest(tributary: &Tributary) -> Page {
 }
 
 fn missing(page: &Page) -> Vec<u16> {
-    page.missing.iter().map(|shard| shard.0).collect()
+    page.missing.iter().map(|shard| shard.get()).collect()
 }
 
 /// Waits until the newest page is complete or, with `complete = false`, incomplete. Returns the

@@ -4,8 +4,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tributary::internal::mysql_tables;
-use tributary::{Cursor, Limit, Page, PageRequest, Tributary, UserId, WriteError};
+use tributary::internal::{fleet, mysql_tables, mysql_writes_table};
+use tributary::{
+    Cursor, IdempotencyKey, Limit, Page, PageRequest, PostKey, Tributary, UserId, WriteError,
+};
 
 use super::{
     ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, missing,
@@ -22,7 +24,7 @@ const NEIGHBOUR: UserId = user_id(13);
 
 async fn full_timeline(tributary: &Tributary, author: UserId) -> Page {
     let request = PageRequest::default().limit(Limit::new(100).unwrap());
-    tributary.author_timeline(author, &request).await
+    tributary.author_timeline(author, &request).await.unwrap()
 }
 
 #[test]
@@ -163,7 +165,7 @@ fn an_invalid_row_hides_only_itself() {
 async fn load_by_sql(site: &Site, is_date: bool) {
     for (shard, (server, database)) in (0u64..).zip(&site.fleet.databases) {
         let mut statements = vec!["SET time_zone = '+00:00'".to_owned()];
-        for post in world().posts.iter().filter(|post| post.key.author.0 % SHARDS == shard) {
+        for post in world().posts.iter().filter(|post| post.key.author.get() % SHARDS == shard) {
             let PostKey { time, post, author } = post.key;
             let time = match is_date {
                 true => format!("FROM_UNIXTIME({})", 1_000_000 + time),
@@ -172,7 +174,9 @@ async fn load_by_sql(site: &Site, is_date: bool) {
             let row = format!("({post}, {author}, 'post', {time})");
             statements.push(format!("INSERT INTO {database}.tweets VALUES {row}"));
         }
-        for follow in world().follows.iter().filter(|follow| follow.follower.0 % SHARDS == shard) {
+        for follow in
+            world().follows.iter().filter(|follow| follow.follower.get() % SHARDS == shard)
+        {
             let (from, to) = (follow.follower, follow.followee);
             statements.push(format!("INSERT INTO {database}.followers VALUES ({from}, {to})"));
         }
@@ -238,7 +242,7 @@ async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
         assert!(page.is_complete(), "{content} {time}");
         assert_eq!(page.posts.len(), posts, "{content} {time}");
         let text = |id: u64| {
-            let post = page.posts.iter().find(|post| post.key.post.0 == id);
+            let post = page.posts.iter().find(|post| post.key.post.get() == id);
             post.unwrap_or_else(|| panic!("{id} is lost")).content.as_str()
         };
         assert_eq!((text(2), text(3).len(), text(4).len()), ("", 65_536, 1 << 20));
@@ -253,7 +257,7 @@ async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
     let (mut cursor, mut walked) = (Cursor::newest(), 0);
     loop {
         let request = PageRequest::default().from(cursor).limit(Limit::new(1).unwrap());
-        let page = tributary.author_timeline(AUTHOR, &request).await;
+        let page = tributary.author_timeline(AUTHOR, &request).await.unwrap();
         assert!(page.is_complete(), "{content} {time}");
         walked += page.posts.len();
         match page.next {

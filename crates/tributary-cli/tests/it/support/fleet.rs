@@ -156,10 +156,10 @@ impl TestFleet {
         let shard_of = |user: u64| usize::try_from(user % SHARDS).unwrap();
         let mut statements: HashMap<usize, Vec<String>> = HashMap::new();
         for (shard, (_, database)) in self.databases.iter().enumerate() {
-            let follows = world.follows.iter().filter(|f| shard_of(f.follower.0) == shard);
+            let follows = world.follows.iter().filter(|f| shard_of(f.follower.get()) == shard);
             let rows: Vec<String> =
                 follows.map(|f| format!("({},{})", f.follower, f.followee)).collect();
-            let posts = world.posts.iter().filter(|p| shard_of(p.key.author.0) == shard);
+            let posts = world.posts.iter().filter(|p| shard_of(p.key.author.get()) == shard);
             let posts: Vec<String> = posts
                 .map(|post| {
                     let content = mysql_async::Value::from(&post.content).as_sql(false);
@@ -213,7 +213,7 @@ impl TestFleet {
 
 /// Loads a world into an open fleet.
 pub(crate) async fn load_into(fleet: &Fleet, world: &World) {
-    let until = Deadline::after(Duration::from_secs(60));
+    let until = Duration::from_secs(60);
     let follows = fleet.load_follows(world.follows.clone(), until).await.unwrap();
     let posts = fleet.load_posts(world.posts.clone(), until).await.unwrap();
     assert_eq!((follows.refused.len(), posts.refused.len()), (0, 0), "{posts:?}");

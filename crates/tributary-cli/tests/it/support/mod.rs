@@ -16,17 +16,17 @@ use std::sync::LazyLock;
 use tributary::{PostId, ShardId, UserId};
 
 /// The user with this id.
-pub(crate) fn user_id(id: u64) -> UserId {
+pub(crate) const fn user_id(id: u64) -> UserId {
     UserId::new(id).unwrap()
 }
 
 /// The post id with this number.
-pub(crate) fn post_id(id: u64) -> PostId {
+pub(crate) const fn post_id(id: u64) -> PostId {
     PostId::new(id).unwrap()
 }
 
 /// The shard with this index.
-pub(crate) fn shard_id(index: u16) -> ShardId {
+pub(crate) const fn shard_id(index: u16) -> ShardId {
     ShardId::new(index)
 }
 

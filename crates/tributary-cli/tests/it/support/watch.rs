@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper::{Request, StatusCode};
 use serde_json::Value;
-use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
+use tributary::{Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
 
 use super::http::{TestResponse, TestServer};
 

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::{post_id, user_id};
 use tributary::internal::Follow;
-use tributary::{Cursor, Limit, Page, PageRequest, Post, PostId, PostKey, Tributary, UserId};
+use tributary::{Cursor, Limit, Page, PageRequest, Post, PostKey, Tributary, UserId};
+
+use super::{post_id, user_id};
 
 /// All follows and posts of a test.
 #[derive(Clone, Debug, Default)]
