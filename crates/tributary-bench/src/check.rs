@@ -65,7 +65,7 @@ fn check_post(
     if !is_past_cursor(&request.cursor, key) {
         return Err(format!("{} is on the wrong side of the cursor", name(key)));
     }
-    let author = u32::try_from(key.author.0).unwrap_or(0);
+    let author = u32::try_from(key.author.get()).unwrap_or(0);
     if known.follows(request.reader, author, request.sent) == Some(false) {
         return Err(format!(
             "{} is on the page, but the reader does not follow its author",
@@ -204,7 +204,7 @@ mod tests {
 
     fn post(known: &mut KnownRows, author: u32, time: i64, stored: RunMicros) -> PostKey {
         let id = u64::try_from(time).unwrap();
-        let key = PostKey { time, post: PostId(id), author: UserId(author.into()) };
+        let key = PostKey { time, post: PostId::new(id).unwrap(), author: UserId::from(author) };
         let written =
             WrittenPost { key, content: format!("at {time}"), stored, deletion: Deletion::None };
         known.posted(author, written, Some(READER));
@@ -248,7 +248,10 @@ mod tests {
         });
         wrong("which is newer", &|received| received.posts.swap(4, 5));
         wrong("a different text", &|received| received.posts[4].1.push('!'));
-        wrong("never posted", &|received| received.posts[0].0.post.0 += 1);
+        wrong("never posted", &|received| {
+            let post = &mut received.posts[0].0.post;
+            *post = PostId::new(post.get() + 1).unwrap();
+        });
         let strangers = (1..300).filter(|author| known.follows(READER, *author, 0) == Some(false));
         let mut theirs = strangers.map(|author| known.world.posts(author));
         let theirs = theirs.find(|posts| !posts.is_empty()).unwrap();

@@ -2,8 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use tributary::internal::parse_id;
-use tributary::{PostId, PostKey, UserId};
+use tributary::PostKey;
 
 use super::check::ReceivedPage;
 
@@ -28,8 +27,8 @@ struct WirePost {
 impl WirePost {
     fn read(self) -> Option<(PostKey, String)> {
         let time = self.created_at.parse::<Timestamp>().ok()?.as_millisecond();
-        let post = PostId(parse_id(&self.post_id)?);
-        let author = UserId(parse_id(&self.author_id)?);
+        let post = self.post_id.parse().ok()?;
+        let author = self.author_id.parse().ok()?;
         Some((PostKey { time, post, author }, self.content))
     }
 }
@@ -73,6 +72,8 @@ pub(super) fn shows(body: &[u8], key: PostKey) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tributary::{PostId, UserId};
+
     use super::*;
 
     const BODY: &str = r#"{"posts":[{"post_id":"7","author_id":"9","author_handle":"x",
@@ -83,10 +84,11 @@ mod tests {
     fn pages_are_read_and_cursors_found() {
         let body = BODY.as_bytes();
         let (seen, complete) = read_page(body).unwrap();
-        let key = PostKey { time: 1_735_689_600_001, post: PostId(7), author: UserId(9) };
+        let key =
+            PostKey { time: 1_735_689_600_001, post: PostId::from(7), author: UserId::from(9) };
         assert_eq!(seen.posts, [(key, "\"next\":\"no\"".to_owned())]);
         assert!(seen.has_next && complete && shows(body, key));
-        assert!(!shows(body, PostKey { post: PostId(77), ..key }));
+        assert!(!shows(body, PostKey { post: PostId::from(77), ..key }));
         assert_eq!((cursor(body, "next"), cursor(body, "prev")), (Some("abc"), Some("def")));
         let last = BODY.replace("\"abc\"", "null").replace("true", "false");
         assert_eq!(cursor(last.as_bytes(), "next"), None);

@@ -166,7 +166,7 @@ impl Worker {
         let Some((key, text)) = read_post(reply.body) else {
             return run.void(format!("POST {path}: the reply is not a post"));
         };
-        if text != content || key.author.0 != u64::from(author) {
+        if text != content || key.author.get() != u64::from(author) {
             return run.void(format!("POST {path}: the reply is a different post than was sent"));
         }
         if let Some(token) = reply.freshness {

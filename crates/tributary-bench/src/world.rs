@@ -118,24 +118,24 @@ impl World {
 
     /// The text of a post of the world, generated from its id.
     pub(super) fn text(&self, post: PostId) -> String {
-        words::text(self.seed, post.0)
+        words::text(self.seed, post.get())
     }
 
     /// Every follow, by ascending reader.
     pub fn all_follows(&self) -> impl ExactSizeIterator<Item = Follow> {
-        let mut reader = 0;
+        let mut reader = 0u32;
         (0..self.follows.items.len()).map(move |index| {
-            while self.follows.starts[reader + 1] <= index {
+            while self.follows.starts[reader as usize + 1] <= index {
                 reader += 1;
             }
-            let followee = UserId(self.follows.items[index].into());
-            Follow { follower: UserId(reader as u64), followee }
+            let followee = UserId::from(self.follows.items[index]);
+            Follow { follower: UserId::from(reader), followee }
         })
     }
 
     /// Every post, by ascending author.
     pub fn all_posts(&self) -> impl ExactSizeIterator<Item = Post> {
-        let post = |key: &PostKey| Post { key: *key, content: self.text(key.post) };
+        let post = |key: &PostKey| Post::new(*key, self.text(key.post));
         self.posts.items.iter().map(post)
     }
 }
@@ -202,7 +202,7 @@ fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
     times.sort_unstable();
     let mut ids = HashMap::new();
     let key = |(arrived, author): (i64, u32)| {
-        let author = UserId(author.into());
+        let author = UserId::from(author);
         let post = demo_post_id(arrived, author, SHARDS, &mut ids);
         PostKey { time: arrived - delay_ms(&mut random), post, author }
     };
@@ -211,7 +211,7 @@ fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
     let mut starts = vec![0];
     let mut user = 0;
     for (index, key) in keys.iter().enumerate() {
-        while user < key.author.0 {
+        while user < key.author.get() {
             starts.push(index);
             user += 1;
         }
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(ids.len(), 30_000, "an id was generated twice");
         assert!(all.iter().all(|post| post.key.time <= END_MS && !post.content.is_empty()));
         for author in [1, 7, 2_000] {
-            assert!(world.posts(author).iter().all(|key| key.author == UserId(author.into())));
+            assert!(world.posts(author).iter().all(|key| key.author == UserId::from(author)));
         }
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let top_tenth: usize = counts[..200].iter().sum();
@@ -273,7 +273,7 @@ mod tests {
 
         let follows: Vec<Follow> = world.all_follows().collect();
         assert!(follows.is_sorted());
-        let of_seven = follows.iter().filter(|follow| follow.follower == UserId(7)).count();
+        let of_seven = follows.iter().filter(|follow| follow.follower == UserId::from(7)).count();
         assert_eq!(of_seven, world.followees(7).len());
         assert_eq!(world.posts(2_001), [] as [PostKey; 0]);
         assert_eq!(world.followees(9_999), [] as [u32; 0]);

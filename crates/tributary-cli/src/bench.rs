@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use tributary::config::{FleetConfig, TimeUnit};
-use tributary::internal::{Access, Deadline, Fleet, Loaded};
+use tributary::internal::{Fleet, Loaded};
 use tributary::{Config, OpenError};
 use tributary_bench::{
     EnginePlan, LoadPlan, Mix, World, WorldSize, ceiling, drive, engine, plot, ratio,
@@ -108,7 +108,7 @@ impl Make {
         config.request.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
         // Loading does not use the write path, so the tables need not fulfil its requirements.
         config.write.enabled = false;
-        let fleet = Fleet::open(&config, Access::Own).await?;
+        let fleet = Fleet::open_to_load(&config).await?;
         if !matches!(fleet.times().unit, TimeUnit::Milliseconds) {
             let text = "the times of the benchmark's posts are in milliseconds; load them into \
                         tables whose tables.posts.unit is \"ms\"";
@@ -122,9 +122,9 @@ impl Make {
         fleet.loadable()?;
         let world = make_world(self.data).await?;
         let follows = world.all_follows();
-        let store = async |rows| fleet.load_follows(rows, Deadline::after(BATCH_DEADLINE)).await;
+        let store = async |rows| fleet.load_follows(rows, BATCH_DEADLINE).await;
         load(follows, "follows", store).await?;
-        let store = async |rows| fleet.load_posts(rows, Deadline::after(BATCH_DEADLINE)).await;
+        let store = async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await;
         load(world.all_posts(), "posts", store).await?;
         Ok(Outcome::Done)
     }
@@ -414,5 +414,5 @@ async fn empty_fleet(dir: &Path) -> Result<Fleet> {
         embedded.shards = 1;
     }
     config.write.enabled = false;
-    Ok(Fleet::open(&config, Access::Own).await?)
+    Ok(Fleet::open_to_load(&config).await?)
 }

@@ -9,11 +9,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tributary::config::{
-    ConfigError, FleetConfig, Mark, Servers, Tables, Zone, environment, password_variable,
-};
-use tributary::internal::{Finding, Fit, Level, find_tables, fit, stray_rows, strays, survey};
-use tributary::{Config, OpenError, UserId};
+use tributary::config::{FleetConfig, Mark, Servers, Tables, Zone, environment, password_variable};
+use tributary::internal::{Finding, Fit, find_tables, stray_findings, survey};
+use tributary::{Config, ConfigError, OpenError, UserId};
 use url::Url;
 
 use crate::{Outcome, say};
@@ -93,14 +91,14 @@ impl Check {
             return Ok(CheckReport { findings, ..CheckReport::default() });
         };
 
-        let servers = Servers { tables: tables.clone(), ..Servers::clone(servers) };
+        let servers = Servers::clone(servers).tables(tables.clone());
         let survey = survey(&servers, &config.write).await;
         // The survey reports servers again that were unreachable before: skip such repetitions.
         let known: Vec<_> = findings.iter().map(|(subject, f)| (subject.clone(), f.code)).collect();
         let is_new = |(subject, f): &(String, Finding)| !known.contains(&(subject.clone(), f.code));
         findings.extend(survey.findings.into_iter().filter(is_new));
         let (mut known_rule, fleet) = (true, || "the fleet".to_owned());
-        let order = match fit(&survey.samples) {
+        let order = match Fit::of(&survey.samples) {
             Fit::Modulo(order) => ShardOrder { shards: order, map: None },
             Fit::Map(map) => {
                 let map = map.iter().map(|shard| shard.index()).collect();
@@ -150,7 +148,7 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> 
     let survey = survey(servers, &config.write).await;
     let mut findings = survey.findings;
     let strays = stray_findings(config, servers, &survey.samples)?;
-    match fit(&survey.samples) {
+    match Fit::of(&survey.samples) {
         _ if strays.is_empty() => {}
         Fit::Modulo(order) if config.placement.map.is_none() => {
             let names: Vec<&str> = order.iter().map(|i| servers.shards[*i].name.as_str()).collect();
@@ -179,17 +177,6 @@ async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> 
         }
     }
     Ok(CheckReport { findings, ..CheckReport::default() })
-}
-
-/// Findings for sampled users that are on another shard than their owner.
-fn stray_findings(
-    config: &Config,
-    servers: &Servers,
-    samples: &[Vec<UserId>],
-) -> Result<Vec<(String, Finding)>> {
-    let names: Vec<&str> = servers.shards.iter().map(|shard| shard.name.as_str()).collect();
-    let placement = config.placement.build(&names)?;
-    Ok(stray_rows(servers, &strays(&placement, samples), samples))
 }
 
 fn unknown_placement(shards: usize) -> Finding {
@@ -401,7 +388,7 @@ fn parse(dsn: &str) -> Result<(ServerDraft, String), OpenError> {
 impl CheckReport {
     /// Whether the shards can be served: no finding is an error.
     fn is_ready(&self) -> bool {
-        self.findings.iter().all(|(_, finding)| finding.level < Level::Error)
+        self.findings.iter().all(|(_, finding)| !finding.is_error())
     }
 
     /// The findings, errors first.
@@ -414,7 +401,7 @@ impl CheckReport {
     fn readable(&self) -> String {
         let mut text = String::new();
         for (subject, finding) in self.sorted() {
-            let level = level_word(finding.level);
+            let level = level_word(finding);
             let _ = writeln!(text, "{level}: {subject}: {}", finding.text);
             if let Some(cure) = &finding.cure {
                 let _ = writeln!(text, "    fix: {cure}");
@@ -433,7 +420,7 @@ impl CheckReport {
     fn json(&self) -> Value {
         let finding = |(subject, finding): &&(String, Finding)| {
             json!({
-                "level": level_word(finding.level),
+                "level": level_word(finding),
                 "code": finding.code,
                 "place": subject,
                 "text": finding.text,
@@ -449,11 +436,8 @@ impl CheckReport {
     }
 }
 
-fn level_word(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warning => "warning",
-    }
+fn level_word(finding: &Finding) -> &'static str {
+    if finding.is_error() { "error" } else { "warning" }
 }
 
 fn eprint(text: &str) {

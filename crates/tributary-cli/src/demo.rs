@@ -61,13 +61,13 @@ impl Demo {
 /// The first user with more followees than one page of the follow list, for the printed example.
 async fn reader(tributary: &Tributary) -> UserId {
     let limit = tributary::Limit::DEFAULT;
-    for id in 1..=u64::from(SIZE.users) {
-        let page = tributary.following(UserId(id), UserId(0), limit).await;
-        if page.next.is_some() {
-            return UserId(id);
+    for id in 1..=SIZE.users {
+        let page = tributary.following(UserId::from(id), UserId::from(0), limit).await;
+        if page.is_ok_and(|page| page.next.is_some()) {
+            return UserId::from(id);
         }
     }
-    UserId(1)
+    UserId::from(1)
 }
 
 /// Makes the folder with the demo's data.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use tributary::internal::{Access, PostTimes, home_draft, now_ms, parse_id, rfc3339_ms};
+use tributary::internal::{Draft, PostTimes, fleet, now_ms, rfc3339_ms};
 use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
 use tributary_server::page_json;
 
@@ -13,8 +13,7 @@ use crate::{DEMO_FOLDER, DataSource, Outcome, say};
 #[derive(Args, Debug)]
 pub(crate) struct Feed {
     /// Id of the reader
-    #[arg(value_parser = user_id)]
-    user: u64,
+    user: UserId,
     #[command(flatten)]
     source: DataSource,
     /// Number of posts on the page, 1 to 100
@@ -28,19 +27,15 @@ pub(crate) struct Feed {
     json: bool,
 }
 
-fn user_id(text: &str) -> Result<u64, &'static str> {
-    parse_id(text).ok_or("not a user id: expected a decimal number below 2^63")
-}
-
 impl Feed {
     pub(crate) async fn run(self) -> Result<Outcome> {
         let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
         let cursor = self.cursor.unwrap_or_else(Cursor::newest);
-        let request = PageRequest { cursor, limit, ..PageRequest::default() };
+        let request = PageRequest::default().from(cursor).limit(limit);
         let config = self.source.load(DEMO_FOLDER)?;
-        let tributary = Tributary::open_with(&config, Access::Read).await?;
-        let draft = home_draft(&tributary, UserId(self.user), &request).await?;
-        let (fleet, complete) = (tributary.fleet(), draft.is_complete());
+        let tributary = Tributary::open_read_only(&config).await?;
+        let draft = Draft::home(&tributary, self.user, &request).await?;
+        let (fleet, complete) = (fleet(&tributary), draft.is_complete());
         if self.json {
             say(page_json(&draft, fleet)?);
         } else {
@@ -54,7 +49,7 @@ impl Feed {
     }
 }
 
-fn readable(page: &Page, user: u64, times: &PostTimes, missing: &[&str], flags: &str) -> String {
+fn readable(page: &Page, user: UserId, times: &PostTimes, missing: &[&str], flags: &str) -> String {
     let mut text = format!("Home timeline of user {user}\n\n");
     let now = now_ms();
     for post in &page.posts {
@@ -124,8 +119,8 @@ mod tests {
 
     #[test]
     fn a_post_is_printed_with_its_age_and_without_control_characters() {
-        let key = PostKey { time: 1_000, post: PostId(1), author: UserId(7) };
-        let post = Post { key, content: "one\n\u{1b}[2Jtwo\u{202e} 🎉".into() };
+        let key = PostKey { time: 1_000, post: PostId::from(1), author: UserId::from(7) };
+        let post = Post::new(key, "one\n\u{1b}[2Jtwo\u{202e} 🎉");
         assert_eq!(
             readable_post(&post, "7", 1_000, 7_201_000),
             "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"

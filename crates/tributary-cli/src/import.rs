@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +11,8 @@ use clap::Args;
 use csv::{ByteRecord, ReaderBuilder};
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
-use tributary::internal::{Access, Deadline, Fleet, Follow, Loaded, ShardError, parse_id};
-use tributary::{Post, PostId, PostKey, UserId};
+use tributary::internal::{Fleet, Follow, Loaded, ShardError};
+use tributary::{Post, PostKey};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, progress, say};
 
@@ -55,7 +56,7 @@ impl Import {
         config.request.deadline_ms = u64::try_from(BATCH_DEADLINE.as_millis())?;
         // Loading does not use the write path, so the tables need not fulfil its requirements.
         config.write.enabled = false;
-        let fleet = Fleet::open(&config, Access::Own).await?;
+        let fleet = Fleet::open_to_load(&config).await?;
         for shard in fleet.health() {
             if let Err(why) = shard.state {
                 bail!("shard {} cannot be reached ({why}); no rows were imported", shard.name);
@@ -65,18 +66,16 @@ impl Import {
         let mut complete = true;
         if let Some(path) = &self.follows {
             let rows = CsvRows::open(path, &FOLLOW_COLUMNS, "follows", follow)?;
-            complete &= rows.load(async |rows| fleet.load_follows(rows, batch_end()).await).await?;
+            complete &=
+                rows.load(async |rows| fleet.load_follows(rows, BATCH_DEADLINE).await).await?;
         }
         if let Some(path) = &self.posts {
             let rows = CsvRows::open(path, &POST_COLUMNS, "posts", post)?;
-            complete &= rows.load(async |rows| fleet.load_posts(rows, batch_end()).await).await?;
+            complete &=
+                rows.load(async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await).await?;
         }
         Ok(if complete { Outcome::Done } else { Outcome::Partial })
     }
-}
-
-fn batch_end() -> Deadline {
-    Deadline::after(BATCH_DEADLINE)
 }
 
 /// Reads the rows of one CSV file.
@@ -216,8 +215,8 @@ fn decompressed(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> 
 
 fn follow(fields: &[&[u8]]) -> Result<Follow, String> {
     let [follower, followee] = fields else { return Err("not two fields".into()) };
-    let follower = UserId(id(follower, FOLLOW_COLUMNS[0])?);
-    Ok(Follow { follower, followee: UserId(id(followee, FOLLOW_COLUMNS[1])?) })
+    let follower = id(follower, FOLLOW_COLUMNS[0])?;
+    Ok(Follow { follower, followee: id(followee, FOLLOW_COLUMNS[1])? })
 }
 
 fn post(fields: &[&[u8]]) -> Result<Post, String> {
@@ -229,11 +228,12 @@ fn post(fields: &[&[u8]]) -> Result<Post, String> {
     let content = std::str::from_utf8(content).map_err(|error| format!("content: {error}"))?;
     let time = std::str::from_utf8(time).ok().and_then(|text| text.parse().ok());
     let time = time.ok_or("timestamp is not a number of milliseconds")?;
-    let key = PostKey { time, post: PostId(post), author: UserId(author) };
-    Ok(Post { key, content: content.to_owned() })
+    let key = PostKey { time, post, author };
+    Ok(Post::new(key, content))
 }
 
-fn id(field: &[u8], column: &str) -> Result<u64, String> {
+fn id<T: FromStr>(field: &[u8], column: &str) -> Result<T, String> {
     let text = std::str::from_utf8(field).ok();
-    text.and_then(parse_id).ok_or_else(|| format!("{column} is not an id below 2^63"))
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("{column} is not an id below 2^63"))
 }

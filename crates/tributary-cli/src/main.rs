@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
-use tributary::config::{ConfigError, environment};
-use tributary::{Config, OpenError};
+use tributary::config::environment;
+use tributary::{Config, ConfigError, OpenError};
 
 /// The default folder of `tributary demo` and `tributary feed`.
 const DEMO_FOLDER: &str = "tributary-demo";

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 use tributary::OpenError;
-use tributary::internal::{Migrated, ShardError, migrate};
+use tributary::internal::{ShardError, migrate};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, say};
 
@@ -21,10 +21,15 @@ pub(crate) struct Migrate {
 impl Migrate {
     pub(crate) async fn run(self) -> Result<Outcome> {
         let config = self.source.load(DATA_FOLDER)?;
-        let report = |Migrated { shard, table, made }| {
-            say(format_args!("{shard}: {table} {}", if made { "made" } else { "was there" }));
-        };
-        match migrate(&config, report).await {
+        let migrated = migrate(&config, |found| {
+            say(format_args!(
+                "{}: {} {}",
+                found.shard,
+                found.table,
+                if found.made { "made" } else { "was there" }
+            ));
+        });
+        match migrated.await {
             Ok(()) => Ok(Outcome::Done),
             Err(ShardError::Unavailable(text)) => {
                 bail!("{text}; run the command again to continue")

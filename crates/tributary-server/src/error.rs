@@ -5,8 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use thiserror::Error;
-use tributary::internal::{FOLLOWEES_MAX, ID_MAX};
-use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, WriteError};
+use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 
 use super::frame::TraceId;
 
@@ -14,9 +13,9 @@ use super::frame::TraceId;
 /// contains internals such as SQL, addresses or file names.
 #[derive(Clone, Debug, Error)]
 pub(super) enum ApiError {
-    #[error("the user id must be a decimal number from 0 to {ID_MAX}")]
+    #[error("the user id must be a decimal number from 0 to {max}", max = UserId::MAX)]
     BadUserId,
-    #[error("the post id must be a decimal number from 0 to {ID_MAX}")]
+    #[error("the post id must be a decimal number from 0 to {max}", max = UserId::MAX)]
     BadPostId,
     #[error(
         "the request must have one Idempotency-Key header of 1 to {max} visible ASCII characters",
@@ -48,7 +47,8 @@ pub(super) enum ApiError {
     #[error("the address is longer than {0} bytes")]
     UriTooLong(usize),
     #[error(
-        "the user follows more than {FOLLOWEES_MAX} users, the limit for reading a home timeline"
+        "the user follows more than {max} users, the limit for reading a home timeline",
+        max = Tributary::FOLLOWEES_MAX
     )]
     TooManyFollowees,
     #[error(
@@ -137,6 +137,7 @@ fn write_status(error: WriteError) -> (StatusCode, &'static str) {
         WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
         WriteError::InDoubt => (StatusCode::SERVICE_UNAVAILABLE, "in_doubt"),
         WriteError::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }
 }
 
@@ -154,6 +155,7 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::TooManyFollowees => Self::TooManyFollowees,
+            _ => Self::Internal,
         }
     }
 }

@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, error, info_span, warn};
 use tributary::Tributary;
-use tributary::internal::content_bytes_max;
 
 use super::error::ApiError;
 
@@ -33,7 +32,7 @@ pub(super) struct BodyLimit(pub(super) u64);
 impl BodyLimit {
     /// A limit that admits the longest allowed post, however its JSON escapes the text.
     pub(super) fn of(tributary: &Tributary) -> Self {
-        let content = content_bytes_max(tributary) as u64;
+        let content = tributary.content_bytes_max() as u64;
         Self(BODY_BYTES_MAX.max(content * ESCAPED_BYTES + ENVELOPE_BYTES))
     }
 }

@@ -4,7 +4,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tributary::Tributary;
-use tributary::internal::memory_stats;
+use tributary::internal::{MemoryStats, fleet};
 
 use super::timeline::json;
 use super::wire::{LogState, Ready, ShardState};
@@ -22,7 +22,7 @@ pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -
     let strict = query
         .0
         .is_some_and(|query| query.split('&').any(|p| p == "strict" || p.starts_with("strict=")));
-    let health = tributary.fleet().health();
+    let health = fleet(&tributary).health();
     let up = health.iter().filter(|shard| shard.state.is_ok()).count();
     let status = match up {
         up if up == health.len() => "ok",
@@ -41,7 +41,7 @@ pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -
         "degraded" if !strict => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let stats = memory_stats(&tributary);
+    let stats = MemoryStats::of(&tributary);
     let memory = stats.iter().flat_map(|stats| &stats.logs).map(LogState::new).collect();
     (code, json(&Ready { status, shards, memory })).into_response()
 }

@@ -21,6 +21,25 @@ use self::error::ApiError;
 use self::frame::{BodyLimit, Frame, Hosts};
 pub use self::serve::{BoundServer, bind};
 
+/// How [`router`] answers.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RouterOptions {
+    /// The names that a `Host` header may have; all if absent. A server that listens on an address
+    /// of this machine only should name them, because a web page of another site could else read
+    /// what only this machine may (DNS rebinding). Loopback names are always accepted.
+    pub hosts: Option<Vec<String>>,
+}
+
+/// All routes of the HTTP API, to be mounted in an axum application, also under a prefix with
+/// [`Router::nest`]. It limits request bodies, catches panics and sets trace ids; the application
+/// limits connections and stops them. It does not use the page cache, which [`BoundServer`] has in
+/// front of the routes. The `Link` headers of pages name paths without the prefix.
+pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
+    let hosts = options.hosts.map_or(Hosts::Any, |names| Hosts::Local(names.into()));
+    routes(tributary, hosts)
+}
+
 /// The route table.
 fn routes(tributary: Tributary, hosts: Hosts) -> Router {
     let frame = Frame { limit: BodyLimit::of(&tributary), hosts };

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tributary::Tributary;
-use tributary::internal::{LogStats, MemoryStats, memory_stats};
+use tributary::internal::{LogStats, MemoryStats};
 
 use super::error::ApiError;
 
@@ -54,7 +54,7 @@ struct MemoryCollector(Tributary);
 
 impl Collector for MemoryCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(memory) = memory_stats(&self.0) else { return Ok(()) };
+        let Some(memory) = MemoryStats::of(&self.0) else { return Ok(()) };
         for (name, help, value) in sizes(&memory) {
             let value = i64::try_from(value).unwrap_or(i64::MAX);
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;

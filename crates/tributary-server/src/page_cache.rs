@@ -6,7 +6,7 @@ use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
-use tributary::internal::{cached_page, parse_id};
+use tributary::internal::SentPage;
 use tributary::{Tributary, UserId};
 
 use super::frame::{self, Hosts};
@@ -29,7 +29,7 @@ pub(super) fn cached_feed<B: Body>(
     }
     let at_least = freshness_of(request.headers()).ok()?;
     let query = request.uri().query().unwrap_or_default();
-    let (page, freshness) = cached_page(tributary, reader, query, &at_least)?;
+    let (page, freshness) = SentPage::cached(tributary, reader, query, &at_least)?;
     let mut response = page_response(page, &freshness, true);
     frame::set_common_headers(response.headers_mut());
     Some(response)
@@ -42,7 +42,7 @@ fn reader_of<B: Body>(request: &Request<B>) -> Option<UserId> {
     }
     let id = request.uri().path().strip_prefix("/v1/users/")?.strip_suffix("/feed")?;
     // The routes report an address that is too long.
-    Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(parse_id).map(UserId)
+    Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(|id| id.parse().ok())
 }
 
 #[cfg(test)]
@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn only_home_timelines_can_be_cached_pages() {
         let reader = |uri: &str| {
-            reader_of(&Request::get(uri).body(Empty::<Bytes>::new()).unwrap()).map(|user| user.0)
+            reader_of(&Request::get(uri).body(Empty::<Bytes>::new()).unwrap())
+                .map(|user| user.get())
         };
         assert_eq!(reader("/v1/users/7/feed"), Some(7));
         assert_eq!(reader("/v1/users/7/feed?limit=50"), Some(7));

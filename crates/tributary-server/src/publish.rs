@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tributary::internal::{PostJson, parse_id};
+use tributary::internal::{PostJson, fleet};
 use tributary::{PostId, Tributary, UserId};
 
 use super::error::ApiError;
@@ -24,7 +24,7 @@ pub(super) async fn publish(
     let key = idempotency_key(&headers)?;
     let published = tributary.publish(author, &content, key).await?;
     let post = &published.post;
-    let mut response = (StatusCode::CREATED, json(&PostJson::new(post, tributary.fleet().times())))
+    let mut response = (StatusCode::CREATED, json(&PostJson::new(post, fleet(&tributary).times())))
         .into_response();
     let location = format!("/v1/users/{author}/posts/{}", post.key.post);
     let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
@@ -52,10 +52,11 @@ pub(super) async fn post(
     State(tributary): State<Tributary>,
     PathUserAnd(author, post): PathUserAnd<PostId>,
 ) -> Result<Response, ApiError> {
-    match tributary.post(author, post).await {
-        Ok(Some(post)) => Ok(json(&PostJson::new(&post, tributary.fleet().times()))),
-        Ok(None) => Err(ApiError::NotFound),
-        Err(_) => Err(ApiError::ShardUnavailable),
+    let found = tributary.post(author, post).await?;
+    match found.post {
+        Some(post) => Ok(json(&PostJson::new(&post, fleet(&tributary).times()))),
+        None if found.missing.is_empty() => Err(ApiError::NotFound),
+        None => Err(ApiError::ShardUnavailable),
     }
 }
 
@@ -92,7 +93,7 @@ pub(super) async fn follow_all(
     PathUser(follower): PathUser,
     JsonBody(NewFollows { follow }): JsonBody<NewFollows>,
 ) -> Result<Response, ApiError> {
-    let ids = follow.iter().map(|id| parse_id(id).map(UserId).ok_or(ApiError::BadUserId));
+    let ids = follow.iter().map(|id| id.parse().map_err(|_| ApiError::BadUserId));
     let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
     let added = tributary.follow_all(follower, &followees).await?;
     Ok(with_freshness(&tributary, follower, json(&Followed { added })).await)

@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, HeaderName, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use tributary::internal::parse_id;
 use tributary::{Cursor, Freshness, IdempotencyKey, Limit, PageRequest, PostId, UserId};
 
 use super::error::ApiError;
@@ -60,8 +59,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
         };
         let limit = match limit {
             None => Limit::DEFAULT,
-            Some(text) => parse_id(&text)
-                .and_then(|limit| u8::try_from(limit).ok())
+            Some(text) => Some(text)
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|text| text.parse().ok())
                 .and_then(Limit::new)
                 .ok_or(ApiError::BadLimit)?,
         };
@@ -76,7 +76,8 @@ impl Parameters {
             Some(text) => text.parse()?,
             None => Cursor::newest(),
         };
-        Ok(PageRequest { cursor, limit: self.limit, at_least: self.at_least.clone() })
+        let request = PageRequest::default().from(cursor).limit(self.limit);
+        Ok(request.at_least(self.at_least.clone()))
     }
 
     /// Returns [`ApiError::Incomplete`] if the request requires a complete answer and this is
@@ -94,8 +95,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        let id = path.ok().and_then(|Path(text)| parse_id(&text));
-        id.map(|id| Self(UserId(id))).ok_or(ApiError::BadUserId)
+        let id = path.ok().and_then(|Path(text)| text.parse().ok());
+        id.map(Self).ok_or(ApiError::BadUserId)
     }
 }
 
@@ -107,7 +108,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<PostId> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let (user, post) = two_ids(parts, state).await?;
-        Ok(Self(user, PostId(post.ok_or(ApiError::BadPostId)?)))
+        Ok(Self(user, post.parse().map_err(|_| ApiError::BadPostId)?))
     }
 }
 
@@ -116,19 +117,18 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<UserId> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let (user, other) = two_ids(parts, state).await?;
-        Ok(Self(user, UserId(other.ok_or(ApiError::BadUserId)?)))
+        Ok(Self(user, other.parse().map_err(|_| ApiError::BadUserId)?))
     }
 }
 
-/// The user id and the second id, which is `None` if it is not a valid id.
+/// The user id, and the text of the second id.
 async fn two_ids<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
-) -> Result<(UserId, Option<u64>), ApiError> {
+) -> Result<(UserId, String), ApiError> {
     let path = Path::<(String, String)>::from_request_parts(parts, state).await;
     let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
-    let user = parse_id(&user).ok_or(ApiError::BadUserId)?;
-    Ok((UserId(user), parse_id(&other)))
+    Ok((user.parse().map_err(|_| ApiError::BadUserId)?, other))
 }
 
 /// The JSON body as a `T`. Its length is limited by [`BodyLimit`], its arrival by

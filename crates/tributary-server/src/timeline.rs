@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
-use tributary::internal::{Draft, FollowingCursor, SentPage, author_draft, cache_page, home_draft};
+use tributary::internal::{Draft, FollowingCursor, SentPage, fleet};
 use tributary::{Cursor, Freshness, Limit, Tributary, UserId};
 
 use super::error::ApiError;
@@ -21,10 +21,10 @@ pub(super) async fn express_feed(
     PathUser(user): PathUser,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let draft = home_draft(&tributary, user, &parameters.page()?).await?;
+    let draft = Draft::home(&tributary, user, &parameters.page()?).await?;
     parameters.accept(draft.is_whole())?;
     let page = draft.into_page();
-    let mut response = json(&ExpressFeed::new(&page, tributary.fleet()));
+    let mut response = json(&ExpressFeed::new(&page, fleet(&tributary)));
     set_freshness_headers(response.headers_mut(), &page.freshness, page.fresh_enough);
     Ok(response)
 }
@@ -37,14 +37,14 @@ pub(super) async fn feed(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
-    let page = home_draft(&tributary, user, &request).await?;
+    let page = Draft::home(&tributary, user, &request).await?;
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/feed");
     let sent = render_page(&page, &tributary, &path, request.limit)?;
     // Readers request these two pages repeatedly: the newest page, and the empty page above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
-        cache_page(&tributary, user, query, &page, &sent);
+        sent.cache(&tributary, user, query, &page);
     }
     Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
 }
@@ -56,7 +56,7 @@ pub(super) async fn posts(
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let request = parameters.page()?;
-    let page = author_draft(&tributary, user, &request).await;
+    let page = Draft::author(&tributary, user, &request).await;
     parameters.accept(page.is_whole())?;
     let path = format!("/v1/users/{user}/posts");
     let sent = render_page(&page, &tributary, &path, request.limit)?;
@@ -73,9 +73,9 @@ pub(super) async fn following(
     let limit = parameters.limit;
     let from = match &parameters.cursor {
         Some(text) => text.parse::<FollowingCursor>()?.0,
-        None => UserId(0),
+        None => UserId::from(0),
     };
-    let page = tributary.following(user, from, limit).await;
+    let page = tributary.following(user, from, limit).await?;
     parameters.accept(page.missing.is_empty())?;
     let next = page.next.map(|user| FollowingCursor(user).to_string());
     let path = format!("/v1/users/{user}/following");
@@ -84,7 +84,7 @@ pub(super) async fn following(
         following: page.followees.iter().map(Into::into).collect(),
         next,
         complete: page.missing.is_empty(),
-        missing_shards: shard_names(&page.missing, tributary.fleet()),
+        missing_shards: shard_names(&page.missing, fleet(&tributary)),
     };
     let mut response = json(&body);
     set_link_header(response.headers_mut(), links.into());
@@ -100,7 +100,7 @@ fn render_page(
 ) -> Result<SentPage, ApiError> {
     let cursors = Cursors::of(page);
     let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
-    let body = posts_json(page, &cursors, tributary.fleet()).map_err(|_| ApiError::Internal)?;
+    let body = posts_json(page, &cursors, fleet(&tributary)).map_err(|_| ApiError::Internal)?;
     Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 

@@ -17,7 +17,7 @@ use crate::model::{Direction, PostId, PostKey, ShardId, UserId};
 
 /// Longer texts are rejected before they are decoded. A plain cursor has 36 characters. A cursor
 /// that names a thousand missing shards with a few different edges stays below this limit.
-pub const CURSOR_TEXT_MAX: usize = 4_096;
+pub(crate) const CURSOR_TEXT_MAX: usize = 4_096;
 
 /// A place between two posts in the post order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -24,21 +24,25 @@ pub enum Fit {
     Unknown,
 }
 
-/// Finds the rule. `samples` has, for each shard, ids of users with rows there. Shards without
-/// rows take the remainders that the other shards leave, in the given order. O(ids x buckets
-/// tried).
-pub fn fit(samples: &[Vec<UserId>]) -> Fit {
-    if let Some(order) = modulo_order(samples) {
-        return Fit::Modulo(order);
+impl Fit {
+    /// Finds the rule. `samples` has, for each shard, ids of users with rows there. Shards without
+    /// rows take the remainders that the other shards leave, in the given order. O(ids x buckets
+    /// tried).
+    pub fn of(samples: &[Vec<UserId>]) -> Self {
+        if let Some(order) = modulo_order(samples) {
+            return Self::Modulo(order);
+        }
+        let shards = samples.len();
+        let buckets = (2..=BUCKETS_PER_SHARD_MAX).map(|n| n * shards);
+        let maps = buckets.take_while(|buckets| *buckets <= BUCKETS_MAX);
+        maps.filter_map(|buckets| bucket_map(samples, buckets))
+            .next()
+            .map_or(Self::Unknown, Self::Map)
     }
-    let shards = samples.len();
-    let buckets = (2..=BUCKETS_PER_SHARD_MAX).map(|n| n * shards);
-    let maps = buckets.take_while(|buckets| *buckets <= BUCKETS_MAX);
-    maps.filter_map(|buckets| bucket_map(samples, buckets)).next().map_or(Fit::Unknown, Fit::Map)
 }
 
 /// For each shard, the sampled users that belong on another shard by this placement.
-pub fn strays(placement: &Placement, samples: &[Vec<UserId>]) -> Vec<Vec<UserId>> {
+pub(crate) fn strays(placement: &Placement, samples: &[Vec<UserId>]) -> Vec<Vec<UserId>> {
     let stray = |index: usize, user: &UserId| placement.shard_of(*user).index() != index;
     let of_shard = |(index, sample): (usize, &Vec<UserId>)| {
         sample.iter().copied().filter(|user| stray(index, user)).collect()
@@ -125,12 +129,12 @@ mod tests {
             let modulo = |id: u64| usize::try_from(id % shards as u64).unwrap();
             let samples = million(shards, modulo);
             let in_order: Vec<usize> = (0..shards).collect();
-            assert_eq!(fit(&samples), Fit::Modulo(in_order.clone()));
+            assert_eq!(Fit::of(&samples), Fit::Modulo(in_order.clone()));
 
             let mut given = in_order;
             given.shuffle(&mut random);
             let shuffled: Vec<Vec<UserId>> = given.iter().map(|i| samples[*i].clone()).collect();
-            let Fit::Modulo(order) = fit(&shuffled) else { panic!("{shards}: no order") };
+            let Fit::Modulo(order) = Fit::of(&shuffled) else { panic!("{shards}: no order") };
             let found: Vec<usize> = order.iter().map(|index| given[*index]).collect();
             assert_eq!(found, (0..shards).collect::<Vec<_>>(), "{shards} shards");
 
@@ -145,7 +149,7 @@ mod tests {
             let mut samples = million(shards, |id| usize::try_from(id % shards as u64).unwrap());
             let strayed: Vec<UserId> = samples[0].drain(..1_000).collect();
             samples[1].extend(&strayed);
-            assert_eq!(fit(&samples), Fit::Modulo((0..shards).collect()));
+            assert_eq!(Fit::of(&samples), Fit::Modulo((0..shards).collect()));
             let found = strays(&Placement::modulo(shards).unwrap(), &samples);
             assert_eq!((found[0].len(), &found[1]), (0, &strayed), "{shards} shards");
         }
@@ -155,20 +159,20 @@ mod tests {
     fn buckets_that_were_moved_and_rules_that_are_unknown() {
         let map = [0, 1, 1, 0, 1, 1].map(ShardId);
         let samples = million(2, |id| map[usize::try_from(id % 6).unwrap()].index());
-        assert_eq!(fit(&samples), Fit::Map(map.to_vec()));
+        assert_eq!(Fit::of(&samples), Fit::Map(map.to_vec()));
         // By ranges, and by a hash.
-        assert_eq!(fit(&million(2, |id| usize::from(id > 1_000_000))), Fit::Unknown);
+        assert_eq!(Fit::of(&million(2, |id| usize::from(id > 1_000_000))), Fit::Unknown);
         let hashed = |id: u64| (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as usize % 3;
-        assert_eq!(fit(&million(3, hashed)), Fit::Unknown);
+        assert_eq!(Fit::of(&million(3, hashed)), Fit::Unknown);
     }
 
     #[test]
     fn empty_shards_take_the_remainders_left_over() {
         let user = |id| vec![UserId(id)];
-        assert_eq!(fit(&[vec![], vec![]]), Fit::Modulo(vec![0, 1]));
-        assert_eq!(fit(&[vec![], user(1)]), Fit::Modulo(vec![0, 1]));
-        assert_eq!(fit(&[user(1), vec![]]), Fit::Modulo(vec![1, 0]));
-        assert_eq!(fit(&[user(5), vec![], vec![]]), Fit::Modulo(vec![2, 1, 0]));
-        assert_eq!(fit(&[user(3), user(3)]), Fit::Unknown);
+        assert_eq!(Fit::of(&[vec![], vec![]]), Fit::Modulo(vec![0, 1]));
+        assert_eq!(Fit::of(&[vec![], user(1)]), Fit::Modulo(vec![0, 1]));
+        assert_eq!(Fit::of(&[user(1), vec![]]), Fit::Modulo(vec![1, 0]));
+        assert_eq!(Fit::of(&[user(5), vec![], vec![]]), Fit::Modulo(vec![2, 1, 0]));
+        assert_eq!(Fit::of(&[user(3), user(3)]), Fit::Unknown);
     }
 }

@@ -15,7 +15,7 @@ use crate::changes::{LogIdentity, LogPosition};
 
 /// Longer texts are rejected before they are decoded. A token of a hundred logs has 2,135
 /// characters.
-pub const FRESHNESS_TEXT_MAX: usize = 8_192;
+pub(crate) const FRESHNESS_TEXT_MAX: usize = 8_192;
 
 /// The first byte of every encoded token.
 const VERSION: u8 = 1;

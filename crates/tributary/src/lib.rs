@@ -95,38 +95,40 @@
 //! writes. [`config`] holds every setting with its default.
 
 mod apply;
-pub mod changes;
-pub mod clock;
+mod changes;
+mod clock;
 pub mod config;
-pub mod cursor;
-pub mod fit;
-pub mod freshness;
+mod cursor;
+mod fit;
+mod freshness;
 #[doc(hidden)]
 pub mod internal;
-pub mod mapping;
+mod mapping;
 mod memory;
-pub mod model;
-pub mod moment;
-pub mod placement;
+mod model;
+mod moment;
+mod placement;
 mod post_id;
 mod post_json;
-pub mod publish;
-pub mod shard;
-pub mod timeline;
+mod publish;
+mod shard;
+mod timeline;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use cursor::{BadCursor, Cursor};
 pub use freshness::Freshness;
 use memory::{LogName, Memory};
-pub use model::{IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
+pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
 pub use publish::{Published, WriteError};
-pub use shard::{Access, Fleet, OpenError};
+use shard::{Access, Fleet};
+pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
 pub use timeline::{Limit, Page, PageRequest, ReadError};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 /// A fleet of shards, opened for reading and writing, and its memory. Cheap to clone; all clones
@@ -141,11 +143,12 @@ struct Parts {
     memory: Option<Arc<Memory>>,
     flights: TimelineFlights,
     /// The tasks that write into memory; dropping the set ends them.
-    _writers: JoinSet<()>,
+    writers: Mutex<JoinSet<()>>,
 }
 
 /// A part of a follow list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FollowingPage {
     /// The followees, by rising id.
     pub followees: Vec<UserId>,
@@ -156,25 +159,50 @@ pub struct FollowingPage {
     pub missing: BTreeSet<ShardId>,
 }
 
+/// The answer to a look-up of one post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoundPost {
+    /// The post, if there is one.
+    pub post: Option<Post>,
+    /// The author's shard, if it did not answer: then it is not known whether there is a post.
+    pub missing: BTreeSet<ShardId>,
+}
+
 impl Tributary {
+    /// The longest follow list that a home timeline is read for. A longer list is an error
+    /// ([`ReadError::TooManyFollowees`]), because a cut list would give incomplete timelines.
+    pub const FOLLOWEES_MAX: usize = model::FOLLOWEES_MAX;
+    /// The most follows of one call of [`Tributary::follow_all`].
+    pub const FOLLOWS_MAX: usize = publish::FOLLOWS_MAX;
+
     /// Opens the folder of shards as its only owner, or connects to all servers at the same time.
     ///
-    /// # Errors Faults that an operator must fix: a wrong password, a missing table, index or
+    /// # Errors
+    /// Faults that an operator must fix: a wrong password, a missing table, index or
     /// privilege, a folder that another process owns. An unreachable server is not an error: its
     /// shards are missing from pages until the server answers.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
         Self::open_with(config, Access::Own).await
     }
 
-    /// Like [`Tributary::open`]. With [`Access::Read`], reads a folder that another process owns;
-    /// then there is no memory, and writes fail with [`WriteError::ReadOnly`].
-    pub async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
+    /// Like [`Tributary::open`], for reading only: there is no memory, and writes fail with
+    /// [`WriteError::ReadOnly`]. A folder may be owned by another process at the same time.
+    ///
+    /// # Errors
+    /// As [`Tributary::open`]; a folder must exist.
+    pub async fn open_read_only(config: &Config) -> Result<Self, OpenError> {
+        Self::open_with(config, Access::Read).await
+    }
+
+    async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
         let fleet = Fleet::open(config, access).await?;
         let publisher = Publisher::new(&config.write, access, fleet.health().len());
         let budget = if access == Access::Own { config.memory.bytes() } else { 0 };
         let flights = TimelineFlights::new();
         if budget == 0 {
-            let parts = Parts { fleet, publisher, memory: None, flights, _writers: JoinSet::new() };
+            let parts =
+                Parts { fleet, publisher, memory: None, flights, writers: Mutex::default() };
             return Ok(Self(Arc::new(parts)));
         }
         let names = fleet
@@ -184,7 +212,8 @@ impl Tributary {
         let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
         let (memory, queues) = Memory::new(budget, names.collect(), placement, times);
         let writers = apply::start(&memory, fleet.sources(), queues);
-        let parts = Parts { fleet, publisher, memory: Some(memory), flights, _writers: writers };
+        let parts =
+            Parts { fleet, publisher, memory: Some(memory), flights, writers: Mutex::new(writers) };
         Ok(Self(Arc::new(parts)))
     }
 
@@ -194,19 +223,27 @@ impl Tributary {
     /// six waves of simultaneous queries, for any number of followees. The call returns within
     /// `request.deadline_ms`; shards that have not answered by then are missing from the page.
     ///
-    /// # Errors [`ReadError::TooManyFollowees`] if the reader follows more than
-    /// [`timeline::FOLLOWEES_MAX`] users.
+    /// # Errors
+    /// [`ReadError::TooManyFollowees`] if the reader follows more than
+    /// [`Tributary::FOLLOWEES_MAX`] users.
     pub async fn home_timeline(
         &self,
         reader: UserId,
         request: &PageRequest,
     ) -> Result<Page, ReadError> {
-        internal::home_draft(self, reader, request).await.map(Draft::into_page)
+        Draft::home(self, reader, request).await.map(Draft::into_page)
     }
 
     /// A page of one author's posts; it costs what a home timeline with one followee costs.
-    pub async fn author_timeline(&self, author: UserId, request: &PageRequest) -> Page {
-        internal::author_draft(self, author, request).await.into_page()
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn author_timeline(
+        &self,
+        author: UserId,
+        request: &PageRequest,
+    ) -> Result<Page, ReadError> {
+        Ok(Draft::author(self, author, request).await.into_page())
     }
 
     fn view(&self) -> View<'_> {
@@ -231,10 +268,18 @@ impl Tributary {
 
     /// At most `limit` users that `reader` follows, by rising id, starting with `from`. One query
     /// on one shard.
-    pub async fn following(&self, reader: UserId, from: UserId, limit: Limit) -> FollowingPage {
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn following(
+        &self,
+        reader: UserId,
+        from: UserId,
+        limit: Limit,
+    ) -> Result<FollowingPage, ReadError> {
         let (fleet, max) = (&self.0.fleet, limit.get());
         let answer = fleet.following(reader, from, max + 1, fleet.read_deadline()).await;
-        match answer {
+        Ok(match answer {
             Ok(mut followees) => {
                 let next = followees.get(max).copied();
                 followees.truncate(max);
@@ -245,13 +290,19 @@ impl Tributary {
                 next: Some(from),
                 missing: BTreeSet::from([shard]),
             },
-        }
+        })
     }
 
-    /// One post, `None` if there is none; an error names the author's shard if it does not answer.
-    /// One query.
-    pub async fn post(&self, author: UserId, post: PostId) -> Result<Option<Post>, ShardId> {
-        self.0.fleet.post(author, post, self.0.fleet.read_deadline()).await
+    /// One post. One query.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn post(&self, author: UserId, post: PostId) -> Result<FoundPost, ReadError> {
+        let found = self.0.fleet.post(author, post, self.0.fleet.read_deadline()).await;
+        Ok(match found {
+            Ok(post) => FoundPost { post, missing: BTreeSet::new() },
+            Err(shard) => FoundPost { post: None, missing: BTreeSet::from([shard]) },
+        })
     }
 
     /// Stores a post and returns when it is committed. Every page that requires the result of a
@@ -259,7 +310,8 @@ impl Tributary {
     /// later. With a key, repeating the call stores the post once; keys are remembered for at
     /// least a day.
     ///
-    /// # Errors After any [`WriteError`] except [`WriteError::InDoubt`] nothing is stored. After
+    /// # Errors
+    /// After any [`WriteError`] except [`WriteError::InDoubt`] nothing is stored. After
     /// `InDoubt`, repeat the call with the same key.
     pub async fn publish(
         &self,
@@ -280,7 +332,7 @@ impl Tributary {
         self.follow_all(follower, &[followee]).await.map(drop)
     }
 
-    /// Makes `follower` follow all of `followees`, at most [`publish::FOLLOWS_MAX`], in one
+    /// Makes `follower` follow all of `followees`, at most [`Tributary::FOLLOWS_MAX`], in one
     /// transaction. Returns the number of new follows. If the commit was in doubt and the write
     /// was repeated, follows that the first commit stored are not counted.
     pub async fn follow_all(
@@ -296,18 +348,31 @@ impl Tributary {
         self.0.publisher.unfollow(&self.0.fleet, follower, followee).await
     }
 
+    /// Ends the background tasks, commits the writes that are queued, and closes the connections.
+    /// Returns when all of them have ended. Other clones must not be used after that: their writes
+    /// fail, and their reads have no memory.
+    pub async fn close(self) {
+        self.0.writers.lock().await.shutdown().await;
+        self.0.fleet.close().await;
+    }
+
     /// The memory, if `memory.budget` is above 0 and the fleet is not opened for reading.
     pub(crate) fn memory(&self) -> Option<&Memory> {
         self.0.memory.as_deref()
     }
 
-    /// The limits of writes.
-    pub(crate) fn publisher(&self) -> &Publisher {
-        &self.0.publisher
+    /// The most bytes that the text of a new post may have: `write.content_bytes_max`.
+    pub fn content_bytes_max(&self) -> usize {
+        self.0.publisher.content_bytes_max()
     }
 
-    /// The shards and their placement.
-    pub fn fleet(&self) -> &Fleet {
-        &self.0.fleet
+    /// The name and the state of every shard, in configured order.
+    pub fn health(&self) -> Vec<ShardHealth<'_>> {
+        self.0.fleet.health()
+    }
+
+    /// The configured name of a shard.
+    pub fn shard_name(&self, shard: ShardId) -> &str {
+        self.0.fleet.shard_name(shard)
     }
 }

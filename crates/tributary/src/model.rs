@@ -1,29 +1,107 @@
 //! Ids, posts, and the one order of posts. Pure data; no I/O.
 
 use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
 
 /// The largest id that is accepted, 2^63 - 1: SQLite integers are signed.
-pub const ID_MAX: u64 = i64::MAX.unsigned_abs();
+pub(crate) const ID_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// A longer follow list is refused and never cut, since a cut list would be a silently incomplete
 /// timeline. At this length the list takes 800 KB, and its heads some 2,000 statements.
-pub const FOLLOWEES_MAX: usize = 100_000;
+pub(crate) const FOLLOWEES_MAX: usize = 100_000;
 
-/// A user, as reader or as author.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(pub u64);
+/// The id is too large for the databases, or the text is not an id.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("an id must be a decimal number from 0 to {ID_MAX}")]
+#[non_exhaustive]
+pub struct IdError;
 
-/// A post's id. It is unique only together with its author: adopted tables may have the same
-/// `AUTO_INCREMENT` id on two shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PostId(pub u64);
+/// Implements the id types. Their ids have the same limits and the same text form, and the compiler
+/// keeps them apart.
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub(crate) u64);
+
+        impl $name {
+            /// The largest id, 2^63 - 1: all databases can store it.
+            pub const MAX: Self = Self(ID_MAX);
+
+            /// The id with this number; `None` above [`Self::MAX`].
+            pub const fn new(id: u64) -> Option<Self> {
+                if id <= ID_MAX { Some(Self(id)) } else { None }
+            }
+
+            /// The number.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl From<u32> for $name {
+            fn from(id: u32) -> Self {
+                Self(id.into())
+            }
+        }
+
+        impl TryFrom<u64> for $name {
+            type Error = IdError;
+
+            fn try_from(id: u64) -> Result<Self, IdError> {
+                Self::new(id).ok_or(IdError)
+            }
+        }
+
+        /// Decimal digits only: no sign, no blanks.
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+                    return Err(IdError);
+                }
+                text.parse().ok().and_then(Self::new).ok_or(IdError)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id_type! {
+    /// A user, as reader or as author.
+    UserId
+}
+
+id_type! {
+    /// A post's id. It is unique only together with its author: adopted tables may have the same
+    /// `AUTO_INCREMENT` id on two shards.
+    PostId
+}
 
 /// The index of a shard in the configured order, which is also the order of the placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(pub u16);
+pub struct ShardId(pub(crate) u16);
 
 impl ShardId {
-    /// The shard's index in a list of all shards.
+    /// The shard with this index.
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
+    /// The index.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// The index in a list of all shards.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -46,11 +124,19 @@ pub struct PostKey {
 
 /// A post as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Post {
     /// The post's time, id and author, which decide its place in every timeline.
     pub key: PostKey,
     /// The text, byte for byte as stored.
     pub content: String,
+}
+
+impl Post {
+    /// A post with this key and text.
+    pub fn new(key: PostKey, content: impl Into<String>) -> Self {
+        Self { key, content: content.into() }
+    }
 }
 
 /// One user follows another.
@@ -92,26 +178,6 @@ pub enum Direction {
     Newer,
 }
 
-/// Parses an id: decimal digits only, from 0 to 2^63 - 1; `None` for any other text.
-pub fn parse_id(text: &str) -> Option<u64> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok().filter(|id| *id <= ID_MAX)
-}
-
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for PostId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,11 +192,12 @@ mod tests {
 
     #[test]
     fn ids_are_plain_decimals_below_two_to_the_63() {
-        assert_eq!(parse_id("0"), Some(0));
-        assert_eq!(parse_id("9223372036854775807"), Some(ID_MAX));
+        assert_eq!("0".parse(), Ok(UserId(0)));
+        assert_eq!("9223372036854775807".parse(), Ok(UserId::MAX));
+        assert_eq!((UserId::new(ID_MAX), UserId::new(ID_MAX + 1)), (Some(UserId::MAX), None));
         for bad in ["", "+1", "-1", " 1", "1.0", "9223372036854775808", "99999999999999999999", "x"]
         {
-            assert_eq!(parse_id(bad), None, "{bad:?}");
+            assert_eq!(bad.parse::<PostId>(), Err(IdError), "{bad:?}");
         }
     }
 

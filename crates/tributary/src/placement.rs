@@ -11,9 +11,9 @@ use thiserror::Error;
 use crate::model::{ShardId, UserId};
 
 /// More buckets would only make the map longer; moving buckets needs a few thousand at most.
-pub const BUCKETS_MAX: usize = 65_536;
+pub(crate) const BUCKETS_MAX: usize = 65_536;
 /// Far above any fleet that this server is built for; a cursor has 16 bits for a shard.
-pub const SHARDS_MAX: usize = 1_024;
+pub(crate) const SHARDS_MAX: usize = 1_024;
 
 /// The rule that decides which shard owns a user. Upgrades never change it.
 #[derive(Clone, Debug, PartialEq, Eq)]

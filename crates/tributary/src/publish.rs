@@ -19,7 +19,7 @@ use crate::shard::{
 };
 
 /// Upper bound for the follows of one call, which are one transaction and should stay short.
-pub const FOLLOWS_MAX: usize = 1_000;
+pub(crate) const FOLLOWS_MAX: usize = 1_000;
 /// Ids that are tried for one post. A second one is needed if another writer generated the same
 /// id; a third one points to some other fault.
 const IDS_TRIED_MAX: usize = 8;
@@ -28,6 +28,7 @@ const TRIES_MAX: usize = 3;
 
 /// A committed post.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Published {
     /// The post as timelines show it, unless it was deleted since.
     pub post: Post,
@@ -37,6 +38,7 @@ pub struct Published {
 
 /// Why a write failed. Nothing was stored, except perhaps with [`WriteError::InDoubt`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteError {
     /// `write.enabled` is off, or the fleet was opened for reading.
     #[error("writes are not enabled on this server")]
@@ -352,13 +354,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::from_folder(dir.path(), []).unwrap();
         let tributary = Tributary::open(&config).await.unwrap();
-        let (author, soon) = (UserId(4), || Deadline::after(std::time::Duration::from_secs(20)));
-        let shard = tributary.fleet().placement().shard_of(author);
-        let PostId(last) = tributary.publisher().ids.next(shard, now_ms() + 3_600_000, 0);
+        let (author, soon) = (UserId(4), std::time::Duration::from_secs(20));
+        let shard = tributary.0.fleet.placement().shard_of(author);
+        let PostId(last) = tributary.0.publisher.ids.next(shard, now_ms() + 3_600_000, 0);
         let take = async |id: u64| {
             let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
             let theirs = Post { key, content: "theirs".into() };
-            tributary.fleet().load_posts(vec![theirs], soon()).await.unwrap();
+            tributary.0.fleet.load_posts(vec![theirs], soon).await.unwrap();
         };
         take(last + 1).await;
         take(last + 2).await;
@@ -370,7 +372,7 @@ mod tests {
         let rejected = tributary.publish(author, "ours", None).await;
         assert_eq!(rejected, Err(WriteError::Unavailable));
         assert!(tributary.publish(author, "ours", None).await.is_ok());
-        let theirs = tributary.post(UserId(8), PostId(last + 1)).await.unwrap().unwrap();
-        assert_eq!(theirs.content, "theirs");
+        let theirs = tributary.post(UserId(8), PostId(last + 1)).await.unwrap();
+        assert_eq!(theirs.post.unwrap().content, "theirs");
     }
 }

@@ -55,8 +55,7 @@ pub fn follows(size: NetworkSize) -> Vec<Follow> {
         }
         let mut followees: Vec<u32> = followees.into_iter().collect();
         followees.sort_unstable();
-        let user = |id: u32| UserId(u64::from(id));
-        let row = |id| Follow { follower: user(follower), followee: user(id) };
+        let row = |id| Follow { follower: UserId::from(follower), followee: UserId::from(id) };
         follows.extend(followees.into_iter().map(row));
     }
     follows
@@ -76,8 +75,8 @@ mod tests {
         let mut counts = vec![0usize; 10_001];
         let mut followers = vec![0usize; 10_001];
         for follow in &all {
-            counts[usize::try_from(follow.follower.0).unwrap()] += 1;
-            followers[usize::try_from(follow.followee.0).unwrap()] += 1;
+            counts[usize::try_from(follow.follower.get()).unwrap()] += 1;
+            followers[usize::try_from(follow.followee.get()).unwrap()] += 1;
         }
         let mean = all.len() as f64 / 10_000.0;
         assert!((45.0..55.0).contains(&mean), "a reader follows {mean} users on average");

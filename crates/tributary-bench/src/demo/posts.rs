@@ -32,13 +32,13 @@ pub fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<Post> {
     let mut random = random(RandomStream::Posts);
     let mut followers = vec![0u32; size.users as usize];
     for follow in follows {
-        followers[usize::try_from(follow.followee.0 - 1).unwrap_or(0)] += 1;
+        followers[usize::try_from(follow.followee.get() - 1).unwrap_or(0)] += 1;
     }
     let weights = activity(&followers, &mut random);
     let authors = WeightedIndex::new(weights).expect("a network has users, none of weight 0");
     let mut times: Vec<(i64, UserId)> = Vec::new();
     while times.len() < size.posts as usize {
-        let author = UserId(authors.sample(&mut random) as u64 + 1);
+        let author = UserId::from(u32::try_from(authors.sample(&mut random)).unwrap_or(0) + 1);
         burst(now_ms, &mut random, |time| times.push((time, author)));
     }
     times.truncate(size.posts as usize);
@@ -49,7 +49,7 @@ pub fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<Post> {
     let post = |(arrived, author): (i64, UserId)| {
         let time = arrived - delay_ms(&mut random);
         let post = demo_post_id(arrived, author, size.shards, &mut sequences);
-        Post { key: PostKey { time, post, author }, content: texts.text(size.users) }
+        Post::new(PostKey { time, post, author }, texts.text(size.users))
     };
     let mut posts: Vec<Post> = times.into_iter().map(post).collect();
     posts.sort_unstable_by_key(|post| (post.key.author, post.key.time, post.key.post));
@@ -107,11 +107,11 @@ pub(crate) fn demo_post_id(
     shards: u16,
     sequences: &mut HashMap<(i64, u64), u64>,
 ) -> PostId {
-    let shard = author.0 % u64::from(shards);
+    let shard = author.get() % u64::from(shards);
     let sequence = sequences.entry((ms, shard)).or_default();
     let id = (ms.unsigned_abs() << 22) | (shard << 10) | *sequence;
     *sequence += 1;
-    PostId(id)
+    PostId::new(id).expect("41 bits of milliseconds end in the year 2039")
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ fn undo(filled: &mut FilledMemory<'_>, done: &LogContents, file: u32) {
     let changes: Vec<Change> =
         posts.chain(done.follows.iter().map(|follow| Change::Unfollow(*follow))).collect();
     for (number, changes) in (4..).zip(changes.chunks(UNDO_BATCH)) {
-        let changes = changes.iter().map(|change| (ShardId(0), change.clone())).collect();
+        let changes = changes.iter().map(|change| (ShardId::new(0), change.clone())).collect();
         let at = LogPosition::in_file(file, number);
         filled.memory.take(vec![FeedEvent::Commit(Commit { at, changes })]);
     }

@@ -40,7 +40,7 @@ impl EngineRequest {
     }
 
     fn at(&self, cursor: Cursor) -> Self {
-        let page = PageRequest { cursor, ..PageRequest::default() };
+        let page = PageRequest::default().from(cursor);
         Self { reader: self.reader, page }
     }
 }
@@ -78,7 +78,7 @@ impl<'a> FilledMemory<'a> {
         let world = &self.known.world;
         let newest = |user: u32| {
             let key = world.posts(user).last()?;
-            Some((UserId(user.into()), key.time))
+            Some((UserId::from(user), key.time))
         };
         let heads: Vec<_> = users.clone().filter_map(newest).collect();
         let begun = resident();
@@ -111,22 +111,22 @@ impl<'a> FilledMemory<'a> {
 
     fn fill_follows(&mut self, reader: u32) -> Option<()> {
         let followees = self.known.world.followees(reader).iter();
-        let followees = followees.map(|followee| UserId((*followee).into())).collect();
-        self.memory.fill_follows(UserId(reader.into()), followees)
+        let followees = followees.map(|followee| UserId::from(*followee)).collect();
+        self.memory.fill_follows(UserId::from(reader), followees)
     }
 
     fn fill_tail(&mut self, author: u32, depth: u32) -> Option<()> {
         let world = &self.known.world;
         let keys = world.posts(author);
         let newest = keys.iter().rev().take(depth as usize);
-        let posts = newest.map(|key| Post { key: *key, content: world.text(key.post) }).collect();
+        let posts = newest.map(|key| Post::new(*key, world.text(key.post))).collect();
         let complete = keys.len() <= depth as usize;
-        self.memory.fill_tail(UserId(author.into()), posts, complete)
+        self.memory.fill_tail(UserId::from(author), posts, complete)
     }
 
     /// The page; `None` if it needs a database.
     fn page(&self, request: &EngineRequest) -> Option<Draft> {
-        self.memory.page(UserId(request.reader.into()), &request.page)
+        self.memory.page(UserId::from(request.reader), &request.page)
     }
 
     /// The page. Tails that are too shallow for it are filled deeper, as the server's writer does.
@@ -140,7 +140,7 @@ impl<'a> FilledMemory<'a> {
                 let Miss::Tail { author, depth } = miss else {
                     bail!("the follow list of {} is not in memory", request.reader);
                 };
-                let author = u32::try_from(author.0)?;
+                let author = u32::try_from(author.get())?;
                 let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
                 self.fill_tail(author, depth).context("a tail does not fit")?;
             }

@@ -8,13 +8,13 @@ use mysql_async::Value as Sql;
 use mysql_async::prelude::Queryable;
 use tributary::config::TimeUnit;
 use tributary::internal::{CalendarTime, PostTimes};
-use tributary::{Cursor, Limit, PageRequest, Tributary, UserId};
+use tributary::{Limit, PageRequest, Tributary};
 
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::{SHARDS, TestFleet};
 use crate::support::http::TestServer;
-use crate::support::run;
 use crate::support::world::{Oracle, Walk, World, check_walk};
+use crate::support::{run, user_id};
 
 /// The time column of a team's posts table: its SQL type, and the unit and zone in our
 /// configuration.
@@ -110,7 +110,7 @@ pub(crate) async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World)
         // An empty SQL mode allows zero dates, as old servers did.
         let mut statements = vec!["SET sql_mode = '', time_zone = '+00:00'".to_owned()];
         statements.extend(team.create(database));
-        for follow in world.follows.iter().filter(|f| f.follower.0 % SHARDS == shard) {
+        for follow in world.follows.iter().filter(|f| f.follower.get() % SHARDS == shard) {
             let (from, to) = (follow.follower, follow.followee);
             statements.push(format!(
                 "INSERT INTO {database}.`my graph` (`from`, `to`) VALUES ({from}, {to})"
@@ -123,8 +123,8 @@ pub(crate) async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World)
                  ({id}, {account}, {text}, {when}, '{state}')"
             ));
         };
-        for post in world.posts.iter().filter(|p| p.key.author.0 % SHARDS == shard) {
-            let (id, account) = (post.key.post.0, post.key.author);
+        for post in world.posts.iter().filter(|p| p.key.author.get() % SHARDS == shard) {
+            let (id, account) = (post.key.post.get(), post.key.author);
             let when = literal(unit, post.key.time);
             insert(id.to_string(), account, &post.content, when.clone(), "it''s public");
             insert((id + 10_000).to_string(), account, "deleted", when.clone(), "deleted");
@@ -166,11 +166,11 @@ async fn check_json(tributary: &Tributary, oracle: &Oracle, team: &Team) {
     let feed = server.get("/v1/users/1/feed?limit=100").await.json();
     let express = server.get("/user/feed/1?limit=100").await.json();
     let times = team.times();
-    for (index, post) in oracle.feed(UserId(1)).iter().enumerate() {
+    for (index, post) in oracle.feed(user_id(1)).iter().enumerate() {
         let shown = &feed["posts"][index];
-        let when = tributary::clock::rfc3339_ms(times.epoch_ms(post.key.time));
+        let when = tributary::internal::rfc3339_ms(times.epoch_ms(post.key.time));
         assert_eq!(shown["created_at"], when, "{}", team.unit);
-        match post.key.author.0 {
+        match post.key.author.get() {
             5 => assert!(shown.get("author_handle").is_none()),
             author => assert_eq!(shown["author_handle"], format!("u{author}é")),
         }
@@ -199,16 +199,12 @@ async fn zero_times_come_last(fleet: &TestFleet, tributary: &Tributary, team: &T
             ),
         ])
         .await;
-    let mut request = PageRequest {
-        cursor: Cursor::newest(),
-        limit: Limit::new(1).unwrap(),
-        ..PageRequest::default()
-    };
+    let mut request = PageRequest::default().limit(Limit::new(1).unwrap());
     let mut ids = Vec::new();
     loop {
-        let page = tributary.author_timeline(UserId(3), &request).await;
+        let page = tributary.author_timeline(user_id(3), &request).await.unwrap();
         assert!(page.is_complete(), "{}: {:?}", team.unit, page.missing);
-        ids.extend(page.posts.iter().map(|post| post.key.post.0));
+        ids.extend(page.posts.iter().map(|post| post.key.post.get()));
         let Some(next) = page.next else { break };
         request.cursor = next;
     }
@@ -224,40 +220,41 @@ async fn posts_are_written_as_the_team_writes_them(fleet: &TestFleet, team: &Tea
     let Err(error) = Tributary::open(&fleet.config()).await else { panic!("opened unmigrated") };
     assert!(error.to_string().contains("tributary migrate"), "{error}");
     let mut made = 0;
-    tributary::shard::migrate(&fleet.config(), |table| made += u32::from(table.made))
+    tributary::internal::migrate(&fleet.config(), |table| made += u32::from(table.made))
         .await
         .unwrap();
     assert_eq!(made, 4, "one table of ours in every shard, and no other");
 
     let tributary = fleet.open().await;
-    let before = tributary::clock::now_ms();
+    let before = tributary::internal::now_ms();
     let key = || tributary::IdempotencyKey::new("a-key");
-    let post = tributary.publish(UserId(7), "written 🎉", key()).await.unwrap().post;
+    let post = tributary.publish(user_id(7), "written 🎉", key()).await.unwrap().post;
     let (times, id) = (team.times(), post.key.post);
-    assert_eq!(tributary.post(UserId(7), id).await.unwrap().as_ref(), Some(&post));
+    assert_eq!(tributary.post(user_id(7), id).await.unwrap().post.as_ref(), Some(&post));
     let written = times.epoch_ms(post.key.time);
     let coarse = times.epoch_ms(times.stored(before));
-    assert!((coarse..=tributary::clock::now_ms()).contains(&written), "{}", team.unit);
-    let newest = PageRequest { limit: Limit::new(1).unwrap(), ..PageRequest::default() };
-    let page = tributary.author_timeline(UserId(7), &newest).await;
+    assert!((coarse..=tributary::internal::now_ms()).contains(&written), "{}", team.unit);
+    let newest = PageRequest::default().limit(Limit::new(1).unwrap());
+    let page = tributary.author_timeline(user_id(7), &newest).await.unwrap();
     assert_eq!(page.posts, std::slice::from_ref(&post), "{}", team.unit);
-    let again = tributary.publish(UserId(7), "written 🎉", key()).await.unwrap();
+    let again = tributary.publish(user_id(7), "written 🎉", key()).await.unwrap();
     assert!(again.replayed && again.post == post);
 
-    tributary.delete_post(UserId(7), id).await.unwrap();
-    assert_eq!(tributary.post(UserId(7), id).await.unwrap(), None);
+    tributary.delete_post(user_id(7), id).await.unwrap();
+    assert_eq!(tributary.post(user_id(7), id).await.unwrap().post, None);
     let (server, database) = &fleet.databases[3];
     let mut connection = server.connect().await;
     let sql = format!("SELECT state FROM {database}.`status``es` WHERE id = {id}");
     let state: Option<String> = connection.query_first(sql).await.unwrap();
     assert_eq!(state.as_deref(), Some("gone"));
 
-    tributary.follow(UserId(7), UserId(11)).await.unwrap();
+    tributary.follow(user_id(7), user_id(11)).await.unwrap();
     let follows = async || {
-        let page = tributary.following(UserId(7), UserId(0), Limit::new(100).unwrap()).await;
-        page.followees.contains(&UserId(11))
+        let page =
+            tributary.following(user_id(7), user_id(0), Limit::new(100).unwrap()).await.unwrap();
+        page.followees.contains(&user_id(11))
     };
     assert!(follows().await);
-    tributary.unfollow(UserId(7), UserId(11)).await.unwrap();
+    tributary.unfollow(user_id(7), user_id(11)).await.unwrap();
     assert!(!follows().await);
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use tributary::{OpenError, Tributary, UserId, WriteError};
+use tributary::{Tributary, WriteError};
 
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::TestFleet;
-use crate::support::run;
+use crate::support::{run, user_id};
 
 const TABLES: &str = "
 [write]
@@ -33,7 +33,7 @@ async fn fleet(servers: &[Arc<Database>], more: &str) -> TestFleet {
     let config = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("{config}{TABLES}")).unwrap();
     for (server, database) in &fleet.databases {
-        let follows = tributary::shard::mysql_tables(database)[0].clone();
+        let follows = tributary::internal::mysql_tables(database)[0].clone();
         let posts = format!(
             "CREATE TABLE {database}.posts (id BIGINT PRIMARY KEY, author BIGINT NOT NULL, \
              body VARCHAR(1000) CHARACTER SET utf8mb4, created_at DATETIME(3) NOT NULL, \
@@ -43,14 +43,14 @@ async fn fleet(servers: &[Arc<Database>], more: &str) -> TestFleet {
     }
     let mut config = fleet.config();
     config.write.content_bytes_max = 1_000;
-    tributary::shard::migrate(&config, drop).await.unwrap();
+    tributary::internal::migrate(&config, drop).await.unwrap();
     fleet
 }
 
 async fn open(fleet: &TestFleet) -> Result<Tributary, String> {
     let mut config = fleet.config();
     config.write.content_bytes_max = 1_000;
-    Tributary::open(&config).await.map_err(|OpenError::Prerequisite(text)| text)
+    Tributary::open(&config).await.map_err(|error| error.to_string())
 }
 
 fn kinds() -> Vec<Vec<Arc<Database>>> {
@@ -64,9 +64,9 @@ fn a_deleted_post_is_marked_with_the_time_in_the_teams_zone() {
         for servers in kinds() {
             let fleet = fleet(&servers, "").await;
             let tributary = open(&fleet).await.unwrap();
-            let post = tributary.publish(UserId(4), "now", None).await.unwrap().post;
-            tributary.delete_post(UserId(4), post.key.post).await.unwrap();
-            assert_eq!(tributary.post(UserId(4), post.key.post).await.unwrap(), None);
+            let post = tributary.publish(user_id(4), "now", None).await.unwrap().post;
+            tributary.delete_post(user_id(4), post.key.post).await.unwrap();
+            assert_eq!(tributary.post(user_id(4), post.key.post).await.unwrap().post, None);
             let (server, database) = &fleet.databases[0];
             let mut connection = server.connect().await;
             let sql = format!(
@@ -85,12 +85,12 @@ fn a_teams_own_keys_refuse_a_post_and_nothing_else() {
         for servers in kinds() {
             let fleet = fleet(&servers, ", UNIQUE KEY once (author, body(100))").await;
             let tributary = open(&fleet).await.unwrap();
-            let post = tributary.publish(UserId(4), "once", None).await.unwrap().post;
+            let post = tributary.publish(user_id(4), "once", None).await.unwrap().post;
             for _ in 0..5 {
-                let again = tributary.publish(UserId(4), "once", None).await;
+                let again = tributary.publish(user_id(4), "once", None).await;
                 assert_eq!(again.unwrap_err(), WriteError::Content);
             }
-            tributary.publish(UserId(4), "twice", None).await.unwrap();
+            tributary.publish(user_id(4), "twice", None).await.unwrap();
 
             // A post that others refer to cannot be deleted in a table without a mark.
             let (server, database) = &fleet.databases[0];
@@ -110,9 +110,9 @@ fn a_teams_own_keys_refuse_a_post_and_nothing_else() {
                 config.lines().filter(|line| !line.starts_with("visible")).collect();
             fs::write(&file, config.join("\n")).unwrap();
             let tributary = open(&fleet).await.unwrap();
-            let refused = tributary.delete_post(UserId(4), id).await;
+            let refused = tributary.delete_post(user_id(4), id).await;
             assert_eq!(refused, Err(WriteError::Refused));
-            tributary.publish(UserId(4), "still writable", None).await.unwrap();
+            tributary.publish(user_id(4), "still writable", None).await.unwrap();
         }
     });
 }

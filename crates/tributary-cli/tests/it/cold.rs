@@ -10,13 +10,13 @@ use mysql_async::{Conn, Row};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tributary::internal::mysql_tables;
-use tributary::{PageRequest, Tributary, UserId};
+use tributary::{PageRequest, Tributary};
 
 use crate::support::database::Database;
 use crate::support::fleet::TestFleet;
-use crate::support::run;
 use crate::support::watch::Watch;
 use crate::support::world::World;
+use crate::support::{run, user_id};
 
 const AUTHORS: u64 = 2_000;
 const POSTS: u64 = 40_000;
@@ -53,7 +53,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 /// The time of a page; `None` if memory had all of it.
 async fn cold_page(tributary: &Tributary, reader: u64) -> Option<Duration> {
     let begun = Instant::now();
-    let page = tributary.home_timeline(UserId(reader), &PageRequest::default()).await.unwrap();
+    let page = tributary.home_timeline(user_id(reader), &PageRequest::default()).await.unwrap();
     let took = begun.elapsed();
     assert!(page.is_complete() && page.posts.len() == 20, "{page:?}");
     (page.waves > 0).then_some(took)

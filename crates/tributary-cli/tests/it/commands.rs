@@ -331,7 +331,7 @@ fn wrong_usage_exits_2_and_missing_prerequisites_exit_3_with_the_fix() {
         (&["sevre"], 2, "serve"),
         (&["feed"], 2, "USER"),
         (&["feed", "-5"], 2, "unexpected argument"),
-        (&["feed", "x"], 2, "not a user id"),
+        (&["feed", "x"], 2, "an id must be a decimal number"),
         (&["feed", "1", "--limit", "101"], 2, "1..=100"),
         (&["feed", "1", "--cursor", "x"], 2, "not a cursor"),
         (&["import"], 2, "--follows"),

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use tributary::internal::Follow;
-use tributary::{Cursor, Limit, PageRequest, PostId, ReadError, Tributary, UserId};
+use tributary::{Cursor, Limit, PageRequest, ReadError, Tributary};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend, load_into};
 use crate::support::world::{Oracle, Walk, World, assert_page, check_walk};
-use crate::support::{run, size};
+use crate::support::{post_id, run, size, user_id};
 
 /// Users of a random world. Worlds of one fleet use ranges of ids that do not overlap.
 const USERS: u64 = 12;
@@ -42,12 +42,12 @@ fn moved(mut world: World) -> World {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let (users, posts) = (number * USERS.next_multiple_of(SHARDS), number * POST_IDS);
     for Follow { follower, followee } in &mut world.follows {
-        follower.0 += users;
-        followee.0 += users;
+        *follower = user_id(follower.get() + users);
+        *followee = user_id(followee.get() + users);
     }
     for post in &mut world.posts {
-        post.key.author.0 += users;
-        post.key.post.0 += posts;
+        post.key.author = user_id(post.key.author.get() + users);
+        post.key.post = post_id(post.key.post.get() + posts);
     }
     world
 }
@@ -95,15 +95,15 @@ fn two_thousand_followees_and_an_author_timeline() {
             let tributary = fleet.open().await;
             let walk = Walk { limit: 100, pages_max: usize::MAX, with_prev: true };
             let pages =
-                check_walk(&tributary, &oracle.feed(UserId(5_000)), UserId(5_000), walk).await;
+                check_walk(&tributary, &oracle.feed(user_id(5_000)), user_id(5_000), walk).await;
             assert!(pages > 50, "{backend:?}: only {pages} pages");
 
             let mut author_world = world.clone();
-            author_world.follows = vec![Follow { follower: UserId(0), followee: UserId(1_900) }];
+            author_world.follows = vec![Follow { follower: user_id(0), followee: user_id(1_900) }];
             let expected = Oracle::new(&author_world);
-            let expected = expected.feed(UserId(0));
-            let request = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
-            let page = tributary.author_timeline(UserId(1_900), &request).await;
+            let expected = expected.feed(user_id(0));
+            let request = PageRequest::default().limit(Limit::new(100).unwrap());
+            let page = tributary.author_timeline(user_id(1_900), &request).await.unwrap();
             assert_page(&page, &expected, "author timeline");
             assert_eq!(page.next, None);
         }
@@ -151,11 +151,11 @@ fn an_author_with_very_many_followers_is_read_like_any_other() {
             }
             let tributary = fleet.open().await;
             let walk = Walk { limit: 20, pages_max: usize::MAX, with_prev: true };
-            check_walk(&tributary, &oracle.feed(UserId(4)), UserId(4), walk).await;
-            let page = tributary.home_timeline(UserId(last), &PageRequest::default()).await;
+            check_walk(&tributary, &oracle.feed(user_id(4)), user_id(4), walk).await;
+            let page = tributary.home_timeline(user_id(last), &PageRequest::default()).await;
             let page = page.unwrap();
             assert_eq!(page.posts.len(), 20, "{backend:?}");
-            assert!(page.posts.iter().all(|post| post.key.author == UserId(7)));
+            assert!(page.posts.iter().all(|post| post.key.author == user_id(7)));
         }
     });
 }
@@ -172,10 +172,11 @@ fn a_follow_that_is_stored_twice_counts_once() {
             }
             fleet.load_by_sql(&world).await;
             let tributary = fleet.open().await;
-            let (mut found, mut from) = (Vec::new(), Some(UserId(0)));
+            let (mut found, mut from) = (Vec::new(), Some(user_id(0)));
             while let Some(next) = from {
-                let page = tributary.following(UserId(4), next, Limit::new(2).unwrap()).await;
-                found.extend(page.followees.iter().map(|user| user.0));
+                let page =
+                    tributary.following(user_id(4), next, Limit::new(2).unwrap()).await.unwrap();
+                found.extend(page.followees.iter().map(|user| user.get()));
                 from = page.next;
             }
             assert_eq!(found, [2, 3, 4, 5, 6], "{backend:?}");
@@ -203,10 +204,10 @@ fn cursors_at_the_ends_of_a_timeline_work() {
 
 async fn unknown_and_empty_readers(tributary: &Tributary, backend: Backend) {
     for reader in [99, 3] {
-        let page = tributary.home_timeline(UserId(reader), &PageRequest::default()).await.unwrap();
+        let page = tributary.home_timeline(user_id(reader), &PageRequest::default()).await.unwrap();
         assert!(page.posts.is_empty() && page.is_complete(), "{backend:?}");
         assert_eq!(page.next, None);
-        assert_eq!(page.prev, Cursor::newer(tributary::cursor::Edge::Bottom));
+        assert_eq!(page.prev, Cursor::newer(tributary::internal::Edge::Bottom));
     }
 }
 
@@ -215,11 +216,11 @@ async fn unknown_and_empty_readers(tributary: &Tributary, backend: Backend) {
 async fn the_top_stays_usable(tributary: &Tributary) {
     let limit = Limit::new(2).unwrap();
     let read = async |cursor| {
-        let request = PageRequest { cursor, limit, ..PageRequest::default() };
-        tributary.home_timeline(UserId(1), &request).await.unwrap()
+        let request = PageRequest::default().from(cursor).limit(limit);
+        tributary.home_timeline(user_id(1), &request).await.unwrap()
     };
     let ids = |page: &tributary::Page| -> Vec<u64> {
-        page.posts.iter().map(|post| post.key.post.0).collect()
+        page.posts.iter().map(|post| post.key.post.get()).collect()
     };
     let first = read(Cursor::newest()).await;
     assert_eq!((ids(&first), first.next), (vec![40, 50], None));
@@ -233,7 +234,7 @@ async fn the_top_stays_usable(tributary: &Tributary) {
     later.post(2, 3_000, 30);
     later.post(2, 4_000, 20);
     later.post(2, 4_000, 10);
-    load_into(tributary.fleet(), &later).await;
+    load_into(tributary::internal::fleet(&tributary), &later).await;
     let nearest = read(still_top.prev).await;
     assert_eq!(ids(&nearest), [10, 30], "the nearest above, newest first");
     assert_eq!(ids(&read(nearest.next.unwrap()).await), [40, 50]);
@@ -244,11 +245,10 @@ async fn the_top_stays_usable(tributary: &Tributary) {
 /// On a page towards newer posts, `next` is null exactly if no older post exists. This holds even
 /// if the post next to the cursor was deleted.
 async fn deleted_anchor(tributary: &Tributary, fleet: &TestFleet) {
-    let key = |time, post| tributary::PostKey { time, post: PostId(post), author: UserId(2) };
-    let above_oldest = Cursor::newer(tributary::cursor::Edge::above(key(1_000, 50)));
-    let request =
-        PageRequest { cursor: above_oldest, limit: Limit::DEFAULT, ..PageRequest::default() };
-    let page = tributary.home_timeline(UserId(1), &request).await.unwrap();
+    let key = |time, post| tributary::PostKey { time, post: post_id(post), author: user_id(2) };
+    let above_oldest = Cursor::newer(tributary::internal::Edge::above(key(1_000, 50)));
+    let request = PageRequest::default().from(above_oldest).limit(Limit::DEFAULT);
+    let page = tributary.home_timeline(user_id(1), &request).await.unwrap();
     assert!(page.next.is_some());
     match fleet.databases.get(2) {
         Some((server, database)) => {
@@ -261,7 +261,7 @@ async fn deleted_anchor(tributary: &Tributary, fleet: &TestFleet) {
             assert_eq!(connection.execute("DELETE FROM tweets WHERE tweet_id = 50", []), Ok(1));
         }
     }
-    let page = tributary.home_timeline(UserId(1), &request).await.unwrap();
+    let page = tributary.home_timeline(user_id(1), &request).await.unwrap();
     assert_eq!(page.posts.len(), 4);
     assert_eq!(page.next, None);
 }
@@ -281,7 +281,7 @@ fn a_follow_list_over_the_cap_is_refused_not_cut() {
         };
         connection.execute(&rows(1, 100_000), []).unwrap();
         let tributary = fleet.open().await;
-        let read = async || tributary.home_timeline(UserId(1), &PageRequest::default()).await;
+        let read = async || tributary.home_timeline(user_id(1), &PageRequest::default()).await;
         assert!(read().await.unwrap().is_complete());
         connection.execute(&rows(100_001, 100_001), []).unwrap();
         assert_eq!(read().await, Err(ReadError::TooManyFollowees));

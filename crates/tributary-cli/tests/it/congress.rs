@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use flate2::read::GzDecoder;
 use tributary::internal::Follow;
-use tributary::{PostId, Tributary, UserId};
+use tributary::{Tributary, UserId};
 
 use crate::support::fleet::{Backend, Tables, TestFleet};
 use crate::support::watch::Watch;
 use crate::support::world::{Oracle, Walk, World, check_walk};
-use crate::support::{run, shared_data, size};
+use crate::support::{post_id, run, shared_data, size, user_id};
 
 /// Readers whose timelines are walked at the same time; enough to keep the servers busy.
 const READERS_AT_ONCE: usize = 4;
@@ -39,7 +39,7 @@ fn csv(dir: &Path, name: &str) -> csv::Reader<impl Read> {
 fn follows(dir: &Path) -> Vec<Follow> {
     let mut reader = csv(dir, "follows.csv.gz");
     let rows = reader.deserialize::<(u64, u64)>().map(Result::unwrap);
-    let follow = |(a, b)| Follow { follower: UserId(a), followee: UserId(b) };
+    let follow = |(a, b)| Follow { follower: user_id(a), followee: user_id(b) };
     rows.map(follow).collect()
 }
 
@@ -47,8 +47,8 @@ fn posts(dir: &Path) -> Vec<tributary::Post> {
     let mut reader = csv(dir, "tweets.csv.gz");
     let rows = reader.deserialize::<(u64, u64, String, i64)>().map(Result::unwrap);
     let post = |(post, author, content, time)| {
-        let key = tributary::PostKey { time, post: PostId(post), author: UserId(author) };
-        tributary::Post { key, content }
+        let key = tributary::PostKey { time, post: post_id(post), author: user_id(author) };
+        tributary::Post::new(key, content)
     };
     rows.map(post).collect()
 }

@@ -11,9 +11,9 @@ use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
 use crate::support::proxy::{FATES, Fate, Proxy};
-use crate::support::run;
+use crate::support::{run, user_id};
 
-const AUTHOR: UserId = UserId(8);
+const AUTHOR: UserId = user_id(8);
 
 fn key(text: &str) -> Option<IdempotencyKey> {
     Some(IdempotencyKey::new(text).unwrap())
@@ -41,7 +41,7 @@ fn servers() -> Vec<&'static Arc<Database>> {
 }
 
 async fn contents(tributary: &Tributary) -> Vec<String> {
-    let page = tributary.author_timeline(AUTHOR, &PageRequest::default()).await;
+    let page = tributary.author_timeline(AUTHOR, &PageRequest::default()).await.unwrap();
     assert!(page.is_complete());
     page.posts.into_iter().map(|post| post.content).collect()
 }
@@ -83,14 +83,14 @@ fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
             let follows = async || {
                 let limit = tributary::Limit::DEFAULT;
-                tributary.following(AUTHOR, UserId(0), limit).await.followees
+                tributary.following(AUTHOR, user_id(0), limit).await.unwrap().followees
             };
             for fate in FATES {
                 proxy.fail_next_commit(fate);
-                tributary.follow(AUTHOR, UserId(5)).await.unwrap();
-                assert_eq!(follows().await, [UserId(5)], "{fate:?}");
+                tributary.follow(AUTHOR, user_id(5)).await.unwrap();
+                assert_eq!(follows().await, [user_id(5)], "{fate:?}");
                 proxy.fail_next_commit(fate);
-                tributary.unfollow(AUTHOR, UserId(5)).await.unwrap();
+                tributary.unfollow(AUTHOR, user_id(5)).await.unwrap();
                 assert_eq!(follows().await, [], "{fate:?}");
                 let post = tributary.publish(AUTHOR, "x", None).await.unwrap().post;
                 proxy.fail_next_commit(fate);
@@ -141,7 +141,7 @@ fn an_in_doubt_write_is_reported_and_can_be_retried() {
                 assert_eq!(contents(&tributary).await.len(), n + 1, "{fate:?}");
 
                 proxy.fail_next_commit_then_refuse(fate);
-                let followed = tributary.follow(AUTHOR, UserId(9)).await;
+                let followed = tributary.follow(AUTHOR, user_id(9)).await;
                 assert_eq!(followed, Err(WriteError::InDoubt));
                 // A request that never reached the server is not in doubt.
                 let answer = http.post(&path, "{\"content\":\"x\"}", None).await;
@@ -149,7 +149,7 @@ fn an_in_doubt_write_is_reported_and_can_be_retried() {
                 let found = http.get(&format!("{path}/1")).await;
                 assert_eq!(found.problem(), (503, "shard_unavailable".into()));
                 proxy.accept_again();
-                until_available(async || tributary.unfollow(AUTHOR, UserId(9)).await)
+                until_available(async || tributary.unfollow(AUTHOR, user_id(9)).await)
                     .await
                     .unwrap();
             }

@@ -9,7 +9,7 @@ use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 use tributary::ShardId;
 use tributary::internal::{
-    Access, CalendarTime, Change, Changes, FeedEvent, Fleet, LogIdentity, LogPosition, mysql_tables,
+    CalendarTime, Change, Changes, FeedEvent, Fleet, LogIdentity, LogPosition, mysql_tables,
 };
 
 use crate::support::database::{Database, Kind, PASSWORD, mariadb, mysql};
@@ -75,7 +75,7 @@ impl FeedTest {
         let config = edit(fs::read_to_string(&file).unwrap());
         fs::write(&file, &config).unwrap();
         make_databases(server, &fleet, create).await;
-        let opened = Fleet::open(&fleet.config(), Access::Own).await.unwrap();
+        let opened = Fleet::open_to_load(&fleet.config()).await.unwrap();
         Self {
             server: Arc::clone(server),
             changes: opened.follow_changes(),
@@ -192,7 +192,8 @@ fn post(id: u64, author: u64, text: &str, time: i64) -> String {
 }
 
 /// A change as text.
-fn word((ShardId(shard), change): &(ShardId, Change)) -> String {
+fn word((shard, change): &(ShardId, Change)) -> String {
+    let shard = shard.get();
     let key = |key: &tributary::PostKey| format!("{}/{}@{}", key.author, key.post, key.time);
     let text = match change {
         Change::Post(post) => format!("{} {:?}", key(&post.key), post.content),

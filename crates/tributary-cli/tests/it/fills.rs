@@ -9,23 +9,22 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 use tributary::internal::{
-    AuthorEdge, Bounds, Deadline, Direction, FillAnswer, FillBatch, FillRequest, FillTarget,
-    HeadBatch, LogPosition, TailQuery, TestLog, file_number, log_sources, mysql_tables,
+    Bounds, FillAnswer, FillRequest, FillTarget, LogPosition, TestLog, mysql_tables,
 };
-use tributary::{Post, PostId, PostKey, ShardId, Tributary, UserId};
+use tributary::{Post, PostKey, Tributary, UserId};
 
 use crate::adopted::{TEAMS, adopt, world};
 use crate::support::database::{Database, Kind, USER, mariadb, mysql};
 use crate::support::fleet::{SHARDS, TestFleet};
-use crate::support::run;
+use crate::support::{post_id, run, shard_id, user_id};
 
 const WRITERS: u64 = 4;
 /// Fills that run at the same time. There are fewer connections for fills, so some wait.
 const FILLS: usize = 4;
 const ROUNDS: usize = 40;
 
-fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(20))
+fn soon() -> Duration {
+    Duration::from_secs(20)
 }
 
 fn servers() -> Vec<Arc<Database>> {
@@ -44,11 +43,11 @@ async fn fleet_on(server: &Arc<Database>) -> TestFleet {
 }
 
 fn tail(shard: u16, user: u64, depth: u32) -> FillRequest {
-    FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Tail { depth } }
+    FillRequest { shard: shard_id(shard), user: user_id(user), target: FillTarget::Tail { depth } }
 }
 
 fn follows(shard: u16, user: u64, max: u32) -> FillRequest {
-    FillRequest { shard: ShardId(shard), user: UserId(user), target: FillTarget::Follows { max } }
+    FillRequest { shard: shard_id(shard), user: user_id(user), target: FillTarget::Follows { max } }
 }
 
 /// The last transaction that each writer has begun, and has committed.
@@ -65,9 +64,9 @@ const POSTS_PER_TIME: u64 = 3;
 /// A post of a writer in the state after the writer's transaction `n`.
 fn post_of(writer: u64, post: u64, n: u64) -> Post {
     let time = i64::try_from(post / POSTS_PER_TIME).unwrap();
-    let key = PostKey { time, post: PostId(post * 100 + writer), author: UserId(writer) };
+    let key = PostKey { time, post: post_id(post * 100 + writer), author: user_id(writer) };
     let content = if post == n { "new".into() } else { format!("edited by {}", post + 1) };
-    Post { key, content }
+    Post::new(key, content)
 }
 
 /// Writes transactions until it is stopped. After each, the writer has three posts on each of two
@@ -122,12 +121,12 @@ fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
     let [FillAnswer::Tail { posts: two, complete: all_two, .. }, whole, followees] = answers else {
         panic!("{answers:?}");
     };
-    let n = two.first().map_or(0, |post| post.key.post.0 / 100);
+    let n = two.first().map_or(0, |post| post.key.post.get() / 100);
     let posts: Vec<Post> = (1..=n).rev().take(3).map(|post| post_of(writer, post, n)).collect();
     let label = format!("writer {writer}, transaction {n}");
     assert_eq!(*two, posts[..posts.len().min(2)], "{label}");
     assert_eq!(*all_two, posts.len() <= 2, "{label}");
-    let followees_now = (1..=n).rev().take(3).map(UserId).collect::<Vec<_>>().into_iter().rev();
+    let followees_now = (1..=n).rev().take(3).map(user_id).collect::<Vec<_>>().into_iter().rev();
     assert_eq!(*followees, FillAnswer::Follows(followees_now.collect()), "{label}");
     assert_eq!(*whole, FillAnswer::Tail { posts, complete: true, handle: None }, "{label}");
     n
@@ -140,7 +139,7 @@ async fn ends(server: &Database, marks: &str, from: LogPosition) -> Vec<Vec<LogP
     let mut ends = vec![Vec::new(); usize::try_from(WRITERS).unwrap()];
     let (first, mut offset) = from.file_and_offset();
     for file in files.iter().map(|row| row.get::<String, _>(0).unwrap()) {
-        let number = file_number(&file).unwrap();
+        let number = LogPosition::file_number(&file).unwrap();
         if number < first {
             continue;
         }
@@ -178,7 +177,7 @@ fn a_fill_equals_the_database_at_its_log_position_while_others_write() {
             let mark = |w| format!("CREATE TABLE {marks}.mark_{w} (n BIGINT PRIMARY KEY)");
             server.execute(&(0..WRITERS).map(mark).collect::<Vec<_>>()).await;
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             let (_, from) = log.end_of_log(soon()).await.unwrap();
             let (sender, mut events) = tokio::sync::mpsc::channel(16);
             let following = tokio::spawn(log.clone().follow(sender));
@@ -223,17 +222,19 @@ struct Seen {
 /// Reads the heads of both shards that have posts.
 async fn heads_of_writers(log: &TestLog) -> [Seen; 2] {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let send = log.heads(sender);
     let receive = async {
         let mut times = [vec![0; 4], vec![0; 4]];
-        while let Some(HeadBatch { shard, heads }) = receiver.recv().await {
+        while let Some(batch) = receiver.recv().await {
+            let (shard, heads) = (batch.shard, batch.heads);
             for (author, time) in heads {
-                let author = usize::try_from(author.0).unwrap();
+                let author = usize::try_from(author.get()).unwrap();
                 times[shard.index()][author] = time.unsigned_abs();
             }
         }
         times
     };
-    let (bounds, times) = tokio::join!(log.heads(sender), receive);
+    let (bounds, times) = tokio::join!(send, receive);
     let (_, bounds) = bounds.unwrap();
     times.map(|shown| Seen { bounds, shown, posts_per_time: POSTS_PER_TIME })
 }
@@ -258,7 +259,8 @@ async fn fill_repeatedly(server: &Database, log: &TestLog, progress: &Progress) 
         let (same, end) = log.end_of_log(soon()).await.unwrap();
         assert!(identity == same && visible <= end);
         for filled in filled {
-            let FillBatch { identity: same, bounds, answers } = filled.unwrap();
+            let batch = filled.unwrap();
+            let (same, bounds, answers) = (batch.identity, batch.bounds, batch.answers);
             assert_eq!(identity, same);
             let writers = (0..WRITERS).zip(answers.chunks(3));
             let shown: Vec<u64> = writers.map(|(w, answers)| shown(w, answers)).collect();
@@ -321,14 +323,14 @@ fn adopted_tables_are_filled_as_they_are_read() {
                 let world = world(&team.times());
                 let fleet = adopt(std::slice::from_ref(&server), team, &world).await;
                 let tributary = fleet.open().await;
-                let log = log_sources(tributary.fleet()).remove(0);
+                let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
                 let shard = |user: u64| u16::try_from(user % SHARDS).unwrap();
                 for depth in [0, 1, 7, 15, 16] {
                     let requests: Vec<FillRequest> =
                         (0..14).map(|author| tail(shard(author), author, depth)).collect();
                     let filled = log.fill(&requests, soon()).await.unwrap();
                     for (author, answer) in (0..14).zip(filled.answers) {
-                        let of_author = |post: &&Post| post.key.author == UserId(author);
+                        let of_author = |post: &&Post| post.key.author == user_id(author);
                         let mut posts: Vec<Post> =
                             world.posts.iter().filter(of_author).cloned().collect();
                         posts.sort_by_key(|post| std::cmp::Reverse(post.key));
@@ -341,7 +343,7 @@ fn adopted_tables_are_filled_as_they_are_read() {
                     }
                 }
                 for reader in 0..6 {
-                    let of_reader = world.follows.iter().filter(|f| f.follower == UserId(reader));
+                    let of_reader = world.follows.iter().filter(|f| f.follower == user_id(reader));
                     let mut list: Vec<UserId> = of_reader.map(|f| f.followee).collect();
                     list.sort_unstable();
                     let len = u32::try_from(list.len()).unwrap();
@@ -371,18 +373,20 @@ fn adopted_tables_are_filled_as_they_are_read() {
 /// The heads of all shards. Each must come from the shard that owns the author.
 async fn all_heads(log: &TestLog) -> BTreeMap<UserId, i64> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let send = log.heads(sender);
     let receive = async {
         let mut all = BTreeMap::new();
-        while let Some(HeadBatch { shard, heads }) = receiver.recv().await {
+        while let Some(batch) = receiver.recv().await {
+            let (shard, heads) = (batch.shard, batch.heads);
             assert!(!heads.is_empty());
             for (author, time) in heads {
-                assert_eq!(author.0 % SHARDS, u64::from(shard.0));
+                assert_eq!(author.get() % SHARDS, u64::from(shard.get()));
                 assert_eq!(all.insert(author, time), None, "{author} was sent twice");
             }
         }
         all
     };
-    let (bounds, all) = tokio::join!(log.heads(sender), receive);
+    let (bounds, all) = tokio::join!(send, receive);
     bounds.unwrap();
     all
 }
@@ -414,7 +418,7 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
                 server.execute(&statements).await;
             }
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             all_heads(&log).await;
             let mut counters = fleet.row_counters().await;
             let before = counters.rows().await;
@@ -424,19 +428,14 @@ fn fills_cost_little_more_than_reads_and_heads_one_lookup_per_author() {
             assert_eq!(heads.len() as u64, AUTHORS);
             assert!(rows < AUTHORS * 4, "{kind:?}: {rows} rows read for {AUTHORS} heads");
 
-            let asks: Vec<TailQuery> = (0..50)
-                .map(|n| TailQuery { author: UserId(n * SHARDS), from: AuthorEdge::Top, count: 33 })
-                .collect();
+            let authors: Vec<UserId> = (0..50).map(|n| user_id(n * SHARDS)).collect();
             let requests: Vec<FillRequest> = (0..50).map(|n| tail(0, n * SHARDS, 32)).collect();
             let (mut reads, mut fills) = (Vec::new(), Vec::new());
             for _ in 0..60 {
                 let start = Instant::now();
-                let work = BTreeMap::from([(ShardId(0), asks.clone())]);
-                let read =
-                    tributary.fleet().scatter(work, soon(), |shard, asks, until| async move {
-                        shard.tails(Direction::Older, &asks, until).await
-                    });
-                assert_eq!(read.await.answers[0].len(), 50 * 33);
+                let fleet = tributary::internal::fleet(&tributary);
+                let read = TestLog::read_newest(fleet, shard_id(0), &authors, 33).await;
+                assert_eq!(read.unwrap().len(), 50 * 33);
                 reads.push(start.elapsed());
                 let start = Instant::now();
                 log.fill(&requests, soon()).await.unwrap();
@@ -477,8 +476,12 @@ async fn fills_work_after_a_server_restart(
     server.kill();
     server.launch();
     let start = Instant::now();
-    while tributary.fleet().health().iter().any(|shard| shard.state.is_err()) {
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", tributary.fleet().health());
+    while tributary::internal::fleet(&tributary).health().iter().any(|shard| shard.state.is_err()) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            tributary::internal::fleet(&tributary).health()
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let after = log.fill(requests, soon()).await.unwrap();
@@ -499,14 +502,14 @@ fn an_abandoned_fill_leaves_no_transaction_open() {
         for server in servers() {
             let fleet = fleet_on(&server).await;
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             let database = &fleet.databases[0].1;
             let requests = [tail(0, 0, 5), tail(1, 1, 5)];
             log.fill(&requests, soon()).await.unwrap();
             let mut locking = server.connect().await;
             locking.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
             for _ in 0..4 {
-                let late = log.fill(&requests, Deadline::after(Duration::from_millis(100))).await;
+                let late = log.fill(&requests, Duration::from_millis(100)).await;
                 assert!(late.is_err(), "{late:?}");
                 let given_up = log.fill(&requests, soon());
                 let given_up = tokio::time::timeout(Duration::from_millis(100), given_up).await;
@@ -558,7 +561,7 @@ fn a_missing_privilege_is_named() {
             let config = config.replace(&format!("\"{USER}\""), "\"only_reads\"");
             std::fs::write(&file, config).unwrap();
             let tributary = fleet.open().await;
-            let log = log_sources(tributary.fleet()).remove(0);
+            let log = TestLog::all(tributary::internal::fleet(&tributary)).remove(0);
             let error = log.end_of_log(soon()).await.unwrap_err().to_string();
             assert!(
                 error.contains(&format!("GRANT REPLICATION CLIENT ON *.* TO {account}")),

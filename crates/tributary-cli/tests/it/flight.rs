@@ -13,13 +13,13 @@ use crate::memory::FULL;
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{TestFleet, every_backend};
 use crate::support::link::Link;
-use crate::support::run;
 use crate::support::watch::Watch;
 use crate::support::world::{Oracle, World, assert_page};
+use crate::support::{run, user_id};
 
 /// Simultaneous requests.
 const HERD: usize = 200;
-const READER: UserId = UserId(1);
+const READER: UserId = user_id(1);
 const WRITERS: u64 = 8;
 /// Posts of each writer; all of them fit on one page.
 const WRITES: u64 = 12;
@@ -28,7 +28,7 @@ const WRITES: u64 = 12;
 fn world() -> World {
     let mut world = World::default();
     for author in 10..50 {
-        world.follow(READER.0, author);
+        world.follow(READER.get(), author);
         for post in 0..30 {
             world.post(author, i64::try_from(post * 7 % 31).unwrap(), author * 100 + post);
         }
@@ -38,7 +38,7 @@ fn world() -> World {
 
 fn newest(limit: u8, token: Freshness) -> PageRequest {
     let limit = Limit::new(limit).unwrap();
-    PageRequest { limit, at_least: token, ..PageRequest::default() }
+    PageRequest::default().limit(limit).at_least(token)
 }
 
 /// Statements that this server has received so far, including this one.
@@ -56,7 +56,7 @@ async fn alone(kind: Kind, world: &World) -> Option<(Arc<Database>, Link, TestFl
     let fleet = TestFleet::on(&[Arc::clone(&database)]);
     for (server, name) in &fleet.databases {
         let mut statements = vec![format!("CREATE DATABASE {name}")];
-        statements.extend(tributary::shard::mysql_tables(name));
+        statements.extend(tributary::internal::mysql_tables(name));
         server.execute(&statements).await;
     }
     fleet.load(world).await;
@@ -98,9 +98,10 @@ fn a_herd_reads_the_databases_twice() {
             assert!(all <= 3 * one, "{kind:?}: {one} for one, {all} for all");
             let mut least = u64::MAX;
             for _ in 0..3 {
-                let authors = (0..HERD).map(|_| tributary.author_timeline(UserId(10), &request));
+                let authors = (0..HERD).map(|_| tributary.author_timeline(user_id(10), &request));
                 let start = queries(&database).await;
                 let pages = join_all(authors).await;
+                let pages: Vec<Page> = pages.into_iter().map(Result::unwrap).collect();
                 // The supervisor, which checks the server once a second, may add some to a run.
                 least = least.min(queries(&database).await - start);
                 assert!(pages.iter().all(|page| *page == pages[0] && page.posts.len() == 20));
@@ -165,7 +166,7 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
             for bytes in [0, 8 << 10] {
                 config.memory = fleet.config_with_memory(bytes).memory;
                 let tributary = Tributary::open(&config).await.unwrap();
-                let writers: Vec<UserId> = (0..WRITERS).map(|n| UserId(1_000 + n)).collect();
+                let writers: Vec<UserId> = (0..WRITERS).map(|n| user_id(1_000 + n)).collect();
                 tributary.follow_all(READER, &writers).await.unwrap();
                 if bytes > 0 {
                     Watch::start(&tributary).await.until_heads_known().await;
@@ -173,7 +174,7 @@ fn a_shared_page_has_what_each_of_its_readers_wrote() {
                 join_all(writers.iter().map(|author| write_and_read(&tributary, *author))).await;
                 for author in writers {
                     let request = newest(100, Freshness::default());
-                    for post in tributary.author_timeline(author, &request).await.posts {
+                    for post in tributary.author_timeline(author, &request).await.unwrap().posts {
                         tributary.delete_post(author, post.key.post).await.unwrap();
                     }
                 }

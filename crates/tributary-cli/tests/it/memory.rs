@@ -17,7 +17,7 @@ use crate::support::database::{mariadb, mysql};
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::watch::{Watch, at_least, until_warm};
 use crate::support::world::{Oracle, Walk, World, check_walk};
-use crate::support::{self, run, size};
+use crate::support::{self, run, size, user_id};
 
 /// A budget in bytes that holds any world of these tests.
 pub(crate) const FULL: usize = 64 << 20;
@@ -144,13 +144,13 @@ fn readers_that_do_not_exist_take_no_slot() {
         let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
         let watch = Watch::start(&tributary).await;
         watch.until_heads_known().await;
-        until_warm(&tributary, UserId(0), 20).await;
+        until_warm(&tributary, user_id(0), 20).await;
         let before = watch.counters().await["users"];
         assert!((2..=USERS).contains(&before), "{before}");
         let request = PageRequest::default();
         for id in 1_000..1_200 {
-            let page = tributary.home_timeline(UserId(id), &request).await.unwrap();
-            let own = tributary.author_timeline(UserId(id), &request).await;
+            let page = tributary.home_timeline(user_id(id), &request).await.unwrap();
+            let own = tributary.author_timeline(user_id(id), &request).await.unwrap();
             assert!(page.posts.is_empty() && page.next.is_none() && own.posts.is_empty());
         }
         // Fill requests are fulfilled within a few milliseconds.
@@ -169,16 +169,15 @@ fn cursors_are_the_same_with_memory_and_without() {
             let (mut pages, mut asked) = (Vec::new(), Vec::new());
             let without = plain().await;
             for reader in (0..USERS).step_by(3) {
-                let mut request =
-                    PageRequest { limit: Limit::new(9).unwrap(), ..Default::default() };
+                let mut request = PageRequest::default().limit(Limit::new(9).unwrap());
                 for _ in 0..6 {
-                    let page = without.home_timeline(UserId(reader), &request).await.unwrap();
-                    let above = PageRequest { cursor: page.prev.clone(), ..request.clone() };
+                    let page = without.home_timeline(user_id(reader), &request).await.unwrap();
+                    let above = request.clone().from(page.prev.clone());
                     let next = page.next.clone();
-                    asked.push((UserId(reader), request.clone()));
+                    asked.push((user_id(reader), request.clone()));
                     pages.push(page);
-                    asked.push((UserId(reader), above.clone()));
-                    pages.push(without.home_timeline(UserId(reader), &above).await.unwrap());
+                    asked.push((user_id(reader), above.clone()));
+                    pages.push(without.home_timeline(user_id(reader), &above).await.unwrap());
                     let Some(cursor) = next else { break };
                     request.cursor = cursor;
                 }
@@ -250,7 +249,7 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
     // Users that are not registered yet.
     let base = 1_000 * (seed + 1);
     for write in 0..writes {
-        let [author, reader] = [0; 2].map(|_| UserId(base + chance.random_range(0..10)));
+        let [author, reader] = [0; 2].map(|_| user_id(base + chance.random_range(0..10)));
         let posts = known.posts.entry(author).or_default();
         let written = match chance.random_range(0..10) {
             0..5 => {
@@ -277,7 +276,8 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
         let token = tributary.freshness(written).await;
         assert!(!token.is_empty());
         let limit = Limit::new([1, 7, 20, 100][write % 4]).unwrap();
-        for reader in (0..10).map(|n| UserId(base + n)).filter(|r| r.0 % 3 == write as u64 % 3) {
+        for reader in (0..10).map(|n| user_id(base + n)).filter(|r| r.get() % 3 == write as u64 % 3)
+        {
             let request = at_least(&token, limit);
             let page = tributary.home_timeline(reader, &request).await.unwrap();
             assert!(page.fresh_enough && page.is_complete(), "{page:?}");
@@ -287,7 +287,7 @@ async fn write_and_read(tributary: &Tributary, watch: &Watch, seed: u64) -> usiz
             assert_eq!(page.next.is_none(), feed.len() <= limit.get());
             watch.check_newest_page(reader, &token, limit, &page).await;
         }
-        let page = tributary.author_timeline(author, &at_least(&token, limit)).await;
+        let page = tributary.author_timeline(author, &at_least(&token, limit)).await.unwrap();
         let mut posts = known.posts[&author].clone();
         posts.sort_by_key(|post| std::cmp::Reverse(post.key));
         posts.truncate(limit.get());
@@ -307,7 +307,7 @@ fn deep_pages_show_recent_writes() {
             let tributary = Tributary::open(&config).await.unwrap();
             let watch = Watch::start(&tributary).await;
             watch.until_heads_known().await;
-            let (reader, authors) = (UserId(700), (701..721).map(UserId).collect::<Vec<_>>());
+            let (reader, authors) = (user_id(700), (701..721).map(user_id).collect::<Vec<_>>());
             let mut known = Expected::default();
             for author in &authors {
                 tributary.follow(reader, *author).await.unwrap();
@@ -403,17 +403,17 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Wat
         format!("INSERT IGNORE INTO {graph} (`from`, `to`) VALUES (3, 3), (3, 7), (3, 5)"),
     ] {
         connection.query_drop(&sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"));
-        let token = tributary.freshness(UserId(3)).await;
+        let token = tributary.freshness(user_id(3)).await;
         for reader in 0..4 {
             let limit = Limit::new(100).unwrap();
-            let page = tributary.home_timeline(UserId(reader), &at_least(&token, limit)).await;
+            let page = tributary.home_timeline(user_id(reader), &at_least(&token, limit)).await;
             let page = page.unwrap();
             let expected =
-                plain.home_timeline(UserId(reader), &at_least(&token, limit)).await.unwrap();
+                plain.home_timeline(user_id(reader), &at_least(&token, limit)).await.unwrap();
             assert!(page.fresh_enough, "{unit}: {sql}");
             let parts = |page: &Page| (page.posts.clone(), page.handles.clone());
             assert_eq!(parts(&page), parts(&expected), "{unit}: {sql}");
-            watch.check_newest_page(UserId(reader), &token, limit, &page).await;
+            watch.check_newest_page(user_id(reader), &token, limit, &page).await;
         }
     }
     connection.disconnect().await.unwrap();
@@ -434,7 +434,7 @@ fn a_follow_that_is_stored_twice_ends_with_its_last_row() {
             }
             fleet.load_by_sql(&world).await;
             let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
-            until_warm(&tributary, UserId(4), 20).await;
+            until_warm(&tributary, user_id(4), 20).await;
             let (server, database) = &fleet.databases[0];
             let graph = format!("{database}.followers");
             let of = |n| format!("DELETE FROM {graph} WHERE followed_user_id = {n} LIMIT 1");
@@ -450,10 +450,10 @@ fn a_follow_that_is_stored_twice_ends_with_its_last_row() {
             ];
             for (sql, expected) in steps {
                 server.execute(std::slice::from_ref(&sql)).await;
-                let token = tributary.freshness(UserId(4)).await;
+                let token = tributary.freshness(user_id(4)).await;
                 let request = at_least(&token, Limit::DEFAULT);
-                let page = tributary.home_timeline(UserId(4), &request).await.unwrap();
-                let ids: Vec<u64> = page.posts.iter().map(|post| post.key.author.0).collect();
+                let page = tributary.home_timeline(user_id(4), &request).await.unwrap();
+                let ids: Vec<u64> = page.posts.iter().map(|post| post.key.author.get()).collect();
                 assert_eq!(ids, expected, "{backend:?}: {sql}");
             }
         }
@@ -468,7 +468,7 @@ fn writes_of_another_program_into_a_file_are_seen() {
         fleet.load(&random_world(3)).await;
         let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
         Watch::start(&tributary).await.until_heads_known().await;
-        let reader = UserId(1);
+        let reader = user_id(1);
         let file = fleet.dir.path().join("data/shard-1.sqlite");
         assert!(fs::exists(&file).unwrap());
         let other = rusqlite::Connection::open(file).unwrap();
@@ -482,9 +482,9 @@ fn writes_of_another_program_into_a_file_are_seen() {
             let start = Instant::now();
             let page = tributary.home_timeline(reader, &request).await.unwrap();
             assert!(page.fresh_enough && start.elapsed() < Duration::from_secs(3));
-            assert_eq!(page.posts[0].key.post.0, 900_000 + n.unsigned_abs());
+            assert_eq!(page.posts[0].key.post.get(), 900_000 + n.unsigned_abs());
             assert_ne!(page.next, None);
-            let top = PageRequest { cursor: page.prev, ..PageRequest::default() };
+            let top = PageRequest::default().from(page.prev);
             assert!(tributary.home_timeline(reader, &top).await.unwrap().posts.is_empty());
         }
         assert_eq!(Cursor::newest(), PageRequest::default().cursor);

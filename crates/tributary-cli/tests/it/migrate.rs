@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use tributary::{OpenError, Tributary, UserId};
+use tributary::Tributary;
 
 use crate::commands::{output, tributary};
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
-use crate::support::{run, scratch};
+use crate::support::{run, scratch, user_id};
 
 fn migrate(fleet: &TestFleet) -> (i32, String, String) {
     output(tributary(&["migrate"]).args(fleet.source_args()))
@@ -50,7 +50,7 @@ fn migrate_makes_missing_tables_reports_them_and_changes_nothing_else() {
             assert_eq!((code, text), (0, lines("made")), "{error}");
             let (code, text, error) = migrate(&fleet);
             assert_eq!((code, text), (0, lines("was there")), "{error}");
-            fleet.open_for_writing().await.publish(UserId(1), "x", None).await.unwrap();
+            fleet.open_for_writing().await.publish(user_id(1), "x", None).await.unwrap();
         }
         for backend in [Backend::MariaDb, Backend::MySql] {
             let Some(fleet) = TestFleet::new(backend, Tables::Old).await else { continue };
@@ -133,7 +133,7 @@ async fn refused(fleet: &TestFleet) -> String {
     config.write.enabled = true;
     match Tributary::open(&config).await {
         Ok(_) => panic!("the start should have failed"),
-        Err(OpenError::Prerequisite(text)) => text,
+        Err(error) => error.to_string(),
     }
 }
 
@@ -225,9 +225,9 @@ fn a_start_checks_the_rights_to_write_without_writing() {
             let mut config = fleet.config();
             config.write.enabled = true;
             let tributary = Tributary::open(&config).await.unwrap();
-            let post = tributary.publish(UserId(1), "x", None).await.unwrap().post;
-            tributary.follow(UserId(1), UserId(2)).await.unwrap();
-            tributary.delete_post(UserId(1), post.key.post).await.unwrap();
+            let post = tributary.publish(user_id(1), "x", None).await.unwrap().post;
+            tributary.follow(user_id(1), user_id(2)).await.unwrap();
+            tributary.delete_post(user_id(1), post.key.post).await.unwrap();
         }
     });
 }

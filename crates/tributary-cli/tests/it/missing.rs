@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use rusqlite::Connection;
 use tributary::internal::Edge;
-use tributary::{Cursor, Limit, PageRequest, PostKey, ShardId, Tributary, UserId};
+use tributary::{Cursor, Limit, PageRequest, PostKey, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
 use crate::support::world::{Oracle, World};
-use crate::support::{run, size};
+use crate::support::{run, size, user_id};
 
-const READER: UserId = UserId(4_000);
+const READER: UserId = user_id(4_000);
 
 /// Makes shards missing and available again: other connections rename their tables of posts.
 struct ShardSwitch {
@@ -53,15 +53,15 @@ async fn walk(
     outages: &[u8],
 ) -> Vec<PostKey> {
     let limit = Limit::new(limit).unwrap();
-    let newer = cursor.direction == tributary::model::Direction::Newer;
+    let newer = cursor.direction == tributary::internal::Direction::Newer;
     let mut outages = outages.iter();
     let mut walked = Vec::new();
     loop {
         let away = outages.next().copied().unwrap_or(0);
         switch.set(away);
-        let request = PageRequest { cursor, limit, ..PageRequest::default() };
+        let request = PageRequest::default().from(cursor).limit(limit);
         let page = tributary.home_timeline(READER, &request).await.unwrap();
-        assert!(page.missing.iter().all(|ShardId(shard)| away & (1 << shard) != 0), "{away:b}");
+        assert!(page.missing.iter().all(|shard| away & (1 << shard.get()) != 0), "{away:b}");
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "order holds within a page");
         assert!(page.posts.len() <= limit.get());
         walked.extend(page.posts.iter().map(|post| post.key));
@@ -89,7 +89,7 @@ fn no_post_is_lost_or_duplicated_while_shards_come_and_go() {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let mut world = World::default();
         for author in 0..10u64 {
-            world.follow(READER.0, author);
+            world.follow(READER.get(), author);
             for n in 0..author * 2 {
                 // Times tie within and across shards, and ids are not in time order.
                 let time = i64::try_from((author * 7 + n * 5) % 17).unwrap();

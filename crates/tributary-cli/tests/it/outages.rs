@@ -10,18 +10,18 @@ use tributary::{Cursor, Limit, OpenError, Page, PageRequest, Tributary, UserId};
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
-use crate::support::run;
 use crate::support::world::{Oracle, World};
+use crate::support::{run, user_id};
 
 /// The longest time until a server that is available again is in service.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
-const READER: UserId = UserId(4);
+const READER: UserId = user_id(4);
 
 /// A reader on shard 0 that follows authors on all shards, with 10 posts each.
 fn world() -> World {
     let mut world = World::default();
     for author in 8..16 {
-        world.follow(READER.0, author);
+        world.follow(READER.get(), author);
         for n in 0..10 {
             world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
         }
@@ -41,13 +41,13 @@ async fn two_servers() -> (Vec<Arc<Database>>, TestFleet) {
 async fn make_tables(fleet: &TestFleet) {
     for (server, database) in &fleet.databases {
         let mut statements = vec![format!("CREATE DATABASE {database}")];
-        statements.extend(tributary::shard::mysql_tables(database));
+        statements.extend(tributary::internal::mysql_tables(database));
         server.execute(&statements).await;
     }
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor) -> Page {
-    let request = PageRequest { cursor, limit: Limit::new(7).unwrap(), ..PageRequest::default() };
+    let request = PageRequest::default().from(cursor).limit(Limit::new(7).unwrap());
     tributary.home_timeline(READER, &request).await.unwrap()
 }
 
@@ -62,7 +62,7 @@ async fn wait_complete(tributary: &Tributary) -> Duration {
 }
 
 fn is_on_second_server(user: UserId) -> bool {
-    user.0 % 2 == 1
+    user.get() % 2 == 1
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn posts_of_a_returned_shard_come_first_and_each_comes_once() {
         let mut cursor = Cursor::newest();
         for _ in 0..2 {
             let page = read(&tributary, cursor).await;
-            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.0).collect();
+            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.get()).collect();
             assert_eq!(missing, [1, 3]);
             walked.extend(page.posts);
             cursor = page.next.expect("never null while a shard is missing");
@@ -261,7 +261,7 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         server.execute(&[rename("tweets", "away")]).await;
         for _ in 0..10 {
             let page = read(&tributary, Cursor::newest()).await;
-            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.0).collect();
+            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.get()).collect();
             assert_eq!(missing, [1]);
             assert_eq!(page.posts.len(), 7);
         }
@@ -274,8 +274,11 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         let mut config = fleet.config();
         config.request.deadline_ms = 800;
         let locked = Tributary::open(&config).await.unwrap();
-        let out_of_service: Vec<bool> =
-            locked.fleet().health().iter().map(|shard| shard.state.is_err()).collect();
+        let out_of_service: Vec<bool> = tributary::internal::fleet(&locked)
+            .health()
+            .iter()
+            .map(|shard| shard.state.is_err())
+            .collect();
         assert_eq!(out_of_service, [false, true, false, false]);
         lock.query_drop("UNLOCK TABLES").await.unwrap();
         wait_complete(&locked).await;
@@ -296,12 +299,12 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         server.execute(&bad(&database)).await;
         let tributary = fleet.open().await;
         for _ in 0..10 {
-            let full = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
-            let page = tributary.author_timeline(UserId(9), &full).await;
+            let full = PageRequest::default().limit(Limit::new(100).unwrap());
+            let page = tributary.author_timeline(user_id(9), &full).await.unwrap();
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            let page = tributary.author_timeline(UserId(13), &full).await;
+            let page = tributary.author_timeline(user_id(13), &full).await.unwrap();
             assert_eq!((page.posts.len(), page.is_complete()), (10, true));
-            assert!(tributary.author_timeline(UserId(8), &full).await.is_complete());
+            assert!(tributary.author_timeline(user_id(8), &full).await.unwrap().is_complete());
         }
     });
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use toml::Table;
 use tributary::config::{EMBEDDED_SHARDS_DEFAULT, FleetConfig, LISTEN_DEFAULT, Servers, Tls};
-use tributary::internal::{Access, Fleet, mysql_tables};
+use tributary::internal::{Fleet, mysql_tables};
 use tributary::{Config, Tributary};
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -51,7 +51,7 @@ fn load(text: &str) -> Result<Config, String> {
 fn servers(config: &Config) -> &Servers {
     match &config.fleet {
         FleetConfig::Servers(servers) => servers,
-        FleetConfig::Embedded(_) => panic!("the configuration must name servers"),
+        _ => panic!("the configuration must name servers"),
     }
 }
 
@@ -142,7 +142,7 @@ fn the_configuration_in_the_container_matches_the_compose_file() {
         let there = services
             .get(host)
             .unwrap_or_else(|| panic!("{name}: the compose file has no service {host}"));
-        assert_eq!((host, port, server.tls()), (name.as_str(), 3306, Tls::Disabled));
+        assert_eq!((host, port, server.effective_tls()), (name.as_str(), 3306, Tls::Disabled));
         let environment = &there["environment"];
         assert_eq!(text(&environment["MARIADB_USER"]), server.user);
         let secret = server.password_file.as_ref().unwrap().to_str().unwrap();
@@ -204,7 +204,7 @@ fn shards_of_the_compose_file_can_be_served_and_loaded() {
             server.execute(&all).await;
             text = text.replace(&format!("db{index}:3306"), &server.address());
         }
-        let fleet = Fleet::open(&load(&text).unwrap(), Access::Own).await.unwrap();
+        let fleet = Fleet::open_to_load(&load(&text).unwrap()).await.unwrap();
         for shard in fleet.health() {
             assert_eq!(shard.state, Ok(()), "{}", shard.name);
         }
@@ -431,7 +431,7 @@ fn the_example_configuration_shows_every_key_with_its_default() {
     let [shown, bare] = [example.clone(), needed.collect::<Vec<_>>().join("\n")].map(|text| {
         let mut config = load(&text).unwrap();
         if let FleetConfig::Servers(fleet) = &mut config.fleet {
-            fleet.servers.values_mut().for_each(|server| server.tls = Some(server.tls()));
+            fleet.servers.values_mut().for_each(|server| server.tls = Some(server.effective_tls()));
         }
         format!("{config:#?}")
     });

@@ -10,12 +10,12 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tributary::internal::mysql_tables;
-use tributary::{Cursor, Limit, PageRequest, PostId, PostKey, Tributary, UserId};
+use tributary::{Cursor, Limit, PageRequest, PostKey, Tributary};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{SHARDS, TestFleet};
 use crate::support::world::{Oracle, World, assert_page};
-use crate::support::{run, seed, size};
+use crate::support::{run, seed, size, user_id};
 
 /// `./dev test` takes the first three.
 const FOLLOWEES: [u64; 6] = [1, 50, 2_000, 4, 200, 999];
@@ -135,7 +135,7 @@ async fn check_world(
     fleet.load_by_sql(world).await;
     let tributary = fleet.open().await;
     let oracle = Oracle::new(world);
-    let feed: Vec<PostKey> = oracle.feed(UserId(READER)).iter().map(|post| post.key).collect();
+    let feed: Vec<PostKey> = oracle.feed(user_id(READER)).iter().map(|post| post.key).collect();
     // Every statement is prepared before rows are counted.
     for limit in LIMITS {
         read(&tributary, Cursor::newest(), limit).await;
@@ -146,13 +146,13 @@ async fn check_world(
         for cursor in cursors(&feed) {
             let page = read(&tributary, cursor.clone(), limit).await;
             let start = match cursor.edge {
-                tributary::cursor::Edge::Beside { key, .. } => {
+                tributary::internal::Edge::Beside { key, .. } => {
                     feed.iter().position(|k| *k == key).map_or(0, |index| index + 1)
                 }
                 _ => 0,
             };
-            if cursor.direction == tributary::model::Direction::Older {
-                let all = oracle.feed(UserId(READER));
+            if cursor.direction == tributary::internal::Direction::Older {
+                let all = oracle.feed(user_id(READER));
                 let end = all.len().min(start + usize::from(limit));
                 assert_page(&page, &all[start..end], "a counted page");
             }
@@ -169,7 +169,7 @@ async fn check_world(
                 }
                 rows = rows.min(count().await);
             }
-            let anchored = start > 0 || cursor.direction == tributary::model::Direction::Older;
+            let anchored = start > 0 || cursor.direction == tributary::internal::Direction::Older;
             let waves = if anchored { 5 } else { 6 };
             assert!(page.waves <= waves, "{} waves from {cursor:?}", page.waves);
             assert!(
@@ -189,24 +189,23 @@ async fn check_world(
 /// posts from the middle.
 fn cursors(feed: &[PostKey]) -> Vec<Cursor> {
     let at = |index: usize| {
-        feed.get(index).map(|key| Cursor::older(tributary::cursor::Edge::below(*key)))
+        feed.get(index).map(|key| Cursor::older(tributary::internal::Edge::below(*key)))
     };
     let up =
-        feed.get(feed.len() / 2).map(|key| Cursor::newer(tributary::cursor::Edge::above(*key)));
+        feed.get(feed.len() / 2).map(|key| Cursor::newer(tributary::internal::Edge::above(*key)));
     let deep = [at(10), at(feed.len() / 2), at(feed.len().saturating_sub(30)), up];
     // No post is next to this cursor, so the read must query whether an older post exists.
     let deleted_anchor = feed.get(feed.len() / 2).map(|key| {
-        let key = PostKey { author: UserId(READER + 999), ..*key };
-        Cursor::newer(tributary::cursor::Edge::above(key))
+        let key = PostKey { author: user_id(READER + 999), ..*key };
+        Cursor::newer(tributary::internal::Edge::above(key))
     });
     let cursors = [Cursor::newest()].into_iter().chain(deep.into_iter().flatten());
     cursors.chain(deleted_anchor).collect()
 }
 
 async fn read(tributary: &Tributary, cursor: Cursor, limit: u8) -> tributary::Page {
-    let request =
-        PageRequest { cursor, limit: Limit::new(limit).unwrap(), ..PageRequest::default() };
-    let page = tributary.home_timeline(UserId(READER), &request).await.unwrap();
+    let request = PageRequest::default().from(cursor).limit(Limit::new(limit).unwrap());
+    let page = tributary.home_timeline(user_id(READER), &request).await.unwrap();
     assert!(page.is_complete());
     page
 }
@@ -230,13 +229,14 @@ async fn rows_read(fleet: &TestFleet, work: impl AsyncFn()) -> u64 {
 async fn naive_page(fleet: &TestFleet, world: &World, cursor: &Cursor, limit: u8) {
     let mut connection = fleet.databases[0].0.connect().await;
     let below = match cursor.edge {
-        tributary::cursor::Edge::Beside { key: PostKey { time, post: PostId(id), .. }, .. } => {
+        tributary::internal::Edge::Beside { key: PostKey { time, post: id, .. }, .. } => {
+            let id = id.get();
             format!("AND (timestamp, tweet_id) < ({time}, {id})")
         }
         _ => String::new(),
     };
     for (shard, (_, database)) in (0..).zip(&fleet.databases) {
-        let followees = world.follows.iter().map(|follow| follow.followee.0);
+        let followees = world.follows.iter().map(|follow| follow.followee.get());
         let own: Vec<String> =
             followees.filter(|id| id % SHARDS == shard).map(|id| id.to_string()).collect();
         if own.is_empty() {

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use tributary::{OpenError, PageRequest, Tributary, UserId};
+use tributary::{PageRequest, Tributary};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{TestFleet, every_backend};
-use crate::support::run;
 use crate::support::world::World;
+use crate::support::{run, user_id};
 
 /// Opens the fleet with these lines added to its server's section.
 async fn open_with(fleet: &TestFleet, lines: &str) -> Result<Tributary, String> {
@@ -19,7 +19,7 @@ async fn open_with(fleet: &TestFleet, lines: &str) -> Result<Tributary, String> 
     fs::write(&file, before.replace("user = ", &format!("{lines}\nuser = "))).unwrap();
     let outcome = Tributary::open(&fleet.config()).await;
     fs::write(&file, before).unwrap();
-    outcome.map_err(|OpenError::Prerequisite(text)| text)
+    outcome.map_err(|error| error.to_string())
 }
 
 fn toml_path(key: &str, path: &Path) -> String {
@@ -35,7 +35,7 @@ fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
         for (server, database) in &fleet.databases {
             let mut statements = vec![format!("CREATE DATABASE {database}")];
-            statements.extend(tributary::shard::mysql_tables(database));
+            statements.extend(tributary::internal::mysql_tables(database));
             server.execute(&statements).await;
         }
         let mut world = World::default();
@@ -78,7 +78,7 @@ fn mysql_is_reached_with_caching_sha2_in_plain_and_over_tls() {
 }
 
 async fn assert_reads(tributary: &Tributary) {
-    let page = tributary.home_timeline(UserId(1), &PageRequest::default()).await.unwrap();
+    let page = tributary.home_timeline(user_id(1), &PageRequest::default()).await.unwrap();
     assert!(page.is_complete() && page.posts.len() == 1, "{page:?}");
 }
 
@@ -113,7 +113,7 @@ fn the_server_ends_a_statement_that_takes_too_long() {
             config.request.deadline_ms = 600;
             let tributary = Tributary::open(&config).await.unwrap();
             lock.query_drop(format!("LOCK TABLES {database}.followers WRITE")).await.unwrap();
-            let page = tributary.home_timeline(UserId(4), &PageRequest::default()).await.unwrap();
+            let page = tributary.home_timeline(user_id(4), &PageRequest::default()).await.unwrap();
             assert!(!page.is_complete());
             let mut connection = server.connect().await;
             let give_up = std::time::Instant::now() + std::time::Duration::from_secs(20);

@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tributary::internal::{Access, Follow, ID_MAX};
+use tributary::internal::Follow;
 use tributary::{
     Cursor, IdempotencyKey, Limit, PageRequest, Post, PostId, Tributary, UserId, WriteError,
 };
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::world::{Oracle, Walk, World, check_walk};
-use crate::support::{run, seed, size};
+use crate::support::{run, seed, size, user_id};
 
 fn key(text: &str) -> Option<IdempotencyKey> {
     Some(IdempotencyKey::new(text).unwrap())
 }
 
 async fn posts(tributary: &Tributary, author: UserId) -> Vec<Post> {
-    let page = tributary.author_timeline(author, &PageRequest::default()).await;
+    let page = tributary.author_timeline(author, &PageRequest::default()).await.unwrap();
     assert!(page.is_complete());
     page.posts
 }
@@ -36,7 +36,7 @@ impl Story<'_> {
     const USERS: u64 = 9;
 
     fn user(&mut self) -> UserId {
-        UserId(self.rng.random_range(1..=Self::USERS))
+        user_id(self.rng.random_range(1..=Self::USERS))
     }
 
     async fn step(&mut self) {
@@ -48,19 +48,19 @@ impl Story<'_> {
                 let posted = self.tributary.publish(one, &content, None).await.unwrap();
                 assert_eq!((&posted.post.content, posted.replayed), (&content, false));
                 assert_eq!(posted.post.key.author, one);
-                let found = self.tributary.post(one, posted.post.key.post).await;
-                assert_eq!(found, Ok(Some(posted.post.clone())));
+                let found = self.tributary.post(one, posted.post.key.post).await.unwrap().post;
+                assert_eq!(found.as_ref(), Some(&posted.post));
                 self.world.posts.push(posted.post);
             }
             5 => {
                 let Some(post) = self.world.posts.pop() else { return };
                 let (author, id) = (post.key.author, post.key.post);
                 // Another author's post of this id is another post.
-                self.tributary.delete_post(UserId(author.0 + SHARDS), id).await.unwrap();
-                assert!(self.tributary.post(author, id).await.unwrap().is_some());
+                self.tributary.delete_post(user_id(author.get() + SHARDS), id).await.unwrap();
+                assert!(self.tributary.post(author, id).await.unwrap().post.is_some());
                 for _ in 0..2 {
                     self.tributary.delete_post(author, id).await.unwrap();
-                    assert_eq!(self.tributary.post(author, id).await, Ok(None));
+                    assert_eq!(self.tributary.post(author, id).await.unwrap().post, None);
                 }
             }
             6 => {
@@ -124,7 +124,7 @@ fn a_key_posts_once_even_concurrently_and_after_a_delete() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
-            let (author, other) = (UserId(3), UserId(3 + SHARDS));
+            let (author, other) = (user_id(3), user_id(3 + SHARDS));
             let first = tributary.publish(author, "once", key("k")).await.unwrap();
             assert!(!first.replayed);
             tributary.delete_post(author, first.post.key.post).await.unwrap();
@@ -144,7 +144,7 @@ fn a_key_posts_once_even_concurrently_and_after_a_delete() {
             assert!(matches!(refused, Err(WriteError::ContentLength { .. })));
             assert!(!tributary.publish(author, "now", key("later")).await.unwrap().replayed);
 
-            let racer = UserId(2);
+            let racer = user_id(2);
             for round in 0..5 {
                 let tasks = (0..8).map(|_| {
                     let (tributary, key) =
@@ -173,7 +173,7 @@ fn a_key_expires_after_a_day() {
         for (backend, fleet) in every_backend().await {
             let tributary = fleet.open_for_writing().await;
             for name in ["old", "young"] {
-                tributary.publish(UserId(1), name, key(name)).await.unwrap();
+                tributary.publish(user_id(1), name, key(name)).await.unwrap();
             }
             let day = 24 * 60 * 60 * 1_000 + 1;
             let age = format!("SET created_ms = created_ms - {day} WHERE idempotency_key = 'old'");
@@ -182,11 +182,11 @@ fn a_key_expires_after_a_day() {
         }
         let give_up = Instant::now() + Duration::from_secs(30);
         for (backend, _fleet, tributary) in &open {
-            while tributary.publish(UserId(1), "old", key("old")).await.unwrap().replayed {
+            while tributary.publish(user_id(1), "old", key("old")).await.unwrap().replayed {
                 assert!(Instant::now() < give_up, "{backend:?}: the key never expires");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            let young = tributary.publish(UserId(1), "young", key("young")).await.unwrap();
+            let young = tributary.publish(user_id(1), "young", key("young")).await.unwrap();
             assert!(young.replayed, "{backend:?}");
         }
     });
@@ -214,27 +214,26 @@ fn texts_are_stored_byte_for_byte_within_their_limits() {
             let texts =
                 ["x", " blanks stay \r\n ", "\0", "a\0b\\'\"`;--", "é", "👩‍💻\u{202e}", &longest];
             for text in texts {
-                let posted = tributary.publish(UserId(5), text, None).await.unwrap();
+                let posted = tributary.publish(user_id(5), text, None).await.unwrap();
                 assert_eq!(posted.post.content, text);
-                let stored = tributary.post(UserId(5), posted.post.key.post).await.unwrap();
+                let stored = tributary.post(user_id(5), posted.post.key.post).await.unwrap().post;
                 assert_eq!(stored, Some(posted.post), "{backend:?}");
             }
             for text in [String::new(), "x".repeat(10_001), format!("{longest}x")] {
-                let refused = tributary.publish(UserId(5), &text, None).await;
+                let refused = tributary.publish(user_id(5), &text, None).await;
                 let length = WriteError::ContentLength { len: text.len(), max: 10_000 };
                 assert_eq!(refused, Err(length), "{backend:?}");
             }
-            assert_eq!(posts(&tributary, UserId(5)).await.len(), texts.len());
-            for user in [UserId(ID_MAX + 1), UserId(u64::MAX)] {
-                let one = UserId(1);
-                assert_eq!(tributary.publish(user, "x", None).await, Err(WriteError::Id));
-                assert_eq!(tributary.follow(one, user).await, Err(WriteError::Id));
+            assert_eq!(posts(&tributary, user_id(5)).await.len(), texts.len());
+            // An id that the databases cannot store is refused before a write begins.
+            for id in [UserId::MAX.get() + 1, u64::MAX] {
+                assert!(UserId::try_from(id).is_err(), "{id}");
             }
-            let most: Vec<UserId> = (0..1_000).map(UserId).collect();
-            assert_eq!(tributary.follow_all(UserId(1), &most).await, Ok(1_000));
-            assert_eq!(tributary.follow_all(UserId(1), &most).await, Ok(0));
-            let more: Vec<UserId> = (0..1_001).map(UserId).collect();
-            let refused = tributary.follow_all(UserId(1), &more).await;
+            let most: Vec<UserId> = (0..1_000).map(user_id).collect();
+            assert_eq!(tributary.follow_all(user_id(1), &most).await, Ok(1_000));
+            assert_eq!(tributary.follow_all(user_id(1), &most).await, Ok(0));
+            let more: Vec<UserId> = (0..1_001).map(user_id).collect();
+            let refused = tributary.follow_all(user_id(1), &more).await;
             assert_eq!(refused, Err(WriteError::TooManyFollows));
         }
     });
@@ -247,13 +246,13 @@ fn ids_rise_and_name_their_shard_and_times_are_now() {
             let tributary = fleet.open_for_writing().await;
             let mut last = None;
             for _ in 0..30 {
-                let before = tributary::clock::now_ms();
-                let post = tributary.publish(UserId(7), "x", None).await.unwrap().post;
-                let now = tributary::clock::now_ms();
+                let before = tributary::internal::now_ms();
+                let post = tributary.publish(user_id(7), "x", None).await.unwrap().post;
+                let now = tributary::internal::now_ms();
                 assert!((before..=now).contains(&post.key.time), "{backend:?}");
                 let id = post.key.post;
-                assert!(Some(id) > last && id.0 <= ID_MAX);
-                assert_eq!((id.0 >> 10) % 4_096, 7 % SHARDS);
+                assert!(Some(id) > last && id.get() <= UserId::MAX.get());
+                assert_eq!((id.get() >> 10) % 4_096, 7 % SHARDS);
                 last = Some(id);
             }
         }
@@ -277,8 +276,8 @@ fn an_id_that_is_taken_is_replaced_by_a_new_one() {
                          {database}.tweets VALUES (NEW.post_id, 9, 'theirs', 1); END IF"
                 )])
                 .await;
-            let posted = tributary.publish(UserId(9), "ours", key("k")).await.unwrap();
-            assert_eq!(posts(&tributary, UserId(9)).await, [posted.post], "{backend:?}");
+            let posted = tributary.publish(user_id(9), "ours", key("k")).await.unwrap();
+            assert_eq!(posts(&tributary, user_id(9)).await, [posted.post], "{backend:?}");
             // The lock outlives the rollback, and proves that the ids collided.
             let mut connection = server.connect().await;
             let sql = format!("SELECT IS_USED_LOCK('{database}')");
@@ -297,7 +296,7 @@ fn sqlite_commits_concurrent_posts_together_and_loses_none() {
             .map(|n| {
                 let tributary = tributary.clone();
                 tokio::spawn(async move {
-                    tributary.publish(UserId(1), &n.to_string(), None).await.unwrap().post.key.post
+                    tributary.publish(user_id(1), &n.to_string(), None).await.unwrap().post.key.post
                 })
             })
             .collect();
@@ -307,8 +306,8 @@ fn sqlite_commits_concurrent_posts_together_and_loses_none() {
         }
         drop(tributary);
         let reopened = fleet.open().await;
-        let request = PageRequest { limit: Limit::new(100).unwrap(), ..Default::default() };
-        let page = reopened.author_timeline(UserId(1), &request).await;
+        let request = PageRequest::default().limit(Limit::new(100).unwrap());
+        let page = reopened.author_timeline(user_id(1), &request).await.unwrap();
         let stored: BTreeSet<PostId> = page.posts.iter().map(|post| post.key.post).collect();
         assert_eq!((stored.len(), stored), (64, ids));
     });
@@ -321,23 +320,27 @@ fn a_foreign_writer_to_a_sqlite_shard_is_noticed() {
         let config = fleet.config();
         let tributary = Tributary::open(&config).await.unwrap();
         let foreign = || -> Vec<u64> {
-            tributary.fleet().health().iter().map(|shard| shard.foreign_writes).collect()
+            tributary::internal::fleet(&tributary)
+                .health()
+                .iter()
+                .map(|shard| shard.foreign_writes)
+                .collect()
         };
         for _ in 0..3 {
-            tributary.publish(UserId(2), "x", None).await.unwrap();
-            tributary.follow(UserId(1), UserId(2)).await.unwrap();
+            tributary.publish(user_id(2), "x", None).await.unwrap();
+            tributary.follow(user_id(1), user_id(2)).await.unwrap();
         }
         // A reader beside the owner does not count as a foreign writer.
-        let reader = Tributary::open_with(&config, Access::Read).await.unwrap();
-        assert_eq!(posts(&reader, UserId(2)).await.len(), 3);
-        assert_eq!(reader.publish(UserId(2), "x", None).await, Err(WriteError::ReadOnly));
+        let reader = Tributary::open_read_only(&config).await.unwrap();
+        assert_eq!(posts(&reader, user_id(2)).await.len(), 3);
+        assert_eq!(reader.publish(user_id(2), "x", None).await, Err(WriteError::ReadOnly));
         drop(reader);
-        tributary.publish(UserId(2), "x", None).await.unwrap();
+        tributary.publish(user_id(2), "x", None).await.unwrap();
         assert_eq!(foreign(), [0; 4]);
         for n in 1..3 {
             let insert = |table: &str| format!("INSERT INTO {table} VALUES (2, {n})");
             execute(&fleet, 2, insert, "followers").await;
-            tributary.publish(UserId(2), "x", None).await.unwrap();
+            tributary.publish(user_id(2), "x", None).await.unwrap();
             assert_eq!(foreign(), [0, 0, n, 0]);
         }
     });
@@ -372,14 +375,14 @@ fn a_text_that_the_column_cannot_hold_is_refused_and_never_altered() {
                 server.execute(&["SET GLOBAL sql_mode = DEFAULT".into()]).await;
             }
             let tributary = tributary.unwrap();
-            tributary.publish(UserId(1), "blé", None).await.unwrap();
-            let refused = tributary.publish(UserId(1), "🎉", key("k")).await;
+            tributary.publish(user_id(1), "blé", None).await.unwrap();
+            let refused = tributary.publish(user_id(1), "🎉", key("k")).await;
             assert_eq!(refused, Err(WriteError::Content), "{backend:?}");
             let stored: Vec<String> =
-                posts(&tributary, UserId(1)).await.into_iter().map(|post| post.content).collect();
+                posts(&tributary, user_id(1)).await.into_iter().map(|post| post.content).collect();
             assert_eq!(stored, ["blé"], "{backend:?}");
             // The key is still unused, and no lock remains.
-            assert!(!tributary.publish(UserId(1), "x", key("k")).await.unwrap().replayed);
+            assert!(!tributary.publish(user_id(1), "x", key("k")).await.unwrap().replayed);
 
             // A longer text that another program wrote is served whole.
             let (server, database) = &fleet.databases[1];
@@ -387,7 +390,7 @@ fn a_text_that_the_column_cannot_hold_is_refused_and_never_altered() {
             let insert =
                 format!("INSERT INTO {database}.tweets VALUES (9, 5, REPEAT('x', 60000), 1)");
             server.execute(&[widen, insert]).await;
-            assert_eq!(posts(&tributary, UserId(5)).await[0].content.len(), 60_000);
+            assert_eq!(posts(&tributary, user_id(5)).await[0].content.len(), 60_000);
         }
     });
 }
@@ -400,18 +403,18 @@ fn a_problem_with_writing_does_not_affect_reading() {
         for backend in [Backend::MariaDb, Backend::MySql] {
             let Some(fleet) = TestFleet::new(backend, Tables::Ours).await else { continue };
             let tributary = fleet.open_for_writing().await;
-            tributary.publish(UserId(1), "before", key("a")).await.unwrap();
+            tributary.publish(user_id(1), "before", key("a")).await.unwrap();
             let (server, database) = &fleet.databases[1];
             let rename = |from, to| format!("RENAME TABLE {database}.{from} TO {database}.{to}");
             server.execute(&[rename("tributary_writes", "away")]).await;
             for n in 0..5 {
-                let posted = tributary.publish(UserId(1), "x", key(&n.to_string())).await;
+                let posted = tributary.publish(user_id(1), "x", key(&n.to_string())).await;
                 assert_eq!(posted, Err(WriteError::Unavailable), "{backend:?}");
-                assert_eq!(posts(&tributary, UserId(1)).await.len(), 1);
+                assert_eq!(posts(&tributary, user_id(1)).await.len(), 1);
             }
             server.execute(&[rename("away", "tributary_writes")]).await;
             let give_up = Instant::now() + Duration::from_secs(20);
-            while tributary.publish(UserId(1), "after", key("b")).await.is_err() {
+            while tributary.publish(user_id(1), "after", key("b")).await.is_err() {
                 assert!(Instant::now() < give_up, "{backend:?}: writes never work again");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -423,11 +426,11 @@ fn a_problem_with_writing_does_not_affect_reading() {
             let mut config = fleet.config_for_writing().await;
             config.request.deadline_ms = 1_200;
             let impatient = Tributary::open(&config).await.unwrap();
-            let posted = impatient.publish(UserId(1), "before", key("a")).await;
+            let posted = impatient.publish(user_id(1), "before", key("a")).await;
             assert_eq!(posted, Err(WriteError::Unavailable), "{backend:?}");
-            assert_eq!(posts(&impatient, UserId(1)).await.len(), 2);
+            assert_eq!(posts(&impatient, user_id(1)).await.len(), 2);
             lock.query_drop("ROLLBACK").await.unwrap();
-            assert!(tributary.publish(UserId(1), "before", key("a")).await.unwrap().replayed);
+            assert!(tributary.publish(user_id(1), "before", key("a")).await.unwrap().replayed);
         }
     });
 }
@@ -472,7 +475,7 @@ fn many_writers_at_once_lose_nothing() {
             }
             let mut stored = 0;
             for client in 0..64 {
-                stored += count(&tributary, UserId(client)).await;
+                stored += count(&tributary, user_id(client)).await;
             }
             assert_eq!(stored, written, "{backend:?}");
         }
@@ -483,9 +486,8 @@ fn many_writers_at_once_lose_nothing() {
 async fn count(tributary: &Tributary, author: UserId) -> usize {
     let (mut count, mut cursor) = (0, Some(Cursor::newest()));
     while let Some(from) = cursor {
-        let request =
-            PageRequest { cursor: from, limit: Limit::new(100).unwrap(), ..PageRequest::default() };
-        let page = tributary.author_timeline(author, &request).await;
+        let request = PageRequest::default().from(from).limit(Limit::new(100).unwrap());
+        let page = tributary.author_timeline(author, &request).await.unwrap();
         count += page.posts.len();
         cursor = page.next;
     }
@@ -499,7 +501,7 @@ async fn post_until(tributary: Tributary, client: u64, keyed: bool, end: Instant
     while Instant::now() < end {
         let begin = Instant::now();
         let key = if keyed { key(&rand::random::<u128>().to_string()) } else { None };
-        tributary.publish(UserId(client), &text, key).await.unwrap();
+        tributary.publish(user_id(client), &text, key).await.unwrap();
         times.push(begin.elapsed());
     }
     times

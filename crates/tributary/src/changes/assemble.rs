@@ -9,7 +9,7 @@ use super::gtid::{MariaDbGtid, Origin};
 use super::pending::Pending;
 use super::rows::{ServedTable, TablePlan};
 use super::statement::{Statement, classify, concerns};
-use super::{Change, Commit, LogPosition, file_number};
+use super::{Change, Commit, LogPosition};
 use crate::mapping::Tables;
 use crate::model::ShardId;
 
@@ -271,7 +271,7 @@ impl Assembler {
     fn rotate(&mut self, event: &Event<'_>) -> Result<(), Broken> {
         let wrong = || Broken("the name of a log file cannot be read".into());
         let (offset, name) = binlog::rotate(event.data).ok_or_else(wrong)?;
-        let file = file_number(name).ok_or_else(wrong)?;
+        let file = LogPosition::file_number(name).ok_or_else(wrong)?;
         if file != self.file {
             (_, self.offset) = LogPosition::in_file(file, offset).file_and_offset();
             self.file = file;
@@ -304,7 +304,7 @@ impl Assembler {
 
     fn idle(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) -> Result<(), Broken> {
         let name = std::str::from_utf8(event.data).ok();
-        let file = name.and_then(file_number).unwrap_or(self.file);
+        let file = name.and_then(LogPosition::file_number).unwrap_or(self.file);
         steps.push(Step::Idle(self.reached(file, event.end)));
         Ok(())
     }

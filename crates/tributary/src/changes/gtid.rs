@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// The first part of a MySQL GTID: the server where the transaction originated, and its tag,
 /// usually empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The server's UUID.
     pub uuid: [u8; 16],
     /// Empty, or up to 32 lower-case letters, digits and underscores.
@@ -17,7 +17,7 @@ pub struct Origin {
 /// A set of MySQL transactions, in the text form of `@@gtid_executed`:
 /// `UUID:1-5:7:tag:1-3,UUID2:1-3`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GtidSet {
+pub(crate) struct GtidSet {
     /// The first and the last number of each interval. Intervals rise, have gaps between them, and
     /// are never empty.
     intervals: BTreeMap<Origin, Vec<(u64, u64)>>,
@@ -25,7 +25,7 @@ pub struct GtidSet {
 
 /// A MariaDB GTID, `0-1-42`. It is the position of a log with one domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MariaDbGtid {
+pub(crate) struct MariaDbGtid {
     /// The replication domain.
     pub domain: u32,
     /// The id of the server where the transaction originated.
@@ -36,7 +36,7 @@ pub struct MariaDbGtid {
 
 impl GtidSet {
     /// Adds one transaction.
-    pub fn insert(&mut self, origin: &Origin, number: u64) {
+    pub(crate) fn insert(&mut self, origin: &Origin, number: u64) {
         if let Some(intervals) = self.intervals.get_mut(origin) {
             add(intervals, number, number);
         } else {
@@ -45,7 +45,7 @@ impl GtidSet {
     }
 
     /// Whether every transaction of `other` is in this set.
-    pub fn contains_set(&self, other: &Self) -> bool {
+    pub(crate) fn contains_set(&self, other: &Self) -> bool {
         other.intervals.iter().all(|(origin, wanted)| {
             let own = self.intervals.get(origin).map_or(&[][..], Vec::as_slice);
             wanted.iter().all(|(first, last)| {
@@ -55,13 +55,8 @@ impl GtidSet {
         })
     }
 
-    /// Whether the set is empty.
-    pub fn is_empty(&self) -> bool {
-        self.intervals.is_empty()
-    }
-
     /// One text per origin, in the text form of a set.
-    pub fn parts(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = String> {
         self.intervals.iter().map(|(origin, intervals)| {
             let mut text = origin.to_string();
             for (first, last) in intervals {
@@ -202,7 +197,7 @@ mod tests {
         let shout = A.to_uppercase();
         let text = format!("{shout}:1-5:7:dom_1:1-3:6,\n{B}:9");
         assert_eq!(set(&text).to_string(), format!("{A}:1-5:7,{A}:dom_1:1-3:6,{B}:9"));
-        assert!(set("").is_empty());
+        assert_eq!(set(""), GtidSet::default());
         for bad in ["x:1", A, &format!("{A}:0"), &format!("{A}:5-3"), &format!("{A}:t-g:1")] {
             assert!(bad.parse::<GtidSet>().is_err(), "{bad}");
         }

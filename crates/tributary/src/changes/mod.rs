@@ -7,7 +7,7 @@ pub(crate) mod assemble;
 pub(crate) mod binlog;
 mod bytes;
 mod columns;
-pub mod gtid;
+pub(crate) mod gtid;
 mod pending;
 pub(crate) mod rows;
 mod statement;
@@ -28,6 +28,13 @@ const FILE_MAX: u32 = (1 << (64 - OFFSET_BITS)) - 1;
 pub struct LogPosition(pub u64);
 
 impl LogPosition {
+    /// The number in the name of a log file: 12 for `mariadb-bin.000012`.
+    pub fn file_number(name: &str) -> Option<u32> {
+        let (_, digits) = name.rsplit_once('.')?;
+        let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse().ok().filter(|_| all)
+    }
+
     /// A position in one of the numbered files of a server's log. A file number or an offset that
     /// is too large is replaced by the largest one that fits.
     pub fn in_file(number: u32, offset: u64) -> Self {
@@ -40,13 +47,6 @@ impl LogPosition {
         let number = u32::try_from(self.0 >> OFFSET_BITS).unwrap_or(FILE_MAX);
         (number, self.0 & ((1 << OFFSET_BITS) - 1))
     }
-}
-
-/// The number in the name of a log file: 12 for `mariadb-bin.000012`.
-pub fn file_number(name: &str) -> Option<u32> {
-    let (_, digits) = name.rsplit_once('.')?;
-    let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    digits.parse().ok().filter(|_| all)
 }
 
 /// Identifies one log. Positions of two logs cannot be compared. Another server that takes over
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn the_file_number_is_the_suffix_of_its_name() {
-        assert_eq!(file_number("mariadb-bin.000012"), Some(12));
-        assert_eq!(file_number("a.b.1000000"), Some(1_000_000));
+        assert_eq!(LogPosition::file_number("mariadb-bin.000012"), Some(12));
+        assert_eq!(LogPosition::file_number("a.b.1000000"), Some(1_000_000));
         for bad in ["", "binlog", "binlog.", "binlog.index", "binlog.+1", "binlog.00001x"] {
-            assert_eq!(file_number(bad), None, "{bad}");
+            assert_eq!(LogPosition::file_number(bad), None, "{bad}");
         }
     }
 }

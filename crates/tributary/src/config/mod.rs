@@ -2,6 +2,7 @@
 //! before. Every default is a documented constant. An unknown key is an error that names the most
 //! similar known key.
 
+mod build;
 mod source;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ const CONTENT_BYTES_MAX: usize = 1 << 20;
 
 /// The complete, checked configuration.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
@@ -64,6 +66,7 @@ pub struct Config {
 /// `[http]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Http {
     /// The address to listen on; port 0 lets the system choose a port.
     pub listen: SocketAddr,
@@ -74,6 +77,7 @@ pub struct Http {
 
 /// `[request]`.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// Upper bound for the duration of one read or write, in milliseconds; at least 1.
     pub deadline_ms: u64,
@@ -90,6 +94,7 @@ struct RequestKeys {
 /// `[memory]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct MemoryConfig {
     /// Upper bound for the copies in memory, in bytes; 0 turns memory off. If absent, a quarter of
     /// the machine's memory, at most [`MEMORY_BUDGET_DEFAULT_MAX`].
@@ -99,6 +104,7 @@ pub struct MemoryConfig {
 
 /// `[write]`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Write {
     /// Whether writes are accepted. Default: true for a folder, and false for servers, since their
     /// tables may belong to another application.
@@ -120,6 +126,7 @@ struct WriteKeys {
 /// `[placement]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct PlacementConfig {
     /// The owning shard of each bucket, by name; `user_id % N` over the shards if absent.
     pub map: Option<Vec<String>>,
@@ -127,6 +134,7 @@ pub struct PlacementConfig {
 
 /// The databases that hold the rows.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum FleetConfig {
     /// SQLite files in one folder.
     Embedded(Embedded),
@@ -137,6 +145,7 @@ pub enum FleetConfig {
 /// `[embedded]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Embedded {
     /// The folder.
     pub dir: PathBuf,
@@ -147,6 +156,7 @@ pub struct Embedded {
 
 /// `[servers.NAME]` and `[[shards]]`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Servers {
     /// Servers by name.
     pub servers: BTreeMap<String, ServerConfig>,
@@ -159,6 +169,7 @@ pub struct Servers {
 /// A MySQL or MariaDB server.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ServerConfig {
     /// `host:port`. The host name is resolved for every new connection.
     pub address: String,
@@ -184,6 +195,7 @@ pub struct ServerConfig {
 /// TLS mode of a connection to a server, named as in the MySQL clients.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Tls {
     /// No encryption.
     Disabled,
@@ -196,6 +208,7 @@ pub enum Tls {
 /// `[[shards]]`: a database that owns users.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ShardConfig {
     /// The shard's name in answers and logs.
     pub name: String,
@@ -216,7 +229,7 @@ pub struct Secret(String);
 pub struct ConfigError(String);
 
 /// All keys of a file and of the environment.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
@@ -436,7 +449,7 @@ impl ServerConfig {
     }
 
     /// The TLS mode, with its default resolved.
-    pub fn tls(&self) -> Tls {
+    pub fn effective_tls(&self) -> Tls {
         let local = self.host_and_port().is_some_and(|(host, _)| {
             host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
         });

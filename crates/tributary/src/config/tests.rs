@@ -168,7 +168,7 @@ fn tls_is_on_unless_the_server_is_this_machine() {
     let tls = |address: &str| {
         let text = FLEET.replace("127.0.0.1:3306", address);
         let FleetConfig::Servers(fleet) = load(&text, &[]).unwrap().fleet else { panic!() };
-        fleet.servers["db1"].tls()
+        fleet.servers["db1"].effective_tls()
     };
     for local in ["127.0.0.1:1", "localhost:1", "[::1]:1"] {
         assert_eq!(tls(local), Tls::Disabled);

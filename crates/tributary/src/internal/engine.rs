@@ -145,6 +145,6 @@ impl<'a> EngineMemory<'a> {
 
     /// The figures of this moment.
     pub fn stats(&self) -> MemoryStats {
-        MemoryStats::of(&self.memory)
+        MemoryStats::of_memory(&self.memory)
     }
 }

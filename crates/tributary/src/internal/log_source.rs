@@ -1,21 +1,48 @@
 //! Gives the project's own tests access to the sources that memory is filled from. It is not part
 //! of the library's stable interface.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
-use crate::model::ShardId;
-use crate::shard::{Deadline, FillBatch, FillRequest, Fleet, HeadBatch, ShardError, Source};
+use crate::cursor::AuthorEdge;
+use crate::model::{Direction, PostKey, ShardId, UserId};
+use crate::shard::{
+    Deadline, FillBatch, FillRequest, Fleet, HeadBatch, ShardError, Source, TailQuery,
+};
 
 /// A log of a fleet. Each method calls the method of the same name in `source.rs`.
 #[derive(Clone, Debug)]
 pub struct TestLog(Arc<Source>);
 
-/// The logs of all shards: one per server, or one per file.
-pub fn log_sources(fleet: &Fleet) -> Vec<TestLog> {
-    fleet.sources().iter().map(|source| TestLog(Arc::clone(source))).collect()
+impl TestLog {
+    /// The logs of all shards: one per server, or one per file.
+    pub fn all(fleet: &Fleet) -> Vec<Self> {
+        fleet.sources().iter().map(|source| Self(Arc::clone(source))).collect()
+    }
+
+    /// Reads the newest `count` keys of each author, all of one shard, as a page without memory
+    /// reads them.
+    ///
+    /// # Errors
+    /// The shard, if it does not answer.
+    pub async fn read_newest(
+        fleet: &Fleet,
+        shard: ShardId,
+        authors: &[UserId],
+        count: u16,
+    ) -> Result<Vec<PostKey>, ShardId> {
+        let from = AuthorEdge::Top;
+        let query = |author: &UserId| TailQuery { author: *author, from, count };
+        let work = BTreeMap::from([(shard, authors.iter().map(query).collect::<Vec<_>>())]);
+        let read = fleet.scatter(work, fleet.read_deadline(), |shard, queries, until| async move {
+            shard.tails(Direction::Older, &queries, until).await
+        });
+        read.await.answers.into_iter().next().ok_or(shard)
+    }
 }
 
 #[expect(missing_docs, reason = "the methods are documented in source.rs")]
@@ -35,9 +62,9 @@ impl TestLog {
     pub async fn fill(
         &self,
         requests: &[FillRequest],
-        until: Deadline,
+        within: Duration,
     ) -> Result<FillBatch, ShardError> {
-        self.0.fill(requests, until).await
+        self.0.fill(requests, Deadline::after(within)).await
     }
 
     pub async fn heads(
@@ -49,12 +76,15 @@ impl TestLog {
 
     pub async fn end_of_log(
         &self,
-        until: Deadline,
+        within: Duration,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.0.end_of_log(until).await
+        self.0.end_of_log(Deadline::after(within)).await
     }
 
-    pub async fn visible(&self, until: Deadline) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.0.visible(until).await
+    pub async fn visible(
+        &self,
+        within: Duration,
+    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+        self.0.visible(Deadline::after(within)).await
     }
 }

@@ -1,5 +1,5 @@
 //! Items for the project's own crates and tests, beyond the public names. They may change in any
-//! release: nothing here is part of the library's stable interface.
+//! release: nothing here is part of the library's stable interface. At most 40 items.
 
 mod engine;
 mod log_source;
@@ -9,26 +9,21 @@ mod requests;
 mod stats;
 
 pub use self::engine::{EngineMemory, Miss};
-pub use self::log_source::{TestLog, log_sources};
+pub use self::log_source::TestLog;
 pub use self::new_folder::{FolderRows, build_folder};
 pub use self::recorded_log::RecordedLog;
-pub use self::requests::{
-    author_draft, cache_page, cached_page, content_bytes_max, fleet, home_draft,
-};
-pub use self::stats::{LogStats, MemoryStats, memory_stats};
-pub use crate::changes::{
-    Bounds, Change, Commit, FeedEvent, LogIdentity, LogPosition, file_number,
-};
+pub use self::requests::fleet;
+pub use self::stats::{LogStats, MemoryStats};
+pub use crate::changes::{Bounds, Change, Commit, FeedEvent, LogIdentity, LogPosition};
 pub use crate::clock::{now_ms, rfc3339_ms};
-pub use crate::cursor::{AuthorEdge, Edge, FollowingCursor};
-pub use crate::fit::{Fit, fit, strays};
+pub use crate::cursor::{Edge, FollowingCursor};
+pub use crate::fit::Fit;
 pub use crate::memory::SentPage;
-pub use crate::model::{Direction, FOLLOWEES_MAX, Follow, ID_MAX, parse_id};
+pub use crate::model::{Direction, Follow};
 pub use crate::moment::{CalendarTime, PostTimes};
 pub use crate::post_json::PostJson;
 pub use crate::shard::{
-    Access, Changes, Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, Finding, Fleet,
-    HeadBatch, Level, Loaded, Migrated, ShardError, TailQuery, find_tables, migrate, mysql_tables,
-    mysql_writes_table, strays as stray_rows, survey,
+    Changes, FillAnswer, FillRequest, FillTarget, Finding, Fleet, Loaded, ShardError, find_tables,
+    migrate, mysql_tables, mysql_writes_table, stray_findings, survey,
 };
 pub use crate::timeline::{Draft, DraftPost};

@@ -10,70 +10,64 @@ use crate::model::UserId;
 use crate::shard::Fleet;
 use crate::timeline::{self, Draft, PageRequest, ReadError};
 
-/// [`Tributary::home_timeline`], with posts from memory as their JSON.
-///
-/// # Errors
-/// As [`Tributary::home_timeline`].
-pub async fn home_draft(
-    tributary: &Tributary,
-    reader: UserId,
-    request: &PageRequest,
-) -> Result<Draft, ReadError> {
-    timeline::home_timeline(&mut tributary.view(), reader, request).await
-}
-
-/// [`Tributary::author_timeline`], with posts from memory as their JSON.
-pub async fn author_draft(tributary: &Tributary, author: UserId, request: &PageRequest) -> Draft {
-    timeline::author_timeline(&mut tributary.view(), author, request).await
-}
-
-/// The reader's page that was cached for this query string, and its freshness. `None` unless memory
-/// is fresh, has reached `at_least`, and has applied no change to a user on the page since.
-pub fn cached_page(
-    tributary: &Tributary,
-    reader: UserId,
-    query: &str,
-    at_least: &Freshness,
-) -> Option<(SentPage, Freshness)> {
-    let memory = tributary.memory()?;
-    let now_ms = memory.now_ms();
-    let has = |(history, at): &(LogIdentity, LogPosition)| {
-        memory.logs().iter().any(|log| log.has_reached(*history, *at))
-    };
-    if !memory.is_fresh(now_ms) || !at_least.positions().iter().all(has) {
-        return None;
+impl Draft {
+    /// [`Tributary::home_timeline`], with posts from memory as their JSON.
+    ///
+    /// # Errors
+    /// As [`Tributary::home_timeline`].
+    pub async fn home(
+        tributary: &Tributary,
+        reader: UserId,
+        request: &PageRequest,
+    ) -> Result<Self, ReadError> {
+        timeline::home_timeline(&mut tributary.view(), reader, request).await
     }
-    let page = memory.cached_page(reader, query, now_ms)?;
-    let mut freshness = Freshness::default();
-    for log in memory.logs() {
-        let (history, at) = log.announced()?;
-        freshness.add(history, at);
+
+    /// [`Tributary::author_timeline`], with posts from memory as their JSON.
+    pub async fn author(tributary: &Tributary, author: UserId, request: &PageRequest) -> Self {
+        timeline::author_timeline(&mut tributary.view(), author, request).await
     }
-    Some((page.sent.clone(), freshness))
 }
 
-/// Caches a page as it is sent, if all of it came from memory.
-pub fn cache_page(
-    tributary: &Tributary,
-    reader: UserId,
-    query: &str,
-    page: &Draft,
-    sent: &SentPage,
-) {
-    let Some((memory, as_of)) = tributary.memory().zip(page.as_of) else { return };
-    let Some(reader) = memory.find(reader) else { return };
-    let authors: BTreeSet<Slot> =
-        page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
-    let authors = authors.into_iter().collect();
-    memory.cache_page(CachedPage::new((reader, query), as_of, authors, sent));
-}
+impl SentPage {
+    /// The reader's page that was cached for this query string, and its freshness. `None` unless
+    /// memory is fresh, has reached `at_least`, and has applied no change to a user on the page
+    /// since.
+    pub fn cached(
+        tributary: &Tributary,
+        reader: UserId,
+        query: &str,
+        at_least: &Freshness,
+    ) -> Option<(Self, Freshness)> {
+        let memory = tributary.memory()?;
+        let now_ms = memory.now_ms();
+        let has = |(identity, at): &(LogIdentity, LogPosition)| {
+            memory.logs().iter().any(|log| log.has_reached(*identity, *at))
+        };
+        if !memory.is_fresh(now_ms) || !at_least.positions().iter().all(has) {
+            return None;
+        }
+        let page = memory.cached_page(reader, query, now_ms)?;
+        let mut freshness = Freshness::default();
+        for log in memory.logs() {
+            let (identity, at) = log.announced()?;
+            freshness.add(identity, at);
+        }
+        Some((page.sent.clone(), freshness))
+    }
 
-/// The most bytes that the text of a new post may have.
-pub fn content_bytes_max(tributary: &Tributary) -> usize {
-    tributary.publisher().content_bytes_max()
+    /// Caches the page as it is sent, if all of `page` came from memory.
+    pub fn cache(&self, tributary: &Tributary, reader: UserId, query: &str, page: &Draft) {
+        let Some((memory, as_of)) = tributary.memory().zip(page.as_of) else { return };
+        let Some(reader) = memory.find(reader) else { return };
+        let authors: BTreeSet<Slot> =
+            page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
+        let authors = authors.into_iter().collect();
+        memory.cache_page(CachedPage::new((reader, query), as_of, authors, self));
+    }
 }
 
 /// The shards and their placement.
 pub fn fleet(tributary: &Tributary) -> &Fleet {
-    tributary.fleet()
+    &tributary.0.fleet
 }

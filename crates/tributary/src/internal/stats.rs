@@ -47,13 +47,13 @@ pub struct LogStats {
     pub mismatched: u64,
 }
 
-/// The figures of this moment; `None` without memory.
-pub fn memory_stats(tributary: &Tributary) -> Option<MemoryStats> {
-    tributary.memory().map(MemoryStats::of)
-}
-
 impl MemoryStats {
-    pub(super) fn of(memory: &Memory) -> Self {
+    /// The figures of this moment; `None` without memory.
+    pub fn of(tributary: &Tributary) -> Option<Self> {
+        tributary.memory().map(Self::of_memory)
+    }
+
+    pub(super) fn of_memory(memory: &Memory) -> Self {
         let budget = memory.budget();
         let now_ms = memory.now_ms();
         Self {

@@ -35,6 +35,11 @@ impl Finding {
         Self { level: Level::Warning, ..Self::error(code, text) }
     }
 
+    /// Whether it prevents the fleet from being served.
+    pub fn is_error(&self) -> bool {
+        self.level >= Level::Error
+    }
+
     /// Adds what an operator can do about it.
     pub fn cure(self, cure: impl Into<String>) -> Self {
         Self { cure: Some(cure.into()), ..self }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use thiserror::Error;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -39,11 +40,12 @@ pub struct Fleet {
     sources: Vec<Arc<Source>>,
     /// One supervisor task per server, and the task that deletes old idempotency keys. Dropping
     /// the fleet aborts them.
-    _supervisors: JoinSet<()>,
+    supervisors: Mutex<JoinSet<()>>,
 }
 
 /// Why a fleet does not start. An unreachable server does not prevent the start.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The configuration, the schema or a right is wrong. The text contains the cure.
     #[error("{0}")]
@@ -70,6 +72,7 @@ pub enum FolloweesError {
 
 /// The state of one shard, for health checks.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ShardHealth<'a> {
     /// The configured name.
     pub name: &'a str,
@@ -81,6 +84,15 @@ pub struct ShardHealth<'a> {
 }
 
 impl Fleet {
+    /// Opens the shards without a memory above them, to load rows. A folder is created if it does
+    /// not exist, and owned.
+    ///
+    /// # Errors
+    /// As [`crate::Tributary::open`].
+    pub async fn open_to_load(config: &Config) -> Result<Self, OpenError> {
+        Self::open(config, Access::Own).await
+    }
+
     /// Opens the folder of an embedded fleet, or dials all servers at the same time.
     ///
     /// An unreachable server is no error: it is retried every second, and its shards are missing
@@ -88,7 +100,7 @@ impl Fleet {
     ///
     /// # Errors
     /// A wrong password, schema or index. The text contains the cure.
-    pub async fn open(config: &Config, access: Access) -> Result<Self, OpenError> {
+    pub(crate) async fn open(config: &Config, access: Access) -> Result<Self, OpenError> {
         let mut supervisors = JoinSet::new();
         let shards = match &config.fleet {
             FleetConfig::Embedded(embedded) => open_folder(embedded, access).await?,
@@ -114,7 +126,21 @@ impl Fleet {
             supervisors.spawn(expire_keys(shards.iter().map(Arc::downgrade).collect()));
         }
         let sources = sources(&shards);
-        Ok(Self { placement, shards, read_deadline, times, sources, _supervisors: supervisors })
+        Ok(Self {
+            placement,
+            shards,
+            read_deadline,
+            times,
+            sources,
+            supervisors: Mutex::new(supervisors),
+        })
+    }
+
+    /// Ends the background tasks, commits the writes that SQLite shards have queued, and closes the
+    /// pooled connections to servers.
+    pub(crate) async fn close(&self) {
+        self.supervisors.lock().await.shutdown().await;
+        join_all(self.shards.iter().map(|shard| shard.close())).await;
     }
 
     /// The rule that maps users to shards.

@@ -4,6 +4,7 @@
 //! returned with the reason, never dropped silently.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
@@ -38,8 +39,9 @@ impl Fleet {
     pub async fn load_follows(
         &self,
         rows: Vec<Follow>,
-        until: Deadline,
+        within: Duration,
     ) -> Result<Loaded, ShardError> {
+        let until = Deadline::after(within);
         let rows = rows.into_iter().enumerate();
         let groups = self.placement().group(rows, |(_, follow)| follow.follower);
         let loads = groups.into_iter().map(|(id, rows)| load_follows(self.shard(id), rows, until));
@@ -51,7 +53,12 @@ impl Fleet {
     ///
     /// # Errors
     /// As for [`Fleet::load_follows`].
-    pub async fn load_posts(&self, rows: Vec<Post>, until: Deadline) -> Result<Loaded, ShardError> {
+    pub async fn load_posts(
+        &self,
+        rows: Vec<Post>,
+        within: Duration,
+    ) -> Result<Loaded, ShardError> {
+        let until = Deadline::after(within);
         let rows = rows.into_iter().enumerate();
         let groups = self.placement().group(rows, |(_, post)| post.key.author);
         let loads = groups.into_iter().map(|(id, rows)| load_posts(self.shard(id), rows, until));

@@ -20,18 +20,20 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use self::deadline::Deadline;
-pub use self::finding::{Finding, Level};
-pub use self::fleet::{Fleet, FolloweesError, Gathered, OpenError, ShardHealth};
+pub(crate) use self::deadline::Deadline;
+pub use self::finding::Finding;
+pub(crate) use self::fleet::FolloweesError;
+pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub use self::follow::Changes;
-pub use self::load::{Loaded, RefusedRow};
-pub use self::migrate::{Migrated, migrate};
+pub use self::load::Loaded;
+pub use self::migrate::migrate;
 use self::mysql::MySqlShard;
-pub use self::mysql::{Survey, find_tables, strays, survey};
+pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 pub(crate) use self::source::Source;
-pub use self::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
-pub use self::sqlite::Access;
+pub use self::source::{FillAnswer, FillRequest, FillTarget};
+pub(crate) use self::source::{FillBatch, HeadBatch};
+pub(crate) use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
 pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
@@ -99,6 +101,18 @@ pub enum ShardError {
 }
 
 impl Shard {
+    /// Ends its threads, and closes its pooled connections if it is on a server.
+    async fn close(&self) {
+        match &self.store {
+            Store::Sqlite(shard) => {
+                let shard = Arc::clone(shard);
+                // The thread cannot panic: `close` only joins another one.
+                drop(tokio::task::spawn_blocking(move || shard.close()).await);
+            }
+            Store::MySql(shard) => shard.close().await,
+        }
+    }
+
     /// The configured name.
     pub fn name(&self) -> &str {
         &self.name

@@ -35,6 +35,7 @@ use crate::shard::{Deadline, Shard, ShardError, TailQuery};
 /// Why a timeline cannot be read at all. A shard that does not answer is not an error; it makes
 /// the page incomplete.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The reader follows more than [`FOLLOWEES_MAX`] users.
     #[error(

@@ -36,6 +36,7 @@ impl Default for Limit {
 
 /// Names a page of a timeline.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PageRequest {
     /// Where to read from: [`Cursor::newest`], or a page's `next` or `prev`.
     pub cursor: Cursor,
@@ -46,6 +47,27 @@ pub struct PageRequest {
     pub at_least: Freshness,
 }
 
+impl PageRequest {
+    /// Starts from `cursor`: a page's `next` or `prev`.
+    #[must_use]
+    pub fn from(self, cursor: Cursor) -> Self {
+        Self { cursor, ..self }
+    }
+
+    /// Asks for at most `limit` posts.
+    #[must_use]
+    pub fn limit(self, limit: Limit) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Requires the log positions of a token that an earlier call returned.
+    #[must_use]
+    pub fn at_least(self, freshness: Freshness) -> Self {
+        Self { at_least: freshness, ..self }
+    }
+}
+
+/// The newest page, 20 posts, no required freshness.
 impl Default for PageRequest {
     fn default() -> Self {
         Self { cursor: Cursor::newest(), limit: Limit::DEFAULT, at_least: Freshness::default() }
@@ -54,6 +76,7 @@ impl Default for PageRequest {
 
 /// A page of a home or author timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page {
     /// The posts, newest first; at most the requested limit.
     pub posts: Vec<Post>,

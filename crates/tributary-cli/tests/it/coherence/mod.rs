@@ -17,15 +17,15 @@ use futures_util::future::join_all;
 use mysql_async::Conn;
 use tokio::time::{sleep, timeout};
 use tributary::internal::mysql_tables;
-use tributary::{Freshness, Limit, Page, PageRequest, PostId, Tributary, UserId};
+use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
 use self::faults::break_servers;
 use self::semi_sync::{HeldCommits, delay_commits};
 use self::writer::Writer;
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{SHARDS, TestFleet};
-use crate::support::run;
 use crate::support::watch::{Watch, at_least};
+use crate::support::{run, user_id};
 
 const WRITERS: u64 = 4;
 /// Each writer owns three users on every shard. They post, and follow users of the same writer.
@@ -61,7 +61,8 @@ impl Rows {
 }
 
 fn found(page: &Page) -> Vec<(i64, u64, u64, &str)> {
-    let post = |post: &'_ tributary::Post| (post.key.time, post.key.post.0, post.key.author.0);
+    let post =
+        |post: &'_ tributary::Post| (post.key.time, post.key.post.get(), post.key.author.get());
     let texts = page.posts.iter().map(|post| post.content.as_str());
     let keys = page.posts.iter().map(post);
     keys.zip(texts).map(|((time, id, author), text)| (time, id, author, text)).collect()
@@ -155,12 +156,12 @@ async fn connect(server: &Database) -> Conn {
 /// in order, and every post must have a text that was written for its id. Returns the pages read.
 async fn read_until_ended(site: &Site, node: usize) -> usize {
     let mut pages = 0;
-    let mut request = PageRequest { limit: Limit::new(50).unwrap(), ..PageRequest::default() };
+    let mut request = PageRequest::default().limit(Limit::new(50).unwrap());
     while !site.has_ended() {
-        let page = site.nodes[node].home_timeline(UserId(READER), &request).await.unwrap();
+        let page = site.nodes[node].home_timeline(user_id(READER), &request).await.unwrap();
         assert!(page.posts.is_sorted_by(|a, b| a.key > b.key), "{:?}", found(&page));
         for post in &page.posts {
-            let PostId(id) = post.key.post;
+            let id = post.key.post.get();
             assert!(post.content.starts_with(&format!("{id}: ")), "{post:?}");
         }
         pages += 1;
@@ -178,7 +179,7 @@ async fn read_until_ended(site: &Site, node: usize) -> usize {
 async fn compare_all(site: &Site, all: &Rows) {
     let mut token = Freshness::default();
     for shard in 0..SHARDS {
-        let of_shard = site.nodes[0].freshness(UserId(shard)).await;
+        let of_shard = site.nodes[0].freshness(user_id(shard)).await;
         assert!(!of_shard.is_empty());
         token.merge(&of_shard);
     }
@@ -187,11 +188,11 @@ async fn compare_all(site: &Site, all: &Rows) {
         for round in 0..2 {
             for user in (0..USERS).filter(|user| name == "full" || user % 2 == round) {
                 let authors = BTreeSet::from([user]);
-                let walked = walk(node, &token, UserId(user), true).await;
+                let walked = walk(node, &token, user_id(user), true).await;
                 assert_eq!(walked, all.timeline(&authors), "{name}, {round}: author {user}");
                 let none = BTreeSet::new();
                 let followees = all.follows.get(&user).unwrap_or(&none);
-                let walked = walk(node, &token, UserId(user), false).await;
+                let walked = walk(node, &token, user_id(user), false).await;
                 assert_eq!(walked, all.timeline(followees), "{name}, {round}: reader {user}");
             }
         }
@@ -209,7 +210,7 @@ async fn walk(
     let (mut walked, mut tries) = (Vec::new(), 0);
     loop {
         let page = match is_author {
-            true => node.author_timeline(user, &request).await,
+            true => node.author_timeline(user, &request).await.unwrap(),
             false => node.home_timeline(user, &request).await.unwrap(),
         };
         if !page.fresh_enough || !page.is_complete() || !page.stale.is_empty() {

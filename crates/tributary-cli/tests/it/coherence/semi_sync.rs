@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
-use tributary::{Freshness, Limit, PageRequest, UserId};
+use tributary::{Freshness, Limit, PageRequest};
 
 use super::{Site, WAIT_MAX, connect};
 use crate::support::database::{Database, Kind, PASSWORD, USER};
-use crate::support::size;
+use crate::support::{size, user_id};
 
 /// After this time without an acknowledgement the primary stops waiting for the replica, until the
 /// replica has caught up.
@@ -197,10 +197,10 @@ async fn shown_early(site: &Site, round: usize) -> Option<Freshness> {
     let (server, database) = site.shard(0);
     let mut connection = connect(server).await;
     let id = post_id(round);
-    let request = PageRequest { limit: Limit::new(1).unwrap(), ..PageRequest::default() };
+    let request = PageRequest::default().limit(Limit::new(1).unwrap());
     for _ in 0..20 {
-        let page = site.nodes[1].author_timeline(UserId(AUTHOR), &request).await;
-        if page.waves == 0 && page.posts.iter().any(|post| post.key.post.0 == id) {
+        let page = site.nodes[1].author_timeline(user_id(AUTHOR), &request).await.unwrap();
+        if page.waves == 0 && page.posts.iter().any(|post| post.key.post.get() == id) {
             let sql = format!("SELECT 1 FROM {database}.tweets WHERE tweet_id = {id}");
             let seen: Option<u8> = connection.query_first(sql).await.unwrap();
             return seen.is_none().then_some(page.freshness);
@@ -215,8 +215,8 @@ async fn shown_early(site: &Site, round: usize) -> Option<Freshness> {
 async fn check_token_elsewhere(site: &Site, round: usize, token: Option<Freshness>) {
     let Some(at_least) = token else { return };
     let limit = Limit::new(1).unwrap();
-    let request = PageRequest { limit, at_least, ..PageRequest::default() };
-    let page = site.nodes[0].author_timeline(UserId(AUTHOR), &request).await;
-    let has = page.posts.iter().any(|post| post.key.post.0 == post_id(round));
+    let request = PageRequest::default().limit(limit).at_least(at_least);
+    let page = site.nodes[0].author_timeline(user_id(AUTHOR), &request).await.unwrap();
+    let has = page.posts.iter().any(|post| post.key.post.get() == post_id(round));
     assert!(has || !page.fresh_enough || !page.is_complete(), "{page:?}");
 }

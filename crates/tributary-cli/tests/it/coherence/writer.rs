@@ -11,12 +11,12 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{sleep, timeout};
-use tributary::{Freshness, Limit, Page, UserId};
+use tributary::{Freshness, Limit, Page};
 
 use super::{Rows, Site, USERS, WAIT_MAX, WRITERS, connect, found};
 use crate::support::fleet::SHARDS;
-use crate::support::seed;
 use crate::support::watch::at_least;
+use crate::support::{seed, user_id};
 
 /// Rows in the largest transactions.
 const BULK: u64 = 2_000;
@@ -289,7 +289,7 @@ impl<'a> Writer<'a> {
     async fn take_token(&mut self, shard: u64) {
         let start = Instant::now();
         loop {
-            let token = self.site.nodes[0].freshness(UserId(shard)).await;
+            let token = self.site.nodes[0].freshness(user_id(shard)).await;
             if !token.is_empty() {
                 return self.token.merge(&token);
             }
@@ -360,7 +360,7 @@ impl<'a> Writer<'a> {
         let shard = self.rng.random_range(0..SHARDS);
         let user = self.user(shard);
         let request = at_least(&self.token, limit);
-        let page = node.author_timeline(UserId(user), &request).await;
+        let page = node.author_timeline(user_id(user), &request).await.unwrap();
         self.check_page(&page, &BTreeSet::from([user]), 0, limit);
         let shard = self.rng.random_range(0..SHARDS);
         let reader = self.user(shard);
@@ -369,14 +369,14 @@ impl<'a> Writer<'a> {
         for _ in 0..2 {
             let watch = &self.site.watches[number];
             self.check_sent_posts(
-                watch.promised_posts(UserId(reader), &self.token, limit).await,
+                watch.promised_posts(user_id(reader), &self.token, limit).await,
                 &followees,
                 limit,
             );
         }
         let mut request = request;
         for number in 0..3 {
-            let page = node.home_timeline(UserId(reader), &request).await.unwrap();
+            let page = node.home_timeline(user_id(reader), &request).await.unwrap();
             // After an incomplete page, the next one starts with the posts that it skipped.
             if !self.check_page(&page, &followees, number * limit.get(), limit) {
                 return;

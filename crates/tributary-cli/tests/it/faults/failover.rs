@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use tributary::internal::{mysql_tables, mysql_writes_table};
-use tributary::{Cursor, Limit, PageRequest, PostId, Tributary, UserId, WriteError};
+use tributary::{Limit, PageRequest, PostId, Tributary, UserId, WriteError};
 
 use super::{
     ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, Site, alone, kill, make_account,
     make_shard, newest,
 };
 use crate::support::database::{Database, Kind};
+use crate::support::{post_id, user_id};
 
 /// The post that only the second server has.
-const MARK: PostId = PostId(77_777);
-const AUTHOR: UserId = UserId(8);
+const MARK: PostId = post_id(77_777);
+const AUTHOR: UserId = user_id(8);
 
 /// The site's server, and a second server with the same rows and one more post.
 async fn two_at_one_address() -> (Site, Arc<Database>) {
@@ -116,7 +117,7 @@ fn connections_to_a_demoted_server_are_closed() {
         while start.elapsed() < Duration::from_millis(2_500) {
             let refused = tributary.publish(AUTHOR, "to a demoted server", None).await;
             assert_eq!(refused, Err(WriteError::Unavailable));
-            let refused = tributary.delete_post(AUTHOR, PostId(800)).await;
+            let refused = tributary.delete_post(AUTHOR, post_id(800)).await;
             assert_eq!(refused, Err(WriteError::Unavailable));
             assert!(newest(&tributary).await.is_complete());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -146,13 +147,9 @@ fn connections_to_a_demoted_server_are_closed() {
         site.servers[0].execute(&demoted("OFF")).await;
         site.links[0].redirect_to(site.servers[0].port);
         let start = Instant::now();
-        let all = PageRequest {
-            cursor: Cursor::newest(),
-            limit: Limit::new(Limit::MAX).unwrap(),
-            ..PageRequest::default()
-        };
+        let all = PageRequest::default().limit(Limit::new(Limit::MAX).unwrap());
         loop {
-            let page = tributary.author_timeline(AUTHOR, &all).await;
+            let page = tributary.author_timeline(AUTHOR, &all).await.unwrap();
             if page.is_complete() && page.posts.iter().all(|post| post.key.post != MARK) {
                 break;
             }

@@ -16,13 +16,13 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
+use tributary::internal::fleet;
 use tributary::{
-    Cursor, IdempotencyKey, Limit, Page, PageRequest, PostId, PostKey, Tributary, UserId,
-    WriteError,
+    Cursor, IdempotencyKey, Limit, Page, PageRequest, PostKey, Tributary, UserId, WriteError,
 };
 
 use super::{ANSWERED_WITHIN, READER, Site, alone, kill, launch, until_complete};
-use crate::support::{seed, size};
+use crate::support::{post_id, seed, size, user_id};
 
 const WRITERS: u64 = 20;
 /// The interval between two writes of one writer. It makes the run long enough for all faults.
@@ -108,7 +108,7 @@ impl Writer {
     }
 
     fn author(&mut self) -> UserId {
-        UserId(AUTHORS_FROM + self.number * 4 + self.random.random_range(0..4))
+        user_id(AUTHORS_FROM + self.number * 4 + self.random.random_range(0..4))
     }
 
     fn acknowledged(&mut self, key: PostKey, content: String) {
@@ -203,8 +203,8 @@ impl Writer {
     }
 
     async fn follow(&mut self) {
-        let follower = UserId(FOLLOWERS_FROM + self.number);
-        let followee = UserId(self.random.random_range(0..20));
+        let follower = user_id(FOLLOWERS_FROM + self.number);
+        let followee = user_id(self.random.random_range(0..20));
         let make = self.random.random_bool(0.7);
         let outcome = match make {
             true => self.tributary.follow(follower, followee).await,
@@ -235,7 +235,7 @@ async fn read_continuously(
             let newest = record.stored.iter().rev().take(200);
             (newest.map(|(key, text)| (*key, text.clone())).collect(), record.deleted.clone())
         };
-        let request = PageRequest { cursor: Cursor::newest(), limit, ..PageRequest::default() };
+        let request = PageRequest::default().limit(limit);
         let start = Instant::now();
         let page = tributary.home_timeline(READER, &request).await.unwrap();
         assert!(start.elapsed() < ANSWERED_WITHIN, "a page took {:?}", start.elapsed());
@@ -267,7 +267,7 @@ fn check_page(
         return;
     };
     let is_on_missing_shard =
-        |key: &PostKey| page.missing.contains(&tributary.fleet().placement().shard_of(key.author));
+        |key: &PostKey| page.missing.contains(&fleet(&tributary).placement().shard_of(key.author));
     for (key, content) in stored.range(last.key..) {
         // The post was deleted in the meantime, or its delete is in doubt.
         if !after.stored.contains_key(key) || is_on_missing_shard(key) {
@@ -319,7 +319,8 @@ fn thousands_of_writes_under_faults_lose_and_duplicate_nothing() {
     alone(async {
         let site = Site::new(2).await;
         let tributary = site.open().await;
-        let authors: Vec<UserId> = (AUTHORS_FROM..AUTHORS_FROM + WRITERS * 4).map(UserId).collect();
+        let authors: Vec<UserId> =
+            (AUTHORS_FROM..AUTHORS_FROM + WRITERS * 4).map(user_id).collect();
         tributary.follow_all(READER, &authors).await.unwrap();
         let tasks = site.tasks();
 
@@ -380,13 +381,13 @@ async fn row_differences(site: &Site, record: &WriteRecord) -> Vec<String> {
         );
         let posts: Vec<(u64, i64, u64, String)> = connection.query(sql).await.unwrap();
         for (author, time, post, content) in posts {
-            let author = UserId(author);
-            let key = PostKey { time, post: PostId(post), author };
+            let author = user_id(author);
+            let key = PostKey { time, post: post_id(post), author };
             rows.entry((author, content)).or_default().push(key);
         }
         let sql = format!("SELECT * FROM {database}.followers");
         let edges: Vec<(u64, u64)> = connection.query(sql).await.unwrap();
-        follows.extend(edges.into_iter().map(|(from, to)| (UserId(from), UserId(to))));
+        follows.extend(edges.into_iter().map(|(from, to)| (user_id(from), user_id(to))));
     }
     let mut faults = Vec::new();
     for (key, content) in &record.stored {
@@ -427,7 +428,7 @@ fn the_check_finds_lost_duplicated_and_undeleted_rows() {
     alone(async {
         let site = Site::new(1).await;
         let tributary = site.open().await;
-        let author = UserId(AUTHORS_FROM);
+        let author = user_id(AUTHORS_FROM);
         let mut record = WriteRecord::default();
         for n in 0..3 {
             let post = tributary.publish(author, &n.to_string(), None).await.unwrap().post;
@@ -458,13 +459,10 @@ async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &
     let walk = async |author: Option<UserId>| {
         let (mut cursor, mut walked) = (Cursor::newest(), Vec::new());
         loop {
-            let request = PageRequest {
-                cursor,
-                limit: Limit::new(Limit::MAX).unwrap(),
-                ..PageRequest::default()
-            };
+            let request =
+                PageRequest::default().from(cursor).limit(Limit::new(Limit::MAX).unwrap());
             let page = match author {
-                Some(author) => tributary.author_timeline(author, &request).await,
+                Some(author) => tributary.author_timeline(author, &request).await.unwrap(),
                 None => tributary.home_timeline(READER, &request).await.unwrap(),
             };
             assert!(page.is_complete());
@@ -482,7 +480,7 @@ async fn check_timelines(tributary: &Tributary, record: &WriteRecord, authors: &
         by_author.extend(walk(Some(*author)).await);
     }
     by_author.sort_by_key(|post| std::cmp::Reverse(post.key));
-    let old = |key: &PostKey| key.author.0 < AUTHORS_FROM;
+    let old = |key: &PostKey| key.author.get() < AUTHORS_FROM;
     assert!(feed.iter().filter(|post| !old(&post.key)).eq(&by_author));
     let found: BTreeMap<PostKey, &String> =
         feed.iter().map(|post| (post.key, &post.content)).collect();

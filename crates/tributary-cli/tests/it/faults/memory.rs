@@ -45,7 +45,7 @@ fn posts_of_a_dead_server_are_served_from_memory_and_reported_stale() {
 
         kill(&site.servers[1]).await;
         let page = until(&tributary, STALE_WITHIN, |page| !page.stale.is_empty()).await;
-        let stale: Vec<u16> = page.stale.keys().map(|shard| shard.0).collect();
+        let stale: Vec<u16> = page.stale.keys().map(|shard| shard.get()).collect();
         assert_eq!((stale, &page.posts), (vec![1, 3], &before.posts));
 
         launch(&site.servers[1]).await;

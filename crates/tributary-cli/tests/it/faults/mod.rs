@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use tributary::config::DEADLINE_MS_DEFAULT;
 use tributary::internal::{mysql_tables, mysql_writes_table};
-use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
+use tributary::{Config, Limit, Page, PageRequest, Tributary, UserId};
 
 use crate::support::database::{Database, PASSWORD, USER};
 use crate::support::fleet::{TestFleet, load_into};
 use crate::support::link::Link;
-use crate::support::run;
 use crate::support::world::World;
+use crate::support::{run, user_id};
 
 /// Pages list the shards of a dead server as missing within this time. For a silent server it
 /// takes half of the deadline.
@@ -39,7 +39,7 @@ const CONNECTIONS_MAX: usize = 16 + 4 + 1;
 /// Additional tasks that may be alive for 30 s after a fault: one per abandoned pool.
 const EXTRA_TASKS_MAX: usize = 40;
 /// The reader is on shard 0 and follows authors on all shards.
-const READER: UserId = UserId(4);
+const READER: UserId = user_id(4);
 /// An account that may write, but not on a read-only server.
 const ACCOUNT: &str = "writer";
 
@@ -67,7 +67,7 @@ impl Site {
             tables
         });
         let site = site.await;
-        load_into(site.open().await.fleet(), &world()).await;
+        load_into(tributary::internal::fleet(&site.open().await), &world()).await;
         site
     }
 
@@ -174,7 +174,7 @@ async fn make_shard(server: &Database, database: &str, tables: &[String]) {
 fn world() -> World {
     let mut world = World::default();
     for author in 8..16 {
-        world.follow(READER.0, author);
+        world.follow(READER.get(), author);
         for n in 0..10 {
             world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
         }
@@ -183,11 +183,7 @@ fn world() -> World {
 }
 
 async fn newest(tributary: &Tributary) -> Page {
-    let request = PageRequest {
-        cursor: Cursor::newest(),
-        limit: Limit::new(20).unwrap(),
-        ..PageRequest::default()
-    };
+    let request = PageRequest::default().limit(Limit::new(20).unwrap());
     let start = Instant::now();
     let page = tributary.home_timeline(READER, &request).await.unwrap();
     assert!(start.elapsed() < ANSWERED_WITHIN, "a page took {:?}", start.elapsed());
@@ -195,7 +191,7 @@ async fn newest(tributary: &Tributary) -> Page {
 }
 
 fn missing(page: &Page) -> Vec<u16> {
-    page.missing.iter().map(|shard| shard.0).collect()
+    page.missing.iter().map(|shard| shard.get()).collect()
 }
 
 /// Waits until the newest page is complete or, with `complete = false`, incomplete. Returns the

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tributary::internal::{mysql_tables, mysql_writes_table};
+use tributary::internal::{fleet, mysql_tables, mysql_writes_table};
 use tributary::{
     Cursor, IdempotencyKey, Limit, Page, PageRequest, PostKey, Tributary, UserId, WriteError,
 };
@@ -15,19 +15,16 @@ use super::{
 };
 use crate::support::database::PASSWORD;
 use crate::support::fleet::{SHARDS, load_into};
+use crate::support::user_id;
 
 /// The author of the faulty rows, on shard 1.
-const AUTHOR: UserId = UserId(9);
+const AUTHOR: UserId = user_id(9);
 /// Another author on the same shard.
-const NEIGHBOUR: UserId = UserId(13);
+const NEIGHBOUR: UserId = user_id(13);
 
 async fn full_timeline(tributary: &Tributary, author: UserId) -> Page {
-    let request = PageRequest {
-        cursor: Cursor::newest(),
-        limit: Limit::new(100).unwrap(),
-        ..PageRequest::default()
-    };
-    tributary.author_timeline(author, &request).await
+    let request = PageRequest::default().limit(Limit::new(100).unwrap());
+    tributary.author_timeline(author, &request).await.unwrap()
 }
 
 #[test]
@@ -98,7 +95,7 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
             tables
         })
         .await;
-        load_into(site.open().await.fleet(), &world()).await;
+        load_into(fleet(&site.open().await), &world()).await;
         let tributary = site.open().await;
         let (server, database) = &site.fleet.databases[1];
         let keep = [
@@ -118,7 +115,7 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
                     tributary.publish(AUTHOR, "no", None).await,
                     Err(WriteError::Unavailable)
                 );
-                tributary.publish(UserId(8), "yes", None).await.unwrap();
+                tributary.publish(user_id(8), "yes", None).await.unwrap();
             } else {
                 let key = || IdempotencyKey::new("k");
                 let refused = tributary.publish(AUTHOR, "no", key()).await;
@@ -168,7 +165,7 @@ fn an_invalid_row_hides_only_itself() {
 async fn load_by_sql(site: &Site, is_date: bool) {
     for (shard, (server, database)) in (0u64..).zip(&site.fleet.databases) {
         let mut statements = vec!["SET time_zone = '+00:00'".to_owned()];
-        for post in world().posts.iter().filter(|post| post.key.author.0 % SHARDS == shard) {
+        for post in world().posts.iter().filter(|post| post.key.author.get() % SHARDS == shard) {
             let PostKey { time, post, author } = post.key;
             let time = match is_date {
                 true => format!("FROM_UNIXTIME({})", 1_000_000 + time),
@@ -177,7 +174,9 @@ async fn load_by_sql(site: &Site, is_date: bool) {
             let row = format!("({post}, {author}, 'post', {time})");
             statements.push(format!("INSERT INTO {database}.tweets VALUES {row}"));
         }
-        for follow in world().follows.iter().filter(|follow| follow.follower.0 % SHARDS == shard) {
+        for follow in
+            world().follows.iter().filter(|follow| follow.follower.get() % SHARDS == shard)
+        {
             let (from, to) = (follow.follower, follow.followee);
             statements.push(format!("INSERT INTO {database}.followers VALUES ({from}, {to})"));
         }
@@ -243,7 +242,7 @@ async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
         assert!(page.is_complete(), "{content} {time}");
         assert_eq!(page.posts.len(), posts, "{content} {time}");
         let text = |id: u64| {
-            let post = page.posts.iter().find(|post| post.key.post.0 == id);
+            let post = page.posts.iter().find(|post| post.key.post.get() == id);
             post.unwrap_or_else(|| panic!("{id} is lost")).content.as_str()
         };
         assert_eq!((text(2), text(3).len(), text(4).len()), ("", 65_536, 1 << 20));
@@ -257,9 +256,8 @@ async fn check_invalid_rows(content: &str, time: &str, unit: &str) {
     // Pages of one post, so that a cursor is next to every post.
     let (mut cursor, mut walked) = (Cursor::newest(), 0);
     loop {
-        let request =
-            PageRequest { cursor, limit: Limit::new(1).unwrap(), ..PageRequest::default() };
-        let page = tributary.author_timeline(AUTHOR, &request).await;
+        let request = PageRequest::default().from(cursor).limit(Limit::new(1).unwrap());
+        let page = tributary.author_timeline(AUTHOR, &request).await.unwrap();
         assert!(page.is_complete(), "{content} {time}");
         walked += page.posts.len();
         match page.next {

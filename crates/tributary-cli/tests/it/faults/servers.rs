@@ -15,9 +15,10 @@ use super::{
     ANSWERED_WITHIN, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, kill, launch,
     missing, newest, until_complete,
 };
+use crate::support::user_id;
 
 /// An author on the first server, which has no faults.
-const UNTOUCHED_AUTHOR: UserId = UserId(8);
+const UNTOUCHED_AUTHOR: UserId = user_id(8);
 const ROUNDS: usize = 3;
 
 /// Reads 24 pages at the same time, so that pools and queues are in use.
@@ -28,7 +29,7 @@ async fn read_concurrently(tributary: &Tributary) {
 /// The duration of a page of an author on the first server, which must be complete.
 async fn page_of_other_server(tributary: &Tributary) -> Duration {
     let start = Instant::now();
-    let page = tributary.author_timeline(UNTOUCHED_AUTHOR, &PageRequest::default()).await;
+    let page = tributary.author_timeline(UNTOUCHED_AUTHOR, &PageRequest::default()).await.unwrap();
     assert!(page.is_complete() && page.posts.len() >= 10);
     start.elapsed()
 }
@@ -163,7 +164,8 @@ fn a_slow_server_does_not_delay_pages_of_other_servers() {
                     while !ended.load(Ordering::Relaxed) {
                         let page = newest(&tributary).await;
                         // A post whose text is late is excluded; posts of other servers stay.
-                        let others = page.posts.iter().filter(|post| post.key.author.0 % 2 == 0);
+                        let others =
+                            page.posts.iter().filter(|post| post.key.author.get() % 2 == 0);
                         assert!(others.count() >= 8 && missing(&page).iter().all(|n| n % 2 == 1));
                         incomplete += usize::from(!page.is_complete());
                     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tempfile::TempDir;
-use tributary::internal::{Access, Deadline, Fleet, mysql_tables};
+use tributary::internal::{Fleet, mysql_tables};
 use tributary::{Config, Tributary};
 
 use super::database::{Database, PASSWORD, USER, mariadb, mysql};
@@ -139,7 +139,7 @@ impl TestFleet {
     pub(crate) async fn config_for_writing(&self) -> Config {
         let mut config = self.config();
         config.write.enabled = true;
-        tributary::shard::migrate(&config, drop).await.unwrap();
+        tributary::internal::migrate(&config, drop).await.unwrap();
         config
     }
 
@@ -153,7 +153,7 @@ impl TestFleet {
 
     /// Loads a world as `import` does.
     pub(crate) async fn load(&self, world: &World) {
-        load_into(&Fleet::open(&self.config(), Access::Own).await.unwrap(), world).await;
+        load_into(&Fleet::open_to_load(&self.config()).await.unwrap(), world).await;
     }
 
     /// Loads a world by plain SQL, as another program would.
@@ -161,10 +161,10 @@ impl TestFleet {
         let shard_of = |user: u64| usize::try_from(user % SHARDS).unwrap();
         let mut statements: HashMap<usize, Vec<String>> = HashMap::new();
         for (shard, (_, database)) in self.databases.iter().enumerate() {
-            let follows = world.follows.iter().filter(|f| shard_of(f.follower.0) == shard);
+            let follows = world.follows.iter().filter(|f| shard_of(f.follower.get()) == shard);
             let rows: Vec<String> =
                 follows.map(|f| format!("({},{})", f.follower, f.followee)).collect();
-            let posts = world.posts.iter().filter(|p| shard_of(p.key.author.0) == shard);
+            let posts = world.posts.iter().filter(|p| shard_of(p.key.author.get()) == shard);
             let posts: Vec<String> = posts
                 .map(|post| {
                     let content = mysql_async::Value::from(&post.content).as_sql(false);
@@ -238,7 +238,7 @@ fn wait_until_unowned(folder: &Path) {
 
 /// Loads a world into an open fleet.
 pub(crate) async fn load_into(fleet: &Fleet, world: &World) {
-    let until = Deadline::after(Duration::from_secs(60));
+    let until = Duration::from_secs(60);
     let follows = fleet.load_follows(world.follows.clone(), until).await.unwrap();
     let posts = fleet.load_posts(world.posts.clone(), until).await.unwrap();
     assert_eq!((follows.refused.len(), posts.refused.len()), (0, 0), "{posts:?}");

@@ -14,6 +14,23 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use tributary::{PostId, ShardId, UserId};
+
+/// The user with this id.
+pub(crate) const fn user_id(id: u64) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+/// The post id with this number.
+pub(crate) const fn post_id(id: u64) -> PostId {
+    PostId::new(id).unwrap()
+}
+
+/// The shard with this index.
+pub(crate) const fn shard_id(index: u16) -> ShardId {
+    ShardId::new(index)
+}
+
 /// The root of the repository: the nearest folder with a `Cargo.lock`.
 pub(crate) fn root() -> PathBuf {
     let ancestors = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper::{Request, StatusCode};
 use serde_json::Value;
-use tributary::{Cursor, Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
+use tributary::{Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
 
 use super::http::{TestResponse, TestServer};
 
@@ -134,13 +134,13 @@ fn posts(page: &Value) -> Vec<[String; 3]> {
 
 /// A request for the newest page, at least as fresh as `token`.
 pub(crate) fn at_least(token: &Freshness, limit: Limit) -> PageRequest {
-    PageRequest { cursor: Cursor::newest(), limit, at_least: token.clone() }
+    PageRequest::default().limit(limit).at_least(token.clone())
 }
 
 /// Reads the newest page until it comes from memory alone, without a query to any shard.
 pub(crate) async fn until_warm(tributary: &Tributary, reader: UserId, limit: u8) -> Page {
     let start = Instant::now();
-    let request = PageRequest { limit: Limit::new(limit).unwrap(), ..PageRequest::default() };
+    let request = PageRequest::default().limit(Limit::new(limit).unwrap());
     loop {
         let page = tributary.home_timeline(reader, &request).await.unwrap();
         if page.waves == 0 {

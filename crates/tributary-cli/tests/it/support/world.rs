@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tributary::internal::Follow;
-use tributary::{Cursor, Limit, Page, PageRequest, Post, PostId, PostKey, Tributary, UserId};
+use tributary::{Cursor, Limit, Page, PageRequest, Post, PostKey, Tributary, UserId};
+
+use super::{post_id, user_id};
 
 /// All follows and posts of a test.
 #[derive(Clone, Debug, Default)]
@@ -14,12 +16,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn follow(&mut self, follower: u64, followee: u64) {
-        self.follows.push(Follow { follower: UserId(follower), followee: UserId(followee) });
+        self.follows.push(Follow { follower: user_id(follower), followee: user_id(followee) });
     }
 
     pub(crate) fn post(&mut self, author: u64, time: i64, post: u64) {
-        let key = PostKey { time, post: PostId(post), author: UserId(author) };
-        self.posts.push(Post { key, content: format!("post {post} of {author} at {time}\n🎉") });
+        let key = PostKey { time, post: post_id(post), author: user_id(author) };
+        self.posts.push(Post::new(key, format!("post {post} of {author} at {time}\n🎉")));
     }
 }
 
@@ -80,11 +82,7 @@ pub(crate) async fn check_walk(
 ) -> usize {
     let limit = usize::from(walk.limit);
     let read = async |cursor, context: &str| {
-        let request = PageRequest {
-            cursor,
-            limit: Limit::new(walk.limit).unwrap(),
-            ..PageRequest::default()
-        };
+        let request = PageRequest::default().from(cursor).limit(Limit::new(walk.limit).unwrap());
         let page = tributary.home_timeline(reader, &request).await.unwrap();
         assert!(page.waves <= 5, "{context}: {} waves", page.waves);
         page

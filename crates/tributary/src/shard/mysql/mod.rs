@@ -22,7 +22,7 @@ pub(super) use self::migrate::make_tables;
 pub(super) use self::server::Server;
 pub(super) use self::source::MySqlSource;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
-pub use self::survey::{Survey, find_tables, strays, survey};
+pub use self::survey::{find_tables, stray_findings, survey};
 use self::write::Attempt;
 use super::gate::Progress;
 use super::{Deadline, ShardError};
@@ -39,6 +39,11 @@ pub(super) struct MySqlShard {
 }
 
 impl MySqlShard {
+    /// Closes the server's pool.
+    pub(super) async fn close(&self) {
+        self.server.close().await;
+    }
+
     /// The server and the database on it.
     pub(super) fn parts(&self) -> (&Arc<Server>, &Arc<Database>) {
         (&self.server, &self.database)

@@ -15,6 +15,7 @@ use mysql_async::{
 };
 use rand::RngExt;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::MySqlShard;
@@ -48,6 +49,8 @@ const CONNECTION_TTL: Duration = Duration::from_secs(180);
 /// Random extension of that lifetime, at most. So connections opened together do not expire
 /// together.
 const CONNECTION_TTL_JITTER: Duration = Duration::from_secs(60);
+/// How long closing the pool may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum time between two renewals of the pool, however many writes find the server read-only.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 /// Minimum time between two log lines that the server is read-only.
@@ -119,7 +122,7 @@ impl Server {
         let wrong =
             |error: ConfigError| OpenError::Prerequisite(format!("servers.{name}: {error}"));
         let options = options(server, databases.len(), config.request.deadline()).map_err(wrong)?;
-        if server.tls() == Tls::Disabled && server.tls.is_some() {
+        if server.effective_tls() == Tls::Disabled && server.tls.is_some() {
             warn!(
                 server = name,
                 "TLS is disabled; passwords and posts cross the network unencrypted"
@@ -142,6 +145,14 @@ impl Server {
 
     pub(super) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Closes the idle connections of the pool and refuses new ones. Waits for them briefly: the
+    /// server may be unreachable.
+    pub(super) async fn close(&self) {
+        let pool = locked(&self.connections).pool.clone();
+        // An error means that the connections are already gone.
+        drop(timeout(CLOSE_TIMEOUT, pool.disconnect()).await);
     }
 
     /// A connection from the pool. The pool holds as many connections as the gate has permits, so
@@ -393,7 +404,7 @@ fn options(
 }
 
 fn ssl_options(config: &ServerConfig) -> Option<SslOpts> {
-    let tls = config.tls();
+    let tls = config.effective_tls();
     if tls == Tls::Disabled {
         return None;
     }

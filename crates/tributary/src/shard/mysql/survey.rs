@@ -13,7 +13,8 @@ use super::settings;
 use super::statements::time_value;
 use super::{check, log_check, write_check};
 use crate::clock::now_ms;
-use crate::config::{ServerConfig, Servers, ShardConfig, Write};
+use crate::config::{Config, ConfigError, ServerConfig, Servers, ShardConfig, Write};
+use crate::fit::strays;
 use crate::mapping::Tables;
 use crate::model::{ID_MAX, UserId};
 use crate::moment::{TimeUnit, Zone};
@@ -388,13 +389,18 @@ async fn in_the_future(
     }))
 }
 
-/// Findings for shards with rows of users that they do not own. `strays` and `samples` hold, for
-/// each shard in configured order, those users and all sampled users.
-pub fn strays(
+/// One finding for each shard that has sampled users of other shards; `samples` as in [`Survey`].
+/// Rows of such users are not read there.
+///
+/// # Errors
+/// The placement of the configuration is invalid.
+pub fn stray_findings(
+    config: &Config,
     servers: &Servers,
-    strays: &[Vec<UserId>],
     samples: &[Vec<UserId>],
-) -> Vec<(String, Finding)> {
+) -> Result<Vec<(String, Finding)>, ConfigError> {
+    let names: Vec<&str> = servers.shards.iter().map(|shard| shard.name.as_str()).collect();
+    let strays = strays(&config.placement.build(&names)?, samples);
     let tables = &servers.tables;
     let of_shard = |(shard, (strays, sample)): (&ShardConfig, (&Vec<UserId>, &Vec<UserId>))| {
         let first: Vec<String> = strays.iter().take(5).map(UserId::to_string).collect();
@@ -418,5 +424,5 @@ pub fn strays(
         (format!("shard {}", shard.name), Finding::error("wrong_shard", text).cure(cure))
     };
     let shards = servers.shards.iter().zip(strays.iter().zip(samples));
-    shards.filter(|(_, (strays, _))| !strays.is_empty()).map(of_shard).collect()
+    Ok(shards.filter(|(_, (strays, _))| !strays.is_empty()).map(of_shard).collect())
 }

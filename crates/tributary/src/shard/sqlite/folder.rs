@@ -22,7 +22,7 @@ const LOCK_FILE: &str = "lock";
 
 /// How a process uses a folder of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Reads only. Another process may own the folder at the same time. The folder must exist.
     Read,
     /// Owns the folder exclusively, and creates it if it does not exist.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use self::folder::Access;
+pub(crate) use self::folder::Access;
 pub(super) use self::folder::tables;
 use self::folder::unusable;
 pub(crate) use self::folder::{Folder, lock};
@@ -83,6 +83,13 @@ impl SqliteShard {
         let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;
         let (writer, background) = owned.unzip();
         Ok(Self { readers, writer, background, _folder: folder })
+    }
+
+    /// Commits the queued writes and ends the writing thread. Blocks until it has ended.
+    pub(super) fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
     }
 
     /// Whether this process owns the file. Only the owner follows its log.

@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,9 @@ const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// The handle of the writing thread. Dropping it waits for the jobs that are queued.
 pub(super) struct Writer {
-    /// `None` only during drop.
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` once closed.
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     foreign_writes: Arc<AtomicU64>,
     log: Arc<SqliteLog>,
 }
@@ -85,7 +85,12 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
         let thread = thread.map_err(|error| wrong(&error))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), foreign_writes, log })
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            foreign_writes,
+            log,
+        })
     }
 
     /// Runs `work` and commits it. Work that has not begun at the deadline never runs.
@@ -110,7 +115,7 @@ impl Writer {
         };
         let job = Job { run: Box::new(run), claim: Arc::clone(&claim) };
         let ended = || ShardError::Faulty("the writing thread of this shard has ended".into());
-        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        let jobs = locked(&self.jobs).clone().ok_or_else(ended)?;
         match until.limit(jobs.send(job)).await {
             Some(Ok(())) => {}
             Some(Err(_)) => return Err(ended()),
@@ -139,14 +144,26 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
+impl Writer {
+    /// Refuses new jobs, and blocks until the queued ones are committed and the thread has ended.
+    pub(super) fn close(&self) {
+        drop(locked(&self.jobs).take());
+        let thread = locked(&self.thread).take();
+        if let Some(thread) = thread {
             // A panic of the thread was logged when it happened.
             drop(thread.join());
         }
     }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Writer {

@@ -11,7 +11,7 @@ use super::answers::FillPlan;
 use super::lines::Dialect;
 use super::{Delivered, MySqlSource};
 use crate::changes::gtid::GtidSet;
-use crate::changes::{Bounds, LogIdentity, LogPosition, file_number};
+use crate::changes::{Bounds, LogIdentity, LogPosition};
 use crate::shard::mysql::{field, text_of};
 use crate::shard::source::{FillBatch, FillRequest};
 use crate::shard::{Deadline, ShardError};
@@ -230,7 +230,7 @@ fn log_end(status: &[Row]) -> Result<LogPosition, ShardError> {
 }
 
 fn position(file: &str, offset: Option<u64>) -> Result<LogPosition, ShardError> {
-    match (file_number(file), offset) {
+    match (LogPosition::file_number(file), offset) {
         (Some(number), Some(offset)) => Ok(LogPosition::in_file(number, offset)),
         _ if file.is_empty() => Err(ShardError::Faulty(
             "the server writes no log of changes; fix it with: log_bin in its configuration, and \

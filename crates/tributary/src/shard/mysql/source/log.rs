@@ -10,7 +10,7 @@ use super::{MySqlSource, is_mariadb, server_identity};
 use crate::changes::assemble::Layout;
 use crate::changes::gtid::{GtidSet, MariaDbGtid};
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
-use crate::changes::{LogIdentity, LogPosition, file_number};
+use crate::changes::{LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
@@ -168,7 +168,7 @@ async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Exec
     };
     let (file, offset) = (of("_file"), of("_position"));
     let (number, offset_number) =
-        file_number(&file).zip(offset.parse::<u64>().ok()).ok_or_else(|| {
+        LogPosition::file_number(&file).zip(offset.parse::<u64>().ok()).ok_or_else(|| {
             FeedError::Temporary("the server does not report where its log ends".into())
         })?;
     let gtid: Option<Option<String>> =
@@ -197,7 +197,7 @@ async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Execut
         status.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?))).ok_or_else(
             || FeedError::Temporary("the server does not report where its log ends".into()),
         )?;
-    let number = file_number(&file)
+    let number = LogPosition::file_number(&file)
         .ok_or_else(|| FeedError::Temporary(format!("`{file}` is not the name of a log file")))?;
     Ok((file, LogPosition::in_file(number, offset), Executed::MySql(executed)))
 }

@@ -269,7 +269,7 @@ async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: 
                 Post { key, content: format!("imported {post}") }
             };
             let posts = (friend.0..friend.0 + 5).map(post).collect();
-            tributary.fleet().load_posts(posts, soon()).await.unwrap();
+            tributary.0.fleet.load_posts(posts, std::time::Duration::from_secs(20)).await.unwrap();
         }
     }
 }
@@ -284,7 +284,7 @@ async fn the_log_records_every_statement_that_changes_rows() {
         let others: Vec<_> = (0..SHARDS).map(|shard| other_program(dir.path(), shard)).collect();
         let mut listeners = Vec::new();
         for shard in 0..others.len() {
-            listeners.push(Listener::new(tributary.fleet(), shard).await);
+            listeners.push(Listener::new(&tributary.0.fleet, shard).await);
         }
         let (mut published, mut fills, mut failed) = (Vec::new(), Vec::new(), 0);
         for _ in 0..250 {
@@ -319,7 +319,7 @@ async fn the_log_records_every_statement_that_changes_rows() {
 async fn own_commits_are_delivered_at_once_and_others_soon() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
-    let mut listener = Listener::new(tributary.fleet(), 0).await;
+    let mut listener = Listener::new(&tributary.0.fleet, 0).await;
     let mut waits = Vec::new();
     for _ in 0..20 {
         let post = tributary.publish(UserId(2), "x", None).await.unwrap().post;
@@ -346,19 +346,19 @@ async fn own_commits_are_delivered_at_once_and_others_soon() {
 async fn positions_survive_a_restart_and_only_the_owner_of_the_folder_has_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
-    let mut listener = Listener::new(tributary.fleet(), 1).await;
+    let mut listener = Listener::new(&tributary.0.fleet, 1).await;
     tributary.publish(UserId(1), "x", None).await.unwrap();
     listener.catch_up().await;
     let before = (listener.identity, listener.at);
     assert!(before.1 > LogPosition(0));
-    let of_other = Listener::new(tributary.fleet(), 0).await.identity;
+    let of_other = Listener::new(&tributary.0.fleet, 0).await.identity;
     assert_ne!(before.0, of_other, "each file has a log of its own");
 
     let reading = Fleet::open(&config(dir.path()), Access::Read).await.unwrap();
     assert!(reading.sources().is_empty());
     drop((listener, tributary));
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
-    let mut listener = Listener::new(tributary.fleet(), 1).await;
+    let mut listener = Listener::new(&tributary.0.fleet, 1).await;
     assert_eq!((listener.identity, listener.at), before);
     assert_eq!(listener.source.visible(soon()).await.unwrap(), before);
     tributary.follow(UserId(1), UserId(2)).await.unwrap();
@@ -380,7 +380,7 @@ async fn an_old_folder_without_a_log_gets_one() {
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     for user in [2, 3].map(UserId) {
         let shard = if user.0 == 2 { 0 } else { 1 };
-        let mut listener = Listener::new(tributary.fleet(), shard).await;
+        let mut listener = Listener::new(&tributary.0.fleet, shard).await;
         assert_eq!(listener.at, LogPosition(0));
         let before = listener.fill(user).await;
         assert_eq!(before.1.posts.len(), 1);
@@ -403,7 +403,7 @@ fn write_many(other: &Connection, from: u64, users: u64, rows: u64) {
 async fn a_large_transaction_is_delivered_row_by_row_and_a_huge_one_as_users() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
-    let mut listener = Listener::new(tributary.fleet(), 0).await;
+    let mut listener = Listener::new(&tributary.0.fleet, 0).await;
     let other = other_program(dir.path(), 0);
     let changes = |commit: Commit| -> Vec<Change> {
         commit.changes.into_iter().map(|(_, change)| change).collect()
@@ -442,7 +442,7 @@ async fn only_rows_that_were_read_are_pruned() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
-    let mut listener = Listener::with_capacity(tributary.fleet(), 0, 1).await;
+    let mut listener = Listener::with_capacity(&tributary.0.fleet, 0, 1).await;
     // After one more batch the channel is full, so the feed stops reading.
     tributary.follow(UserId(2), UserId(3)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -488,7 +488,7 @@ async fn a_restored_file_gets_a_new_log_identity() {
     let dir = tempfile::tempdir().unwrap();
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
-    let mut listener = Listener::new(tributary.fleet(), 0).await;
+    let mut listener = Listener::new(&tributary.0.fleet, 0).await;
     for with_new_rows in [false, true] {
         tributary.follow(UserId(2), UserId(3)).await.unwrap();
         tributary.publish(UserId(2), "lost", None).await.unwrap();
@@ -517,7 +517,7 @@ async fn heads_are_the_newest_times_of_all_authors() {
     let other = other_program(dir.path(), 0);
     write_many(&other, 0, 5_000, 20_000);
     other.execute("INSERT INTO tweets VALUES (50000, ?, 'x', -3)", [i64::MAX]).unwrap();
-    let source = Arc::clone(&tributary.fleet().sources()[0]);
+    let source = Arc::clone(&tributary.0.fleet.sources()[0]);
     let (sender, mut heads) = mpsc::channel::<HeadBatch>(1);
     let listen = async {
         let mut received = BTreeMap::new();
@@ -555,7 +555,7 @@ async fn fills_return_at_most_the_requested_depth() {
         let key = PostKey { time: n, post: PostId(n.unsigned_abs()), author: UserId(0) };
         Post { key, content: "text".to_owned() }
     };
-    let filled = tributary.fleet().sources()[0].fill(&requests, soon()).await.unwrap();
+    let filled = tributary.0.fleet.sources()[0].fill(&requests, soon()).await.unwrap();
     let tail = |posts, complete| FillAnswer::Tail { posts, complete, handle: None };
     let expected = [
         tail(vec![post(4), post(2)], false),

@@ -1,0 +1,101 @@
+//! Configurations in code, for programs that use the library without a configuration file.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    CONNECTIONS_DEFAULT, Config, ConfigError, Document, EMBEDDED_SHARDS_DEFAULT, Embedded, Secret,
+    ServerConfig, Servers, ShardConfig, Tables, Tls,
+};
+
+impl Config {
+    /// A folder of SQLite shards, with the defaults of all other settings. The folder is created if
+    /// it does not exist. Ignores the environment.
+    pub fn embedded(dir: &Path) -> Self {
+        let embedded = Embedded { dir: dir.to_path_buf(), shards: EMBEDDED_SHARDS_DEFAULT };
+        let document = Document { embedded: Some(embedded), ..Document::default() };
+        document.check().expect("the defaults are valid")
+    }
+
+    /// Databases on servers, with the defaults of all other settings. Ignores the environment.
+    ///
+    /// # Errors
+    /// No shard, a shard on a server that is not named, two shards with one name or one database,
+    /// an invalid address.
+    pub fn servers(fleet: Servers) -> Result<Self, ConfigError> {
+        let Servers { servers, shards, tables } = fleet;
+        Document { servers, shards, tables: Some(tables), ..Document::default() }.check()
+    }
+}
+
+impl Servers {
+    /// Servers by name, and the shards on them in placement order, with the default tables.
+    pub fn new(
+        servers: impl IntoIterator<Item = (String, ServerConfig)>,
+        shards: Vec<ShardConfig>,
+    ) -> Self {
+        Self { servers: servers.into_iter().collect(), shards, tables: Tables::default() }
+    }
+
+    /// Sets the names and contents of the tables, which are the same on all shards.
+    #[must_use]
+    pub fn tables(self, tables: Tables) -> Self {
+        Self { tables, ..self }
+    }
+}
+
+impl ServerConfig {
+    /// A server at `host:port`, and the user name of the account. No password;
+    /// `verify-identity` TLS, or none if the host is this machine; 16 connections.
+    pub fn new(address: impl Into<String>, user: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            user: user.into(),
+            password: None,
+            password_file: None,
+            tls: None,
+            tls_ca_file: None,
+            connections_max: CONNECTIONS_DEFAULT,
+        }
+    }
+
+    /// Sets the password.
+    #[must_use]
+    pub fn password(self, password: impl Into<String>) -> Self {
+        Self { password: Some(Secret(password.into())), ..self }
+    }
+
+    /// Sets the file that holds the password.
+    #[must_use]
+    pub fn password_file(self, file: impl Into<PathBuf>) -> Self {
+        Self { password_file: Some(file.into()), ..self }
+    }
+
+    /// Sets the TLS mode.
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Sets the PEM file of certificate authorities to trust instead of the public ones.
+    #[must_use]
+    pub fn tls_ca_file(self, file: impl Into<PathBuf>) -> Self {
+        Self { tls_ca_file: Some(file.into()), ..self }
+    }
+
+    /// Sets the upper bound for the connections of the pool.
+    #[must_use]
+    pub fn connections_max(self, connections: usize) -> Self {
+        Self { connections_max: connections, ..self }
+    }
+}
+
+impl ShardConfig {
+    /// A shard with a name of its own: a database on a server.
+    pub fn new(
+        name: impl Into<String>,
+        server: impl Into<String>,
+        database: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), server: server.into(), database: database.into() }
+    }
+}
