@@ -3,15 +3,27 @@
 //! Posts are compared in the unit of the column, so sorting never converts a value. An integer
 //! column counts seconds, milliseconds or microseconds since 1970. A date and time is packed into
 //! an integer that keeps the order of dates and every value a server can store, even year 0.
+//!
+//! A zone can set its clocks: some digits then occur twice, and others never. Two rules keep the
+//! order of the digits equal to the order of the times:
+//! - **Read:** digits are the first instant at which the clock shows them or later digits.
+//! - **Write:** a post gets the latest digits that the clock has shown so far. While an hour
+//!   repeats, this is the last moment before the clock was set back.
+//!
+//! So a time that was written and read again is never later than the real time. During a repeated
+//! hour it is up to an hour early, and only the post ids order the posts of that hour.
 
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
+use jiff::civil::{Date, DateTime};
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+
+/// No zone was ever set back by more than a day (Alaska in 1867).
+const SET_BACK_MAX: SignedDuration = SignedDuration::from_hours(25);
 
 /// The type and unit of the time column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +71,9 @@ impl PostTimes {
     /// Milliseconds since 1970 (UTC), the unit of our own tables.
     pub const MILLISECONDS: Self = Self { unit: TimeUnit::Milliseconds, zone: Zone(TimeZone::UTC) };
 
-    /// Converts a stored value to milliseconds since 1970 (UTC). A date that does not exist, such
-    /// as one in month 0, is converted as the nearest existing date.
+    /// Converts a stored value to milliseconds since 1970 (UTC). A larger value never returns an
+    /// earlier time. A date that does not exist, such as one in month 0, is converted as the next
+    /// existing date.
     pub fn epoch_ms(&self, stored: i64) -> i64 {
         match self.unit {
             TimeUnit::Seconds => stored.saturating_mul(1_000),
@@ -71,7 +84,8 @@ impl PostTimes {
     }
 
     /// Converts milliseconds since 1970 (UTC) to a stored value, truncated to the column's
-    /// precision.
+    /// precision. A later time never returns a smaller value, and [`PostTimes::epoch_ms`] of the
+    /// value is never after the time.
     pub fn stored(&self, epoch_ms: i64) -> i64 {
         match self.unit {
             TimeUnit::Seconds => epoch_ms.div_euclid(1_000),
@@ -135,21 +149,20 @@ impl CalendarTime {
         })
     }
 
-    /// The nearest existing date.
+    /// The first existing date and time that does not sort before these digits.
     fn civil(self) -> DateTime {
+        let small = |part: u8, max: u8| i8::try_from(part.min(max)).unwrap_or(0);
         let year = i16::try_from(self.year).unwrap_or(i16::MAX).min(9999);
-        let month = i8::try_from(self.month.clamp(1, 12)).unwrap_or(1);
-        let at = |day: u8| {
-            let small = |part: u8, max: u8| i8::try_from(part.min(max)).unwrap_or(0);
-            let nanos = i32::try_from(self.micros.min(999_999) * 1_000).unwrap_or(0);
-            let day = small(day, 31);
-            let (hour, minute) = (small(self.hour, 23), small(self.minute, 59));
-            DateTime::new(year, month, day, hour, minute, small(self.second, 59), nanos)
+        let (month, day) = (small(self.month, 12), small(self.day, 31));
+        let first = Date::new(year, month.max(1), 1).unwrap_or(Date::MAX);
+        if month == 0 || day == 0 {
+            return first.at(0, 0, 0, 0);
+        }
+        let Ok(date) = Date::new(year, month, day) else {
+            return first.last_of_month().tomorrow().unwrap_or(Date::MAX).at(0, 0, 0, 0);
         };
-        let day = self.day.clamp(1, 31);
-        // A month has at least 28 days.
-        let found = (28..=day.max(28)).rev().find_map(|last| at(day.min(last)).ok());
-        found.unwrap_or(DateTime::ZERO)
+        let nanos = i32::try_from(self.micros.min(999_999) * 1_000).unwrap_or(0);
+        date.at(small(self.hour, 23), small(self.minute, 59), small(self.second, 59), nanos)
     }
 }
 
@@ -167,19 +180,36 @@ fn number(text: &str) -> Option<u32> {
 }
 
 impl Zone {
+    /// The first instant at which a clock of the zone shows these digits or later ones.
     fn epoch_ms(&self, time: CalendarTime) -> i64 {
         let civil = time.civil();
-        // An hour that a clock change skips or repeats is read with the offset before the change.
-        match self.0.to_ambiguous_timestamp(civil).compatible() {
+        let ambiguous = self.0.to_ambiguous_timestamp(civil);
+        let first = match ambiguous.offset() {
+            AmbiguousOffset::Gap { after, .. } => after.to_timestamp(civil).map(|before| {
+                // The clock skips the digits at the next change.
+                self.0.following(before).next().map_or(before, |change| change.timestamp())
+            }),
+            AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => {
+                ambiguous.earlier()
+            }
+        };
+        match first {
             Ok(timestamp) => timestamp.as_millisecond(),
             Err(_) if civil.year() > 0 => i64::MAX,
             Err(_) => i64::MIN,
         }
     }
 
+    /// The latest digits that a clock of the zone has shown up to this time.
     fn calendar(&self, epoch_ms: i64) -> CalendarTime {
-        let timestamp = Timestamp::from_millisecond(epoch_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        let civil = self.0.to_datetime(timestamp);
+        let now = Timestamp::from_millisecond(epoch_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        let tick = SignedDuration::from_millis(1);
+        let changes = self.0.preceding(now.saturating_add(tick).unwrap_or(now));
+        let changes = changes.map(|change| change.timestamp());
+        let recent = changes.take_while(|change| now.duration_since(*change) <= SET_BACK_MAX);
+        let last_before = recent.map(|change| change.saturating_sub(tick).unwrap_or(change));
+        let shown = last_before.map(|instant| self.0.to_datetime(instant));
+        let civil = shown.chain([self.0.to_datetime(now)]).max().unwrap_or(DateTime::ZERO);
         let part = |value: i8| u8::try_from(value).unwrap_or(0);
         CalendarTime {
             year: u16::try_from(civil.year()).unwrap_or(0),
@@ -190,6 +220,13 @@ impl Zone {
             second: part(civil.second()),
             micros: u32::try_from(civil.subsec_nanosecond() / 1_000).unwrap_or(0),
         }
+    }
+
+    /// Whether clocks of the zone are set after this time, by the rules that are known now.
+    pub fn sets_clocks_after(&self, epoch_ms: i64) -> bool {
+        let after = Timestamp::from_millisecond(epoch_ms).unwrap_or(Timestamp::MAX);
+        let offset = self.0.to_offset(after);
+        self.0.following(after).any(|change| change.offset() != offset)
     }
 
     /// Whether the zone is UTC, written as `UTC` or `+00:00`.
@@ -364,15 +401,16 @@ mod tests {
     }
 
     #[test]
-    fn nonexistent_dates_keep_their_order_and_are_shown_as_the_nearest_date() {
+    fn nonexistent_dates_keep_their_order_and_are_shown_as_the_next_date() {
         let utc = times("datetime", "UTC");
         let zero = CalendarTime { hour: 0, minute: 0, ..date(0, 0, 0) };
         assert_eq!(zero.packed(), 0);
         assert_eq!(CalendarTime::unpacked(0), zero);
         let shown = |time: CalendarTime| crate::clock::rfc3339_ms(utc.epoch_ms(time.packed()));
         assert_eq!(shown(zero), "0000-01-01T00:00:00.000Z");
-        assert_eq!(shown(date(2023, 2, 31)), "2023-02-28T01:30:00.000Z");
-        assert_eq!(shown(date(2023, 0, 0)), "2023-01-01T01:30:00.000Z");
+        assert_eq!(shown(date(2023, 2, 31)), "2023-03-01T00:00:00.000Z");
+        assert_eq!(shown(date(2023, 0, 0)), "2023-01-01T00:00:00.000Z");
+        assert_eq!(shown(date(2023, 5, 0)), "2023-05-01T00:00:00.000Z");
         assert_eq!(shown(date(9999, 12, 31)), "9999-12-30T22:00:00.000Z");
         for strange in [i64::MIN, -1, i64::MAX] {
             let _ = utc.epoch_ms(strange);
@@ -397,7 +435,128 @@ mod tests {
         }
     }
 
+    fn at(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_millisecond()
+    }
+
+    fn digits(text: &str) -> i64 {
+        CalendarTime::from_text(text).unwrap().packed()
+    }
+
+    #[test]
+    fn a_repeated_hour_is_written_as_its_end_and_read_as_its_first_pass() {
+        let berlin = times("datetime(3)", "Europe/Berlin");
+        let last = "2026-10-25 02:59:59.999";
+        for (instant, written, read) in [
+            ("2026-10-25T00:40:00.127Z", "2026-10-25 02:40:00.127", "2026-10-25T00:40:00.127Z"),
+            ("2026-10-25T00:59:59.999Z", last, "2026-10-25T00:59:59.999Z"),
+            ("2026-10-25T01:00:00Z", last, "2026-10-25T00:59:59.999Z"),
+            ("2026-10-25T01:10:00.433Z", last, "2026-10-25T00:59:59.999Z"),
+            ("2026-10-25T01:59:59.999Z", last, "2026-10-25T00:59:59.999Z"),
+            ("2026-10-25T02:00:00Z", "2026-10-25 03:00:00", "2026-10-25T02:00:00Z"),
+            ("2026-03-29T00:59:59Z", "2026-03-29 01:59:59", "2026-03-29T00:59:59Z"),
+            ("2026-03-29T01:00:00Z", "2026-03-29 03:00:00", "2026-03-29T01:00:00Z"),
+        ] {
+            assert_eq!(berlin.stored(at(instant)), digits(written), "{instant}");
+            assert_eq!(berlin.epoch_ms(digits(written)), at(read), "{written}");
+        }
+        let seconds = times("datetime", "Europe/Berlin");
+        let stored = seconds.stored(at("2026-10-25T01:10:00.433Z"));
+        assert_eq!(seconds.epoch_ms(stored), at("2026-10-25T00:59:59Z"));
+        // The skipped hour is read as the moment of the change.
+        for skipped in ["2026-03-29 02:00:00", "2026-03-29 02:30:00", "2026-03-29 02:59:59.999"] {
+            assert_eq!(berlin.epoch_ms(digits(skipped)), at("2026-03-29T01:00:00Z"), "{skipped}");
+        }
+    }
+
+    #[test]
+    fn zones_that_set_their_clocks_are_known() {
+        let since = at("2026-01-01T00:00:00Z");
+        for (zone, sets) in [
+            ("UTC", false),
+            ("+02:00", false),
+            ("Asia/Tokyo", false),
+            ("Europe/Berlin", true),
+            ("Australia/Lord_Howe", true),
+        ] {
+            assert_eq!(zone.parse::<Zone>().unwrap().sets_clocks_after(since), sets, "{zone}");
+        }
+        let moscow: Zone = "Europe/Moscow".parse().unwrap();
+        assert!(moscow.sets_clocks_after(at("2014-01-01T00:00:00Z")));
+    }
+
+    /// All zones, and the changes of each one from 1845 to 2050. Before that, Manila skipped a
+    /// day.
+    fn zones() -> &'static [(Zone, Vec<i64>)] {
+        static ZONES: std::sync::OnceLock<Vec<(Zone, Vec<i64>)>> = std::sync::OnceLock::new();
+        ZONES.get_or_init(|| {
+            let (from, to) = (at("1845-06-01T00:00:00Z"), at("2050-01-01T00:00:00Z"));
+            let changes = |zone: &Zone| {
+                let from = Timestamp::from_millisecond(from).unwrap();
+                let all = zone.0.following(from).map(|change| change.timestamp().as_millisecond());
+                all.take_while(|change| *change < to).collect::<Vec<i64>>()
+            };
+            let names = jiff::tz::db().available();
+            let zones = names.filter_map(|name| name.as_str().parse::<Zone>().ok());
+            let zones: Vec<_> = zones.map(|zone| (zone.clone(), changes(&zone))).collect();
+            assert!(zones.len() > 400);
+            zones.into_iter().filter(|(_, changes)| !changes.is_empty()).collect()
+        })
+    }
+
     proptest! {
+        /// Near the clock changes of all zones: the order of the digits is the order of the times,
+        /// for digits that any program wrote and for instants at which we write.
+        #[test]
+        fn the_order_of_digits_is_the_order_of_times(
+            zone in any::<proptest::sample::Index>(),
+            change in any::<proptest::sample::Index>(),
+            precision in 0u8..7,
+            near in prop::collection::vec(-100_000_000_i64..100_000_000, 2..8),
+            close in prop::collection::vec(-8_000_000_i64..8_000_000, 2..8),
+        ) {
+            let (zone, changes) = &zones()[zone.index(zones().len())];
+            let change = *change.get(changes);
+            let unit = TimeUnit::DateTime { digits: precision };
+            let times = PostTimes { unit, zone: zone.clone() };
+            let utc = PostTimes { unit, zone: Zone::default() };
+            let mut instants: Vec<i64> =
+                near.iter().chain(&close).map(|distance| change + distance).collect();
+            instants.extend([change - 1, change, change + 1]);
+            instants.sort_unstable();
+
+            let written: Vec<i64> = instants.iter().map(|instant| times.stored(*instant)).collect();
+            prop_assert!(written.is_sorted(), "{} {:?}", times.zone, instants);
+            for (instant, stored) in instants.iter().zip(&written) {
+                let shown = times.epoch_ms(*stored);
+                prop_assert!(shown <= *instant, "{} {}", times.zone, instant);
+                prop_assert_eq!(times.stored(shown), *stored, "{} {}", times.zone, instant);
+            }
+
+            let offset = zone.0.to_offset(Timestamp::from_millisecond(change).unwrap());
+            let local = instants.iter().map(|i| utc.stored(*i + i64::from(offset.seconds()) * 1_000));
+            let foreign: Vec<i64> = local.collect();
+            let shown: Vec<i64> = foreign.iter().map(|digits| times.epoch_ms(*digits)).collect();
+            prop_assert!(foreign.is_sorted() && shown.is_sorted(), "{} {:?}", times.zone, foreign);
+        }
+
+        #[test]
+        fn any_digits_are_shown_in_their_order(
+            zone in any::<proptest::sample::Index>(),
+            a in (0u16..10_000, 0u8..13, 0u8..32, 0u8..24, 0u8..60, 0u8..60, 0u32..1_000_000),
+            days in 0u8..40,
+        ) {
+            let (zone, _) = &zones()[zone.index(zones().len())];
+            let times = PostTimes { unit: TimeUnit::DateTime { digits: 6 }, zone: zone.clone() };
+            let (year, month, day, hour, minute, second, micros) = a;
+            let first = CalendarTime { year, month, day, hour, minute, second, micros };
+            let day = (day + days).min(31);
+            let later = CalendarTime { day, hour: hour / 2, ..first };
+            let mut pair = [first.packed(), later.packed()];
+            pair.sort_unstable();
+            prop_assert!(times.epoch_ms(pair[0]) <= times.epoch_ms(pair[1]), "{first:?} {later:?}");
+        }
+
         #[test]
         fn dates_keep_their_order_and_their_digits(
             a in (0u16..10_000, 0u8..13, 0u8..32, 0u8..24, 0u8..60, 0u8..60, 0u32..1_000_000),
