@@ -50,7 +50,7 @@ enum Command {
     Demo(demo::Demo),
     /// Serve timelines over HTTP
     Serve(serve::Serve),
-    /// Load follows and posts from CSV files
+    /// Load follows and posts from CSV or NDJSON files
     Import(import::Import),
     /// Inspect servers: print a configuration for them, and the problems to fix first
     Check(check::Check),

@@ -99,6 +99,28 @@ impl PostTimes {
             }
         }
     }
+
+    /// [`PostTimes::stored`] for microseconds since 1970 (UTC).
+    pub fn stored_from_micros(&self, epoch_us: i64) -> i64 {
+        let stored = self.stored(epoch_us.div_euclid(1_000));
+        let rest = epoch_us.rem_euclid(1_000);
+        match self.unit {
+            TimeUnit::Seconds | TimeUnit::Milliseconds => stored,
+            TimeUnit::Microseconds => stored.saturating_add(rest),
+            // The packed form ends with the microseconds, and `stored` left these digits 0.
+            TimeUnit::DateTime { digits } => {
+                stored + rest - rest % 10_i64.pow(6 - u32::from(digits.min(6)))
+            }
+        }
+    }
+
+    /// Converts a date and time in the column's zone to a stored value, truncated to the column's
+    /// precision. `None` if the column counts from 1970 and has no zone.
+    pub fn stored_from_calendar(&self, mut time: CalendarTime) -> Option<i64> {
+        let TimeUnit::DateTime { digits } = self.unit else { return None };
+        time.micros -= time.micros % 10u32.pow(6 - u32::from(digits.min(6)));
+        Some(time.packed())
+    }
 }
 
 impl CalendarTime {
@@ -398,6 +420,23 @@ mod tests {
             times("datetime", "-03:30").epoch_ms(date(2022, 5, 1).packed()),
             1_651_381_200_000
         );
+    }
+
+    #[test]
+    fn microseconds_are_stored_down_to_the_precision_of_the_column() {
+        let (ms, us) = (1_651_362_712_345, 1_651_362_712_345_678);
+        for (unit, micros) in [("datetime", 0), ("datetime(3)", 345_000), ("datetime(5)", 345_670)]
+        {
+            let times = times(unit, "Europe/Berlin");
+            let stored = CalendarTime::unpacked(times.stored_from_micros(us));
+            assert_eq!((stored.second, stored.micros), (52, micros), "{unit}");
+            let local = CalendarTime { micros: 345_678, ..stored };
+            assert_eq!(times.stored_from_calendar(local), Some(stored.packed()), "{unit}");
+        }
+        assert_eq!(times("s", "UTC").stored_from_micros(us), ms / 1_000);
+        assert_eq!(times("ms", "UTC").stored_from_micros(us), ms);
+        assert_eq!(times("us", "UTC").stored_from_micros(us), us);
+        assert_eq!(times("us", "UTC").stored_from_calendar(date(2022, 5, 1)), None);
     }
 
     #[test]

@@ -182,13 +182,13 @@ fn an_import_reports_bad_rows_loads_all_others_and_can_be_repeated() {
         assert!(text.contains("follows: 2 added, 1 already there, 3 refused"), "{text}");
         assert!(text.contains("posts: 3 added, 1 already there, 4 refused"), "{text}");
         for message in [
-            "follows: line 4: followed_user_id is not an id",
-            "follows: line 5: 1 fields instead of 2",
-            "follows: line 7: followed_user_id is not an id",
-            "posts: line 4: timestamp",
-            "posts: line 7: post id 10 already belongs to another post",
-            "posts: line 9: content: invalid utf-8",
-            "posts: line 11: 5 fields instead of 4",
+            "follows.csv: line 4: followed_user_id is not an id",
+            "follows.csv: line 5: 1 fields instead of 2",
+            "follows.csv: line 7: followed_user_id is not an id",
+            "posts.gz: line 4: timestamp",
+            "posts.gz: line 7: post id 10 already belongs to another post",
+            "posts.gz: line 9: content: invalid utf-8",
+            "posts.gz: line 11: 5 fields instead of 4",
         ] {
             assert!(error.contains(message), "{backend:?}: {message}\n{error}");
         }
@@ -220,8 +220,7 @@ fn an_import_refuses_tables_without_unique_keys_and_never_truncates_a_text() {
         let dir = fleet.dir.path();
         fs::write(dir.join("f.csv"), "follower_user_id,followed_user_id\r\n4,8\r\nx,1\r\n")
             .unwrap();
-        let posts =
-            "tweet_id,user_id,content,timestamp\n1,8,short,1\n2,8,much too long,2\n3,8,🎉,3\n";
+        let posts = "tweet_id,user_id,content,timestamp\n1,8,short,1764000001\n2,8,much too long,1764000002\n3,8,🎉,1764000003\n";
         fs::write(dir.join("p.csv"), posts).unwrap();
         let import = || {
             let mut command = tributary(&["import"]);
@@ -254,7 +253,7 @@ fn an_import_refuses_tables_without_unique_keys_and_never_truncates_a_text() {
         assert_eq!(code, 4, "{error}");
         assert!(text.contains("follows: 1 added, 0 already there, 1 refused"), "{text}");
         assert!(text.contains("posts: 1 added, 0 already there, 2 refused"), "{text}");
-        for message in ["follows: line 3:", "posts: line 3:", "posts: line 4:"] {
+        for message in ["f.csv: line 3:", "p.csv: line 3:", "p.csv: line 4:"] {
             assert!(error.contains(message), "{message}\n{error}");
         }
     });
@@ -299,7 +298,8 @@ fn an_import_into_sqlite_is_fast() {
     let mut text = String::from("tweet_id,user_id,content,timestamp\n");
     for n in 0..60_000u64 {
         let content = "word ".repeat(20);
-        text += &format!("{},{},{content},{}\n", n * 7_919 % 1_000_003, n % 997, n);
+        text +=
+            &format!("{},{},{content},{}\n", n * 7_919 % 1_000_003, n % 997, 1_764_000_000_000 + n);
     }
     fs::write(dir.path().join("posts.csv"), text).unwrap();
     let mut command = tributary(&["import", "--data"]);

@@ -1,0 +1,78 @@
+//! From the fields of a row to a follow or a post.
+
+use std::str::FromStr;
+
+use tributary::internal::Follow;
+use tributary::{Post, PostKey, UserId};
+
+use super::CONTENT_BYTES_MAX;
+use super::header::{Column, short};
+use super::time::FileTimes;
+
+/// The wanted fields of a row, in the order of the wanted columns; NULL is `None`.
+pub(super) type Row = Vec<Option<String>>;
+
+pub(super) fn follow(row: &Row) -> Result<Follow, String> {
+    let [follower, followee] = row.as_slice() else { return Err("not two fields".into()) };
+    let follower = id(follower.as_deref(), Column::Follower)?;
+    Ok(Follow { follower, followee: id(followee.as_deref(), Column::Followee)? })
+}
+
+pub(super) fn post(row: Row, line: u64, times: &mut FileTimes) -> Result<Post, String> {
+    let Ok([post, author, content, time]) = <[Option<String>; 4]>::try_from(row) else {
+        return Err("not four fields".into());
+    };
+    let post = id(post.as_deref(), Column::Post)?;
+    let author = id(author.as_deref(), Column::Author)?;
+    let content = content.ok_or("content is NULL; remove the row, or give it a text")?;
+    if content.len() > CONTENT_BYTES_MAX {
+        return Err(format!("content is longer than {CONTENT_BYTES_MAX} bytes; shorten it"));
+    }
+    let time = time.ok_or("timestamp is NULL; remove the row, or give it a time")?;
+    let key = PostKey { time: times.read(&time, line)?, post, author };
+    Ok(Post::new(key, content))
+}
+
+fn id<T: FromStr>(text: Option<&str>, column: Column) -> Result<T, String> {
+    let column = column.name();
+    let text = text.ok_or_else(|| format!("{column} is NULL; remove the row, or give it an id"))?;
+    text.parse()
+        .map_err(|_| format!("{column} is not an id below 2^63 but {}; correct it", short(text)))
+}
+
+/// The end or the start of a line, and the columns that a row has there.
+type Edge<'a> = (&'a [u8], &'a [Option<Column>]);
+
+/// Whether a line within a text ends as a row does and the next line starts as a row does: the
+/// columns `after` the text are at the end of the first line, and those `before` the text are at
+/// the start of the second line.
+pub(super) fn is_row_boundary(
+    (line, after): Edge<'_>,
+    (next, before): Edge<'_>,
+    delimiter: u8,
+    is_time: &dyn Fn(&str) -> bool,
+) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let is = |byte: &u8| *byte == delimiter;
+    let last: Vec<&[u8]> = line.rsplitn(after.len() + 1, is).take(after.len()).collect();
+    let first: Vec<&[u8]> = next.splitn(before.len() + 1, is).take(before.len()).collect();
+    let found = last.iter().zip(after.iter().rev()).chain(first.iter().zip(before));
+    let ends_in_field = line.iter().filter(|byte| is(byte)).count() >= after.len();
+    let starts_with_fields = next.iter().filter(|byte| is(byte)).count() >= before.len();
+    ends_in_field
+        && starts_with_fields
+        && found.into_iter().all(|(text, column)| fits(text, *column, is_time))
+}
+
+/// Whether a field can hold a value of a column.
+fn fits(text: &[u8], column: Option<Column>, is_time: &dyn Fn(&str) -> bool) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let text = text.trim_matches(['"', '\'']);
+    match column {
+        Some(Column::Time) => is_time(text),
+        Some(Column::Content) | None => true,
+        Some(Column::Follower | Column::Followee | Column::Post | Column::Author) => {
+            text.parse::<UserId>().is_ok()
+        }
+    }
+}
