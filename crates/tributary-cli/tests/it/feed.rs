@@ -34,6 +34,8 @@ struct FeedTest {
     last: LogPosition,
     lost: Vec<String>,
     alive: u32,
+    /// The shards that memory must not hold.
+    excluded: Vec<ShardId>,
     markers: u64,
 }
 
@@ -91,6 +93,7 @@ impl FeedTest {
             last: LogPosition(0),
             lost: Vec::new(),
             alive: 0,
+            excluded: Vec::new(),
             markers: 0,
         }
     }
@@ -132,6 +135,8 @@ impl FeedTest {
                 return (!words.is_empty()).then(|| words.join(", "));
             }
             FeedEvent::Lost(reason) => self.lost.push(reason),
+            FeedEvent::Excluded(shards) => self.excluded = shards,
+            FeedEvent::ShardUnknown(shard) => return Some(word(&(shard, Change::ShardUnknown))),
             FeedEvent::Alive => self.alive += 1,
         }
         None
