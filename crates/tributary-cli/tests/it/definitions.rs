@@ -207,7 +207,7 @@ fn definitions_that_change_without_the_log_never_mix_up_authors() {
             let Some(mut site) = Site::new(kind).await else { continue };
             site.execute(&[
                 "ALTER TABLE D.tweets ADD reply_to BIGINT UNSIGNED NOT NULL DEFAULT 8, \
-                 ADD raw TEXT NULL",
+                 ADD raw TEXT NULL, MODIFY content TEXT NULL",
             ])
             .await;
             for metadata in ["default", "FULL"] {

@@ -264,22 +264,18 @@ fn changes_logged_as_text_make_shards_unknown() {
         for server in servers(false) {
             let mut feed = FeedTest::begin(&server).await;
             let (first, second) = (post(1, 7, "x", 5), post(2, 7, "y", 6));
-            feed
-                .check(
-                    &[
-                        "ALTER TABLE D.tweets ADD COLUMN lead_in VARCHAR(10) NOT NULL DEFAULT 'no' FIRST",
-                        &first,
-                        "CREATE TABLE D.other (x INT PRIMARY KEY, user_id INT)",
-                        "INSERT INTO D.other VALUES (1, 7)",
-                        "ALTER TABLE D.tweets MODIFY lead_in VARCHAR(300) AFTER content",
-                        &second,
-                        "FLUSH BINARY LOGS",
-                        "DROP TABLE D.other",
-                        "TRUNCATE D.followers",
-                    ],
-                    &["s0 ?", "s0 7/1@5 \"x\"", "s0 ?", "s0 7/2@6 \"y\"", "s0 ?"],
-                )
-                .await;
+            // The columns are queried after each definition, so each is followed by a marker.
+            let add =
+                "ALTER TABLE D.tweets ADD COLUMN lead_in VARCHAR(10) NOT NULL DEFAULT 'no' FIRST";
+            feed.check(&[add], &["s0 ?"]).await;
+            let create = "CREATE TABLE D.other (x INT PRIMARY KEY, user_id INT)";
+            let insert = "INSERT INTO D.other VALUES (1, 7)";
+            feed.check(&[&first, create, insert], &["s0 7/1@5 \"x\""]).await;
+            let alter = "ALTER TABLE D.tweets MODIFY lead_in VARCHAR(300) AFTER content";
+            feed.check(&[alter], &["s0 ?"]).await;
+            let statements = [&second, "FLUSH BINARY LOGS", "DROP TABLE D.other"];
+            feed.check(&statements, &["s0 7/2@6 \"y\""]).await;
+            feed.check(&["TRUNCATE D.followers"], &["s0 ?"]).await;
             let (other, minimal) = (post(4, 9, "a", 8), "SET SESSION binlog_row_image = 'MINIMAL'");
             feed.check(
                 &[

@@ -1,7 +1,7 @@
 //! The served tables of a log: how the log announces them, and how their rows are decoded. Pure.
 //!
 //! The log announces a table under a number. A server assigns a new number whenever it opens the
-//! definition of a table anew, and thus after each ALTER, even if the log does not contain the
+//! definition of a table again, and thus after each ALTER, even if the log does not contain the
 //! ALTER. So the definition is queried again when a new number appears.
 
 use std::collections::{BTreeMap, HashMap};
@@ -211,5 +211,78 @@ impl ServedTables {
             Some(Exclusion { shard: served.shard, why })
         };
         self.layout.served.iter().zip(&self.states).filter_map(exclusion).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changes::rows::{DeclaredColumn, Role};
+
+    const SHARD: ShardId = ShardId(0);
+
+    fn table(names: &[&str], altered: &str) -> ServedTable {
+        let name = ("d".to_owned(), "tweets".to_owned());
+        let column =
+            |name: &&str| DeclaredColumn { name: (*name).into(), ..DeclaredColumn::default() };
+        ServedTable {
+            columns: names.iter().map(column).collect(),
+            altered: altered.into(),
+            ..ServedTable::undefined(SHARD, name, Role::Posts, true)
+        }
+    }
+
+    /// The announcement of four BIGINT columns.
+    fn map(number: u8) -> Vec<u8> {
+        let head = [&[number, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, 6][..], b"tweets", &[0]].concat();
+        [&head[..], &[4, 8, 8, 8, 8, 0, 0]].concat()
+    }
+
+    fn plans(tables: &ServedTables, number: u64, at: u64) -> bool {
+        matches!(tables.rows(number, LogPosition(at)), Some(Rows::Plan(_)))
+    }
+
+    #[test]
+    fn a_definition_that_changed_without_the_log_is_trusted_after_it_was_queried() {
+        let names = ["tweet_id", "user_id", "content", "timestamp"];
+        let swapped = ["user_id", "tweet_id", "content", "timestamp"];
+        let layout =
+            Layout { tables: Arc::default(), served: vec![table(&names, "1")], ignore_case: false };
+        let mut tables = ServedTables::new(layout);
+        tables.announce(&map(5)).unwrap();
+        assert_eq!(tables.stale(), [0], "the number is new");
+        assert_eq!(tables.redefine(0, table(&names, "1"), LogPosition(50)), None);
+        assert!(plans(&tables, 5, 40) && !tables.is_stale());
+        tables.announce(&map(5)).unwrap();
+        assert!(!tables.is_stale(), "the number is known");
+        tables.announce(&map(6)).unwrap();
+        assert!(tables.is_stale());
+        assert_eq!(tables.redefine(0, table(&swapped, "2"), LogPosition(90)), Some(SHARD));
+        assert!(!plans(&tables, 6, 90), "it may have had any definition then");
+        assert!(plans(&tables, 6, 91));
+        // Altered forth and back.
+        tables.doubt(SHARD);
+        assert_eq!(tables.redefine(0, table(&swapped, "3"), LogPosition(99)), Some(SHARD));
+        tables.forget_numbers();
+        tables.announce(&map(6)).unwrap();
+        assert!(tables.is_stale(), "the server may have restarted");
+    }
+
+    #[test]
+    fn a_table_with_hidden_columns_is_excluded_while_the_log_has_them() {
+        let names = ["tweet_id", "user_id", "content", "timestamp"];
+        let layout = Layout {
+            tables: Arc::default(),
+            served: vec![table(&names[1..], "1")],
+            ignore_case: false,
+        };
+        let mut tables = ServedTables::new(layout);
+        assert_eq!(tables.exclusions(), []);
+        tables.announce(&map(5)).unwrap();
+        assert_eq!(tables.exclusions().len(), 1);
+        assert!(!plans(&tables, 5, 40));
+        tables.redefine(0, table(&names, "2"), LogPosition(0));
+        assert_eq!(tables.exclusions(), []);
+        assert!(plans(&tables, 5, 40));
     }
 }

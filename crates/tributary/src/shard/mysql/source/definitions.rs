@@ -170,13 +170,13 @@ impl FeedTask<'_> {
         }
     }
 
-    /// Queries the stale definitions of tables.
-    pub(super) async fn read_definitions(&mut self) -> Result<(), FeedError> {
-        let Some(assembler) = &mut self.assembler else { return Ok(()) };
+    /// Queries the stale definitions of tables. Returns whether there were any.
+    pub(super) async fn read_definitions(&mut self) -> Result<bool, FeedError> {
+        let Some(assembler) = &mut self.assembler else { return Ok(false) };
         self.source.take_doubted().into_iter().for_each(|shard| assembler.doubt(shard));
         let stale = assembler.stale();
         if stale.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let source = self.source;
         let tables: Vec<(usize, ServedTable)> =
@@ -195,7 +195,7 @@ impl FeedTask<'_> {
                 self.batch.push(FeedEvent::ShardUnknown(shard));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Sends and logs which shards memory cannot follow, if that has changed.

@@ -230,7 +230,9 @@ impl<'a> FeedTask<'a> {
             self.flush().await?;
             self.look_ahead().await?;
             self.check_definitions().await;
-            self.read_definitions().await?;
+            if self.read_definitions().await? {
+                self.flush().await?;
+            }
         }
     }
 
