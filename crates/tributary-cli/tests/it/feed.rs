@@ -343,13 +343,13 @@ fn compressed_logs_deliver_the_same_changes() {
                 first.as_str(),
                 "UPDATE D.tweets SET timestamp = 6",
                 "DELETE FROM D.tweets",
-                &alter,
-                "INSERT INTO D.followers VALUES (1, 7)",
             ]);
             let (inserted, moved) =
                 (format!("s0 7/1@5 \"{long}\""), format!("s0 7/1@5 gone, s0 7/1@6 \"{long}\""));
-            let expected = [&inserted, &moved, "s0 7/1@6 gone", "s0 ?", "s0 1 follows 7"];
-            feed.check(&statements, &expected).await;
+            feed.check(&statements, &[&inserted, &moved, "s0 7/1@6 gone"]).await;
+            statements.truncate(statements.len() - 3);
+            statements.extend([alter.as_str(), "INSERT INTO D.followers VALUES (1, 7)"]);
+            feed.check(&statements, &["s0 ?", "s0 1 follows 7"]).await;
             let logged = feed.last.0 - before.0;
             assert!(
                 logged < 20_000,

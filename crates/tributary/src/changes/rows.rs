@@ -120,7 +120,7 @@ impl TablePlan {
         let mut declared: [DeclaredColumn; FIELDS] = Default::default();
         for (field, name) in declared.iter_mut().zip(&wanted) {
             let is = |other: &&str| other.eq_ignore_ascii_case(name);
-            let logged = map.logged.get(names.iter().position(|name| is(name))?)?;
+            let logged = map.logged.get(names.iter().position(is)?)?;
             let column = served.columns.iter().find(|column| is(&column.name.as_str()));
             *field = column?.as_logged(logged);
         }

@@ -195,6 +195,12 @@ impl ServedTables {
         let reason = self.stale.remove(&index).unwrap_or(StaleReason::Doubt);
         let (shard, same) = (table.shard, self.layout.served[index].is_defined_as(&table));
         self.layout.served[index] = table;
+        if reason == StaleReason::Statement {
+            // The log announces the table again before its next row.
+            self.maps.retain(|_, map| map.table != Some(index));
+            self.states[index].number = None;
+            self.states[index].has_other_columns = false;
+        }
         self.plan(index);
         if same || reason == StaleReason::Statement {
             return None;
