@@ -514,6 +514,34 @@ fn changes_missing_from_the_log_are_reported() {
     });
 }
 
+/// `check` reports the tables whose shards are read from the database, with the fix.
+#[test]
+fn tables_that_memory_cannot_follow_are_reported() {
+    run(async {
+        let servers = kinds().swap_remove(0);
+        let given = Given::with_rows(&servers, 2).await;
+        let (server, database) = (&given.servers[1], &given.databases[1]);
+        let posts = format!("ALTER TABLE {database}.tweets");
+        for (alter, undo, cure) in [
+            ("COMMENT 'posts'", "COMMENT ''", None),
+            ("ADD SYSTEM VERSIONING", "DROP SYSTEM VERSIONING", Some("DROP SYSTEM VERSIONING")),
+            (
+                "ADD UNIQUE KEY once (content, tweet_id)",
+                "DROP KEY once",
+                Some("SET GLOBAL binlog_row_metadata = FULL"),
+            ),
+        ] {
+            server.execute(&[format!("{posts} {alter}")]).await;
+            let (code, report) = check(&given.dsns());
+            assert_eq!(code, 0, "{report:#}");
+            let reported = codes(&report, "warning").contains(&"unfollowable_table".to_owned());
+            assert_eq!(reported, cure.is_some(), "{alter}: {report:#}");
+            assert!(report.to_string().contains(cure.unwrap_or_default()), "{report:#}");
+            server.execute(&[format!("{posts} {undo}")]).await;
+        }
+    });
+}
+
 /// Deletes a person, which cascades to the posts. Returns whether the log contains the deleted
 /// posts.
 async fn logs_a_cascade(server: &Database, database: &str) -> bool {

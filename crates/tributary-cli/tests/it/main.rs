@@ -13,6 +13,7 @@ mod cold;
 mod commands;
 mod conformance;
 mod congress;
+mod definitions;
 mod doubts;
 mod faults;
 mod feed;

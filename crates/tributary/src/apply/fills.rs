@@ -153,7 +153,11 @@ impl Fills {
 impl Applier {
     /// Queues the fill of something that a reader missed.
     pub(super) fn queue_miss(&mut self, miss: Miss) {
-        if self.fills.is_paused() {
+        let user = match miss {
+            Miss::Tail { slot, .. } => self.memory.user(slot),
+            Miss::Follows { user } => user,
+        };
+        if self.fills.is_paused() || self.is_excluded(user) {
             return;
         }
         match miss {
@@ -185,6 +189,9 @@ impl Applier {
         while self.fills.tasks.len() < FILLS_MAX {
             let mut requested = RequestedFills::new();
             for (waiting, depth) in self.fills.take_due() {
+                if self.is_excluded(self.memory.user(waiting.key.slot())) {
+                    continue;
+                }
                 if let Some(ticket) = self.keeper.register(waiting.key) {
                     requested.push((waiting, ticket, self.request_of(waiting.key, depth)));
                 }
@@ -374,6 +381,7 @@ impl Applier {
                 read = ?again,
                 "Memory differs from the database; the cached value is evicted"
             );
+            self.source.doubt(self.memory.placement().shard_of(self.memory.user(shown.slot())));
             self.evict(shown);
         }
         true

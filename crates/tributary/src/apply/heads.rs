@@ -182,7 +182,7 @@ impl Applier {
     fn stage_heads(&mut self, batch: &HeadBatch) {
         let memory = Arc::clone(&self.memory);
         for (author, time) in &batch.heads {
-            if memory.placement().shard_of(*author) != batch.shard {
+            if memory.placement().shard_of(*author) != batch.shard || memory.excludes(batch.shard) {
                 continue;
             }
             let Some(slot) = memory.register_user(*author) else { return self.give_up_heads() };
@@ -228,7 +228,8 @@ fn set_heads(
         memory.set_head(*slot, delivered.max(*time));
     }
     memory.for_each_of(log, |slot| {
-        if memory.head(slot) == UNKNOWN {
+        let shard = memory.placement().shard_of(memory.user(slot));
+        if memory.head(slot) == UNKNOWN && !memory.excludes(shard) {
             // An author that the log made unknown stays unknown.
             memory.set_head(slot, raised.get(&slot).copied().unwrap_or(NO_POSTS));
         }

@@ -117,6 +117,8 @@ impl Applier {
             match event {
                 FeedEvent::Began { identity, at } => self.begin(identity, at),
                 FeedEvent::Commit(commit) => self.commit(commit),
+                FeedEvent::Excluded(shards) => self.exclude(&shards),
+                FeedEvent::ShardUnknown(shard) => self.forget_shard(shard),
                 FeedEvent::Alive => {
                     self.log().renew(self.memory.now_ms(), now_ms());
                     if self.logged_reason.take().is_some() {
@@ -188,7 +190,7 @@ impl Applier {
             Change::ShardUnknown => return self.forget_shard(shard),
         };
         // Readers do not read a user's rows on a shard that does not own the user.
-        if self.memory.placement().shard_of(user) != shard {
+        if self.memory.placement().shard_of(user) != shard || self.memory.excludes(shard) {
             return;
         }
         match change {
@@ -262,6 +264,29 @@ impl Applier {
         }
         self.memory.forget_heads(self.log());
         self.heads.invalidate();
+    }
+
+    /// Excludes exactly these shards of the log from memory. A shard is forgotten while it is
+    /// excluded, so that no reader takes an unknown author for one without posts.
+    fn exclude(&mut self, shards: &[ShardId]) {
+        for shard in self.log().shards().to_vec() {
+            match (self.memory.excludes(shard), shards.contains(&shard)) {
+                (false, true) => {
+                    self.memory.set_excluded(shard, true);
+                    self.forget_shard(shard);
+                }
+                (true, false) => {
+                    self.forget_shard(shard);
+                    self.memory.set_excluded(shard, false);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the user's shard is excluded from memory.
+    pub(crate) fn is_excluded(&self, user: UserId) -> bool {
+        self.memory.excludes(self.memory.placement().shard_of(user))
     }
 
     pub(crate) fn evict(&mut self, key: CacheKey) {

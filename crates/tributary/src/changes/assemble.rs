@@ -1,34 +1,20 @@
 //! Assembles the events of a row log into whole transactions. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::binlog::{self, ARTIFICIAL, Event, Query, STANDALONE, Xid, kind};
-use super::columns::{table_map, table_name};
 use super::gtid::{MariaDbGtid, Origin};
 use super::pending::Pending;
-use super::rows::{ServedTable, TablePlan};
-use super::statement::{Statement, classify, concerns};
+use super::rows::ServedTable;
+use super::statement::{Statement, classify};
+use super::tables::{Exclusion, Layout, Rows, ServedTables};
 use super::{Change, Commit, LogPosition};
-use crate::mapping::Tables;
 use crate::model::ShardId;
 
-/// Announced tables that are remembered by number. Beyond this all are forgotten; the log
-/// announces a table again with each of its transactions.
-const MAPS_MAX: usize = 4_096;
 /// XA transactions that are prepared and neither committed nor rolled back, and the users in all
 /// of them. Beyond either limit all are forgotten, and their commits make the shards unknown.
 const PREPARED_MAX: usize = 1_000;
 const PREPARED_USERS_MAX: usize = 100_000;
-
-/// The served tables, and how to recognize them in the log.
-#[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    pub(crate) tables: Arc<Tables>,
-    pub(crate) served: Vec<ServedTable>,
-    /// Table names are compared without regard to case (`lower_case_table_names` is not 0).
-    pub(crate) ignore_case: bool,
-}
 
 /// The global id of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,25 +44,13 @@ pub(crate) struct Broken(pub(crate) String);
 /// Decodes one log, event by event. Holds the state between two events.
 #[derive(Debug)]
 pub(crate) struct Assembler {
-    layout: Layout,
-    maps: HashMap<u64, AnnouncedTable>,
+    tables: ServedTables,
     file: u32,
     /// No later event of the current file ends before this offset.
     offset: u64,
     open: Option<OpenTransaction>,
     prepared: HashMap<Xid, Pending>,
-    stale: bool,
     problem: Option<String>,
-}
-
-/// A table that the log has announced.
-#[derive(Debug)]
-struct AnnouncedTable {
-    /// The bytes of the announcement (table map event).
-    map: Box<[u8]>,
-    /// How to decode its rows, or `None` if the table is not served. If its rows cannot be
-    /// decoded, the shards that they make unknown.
-    rows: Result<Option<TablePlan>, Vec<ShardId>>,
 }
 
 /// A transaction whose end has not been read yet.
@@ -87,6 +61,8 @@ struct OpenTransaction {
     /// An event of its own ends the transaction. Otherwise it ends with its first statement.
     multi_statement: bool,
     time_us: u64,
+    /// The end of its GTID event.
+    begun_at: LogPosition,
     /// Its events come out of one compressed event, which ends at this offset.
     payload_end: Option<u32>,
 }
@@ -94,39 +70,56 @@ struct OpenTransaction {
 impl Assembler {
     pub(crate) fn new(layout: Layout) -> Self {
         Self {
-            layout,
-            maps: HashMap::new(),
+            tables: ServedTables::new(layout),
             file: 0,
             offset: 0,
             open: None,
             prepared: HashMap::new(),
-            stale: false,
             problem: None,
         }
     }
 
     /// Prepares for a new connection. The open transaction is dropped, because the server sends it
     /// again. No further event of the file of `floor` ends before `floor`.
-    pub(crate) fn restart(&mut self, layout: Layout, floor: LogPosition) {
+    pub(crate) fn restart(&mut self, floor: LogPosition) {
         (self.file, self.offset) = floor.file_and_offset();
         self.open = None;
-        self.set_layout(layout);
+        self.tables.forget_numbers();
     }
 
-    /// Replaces the layout after the columns were queried again.
-    pub(crate) fn set_layout(&mut self, layout: Layout) {
-        self.layout = layout;
-        self.maps.clear();
-        self.stale = false;
+    /// The served tables, in the order of the layout.
+    pub(crate) fn served(&self) -> &[ServedTable] {
+        self.tables.served()
     }
 
-    pub(crate) fn ignores_case(&self) -> bool {
-        self.layout.ignore_case
+    /// The tables whose definitions must be queried before the next event, by index.
+    pub(crate) fn stale(&self) -> Vec<usize> {
+        self.tables.stale()
     }
 
-    /// Whether a served table was altered since its columns were queried.
+    /// Whether there are such tables.
     pub(crate) fn is_stale(&self) -> bool {
-        self.stale
+        self.tables.is_stale()
+    }
+
+    /// Demands that the definitions of the tables of a shard are queried again.
+    pub(crate) fn doubt(&mut self, shard: ShardId) {
+        self.tables.doubt(shard);
+    }
+
+    /// Replaces the definition of a table: see [`ServedTables::redefine`].
+    pub(crate) fn redefine(
+        &mut self,
+        index: usize,
+        table: ServedTable,
+        end: LogPosition,
+    ) -> Option<ShardId> {
+        self.tables.redefine(index, table, end)
+    }
+
+    /// The tables that memory cannot follow.
+    pub(crate) fn exclusions(&self) -> Vec<Exclusion> {
+        self.tables.exclusions()
     }
 
     /// Takes the first problem since the last call: a part of the log that could not be decoded.
@@ -137,7 +130,18 @@ impl Assembler {
 
     /// Whether the current events come out of a compressed event. Such events have no checksum.
     pub(crate) fn is_in_payload(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.payload_end.is_some())
+        self.payload_end().is_some()
+    }
+
+    /// The open transaction, and the end of its GTID event.
+    pub(crate) fn open_transaction(&self) -> Option<(Gtid, LogPosition)> {
+        let open = self.open.as_ref()?;
+        Some((open.gtid.clone()?, open.begun_at))
+    }
+
+    /// The low 32 bits of the end of the compressed event that the current events come out of.
+    fn payload_end(&self) -> Option<u32> {
+        self.open.as_ref().and_then(|open| open.payload_end)
     }
 
     /// Decodes the next event and appends its steps to `steps`.
@@ -158,7 +162,7 @@ impl Assembler {
             // The server died within a transaction that is still open at the end of a file.
             kind::FORMAT => {
                 self.forget_open();
-                self.maps.clear();
+                self.tables.forget_numbers();
                 self.pass(event, steps);
             }
             kind::PREVIOUS_GTIDS | kind::GTID_LIST | kind::CHECKPOINT | kind::STOP => {
@@ -240,8 +244,9 @@ impl Assembler {
             read.ok_or_else(|| Broken("the GTID of a transaction cannot be read".into()))?;
         open.gtid = Some(gtid);
         open.time_us = time_us;
-        self.open = Some(open);
         let end = self.position(event.end);
+        open.begun_at = end;
+        self.open = Some(open);
         let (file, offset) = end.file_and_offset();
         let length = u64::try_from(event.data.len()).unwrap_or(0);
         // The data lack the header and the checksum. A position that is slightly early is
@@ -310,71 +315,43 @@ impl Assembler {
     }
 
     fn announce(&mut self, data: &[u8]) {
-        let Some((number, database, table)) = table_name(data) else {
+        if self.tables.announce(data).is_none() {
             self.note_problem("the announcement of a table cannot be decoded".into());
-            return self.all_unknown();
-        };
-        if self.maps.get(&number).is_some_and(|known| *known.map == *data) {
-            return;
+            self.all_unknown();
         }
-        let same = |known: &str, logged: &[u8]| match self.layout.ignore_case {
-            true => known.as_bytes().eq_ignore_ascii_case(logged),
-            false => known.as_bytes() == logged,
-        };
-        let is =
-            |served: &&ServedTable| same(&served.database, database) && same(&served.table, table);
-        let rows = match self.layout.served.iter().find(is) {
-            None => Ok(None),
-            Some(served) => table_map(data)
-                .and_then(|map| TablePlan::new(&self.layout.tables, served, map))
-                .map(Some)
-                .ok_or_else(|| vec![served.shard]),
-        };
-        if rows.is_err() {
-            let name = String::from_utf8_lossy(table).into_owned();
-            self.note_problem(format!(
-                "the columns of table {name} in the log differ from those of the table; \
-                 SET GLOBAL binlog_row_metadata = FULL"
-            ));
-        }
-        if self.maps.len() >= MAPS_MAX {
-            self.maps.clear();
-        }
-        self.maps.insert(number, AnnouncedTable { map: data.into(), rows });
     }
 
     fn rows(&mut self, event: &Event<'_>) {
+        let at = self.position(self.payload_end().unwrap_or(event.end));
         let number = super::bytes::Bytes(event.data).number(6);
-        let Some(known) = number.and_then(|number| self.maps.get(&number)) else {
+        let Some(rows) = number.and_then(|number| self.tables.rows(number, at)) else {
             self.note_problem("the log has rows of a table that it did not announce".into());
             return self.all_unknown();
         };
         let pending = &mut self.open.get_or_insert_default().pending;
-        match &known.rows {
-            Ok(None) => {}
-            Ok(Some(plan)) => {
+        match rows {
+            Rows::NotServed => {}
+            Rows::Plan(plan) => {
                 if plan.apply(event.kind, event.data, pending).is_none() {
                     pending.push(plan.shard(), Change::ShardUnknown);
                     self.note_problem("the rows of an event cannot be decoded".into());
                 }
             }
-            Err(shards) => {
-                shards.iter().for_each(|shard| pending.push(*shard, Change::ShardUnknown));
-            }
+            Rows::Unknown(shard) => pending.push(shard, Change::ShardUnknown),
         }
     }
 
     /// Handles an event with parts of JSON values. Their format is not decoded.
     fn partial(&mut self, data: &[u8]) {
         let number = super::bytes::Bytes(data).number(6);
-        let known = number.and_then(|number| self.maps.get(&number));
-        let shard = match known.map(|known| &known.rows) {
-            Some(Ok(None)) => return,
-            Some(Ok(Some(plan))) => Some(plan.shard()),
-            Some(Err(_)) | None => None,
-        };
-        match shard {
-            Some(shard) => {
+        let at = LogPosition(u64::MAX);
+        match number.and_then(|number| self.tables.rows(number, at)) {
+            Some(Rows::NotServed) => {}
+            Some(Rows::Plan(plan)) => {
+                let pending = &mut self.open.get_or_insert_default().pending;
+                pending.push(plan.shard(), Change::ShardUnknown);
+            }
+            Some(Rows::Unknown(shard)) => {
                 self.open.get_or_insert_default().pending.push(shard, Change::ShardUnknown);
             }
             None => self.all_unknown(),
@@ -426,12 +403,8 @@ impl Assembler {
     }
 
     fn ddl(&mut self, query: &Query<'_>) {
-        for served in &self.layout.served {
-            if concerns(query, &served.database, &served.table) {
-                let open = self.open.get_or_insert_default();
-                open.pending.push(served.shard, Change::ShardUnknown);
-                self.stale = true;
-            }
+        for shard in self.tables.define(query) {
+            self.open.get_or_insert_default().pending.push(shard, Change::ShardUnknown);
         }
     }
 
@@ -465,7 +438,7 @@ impl Assembler {
 
     fn all_unknown(&mut self) {
         let pending = &mut self.open.get_or_insert_default().pending;
-        for served in &self.layout.served {
+        for served in self.tables.served() {
             pending.push(served.shard, Change::ShardUnknown);
         }
     }
@@ -499,8 +472,10 @@ mod tests {
             role: Role::Posts,
             single: true,
             columns: names.iter().map(declared).collect(),
+            altered: String::new(),
+            unfollowable: None,
         };
-        Layout { tables: Arc::default(), served: vec![served], ignore_case: false }
+        Layout { tables: Default::default(), served: vec![served], ignore_case: false }
     }
 
     fn event(kind: u8, end: u32, data: &[u8]) -> Event<'_> {

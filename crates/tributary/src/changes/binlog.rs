@@ -60,8 +60,8 @@ pub(crate) const ARTIFICIAL: u16 = 0x20;
 pub(crate) const IGNORABLE: u16 = 0x80;
 /// Flag of a MariaDB GTID: the transaction is one statement, and no event of its own ends it.
 pub(crate) const STANDALONE: u8 = 1;
-/// Largest size of compressed data after unpacking, in bytes: the servers' own limit of an event.
-const UNPACKED_MAX: u64 = 1 << 30;
+/// Largest size of compressed data after unpacking, in bytes. Larger data is not decoded.
+const UNPACKED_MAX: u64 = 64 << 20;
 
 /// An event: its header fields, and its body without the checksum.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +116,42 @@ pub(crate) fn mysql_gtid(event: &Event<'_>) -> Option<(Origin, u64, u64)> {
         Some(bytes.number(7)? & !(1 << 55))
     });
     Some((Origin { uuid, tag: String::new() }, number, time.unwrap_or(0)))
+}
+
+/// The logged size of a MySQL transaction in bytes, if its GTID has it. Only servers that can
+/// compress a transaction log its size.
+pub(crate) fn transaction_bytes(event: &Event<'_>) -> Option<u64> {
+    let mut bytes = Bytes(event.data);
+    if event.kind == kind::TAGGED_GTID {
+        return tagged_transaction_bytes(bytes);
+    }
+    let _flags_origin_number_clock = bytes.take(1 + 16 + 8 + 1 + 16)?;
+    let committed = bytes.number(7)?;
+    if committed & (1 << 55) != 0 {
+        let _committed_at_origin = bytes.take(7)?;
+    }
+    u64::try_from(bytes.length()?).ok()
+}
+
+/// In a tagged GTID, field 8 is the size. The fields before it are numbers, except the tag.
+fn tagged_transaction_bytes(mut bytes: Bytes<'_>) -> Option<u64> {
+    let (_version, _size, _last) = (bytes.varying()?, bytes.varying()?, bytes.varying()?);
+    loop {
+        match bytes.varying()? {
+            1 => {
+                for _ in 0..16 {
+                    bytes.varying()?;
+                }
+            }
+            3 => {
+                let len = usize::try_from(bytes.varying()?).ok()?;
+                bytes.take(len)?;
+            }
+            0 | 2 | 4..=7 => drop(bytes.varying()?),
+            8 => return bytes.varying(),
+            _ => return None,
+        }
+    }
 }
 
 /// Decodes a tagged GTID. Its fields are numbered: 1 is the UUID, 2 the number, 3 the tag, 6 the

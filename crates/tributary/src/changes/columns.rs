@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 
 use super::bytes::{Bytes, bit};
+use super::metadata::{Class, LoggedColumn, logged_columns};
 use crate::moment::CalendarTime;
 
 /// The largest number of columns of a table that is decoded: at least that of any server (4,096).
@@ -56,8 +57,8 @@ pub(crate) enum Cell<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TableMap {
     pub(crate) columns: Vec<ColumnFormat>,
-    /// The column names, or `None` if the server does not log them.
-    pub(crate) names: Option<Vec<String>>,
+    /// The properties of each column that the server logs.
+    pub(crate) logged: Vec<LoggedColumn>,
 }
 
 /// The number that the log uses for the table, the name of its database, and its own name.
@@ -88,26 +89,21 @@ pub(crate) fn table_map(data: &[u8]) -> Option<TableMap> {
         kinds.iter().map(|kind| column_format(*kind, &mut details)).collect();
     let columns = columns.filter(|_| details.is_empty())?;
     let _nullable = bytes.take(count.div_ceil(8))?;
-    let mut names = None;
-    while !bytes.is_empty() {
-        let field = bytes.byte()?;
-        let length = bytes.length()?;
-        let value = bytes.take(length)?;
-        if field == 4 {
-            names = Some(column_names(value).filter(|names| names.len() == count)?);
-        }
-    }
-    Some(TableMap { columns, names })
+    let classes: Vec<Class> = kinds.iter().zip(&columns).map(class).collect();
+    Some(TableMap { logged: logged_columns(bytes, &classes)?, columns })
 }
 
-fn column_names(value: &[u8]) -> Option<Vec<String>> {
-    let mut bytes = Bytes(value);
-    let mut names = Vec::new();
-    while !bytes.is_empty() {
-        let length = bytes.length()?;
-        names.push(String::from_utf8_lossy(bytes.take(length)?).into_owned());
+/// The class of a column, by its type and its format.
+fn class((kind, format): (&u8, &ColumnFormat)) -> Class {
+    match (kind, format) {
+        // Integers, FLOAT, DOUBLE and DECIMAL.
+        (1..=5 | 8 | 9 | 246, _) => Class::Number,
+        // YEAR, the compressed types of MariaDB, and GEOMETRY.
+        (13 | 140 | 141 | 255, _) => Class::Ambiguous,
+        (_, ColumnFormat::Label(_)) => Class::Enum,
+        (15 | 249..=254, ColumnFormat::Text(_)) => Class::Text,
+        _ => Class::Other,
     }
-    Some(names)
 }
 
 /// The format of a column of type `kind`. Consumes the metadata of the column from `details`.

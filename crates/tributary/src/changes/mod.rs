@@ -8,9 +8,11 @@ pub(crate) mod binlog;
 mod bytes;
 mod columns;
 pub(crate) mod gtid;
+mod metadata;
 mod pending;
 pub(crate) mod rows;
 mod statement;
+pub(crate) mod tables;
 
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 
@@ -98,6 +100,11 @@ pub enum FeedEvent {
     },
     /// A transaction, in log order. After a reconnect the feed may deliver it again.
     Commit(Commit),
+    /// From now on memory must hold nothing of exactly these shards of the log: the log does not
+    /// contain the changes of their tables in a usable form. None are excluded at first.
+    Excluded(Vec<ShardId>),
+    /// Any row of the shard may have changed without a transaction in the log.
+    ShardUnknown(ShardId),
     /// All transactions that were in the log a moment ago are delivered. Sent at least once a
     /// second while the feed works.
     Alive,

@@ -4,6 +4,7 @@ use super::Change;
 use super::binlog::{kind, unpacked};
 use super::bytes::Bytes;
 use super::columns::{Cell, ColumnFormat, TableMap, image};
+use super::metadata::LoggedColumn;
 use super::pending::Pending;
 use crate::mapping::{Mark, Tables, Visible};
 use crate::model::{Follow, ID_MAX, Post, PostId, PostKey, ShardId, UserId};
@@ -31,6 +32,17 @@ pub(crate) struct ServedTable {
     pub(crate) single: bool,
     /// The columns in the order of the table. Empty while they are not known.
     pub(crate) columns: Vec<DeclaredColumn>,
+    /// When the table was created or altered last, as the server reports it.
+    pub(crate) altered: String,
+    /// Why memory cannot follow the table.
+    pub(crate) unfollowable: Option<Unfollowable>,
+}
+
+/// The reason why memory cannot follow a table, and what an operator can do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unfollowable {
+    pub(crate) reason: String,
+    pub(crate) cure: String,
 }
 
 /// The kind of row that a table holds.
@@ -48,6 +60,8 @@ pub(crate) struct DeclaredColumn {
     pub(crate) unsigned: bool,
     /// The logged bytes equal those that a query returns: UTF-8, or binary.
     pub(crate) readable: bool,
+    /// The number of the collation of a text column, if the server reports it.
+    pub(crate) collation: Option<u64>,
     /// The labels of an ENUM, else empty.
     pub(crate) labels: Vec<String>,
 }
@@ -86,11 +100,7 @@ impl TablePlan {
     /// The plan for a table with this announcement. `None` if its columns do not match the known
     /// ones, or if a needed column is missing.
     pub(crate) fn new(tables: &Tables, served: &ServedTable, map: TableMap) -> Option<Self> {
-        let known: Vec<String> = served.columns.iter().map(|column| column.name.clone()).collect();
-        let names = map.names.unwrap_or(known);
-        if names.len() != map.columns.len() {
-            return None;
-        }
+        let names = column_names(served, &map)?;
         let posts = &tables.posts;
         let wanted: Vec<&String> = match served.role {
             Role::Posts => {
@@ -103,14 +113,16 @@ impl TablePlan {
             Role::Follows => vec![&tables.follows.follower, &tables.follows.followed],
             Role::Users => tables.users.iter().map(|users| &users.id).collect(),
         };
-        let field = |name: &String| {
+        let field = |name: &&str| {
             wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(FIELDS)
         };
         let fields: Vec<usize> = names.iter().map(field).collect();
         let mut declared: [DeclaredColumn; FIELDS] = Default::default();
         for (field, name) in declared.iter_mut().zip(&wanted) {
-            let column = served.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name));
-            *field = column?.clone();
+            let is = |other: &&str| other.eq_ignore_ascii_case(name);
+            let logged = map.logged.get(names.iter().position(is)?)?;
+            let column = served.columns.iter().find(|column| is(&column.name.as_str()));
+            *field = column?.as_logged(logged);
         }
         Some(Self {
             shard: served.shard,
@@ -337,6 +349,62 @@ impl TablePlan {
             _ => Row::Of(key.author),
         }
     }
+}
+
+impl ServedTable {
+    /// A table of a database whose definition is not known yet.
+    pub(crate) fn undefined(
+        shard: ShardId,
+        (database, table): (String, String),
+        role: Role,
+        single: bool,
+    ) -> Self {
+        let (columns, altered, unfollowable) = (Vec::new(), String::new(), None);
+        Self { shard, database, table, role, single, columns, altered, unfollowable }
+    }
+
+    /// The reason why the table cannot be followed if the log has columns that the server hides.
+    pub(crate) fn with_hidden_columns(&self) -> Unfollowable {
+        Unfollowable {
+            reason: format!(
+                "the log has other columns of {}.{} than the server shows, for example those of a \
+                 unique hash index",
+                self.database, self.table
+            ),
+            cure: "SET GLOBAL binlog_row_metadata = FULL, and set the same in the server's \
+                   configuration"
+                .into(),
+        }
+    }
+
+    /// Whether the definition of the table is the same.
+    pub(crate) fn is_defined_as(&self, other: &Self) -> bool {
+        self.columns == other.columns && self.altered == other.altered
+    }
+}
+
+impl DeclaredColumn {
+    /// The properties of the column when a row was logged. The log is right where it differs.
+    fn as_logged(&self, logged: &LoggedColumn) -> Self {
+        // Another collation may mean another character set.
+        let other = logged.collation.zip(self.collation).is_some_and(|(then, now)| then != now);
+        Self {
+            unsigned: logged.unsigned.unwrap_or(self.unsigned),
+            readable: self.readable && !other,
+            labels: logged.labels.as_ref().unwrap_or(&self.labels).clone(),
+            ..self.clone()
+        }
+    }
+}
+
+/// The names of the announced columns: from the log, else as declared. `None` if the log has
+/// neither the names nor the declared number of columns.
+fn column_names<'a>(served: &'a ServedTable, map: &'a TableMap) -> Option<Vec<&'a str>> {
+    let logged: Option<Vec<&str>> =
+        map.logged.iter().map(|column| column.name.as_deref()).collect();
+    let declared = || served.columns.iter().map(|column| column.name.as_str()).collect();
+    let names: Vec<&str> = logged.unwrap_or_else(declared);
+    (names.len() == map.columns.len()).then_some(names)
 }
 
 /// Whether a server finds the column equal to the mark. `None` if that is not certain.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use mysql_async::binlog::BinlogVersion;
 use mysql_async::binlog::events::{Event as RawEvent, FormatDescriptionEvent, TableMapEvent};
 
-use crate::changes::assemble::{Assembler, Layout, Step};
+use crate::changes::assemble::{Assembler, Step};
 use crate::changes::binlog::kind;
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
+use crate::changes::tables::Layout;
 use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::Tables;
 use crate::model::ShardId;
@@ -36,9 +37,8 @@ impl<'a> RecordedLog<'a> {
     /// Decodes the bytes of a log file. Its positions are those of the file with this number.
     pub fn new(bytes: &'a [u8], database: &str, number: u32) -> Result<Self, String> {
         let rest = bytes.strip_prefix(MAGIC).ok_or("this is not a MySQL or MariaDB log file")?;
-        let layout = layout(database);
-        let mut assembler = Assembler::new(layout.clone());
-        assembler.restart(layout, LogPosition::in_file(number, 0));
+        let mut assembler = Assembler::new(layout(database));
+        assembler.restart(LogPosition::in_file(number, 0));
         let format = FormatDescriptionEvent::new(BinlogVersion::Version4);
         Ok(Self { rest, format, maps: HashMap::new(), assembler, events: 0 })
     }
@@ -100,6 +100,7 @@ fn reason(error: FeedError) -> String {
         FeedError::NeedsOperator(reason)
         | FeedError::Temporary(reason)
         | FeedError::PositionLost(reason) => reason,
+        FeedError::TooLarge | FeedError::Skipped => "an event is too large".into(),
     }
 }
 
@@ -112,6 +113,8 @@ fn layout(database: &str) -> Layout {
         table: table.clone(),
         role,
         single: true,
+        altered: String::new(),
+        unfollowable: None,
         columns: columns.iter().map(|name| declared(name, **name == posts.content)).collect(),
     };
     let of_posts = [&posts.id, &posts.author, &posts.content, &posts.time];
@@ -127,6 +130,6 @@ fn declared(name: &str, readable: bool) -> DeclaredColumn {
         name: name.to_owned(),
         unsigned: name.ends_with("_id"),
         readable,
-        labels: Vec::new(),
+        ..DeclaredColumn::default()
     }
 }

@@ -17,7 +17,7 @@ mod tail;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -70,6 +70,8 @@ pub(crate) struct Memory {
     logs: Vec<FollowedLog>,
     /// The index in `logs` of each shard's log, by shard index.
     log_of: Vec<usize>,
+    /// Whether a shard is excluded from memory, by shard index.
+    excluded: Box<[AtomicBool]>,
     placement: Placement,
     times: PostTimes,
     started: Instant,
@@ -111,6 +113,7 @@ impl Memory {
             recent: Recent::new(budget.max()),
             budget,
             logs,
+            excluded: log_of.iter().map(|_| AtomicBool::new(false)).collect(),
             log_of,
             placement,
             times,
@@ -137,6 +140,20 @@ impl Memory {
     /// The index of the user's log in [`Memory::logs`].
     pub(crate) fn log_index(&self, user: UserId) -> usize {
         self.log_of[self.placement.shard_of(user).index()]
+    }
+
+    /// Whether memory holds nothing of this shard, because its log does not contain all changes.
+    pub(crate) fn excludes(&self, shard: ShardId) -> bool {
+        self.excluded[shard.index()].load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_excluded(&self, shard: ShardId, excluded: bool) {
+        self.excluded[shard.index()].store(excluded, Ordering::Release);
+    }
+
+    /// Whether the heads of all authors on this user's shard are known.
+    pub(crate) fn knows_heads_with(&self, user: UserId) -> bool {
+        self.log_of(user).heads_known() && !self.excludes(self.placement.shard_of(user))
     }
 
     /// The map from users to shards.
@@ -184,13 +201,12 @@ impl Memory {
         if !self.budget.has_index_room(SLOT_BYTES) {
             return None;
         }
-        let log = self.log_of(user);
-        let head = if log.heads_known() { NO_POSTS } else { UNKNOWN };
+        let head = if self.knows_heads_with(user) { NO_POSTS } else { UNKNOWN };
         let before = self.slots.len();
         let slot = self.slots.add(user, head)?;
         // [`Memory::forget_heads`] clears the flag first and then visits all users. If it missed
         // the new user, this check sees the cleared flag.
-        if !log.heads_known() {
+        if !self.knows_heads_with(user) {
             self.slots.set_head(slot, UNKNOWN);
         }
         // If another user was registered at the same time, its thread counts it too.

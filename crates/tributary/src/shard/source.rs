@@ -113,6 +113,16 @@ impl Source {
         }
     }
 
+    /// Makes the feed query the table definitions of a shard again, because a cached value was
+    /// found wrong.
+    pub(crate) fn doubt(&self, shard: ShardId) {
+        match self {
+            Self::MySql(source) => source.doubt(shard),
+            // The triggers of a SQLite file write the mapped columns by name.
+            Self::Sqlite(_) => {}
+        }
+    }
+
     /// Answers up to fifty fill requests from one snapshot, in one round trip. It uses connections
     /// of its own, so it takes none from the requests of clients.
     pub(crate) async fn fill(

@@ -390,7 +390,7 @@ impl<'a> View<'a> {
                 (Trust::Nothing, _) => authors.unknown.push(user),
                 (_, Some(slot)) => slots.push(slot),
                 // All heads are loaded, so a user without a slot has no posts.
-                (_, None) if memory.log_of(user).heads_known() => {}
+                (_, None) if memory.knows_heads_with(user) => {}
                 (_, None) => authors.unknown.push(user),
             }
             if let Trust::Stale(as_of) = trust {

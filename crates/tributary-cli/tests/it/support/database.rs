@@ -135,6 +135,8 @@ impl Database {
             .arg(binary)
             .arg(flag("datadir", &dir.join("data")))
             .arg(flag("socket", &dir.join("sock")))
+            // A server that starts deletes the temporary tables of all servers in the same folder.
+            .arg(flag("tmpdir", dir))
             .arg(flag("pid-file", &dir.join("pid")))
             .arg(flag("init-file", &init))
             .arg(flag("tmpdir", &dir.join("tmp")))

@@ -7,9 +7,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::check::{account, same};
-use super::source::is_mariadb;
+use super::source::{is_mariadb, show_generated_keys};
 use super::text_of;
+use crate::changes::rows::{Role, ServedTable};
 use crate::mapping::Tables;
+use crate::model::ShardId;
 use crate::shard::schema::quoted;
 use crate::shard::{Finding, ShardError};
 
@@ -76,7 +78,49 @@ pub(super) async fn unlogged_changes(
 ) -> Result<Vec<Finding>, ShardError> {
     let mut findings = cascades(connection, database, tables).await?;
     findings.extend(excluded_from_log(connection, database).await?);
+    findings.extend(unfollowable(connection, database, tables).await?);
     Ok(findings)
+}
+
+/// Warnings about tables whose logged rows cannot be followed.
+async fn unfollowable(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<Vec<Finding>, ShardError> {
+    show_generated_keys(connection).await?;
+    let hidden = hidden_columns(connection, database).await?;
+    let mut served = vec![(Role::Posts, &tables.posts.name), (Role::Follows, &tables.follows.name)];
+    served.extend(tables.users.iter().map(|users| (Role::Users, &users.name)));
+    let mut findings = Vec::new();
+    for (role, name) in served {
+        let table = (database.to_owned(), name.clone());
+        let table = ServedTable::undefined(ShardId(0), table, role, true);
+        let table = table.defined(connection, tables).await?;
+        let hides = hidden.iter().any(|hidden| same(hidden, name));
+        let why = table.unfollowable.clone();
+        if let Some(why) = why.or_else(|| hides.then(|| table.with_hidden_columns())) {
+            let text = format!("{}; pages of this shard are read from the database", why.reason);
+            findings.push(Finding::warning("unfollowable_table", text).cure(why.cure));
+        }
+    }
+    Ok(findings)
+}
+
+/// The tables with hidden columns in a log without column names: those with a unique index over a
+/// long text, for which MariaDB stores a hash.
+async fn hidden_columns(connection: &mut Conn, database: &str) -> Result<Vec<String>, ShardError> {
+    let sql = "SHOW GLOBAL VARIABLES LIKE 'binlog_row_metadata'";
+    let metadata: Option<(String, String)> = connection.query_first(sql).await?;
+    if metadata.is_some_and(|(_, value)| value.eq_ignore_ascii_case("FULL")) {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT DISTINCT CAST(s.table_name AS CHAR) FROM information_schema.statistics AS s
+         JOIN information_schema.columns AS c ON c.table_schema = s.table_schema
+             AND c.table_name = s.table_name AND c.column_name = s.column_name
+         WHERE s.table_schema = ? AND c.table_schema = ? AND s.index_type = 'HASH'
+             AND s.non_unique = 0 AND s.sub_part IS NULL AND c.character_octet_length > 3072";
+    Ok(connection.exec(sql, (database, database)).await?)
 }
 
 /// Warnings about foreign keys that change rows of the tables, for example by ON DELETE CASCADE.

@@ -193,6 +193,12 @@ impl Server {
         Deadline::after(LOGIN_DEADLINE).in_time(login).await
     }
 
+    /// A dedicated connection for the log, which accepts packets of at most `bytes`.
+    pub(super) async fn log_connection(&self, bytes: usize) -> Result<Conn, ShardError> {
+        let options = OptsBuilder::from_opts(self.options.clone()).max_allowed_packet(Some(bytes));
+        Deadline::after(LOGIN_DEADLINE).in_time(logged_in(Conn::new(options))).await
+    }
+
     /// Runs `work` on a new connection outside the pool, even if the gate is closed. At most
     /// [`EXTRA_CONNECTIONS_MAX`] run at once; others wait.
     pub(super) async fn on_extra_connection<T>(

@@ -6,24 +6,30 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::log_check::{BREAKS_FEED, rights, unlogged_replication};
+use super::source::EVENT_BYTES_MAX;
 use crate::clock::now_ms;
 use crate::shard::{Finding, ShardError};
 
 /// Largest clock difference without a warning. A larger one orders posts wrongly.
 const SKEW_MS: i64 = 1_000;
 
+/// The consequence of metadata without the names of columns.
+const HIDES_COLUMNS: &str = "memory queries the columns of a table whenever the server opens it \
+     again, and cannot follow a table with hidden columns";
 /// A variable, its required value, and the consequence of another value.
 const WANTED: [(&str, &str, &str); 8] = [
     ("log_bin", "ON", BREAKS_FEED),
     ("binlog_format", "ROW", BREAKS_FEED),
     ("binlog_row_image", "FULL", BREAKS_FEED),
-    ("binlog_row_metadata", "FULL", BREAKS_FEED),
+    ("binlog_row_metadata", "FULL", HIDES_COLUMNS),
     // Only MySQL has these two.
     ("gtid_mode", "ON", BREAKS_FEED),
     ("binlog_order_commits", "ON", BREAKS_FEED),
     ("sync_binlog", "1", RISKS_POSTS),
     ("innodb_flush_log_at_trx_commit", "1", RISKS_POSTS),
 ];
+/// The variable that limits the size of a row.
+const MAX_PACKET: &str = "max_allowed_packet";
 /// Variables that decide whether the log contains replicated changes.
 const REPLICATION_VARIABLES: [&str; 4] =
     ["read_only", "wsrep_on", "log_slave_updates", "log_replica_updates"];
@@ -34,6 +40,7 @@ pub(super) async fn check(connection: &mut Conn) -> Result<Vec<Finding>, ShardEr
     let mut findings = Vec::new();
     findings.extend(skew(connection).await?);
     let names = WANTED.iter().map(|(name, ..)| name).chain(&REPLICATION_VARIABLES);
+    let names = names.chain([&MAX_PACKET]);
     let names: Vec<String> = names.map(|name| format!("'{name}'")).collect();
     let sql = format!("SHOW GLOBAL VARIABLES WHERE variable_name IN ({})", names.join(", "));
     let found: Vec<(String, String)> = connection.query(sql).await?;
@@ -55,9 +62,25 @@ pub(super) async fn check(connection: &mut Conn) -> Result<Vec<Finding>, ShardEr
         };
         findings.push(Finding::warning("server_setting", text).cure(cure));
     }
+    findings.extend(large_events(&found));
     findings.extend(unlogged_replication(&found));
     findings.extend(rights(connection).await?);
     Ok(findings)
+}
+
+/// A warning if the server accepts rows whose events are too large for the feed.
+fn large_events(found: &BTreeMap<String, String>) -> Option<Finding> {
+    let bytes: usize = found.get(MAX_PACKET)?.parse().ok()?;
+    (bytes > EVENT_BYTES_MAX).then(|| {
+        let text = format!(
+            "{MAX_PACKET} is {bytes}: a row of more than {EVENT_BYTES_MAX} bytes, in any table, is \
+             not read from the log, and copies of the shards that its transaction changes are read \
+             again"
+        );
+        Finding::warning("server_setting", text).cure(format!(
+            "SET GLOBAL {MAX_PACKET} = {EVENT_BYTES_MAX}, unless rows must be larger"
+        ))
+    })
 }
 
 async fn skew(connection: &mut Conn) -> Result<Option<Finding>, ShardError> {

@@ -9,21 +9,27 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::log::{Executed, FeedError, ServerFacts};
+use super::definitions::DefinitionChecks;
+use super::large::{EVENT_BYTES_MAX, PACKED_BYTES_SAFE};
+use super::log::{Executed, FeedError, ServerFacts, log_end};
 use super::wire::{StartAt, Stream, checked};
 use super::{Delivered, MySqlSource};
 use crate::changes::assemble::{Assembler, Gtid, Step};
+use crate::changes::binlog::{kind, transaction_bytes};
+use crate::changes::tables::Exclusion;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
 use crate::shard::Deadline;
 
 /// Limit on querying the server's state, on starting the stream, and on querying columns.
-const FACTS_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const FACTS_DEADLINE: Duration = Duration::from_secs(10);
 /// Back-off between two attempts: doubled after each, up to the maximum, with a jitter of 25%.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Pause between two attempts while an operator must act.
 const OPERATOR_PAUSE: Duration = Duration::from_secs(3);
+/// Pause after a skipped transaction.
+const SKIP_PAUSE: Duration = Duration::from_millis(50);
 /// Limits of a batch: events, and bytes of post text.
 pub(crate) const BATCH_EVENTS: usize = 512;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
@@ -38,21 +44,21 @@ const START_DISTANCE_MAX: u64 = 1 << 31;
 
 /// The position where the feed stopped, with all that is needed to resume.
 #[derive(Debug)]
-struct ResumePoint {
-    identity: LogIdentity,
+pub(super) struct ResumePoint {
+    pub(super) identity: LogIdentity,
     position: LogPosition,
     executed: Executed,
     /// [`FeedEvent::Began`] was sent for this log.
-    began_sent: bool,
+    pub(super) began_sent: bool,
 }
 
 /// The state of the feed of one server.
-struct FeedTask<'a> {
-    source: &'a MySqlSource,
+pub(super) struct FeedTask<'a> {
+    pub(super) source: &'a MySqlSource,
     events: &'a mpsc::Sender<Vec<FeedEvent>>,
-    resume: Option<ResumePoint>,
-    assembler: Option<Assembler>,
-    batch: Vec<FeedEvent>,
+    pub(super) resume: Option<ResumePoint>,
+    pub(super) assembler: Option<Assembler>,
+    pub(super) batch: Vec<FeedEvent>,
     batch_bytes: usize,
     /// The end of the log when the connection was made.
     end: LogPosition,
@@ -62,6 +68,15 @@ struct FeedTask<'a> {
     alive: Option<Instant>,
     /// An event has arrived on this connection.
     connected: bool,
+    /// The name of a file of the log. All names differ only in their number.
+    pub(super) file: String,
+    /// The open transaction, at this position, may be too large to receive.
+    pub(super) suspect: Option<LogPosition>,
+    /// Every transaction that begins before this position can be received.
+    pub(super) small_until: LogPosition,
+    /// The tables that memory cannot follow, as logged and sent last.
+    pub(super) exclusions: Vec<Exclusion>,
+    pub(super) checks: DefinitionChecks,
 }
 
 impl MySqlSource {
@@ -89,6 +104,11 @@ impl<'a> FeedTask<'a> {
             ahead_us: 0,
             alive: None,
             connected: false,
+            file: String::new(),
+            suspect: None,
+            small_until: LogPosition(0),
+            exclusions: Vec::new(),
+            checks: DefinitionChecks::default(),
         }
     }
 
@@ -112,6 +132,11 @@ impl<'a> FeedTask<'a> {
                 return;
             }
             let (reason, wait) = match error {
+                FeedError::Skipped => {
+                    tokio::time::sleep(SKIP_PAUSE).await;
+                    continue;
+                }
+                FeedError::TooLarge => ("an answer of the server is too large".into(), pause),
                 FeedError::NeedsOperator(reason) => (reason, OPERATOR_PAUSE),
                 FeedError::Temporary(reason) => (reason, pause),
                 FeedError::PositionLost(reason) => {
@@ -134,7 +159,7 @@ impl<'a> FeedTask<'a> {
 
     /// One connection, from the login until it breaks.
     async fn session(&mut self) -> Result<std::convert::Infallible, FeedError> {
-        let mut connection = self.source.server.own_connection().await?;
+        let mut connection = self.source.server.log_connection(EVENT_BYTES_MAX).await?;
         let facts = Deadline::after(FACTS_DEADLINE).limit(self.source.facts(&mut connection)).await;
         let facts = facts.ok_or_else(|| {
             FeedError::Temporary("the server did not report its state within 10 s".into())
@@ -142,20 +167,31 @@ impl<'a> FeedTask<'a> {
         let resumes = self.resume.as_ref().is_some_and(|resume| resume.is_usable(&facts));
         (self.end, self.ahead_us) = (facts.end, facts.ahead_us);
         let ServerFacts { identity, file, end, executed, layout, .. } = facts;
+        (self.suspect, self.small_until) = (None, LogPosition(0));
+        self.file.clone_from(&file);
         if !resumes {
             self.assembler = None;
             self.source.set_delivered(None);
             self.resume =
                 Some(ResumePoint { identity, position: end, executed, began_sent: false });
         }
-        let resume = self.resume.as_mut().expect("it was set if there was none");
+        match &mut self.assembler {
+            Some(assembler) => {
+                let (_, queried_by, _) = log_end(&mut connection).await?;
+                let changed = layout.served.into_iter().enumerate();
+                let changed = changed
+                    .filter_map(|(index, table)| assembler.redefine(index, table, queried_by));
+                self.batch.extend(changed.map(FeedEvent::ShardUnknown));
+            }
+            None => self.assembler = Some(Assembler::new(layout)),
+        }
+        let resume = self.resume.as_ref().expect("it was set if there was none");
         let (number, offset) = resume.position.file_and_offset();
         let mut floor = resume.position;
         if !resume.began_sent && matches!(resume.executed, Executed::MySql(_)) {
             floor = LogPosition::in_file(number, offset.saturating_sub(START_DISTANCE_MAX));
         }
-        let assembler = self.assembler.get_or_insert_with(|| Assembler::new(layout.clone()));
-        assembler.restart(layout, floor);
+        self.assembler.as_mut().expect("it was made above").restart(floor);
         let by_offset = !resume.began_sent
             && matches!(resume.executed, Executed::MariaDb(_))
             && offset <= u64::from(u32::MAX);
@@ -167,18 +203,36 @@ impl<'a> FeedTask<'a> {
         let mut stream = open.ok_or_else(|| {
             FeedError::Temporary("the server did not start to send its log within 10 s".into())
         })??;
+        let error = match self.receive(&mut stream).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        match error {
+            FeedError::TooLarge => self.skip_transaction().await,
+            error => Err(error),
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        stream: &mut Stream,
+    ) -> Result<std::convert::Infallible, FeedError> {
         loop {
             let event = stream.next().await?;
             self.mark_connected();
             self.take(&event)?;
-            while !self.is_full() && !self.is_stale() {
+            while !self.is_full() && !self.is_stale() && self.suspect.is_none() {
                 match stream.ready() {
                     Some(event) => self.take(&event?)?,
                     None => break,
                 }
             }
             self.flush().await?;
-            self.read_columns().await?;
+            self.look_ahead().await?;
+            self.check_definitions().await;
+            if self.read_definitions().await? {
+                self.flush().await?;
+            }
         }
     }
 
@@ -208,6 +262,12 @@ impl<'a> FeedTask<'a> {
         let event = checked(raw, assembler.is_in_payload())?;
         let mut steps = Vec::new();
         assembler.take(&event, &mut steps).map_err(|broken| FeedError::NeedsOperator(broken.0))?;
+        let is_begin = matches!(event.kind, kind::GTID | kind::TAGGED_GTID);
+        let bytes = if is_begin { transaction_bytes(&event) } else { None };
+        if bytes.is_some_and(|bytes| bytes > PACKED_BYTES_SAFE) {
+            let at = assembler.open_transaction().map(|(_, at)| at);
+            self.suspect = at.filter(|at| *at >= self.small_until);
+        }
         if let Some(problem) = assembler.take_problem() {
             warn!(
                 server = self.source.name(),
@@ -260,7 +320,7 @@ impl<'a> FeedTask<'a> {
         }
     }
 
-    fn commit(&mut self, commit: Commit, gtid: Option<Gtid>) -> Result<(), FeedError> {
+    pub(super) fn commit(&mut self, commit: Commit, gtid: Option<Gtid>) -> Result<(), FeedError> {
         let resume = self.resume.as_mut().expect("it is made before the connection");
         match (&mut resume.executed, gtid) {
             (Executed::MySql(gtids), Some(Gtid::MySql(origin, number))) => {
@@ -297,6 +357,7 @@ impl<'a> FeedTask<'a> {
     }
 
     async fn flush(&mut self) -> Result<(), FeedError> {
+        self.push_exclusions();
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -321,27 +382,6 @@ impl<'a> FeedTask<'a> {
 
     fn is_stale(&self) -> bool {
         self.assembler.as_ref().is_some_and(Assembler::is_stale)
-    }
-
-    /// Queries the columns again after a served table was altered.
-    async fn read_columns(&mut self) -> Result<(), FeedError> {
-        let Some(assembler) = self.assembler.as_mut().filter(|assembler| assembler.is_stale())
-        else {
-            return Ok(());
-        };
-        let source = self.source;
-        let read = async {
-            let mut connection = source.server.own_connection().await?;
-            let layout = source.layout(&mut connection, assembler.ignores_case()).await?;
-            drop(connection.disconnect().await);
-            Ok::<_, FeedError>(layout)
-        };
-        let layout = Deadline::after(FACTS_DEADLINE).limit(read).await;
-        let layout = layout.ok_or_else(|| {
-            FeedError::Temporary("the server did not return the columns within 10 s".into())
-        })??;
-        assembler.set_layout(layout);
-        Ok(())
     }
 }
 

@@ -1,20 +1,22 @@
 //! The queries that precede following a server's log: the identity of the log, its end, the
-//! settings of the server, and the columns of the served tables.
+//! settings of the server, and the definitions of the served tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
+use super::definitions::show_generated_keys;
 use super::{MySqlSource, is_mariadb, server_identity};
-use crate::changes::assemble::Layout;
 use crate::changes::gtid::{GtidSet, MariaDbGtid};
-use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
+use crate::changes::rows::{Role, ServedTable};
+use crate::changes::tables::Layout;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::clock::now_ms;
+use crate::mapping::Tables;
 use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
-use crate::shard::schema::quoted;
 
 /// Required settings: the variable, its value, and how to set it.
 const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
@@ -32,10 +34,6 @@ const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
          restart it",
     ),
 ];
-
-/// Character sets and types of columns whose logged bytes equal those that a query returns.
-const READABLE_SETS: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];
-const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob", "longblob"];
 
 /// The state of a server before its log is followed.
 #[derive(Debug)]
@@ -68,6 +66,10 @@ pub(crate) enum FeedError {
     Temporary(String),
     /// The server no longer has the log from the position where the feed stopped.
     PositionLost(String),
+    /// The open transaction is too large to receive.
+    TooLarge,
+    /// Such a transaction was skipped. The feed continues after it on a new connection.
+    Skipped,
 }
 
 impl From<ShardError> for FeedError {
@@ -90,11 +92,7 @@ impl MySqlSource {
     pub(super) async fn facts(&self, connection: &mut Conn) -> Result<ServerFacts, FeedError> {
         let variables = check_settings(connection).await?;
         let identity = server_identity(connection).await?;
-        let (file, end, executed) = if is_mariadb(connection).await? {
-            mariadb_end(connection).await?
-        } else {
-            mysql_end(connection).await?
-        };
+        let (file, end, executed) = log_end(connection).await?;
         let before = now_ms();
         let clock: Option<i64> = connection
             .query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)")
@@ -112,6 +110,7 @@ impl MySqlSource {
         connection: &mut Conn,
         ignore_case: bool,
     ) -> Result<Layout, FeedError> {
+        show_generated_keys(connection).await?;
         let mut served = Vec::new();
         for (shard, database) in &self.shards {
             let tables = database.tables();
@@ -120,13 +119,19 @@ impl MySqlSource {
                 vec![(Role::Posts, &tables.posts.name), (Role::Follows, &tables.follows.name)];
             roles.extend(tables.users.iter().map(|users| (Role::Users, &users.name)));
             for (role, table) in roles {
-                let columns = columns(connection, database.name(), table).await?;
                 let (database, table) = (database.name().to_owned(), table.clone());
-                served.push(ServedTable { shard: *shard, database, table, role, single, columns });
+                let table = ServedTable::undefined(*shard, (database, table), role, single);
+                table.wait_defined(connection).await?;
+                served.push(table.defined(connection, tables).await?);
             }
         }
-        let tables = self.shards.first().map(|(_, database)| database.tables().clone());
-        Ok(Layout { tables: tables.unwrap_or_default(), served, ignore_case })
+        Ok(Layout { tables: self.tables(), served, ignore_case })
+    }
+
+    /// The mapping of the tables, which all shards share.
+    pub(super) fn tables(&self) -> Arc<Tables> {
+        let first = self.shards.first();
+        first.map(|(_, database)| Arc::clone(database.tables())).unwrap_or_default()
     }
 }
 
@@ -155,6 +160,16 @@ async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String
         )));
     }
     Ok(found)
+}
+
+/// The end of the log: the name of its file, the position, and the transactions before it.
+pub(super) async fn log_end(
+    connection: &mut Conn,
+) -> Result<(String, LogPosition, Executed), FeedError> {
+    match is_mariadb(connection).await? {
+        true => mariadb_end(connection).await,
+        false => mysql_end(connection).await,
+    }
 }
 
 /// The end of the last transaction that is visible to all sessions. The query needs no privilege.
@@ -214,74 +229,4 @@ pub(super) fn missing_right(rights: &str, account: &str) -> FeedError {
     FeedError::NeedsOperator(format!(
         "the account has no privilege to read the server's log; GRANT {rights} ON *.* TO {account}"
     ))
-}
-
-async fn columns(
-    connection: &mut Conn,
-    database: &str,
-    table: &str,
-) -> Result<Vec<DeclaredColumn>, FeedError> {
-    // The log may deliver an ALTER TABLE before its result is visible. A query of the table waits
-    // until it is. A missing table is no error here: it has no columns.
-    let wait = format!("SELECT 1 FROM {}.{} LIMIT 0", quoted(database), quoted(table));
-    match connection.query_drop(wait).await {
-        Ok(()) | Err(Error::Server(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let sql = "SELECT CAST(column_name AS CHAR), CAST(data_type AS CHAR), CAST(column_type AS CHAR), \
-               CAST(character_set_name AS CHAR) FROM information_schema.columns \
-               WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
-    type ColumnRow = (String, String, String, Option<String>);
-    let rows: Vec<ColumnRow> = connection.exec(sql, (database, table)).await?;
-    let declared = rows.into_iter().map(|(name, data_type, column_type, set)| {
-        let data_type = data_type.to_lowercase();
-        let readable = match &set {
-            Some(set) => READABLE_SETS.contains(&set.to_lowercase().as_str()),
-            None => READABLE_TYPES.contains(&data_type.as_str()),
-        };
-        DeclaredColumn {
-            name,
-            unsigned: column_type.to_lowercase().contains("unsigned"),
-            readable,
-            labels: if data_type == "enum" { labels(&column_type) } else { Vec::new() },
-        }
-    });
-    Ok(declared.collect())
-}
-
-/// Parses the labels of a column type such as `enum('a','it''s')`.
-fn labels(column_type: &str) -> Vec<String> {
-    let list = column_type.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
-    let mut labels = Vec::new();
-    let mut rest = list.map_or("", |(list, _)| list);
-    while let Some(text) = rest.trim_start_matches(',').strip_prefix('\'') {
-        let mut label = String::new();
-        let mut chars = text.char_indices();
-        let mut end = text.len();
-        while let Some((at, c)) = chars.next() {
-            if c == '\'' {
-                if !text[at + 1..].starts_with('\'') {
-                    end = at + 1;
-                    break;
-                }
-                chars.next();
-            }
-            label.push(c);
-        }
-        labels.push(label);
-        rest = &text[end..];
-    }
-    labels
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_labels_of_an_enum_are_parsed() {
-        assert_eq!(labels("enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
-        assert!(labels("int(11)").is_empty());
-        assert_eq!(labels("enum('"), Vec::<String>::new());
-    }
 }

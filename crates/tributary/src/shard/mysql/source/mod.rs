@@ -2,19 +2,24 @@
 //! the log is known.
 
 mod answers;
+mod definitions;
 pub(crate) mod feed;
 mod fill;
 mod heads;
+mod large;
 mod lines;
 pub(crate) mod log;
 pub(crate) mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use sha2::{Digest, Sha256};
 
+pub(super) use self::definitions::show_generated_keys;
+pub(super) use self::large::EVENT_BYTES_MAX;
 use self::lines::SourcePool;
 use super::database::Database;
 use super::server::Server;
@@ -33,6 +38,8 @@ pub(crate) struct MySqlSource {
     /// The number of the log file that was inspected last, and the offset of its first
     /// transaction.
     first_transaction: Mutex<Option<(u32, u64)>>,
+    /// Shards whose table definitions the feed must query again.
+    doubted: Mutex<BTreeSet<ShardId>>,
 }
 
 /// How far the feed has delivered the log.
@@ -55,6 +62,7 @@ impl MySqlSource {
             delivered: Mutex::new(None),
             pool: SourcePool::new(),
             first_transaction: Mutex::new(None),
+            doubted: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -69,6 +77,16 @@ impl MySqlSource {
     /// How far the feed has delivered the log, or `None` while there is no feed.
     pub(super) fn delivered(&self) -> Option<Delivered> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the feed query the table definitions of a shard again, because a cached value was
+    /// found wrong.
+    pub(in crate::shard) fn doubt(&self, shard: ShardId) {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
+    }
+
+    fn take_doubted(&self) -> BTreeSet<ShardId> {
+        std::mem::take(&mut *self.doubted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn first_transaction(&self, file: u32) -> Option<u64> {

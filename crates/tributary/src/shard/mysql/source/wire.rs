@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use mysql_async::binlog::BinlogChecksumAlg;
 use mysql_async::binlog::events::Event as RawEvent;
 use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Error, Sid};
+use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, DriverError, Error, Sid};
 use rand::RngExt;
 
 use super::log::{Executed, FeedError, missing_right};
@@ -22,6 +22,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 const FIRST_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// The requested heartbeat period in nanoseconds.
 const HEARTBEAT_NS: u64 = 1_000_000_000;
+/// The client library's text for a packet above the limit of the connection.
+const PACKET_TOO_LARGE: &str = "larger than max_allowed_packet";
 /// The size of an event's checksum.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -114,6 +116,9 @@ fn feed_error(error: Error, account: &str) -> FeedError {
         Error::Server(server) if server.code == 1236 && !server.message.contains("same server") => {
             FeedError::PositionLost(server.message.clone())
         }
+        Error::Driver(DriverError::PacketTooLarge) => FeedError::TooLarge,
+        // The client library reports it in two forms.
+        error if error.to_string().contains(PACKET_TOO_LARGE) => FeedError::TooLarge,
         _ => error.into(),
     }
 }

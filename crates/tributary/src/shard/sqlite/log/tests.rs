@@ -151,6 +151,7 @@ impl Listener {
                     self.at = commit.at;
                     self.commits.push(commit);
                 }
+                FeedEvent::Excluded(_) | FeedEvent::ShardUnknown(_) => unreachable!(),
                 FeedEvent::Alive => {}
                 FeedEvent::Lost(why) => panic!("{why}"),
             }
