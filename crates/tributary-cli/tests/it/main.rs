@@ -14,6 +14,7 @@ mod commands;
 mod conformance;
 mod congress;
 mod doubts;
+mod examples;
 mod faults;
 mod feed;
 mod fills;
