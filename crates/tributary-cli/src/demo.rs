@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use tributary::internal::{FolderRows, build_folder, now_ms};
+use tributary::internal::{FolderRows, now_ms};
 use tributary::{OpenError, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
 
@@ -79,7 +79,7 @@ fn make(data: &Path, size: NetworkSize) -> Result<(), OpenError> {
         bar.set_length((graph.len() + posts.len()) as u64);
         FolderRows { shards: size.shards, follows: graph, posts }
     };
-    build_folder(data, MARKER_FILE, rows, |added| bar.inc(added as u64))?;
+    FolderRows::build(data, MARKER_FILE, rows, |added| bar.inc(added as u64))?;
     bar.finish_and_clear();
     Ok(())
 }

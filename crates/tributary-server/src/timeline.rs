@@ -100,7 +100,7 @@ fn render_page(
 ) -> Result<SentPage, ApiError> {
     let cursors = Cursors::of(page);
     let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
-    let body = posts_json(page, &cursors, fleet(&tributary)).map_err(|_| ApiError::Internal)?;
+    let body = posts_json(page, &cursors, fleet(tributary)).map_err(|_| ApiError::Internal)?;
     Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 

@@ -234,7 +234,7 @@ async fn the_top_stays_usable(tributary: &Tributary) {
     later.post(2, 3_000, 30);
     later.post(2, 4_000, 20);
     later.post(2, 4_000, 10);
-    load_into(tributary::internal::fleet(&tributary), &later).await;
+    load_into(tributary::internal::fleet(tributary), &later).await;
     let nearest = read(still_top.prev).await;
     assert_eq!(ids(&nearest), [10, 30], "the nearest above, newest first");
     assert_eq!(ids(&read(nearest.next.unwrap()).await), [40, 50]);

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
-use tributary::internal::{
-    Bounds, FillAnswer, FillRequest, FillTarget, LogPosition, TestLog, mysql_tables,
-};
+use tributary::internal::{Bounds, FillAnswer, FillRequest, LogPosition, TestLog, mysql_tables};
 use tributary::{Post, PostKey, Tributary, UserId};
 
 use crate::adopted::{TEAMS, adopt, world};
@@ -43,11 +41,11 @@ async fn fleet_on(server: &Arc<Database>) -> TestFleet {
 }
 
 fn tail(shard: u16, user: u64, depth: u32) -> FillRequest {
-    FillRequest { shard: shard_id(shard), user: user_id(user), target: FillTarget::Tail { depth } }
+    FillRequest::tail(shard_id(shard), user_id(user), depth)
 }
 
 fn follows(shard: u16, user: u64, max: u32) -> FillRequest {
-    FillRequest { shard: shard_id(shard), user: user_id(user), target: FillTarget::Follows { max } }
+    FillRequest::follows(shard_id(shard), user_id(user), max)
 }
 
 /// The last transaction that each writer has begun, and has committed.
@@ -476,11 +474,11 @@ async fn fills_work_after_a_server_restart(
     server.kill();
     server.launch();
     let start = Instant::now();
-    while tributary::internal::fleet(&tributary).health().iter().any(|shard| shard.state.is_err()) {
+    while tributary::internal::fleet(tributary).health().iter().any(|shard| shard.state.is_err()) {
         assert!(
             start.elapsed() < Duration::from_secs(20),
             "{:?}",
-            tributary::internal::fleet(&tributary).health()
+            tributary::internal::fleet(tributary).health()
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -15,6 +15,7 @@ mod conformance;
 mod congress;
 mod definitions;
 mod doubts;
+mod examples;
 mod faults;
 mod feed;
 mod fills;

@@ -130,6 +130,54 @@ fn files_start_with_a_module_doc_and_stay_short() {
     }
 }
 
+/// The names that a module declares as `pub`, by `pub use` or by an item of its own. Nested items
+/// and modules that are hidden from the documentation are not counted.
+fn exported(text: &str) -> Vec<String> {
+    const ITEMS: [&str; 9] =
+        ["struct", "enum", "union", "trait", "type", "const", "static", "fn", "mod"];
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n").replace("#[doc(hidden)]\npub mod ", "mod ");
+    let mut names = Vec::new();
+    for item in code.split("\npub ").skip(1) {
+        if let Some(paths) = item.strip_prefix("use ") {
+            let paths = paths.split(';').next().unwrap_or(paths).split(['{', '}', ',']);
+            let paths =
+                paths.map(str::trim).filter(|path| !path.is_empty() && !path.ends_with(':'));
+            names
+                .extend(paths.filter_map(|path| path.rsplit([':', ' ']).next()).map(str::to_owned));
+        } else {
+            let mut words = item.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            let is_item = |word: &&str| ITEMS.contains(word);
+            // In `const fn` and `async fn`, the name is after the last of the words.
+            let name = words.find(|word| !is_item(word) && !["async", "unsafe"].contains(word));
+            names.extend(name.map(str::to_owned));
+        }
+    }
+    assert!(!names.iter().any(|name| name == "*"), "a glob exports an unknown number of names");
+    names
+}
+
+#[test]
+fn the_library_exports_few_names() {
+    const LIMITS: [(&str, usize); 2] = [("lib.rs", 25), ("internal/mod.rs", 40)];
+    for (file, limit) in LIMITS {
+        let path = root().join("crates/tributary/src").join(file);
+        let names = exported(&fs::read_to_string(path).unwrap());
+        let count = names.len();
+        assert!((10..=limit).contains(&count), "{file} exports {count} of {limit}: {names:?}");
+    }
+}
+
+#[test]
+fn exported_names_are_counted() {
+    let text = "//! A doc.\n\nmod a;\npub mod b;\n#[doc(hidden)]\npub mod hidden;\n\n\
+                #[cfg(feature = \"x\")]\npub use c::{D, e,};\npub use f::G;\n\
+                pub use h::{\n    i::{J, K as L},\n    m::N,\n};\n\
+                pub(crate) use o::P;\n/// Q.\npub struct Q(pub u8);\n\
+                pub const fn r() {}\nimpl Q {\n    pub fn s(self) {}\n}\n";
+    assert_eq!(exported(text), ["b", "D", "e", "G", "J", "L", "N", "Q", "r"]);
+}
+
 #[test]
 fn prose_is_plain_english() {
     let mut hits = Vec::new();

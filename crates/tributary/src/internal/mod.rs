@@ -10,7 +10,7 @@ mod stats;
 
 pub use self::engine::{EngineMemory, Miss};
 pub use self::log_source::TestLog;
-pub use self::new_folder::{FolderRows, build_folder};
+pub use self::new_folder::FolderRows;
 pub use self::recorded_log::RecordedLog;
 pub use self::requests::fleet;
 pub use self::stats::{LogStats, MemoryStats};
@@ -23,7 +23,7 @@ pub use crate::model::{Direction, Follow};
 pub use crate::moment::{CalendarTime, PostTimes};
 pub use crate::post_json::PostJson;
 pub use crate::shard::{
-    Changes, FillAnswer, FillRequest, FillTarget, Finding, Fleet, Loaded, ShardError, find_tables,
-    migrate, mysql_tables, mysql_writes_table, stray_findings, survey,
+    Changes, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, find_tables, migrate,
+    mysql_tables, mysql_writes_table, stray_findings, survey,
 };
 pub use crate::timeline::{Draft, DraftPost};

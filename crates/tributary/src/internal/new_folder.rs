@@ -24,59 +24,63 @@ pub struct FolderRows {
     pub posts: Vec<Post>,
 }
 
-/// Builds a folder of shards beside `dir` and renames it to `dir` once it is complete. An
-/// interrupted build therefore leaves nothing half-made at `dir`. The file `mark` is added to it.
-/// `rows` generates the rows once the folder is locked. `added` is called with the number of rows
-/// of each transaction. Blocks until all rows are on disk.
-///
-/// # Errors
-/// The folder cannot be made, or another process is making it.
-pub fn build_folder(
-    dir: &Path,
-    mark: &str,
-    rows: impl FnOnce() -> FolderRows,
-    added: impl Fn(usize) + Sync,
-) -> Result<(), OpenError> {
-    // Built from its components, because a path may end with a slash.
-    let mut building = dir.components().collect::<PathBuf>().into_os_string();
-    building.push(".making");
-    let building = PathBuf::from(building);
-    if building.exists() {
-        // An interrupted build left it, unless another process holds its lock now.
-        let _lock = lock(&building)?;
-        fs::remove_dir_all(&building).map_err(|error| failed(&building, error))?;
-    }
-    let FolderRows { shards, follows, posts } = rows();
-    let folder = Folder::open(&building, shards, Access::Own)?;
-    let placement = Placement::modulo(shards.into()).map_err(|error| failed(dir, error))?;
-    let mut follows_of = placement.group(follows, |follow| follow.follower);
-    let mut posts_of = placement.group(posts, |post| post.key.author);
-    thread::scope(|scope| {
-        let files = folder.shard_files().into_iter().zip(0u16..);
-        let threads: Vec<_> = files
-            .map(|((_, path), index)| {
-                let follows = follows_of.remove(&ShardId(index)).unwrap_or_default();
-                let posts = posts_of.remove(&ShardId(index)).unwrap_or_default();
-                let added = &added;
-                scope.spawn(move || fill(&path, &follows, &posts, added))
+impl FolderRows {
+    /// Builds a folder of shards beside `dir` and renames it to `dir` once it is complete. An
+    /// interrupted build therefore leaves nothing half-made at `dir`. The file `mark` is added to it.
+    /// `rows` generates the rows once the folder is locked. `added` is called with the number of rows
+    /// of each transaction. Blocks until all rows are on disk.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or another process is making it.
+    pub fn build(
+        dir: &Path,
+        mark: &str,
+        rows: impl FnOnce() -> Self,
+        added: impl Fn(usize) + Sync,
+    ) -> Result<(), OpenError> {
+        // Built from its components, because a path may end with a slash.
+        let mut building = dir.components().collect::<PathBuf>().into_os_string();
+        building.push(".making");
+        let building = PathBuf::from(building);
+        if building.exists() {
+            // An interrupted build left it, unless another process holds its lock now.
+            let _lock = lock(&building)?;
+            fs::remove_dir_all(&building).map_err(|error| failed(&building, error))?;
+        }
+        let Self { shards, follows, posts } = rows();
+        let folder = Folder::open(&building, shards, Access::Own)?;
+        let placement = Placement::modulo(shards.into()).map_err(|error| failed(dir, error))?;
+        let mut follows_of = placement.group(follows, |follow| follow.follower);
+        let mut posts_of = placement.group(posts, |post| post.key.author);
+        thread::scope(|scope| {
+            let files = folder.shard_files().into_iter().zip(0u16..);
+            let threads: Vec<_> = files
+                .map(|((_, path), index)| {
+                    let follows = follows_of.remove(&ShardId(index)).unwrap_or_default();
+                    let posts = posts_of.remove(&ShardId(index)).unwrap_or_default();
+                    let added = &added;
+                    scope.spawn(move || fill(&path, &follows, &posts, added))
+                })
+                .collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(filled) => filled,
+                Err(_) => Err(failed(dir, "a thread failed while its rows were stored")),
             })
-            .collect();
-        threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(filled) => filled,
-            Err(_) => Err(failed(dir, "a thread failed while its rows were stored")),
+        })?;
+        fs::write(building.join(mark), "made by tributary demo\n")
+            .map_err(|error| failed(&building, error))?;
+        if cfg!(windows) {
+            // Windows cannot rename a folder with an open file in it; elsewhere the lock is kept.
+            drop(folder);
+        }
+        fs::rename(&building, dir).map_err(|error| {
+            let text = format!(
+                "cannot create {}: {error}; name another folder with --data",
+                dir.display()
+            );
+            OpenError::Prerequisite(text)
         })
-    })?;
-    fs::write(building.join(mark), "made by tributary demo\n")
-        .map_err(|error| failed(&building, error))?;
-    if cfg!(windows) {
-        // Windows cannot rename a folder with an open file in it; elsewhere the lock is kept.
-        drop(folder);
     }
-    fs::rename(&building, dir).map_err(|error| {
-        let text =
-            format!("cannot create {}: {error}; name another folder with --data", dir.display());
-        OpenError::Prerequisite(text)
-    })
 }
 
 /// Fills one shard in primary-key order, and writes all of it to disk.

@@ -31,6 +31,18 @@ pub struct FillRequest {
     pub target: FillTarget,
 }
 
+impl FillRequest {
+    /// Reads at most `depth` posts of an author.
+    pub fn tail(shard: ShardId, author: UserId, depth: u32) -> Self {
+        Self { shard, user: author, target: FillTarget::Tail { depth } }
+    }
+
+    /// Reads a reader's follow list of at most `max` users.
+    pub fn follows(shard: ShardId, reader: UserId, max: u32) -> Self {
+        Self { shard, user: reader, target: FillTarget::Follows { max } }
+    }
+}
+
 /// The value that a fill request reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillTarget {

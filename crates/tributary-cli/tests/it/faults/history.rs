@@ -267,7 +267,7 @@ fn check_page(
         return;
     };
     let is_on_missing_shard =
-        |key: &PostKey| page.missing.contains(&fleet(&tributary).placement().shard_of(key.author));
+        |key: &PostKey| page.missing.contains(&fleet(tributary).placement().shard_of(key.author));
     for (key, content) in stored.range(last.key..) {
         // The post was deleted in the meantime, or its delete is in doubt.
         if !after.stored.contains_key(key) || is_on_missing_shard(key) {
