@@ -21,7 +21,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 type LogCounter = (&'static str, &'static str, fn(&LogStats) -> u64);
 
 /// The counters of each log.
-const LOG_COUNTERS: [LogCounter; 8] = [
+const LOG_COUNTERS: [LogCounter; 9] = [
     ("transactions", "Transactions applied", |log| log.transactions),
     ("changes", "Changes applied to entries of memory", |log| log.changes),
     (
@@ -38,6 +38,7 @@ const LOG_COUNTERS: [LogCounter; 8] = [
     ("evictions", "Tails and follow lists evicted", |log| log.evictions),
     ("audited", "Tails and follow lists compared with the database", |log| log.audited),
     ("mismatched", "Tails and follow lists that differ from the database", |log| log.mismatched),
+    ("audits_failed", "Audits that could not read the database", |log| log.audits_failed),
 ];
 
 /// `GET /metrics`.

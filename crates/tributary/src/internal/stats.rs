@@ -45,6 +45,7 @@ pub struct LogStats {
     pub evictions: u64,
     pub audited: u64,
     pub mismatched: u64,
+    pub audits_failed: u64,
 }
 
 /// The figures of this moment; `None` without memory.
@@ -95,6 +96,7 @@ impl LogStats {
             evictions: count(&counters.evictions),
             audited: count(&counters.audited),
             mismatched: count(&counters.mismatched),
+            audits_failed: count(&counters.audits_failed),
         }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Counters {
     pub(crate) audited: AtomicU64,
     /// Values that the auditor found different from the database.
     pub(crate) mismatched: AtomicU64,
+    /// Values that the auditor could not read from the database.
+    pub(crate) audits_failed: AtomicU64,
 }
 
 impl Prefill {

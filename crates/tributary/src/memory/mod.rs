@@ -32,7 +32,7 @@ pub(crate) use self::pages::{CachedPage, Version};
 pub(crate) use self::recent::{Recent, RecentEntry};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
-pub(crate) use self::tail::{Tail, TailChange, TailPost};
+pub(crate) use self::tail::{Tail, TailChange, TailKey, TailPost};
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
