@@ -132,7 +132,8 @@ impl FeedTest {
                 return (!words.is_empty()).then(|| words.join(", "));
             }
             FeedEvent::Lost(reason) => self.lost.push(reason),
-            FeedEvent::Alive => self.alive += 1,
+            FeedEvent::Alive { .. } => self.alive += 1,
+            FeedEvent::Late(_) | FeedEvent::Renamed { .. } => {}
         }
         None
     }

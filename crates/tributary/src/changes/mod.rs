@@ -12,6 +12,8 @@ mod pending;
 pub(crate) mod rows;
 mod statement;
 
+use std::time::Instant;
+
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 
 /// Low bits of a position that hold the offset in a file (up to one terabyte). The file number is
@@ -50,8 +52,8 @@ pub fn file_number(name: &str) -> Option<u32> {
 }
 
 /// Identifies one log. Positions of two logs cannot be compared. Another server that takes over
-/// has another identity. A SQLite file gets a new one when the feed finds that a backup was
-/// restored. A restart of the server does not change it, nor does a reset of its log.
+/// has another identity. A server's log gets a new one when it is reset, a SQLite file when the
+/// feed finds that a backup was restored. A restart of the server does not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LogIdentity(pub u64);
 
@@ -96,11 +98,21 @@ pub enum FeedEvent {
         /// The position where reading starts.
         at: LogPosition,
     },
+    /// The log has another identity from now on and is otherwise the same.
+    Renamed {
+        /// The new identity.
+        identity: LogIdentity,
+    },
     /// A transaction, in log order. After a reconnect the feed may deliver it again.
     Commit(Commit),
-    /// All transactions that were in the log a moment ago are delivered. Sent at least once a
-    /// second while the feed works.
-    Alive,
+    /// All transactions that were committed before `since` are delivered. Sent once a second while
+    /// the feed keeps up.
+    Alive {
+        /// A moment in the past.
+        since: Instant,
+    },
+    /// The feed is connected, but [`FeedEvent::Alive`] cannot be sent, for this reason.
+    Late(String),
     /// The feed is interrupted, for this reason. It retries by itself.
     Lost(String),
 }

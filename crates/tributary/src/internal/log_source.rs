@@ -9,7 +9,7 @@ use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::ShardId;
 use crate::shard::{Deadline, FillBatch, FillRequest, Fleet, HeadBatch, ShardError, Source};
 
-/// A log of a fleet. Each method calls the method of the same name in `source.rs`.
+/// A log of a fleet. Most methods call the method of the same name in `source.rs`.
 #[derive(Clone, Debug)]
 pub struct TestLog(Arc<Source>);
 
@@ -51,10 +51,12 @@ impl TestLog {
         &self,
         until: Deadline,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.0.end_of_log(until).await
+        let end = self.0.log_end(until).await?;
+        Ok((end.identity, end.end))
     }
 
     pub async fn visible(&self, until: Deadline) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.0.visible(until).await
+        let end = self.0.log_end(until).await?;
+        Ok((end.identity, end.visible))
     }
 }
