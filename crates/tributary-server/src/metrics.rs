@@ -21,7 +21,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 type LogCounter = (&'static str, &'static str, fn(&LogStats) -> u64);
 
 /// The counters of each log.
-const LOG_COUNTERS: [LogCounter; 8] = [
+const LOG_COUNTERS: [LogCounter; 9] = [
     ("transactions", "Transactions applied", |log| log.transactions),
     ("changes", "Changes applied to entries of memory", |log| log.changes),
     (
@@ -38,6 +38,7 @@ const LOG_COUNTERS: [LogCounter; 8] = [
     ("evictions", "Tails and follow lists evicted", |log| log.evictions),
     ("audited", "Tails and follow lists compared with the database", |log| log.audited),
     ("mismatched", "Tails and follow lists that differ from the database", |log| log.mismatched),
+    ("audits_failed", "Audits that could not read the database", |log| log.audits_failed),
 ];
 
 /// `GET /metrics`.
@@ -71,6 +72,13 @@ impl Collector for MemoryCollector {
         let fresh = |log: &LogStats| i64::from(log.fresh);
         let help = "1 if memory is up to date with the log, else 0";
         gauges(&memory, &mut encoder, ("fresh", help), fresh)?;
+        let help = "1 for each log whose memory is not up to date; `reason` says why";
+        let mut family = encoder.encode_descriptor("not_fresh", help, None, MetricType::Gauge)?;
+        for log in &memory.logs {
+            let Some(reason) = log.not_fresh else { continue };
+            let labels = [("log", log.name.as_str()), ("reason", reason)];
+            family.encode_family(&labels)?.encode_gauge(&1_i64)?;
+        }
         let heads_known = |log: &LogStats| i64::from(log.heads_known);
         let help = "1 if the newest times of all authors are in memory, else 0";
         gauges(&memory, &mut encoder, ("heads_known", help), heads_known)?;

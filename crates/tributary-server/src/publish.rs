@@ -4,12 +4,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tributary::internal::{PostJson, fleet};
-use tributary::{PostId, Tributary, UserId};
+use tributary::{Followed, Freshness, PostId, Published, Tributary, UserId};
 
 use super::error::ApiError;
 use super::query::{JsonBody, PathUser, PathUserAnd, idempotency_key};
 use super::timeline::{json, set_freshness_headers};
-use super::wire::{Followed, NewFollows, NewPost};
+use super::wire::{self, NewFollows, NewPost};
 
 /// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -22,28 +22,25 @@ pub(super) async fn publish(
     JsonBody(NewPost { content }): JsonBody<NewPost>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(&headers)?;
-    let published = tributary.publish(author, &content, key).await?;
-    let post = &published.post;
-    let mut response = (StatusCode::CREATED, json(&PostJson::new(post, fleet(&tributary).times())))
-        .into_response();
+    let Published { post, replayed, freshness, .. } =
+        tributary.publish(author, &content, key).await?;
+    let mut response =
+        (StatusCode::CREATED, json(&PostJson::new(&post, fleet(&tributary).times())))
+            .into_response();
     let location = format!("/v1/users/{author}/posts/{}", post.key.post);
     let location = HeaderValue::try_from(location).map_err(|_| ApiError::Internal)?;
     response.headers_mut().insert(header::LOCATION, location);
-    if published.replayed {
+    if replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(with_freshness(&tributary, author, response).await)
+    Ok(with_freshness(&freshness, response))
 }
 
-/// Adds a freshness token to the answer of a write by `user`. A read that sends this token back
-/// sees the write. Costs one query for the end of the log, unless memory is off.
-async fn with_freshness(
-    tributary: &Tributary,
-    user: UserId,
-    response: impl IntoResponse,
-) -> Response {
+/// Adds the freshness token of a write to its answer. A read that sends this token back sees the
+/// write.
+fn with_freshness(freshness: &Freshness, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
-    set_freshness_headers(response.headers_mut(), &tributary.freshness(user).await, true);
+    set_freshness_headers(response.headers_mut(), freshness, true);
     response
 }
 
@@ -65,8 +62,8 @@ pub(super) async fn delete_post(
     State(tributary): State<Tributary>,
     PathUserAnd(author, post): PathUserAnd<PostId>,
 ) -> Result<Response, ApiError> {
-    tributary.delete_post(author, post).await?;
-    Ok(with_freshness(&tributary, author, StatusCode::NO_CONTENT).await)
+    let freshness = tributary.delete_post(author, post).await?;
+    Ok(with_freshness(&freshness, StatusCode::NO_CONTENT))
 }
 
 /// `PUT /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow exists already.
@@ -74,8 +71,8 @@ pub(super) async fn follow(
     State(tributary): State<Tributary>,
     PathUserAnd(follower, followee): PathUserAnd<UserId>,
 ) -> Result<Response, ApiError> {
-    tributary.follow(follower, followee).await?;
-    Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
+    let followed = tributary.follow(follower, followee).await?;
+    Ok(with_freshness(&followed.freshness, StatusCode::NO_CONTENT))
 }
 
 /// `DELETE /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow does not exist.
@@ -83,8 +80,8 @@ pub(super) async fn unfollow(
     State(tributary): State<Tributary>,
     PathUserAnd(follower, followee): PathUserAnd<UserId>,
 ) -> Result<Response, ApiError> {
-    tributary.unfollow(follower, followee).await?;
-    Ok(with_freshness(&tributary, follower, StatusCode::NO_CONTENT).await)
+    let freshness = tributary.unfollow(follower, followee).await?;
+    Ok(with_freshness(&freshness, StatusCode::NO_CONTENT))
 }
 
 /// `POST /v1/users/{user_id}/following`: follows all listed users, in one transaction.
@@ -95,6 +92,6 @@ pub(super) async fn follow_all(
 ) -> Result<Response, ApiError> {
     let ids = follow.iter().map(|id| id.parse().map_err(|_| ApiError::BadUserId));
     let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
-    let added = tributary.follow_all(follower, &followees).await?;
-    Ok(with_freshness(&tributary, follower, json(&Followed { added })).await)
+    let Followed { added, freshness, .. } = tributary.follow_all(follower, &followees).await?;
+    Ok(with_freshness(&freshness, json(&wire::Followed { added })))
 }

@@ -23,8 +23,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let published = tributary.publish(author, "hello", key).await?;
 
     // Without a token, the page may be some milliseconds older than the post.
-    let token = tributary.freshness(author).await;
-    let page = tributary.home_timeline(reader, &PageRequest::default().at_least(token)).await?;
+    let newest = PageRequest::default().at_least(published.freshness);
+    let page = tributary.home_timeline(reader, &newest).await?;
     let found = page.posts.iter().find(|post| post.key == published.post.key);
     println!("{}", found.map_or("the post is not on the newest page", |post| &post.content));
     tributary.close().await;

@@ -24,8 +24,8 @@
 //!
 //! # Write, and read your own write
 //!
-//! [`Tributary::freshness`] names the log position that a write has reached. A page that requires
-//! it contains the write. A page's `next` cursor leads to the older posts:
+//! A write returns a token for the log position that it has reached. A page that requires the token
+//! contains the write. A page's `next` cursor leads to the older posts:
 //!
 //! ```no_run
 //! # async fn run(tributary: tributary::Tributary) -> Result<(), Box<dyn std::error::Error>> {
@@ -123,7 +123,7 @@ pub use freshness::Freshness;
 use memory::{LogName, Memory};
 pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
-pub use publish::{Published, WriteError};
+pub use publish::{Followed, Published, WriteError};
 use shard::{Access, Fleet};
 pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
@@ -251,16 +251,17 @@ impl Tributary {
     }
 
     /// The current end of the log of `user`'s shard. A page that requires it reflects every
-    /// earlier write for the user. Empty without memory, where every page does, and if the shard
-    /// does not answer. One query.
+    /// earlier write for the user, also those of other programs. The writes of this library return
+    /// a token themselves. Empty without memory, where every page reflects all writes, and if the
+    /// shard does not answer. One query.
     pub async fn freshness(&self, user: UserId) -> Freshness {
         let mut freshness = Freshness::default();
         if let Some(memory) = &self.0.memory {
             let source = self.0.fleet.sources().get(memory.log_index(user));
             if let Some(source) = source
-                && let Ok((identity, at)) = source.end_of_log(self.0.fleet.read_deadline()).await
+                && let Ok(end) = source.log_end(self.0.fleet.read_deadline()).await
             {
-                freshness.add(identity, at);
+                freshness.add(end.identity, end.end);
             }
         }
         freshness
@@ -305,10 +306,9 @@ impl Tributary {
         })
     }
 
-    /// Stores a post and returns when it is committed. Every page that requires the result of a
-    /// later [`Tributary::freshness`] contains the post; other pages contain it some milliseconds
-    /// later. With a key, repeating the call stores the post once; keys are remembered for at
-    /// least a day.
+    /// Stores a post and returns when it is committed. Every page that requires
+    /// [`Published::freshness`] contains the post; other pages contain it some milliseconds later.
+    /// With a key, repeating the call stores the post once; keys are remembered for at least a day.
     ///
     /// # Errors
     /// After any [`WriteError`] except [`WriteError::InDoubt`] nothing is stored. After
@@ -322,14 +322,15 @@ impl Tributary {
         self.0.publisher.publish(&self.0.fleet, author, content, key).await
     }
 
-    /// Deletes a post; succeeds if there is no such post. One transaction.
-    pub async fn delete_post(&self, author: UserId, post: PostId) -> Result<(), WriteError> {
+    /// Deletes a post; succeeds if there is no such post. One transaction. Returns the freshness of
+    /// the change.
+    pub async fn delete_post(&self, author: UserId, post: PostId) -> Result<Freshness, WriteError> {
         self.0.publisher.delete_post(&self.0.fleet, author, post).await
     }
 
     /// Makes `follower` follow `followee`; succeeds if it does already. One transaction.
-    pub async fn follow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
-        self.follow_all(follower, &[followee]).await.map(drop)
+    pub async fn follow(&self, follower: UserId, followee: UserId) -> Result<Followed, WriteError> {
+        self.follow_all(follower, &[followee]).await
     }
 
     /// Makes `follower` follow all of `followees`, at most [`Tributary::FOLLOWS_MAX`], in one
@@ -339,12 +340,17 @@ impl Tributary {
         &self,
         follower: UserId,
         followees: &[UserId],
-    ) -> Result<usize, WriteError> {
+    ) -> Result<Followed, WriteError> {
         self.0.publisher.follow_all(&self.0.fleet, follower, followees).await
     }
 
     /// Makes `follower` no longer follow `followee`; succeeds if it does not. One transaction.
-    pub async fn unfollow(&self, follower: UserId, followee: UserId) -> Result<(), WriteError> {
+    /// Returns the freshness of the change.
+    pub async fn unfollow(
+        &self,
+        follower: UserId,
+        followee: UserId,
+    ) -> Result<Freshness, WriteError> {
         self.0.publisher.unfollow(&self.0.fleet, follower, followee).await
     }
 

@@ -11,11 +11,12 @@ use tracing::{debug, warn};
 
 use crate::clock::now_ms;
 use crate::config::Write;
+use crate::freshness::Freshness;
 use crate::model::{Follow, ID_MAX, IdempotencyKey, Post, PostId, PostKey, UserId};
 use crate::post_id::IdGenerator;
 use crate::shard::{
     Access, Deadline, EarlierPost, Fleet, IdempotencyRecord, NewPost, Shard, ShardError,
-    StoreOutcome,
+    StoreOutcome, Written,
 };
 
 /// Upper bound for the follows of one call, which are one transaction and should stay short.
@@ -34,6 +35,18 @@ pub struct Published {
     pub post: Post,
     /// True if an earlier call with the same key stored the post.
     pub replayed: bool,
+    /// A page that requires it contains the post, unless the post was deleted since. It is empty
+    /// without memory, and if the server that committed is not the one whose log is followed.
+    pub freshness: Freshness,
+}
+
+/// A committed change of a follow list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// The number of new follows.
+    pub added: usize,
+    /// A page that requires it reflects the change; see [`Published::freshness`].
+    pub freshness: Freshness,
 }
 
 /// Why a write failed. Nothing was stored, except perhaps with [`WriteError::InDoubt`].
@@ -129,9 +142,13 @@ impl Publisher {
         let shard = fleet.owner(author);
         let mut new = self.draft(fleet, author, content, key);
         for _ in 0..IDS_TRIED_MAX {
-            match store(&shard, &new, deadline).await? {
-                StoreOutcome::Stored => return Ok(Published { post: new.post, replayed: false }),
-                StoreOutcome::KeyUsed(earlier) => return replay(new, &earlier),
+            let written = store(&shard, &new, deadline).await?;
+            let freshness = freshness(&written);
+            match written.outcome {
+                StoreOutcome::Stored => {
+                    return Ok(Published { post: new.post, replayed: false, freshness });
+                }
+                StoreOutcome::KeyUsed(earlier) => return replay(new, &earlier, freshness),
                 StoreOutcome::IdTaken => {
                     let id = new.post.key.post;
                     debug!(shard = shard.name(), %id, "Post id is already used; trying another");
@@ -154,11 +171,12 @@ impl Publisher {
         fleet: &Fleet,
         author: UserId,
         post: PostId,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Freshness, WriteError> {
         self.permit(&[author])?;
         let delete =
             |shard: Arc<Shard>, until| async move { shard.delete_post(author, post, until).await };
-        repeat(&fleet.owner(author), fleet.write_deadline(), delete).await.map(drop)
+        let written = repeat(&fleet.owner(author), fleet.write_deadline(), delete).await?;
+        Ok(freshness(&written))
     }
 
     pub(crate) async fn follow_all(
@@ -166,7 +184,7 @@ impl Publisher {
         fleet: &Fleet,
         follower: UserId,
         followees: &[UserId],
-    ) -> Result<usize, WriteError> {
+    ) -> Result<Followed, WriteError> {
         self.permit(&[follower])?;
         self.permit(followees)?;
         if followees.len() > FOLLOWS_MAX {
@@ -178,7 +196,7 @@ impl Publisher {
         rows.sort_unstable();
         rows.dedup();
         if rows.is_empty() {
-            return Ok(0);
+            return Ok(Followed::default());
         }
         let rows: Arc<[Follow]> = rows.into();
         let insert = |shard: Arc<Shard>, until| {
@@ -188,7 +206,8 @@ impl Publisher {
                 shard.insert_follows(&rows, until).await
             }
         };
-        repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await
+        let written = repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await?;
+        Ok(Followed { added: written.outcome, freshness: freshness(&written) })
     }
 
     pub(crate) async fn unfollow(
@@ -196,12 +215,13 @@ impl Publisher {
         fleet: &Fleet,
         follower: UserId,
         followee: UserId,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Freshness, WriteError> {
         self.permit(&[follower, followee])?;
         let follow = Follow { follower, followee };
         let delete =
             |shard: Arc<Shard>, until| async move { shard.delete_follow(follow, until).await };
-        repeat(&fleet.owner(follower), fleet.write_deadline(), delete).await.map(drop)
+        let written = repeat(&fleet.owner(follower), fleet.write_deadline(), delete).await?;
+        Ok(freshness(&written))
     }
 
     fn draft(
@@ -233,12 +253,21 @@ impl Publisher {
     }
 }
 
+/// The token of a write.
+fn freshness<T>(written: &Written<T>) -> Freshness {
+    let mut freshness = Freshness::default();
+    if let Some((identity, at)) = written.at {
+        freshness.add(identity, at);
+    }
+    freshness
+}
+
 /// Stores a post. If the commit is in doubt, finds out whether it took effect.
 async fn store(
     shard: &Shard,
     new: &NewPost,
     deadline: Deadline,
-) -> Result<StoreOutcome, WriteError> {
+) -> Result<Written<StoreOutcome>, WriteError> {
     for _ in 0..TRIES_MAX {
         match shard.store_post(new, deadline.half()).await {
             Ok(stored) => return Ok(stored),
@@ -271,7 +300,7 @@ async fn resolve_in_doubt(
     shard: &Shard,
     new: &NewPost,
     deadline: Deadline,
-) -> Result<StoreOutcome, WriteError> {
+) -> Result<Written<StoreOutcome>, WriteError> {
     let find = async || match shard.find_stored(new, deadline).await {
         Ok(found) => Ok(found),
         Err(error) => {
@@ -279,25 +308,32 @@ async fn resolve_in_doubt(
             Err(WriteError::InDoubt)
         }
     };
-    if let Some(stored) = find().await? {
-        return Ok(stored);
+    let found = find().await?;
+    if let Written { outcome: Some(stored), at } = found {
+        return Ok(Written { outcome: stored, at });
     }
     match shard.store_post(new, deadline).await {
         // The row may be this very post, if the first commit took effect after all.
-        Ok(StoreOutcome::IdTaken) => Ok(find().await?.unwrap_or(StoreOutcome::IdTaken)),
+        Ok(Written { outcome: StoreOutcome::IdTaken, .. }) => {
+            Ok(find().await?.map(|found| found.unwrap_or(StoreOutcome::IdTaken)))
+        }
         Ok(stored) => Ok(stored),
         Err(error) => Err(not_stored(shard, &error)),
     }
 }
 
 /// The result for a key that an earlier call used; an error if the content differs.
-fn replay(new: NewPost, earlier: &EarlierPost) -> Result<Published, WriteError> {
+fn replay(
+    new: NewPost,
+    earlier: &EarlierPost,
+    freshness: Freshness,
+) -> Result<Published, WriteError> {
     if new.idempotency.is_none_or(|once| once.digest != earlier.digest) {
         return Err(WriteError::KeyReused);
     }
     let Post { key: PostKey { author, .. }, content } = new.post;
     let key = PostKey { time: earlier.time, post: earlier.post, author };
-    Ok(Published { post: Post { key, content }, replayed: true })
+    Ok(Published { post: Post { key, content }, replayed: true, freshness })
 }
 
 /// Executes an idempotent write; repeats it if it is in doubt or if another write blocked it.

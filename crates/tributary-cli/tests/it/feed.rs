@@ -137,7 +137,8 @@ impl FeedTest {
             FeedEvent::Lost(reason) => self.lost.push(reason),
             FeedEvent::Excluded(shards) => self.excluded = shards,
             FeedEvent::ShardUnknown(shard) => return Some(word(&(shard, Change::ShardUnknown))),
-            FeedEvent::Alive => self.alive += 1,
+            FeedEvent::Alive { .. } => self.alive += 1,
+            FeedEvent::Late(_) | FeedEvent::Renamed { .. } => {}
         }
         None
     }

@@ -1,8 +1,10 @@
 //! The keys, values and changes of this log's keeper: tails and follow lists.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::memory::{FollowChange, FollowList, Replica, Slot, Tail, TailChange};
+use crate::memory::{FollowChange, FollowList, Replica, Slot, Tail, TailChange, TailKey};
+use crate::model::UserId;
 
 /// Names one cached value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,22 +76,63 @@ impl CacheKey {
     }
 }
 
+/// The difference of two copies of one value, without any text of a post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// Posts of a tail: the number of keys that only one copy has, or with other texts, and the
+    /// newest of them.
+    Posts { count: usize, first: TailKey },
+    /// Followees that only one copy has: their number and one of them.
+    Followees { count: usize, first: Slot },
+    /// The author's handle.
+    Handle,
+    /// The copies are of different kinds.
+    Kind,
+}
+
+impl Difference {
+    /// The text for the log.
+    pub(super) fn describe(&self, user: impl Fn(Slot) -> UserId) -> String {
+        match self {
+            Self::Posts { count, first: (time, post) } => {
+                format!("{count} posts, the newest is {post} of time {time}")
+            }
+            Self::Followees { count, first } => {
+                format!("{count} followees, one of them is {}", user(*first))
+            }
+            Self::Handle => "the handle".into(),
+            Self::Kind => "the kind of value".into(),
+        }
+    }
+}
+
 impl CachedEntry {
-    /// Whether both values agree where both answer.
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+    /// How both values differ where both answer.
+    pub(super) fn difference(&self, other: &Self) -> Option<Difference> {
         match (self, other) {
             (Self::Tail(one), Self::Tail(other)) => {
-                let handles = one.handle() == other.handle();
                 let floor = one.floor().max(other.floor());
-                let rows = |tail: &Tail| {
+                let rows = |tail: &'_ Tail| -> BTreeMap<TailKey, Arc<str>> {
                     let len = floor.map_or(tail.keys().len(), |floor| tail.first_under(floor));
                     (0..len).map(|row| (tail.keys()[row], Arc::clone(tail.body(row)))).collect()
                 };
-                let (one, other): (Vec<_>, Vec<_>) = (rows(one), rows(other));
-                one == other && handles
+                let (rows, others) = (rows(one), rows(other));
+                let of_one = rows.iter().filter(|(key, body)| others.get(key) != Some(body));
+                let of_other = others.keys().filter(|key| !rows.contains_key(key));
+                let keys: Vec<TailKey> =
+                    of_one.map(|(key, _)| key).chain(of_other).copied().collect();
+                let posts = keys.iter().max().map(|first| (keys.len(), *first));
+                let posts = posts.map(|(count, first)| Difference::Posts { count, first });
+                posts.or((one.handle() != other.handle()).then_some(Difference::Handle))
             }
-            (Self::Follows(one), Self::Follows(other)) => one.slots() == other.slots(),
-            _ => false,
+            (Self::Follows(one), Self::Follows(other)) => {
+                let [one, other] = [one, other].map(|list| BTreeSet::from_iter(list.slots()));
+                let slots: Vec<Slot> =
+                    one.symmetric_difference(&other).map(|slot| **slot).collect();
+                let count = slots.len();
+                slots.first().map(|first| Difference::Followees { count, first: *first })
+            }
+            _ => Some(Difference::Kind),
         }
     }
 }
@@ -107,10 +150,24 @@ mod tests {
     #[test]
     fn tails_are_compared_where_both_answer() {
         let deep = tail(&[(5, 1), (4, 2), (4, 1), (2, 1)], true);
-        assert!(deep.agrees_with(&tail(&[(5, 1), (4, 2)], false)));
-        assert!(deep.agrees_with(&deep));
-        assert!(!deep.agrees_with(&tail(&[(5, 1), (4, 1)], false)), "one is missing");
-        assert!(!deep.agrees_with(&tail(&[(5, 1), (4, 2), (4, 1)], true)), "the last is missing");
-        assert!(!tail(&[(5, 1)], true).agrees_with(&tail(&[], true)));
+        let agrees = |other: &CachedEntry| deep.difference(other).is_none();
+        assert!(agrees(&tail(&[(5, 1), (4, 2)], false)));
+        assert!(agrees(&deep));
+        assert!(!agrees(&tail(&[(5, 1), (4, 1)], false)), "one is missing");
+        assert!(!agrees(&tail(&[(5, 1), (4, 2), (4, 1)], true)), "the last is missing");
+        assert!(tail(&[(5, 1)], true).difference(&tail(&[], true)).is_some());
+    }
+
+    #[test]
+    fn a_difference_names_the_number_and_the_newest_key_and_no_text() {
+        let one = tail(&[(9, 1), (5, 1), (4, 2), (4, 1)], true);
+        let CachedEntry::Tail(mut other) = tail(&[(9, 1), (5, 1), (4, 1), (3, 3)], true) else {
+            unreachable!()
+        };
+        let changed = TailPost { key: (5, 1), body: "a secret".into() };
+        assert!(Arc::make_mut(&mut other).apply(&TailChange::Put(changed)));
+        let difference = one.difference(&CachedEntry::Tail(other)).unwrap();
+        let text = difference.describe(|_| UserId(0));
+        assert_eq!(text, "3 posts, the newest is 1 of time 5");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::Applier;
 use super::entry::{CacheKey, CachedEntry};
@@ -40,8 +40,11 @@ const PREFILL_PERCENT: usize = 70;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two audits.
 const AUDIT_PAUSE: Duration = Duration::from_secs(1);
-/// Values per audit.
+/// Values per audit, and the posts that they may have together. One value is always audited.
 const AUDIT_BATCH: usize = 4;
+const AUDIT_POSTS_MAX: usize = 2_048;
+/// Least time between two log lines about an audit that cannot read its table.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 /// The auditor waits this many upkeep rounds (5 s) for both copies to reach the same position.
 const AUDIT_ROUNDS_MAX: u32 = 250;
 
@@ -59,6 +62,8 @@ pub(super) struct Fills {
     /// Keys of the audits, with the number of rounds each has waited.
     audits: HashMap<CacheKey, u32>,
     next_audit: Option<Instant>,
+    /// When it was last logged that an audit cannot read its table.
+    audit_failure_logged: Option<Instant>,
     /// End of the pause, if fills are paused.
     paused_until: Option<Instant>,
 }
@@ -118,17 +123,18 @@ impl Fills {
         }
     }
 
-    /// Queues a request again after a pause, or drops it after the last retry.
-    fn retry(&mut self, mut waiting: QueuedFill, depth: u32) {
+    /// Queues a request again after a pause. Returns false after the last retry: it is dropped.
+    fn retry(&mut self, mut waiting: QueuedFill, depth: u32) -> bool {
         waiting.retries += 1;
         if waiting.retries > RETRIES_MAX {
-            return;
+            return false;
         }
         let pause = RETRY.saturating_mul(1 << waiting.retries.min(8)).min(RETRY_MAX);
         waiting.not_before = Some(Instant::now() + pause);
         if self.depths.insert(waiting.key, depth).is_none() {
             self.waiting.push_back(waiting);
         }
+        true
     }
 
     /// Takes up to one batch of due requests, with their depths.
@@ -232,7 +238,16 @@ impl Applier {
                 let alone = |(waiting, ticket, request)| {
                     (QueuedFill { alone: true, ..waiting }, ticket, request)
                 };
-                return self.give_up(requested.into_iter().map(alone).collect());
+                let single = requested.len() == 1;
+                for (waiting, ticket, request) in requested.into_iter().map(alone) {
+                    self.keeper.give_up(waiting.key, ticket);
+                    let dropped = !self.fills.retry(waiting, depth_of(&request));
+                    // Only an error of this request alone is about its table.
+                    if single && waiting.key.audited().is_some() {
+                        self.audit_failed(waiting.key, &error, dropped);
+                    }
+                }
+                return;
             }
         };
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
@@ -259,20 +274,22 @@ impl Applier {
             bounds @ Bounds::Window { .. } => bounds,
         };
         let installed = self.keeper.install(key, ticket, bounds, entry);
-        let counters = &self.memory.logs()[self.index].counters;
-        match installed {
-            Installed::Ready => {
-                count(&counters.fills);
-                self.show_filled(key);
+        // Audits have counters of their own.
+        if key.audited().is_none() {
+            let counters = &self.log().counters;
+            match installed {
+                Installed::Ready | Installed::Held => count(&counters.fills),
+                Installed::Retry | Installed::Void => count(&counters.fills_refused),
             }
+        }
+        match installed {
+            Installed::Ready => self.show_filled(key),
             // It becomes readable when the log reaches its upper bound.
-            Installed::Held => count(&counters.fills),
+            Installed::Held | Installed::Void => {}
             Installed::Retry => {
-                count(&counters.fills_refused);
                 self.keeper.give_up(key, ticket);
                 self.fills.retry(waiting, depth_of(&request));
             }
-            Installed::Void => count(&counters.fills_refused),
         }
     }
 
@@ -339,10 +356,50 @@ impl Applier {
             return;
         }
         self.fills.next_audit = Some(now + AUDIT_PAUSE);
+        let mut posts = 0;
         for _ in 0..AUDIT_BATCH {
             let Some(key) = self.residents.next() else { return };
+            // Everything that the entry holds is compared.
+            let held = match self.keeper.get(key) {
+                Some((CachedEntry::Tail(tail), _)) => tail.keys().len().max(1),
+                _ => 1,
+            };
             self.fills.audits.insert(key.audit(), 0);
-            self.fills.enqueue(key.audit(), DEPTH);
+            // One row more shows a post that is missing at the end of the entry.
+            self.fills.enqueue(key.audit(), u32::try_from(held + 1).unwrap_or(u32::MAX));
+            posts += held;
+            if posts > AUDIT_POSTS_MAX {
+                return;
+            }
+        }
+    }
+
+    /// The value of an audit cannot be read. If its table is at fault, the entries of its shard are
+    /// evicted: pages then list the shard as missing.
+    fn audit_failed(&mut self, key: CacheKey, error: &ShardError, dropped: bool) {
+        let is_faulty = matches!(error, ShardError::Faulty(_));
+        if !is_faulty && !dropped {
+            return;
+        }
+        self.fills.audits.remove(&key);
+        self.fills.depths.remove(&key);
+        self.fills.waiting.retain(|waiting| waiting.key != key);
+        self.keeper.evict(key);
+        count(&self.log().counters.audits_failed);
+        let user = self.memory.user(key.slot());
+        let shard = self.memory.placement().shard_of(user);
+        if is_faulty {
+            self.forget_shard(shard);
+        }
+        if self.fills.audit_failure_logged.is_none_or(|at| at.elapsed() >= REPEAT_LOG_AFTER) {
+            self.fills.audit_failure_logged = Some(Instant::now());
+            warn!(
+                server = self.source.name(),
+                shard = shard.index(),
+                %user,
+                %error,
+                "Audit cannot read the database; what is cached of a table at fault is evicted"
+            );
         }
     }
 
@@ -370,15 +427,14 @@ impl Applier {
         }
         let counters = &self.log().counters;
         count(&counters.audited);
-        if !entry.agrees_with(again) {
+        if let Some(difference) = entry.difference(again) {
             count(&counters.mismatched);
             let (server, user) = (self.source.name(), self.memory.user(shown.slot()));
             error!(
                 server,
                 %user,
                 ?at,
-                cached = ?entry,
-                read = ?again,
+                difference = difference.describe(|slot| self.memory.user(slot)),
                 "Memory differs from the database; the cached value is evicted"
             );
             self.source.doubt(self.memory.placement().shard_of(self.memory.user(shown.slot())));

@@ -9,7 +9,7 @@ mod residents;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,8 +23,10 @@ use self::heads::HeadLoads;
 use self::listing::Listing;
 use self::residents::Residents;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
-use crate::clock::now_ms;
-use crate::memory::{FollowChange, FollowedLog, Keeper, Memory, Miss, Slot, TailChange, count};
+use crate::clock;
+use crate::memory::{
+    FollowChange, FollowedLog, Keeper, Memory, Miss, NotFresh, Slot, TailChange, count,
+};
 use crate::model::{ShardId, UserId};
 use crate::shard::Source;
 
@@ -61,6 +63,7 @@ pub(crate) fn start(
     let mut tasks = JoinSet::new();
     for (index, (source, queue)) in sources.iter().zip(queues).enumerate() {
         let (sender, events) = mpsc::channel(BATCHES_MAX);
+        source.issue_tokens();
         tasks.spawn(Arc::clone(source).follow(sender));
         tasks.spawn(Applier::new(Arc::clone(memory), index, Arc::clone(source)).run(events, queue));
     }
@@ -116,23 +119,39 @@ impl Applier {
         for event in batch {
             match event {
                 FeedEvent::Began { identity, at } => self.begin(identity, at),
-                FeedEvent::Commit(commit) => self.commit(commit),
                 FeedEvent::Excluded(shards) => self.exclude(&shards),
                 FeedEvent::ShardUnknown(shard) => self.forget_shard(shard),
-                FeedEvent::Alive => {
-                    self.log().renew(self.memory.now_ms(), now_ms());
-                    if self.logged_reason.take().is_some() {
-                        info!(server = self.source.name(), "Memory follows the log again");
-                    }
+                FeedEvent::Renamed { identity } => {
+                    self.identity = Some(identity);
+                    self.log().rename(identity);
                 }
-                FeedEvent::Lost(reason) => self.lost(reason),
+                FeedEvent::Commit(commit) => self.commit(commit),
+                FeedEvent::Alive { since } => self.renew(since),
+                FeedEvent::Late(reason) => self.lost(reason, NotFresh::Late),
+                FeedEvent::Lost(reason) => self.lost(reason, NotFresh::Disconnected),
             }
         }
         self.log().wake();
     }
 
+    /// Renews the lease. Everything that was committed before `since` is applied.
+    fn renew(&mut self, since: Instant) {
+        let (now_ms, since_ms) = (self.memory.now_ms(), self.memory.ms_at(since));
+        let age_ms = i64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(i64::MAX);
+        self.log().renew(since_ms, clock::now_ms().saturating_sub(age_ms));
+        if !self.log().is_fresh(now_ms) {
+            let reason = "changes are applied more than 3 s after they were written";
+            return self.lost(reason.into(), NotFresh::Busy);
+        }
+        self.log().note_not_fresh(NotFresh::Late);
+        if self.logged_reason.take().is_some() {
+            info!(server = self.source.name(), "Memory follows the log again");
+        }
+    }
+
     /// Logs each reason once.
-    fn lost(&mut self, reason: String) {
+    fn lost(&mut self, reason: String, kind: NotFresh) {
+        self.log().note_not_fresh(kind);
         if self.logged_reason.as_ref() != Some(&reason) {
             let server = self.source.name();
             warn!(server, reason, "Memory cannot follow the log; reads go to the databases");
@@ -256,7 +275,7 @@ impl Applier {
     }
 
     /// The shard changed in a way that the log does not describe. Evicts everything of the shard.
-    fn forget_shard(&mut self, shard: ShardId) {
+    pub(crate) fn forget_shard(&mut self, shard: ShardId) {
         let owner = |key: CacheKey| self.memory.placement().shard_of(self.memory.user(key.slot()));
         let keys: Vec<CacheKey> = self.keeper.keys().filter(|key| owner(*key) == shard).collect();
         for key in keys {
@@ -318,6 +337,10 @@ impl Applier {
 
     /// Does the regular work that no event triggers.
     fn run_upkeep(&mut self) {
+        // The feed normally reports the reason earlier.
+        if self.logged_reason.is_none() && self.log().is_long_expired(self.memory.now_ms()) {
+            self.lost("the feed reports nothing".into(), NotFresh::Late);
+        }
         let paused = self.fills.is_paused();
         self.log().accept_requests(!paused);
         self.start_heads();

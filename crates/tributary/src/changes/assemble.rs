@@ -28,9 +28,8 @@ pub(crate) enum Gtid {
 pub(crate) enum Step {
     /// A transaction begins at or slightly after this position. It was not delivered before.
     Begins(LogPosition),
-    /// A transaction was committed at `time_us` (microseconds since 1970 by the server's clock) or
-    /// somewhat later.
-    Commit { commit: Commit, gtid: Option<Gtid>, time_us: u64 },
+    /// A transaction was committed.
+    Commit { commit: Commit, gtid: Option<Gtid> },
     /// A heartbeat: the server has sent everything up to this position.
     Idle(LogPosition),
     /// No further transaction ends at or before this position.
@@ -60,7 +59,6 @@ struct OpenTransaction {
     pending: Pending,
     /// An event of its own ends the transaction. Otherwise it ends with its first statement.
     multi_statement: bool,
-    time_us: u64,
     /// The end of its GTID event.
     begun_at: LogPosition,
     /// Its events come out of one compressed event, which ends at this offset.
@@ -232,18 +230,15 @@ impl Assembler {
         let read = if event.kind == kind::MARIADB_GTID {
             binlog::mariadb_gtid(event).map(|(gtid, flags)| {
                 open.multi_statement = flags & STANDALONE == 0;
-                (Gtid::MariaDb(gtid), 0)
+                Gtid::MariaDb(gtid)
             })
         } else {
             // On MySQL a BEGIN statement follows if the transaction has several statements.
             open.multi_statement = false;
-            binlog::mysql_gtid(event)
-                .map(|(origin, number, time_us)| (Gtid::MySql(origin, number), time_us))
+            binlog::mysql_gtid(event).map(|(origin, number)| Gtid::MySql(origin, number))
         };
-        let (gtid, time_us) =
-            read.ok_or_else(|| Broken("the GTID of a transaction cannot be read".into()))?;
+        let gtid = read.ok_or_else(|| Broken("the GTID of a transaction cannot be read".into()))?;
         open.gtid = Some(gtid);
-        open.time_us = time_us;
         let end = self.position(event.end);
         open.begun_at = end;
         self.open = Some(open);
@@ -269,8 +264,7 @@ impl Assembler {
         let at = self.position(open.payload_end.unwrap_or(event.end));
         (_, self.offset) = at.file_and_offset();
         let commit = Commit { at, changes: open.pending.finish() };
-        let time_us = open.time_us.max(u64::from(event.time) * 1_000_000);
-        steps.push(Step::Commit { commit, gtid: open.gtid, time_us });
+        steps.push(Step::Commit { commit, gtid: open.gtid });
     }
 
     fn rotate(&mut self, event: &Event<'_>) -> Result<(), Broken> {

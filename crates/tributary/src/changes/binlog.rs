@@ -99,23 +99,15 @@ pub(crate) fn rotate(data: &[u8]) -> Option<(u64, &str)> {
     Some((position, std::str::from_utf8(bytes.rest()).ok()?))
 }
 
-/// Decodes a MySQL GTID: the origin, the number, and the time of the commit in microseconds since
-/// 1970 (0 if the event has none).
-pub(crate) fn mysql_gtid(event: &Event<'_>) -> Option<(Origin, u64, u64)> {
+/// Decodes a MySQL GTID: the origin and the number.
+pub(crate) fn mysql_gtid(event: &Event<'_>) -> Option<(Origin, u64)> {
     if event.kind == kind::TAGGED_GTID {
         return tagged_gtid(event.data);
     }
     let mut bytes = Bytes(event.data);
     let _flags = bytes.byte()?;
     let uuid = bytes.take(16)?.try_into().ok()?;
-    let number = bytes.u64()?;
-    // The clock type, two clock values, and the time. Its highest bit means that more data
-    // follows.
-    let time = bytes.byte().filter(|clock| *clock == 2).and_then(|_| {
-        bytes.take(16)?;
-        Some(bytes.number(7)? & !(1 << 55))
-    });
-    Some((Origin { uuid, tag: String::new() }, number, time.unwrap_or(0)))
+    Some((Origin { uuid, tag: String::new() }, bytes.u64()?))
 }
 
 /// The logged size of a MySQL transaction in bytes, if its GTID has it. Only servers that can
@@ -154,14 +146,13 @@ fn tagged_transaction_bytes(mut bytes: Bytes<'_>) -> Option<u64> {
     }
 }
 
-/// Decodes a tagged GTID. Its fields are numbered: 1 is the UUID, 2 the number, 3 the tag, 6 the
-/// time.
-fn tagged_gtid(data: &[u8]) -> Option<(Origin, u64, u64)> {
+/// Decodes a tagged GTID. Its fields are numbered and rise: 1 is the UUID, 2 the number, 3 the tag.
+fn tagged_gtid(data: &[u8]) -> Option<(Origin, u64)> {
     let mut bytes = Bytes(data);
     let (_version, _size, _last) = (bytes.varying()?, bytes.varying()?, bytes.varying()?);
     let mut origin = Origin::default();
-    let (mut number, mut time) = (None, 0);
-    while !bytes.is_empty() && time == 0 {
+    let mut number = None;
+    while !bytes.is_empty() {
         match bytes.varying()? {
             1 => {
                 for byte in &mut origin.uuid {
@@ -174,12 +165,11 @@ fn tagged_gtid(data: &[u8]) -> Option<(Origin, u64, u64)> {
                 let len = usize::try_from(bytes.varying()?).ok()?;
                 origin.tag = String::from_utf8(bytes.take(len)?.to_vec()).ok()?;
             }
-            6 => time = bytes.varying()?,
-            0 | 4 | 5 => drop(bytes.varying()?),
+            0 => drop(bytes.varying()?),
             _ => break,
         }
     }
-    Some((origin, number?, time))
+    Some((origin, number?))
 }
 
 /// Decodes a MariaDB GTID, and its flags.

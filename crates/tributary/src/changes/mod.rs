@@ -14,6 +14,8 @@ pub(crate) mod rows;
 mod statement;
 pub(crate) mod tables;
 
+use std::time::Instant;
+
 use crate::model::{Follow, Post, PostKey, ShardId, UserId};
 
 /// Low bits of a position that hold the offset in a file (up to one terabyte). The file number is
@@ -52,8 +54,8 @@ impl LogPosition {
 }
 
 /// Identifies one log. Positions of two logs cannot be compared. Another server that takes over
-/// has another identity. A SQLite file gets a new one when the feed finds that a backup was
-/// restored. A restart of the server does not change it, nor does a reset of its log.
+/// has another identity. A server's log gets a new one when it is reset, a SQLite file when the
+/// feed finds that a backup was restored. A restart of the server does not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LogIdentity(pub u64);
 
@@ -98,6 +100,11 @@ pub enum FeedEvent {
         /// The position where reading starts.
         at: LogPosition,
     },
+    /// The log has another identity from now on and is otherwise the same.
+    Renamed {
+        /// The new identity.
+        identity: LogIdentity,
+    },
     /// A transaction, in log order. After a reconnect the feed may deliver it again.
     Commit(Commit),
     /// From now on memory must hold nothing of exactly these shards of the log: the log does not
@@ -105,9 +112,14 @@ pub enum FeedEvent {
     Excluded(Vec<ShardId>),
     /// Any row of the shard may have changed without a transaction in the log.
     ShardUnknown(ShardId),
-    /// All transactions that were in the log a moment ago are delivered. Sent at least once a
-    /// second while the feed works.
-    Alive,
+    /// All transactions that were committed before `since` are delivered. Sent once a second while
+    /// the feed keeps up.
+    Alive {
+        /// A moment in the past.
+        since: Instant,
+    },
+    /// The feed is connected, but [`FeedEvent::Alive`] cannot be sent, for this reason.
+    Late(String),
     /// The feed is interrupted, for this reason. It retries by itself.
     Lost(String),
 }

@@ -14,7 +14,7 @@ use crate::shard::{
     Deadline, FillBatch, FillRequest, Fleet, HeadBatch, ShardError, Source, TailQuery,
 };
 
-/// A log of a fleet. Each method calls the method of the same name in `source.rs`.
+/// A log of a fleet. Most methods call the method of the same name in `source.rs`.
 #[derive(Clone, Debug)]
 pub struct TestLog(Arc<Source>);
 
@@ -78,13 +78,15 @@ impl TestLog {
         &self,
         within: Duration,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.0.end_of_log(Deadline::after(within)).await
+        let end = self.0.log_end(Deadline::after(within)).await?;
+        Ok((end.identity, end.end))
     }
 
     pub async fn visible(
         &self,
         within: Duration,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.0.visible(Deadline::after(within)).await
+        let end = self.0.log_end(Deadline::after(within)).await?;
+        Ok((end.identity, end.visible))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::Tributary;
-use crate::memory::{FollowedLog, Memory};
+use crate::memory::{FollowedLog, Memory, NotFresh};
 
 /// The size and the use of memory.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,8 @@ pub struct MemoryStats {
 pub struct LogStats {
     pub name: String,
     pub fresh: bool,
+    /// A word for the reason, unless memory is fresh.
+    pub not_fresh: Option<&'static str>,
     pub heads_known: bool,
     /// Authors whose tails are being read ahead of any request, of this many.
     pub prefill_planned: usize,
@@ -45,6 +47,7 @@ pub struct LogStats {
     pub evictions: u64,
     pub audited: u64,
     pub mismatched: u64,
+    pub audits_failed: u64,
 }
 
 impl MemoryStats {
@@ -83,6 +86,7 @@ impl LogStats {
         Self {
             name: log.name().to_owned(),
             fresh: log.is_fresh(now_ms),
+            not_fresh: log.not_fresh(now_ms).map(NotFresh::name),
             heads_known: log.heads_known(),
             prefill_planned: prefill.planned(),
             prefill_started: prefill.started(),
@@ -95,6 +99,7 @@ impl LogStats {
             evictions: count(&counters.evictions),
             audited: count(&counters.audited),
             mismatched: count(&counters.mismatched),
+            audits_failed: count(&counters.audits_failed),
         }
     }
 }

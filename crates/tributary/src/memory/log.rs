@@ -1,14 +1,14 @@
 //! The state of one followed log, as readers see it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use super::Miss;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 
-/// Lease of a log in milliseconds. Its server sends something every second.
+/// Lease of a log in milliseconds. It is renewed every second.
 pub(crate) const LEASE_MS: u64 = 3_000;
 
 /// One log that memory follows.
@@ -33,12 +33,37 @@ pub(crate) struct FollowedLog {
     /// Every new database read sees all transactions up to here; a position of the current
     /// identity.
     visible: AtomicU64,
-    /// Held by the task that queries the databases for the visible position.
-    visibility: Mutex<()>,
+    /// Why the lease is not renewed, as a [`NotFresh`].
+    not_fresh: AtomicU8,
     /// Whether the heads of all its authors are loaded.
     heads_known: AtomicBool,
     pub(crate) prefill: Prefill,
     pub(crate) counters: Counters,
+}
+
+/// Why memory is not fresh for a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum NotFresh {
+    /// The feed has not reached the end of the log yet.
+    Starting,
+    /// The feed has no connection.
+    Disconnected,
+    /// The feed is connected, but changes arrive late, or the end of the log is not known.
+    Late,
+    /// Changes arrive in time and are applied late.
+    Busy,
+}
+
+impl NotFresh {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Disconnected => "disconnected",
+            Self::Late => "late",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 /// Progress of the prefill: the fills that run before any reader needs them.
@@ -68,6 +93,8 @@ pub(crate) struct Counters {
     pub(crate) audited: AtomicU64,
     /// Values that the auditor found different from the database.
     pub(crate) mismatched: AtomicU64,
+    /// Values that the auditor could not read from the database.
+    pub(crate) audits_failed: AtomicU64,
 }
 
 impl Prefill {
@@ -106,7 +133,7 @@ impl FollowedLog {
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
-            visibility: Mutex::new(()),
+            not_fresh: AtomicU8::new(NotFresh::Starting as u8),
             heads_known: AtomicBool::new(false),
             prefill: Prefill::default(),
             counters: Counters::default(),
@@ -141,8 +168,14 @@ impl FollowedLog {
         self.position.store(at.0, Ordering::Release);
         self.announced.store(at.0, Ordering::Release);
         self.visible.store(0, Ordering::Release);
+        self.fresh_until_ms.store(0, Ordering::Release);
         self.identity.store(identity.0, Ordering::Release);
         self.reached.notify_waiters();
+    }
+
+    /// Gives the log another identity. All values and positions stay valid.
+    pub(crate) fn rename(&self, identity: LogIdentity) {
+        self.identity.store(identity.0, Ordering::Release);
     }
 
     /// Records that readers may see changes up to here. Must be called before the transaction
@@ -193,12 +226,6 @@ impl FollowedLog {
         LogPosition(self.visible.load(Ordering::Acquire))
     }
 
-    /// The right to query the databases for the visible position. After waiting for it, check
-    /// first whether [`FollowedLog::visible`] is already far enough.
-    pub(crate) async fn visibility_lock(&self) -> MutexGuard<'_, ()> {
-        self.visibility.lock().await
-    }
-
     /// Waits until readers see every change up to here: returns true. Returns false if the log
     /// has another identity.
     pub(crate) async fn wait_for(&self, identity: LogIdentity, at: LogPosition) -> bool {
@@ -213,10 +240,41 @@ impl FollowedLog {
         }
     }
 
-    /// Renews the lease: everything committed so far was delivered and applied.
-    pub(crate) fn renew(&self, now_ms: u64, wall_ms: i64) {
+    /// Waits until an identity has begun.
+    pub(crate) async fn begun(&self) {
+        loop {
+            let began = self.reached.notified();
+            if self.position().is_some() {
+                return;
+            }
+            began.await;
+        }
+    }
+
+    /// Renews the lease: everything committed before `since_ms` is applied. `wall_ms` is the same
+    /// moment in milliseconds since 1970; only pages from stale memory show it.
+    pub(crate) fn renew(&self, since_ms: u64, wall_ms: i64) {
         self.as_of_ms.store(wall_ms, Ordering::Relaxed);
-        self.fresh_until_ms.store(now_ms + LEASE_MS, Ordering::Release);
+        self.fresh_until_ms.store(since_ms + LEASE_MS, Ordering::Release);
+    }
+
+    /// Whether the lease expired at least a whole lease ago. False if it never began.
+    pub(crate) fn is_long_expired(&self, now_ms: u64) -> bool {
+        let until = self.fresh_until_ms.load(Ordering::Acquire);
+        until != 0 && now_ms >= until + LEASE_MS
+    }
+
+    /// Records why the lease is not renewed from now on.
+    pub(crate) fn note_not_fresh(&self, reason: NotFresh) {
+        self.not_fresh.store(reason as u8, Ordering::Relaxed);
+    }
+
+    /// Why memory is not fresh; `None` if it is.
+    pub(crate) fn not_fresh(&self, now_ms: u64) -> Option<NotFresh> {
+        let noted = self.not_fresh.load(Ordering::Relaxed);
+        let all = [NotFresh::Starting, NotFresh::Disconnected, NotFresh::Late, NotFresh::Busy];
+        let reason = all.into_iter().find(|reason| *reason as u8 == noted);
+        reason.filter(|_| !self.is_fresh(now_ms))
     }
 
     /// Whether the lease is valid: readers see what the databases hold, within moments.

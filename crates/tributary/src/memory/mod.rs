@@ -25,14 +25,14 @@ use tokio::sync::mpsc;
 pub(crate) use self::budget::Budget;
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
-pub(crate) use self::log::{FollowedLog, count};
+pub(crate) use self::log::{FollowedLog, NotFresh, count};
 use self::pages::PageCache;
 pub use self::pages::SentPage;
 pub(crate) use self::pages::{CachedPage, Version};
 pub(crate) use self::recent::{Recent, RecentEntry};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
-pub(crate) use self::tail::{Tail, TailChange, TailPost};
+pub(crate) use self::tail::{Tail, TailChange, TailKey, TailPost};
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
@@ -174,6 +174,12 @@ impl Memory {
     /// The clock of the leases: milliseconds since the start, monotonic.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A moment on the clock of the leases.
+    pub(crate) fn ms_at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The clock of eviction: seconds since the start.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
-use super::{Deadline, Fleet, Shard, ShardError};
+use super::{Deadline, Fleet, Shard, ShardError, Written};
 use crate::model::{Follow, Post, PostKey};
 
 /// The outcome of a batch.
@@ -80,7 +80,7 @@ async fn load_follows(
         let rows: Vec<Follow> = part.iter().map(|(_, row)| *row).collect();
         match shard.insert_follows(&rows, until).await {
             // A follow has no fields beside its key, so existing rows are equal.
-            Ok(added) => {
+            Ok(Written { outcome: added, .. }) => {
                 loaded.added += added;
                 loaded.present += part.len() - added;
             }

@@ -30,13 +30,15 @@ pub use self::migrate::migrate;
 use self::mysql::MySqlShard;
 pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
+#[cfg(test)]
+pub(crate) use self::source::LogEnd;
 pub(crate) use self::source::Source;
 pub use self::source::{FillAnswer, FillRequest};
 pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
 pub(crate) use self::sqlite::Access;
 use self::sqlite::SqliteShard;
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
-pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
+pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome, Written};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 
@@ -190,9 +192,11 @@ impl Shard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<StoreOutcome, ShardError> {
+    ) -> Result<Written<StoreOutcome>, ShardError> {
         match &self.store {
-            Store::Sqlite(shard) => shard.store_post(new, until).await,
+            Store::Sqlite(shard) => {
+                Ok(shard.written(shard.store_post(new, until).await?, until).await)
+            }
             Store::MySql(shard) => shard.store_post(new, until).await,
         }
     }
@@ -204,9 +208,11 @@ impl Shard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<StoreOutcome>, ShardError> {
+    ) -> Result<Written<Option<StoreOutcome>>, ShardError> {
         match &self.store {
-            Store::Sqlite(shard) => shard.find_stored(new, until).await,
+            Store::Sqlite(shard) => {
+                Ok(shard.written(shard.find_stored(new, until).await?, until).await)
+            }
             Store::MySql(shard) => shard.find_stored(new, until).await,
         }
     }
@@ -218,9 +224,11 @@ impl Shard {
         author: UserId,
         post: PostId,
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         match &self.store {
-            Store::Sqlite(shard) => shard.delete_post(author, post, until).await,
+            Store::Sqlite(shard) => {
+                Ok(shard.written(shard.delete_post(author, post, until).await?, until).await)
+            }
             Store::MySql(shard) => shard.delete_post(author, post, until).await,
         }
     }
@@ -230,9 +238,11 @@ impl Shard {
         &self,
         follow: Follow,
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         match &self.store {
-            Store::Sqlite(shard) => shard.delete_follow(follow, until).await,
+            Store::Sqlite(shard) => {
+                Ok(shard.written(shard.delete_follow(follow, until).await?, until).await)
+            }
             Store::MySql(shard) => shard.delete_follow(follow, until).await,
         }
     }
@@ -264,9 +274,11 @@ impl Shard {
         &self,
         rows: &[Follow],
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         match &self.store {
-            Store::Sqlite(shard) => shard.insert_follows(rows, until).await,
+            Store::Sqlite(shard) => {
+                Ok(shard.written(shard.insert_follows(rows, until).await?, until).await)
+            }
             Store::MySql(shard) => shard.insert_follows(rows, until).await,
         }
     }

@@ -97,6 +97,18 @@ pub struct HeadBatch {
     pub heads: Vec<(UserId, i64)>,
 }
 
+/// The end of a log, as its server or file reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// The log of both positions.
+    pub identity: LogIdentity,
+    /// The end of the log. Every transaction that is visible now ends at or before it.
+    pub end: LogPosition,
+    /// Every later query sees all transactions up to here. It is 0 if the server does not provide
+    /// such a position now.
+    pub visible: LogPosition,
+}
+
 impl Source {
     /// The name of the server or the shard.
     pub(crate) fn name(&self) -> &str {
@@ -111,6 +123,14 @@ impl Source {
         match self {
             Self::MySql(source) => source.shards(),
             Self::Sqlite(source) => source.shards(),
+        }
+    }
+
+    /// From now on, writes to the shards return positions in this log.
+    pub(crate) fn issue_tokens(&self) {
+        match self {
+            Self::MySql(source) => source.issue_tokens(),
+            Self::Sqlite(source) => source.issue_tokens(),
         }
     }
 
@@ -160,26 +180,12 @@ impl Source {
         }
     }
 
-    /// The end of the log. Every transaction that is visible now ends at or before it.
-    pub(crate) async fn end_of_log(
-        &self,
-        until: Deadline,
-    ) -> Result<(LogIdentity, LogPosition), ShardError> {
+    /// The end of the log, queried after this call. A server has one connection for this. It has
+    /// one question in flight, which serves all calls that arrived before it was sent.
+    pub(crate) async fn log_end(&self, until: Deadline) -> Result<LogEnd, ShardError> {
         match self {
-            Self::MySql(source) => source.end_of_log(until).await,
-            Self::Sqlite(source) => source.end_of_log(until).await,
-        }
-    }
-
-    /// A position such that every later query sees all transactions up to it. It is 0 if the
-    /// server does not provide such a position now.
-    pub(crate) async fn visible(
-        &self,
-        until: Deadline,
-    ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        match self {
-            Self::MySql(source) => source.visible(until).await,
-            Self::Sqlite(source) => source.visible(until).await,
+            Self::MySql(source) => source.log_end(until).await,
+            Self::Sqlite(source) => source.log_end(until).await,
         }
     }
 }

@@ -1,6 +1,22 @@
 //! The arguments and the outcomes of storing a post.
 
+use crate::changes::{LogIdentity, LogPosition};
 use crate::model::{IdempotencyKey, Post, PostId};
+
+/// The outcome of a write, and a position of the log after its commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written<T> {
+    pub(crate) outcome: T,
+    /// `None` if memory does not follow the log, or if the connection that committed leads to
+    /// another server than the feed.
+    pub(crate) at: Option<(LogIdentity, LogPosition)>,
+}
+
+impl<T> Written<T> {
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Written<U> {
+        Written { outcome: map(self.outcome), at: self.at }
+    }
+}
 
 /// A post to store, with its generated id.
 #[derive(Clone, Debug)]

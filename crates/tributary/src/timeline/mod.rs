@@ -1,7 +1,8 @@
 //! The read path: one page of a home timeline or of an author timeline.
 //!
 //! This module makes all decisions of a read; `shard` fetches rows, `memory` holds copies of them:
-//! 1. `View` decides which parts of memory may be used.
+//! 1. `View` decides which parts of memory may be used, and `required` waits for the request's
+//!    token.
 //! 2. `warm` and `recent` collect the posts that memory has.
 //! 3. `merge` decides which authors are queried for the rest, in waves over the shards that own
 //!    them.
@@ -12,6 +13,7 @@ mod flight;
 mod merge;
 mod page;
 mod recent;
+mod required;
 mod view;
 mod warm;
 

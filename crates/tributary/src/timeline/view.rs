@@ -9,23 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::draft::Draft;
 use super::recent;
+use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
 use super::{PageRequest, TimelineFlights};
 use crate::changes::{LogIdentity, LogPosition};
 use crate::cursor::Edge;
-use crate::freshness::Freshness;
 use crate::memory::{FollowList, FollowedLog, Memory, Miss, Slot, Version};
 use crate::model::{Direction, FOLLOWEES_MAX, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
-
-/// First pause between two checks whether a database shows a position of its log; then it doubles.
-const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// The fleet and memory, as one request may use them.
 pub(crate) struct View<'a> {
@@ -39,11 +35,9 @@ pub(crate) struct View<'a> {
     trust: Vec<Trust>,
     /// Memory is not used, because the cursor starts at different edges on some shards.
     ignores_memory: bool,
-    required: Freshness,
-    /// Whether the page reflects everything that the request's token names.
-    fresh_enough: AtomicBool,
-    /// Memory has not reached the request's token, so the databases are queried instead.
-    memory_lags: bool,
+    required: Required,
+    /// The end of all waits for the request's token together: half of the time for the page.
+    patience: Deadline,
     /// No database may be queried; shards that would have to be are missing.
     memory_only: bool,
     /// At least one database would have been queried if `memory_only` were not set.
@@ -52,7 +46,7 @@ pub(crate) struct View<'a> {
 
 /// How far memory is trusted for the shards of one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
+pub(super) enum Trust {
     /// Memory has what the databases hold.
     Fresh,
     /// The databases do not answer; memory has what they held at this time, in ms since 1970.
@@ -115,7 +109,6 @@ impl<'a> View<'a> {
         let deadline = fleet.read_deadline();
         let version = memory.map(Memory::version).unwrap_or_default();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
-        let required = Freshness::default();
         Self {
             fleet,
             deadline,
@@ -124,9 +117,8 @@ impl<'a> View<'a> {
             flights,
             trust,
             ignores_memory: false,
-            required,
-            fresh_enough: AtomicBool::new(true),
-            memory_lags: false,
+            required: Required::default(),
+            patience: deadline.half(),
             memory_only: false,
             databases_needed: AtomicBool::new(false),
         }
@@ -134,7 +126,8 @@ impl<'a> View<'a> {
 
     /// A view of memory as it is now, with the deadline of this one and no token.
     pub(super) fn renewed(&self) -> Self {
-        Self { deadline: self.deadline, ..Self::new(self.fleet, self.memory, self.flights) }
+        let (deadline, patience) = (self.deadline, self.patience);
+        Self { deadline, patience, ..Self::new(self.fleet, self.memory, self.flights) }
     }
 
     pub(super) fn flights(&self) -> &'a TimelineFlights {
@@ -166,7 +159,7 @@ impl<'a> View<'a> {
 
     /// Whether memory has not reached the request's token.
     pub(super) fn memory_lags(&self) -> bool {
-        self.memory_lags
+        self.required.memory_lags()
     }
 
     pub(super) fn fleet(&self) -> &Fleet {
@@ -182,51 +175,28 @@ impl<'a> View<'a> {
         self.deadline < self.fleet.read_deadline().half()
     }
 
-    /// Waits until memory has reached the request's token, for each log at most half of the time
-    /// left. A log that does not reach it in time is no longer trusted; its databases are queried.
+    /// Waits until memory has reached the request's token, all logs together for half of the time
+    /// at most. A log that does not reach it in time is no longer trusted; its databases are
+    /// queried.
     pub(super) async fn wait_until_fresh(&mut self, request: &PageRequest) {
         self.ignores_memory = !request.cursor.shard_edges.is_empty();
         let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
-        self.required = request.at_least.clone();
-        let logs = memory.logs();
-        for (identity, at) in request.at_least.positions() {
-            let is_this =
-                |log: &FollowedLog| log.position().is_some_and(|(known, _)| known == *identity);
-            let Some(index) = logs.iter().position(is_this) else {
-                self.memory_lags |= logs.iter().any(|log| log.position().is_none());
-                self.check_identity(memory, *identity);
-                continue;
-            };
-            match self.trust.get(index) {
-                Some(Trust::Nothing) => {
-                    self.memory_lags |= !logs[index].has_reached(*identity, *at)
-                }
-                Some(Trust::Stale(_)) => self.mark_not_fresh_enough(),
-                Some(Trust::Fresh) | None => {
-                    let wait = logs[index].wait_for(*identity, *at);
-                    if self.deadline.half().limit(wait).await != Some(true) {
-                        self.trust.resize(logs.len(), Trust::Fresh);
-                        self.trust[index] = Trust::Nothing;
-                        self.memory_lags = true;
-                    }
-                }
+        self.required = Required::new(&request.at_least);
+        if !self.required.is_reached(memory) || !self.trust.is_empty() {
+            let logs = memory.logs().iter().zip(self.fleet.sources()).enumerate();
+            let logs =
+                logs.map(|(index, (log, source))| (log, source.as_ref(), self.trust_at(index)));
+            let lagging = Box::pin(self.required.wait(logs.collect(), self.patience)).await;
+            for index in lagging {
+                self.trust.resize(memory.logs().len(), Trust::Fresh);
+                self.trust[index] = Trust::Nothing;
             }
         }
         self.version = memory.version();
     }
 
-    /// If no followed log has this identity, its position can never be reached: the page is not
-    /// fresh enough. A log without a position may still turn out to have this identity.
-    fn check_identity(&self, memory: &Memory, identity: LogIdentity) {
-        let is_other =
-            |log: &FollowedLog| log.position().is_some_and(|(known, _)| known != identity);
-        if memory.logs().iter().all(is_other) {
-            self.mark_not_fresh_enough();
-        }
-    }
-
-    fn mark_not_fresh_enough(&self) {
-        self.fresh_enough.store(false, Ordering::Relaxed);
+    fn trust_at(&self, index: usize) -> Trust {
+        self.trust.get(index).copied().unwrap_or(Trust::Fresh)
     }
 
     /// Trusts stale memory for logs with missing shards. Returns whether that adds anything.
@@ -243,42 +213,13 @@ impl<'a> View<'a> {
         any
     }
 
-    /// Waits until the databases show every position of the request's token, for each log at most
-    /// half of the time left. A database delivers a transaction in its log before its tables show
-    /// it.
+    /// Waits until the databases show every position of the request's token, until `patience` at
+    /// most. A database delivers a transaction in its log before its tables show it.
     pub(super) async fn wait_until_visible(&self) {
-        let Some(memory) = self.memory else { return };
-        for (identity, at) in self.required.positions() {
-            for (log, source) in memory.logs().iter().zip(self.fleet.sources()) {
-                if log.position().is_some_and(|(known, _)| known == *identity) {
-                    self.wait_until_shown(log, source, *at).await;
-                }
-            }
-        }
-    }
-
-    async fn wait_until_shown(&self, log: &FollowedLog, source: &Source, at: LogPosition) {
-        let (until, mut pause) = (self.deadline.half(), VISIBLE_PAUSE);
-        while log.visible() < at {
-            // One request queries for all that wait; most of them then have their answer.
-            let turn = until.limit(log.visibility_lock()).await;
-            if log.visible() >= at {
-                return;
-            }
-            let answer = source.visible(until).await;
-            let Some((identity, visible)) = answer.ok().filter(|_| !until.is_over()) else {
-                return self.mark_not_fresh_enough();
-            };
-            if log.position().is_some_and(|(known, _)| known == identity) {
-                log.note_visible(visible);
-            }
-            // Other requests may wait for an earlier position, which `visible` has reached.
-            drop(turn);
-            if visible < at {
-                until.limit(tokio::time::sleep(pause)).await;
-                pause *= 2;
-            }
-        }
+        let Some(memory) = self.memory.filter(|_| !self.required.is_empty()) else { return };
+        let sources = self.fleet.sources().iter().map(AsRef::as_ref);
+        let logs = memory.logs().iter().zip(sources).collect();
+        self.required.wait_until_visible(logs, self.patience).await;
     }
 
     /// Sets the page's freshness token and stale shards, and its version if it may be cached.
@@ -299,22 +240,17 @@ impl<'a> View<'a> {
 
     /// Completes a page that was read for several requests with the freshness of this one.
     pub(super) fn adapt_shared(&self, mut draft: Draft) -> Draft {
-        if let Some(memory) = self.memory {
-            let required = self.required.positions().iter();
-            required.for_each(|(identity, _)| self.check_identity(memory, *identity));
-        }
         self.set_freshness(&mut draft);
         draft
     }
 
+    /// Adds the required positions that were reached to the page's token. A lost one is not in it,
+    /// or the client would wait for it again.
     fn set_freshness(&self, draft: &mut Draft) {
-        draft.fresh_enough &= self.fresh_enough.load(Ordering::Relaxed);
-        // Keeps the required positions in the token; drops identities that no log has any more.
-        let known: Vec<LogIdentity> =
-            draft.freshness.positions().iter().map(|(log, _)| *log).collect();
-        let required =
-            self.required.positions().iter().filter(|(identity, _)| known.contains(identity));
-        required.for_each(|(identity, at)| draft.freshness.add(*identity, *at));
+        let Some(memory) = self.memory else { return };
+        self.required.check_identities(memory);
+        draft.fresh_enough &= !self.required.is_any_lost();
+        self.required.reached().for_each(|(identity, at)| draft.freshness.add(identity, at));
     }
 
     /// The position that a page reflects. A queried database may show more than its log has
@@ -326,7 +262,7 @@ impl<'a> View<'a> {
         queried: &BTreeSet<ShardId>,
     ) -> Option<(LogIdentity, LogPosition)> {
         if log.shards().iter().any(|shard| queried.contains(shard)) {
-            source.end_of_log(self.deadline).await.ok()
+            source.log_end(self.deadline).await.ok().map(|end| (end.identity, end.end))
         } else {
             log.announced()
         }
@@ -408,7 +344,7 @@ impl<'a> View<'a> {
     }
 
     fn trust_of(&self, memory: &Memory, user: UserId) -> Trust {
-        self.trust.get(memory.log_index(user)).copied().unwrap_or(Trust::Fresh)
+        self.trust_at(memory.log_index(user))
     }
 
     /// The part of a page that memory has, and the authors that need a database.

@@ -187,6 +187,7 @@ impl Writer {
         locked(&self.record).deletes_in_doubt.insert(key, content);
         let outcome = self.tributary.delete_post(key.author, key.post).await;
         let mut record = locked(&self.record);
+        let outcome = outcome.map(drop);
         record.note(outcome);
         match outcome {
             Ok(()) => {
@@ -207,8 +208,8 @@ impl Writer {
         let followee = user_id(self.random.random_range(0..20));
         let make = self.random.random_bool(0.7);
         let outcome = match make {
-            true => self.tributary.follow(follower, followee).await,
-            false => self.tributary.unfollow(follower, followee).await,
+            true => self.tributary.follow(follower, followee).await.map(drop),
+            false => self.tributary.unfollow(follower, followee).await.map(drop),
         };
         let mut record = locked(&self.record);
         record.note(outcome);

@@ -4,6 +4,7 @@
 
 mod embedded;
 mod failover;
+mod freshness;
 mod history;
 mod memory;
 mod rows;

@@ -1,9 +1,9 @@
-//! A TCP proxy in front of a server that can delay, throttle, stall, cut or refuse connections, and
-//! redirect new ones to another server.
+//! A TCP proxy in front of a server that can delay, throttle, stall, cut or refuse connections,
+//! redirect new ones to another server, and hold up the streams of logs.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+/// The commands that start a stream of a log: by position, and by GTIDs.
+const DUMPS: [u8; 2] = [0x12, 0x1e];
 /// Pause between two chunks on a throttled link.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -31,6 +33,8 @@ struct LinkState {
     bytes_per_second: Option<usize>,
     refusing: bool,
     stalled: bool,
+    /// Streams of logs get nothing from the server. Other connections work.
+    holds_logs: bool,
     /// How often `cut` or `refuse` closed all connections.
     cuts: usize,
     /// How often the link stalled. Connections that were open at that time stay dead, as if a
@@ -48,6 +52,7 @@ impl Link {
             bytes_per_second: None,
             refusing: false,
             stalled: false,
+            holds_logs: false,
             cuts: 0,
             stalls: 0,
         };
@@ -88,6 +93,11 @@ impl Link {
             state.stalled = true;
             state.stalls += 1;
         });
+    }
+
+    /// Holds up the streams of logs, or lets them continue.
+    pub(crate) fn hold_logs(&self, holds: bool) {
+        self.state.send_modify(|state| state.holds_logs = holds);
     }
 
     /// Closes all connections; new ones work.
@@ -139,9 +149,10 @@ async fn forward(mut client: TcpStream, mut seen: watch::Receiver<LinkState>) ->
             server.set_nodelay(true)?;
             let (from_client, to_client) = client.split();
             let (from_server, to_server) = server.into_split();
+            let is_log = AtomicBool::new(false);
             tokio::select! {
-                ended = pump(from_client, to_server, &speed) => return ended,
-                ended = pump(from_server, to_client, &speed) => return ended,
+                ended = pump(from_client, to_server, &speed, &is_log, false) => return ended,
+                ended = pump(from_server, to_client, &speed, &is_log, true) => return ended,
                 () = until_stalled => {}
             }
         }
@@ -160,12 +171,20 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     state: &watch::Receiver<LinkState>,
+    is_log: &AtomicBool,
+    from_server: bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
             return Ok(());
+        }
+        if !from_server && count > 4 && buffer[3] == 0 && DUMPS.contains(&buffer[4]) {
+            is_log.store(true, Ordering::Relaxed);
+        }
+        if from_server && is_log.load(Ordering::Relaxed) {
+            drop(state.clone().wait_for(|state| !state.holds_logs).await);
         }
         let LinkState { delay, bytes_per_second, .. } = *state.borrow();
         if !delay.is_zero() {

@@ -29,7 +29,7 @@ use super::{Deadline, ShardError};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
-use crate::shard::TailQuery;
+use crate::shard::{TailQuery, Written};
 
 /// One database on a server.
 #[derive(Debug)]
@@ -195,12 +195,14 @@ impl MySqlShard {
         &self,
         rows: &[Follow],
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         let (statements, attempt) = (self.statements()?, Attempt::default());
         let run = async {
             let mut connection = self.server.connection().await?;
             let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
-            Ok(insert(&mut connection, &statements.insert_follows, rows, row, &attempt).await?)
+            let added = insert(&mut connection, &statements.insert_follows, rows, row, &attempt);
+            let added = added.await?;
+            Ok(self.written(added, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
     }

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::MySqlShard;
 use super::database::Database;
+use super::source::KnownLog;
 use super::statements::STATEMENTS_PER_SHARD;
 use super::write::WRITES_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
@@ -66,6 +67,7 @@ pub(in crate::shard) struct Server {
     write: bool,
     /// Permits for [`Server::on_extra_connection`].
     extra_connections: Semaphore,
+    known_log: KnownLog,
 }
 
 /// The connection pool that requests share.
@@ -140,6 +142,7 @@ impl Server {
             databases,
             write: config.write.enabled,
             extra_connections: Semaphore::new(EXTRA_CONNECTIONS_MAX),
+            known_log: KnownLog::default(),
         })
     }
 
@@ -153,6 +156,11 @@ impl Server {
         let pool = locked(&self.connections).pool.clone();
         // An error means that the connections are already gone.
         drop(timeout(CLOSE_TIMEOUT, pool.disconnect()).await);
+    }
+
+    /// The server's log, as its feed knows it.
+    pub(super) fn known_log(&self) -> &KnownLog {
+        &self.known_log
     }
 
     /// A connection from the pool. The pool holds as many connections as the gate has permits, so

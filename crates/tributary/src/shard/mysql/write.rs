@@ -18,7 +18,7 @@ use crate::moment::{PostTimes, TimeUnit, Zone};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
-use crate::shard::{Deadline, ShardError};
+use crate::shard::{Deadline, ShardError, Written};
 
 /// Number of prepared statements of one shard, in addition to those in `statements.rs`.
 pub(super) const WRITES_PER_SHARD: usize = 8;
@@ -211,34 +211,27 @@ impl MySqlShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<StoreOutcome, ShardError> {
+    ) -> Result<Written<StoreOutcome>, ShardError> {
         self.database.writable()?;
         let (statements, attempt) = (self.database.write_statements(), Attempt::default());
         let run = async {
             let mut connection = self.server.connection().await?;
-            let mut transaction = attempt.begin(&mut connection).await?;
-            // The key first: the insert waits for a transaction that stores the same key.
-            if let Some(record) = &new.idempotency
-                && let Some(earlier) = insert_key(statements, &mut transaction, new, record).await?
-            {
-                transaction.rollback().await?;
-                return Ok(new.outcome_if_key_used(earlier));
-            }
-            let Post { key, content } = &new.post;
-            let time = time_value(statements.unit, key.time);
-            let values = (key.post.0, key.author.0, content, time);
-            match transaction.exec_drop(&statements.insert_post, values).await {
-                Ok(()) => {}
-                Err(error) if is_duplicate(&error) => {
-                    transaction.rollback().await?;
-                    return id_taken_or_refused(&error, key.post);
-                }
-                Err(error) => return Err(error.into()),
-            }
-            attempt.commit(transaction).await?;
-            Ok(StoreOutcome::Stored)
+            let outcome = store(statements, &attempt, &mut connection, new).await?;
+            Ok(self.written(outcome, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
+    }
+
+    /// Adds the position of the log after a commit, which only the connection that committed knows:
+    /// the address may lead to several servers. It is omitted if the server does not report it in
+    /// half of the time left, because the write has succeeded without it.
+    pub(super) async fn written<T>(
+        &self,
+        outcome: T,
+        connection: &mut Conn,
+        until: Deadline,
+    ) -> Written<T> {
+        Written { outcome, at: self.server.known_log().end_on(connection, until.half()).await }
     }
 
     /// Looks the post up with a locking read on a new connection, because the old one may be dead
@@ -250,12 +243,14 @@ impl MySqlShard {
         &self,
         new: &NewPost,
         until: Deadline,
-    ) -> Result<Option<StoreOutcome>, ShardError> {
+    ) -> Result<Written<Option<StoreOutcome>>, ShardError> {
         let statements = self.database.write_statements();
         let find = async {
             loop {
-                let look_up =
-                    async |connection: &mut Conn| look_up(statements, connection, new).await;
+                let look_up = async |connection: &mut Conn| {
+                    let found = look_up(statements, connection, new).await?;
+                    Ok(self.written(found, connection, until).await)
+                };
                 match self.server.on_extra_connection(look_up).await {
                     Err(ShardError::Unavailable(_) | ShardError::Slow(_)) => {
                         tokio::time::sleep(LOOK_UP_PAUSE).await;
@@ -272,7 +267,7 @@ impl MySqlShard {
         author: UserId,
         post: PostId,
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         let statements = self.database.write_statements();
         let mut values: Vec<Value> = Vec::new();
         values.extend(statements.deleted_at.as_ref().map(|zone| {
@@ -287,7 +282,7 @@ impl MySqlShard {
         &self,
         follow: Follow,
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         let sql = &self.database.write_statements().delete_follow;
         self.delete(sql, (follow.follower.0, follow.followee.0), until).await
     }
@@ -299,7 +294,7 @@ impl MySqlShard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         let sql = &self.database.write_statements().expire_keys;
-        self.delete(sql, (before_ms, max), until).await
+        Ok(self.delete(sql, (before_ms, max), until).await?.outcome)
     }
 
     /// Runs one statement in a transaction. Returns the number of changed rows.
@@ -308,7 +303,7 @@ impl MySqlShard {
         sql: &str,
         values: impl Into<mysql_async::Params> + Send,
         until: Deadline,
-    ) -> Result<usize, ShardError> {
+    ) -> Result<Written<usize>, ShardError> {
         self.database.writable()?;
         let (attempt, values) = (Attempt::default(), values.into());
         let run = async {
@@ -321,10 +316,40 @@ impl MySqlShard {
                 0 => transaction.rollback().await?,
                 _ => attempt.commit(transaction).await?,
             }
-            Ok(rows)
+            Ok(self.written(rows, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
     }
+}
+
+/// Stores a post and its idempotency key in one transaction.
+async fn store(
+    statements: &WriteStatements,
+    attempt: &Attempt,
+    connection: &mut Conn,
+    new: &NewPost,
+) -> Result<StoreOutcome, ShardError> {
+    let mut transaction = attempt.begin(connection).await?;
+    // The key first: the insert waits for a transaction that stores the same key.
+    if let Some(record) = &new.idempotency
+        && let Some(earlier) = insert_key(statements, &mut transaction, new, record).await?
+    {
+        transaction.rollback().await?;
+        return Ok(new.outcome_if_key_used(earlier));
+    }
+    let Post { key, content } = &new.post;
+    let time = time_value(statements.unit, key.time);
+    let values = (key.post.0, key.author.0, content, time);
+    match transaction.exec_drop(&statements.insert_post, values).await {
+        Ok(()) => {}
+        Err(error) if is_duplicate(&error) => {
+            transaction.rollback().await?;
+            return id_taken_or_refused(&error, key.post);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    attempt.commit(transaction).await?;
+    Ok(StoreOutcome::Stored)
 }
 
 /// Inserts the idempotency key. Returns the earlier post if the key was already used.

@@ -7,6 +7,7 @@ mod write;
 mod writer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Deadline, OpenError, ShardError};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
-use crate::shard::TailQuery;
+use crate::shard::{TailQuery, Written};
 
 /// Reading connections of one shard for requests. Reads are short and the file is in the system's
 /// page cache, so more connections would only use more memory.
@@ -49,6 +50,8 @@ pub(crate) struct SqliteShard {
     writer: Option<Writer>,
     /// Connections for memory. `None` for [`Access::Read`].
     background: Option<Arc<Readers>>,
+    /// Memory follows the log, so writes need tokens.
+    issues_tokens: AtomicBool,
     _folder: Arc<Folder>,
 }
 
@@ -82,7 +85,17 @@ impl SqliteShard {
         let opened = tokio::task::spawn_blocking(open).await;
         let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;
         let (writer, background) = owned.unzip();
-        Ok(Self { readers, writer, background, _folder: folder })
+        let issues_tokens = AtomicBool::new(false);
+        Ok(Self { readers, writer, background, issues_tokens, _folder: folder })
+    }
+
+    /// Adds the end of the log to the outcome of a write, if memory follows the log.
+    pub(super) async fn written<T>(&self, outcome: T, until: Deadline) -> Written<T> {
+        let at = match self.issues_tokens.load(Ordering::Relaxed) {
+            true => self.read(until, log::end).await.ok(),
+            false => None,
+        };
+        Written { outcome, at }
     }
 
     /// Commits the queued writes and ends the writing thread. Blocks until it has ended.

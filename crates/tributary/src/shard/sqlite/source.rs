@@ -2,7 +2,8 @@
 //! known.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
@@ -10,9 +11,9 @@ use tokio::sync::mpsc;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
-use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity, LogPosition};
+use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
-use crate::shard::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch};
+use crate::shard::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, LogEnd};
 use crate::shard::{Deadline, ShardError};
 
 /// Interval between two polls of the log while this process writes nothing. Each poll finds what
@@ -80,7 +81,7 @@ impl SqliteSource {
         &self,
         position: &mut Option<ReadPosition>,
     ) -> Result<Vec<FeedEvent>, ShardError> {
-        let until = Deadline::after(POLL_DEADLINE);
+        let (until, since) = (Deadline::after(POLL_DEADLINE), Instant::now());
         let from = position.clone();
         let poll = move |snapshot: &Connection| match from {
             Some(from) => log::since(snapshot, &from),
@@ -95,13 +96,13 @@ impl SqliteSource {
             let now = self.read(until, log::end_position).await?;
             let began = FeedEvent::Began { identity: now.identity, at: now.at };
             *position = Some(now);
-            return Ok(vec![began, FeedEvent::Alive]);
+            return Ok(vec![began, FeedEvent::Alive { since }]);
         };
         let at = now.at;
         let is_new = position.replace(now).is_some_and(|before| before.at < at);
         let changes = changes.into_iter().map(|change| (self.id, change)).collect();
         let commit = is_new.then_some(FeedEvent::Commit(Commit { at, changes }));
-        Ok(commit.into_iter().chain([FeedEvent::Alive]).collect())
+        Ok(commit.into_iter().chain([FeedEvent::Alive { since }]).collect())
     }
 
     pub(in crate::shard) async fn fill(
@@ -139,20 +140,15 @@ impl SqliteSource {
         outcome.ok_or_else(|| ShardError::Unavailable("the receiver of the heads is gone".into()))
     }
 
-    pub(in crate::shard) async fn end_of_log(
-        &self,
-        until: Deadline,
-    ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        // A client may wait for it, so it must not queue after the reads of memory.
-        self.shard.read(until, log::end).await
+    pub(in crate::shard) fn issue_tokens(&self) {
+        self.shard.issues_tokens.store(true, Ordering::Relaxed);
     }
 
-    /// The end of the log, because every transaction in the log of a file is visible.
-    pub(in crate::shard) async fn visible(
-        &self,
-        until: Deadline,
-    ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        self.end_of_log(until).await
+    /// Every transaction in the log of a file is visible.
+    pub(in crate::shard) async fn log_end(&self, until: Deadline) -> Result<LogEnd, ShardError> {
+        // A client may wait for it, so it must not queue after the reads of memory.
+        let (identity, end) = self.shard.read(until, log::end).await?;
+        Ok(LogEnd { identity, end, visible: end })
     }
 
     /// Runs `work` on one snapshot of the file.

@@ -152,7 +152,7 @@ impl FeedTask<'_> {
         let until = Deadline::after(CHECK_DEADLINE);
         // A failure is harmless: the table is checked again.
         let Ok(reply) = self.source.query(|_| vec![sql.clone()], until).await else { return };
-        if reply.identity != resume.identity {
+        if reply.server != resume.server {
             return;
         }
         let found: BTreeMap<usize, String> = reply

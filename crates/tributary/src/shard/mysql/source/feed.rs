@@ -1,25 +1,28 @@
 //! Follows a server's row binlog: connects, starts or resumes, delivers events, and reconnects.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use mysql_async::binlog::events::Event as RawEvent;
 use rand::RngExt;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::definitions::DefinitionChecks;
+use super::end::EndAnswer;
+use super::evidence::Evidence;
+use super::identity::{FileCreated, ServerId};
 use super::large::{EVENT_BYTES_MAX, PACKED_BYTES_SAFE};
 use super::log::{Executed, FeedError, ServerFacts, log_end};
 use super::wire::{StartAt, Stream, checked};
 use super::{Delivered, MySqlSource};
 use crate::changes::assemble::{Assembler, Gtid, Step};
-use crate::changes::binlog::{kind, transaction_bytes};
+use crate::changes::binlog::{self, kind, transaction_bytes};
 use crate::changes::tables::Exclusion;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
-use crate::clock::now_ms;
-use crate::shard::Deadline;
+use crate::shard::{Deadline, ShardError};
 
 /// Limit on querying the server's state, on starting the stream, and on querying columns.
 pub(super) const FACTS_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,11 +36,15 @@ const SKIP_PAUSE: Duration = Duration::from_millis(50);
 /// Limits of a batch: events, and bytes of post text.
 pub(crate) const BATCH_EVENTS: usize = 512;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
-/// Largest age of a transaction, in microseconds, that proves that the feed is near the end of the
-/// log. It is half a second more than the promised second, because event times are whole seconds.
-const FRESH_US: i64 = 1_500_000;
-/// Least time between two [`FeedEvent::Alive`] while transactions arrive.
-const ALIVE_PAUSE: Duration = Duration::from_millis(250);
+/// After this many answers of another server in a row, the address has probably moved to it. Fewer
+/// are normal if the address leads to several servers in turn.
+const FOREIGN_ANSWERS_MAX: u32 = 3;
+/// Pause between two checks whether the first file of the log was purged.
+const FIRST_FILE_PAUSE: Duration = Duration::from_secs(60);
+/// Limit on such a check. Events wait for it.
+const FIRST_FILE_DEADLINE: Duration = Duration::from_secs(1);
+/// The reason why the feed starts again with another log identity.
+const WENT_BACK: &str = "the server's log was reset, or the server was restored from a back-up";
 /// The first event may precede the queried end of the log by at most this many bytes. Event
 /// headers hold only the low 32 bits of an offset; this limit determines the other bits.
 const START_DISTANCE_MAX: u64 = 1 << 31;
@@ -45,11 +52,17 @@ const START_DISTANCE_MAX: u64 = 1 << 31;
 /// The position where the feed stopped, with all that is needed to resume.
 #[derive(Debug)]
 pub(super) struct ResumePoint {
+    pub(super) server: ServerId,
     pub(super) identity: LogIdentity,
     position: LogPosition,
     executed: Executed,
     /// [`FeedEvent::Began`] was sent for this log.
     pub(super) began_sent: bool,
+    /// The name of one of the log's files, if the identity contains the creation of the first one.
+    identified_by: Option<String>,
+    /// The creation of the file that is read. A file with the same number and another creation is
+    /// that of another log.
+    created: Option<FileCreated>,
 }
 
 /// The state of the feed of one server.
@@ -60,16 +73,17 @@ pub(super) struct FeedTask<'a> {
     pub(super) assembler: Option<Assembler>,
     pub(super) batch: Vec<FeedEvent>,
     batch_bytes: usize,
-    /// The end of the log when the connection was made.
-    end: LogPosition,
-    /// Microseconds that the server's clock is ahead of the clock of this process.
-    ahead_us: i64,
-    /// When the last [`FeedEvent::Alive`] was sent on this connection.
-    alive: Option<Instant>,
+    /// The number of the log file whose events arrive.
+    file: u32,
+    evidence: Evidence,
+    /// [`FeedEvent::Alive`] was sent on this connection.
+    alive_sent: bool,
+    /// Answers of another server in a row.
+    foreign_answers: u32,
     /// An event has arrived on this connection.
     connected: bool,
     /// The name of a file of the log. All names differ only in their number.
-    pub(super) file: String,
+    pub(super) file_name: String,
     /// The open transaction, at this position, may be too large to receive.
     pub(super) suspect: Option<LogPosition>,
     /// Every transaction that begins before this position can be received.
@@ -77,6 +91,12 @@ pub(super) struct FeedTask<'a> {
     /// The tables that memory cannot follow, as logged and sent last.
     pub(super) exclusions: Vec<Exclusion>,
     pub(super) checks: DefinitionChecks,
+    /// When it was last checked whether the first file of the log was purged.
+    first_file_checked: Instant,
+    /// The position that the server has purged from its log. The log is the same.
+    purged: Option<ResumePoint>,
+    /// The identity of a log that went back. The next identity must be another one.
+    ended: Option<LogIdentity>,
 }
 
 impl MySqlSource {
@@ -100,15 +120,19 @@ impl<'a> FeedTask<'a> {
             assembler: None,
             batch: Vec::new(),
             batch_bytes: 0,
-            end: LogPosition(0),
-            ahead_us: 0,
-            alive: None,
+            file: 0,
+            evidence: Evidence::new(Instant::now()),
+            alive_sent: false,
+            foreign_answers: 0,
             connected: false,
-            file: String::new(),
+            file_name: String::new(),
             suspect: None,
             small_until: LogPosition(0),
             exclusions: Vec::new(),
             checks: DefinitionChecks::default(),
+            first_file_checked: Instant::now(),
+            purged: None,
+            ended: None,
         }
     }
 
@@ -124,7 +148,7 @@ impl<'a> FeedTask<'a> {
                 Err(_) => FeedError::Temporary("an event could not be decoded".into()),
             };
             // The back-off is reset only after a connection that reached the end of the log.
-            if std::mem::take(&mut self.connected) && self.alive.take().is_some() {
+            if std::mem::take(&mut self.connected) && std::mem::take(&mut self.alive_sent) {
                 (reported, pause) = (None, RETRY_MIN);
             }
             // Deliver the last batch: the next connection resumes after it.
@@ -140,8 +164,9 @@ impl<'a> FeedTask<'a> {
                 FeedError::NeedsOperator(reason) => (reason, OPERATOR_PAUSE),
                 FeedError::Temporary(reason) => (reason, pause),
                 FeedError::PositionLost(reason) => {
-                    self.resume = None;
-                    self.source.set_delivered(None);
+                    // Any other reason than a purge means that this is not the log that was read.
+                    let is_other = !reason.contains("purged");
+                    self.end_log(is_other);
                     (reason, pause)
                 }
             };
@@ -164,17 +189,10 @@ impl<'a> FeedTask<'a> {
         let facts = facts.ok_or_else(|| {
             FeedError::Temporary("the server did not report its state within 10 s".into())
         })??;
-        let resumes = self.resume.as_ref().is_some_and(|resume| resume.is_usable(&facts));
-        (self.end, self.ahead_us) = (facts.end, facts.ahead_us);
-        let ServerFacts { identity, file, end, executed, layout, .. } = facts;
+        self.prepare_resume(&facts).await?;
+        let ServerFacts { file, end, layout, .. } = facts;
         (self.suspect, self.small_until) = (None, LogPosition(0));
-        self.file.clone_from(&file);
-        if !resumes {
-            self.assembler = None;
-            self.source.set_delivered(None);
-            self.resume =
-                Some(ResumePoint { identity, position: end, executed, began_sent: false });
-        }
+        self.file_name.clone_from(&file);
         match &mut self.assembler {
             Some(assembler) => {
                 let (_, queried_by, _) = log_end(&mut connection).await?;
@@ -185,7 +203,7 @@ impl<'a> FeedTask<'a> {
             }
             None => self.assembler = Some(Assembler::new(layout)),
         }
-        let resume = self.resume.as_ref().expect("it was set if there was none");
+        let resume = self.resume.as_mut().expect("it was set if there was none");
         let (number, offset) = resume.position.file_and_offset();
         let mut floor = resume.position;
         if !resume.began_sent && matches!(resume.executed, Executed::MySql(_)) {
@@ -200,9 +218,10 @@ impl<'a> FeedTask<'a> {
             false => StartAt::AfterTransactions(&resume.executed),
         };
         let open = Deadline::after(FACTS_DEADLINE).limit(Stream::open(connection, start)).await;
-        let mut stream = open.ok_or_else(|| {
+        let stream = open.ok_or_else(|| {
             FeedError::Temporary("the server did not start to send its log within 10 s".into())
         })??;
+        let mut stream = stream;
         let error = match self.receive(&mut stream).await {
             Ok(never) => match never {},
             Err(error) => error,
@@ -213,12 +232,79 @@ impl<'a> FeedTask<'a> {
         }
     }
 
+    /// Sets the position to resume from. If there is none, the feed starts at the end of the log.
+    async fn prepare_resume(&mut self, facts: &ServerFacts) -> Result<(), FeedError> {
+        if let Some(resume) = &self.resume {
+            if resume.is_usable(facts) {
+                return Ok(());
+            }
+            let went_back = resume.server == facts.server && facts.end < resume.position;
+            self.end_log(went_back);
+        }
+        let server = self.source.server.as_ref();
+        let purged = self.purged.take().filter(|purged| purged.is_continued(facts));
+        let identify = async {
+            if let Some(ResumePoint { identity, identified_by, .. }) = purged {
+                return Ok((identity, None, identified_by));
+            }
+            let first = server.first_created(&facts.file).await?;
+            let identity = facts.server.log(first, None);
+            if self.ended != Some(identity) {
+                let identified_by = first.map(|_| facts.file.clone());
+                return Ok::<_, FeedError>((identity, first, identified_by));
+            }
+            let current = server.file_created(&facts.file).await?;
+            Ok((facts.server.log(first, current), current, None))
+        };
+        let identified = Deadline::after(FACTS_DEADLINE).limit(identify).await;
+        let late = || FeedError::Temporary("the server did not send its log within 10 s".into());
+        let (identity, created, identified_by) = identified.ok_or_else(late)??;
+        server.known_log().set_identity(facts.server, identity);
+        self.resume = Some(ResumePoint {
+            server: facts.server,
+            identity,
+            position: facts.end,
+            executed: facts.executed.clone(),
+            began_sent: false,
+            identified_by,
+            created,
+        });
+        Ok(())
+    }
+
+    /// Forgets the position to resume from. `is_other` if the next log is not the one that was
+    /// read, even if the server is the same.
+    fn end_log(&mut self, is_other: bool) {
+        match self.resume.take() {
+            Some(ended) if is_other => {
+                self.ended = Some(ended.identity);
+                self.source.server.known_log().note_went_back();
+            }
+            purged => self.purged = purged,
+        }
+        self.assembler = None;
+        self.source.set_delivered(None);
+    }
+
+    /// Delivers events until the connection breaks. Every second it also queries the end of the
+    /// log.
     async fn receive(
         &mut self,
         stream: &mut Stream,
     ) -> Result<std::convert::Infallible, FeedError> {
+        let source = self.source;
+        let mut answers = pin!(source.answers());
+        (self.evidence, self.foreign_answers) = (Evidence::new(Instant::now()), 0);
         loop {
-            let event = stream.next().await?;
+            let event = {
+                let mut next = pin!(stream.next());
+                loop {
+                    tokio::select! {
+                        event = &mut next => break event?,
+                        Some(answer) = answers.next() => self.take_answer(answer).await?,
+                    }
+                }
+            };
             self.mark_connected();
             self.take(&event)?;
             while !self.is_full() && !self.is_stale() && self.suspect.is_none() {
@@ -227,6 +313,7 @@ impl<'a> FeedTask<'a> {
                     None => break,
                 }
             }
+            self.push_alive();
             self.flush().await?;
             self.look_ahead().await?;
             self.check_definitions().await;
@@ -234,6 +321,62 @@ impl<'a> FeedTask<'a> {
                 self.flush().await?;
             }
         }
+    }
+
+    /// If the first file of the log was purged, gives the log the identity that a starting node
+    /// would compute. Otherwise the nodes would not accept the tokens of each other.
+    async fn check_first_file(&mut self) {
+        let Some(resume) = &mut self.resume else { return };
+        let Some(file) = resume.identified_by.as_ref().filter(|_| resume.began_sent) else {
+            return;
+        };
+        if self.file <= 1 || self.first_file_checked.elapsed() < FIRST_FILE_PAUSE {
+            return;
+        }
+        self.first_file_checked = Instant::now();
+        let server = self.source.server.as_ref();
+        let first = Deadline::after(FIRST_FILE_DEADLINE).limit(server.first_created(file)).await;
+        if let Some(Ok(None)) = first {
+            let identity = resume.server.log(None, None);
+            (resume.identity, resume.identified_by) = (identity, None);
+            server.known_log().set_identity(resume.server, identity);
+            self.batch.push(FeedEvent::Renamed { identity });
+        }
+    }
+
+    /// Takes an answer to the question for the end of the log.
+    async fn take_answer(
+        &mut self,
+        answer: Result<EndAnswer, ShardError>,
+    ) -> Result<(), FeedError> {
+        let Some(resume) = &self.resume else { return Ok(()) };
+        let problem = match answer {
+            Ok(answer) if answer.server != resume.server => {
+                self.foreign_answers += 1;
+                if self.foreign_answers == FOREIGN_ANSWERS_MAX {
+                    return Err(FeedError::Temporary(
+                        "the address leads to another server now".into(),
+                    ));
+                }
+                self.source.forget_question_connection().await;
+                "the address leads to several servers; give each server its own address".to_owned()
+            }
+            Ok(answer) if answer.went_back() => {
+                return Err(FeedError::PositionLost(WENT_BACK.into()));
+            }
+            Ok(answer) => {
+                self.check_first_file().await;
+                self.foreign_answers = 0;
+                self.evidence.note(answer.asked, answer.end);
+                "changes arrive more than 3 s after they were written".to_owned()
+            }
+            Err(error) => format!("the server does not report the end of its log: {error}"),
+        };
+        self.push_alive();
+        if self.evidence.is_late(Instant::now()) {
+            self.batch.push(FeedEvent::Late(problem));
+        }
+        self.flush().await
     }
 
     /// Notes the first event of a connection: the server accepted the start position.
@@ -260,6 +403,12 @@ impl<'a> FeedTask<'a> {
     fn take(&mut self, raw: &RawEvent) -> Result<(), FeedError> {
         let assembler = self.assembler.as_mut().expect("it is made before the connection");
         let event = checked(raw, assembler.is_in_payload())?;
+        if let (kind::ROTATE, Some((_, name))) = (event.kind, binlog::rotate(event.data)) {
+            self.file = LogPosition::file_number(name).unwrap_or(self.file);
+        }
+        if let (kind::FORMAT, Some(resume)) = (event.kind, &mut self.resume) {
+            resume.check_file(FileCreated { file: self.file, seconds: event.time })?;
+        }
         let mut steps = Vec::new();
         assembler.take(&event, &mut steps).map_err(|broken| FeedError::NeedsOperator(broken.0))?;
         let is_begin = matches!(event.kind, kind::GTID | kind::TAGGED_GTID);
@@ -288,26 +437,19 @@ impl<'a> FeedTask<'a> {
             Step::Idle(at) => {
                 self.push_began(at);
                 self.pass(at);
-                if self.resume.as_ref().is_some_and(|resume| resume.position >= self.end) {
-                    self.push_alive();
-                }
             }
-            Step::Commit { commit, gtid, time_us } => {
-                self.commit(commit, gtid)?;
-                let now_us = now_ms() * 1_000 + self.ahead_us;
-                let age_us = now_us.saturating_sub(i64::try_from(time_us).unwrap_or(0));
-                let pause_over = self.alive.is_none_or(|alive| alive.elapsed() >= ALIVE_PAUSE);
-                if age_us <= FRESH_US && pause_over {
-                    self.push_alive();
-                }
-            }
+            Step::Commit { commit, gtid } => self.commit(commit, gtid)?,
         }
         Ok(())
     }
 
+    /// Sends [`FeedEvent::Alive`] if there is new evidence.
     fn push_alive(&mut self) {
-        self.batch.push(FeedEvent::Alive);
-        self.alive = Some(Instant::now());
+        let Some(resume) = self.resume.as_ref().filter(|resume| resume.began_sent) else { return };
+        if let Some(since) = self.evidence.reached(resume.position) {
+            self.batch.push(FeedEvent::Alive { since });
+            self.alive_sent = true;
+        }
     }
 
     /// Advances the position without a transaction.
@@ -366,6 +508,7 @@ impl<'a> FeedTask<'a> {
         sent.map_err(|_| FeedError::Temporary("the receiver of the events is gone".into()))?;
         let delivered =
             self.resume.as_ref().filter(|resume| resume.began_sent).map(|resume| Delivered {
+                server: resume.server,
                 position: resume.position,
                 gtids: match &resume.executed {
                     Executed::MySql(gtids) => gtids.clone(),
@@ -390,7 +533,29 @@ impl ResumePoint {
     /// this position. Only the server knows whether the position was purged.
     fn is_usable(&self, facts: &ServerFacts) -> bool {
         let known = !matches!(self.executed, Executed::MariaDb(None));
-        self.began_sent && known && self.identity == facts.identity && facts.end >= self.position
+        self.began_sent && known && self.server == facts.server && facts.end >= self.position
+    }
+
+    /// Whether the server's log continues the one that was read up to this position.
+    fn is_continued(&self, facts: &ServerFacts) -> bool {
+        let has_all = match (&facts.executed, &self.executed) {
+            (Executed::MySql(now), Executed::MySql(before)) => now.contains_set(before),
+            (Executed::MariaDb(Some(now)), Executed::MariaDb(Some(before))) => {
+                now.domain == before.domain && now.sequence >= before.sequence
+            }
+            _ => false,
+        };
+        has_all && self.server == facts.server && facts.end >= self.position
+    }
+
+    /// Takes the creation of the file whose events follow. If it differs from that of the file that
+    /// was read, the log was reset and has already grown beyond this position.
+    fn check_file(&mut self, created: FileCreated) -> Result<(), FeedError> {
+        let before = self.created.replace(created);
+        if before.is_some_and(|before| before.file == created.file && before != created) {
+            return Err(FeedError::PositionLost(WENT_BACK.into()));
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,8 @@
 use mysql_async::{Row, Value};
 
 use super::answers::FillPlan;
+use super::end::{position, position_of};
+use super::identity::ServerId;
 use super::lines::Dialect;
 use super::{Delivered, MySqlSource};
 use crate::changes::gtid::GtidSet;
@@ -39,28 +41,20 @@ impl MySqlSource {
         };
         let reply = self.query(statements, until).await?;
         let (start, rest) = snapshot_start(reply.dialect, &reply.rows)?;
+        let identity = until.in_time(self.identity_of(reply.server, &start)).await?;
         let bounds = self.bounds(&start, delivered.as_ref(), until).await?;
-        Ok(FillBatch { identity: reply.identity, bounds, answers: plan.answers(rest, requests)? })
+        Ok(FillBatch { identity, bounds, answers: plan.answers(rest, requests)? })
     }
 
-    pub(in crate::shard) async fn end_of_log(
+    /// The identity of the log that the bounds of a snapshot refer to.
+    pub(super) async fn identity_of(
         &self,
-        until: Deadline,
-    ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        let reply = self.query(|dialect| vec![log_status(dialect).into()], until).await?;
-        let rows = reply.rows.first().map_or(&[][..], Vec::as_slice);
-        Ok((reply.identity, log_end(rows)?))
-    }
-
-    /// The low bound of a snapshot that reads nothing.
-    pub(in crate::shard) async fn visible(
-        &self,
-        until: Deadline,
-    ) -> Result<(LogIdentity, LogPosition), ShardError> {
-        let FillBatch { identity, bounds, .. } = self.fill(&[], until).await?;
-        match bounds {
-            Bounds::Exact(low) | Bounds::Window { low, .. } => Ok((identity, low)),
-        }
+        server: ServerId,
+        start: &SnapshotStart,
+    ) -> Result<LogIdentity, ShardError> {
+        let (SnapshotStart::At(ServerPosition { end_file, .. })
+        | SnapshotStart::Gtids { end_file, .. }) = start;
+        self.server.log_identity(server, end_file).await
     }
 
     /// The bounds of a snapshot. `delivered` must have been taken before the server was queried.
@@ -71,13 +65,26 @@ impl MySqlSource {
         delivered: Option<&Delivered>,
         until: Deadline,
     ) -> Result<Bounds, ShardError> {
+        if let Some(events) = self.first_events_query(start) {
+            let reply = self.query(|_| vec![events.clone()], until).await?;
+            self.note_first_events(start, &reply.rows);
+        }
+        let low = self.low_bound(start, delivered);
+        let (SnapshotStart::At(ServerPosition { end, .. }) | SnapshotStart::Gtids { end, .. }) =
+            start;
+        Ok(Bounds::Window { low, high: low.max(*end) })
+    }
+
+    /// Every transaction up to here is visible; 0 if that is unknown.
+    pub(super) fn low_bound(
+        &self,
+        start: &SnapshotStart,
+        delivered: Option<&Delivered>,
+    ) -> LogPosition {
         match start {
-            SnapshotStart::At(server) => {
-                let seen = self.is_visible(server, until).await?;
-                let low = if seen { server.position } else { LogPosition(0) };
-                Ok(Bounds::Window { low, high: server.end.max(low) })
-            }
-            SnapshotStart::Gtids { executed, end } => Ok(window(executed, *end, delivered)),
+            SnapshotStart::At(server) if self.is_visible(server) => server.position,
+            SnapshotStart::At(_) => LogPosition(0),
+            SnapshotStart::Gtids { executed, .. } => low_bound(executed, delivered),
         }
     }
 
@@ -97,59 +104,52 @@ impl MySqlSource {
     /// So the position is trusted only if it is not after the end of the log. It must also be after
     /// the start of the first transaction of its file. One case remains undetected: the offset from
     /// the old file is one that the first group of the new file has already reached.
-    async fn is_visible(
-        &self,
-        server: &ServerPosition,
-        until: Deadline,
-    ) -> Result<bool, ShardError> {
+    fn is_visible(&self, server: &ServerPosition) -> bool {
         let (number, offset) = server.position.file_and_offset();
-        if server.position > server.end {
-            return Ok(false);
-        }
-        // No transaction was committed since the server started, so none can be invisible.
-        if server.commits == 0 {
-            return Ok(true);
-        }
-        let first = match self.first_transaction(number) {
-            Some(first) => Some(first),
-            None => self.find_first_transaction(number, &server.file, until).await?,
-        };
-        Ok(first.is_some_and(|first| offset > first))
+        // Without commits since the server started, no transaction can be invisible.
+        let is_after_first = || self.first_transaction(number).is_some_and(|first| offset > first);
+        server.position <= server.end && (server.commits == 0 || is_after_first())
     }
 
-    /// Queries the offset of the first transaction in a log file, if the file has one.
-    async fn find_first_transaction(
-        &self,
-        number: u32,
-        file: &str,
-        until: Deadline,
-    ) -> Result<Option<u64>, ShardError> {
-        let file = Value::from(file).as_sql(false);
-        let events = |_| vec![format!("SHOW BINLOG EVENTS IN {file} LIMIT {FIRST_EVENTS}")];
-        let reply = self.query(events, until).await?;
-        let mut events = reply.rows.iter().flatten();
+    /// The statement that returns the first events of a MariaDB log file, if
+    /// [`MySqlSource::low_bound`] needs them.
+    pub(super) fn first_events_query(&self, start: &SnapshotStart) -> Option<String> {
+        let SnapshotStart::At(server) = start else { return None };
+        let (number, _) = server.position.file_and_offset();
+        let needed = server.position <= server.end
+            && server.commits > 0
+            && self.first_transaction(number).is_none();
+        let file = Value::from(&server.file).as_sql(false);
+        needed.then(|| format!("SHOW BINLOG EVENTS IN {file} LIMIT {FIRST_EVENTS}"))
+    }
+
+    /// Notes the offset of the first transaction, if the file has one.
+    pub(super) fn note_first_events(&self, start: &SnapshotStart, events: &[Vec<Row>]) {
+        let SnapshotStart::At(server) = start else { return };
+        let mut events = events.iter().flatten();
         let first = events.find(|row| text_of(row, 2).eq_ignore_ascii_case("gtid"));
-        let first: Option<u64> = first.and_then(|row| field(row, 1).ok());
-        if let Some(first) = first {
+        if let Some(first) = first.and_then(|row| field(row, 1).ok()) {
+            let (number, _) = server.position.file_and_offset();
             self.note_first_transaction(number, first);
         }
-        Ok(first)
     }
 }
 
-/// The bounds of a MySQL snapshot. A delivered transaction may not be visible yet, since the
-/// server logs it first. So the low bound is known only if all delivered transactions were
-/// executed.
-fn window(executed: &GtidSet, end: LogPosition, delivered: Option<&Delivered>) -> Bounds {
+/// The low bound of a MySQL snapshot. A delivered transaction may not be visible yet, since the
+/// server logs it first. So the bound is known only if all delivered transactions were executed.
+fn low_bound(executed: &GtidSet, delivered: Option<&Delivered>) -> LogPosition {
     let seen = delivered.filter(|delivered| executed.contains_set(&delivered.gtids));
-    let low = seen.map_or(LogPosition(0), |delivered| delivered.position);
-    Bounds::Window { low, high: end.max(low) }
+    seen.map_or(LogPosition(0), |delivered| delivered.position)
 }
 
-fn log_status(dialect: Dialect) -> &'static str {
+/// The statement that returns the visible transactions.
+pub(super) fn visible_statement(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::MariaDb => "SHOW MASTER STATUS",
-        Dialect::MySql { log_status } => log_status,
+        Dialect::MariaDb { .. } => {
+            "SHOW STATUS WHERE variable_name IN ('binlog_commits', 'binlog_snapshot_file', \
+             'binlog_snapshot_position')"
+        }
+        Dialect::MySql { .. } => "SELECT @@GLOBAL.gtid_executed",
     }
 }
 
@@ -158,16 +158,7 @@ fn log_status(dialect: Dialect) -> &'static str {
 /// Every visible transaction is in the log already, so the end of the log is an upper bound. It is
 /// queried directly after the snapshot: an earlier end shortens the wait for the feed to reach it.
 pub(super) fn snapshot_statements(dialect: Dialect) -> Vec<String> {
-    match dialect {
-        Dialect::MariaDb => {
-            let status = "SHOW STATUS WHERE variable_name IN ('binlog_commits', \
-                 'binlog_snapshot_file', 'binlog_snapshot_position')";
-            vec![status.into(), START_SNAPSHOT.into(), log_status(dialect).into()]
-        }
-        Dialect::MySql { log_status } => {
-            vec!["SELECT @@GLOBAL.gtid_executed".into(), START_SNAPSHOT.into(), log_status.into()]
-        }
-    }
+    [visible_statement(dialect), START_SNAPSHOT, dialect.log_status()].map(Into::into).to_vec()
 }
 
 /// The result of [`snapshot_statements`].
@@ -176,7 +167,7 @@ pub(super) enum SnapshotStart {
     /// MariaDB: the snapshot contains every transaction up to a position.
     At(ServerPosition),
     /// MySQL: the snapshot contains at least these transactions, and none after `end`.
-    Gtids { executed: GtidSet, end: LogPosition },
+    Gtids { executed: GtidSet, end: LogPosition, end_file: String },
 }
 
 /// The position that MariaDB reported before the snapshot was taken.
@@ -189,6 +180,25 @@ pub(super) struct ServerPosition {
     commits: u64,
     /// The end of the log after the snapshot was taken.
     end: LogPosition,
+    end_file: String,
+}
+
+impl SnapshotStart {
+    /// Decodes the visible transactions and the end of the log.
+    pub(super) fn of(
+        dialect: Dialect,
+        visible: &[Row],
+        status: &[Row],
+    ) -> Result<Self, ShardError> {
+        let end = position_of(status)?;
+        let end_file = status.first().map(|row| text_of(row, 0)).unwrap_or_default();
+        if let Dialect::MariaDb { .. } = dialect {
+            return Ok(Self::At(server_position(visible, end, end_file)?));
+        }
+        let text = visible.first().map(|row| text_of(row, 0)).unwrap_or_default();
+        let executed = text.parse().map_err(ShardError::Unavailable)?;
+        Ok(Self::Gtids { executed, end, end_file })
+    }
 }
 
 /// Decodes the result of [`snapshot_statements`], and returns the rows of the statements after
@@ -197,21 +207,17 @@ pub(super) fn snapshot_start(
     dialect: Dialect,
     rows: &[Vec<Row>],
 ) -> Result<(SnapshotStart, &[Vec<Row>]), ShardError> {
-    let short = || ShardError::Unavailable("the server answered too few statements".into());
-    match (dialect, rows) {
-        (Dialect::MariaDb, [status, _, end, rest @ ..]) => {
-            Ok((SnapshotStart::At(server_position(status, log_end(end)?)?), rest))
-        }
-        (Dialect::MySql { .. }, [executed, _, status, rest @ ..]) => {
-            let text = executed.first().map(|row| text_of(row, 0)).unwrap_or_default();
-            let executed = text.parse().map_err(ShardError::Unavailable)?;
-            Ok((SnapshotStart::Gtids { executed, end: log_end(status)? }, rest))
-        }
-        _ => Err(short()),
-    }
+    let [visible, _, status, rest @ ..] = rows else {
+        return Err(ShardError::Unavailable("the server answered too few statements".into()));
+    };
+    Ok((SnapshotStart::of(dialect, visible, status)?, rest))
 }
 
-fn server_position(status: &[Row], end: LogPosition) -> Result<ServerPosition, ShardError> {
+fn server_position(
+    status: &[Row],
+    end: LogPosition,
+    end_file: String,
+) -> Result<ServerPosition, ShardError> {
     let value = |wanted: &str| {
         let row = status.iter().find(|row| text_of(row, 0).eq_ignore_ascii_case(wanted));
         row.map(|row| text_of(row, 1)).unwrap_or_default()
@@ -220,25 +226,7 @@ fn server_position(status: &[Row], end: LogPosition) -> Result<ServerPosition, S
     let position = position(&file, value("binlog_snapshot_position").parse().ok())?;
     // A server without this counter may have committed any number.
     let commits = value("binlog_commits").parse().unwrap_or(u64::MAX);
-    Ok(ServerPosition { position, file, commits, end })
-}
-
-/// The end of the log, from the row of `SHOW MASTER STATUS` or `SHOW BINARY LOG STATUS`.
-fn log_end(status: &[Row]) -> Result<LogPosition, ShardError> {
-    let Some(row) = status.first() else { return position("", None) };
-    position(&text_of(row, 0), field(row, 1).ok())
-}
-
-fn position(file: &str, offset: Option<u64>) -> Result<LogPosition, ShardError> {
-    match (LogPosition::file_number(file), offset) {
-        (Some(number), Some(offset)) => Ok(LogPosition::in_file(number, offset)),
-        _ if file.is_empty() => Err(ShardError::Faulty(
-            "the server writes no log of changes; fix it with: log_bin in its configuration, and \
-             a restart"
-                .into(),
-        )),
-        _ => Err(ShardError::Faulty(format!("log file `{file}` has no number or no end offset"))),
-    }
+    Ok(ServerPosition { position, file, commits, end, end_file })
 }
 
 #[cfg(test)]
@@ -250,28 +238,13 @@ mod tests {
         let set = |last: u64| -> GtidSet {
             format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-{last}").parse().unwrap()
         };
-        let delivered = Delivered { position: LogPosition(70), gtids: set(7) };
-        let end = LogPosition(90);
-        let bounds = |executed: GtidSet, delivered| super::window(&executed, end, delivered);
-        let window = |low| Bounds::Window { low: LogPosition(low), high: end };
-        assert_eq!(bounds(set(7), Some(&delivered)), window(70));
-        assert_eq!(bounds(set(9), Some(&delivered)), window(70));
+        let server = ServerId::of(&[]);
+        let delivered = Delivered { server, position: LogPosition(70), gtids: set(7) };
+        let low = |executed: GtidSet, delivered| low_bound(&executed, delivered).0;
+        assert_eq!(low(set(7), Some(&delivered)), 70);
+        assert_eq!(low(set(9), Some(&delivered)), 70);
         // Delivered before it was visible.
-        assert_eq!(bounds(set(6), Some(&delivered)), window(0));
-        assert_eq!(bounds(set(7), None), window(0));
-    }
-
-    #[test]
-    fn places_are_numbers_of_files_and_offsets() {
-        let at = position("binlog.000012", Some(345)).unwrap();
-        assert_eq!(at, LogPosition::in_file(12, 345));
-        for (file, offset, text) in [
-            ("", None, "log_bin"),
-            ("binlog", Some(4), "no number"),
-            ("b.000001", None, "b.000001"),
-        ] {
-            let error = position(file, offset).unwrap_err().to_string();
-            assert!(error.contains(text), "{error}");
-        }
+        assert_eq!(low(set(6), Some(&delivered)), 0);
+        assert_eq!(low(set(7), None), 0);
     }
 }

@@ -48,6 +48,7 @@ impl MySqlSource {
         statements.extend(snapshot_statements(connection.dialect));
         let rows = Deadline::after(STEP_TIMEOUT).in_time(connection.query(&statements)).await?;
         let (start, _) = snapshot_start(connection.dialect, rows.get(1..).unwrap_or_default())?;
+        let identity = self.identity_of(connection.server, &start).await?;
         for (shard, database) in &self.shards {
             let statements = database.statements().map_err(ShardError::Unavailable)?;
             let sql = statements.fills.heads.as_str();
@@ -61,14 +62,14 @@ impl MySqlSource {
             }
         }
         let bounds = self.bounds(&start, delivered.as_ref(), Deadline::after(STEP_TIMEOUT)).await?;
-        Ok((connection.identity, bounds))
+        Ok((identity, bounds))
     }
 }
 
 /// Raises the session's limits for a statement and for sending its rows above those of requests.
 fn session_limits(dialect: Dialect) -> String {
     let statement = match dialect {
-        Dialect::MariaDb => format!("max_statement_time = {STATEMENT_LIMIT_S}"),
+        Dialect::MariaDb { .. } => format!("max_statement_time = {STATEMENT_LIMIT_S}"),
         Dialect::MySql { .. } => format!("max_execution_time = {}", STATEMENT_LIMIT_S * 1_000),
     };
     format!("SET SESSION {statement}, SESSION net_write_timeout = {STATEMENT_LIMIT_S}")

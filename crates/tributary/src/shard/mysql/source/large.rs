@@ -123,7 +123,8 @@ impl FeedTask<'_> {
 
     /// The name of a log file, from the name of another one.
     fn file_name(&self, number: u32) -> String {
-        let base = self.file.rsplit_once('.').map_or(self.file.as_str(), |(base, _)| base);
+        let base =
+            self.file_name.rsplit_once('.').map_or(self.file_name.as_str(), |(base, _)| base);
         format!("{base}.{number:06}")
     }
 }

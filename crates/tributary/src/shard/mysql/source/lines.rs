@@ -1,5 +1,5 @@
 //! The connection pool for fills. It is separate from the pool for requests. Each connection keeps
-//! the identity of its server's log, because positions are valid only with that identity.
+//! the id of its server, because positions are valid only with the log of one server.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,10 +8,9 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 use tokio::sync::Semaphore;
 
-use super::{MySqlSource, is_mariadb, server_identity};
-use crate::changes::LogIdentity;
+use super::MySqlSource;
+use super::identity::ServerId;
 use crate::shard::mysql::check::account;
-use crate::shard::mysql::log_check::log_status;
 use crate::shard::{Deadline, ShardError};
 
 /// Connections per server. Several fills can run at once, and they leave room for requests.
@@ -30,14 +29,14 @@ pub(super) struct SourcePool {
     permits: Semaphore,
 }
 
-/// A connection with the identity and the dialect of its server.
+/// A connection with the id and the dialect of its server.
 ///
 /// If a query on it is cancelled or fails, the connection is dropped. So the pool never holds a
 /// connection with an open transaction.
 #[derive(Debug)]
 pub(super) struct SourceConnection {
     pub(super) conn: Conn,
-    pub(super) identity: LogIdentity,
+    pub(super) server: ServerId,
     pub(super) dialect: Dialect,
     since: Instant,
 }
@@ -45,17 +44,18 @@ pub(super) struct SourceConnection {
 /// The kind of server, which determines the statements that query its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
-    MariaDb,
-    /// With the statement that returns the end of its log.
-    MySql {
-        log_status: &'static str,
+    MariaDb {
+        /// Whether the server has the variable `server_uid`.
+        has_uid: bool,
     },
+    /// With the statement that returns the end of its log.
+    MySql { log_status: &'static str },
 }
 
 /// The result of a list of statements.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) identity: LogIdentity,
+    pub(super) server: ServerId,
     pub(super) dialect: Dialect,
     /// The rows of each statement. Empty for a statement without rows.
     pub(super) rows: Vec<Vec<Row>>,
@@ -68,7 +68,7 @@ impl SourcePool {
 
     fn take(&self) -> Option<SourceConnection> {
         let mut idle = self.idle();
-        idle.retain(|connection| connection.since.elapsed() < CONNECTION_TTL);
+        idle.retain(SourceConnection::is_young);
         idle.pop()
     }
 
@@ -117,8 +117,7 @@ impl MySqlSource {
     ) -> Result<Reply, ShardError> {
         match until.in_time(connection.query(statements)).await {
             Ok(rows) => {
-                let reply =
-                    Reply { identity: connection.identity, dialect: connection.dialect, rows };
+                let reply = Reply { server: connection.server, dialect: connection.dialect, rows };
                 self.pool.idle().push(connection);
                 Ok(reply)
             }
@@ -134,16 +133,18 @@ impl MySqlSource {
         let mut conn = self.server.own_connection().await?;
         // With another default of the server, START TRANSACTION might not take a snapshot.
         conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-        let dialect = match is_mariadb(&mut conn).await? {
-            true => Dialect::MariaDb,
-            false => Dialect::MySql { log_status: log_status(&mut conn).await? },
-        };
-        let identity = server_identity(&mut conn).await?;
-        Ok(SourceConnection { conn, identity, dialect, since: Instant::now() })
+        let dialect = Dialect::query(&mut conn).await?;
+        let id: Vec<Row> = conn.query(dialect.server_id()).await?;
+        let server = ServerId::of(&id);
+        Ok(SourceConnection { conn, server, dialect, since: Instant::now() })
     }
 }
 
 impl SourceConnection {
+    pub(super) fn is_young(&self) -> bool {
+        self.since.elapsed() < CONNECTION_TTL
+    }
+
     /// Sends all statements at once and returns the rows of each.
     pub(super) async fn query(
         &mut self,

@@ -8,12 +8,12 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::definitions::show_generated_keys;
-use super::{MySqlSource, is_mariadb, server_identity};
+use super::identity::ServerId;
+use super::{MySqlSource, is_mariadb};
+use crate::changes::LogPosition;
 use crate::changes::gtid::{GtidSet, MariaDbGtid};
 use crate::changes::rows::{Role, ServedTable};
 use crate::changes::tables::Layout;
-use crate::changes::{LogIdentity, LogPosition};
-use crate::clock::now_ms;
 use crate::mapping::Tables;
 use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
@@ -38,14 +38,12 @@ const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
 /// The state of a server before its log is followed.
 #[derive(Debug)]
 pub(super) struct ServerFacts {
-    pub(super) identity: LogIdentity,
+    pub(super) server: ServerId,
     /// The name of the log file of `end`.
     pub(super) file: String,
     /// The end of the log when it was queried.
     pub(super) end: LogPosition,
     pub(super) executed: Executed,
-    /// Microseconds that the server's clock is ahead of the clock of this process.
-    pub(super) ahead_us: i64,
     pub(super) layout: Layout,
 }
 
@@ -91,17 +89,11 @@ impl MySqlSource {
     /// Queries all facts about the server, and checks its settings.
     pub(super) async fn facts(&self, connection: &mut Conn) -> Result<ServerFacts, FeedError> {
         let variables = check_settings(connection).await?;
-        let identity = server_identity(connection).await?;
+        let server = ServerId::query(connection).await?;
         let (file, end, executed) = log_end(connection).await?;
-        let before = now_ms();
-        let clock: Option<i64> = connection
-            .query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)")
-            .await?;
-        let ours = i64::midpoint(before, now_ms()) * 1_000;
         let ignore_case = variables.get("lower_case_table_names").is_some_and(|mode| mode != "0");
         let layout = self.layout(connection, ignore_case).await?;
-        let ahead_us = clock.unwrap_or(ours) - ours;
-        Ok(ServerFacts { identity, file, end, executed, ahead_us, layout })
+        Ok(ServerFacts { server, file, end, executed, layout })
     }
 
     /// Queries the columns of all served tables.

@@ -3,9 +3,12 @@
 
 mod answers;
 mod definitions;
+mod end;
+mod evidence;
 pub(crate) mod feed;
 mod fill;
 mod heads;
+mod identity;
 mod large;
 mod lines;
 pub(crate) mod log;
@@ -16,15 +19,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use sha2::{Digest, Sha256};
 
 pub(super) use self::definitions::show_generated_keys;
+use self::end::EndQuestion;
+pub(super) use self::identity::KnownLog;
+use self::identity::ServerId;
 pub(super) use self::large::EVENT_BYTES_MAX;
 use self::lines::SourcePool;
 use super::database::Database;
 use super::server::Server;
+use crate::changes::LogPosition;
 use crate::changes::gtid::GtidSet;
-use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 use crate::shard::ShardError;
 
@@ -33,8 +38,8 @@ use crate::shard::ShardError;
 pub(crate) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
-    delivered: Mutex<Option<Delivered>>,
     pool: SourcePool,
+    question: EndQuestion,
     /// The number of the log file that was inspected last, and the offset of its first
     /// transaction.
     first_transaction: Mutex<Option<(u32, u64)>>,
@@ -43,8 +48,9 @@ pub(crate) struct MySqlSource {
 }
 
 /// How far the feed has delivered the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivered {
+    pub(super) server: ServerId,
     /// The end of the last delivered transaction, or the position where reading started.
     pub(super) position: LogPosition,
     /// All transactions up to `position`, and none after it. Empty on MariaDB.
@@ -59,8 +65,8 @@ impl MySqlSource {
         Self {
             server,
             shards,
-            delivered: Mutex::new(None),
             pool: SourcePool::new(),
+            question: EndQuestion::default(),
             first_transaction: Mutex::new(None),
             doubted: Mutex::new(BTreeSet::new()),
         }
@@ -74,9 +80,13 @@ impl MySqlSource {
         self.shards.iter().map(|(shard, _)| *shard).collect()
     }
 
+    pub(in crate::shard) fn issue_tokens(&self) {
+        self.server.known_log().issue_tokens();
+    }
+
     /// How far the feed has delivered the log, or `None` while there is no feed.
     pub(super) fn delivered(&self) -> Option<Delivered> {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.server.known_log().delivered()
     }
 
     /// Makes the feed query the table definitions of a shard again, because a cached value was
@@ -100,7 +110,7 @@ impl MySqlSource {
     }
 
     fn set_delivered(&self, delivered: Option<Delivered>) {
-        *self.delivered.lock().unwrap_or_else(PoisonError::into_inner) = delivered;
+        self.server.known_log().set_delivered(delivered);
     }
 }
 
@@ -108,23 +118,4 @@ impl MySqlSource {
 pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError> {
     let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
     Ok(version.is_some_and(|version| version.to_lowercase().contains("mariadb")))
-}
-
-/// The identity of the server's log. It does not depend on the address of the connection.
-pub(super) async fn server_identity(connection: &mut Conn) -> Result<LogIdentity, ShardError> {
-    // MySQL has `server_uuid`. MariaDB does not, and `server_uid` exists only in newer versions.
-    let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid', 'hostname', \
-               'port', 'server_id', 'datadir')";
-    let mut variables: Vec<(String, String)> = connection.query(sql).await?;
-    variables.sort_unstable();
-    if let Some((_, uuid)) = variables.iter().find(|(name, _)| name == "server_uuid").cloned() {
-        variables = vec![("server_uuid".into(), uuid)];
-    }
-    let mut digest = Sha256::new();
-    for (name, value) in variables {
-        digest.update(format!("{name}={value}\n"));
-    }
-    let bytes = digest.finalize();
-    let first = bytes.first_chunk::<8>().expect("a digest has 32 bytes");
-    Ok(LogIdentity(u64::from_be_bytes(*first)))
 }

@@ -16,7 +16,8 @@ use crate::model::ShardId;
 use crate::shard::schema::SQLITE_SCHEMA;
 use crate::shard::sqlite::{signed, unsigned};
 use crate::shard::{
-    Access, Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, Fleet, HeadBatch, Source,
+    Access, Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, Fleet, HeadBatch, LogEnd,
+    Source,
 };
 use crate::{Config, Tributary};
 
@@ -152,7 +153,8 @@ impl Listener {
                     self.commits.push(commit);
                 }
                 FeedEvent::Excluded(_) | FeedEvent::ShardUnknown(_) => unreachable!(),
-                FeedEvent::Alive => {}
+                FeedEvent::Alive { .. } | FeedEvent::Late(_) => {}
+                FeedEvent::Renamed { .. } => panic!("a file is never renamed"),
                 FeedEvent::Lost(why) => panic!("{why}"),
             }
         }
@@ -161,7 +163,7 @@ impl Listener {
 
     /// Receives everything up to the present end of the log.
     async fn catch_up(&mut self) {
-        let (identity, end) = self.source.end_of_log(soon()).await.unwrap();
+        let LogEnd { identity, end, .. } = self.source.log_end(soon()).await.unwrap();
         assert_eq!(identity, self.identity);
         while self.at < end {
             assert!(!self.receive().await, "the feed restarted");
@@ -258,8 +260,8 @@ async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: 
             let key = published.swap_remove(random.random_range(0..published.len()));
             tributary.delete_post(key.author, key.post).await.unwrap();
         }
-        2 => tributary.follow(user, friend).await.unwrap(),
-        3 => tributary.unfollow(user, friend).await.unwrap(),
+        2 => drop(tributary.follow(user, friend).await.unwrap()),
+        3 => drop(tributary.unfollow(user, friend).await.unwrap()),
         4 => {
             let all: Vec<UserId> = (0..USERS).map(UserId).collect();
             tributary.follow_all(user, &all).await.map(drop).unwrap();
@@ -361,7 +363,8 @@ async fn positions_survive_a_restart_and_only_the_owner_of_the_folder_has_a_log(
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(&tributary.0.fleet, 1).await;
     assert_eq!((listener.identity, listener.at), before);
-    assert_eq!(listener.source.visible(soon()).await.unwrap(), before);
+    let end = listener.source.log_end(soon()).await.unwrap();
+    assert_eq!((end.identity, end.visible), before);
     tributary.follow(UserId(1), UserId(2)).await.unwrap();
     listener.catch_up().await;
     assert!(listener.at > before.1);
@@ -505,7 +508,7 @@ async fn a_restored_file_gets_a_new_log_identity() {
         other.execute_batch(&(sql + "COMMIT")).unwrap();
         listener.wait_for_restart().await;
         assert_ne!(listener.identity, before.0);
-        assert_eq!(listener.source.end_of_log(soon()).await.unwrap().0, listener.identity);
+        assert_eq!(listener.source.log_end(soon()).await.unwrap().identity, listener.identity);
         let (_, rows) = listener.fill(UserId(2)).await;
         assert!(rows.posts.is_empty() && !rows.follows.is_empty());
     }
@@ -529,7 +532,7 @@ async fn heads_are_the_newest_times_of_all_authors() {
         received
     };
     let (sent, received) = tokio::join!(source.heads(sender), listen);
-    let (identity, end) = source.end_of_log(soon()).await.unwrap();
+    let LogEnd { identity, end, .. } = source.log_end(soon()).await.unwrap();
     assert_eq!(sent.unwrap(), (identity, Bounds::Exact(end)));
     let mut expected: BTreeMap<u64, i64> = (0..5_000).map(|n| (n, 15_000 + n as i64)).collect();
     expected.insert(i64::MAX as u64, -3);

@@ -1,0 +1,223 @@
+//! The positions that the token of a request requires, and the waits until they are reached.
+//!
+//! A position is *lost* if it can never be reached: no followed log has its identity, or it is
+//! after the end that the server itself reports after the request arrived. It also counts as lost
+//! if it is not reached in time. The progress of this node alone never makes a position lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+
+use super::view::Trust;
+use crate::changes::{LogIdentity, LogPosition};
+use crate::freshness::Freshness;
+use crate::memory::{FollowedLog, Memory};
+use crate::shard::{Deadline, Source};
+
+/// Memory normally reaches a position within this time. Only after it, the server is asked whether
+/// its log has the position at all.
+const USUAL_LAG: Duration = Duration::from_millis(20);
+/// First pause between two questions whether a database shows a position; then it doubles.
+const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// The positions of one request.
+#[derive(Debug, Default)]
+pub(super) struct Required {
+    positions: Vec<RequiredPosition>,
+    /// Memory has not reached all positions, so the databases are queried instead.
+    memory_lags: AtomicBool,
+}
+
+#[derive(Debug)]
+struct RequiredPosition {
+    identity: LogIdentity,
+    at: LogPosition,
+    lost: AtomicBool,
+}
+
+impl Required {
+    pub(super) fn new(token: &Freshness) -> Self {
+        let position = |(identity, at): &(LogIdentity, LogPosition)| RequiredPosition {
+            identity: *identity,
+            at: *at,
+            lost: AtomicBool::new(false),
+        };
+        let positions = token.positions().iter().map(position).collect();
+        Self { positions, memory_lags: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    pub(super) fn memory_lags(&self) -> bool {
+        self.memory_lags.load(Ordering::Relaxed)
+    }
+
+    /// Whether memory has reached all positions.
+    pub(super) fn is_reached(&self, memory: &Memory) -> bool {
+        self.positions.iter().all(|position| position.find_reached(memory.logs()))
+    }
+
+    /// The positions that are not lost.
+    pub(super) fn reached(&self) -> impl Iterator<Item = (LogIdentity, LogPosition)> {
+        let kept = self.positions.iter().filter(|position| !position.is_lost());
+        kept.map(|position| (position.identity, position.at))
+    }
+
+    pub(super) fn is_any_lost(&self) -> bool {
+        self.positions.iter().any(RequiredPosition::is_lost)
+    }
+
+    /// Marks positions as lost whose log has another identity by now.
+    pub(super) fn check_identities(&self, memory: &Memory) {
+        for position in &self.positions {
+            if !memory.logs().iter().any(|log| position.is_in(log)) {
+                position.lose();
+            }
+        }
+    }
+
+    /// Waits for memory, for all positions at the same time. `logs` are all logs.
+    /// Returns the indexes of those whose memory does not reach its position.
+    pub(super) async fn wait(
+        &self,
+        logs: Vec<(&FollowedLog, &Source, Trust)>,
+        patience: Deadline,
+    ) -> Vec<usize> {
+        let waits = self.positions.iter().map(|position| position.wait(&logs, patience));
+        let lagging: Vec<usize> = join_all(waits).await.into_iter().flatten().collect();
+        self.memory_lags.fetch_or(!lagging.is_empty(), Ordering::Relaxed);
+        lagging
+    }
+
+    /// Waits until the databases show all positions.
+    pub(super) async fn wait_until_visible(
+        &self,
+        logs: Vec<(&FollowedLog, &Source)>,
+        patience: Deadline,
+    ) {
+        let waits = self.positions.iter().filter(|position| !position.is_lost()).map(|position| {
+            let log = logs.iter().find(|(log, _)| position.is_in(log));
+            async move {
+                match log {
+                    Some((log, source)) => position.wait_until_visible(log, source, patience).await,
+                    None => position.lose(),
+                }
+            }
+        });
+        join_all(waits).await;
+    }
+}
+
+impl RequiredPosition {
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    fn is_in(&self, log: &FollowedLog) -> bool {
+        log.position().is_some_and(|(identity, _)| identity == self.identity)
+    }
+
+    fn find_reached(&self, logs: &[FollowedLog]) -> bool {
+        logs.iter().any(|log| log.has_reached(self.identity, self.at))
+    }
+
+    /// Waits until memory has reached the position. Returns the log's index if it does not.
+    async fn wait(
+        &self,
+        logs: &[(&FollowedLog, &Source, Trust)],
+        patience: Deadline,
+    ) -> Option<usize> {
+        let Some(Some(index)) = patience.limit(self.find(logs)).await else {
+            self.lose();
+            return None;
+        };
+        let (log, source, trust) = logs[index];
+        if log.has_reached(self.identity, self.at) {
+            return None;
+        }
+        match trust {
+            Trust::Nothing => return Some(index),
+            // The server does not answer, so memory does not advance.
+            Trust::Stale(_) => return self.note(false),
+            Trust::Fresh => {}
+        }
+        let reached = || log.wait_for(self.identity, self.at);
+        let soon = Deadline::after(USUAL_LAG).min(patience);
+        if let Some(reached) = soon.limit(reached()).await {
+            return self.note(reached);
+        }
+        let late = async {
+            let is_possible = async {
+                if self.is_beyond_end(source, patience).await {
+                    return false;
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                reached = reached() => reached,
+                possible = is_possible => possible,
+            }
+        };
+        match patience.limit(late).await {
+            Some(reached) => self.note(reached),
+            None => Some(index),
+        }
+    }
+
+    fn note(&self, reached: bool) -> Option<usize> {
+        if !reached {
+            self.lose();
+        }
+        None
+    }
+
+    /// The index of the log with the identity. Waits for logs that have no identity yet, shortly
+    /// after the start of this node. `None` if all logs have other identities.
+    async fn find(&self, logs: &[(&FollowedLog, &Source, Trust)]) -> Option<usize> {
+        loop {
+            if let Some(index) = logs.iter().position(|(log, ..)| self.is_in(log)) {
+                return Some(index);
+            }
+            let unknown = logs.iter().filter(|(log, ..)| log.position().is_none());
+            let begin: Vec<_> = unknown.map(|(log, ..)| Box::pin(log.begun())).collect();
+            if begin.is_empty() {
+                return None;
+            }
+            select_all(begin).await;
+        }
+    }
+
+    /// Whether the position is after the end of the log.
+    async fn is_beyond_end(&self, source: &Source, until: Deadline) -> bool {
+        let end = source.log_end(until).await;
+        end.is_ok_and(|end| end.identity == self.identity && end.end < self.at)
+    }
+
+    async fn wait_until_visible(&self, log: &FollowedLog, source: &Source, patience: Deadline) {
+        let mut pause = VISIBLE_PAUSE;
+        while log.visible() < self.at {
+            let answer = source.log_end(patience).await;
+            let Some(end) = answer.ok().filter(|end| end.identity == self.identity) else {
+                return self.lose();
+            };
+            if self.is_in(log) {
+                log.note_visible(end.visible);
+            }
+            if end.visible >= self.at {
+                return;
+            }
+            if end.end < self.at || patience.is_over() {
+                return self.lose();
+            }
+            patience.limit(tokio::time::sleep(pause)).await;
+            pause *= 2;
+        }
+    }
+}
