@@ -6,13 +6,17 @@ mod deadline;
 mod finding;
 mod fleet;
 mod follow;
+#[cfg(feature = "mysql")]
 mod gate;
+#[cfg(feature = "mysql")]
 mod infer;
 mod load;
 mod migrate;
+#[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 mod schema;
 mod source;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod write;
 
@@ -27,18 +31,30 @@ pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub use self::follow::Changes;
 pub use self::load::Loaded;
 pub use self::migrate::migrate;
+#[cfg(feature = "mysql")]
 use self::mysql::MySqlShard;
+#[cfg(feature = "mysql")]
 pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 pub(crate) use self::source::Source;
 pub use self::source::{FillAnswer, FillRequest, FillTarget};
 pub(crate) use self::source::{FillBatch, HeadBatch};
-pub(crate) use self::sqlite::Access;
+#[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
+#[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
 pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+
+/// How a process uses a folder of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads only. Another process may own the folder at the same time. The folder must exist.
+    Read,
+    /// Owns the folder exclusively, and creates it if it does not exist.
+    Own,
+}
 
 /// A database that owns some users: it stores their follow lists and their posts.
 #[derive(Debug)]
@@ -61,7 +77,9 @@ pub struct TailQuery {
 /// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
 #[derive(Debug)]
 enum Store {
+    #[cfg(feature = "sqlite")]
     Sqlite(Arc<SqliteShard>),
+    #[cfg(feature = "mysql")]
     MySql(MySqlShard),
 }
 
@@ -104,11 +122,13 @@ impl Shard {
     /// Ends its threads, and closes its pooled connections if it is on a server.
     async fn close(&self) {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 let shard = Arc::clone(shard);
                 // The thread cannot panic: `close` only joins another one.
                 drop(tokio::task::spawn_blocking(move || shard.close()).await);
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.close().await,
         }
     }
@@ -128,7 +148,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Vec<UserId>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.followees(reader, from, max, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.followees(reader, from, max, until).await,
         }
     }
@@ -144,7 +166,9 @@ impl Shard {
             return Ok(Vec::new());
         }
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.tails(direction, asks, until).await,
         }
     }
@@ -155,7 +179,9 @@ impl Shard {
             return Ok(Vec::new());
         }
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.posts(keys, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.posts(keys, until).await,
         }
     }
@@ -167,7 +193,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Vec<(UserId, String)>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(Vec::new()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.handles(keys, until).await,
         }
     }
@@ -180,7 +208,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Option<Post>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.post(author, post, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.post(author, post, until).await,
         }
     }
@@ -192,7 +222,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<StoreOutcome, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.store_post(new, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.store_post(new, until).await,
         }
     }
@@ -206,7 +238,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Option<StoreOutcome>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.find_stored(new, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.find_stored(new, until).await,
         }
     }
@@ -220,7 +254,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.delete_post(author, post, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.delete_post(author, post, until).await,
         }
     }
@@ -232,7 +268,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.delete_follow(follow, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.delete_follow(follow, until).await,
         }
     }
@@ -240,7 +278,9 @@ impl Shard {
     /// `Ok` if requests may write to the shard now, else the reason.
     pub(crate) fn writable(&self) -> Result<(), ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.writable(),
         }
     }
@@ -253,7 +293,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.expire_keys(before_ms, max, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.expire_keys(before_ms, max, until).await,
         }
     }
@@ -266,7 +308,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.insert_follows(rows, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.insert_follows(rows, until).await,
         }
     }
@@ -275,7 +319,9 @@ impl Shard {
     /// Returns the number of new rows.
     async fn insert_posts(&self, rows: &[Post], until: Deadline) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.insert_posts(rows, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.insert_posts(rows, until).await,
         }
     }
@@ -284,7 +330,9 @@ impl Shard {
     /// twice would store it twice.
     pub(crate) fn loadable(&self) -> Result<(), String> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.loadable(),
         }
     }
@@ -293,7 +341,9 @@ impl Shard {
     /// this process may write. 0 for other databases.
     fn foreign_writes(&self) -> u64 {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.foreign_writes(),
+            #[cfg(feature = "mysql")]
             Store::MySql(_) => 0,
         }
     }
@@ -301,7 +351,9 @@ impl Shard {
     /// `Ok` if the shard is in service, else the reason.
     pub(crate) fn health(&self) -> Result<(), String> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.health(),
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+#[cfg(feature = "mysql")]
 use super::mysql::MySqlSource;
+#[cfg(feature = "sqlite")]
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
@@ -15,8 +17,10 @@ use crate::model::{Post, ShardId, UserId};
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A MySQL or MariaDB server.
+    #[cfg(feature = "mysql")]
     MySql(MySqlSource),
     /// A SQLite file, which is one shard.
+    #[cfg(feature = "sqlite")]
     Sqlite(SqliteSource),
 }
 
@@ -89,7 +93,9 @@ impl Source {
     /// The name of the server or the shard.
     pub(crate) fn name(&self) -> &str {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.name(),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.name(),
         }
     }
@@ -97,7 +103,9 @@ impl Source {
     /// The shards whose changes are in the log.
     pub(crate) fn shards(&self) -> Vec<ShardId> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.shards(),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.shards(),
         }
     }
@@ -108,7 +116,9 @@ impl Source {
     /// that position, else it sends [`FeedEvent::Began`] again.
     pub(crate) async fn follow(self: Arc<Self>, events: mpsc::Sender<Vec<FeedEvent>>) {
         match &*self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.follow(events).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.follow(events).await,
         }
     }
@@ -121,7 +131,9 @@ impl Source {
         until: Deadline,
     ) -> Result<FillBatch, ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.fill(requests, until).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.fill(requests, until).await,
         }
     }
@@ -133,7 +145,9 @@ impl Source {
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.heads(heads).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.heads(heads).await,
         }
     }
@@ -144,7 +158,9 @@ impl Source {
         until: Deadline,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.end_of_log(until).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.end_of_log(until).await,
         }
     }
@@ -156,7 +172,9 @@ impl Source {
         until: Deadline,
     ) -> Result<(LogIdentity, LogPosition), ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.visible(until).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.visible(until).await,
         }
     }
