@@ -15,7 +15,7 @@
 //!
 //! let config = Config::from_file("tributary.toml".as_ref(), environment())?;
 //! let tributary = Tributary::open(&config).await?;
-//! let page = tributary.home_timeline(UserId(42), &PageRequest::default()).await?;
+//! let page = tributary.home_timeline(UserId::from(42), &PageRequest::default()).await?;
 //! for post in &page.posts {
 //!     println!("{}: {}", post.key.author, post.content);
 //! }
@@ -31,15 +31,14 @@
 //! # async fn run(tributary: tributary::Tributary) -> Result<(), Box<dyn std::error::Error>> {
 //! use tributary::{IdempotencyKey, PageRequest, UserId};
 //!
-//! let (author, reader) = (UserId(7), UserId(42));
+//! let (author, reader) = (UserId::from(7), UserId::from(42));
 //! let key = IdempotencyKey::new("8e03978e-40d5-43e8-bc93-6894a57f9324");
-//! tributary.publish(author, "hello", key).await?;
+//! let published = tributary.publish(author, "hello", key).await?;
 //!
-//! let at_least = tributary.freshness(author).await;
-//! let newest = PageRequest { at_least, ..PageRequest::default() };
+//! let newest = PageRequest::default().at_least(published.freshness);
 //! let page = tributary.home_timeline(reader, &newest).await?;
 //! if let Some(cursor) = page.next {
-//!     let older = PageRequest { cursor, ..PageRequest::default() };
+//!     let older = PageRequest::default().from(cursor);
 //!     let page = tributary.home_timeline(reader, &older).await?;
 //!     println!("{} older posts", page.posts.len());
 //! }
@@ -49,50 +48,50 @@
 //! # Terms
 //!
 //! - A *shard* is a database that owns some users: their posts and their follow lists. A *server*
-//!   is a process with one log; it can hold many shards. [`placement`] maps a user to its shard.
+//!   is a process with one log; it can hold many shards. The placement maps a user to its shard.
 //! - The *order* of posts is (time, post id, author id), newest first: [`PostKey`]. Pages are
-//!   addressed by [`cursor`]s in this order and never by an offset.
+//!   addressed by [`Cursor`]s in this order and never by an offset.
 //! - A shard that does not answer is no error. A page names such shards: *missing* if their posts
 //!   are not on the page, *stale* if they come from memory ([`Page::missing`], [`Page::stale`]).
 //!   The next page that can read a missing shard starts with its posts.
 //! - *Memory* is a copy of recent posts and follow lists that follows the log of each server. It
 //!   decides how fast a page is, never which posts are on it. With `memory.budget = 0` all pages
 //!   are read from the databases.
-//! - A [`freshness`] token is a set of log positions. A page that requires a token reflects at
+//! - A [`Freshness`] token is a set of log positions. A page that requires a token reflects at
 //!   least these positions. Without a token, a page may miss the writes of the last milliseconds.
 //!
-//! # How a page is read
+//! # Errors and missing shards
 //!
-//! 1. The HTTP server sends the cached page again if nothing on it has changed. Otherwise it calls
-//!    [`Tributary::home_timeline`]; the module [`timeline`] makes all decisions of a read.
-//! 2. Memory provides the reader's follow list and the posts that it has. If they make a complete
-//!    page, no database is queried.
-//! 3. Otherwise the databases are queried, once for all requests for the same page. The follow
-//!    list costs one query, on the shard that owns the reader.
-//! 4. The first wave reads one post of every followee that memory cannot answer for. Later waves
-//!    read more posts of the few authors whose known posts are all on the page; `timeline::merge`
-//!    chooses them. A wave queries the owning shards at the same time: [`shard::Fleet::scatter`].
-//! 5. One more wave reads the texts of the posts that were not in memory. The [`Page`] then gets
-//!    its cursors, which keep the start of each shard that did not answer.
+//! Every call returns within `request.deadline_ms`. A read never fails because a shard does not
+//! answer: [`Page`], [`FollowingPage`] and [`FoundPost`] have a set `missing` of such shards.
+//! [`ReadError`] and [`WriteError`] say what the caller can do. After any write error except
+//! [`WriteError::InDoubt`], nothing is stored.
 //!
-//! # How a post is written
+//! # Background tasks
 //!
-//! 1. The HTTP server calls [`Tributary::publish`]; the module [`publish`] makes all decisions of
-//!    a write.
-//! 2. The post gets a time and a generated id. One transaction on the shard that owns the author
-//!    stores the post and its idempotency key. If the id is already used, another one is
-//!    generated.
-//! 3. If the connection is lost during COMMIT, a new connection finds out whether the commit took
-//!    effect. Only a post that was certainly not stored is stored again, under the same id and
-//!    key.
-//! 4. Memory gets the post from the server's log, like the writes of any other program: the module
-//!    [`changes`] decodes the log, and `apply` applies it.
+//! [`Tributary::open`] starts tasks on the current tokio runtime, which should have several
+//! workers: they follow the logs and check the servers. [`Tributary::close`] ends them.
 //!
-//! # Modules
+//! # Features
 //!
-//! [`model`], [`cursor`], [`placement`], [`moment`], [`mapping`] and [`fit`] are pure: they know
-//! no runtime, no SQL and no HTTP. Only [`shard`] has SQL. [`timeline`] reads and [`publish`]
-//! writes. [`config`] holds every setting with its default.
+//! `mysql` and `sqlite`, both on by default: the kinds of databases. `serde`: ids as strings.
+//!
+//! The routes of the HTTP API are in the crate `tributary-server`. ARCHITECTURE.md describes the
+//! modules of this crate, and how a page is read and a post is written.
+
+#![cfg_attr(
+    not(all(feature = "mysql", feature = "sqlite")),
+    allow(
+        dead_code,
+        unused_imports,
+        unused_mut,
+        unused_variables,
+        reason = "each kind of database uses its own part"
+    )
+)]
+
+#[cfg(not(any(feature = "mysql", feature = "sqlite")))]
+compile_error!("enable the feature `mysql` or `sqlite`, or both");
 
 mod apply;
 mod changes;
@@ -119,7 +118,7 @@ use std::sync::Arc;
 
 pub use config::{Config, ConfigError};
 pub use cursor::{BadCursor, Cursor};
-pub use freshness::Freshness;
+pub use freshness::{BadFreshness, Freshness};
 use memory::{LogName, Memory};
 pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;

@@ -3,14 +3,18 @@
 
 mod engine;
 mod log_source;
+#[cfg(feature = "sqlite")]
 mod new_folder;
+#[cfg(feature = "mysql")]
 mod recorded_log;
 mod requests;
 mod stats;
 
 pub use self::engine::{EngineMemory, Miss};
 pub use self::log_source::TestLog;
+#[cfg(feature = "sqlite")]
 pub use self::new_folder::FolderRows;
+#[cfg(feature = "mysql")]
 pub use self::recorded_log::RecordedLog;
 pub use self::requests::fleet;
 pub use self::stats::{LogStats, MemoryStats};
@@ -23,7 +27,9 @@ pub use crate::model::{Direction, Follow};
 pub use crate::moment::{CalendarTime, PostTimes};
 pub use crate::post_json::PostJson;
 pub use crate::shard::{
-    Changes, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, find_tables, migrate,
-    mysql_tables, mysql_writes_table, stray_findings, survey,
+    Changes, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, migrate, mysql_tables,
+    mysql_writes_table,
 };
+#[cfg(feature = "mysql")]
+pub use crate::shard::{find_tables, stray_findings, survey};
 pub use crate::timeline::{Draft, DraftPost};

@@ -11,7 +11,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+#[cfg(feature = "mysql")]
 use super::mysql::{Database, MySqlSource, Server};
+#[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, SqliteShard, SqliteSource};
 use super::{Access, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
@@ -29,6 +31,11 @@ const EXPIRE_BATCH: u32 = 1_000;
 const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
 /// Time limit of one such statement. No request waits for it.
 const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The error for a kind of database that the features of this build exclude.
+#[cfg(not(all(feature = "mysql", feature = "sqlite")))]
+const NOT_BUILT: &str = "this build has no support for this kind of database; enable the features \
+                         `mysql` and `sqlite` of the crate tributary";
 
 /// The shards and the rule that says which of them owns a user.
 #[derive(Debug)]
@@ -103,7 +110,9 @@ impl Fleet {
     pub(crate) async fn open(config: &Config, access: Access) -> Result<Self, OpenError> {
         let mut supervisors = JoinSet::new();
         let shards = match &config.fleet {
+            #[cfg(feature = "sqlite")]
             FleetConfig::Embedded(embedded) => open_folder(embedded, access).await?,
+            #[cfg(feature = "mysql")]
             FleetConfig::Servers(servers) => {
                 let (servers, shards) = Server::connect_all(servers, config).await?;
                 for server in servers {
@@ -111,6 +120,8 @@ impl Fleet {
                 }
                 shards
             }
+            #[cfg(not(all(feature = "mysql", feature = "sqlite")))]
+            _ => return Err(OpenError::Prerequisite(NOT_BUILT.to_owned())),
         };
         let placement = config
             .placement
@@ -327,37 +338,56 @@ async fn expire_keys_of(shard: &Shard, before_ms: i64) {
     }
 }
 
-type ShardsOfServer = Vec<(ShardId, Arc<Database>)>;
-
 /// The sources of all shards: one per server, however many shards it has, and one per owned file.
 fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
     let mut sources = Vec::new();
-    let mut servers: Vec<(Arc<Server>, ShardsOfServer)> = Vec::new();
-    for (index, shard) in (0..).zip(shards) {
-        match &shard.store {
-            // Another process owns the file, so this one is not notified of its commits.
-            Store::Sqlite(file) if !file.is_owned() => {}
-            Store::Sqlite(file) => {
-                let source = SqliteSource::new(ShardId(index), shard.name(), Arc::clone(file));
-                sources.push(Source::Sqlite(source));
-            }
-            Store::MySql(one) => {
-                let (server, database) = one.parts();
-                match servers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, server)) {
-                    Some((_, databases)) => databases.push((ShardId(index), Arc::clone(database))),
-                    None => {
-                        let first = vec![(ShardId(index), Arc::clone(database))];
-                        servers.push((Arc::clone(server), first));
-                    }
-                }
-            }
-        }
-    }
-    let servers = servers.into_iter().map(|(server, shards)| MySqlSource::new(server, shards));
-    sources.extend(servers.map(Source::MySql));
+    #[cfg(feature = "mysql")]
+    sources.extend(servers(shards).map(Source::MySql));
+    #[cfg(feature = "sqlite")]
+    sources.extend(files(shards).map(Source::Sqlite));
     sources.into_iter().map(Arc::new).collect()
 }
 
+/// One source for each server, with its shards.
+#[cfg(feature = "mysql")]
+fn servers(shards: &[Arc<Shard>]) -> impl Iterator<Item = MySqlSource> {
+    type ShardsOfServer = Vec<(ShardId, Arc<Database>)>;
+    let mut servers: Vec<(Arc<Server>, ShardsOfServer)> = Vec::new();
+    for (index, shard) in (0..).zip(shards) {
+        let one = match &shard.store {
+            #[cfg(feature = "mysql")]
+            Store::MySql(one) => one,
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(_) => continue,
+        };
+        let (server, database) = one.parts();
+        match servers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, server)) {
+            Some((_, databases)) => databases.push((ShardId(index), Arc::clone(database))),
+            None => {
+                let first = vec![(ShardId(index), Arc::clone(database))];
+                servers.push((Arc::clone(server), first));
+            }
+        }
+    }
+    servers.into_iter().map(|(server, shards)| MySqlSource::new(server, shards))
+}
+
+/// One source for each file that this process owns. It is not notified of commits to others.
+#[cfg(feature = "sqlite")]
+fn files(shards: &[Arc<Shard>]) -> impl Iterator<Item = SqliteSource> {
+    (0..).zip(shards).filter_map(|(index, shard)| match &shard.store {
+        #[cfg(feature = "sqlite")]
+        Store::Sqlite(file) if file.is_owned() => {
+            Some(SqliteSource::new(ShardId(index), shard.name(), Arc::clone(file)))
+        }
+        #[cfg(feature = "sqlite")]
+        Store::Sqlite(_) => None,
+        #[cfg(feature = "mysql")]
+        Store::MySql(_) => None,
+    })
+}
+
+#[cfg(feature = "sqlite")]
 async fn open_folder(
     folder: &crate::config::Embedded,
     access: Access,

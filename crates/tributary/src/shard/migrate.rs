@@ -1,7 +1,9 @@
 //! Creates the tables that are missing. Existing tables are never changed.
 
+#[cfg(feature = "mysql")]
 use super::mysql::make_tables;
 use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES};
+#[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, open_writer, tables};
 use super::{Access, OpenError, ShardError};
 use crate::config::{Config, Embedded, FleetConfig};
@@ -25,8 +27,10 @@ pub struct Migrated {
 /// before it are complete.
 pub async fn migrate(config: &Config, mut report: impl FnMut(Migrated)) -> Result<(), ShardError> {
     match &config.fleet {
+        #[cfg(feature = "sqlite")]
         FleetConfig::Embedded(embedded) => migrate_folder(embedded, report)
             .map_err(|OpenError::Prerequisite(text)| ShardError::Faulty(text)),
+        #[cfg(feature = "mysql")]
         FleetConfig::Servers(fleet) => {
             for shard in &fleet.shards {
                 let server = &fleet.servers[&shard.server];
@@ -38,9 +42,12 @@ pub async fn migrate(config: &Config, mut report: impl FnMut(Migrated)) -> Resul
             }
             Ok(())
         }
+        #[cfg(not(all(feature = "mysql", feature = "sqlite")))]
+        _ => Err(ShardError::Faulty("this build has no support for this kind of database".into())),
     }
 }
 
+#[cfg(feature = "sqlite")]
 fn migrate_folder(embedded: &Embedded, mut report: impl FnMut(Migrated)) -> Result<(), OpenError> {
     let is_new = !embedded.dir.join(Folder::FILE).exists();
     let folder = Folder::open(&embedded.dir, embedded.shards, Access::Own)?;

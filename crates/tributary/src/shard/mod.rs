@@ -6,13 +6,17 @@ mod deadline;
 mod finding;
 mod fleet;
 mod follow;
+#[cfg(feature = "mysql")]
 mod gate;
+#[cfg(feature = "mysql")]
 mod infer;
 mod load;
 mod migrate;
+#[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 mod schema;
 mod source;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod write;
 
@@ -27,7 +31,9 @@ pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub use self::follow::Changes;
 pub use self::load::Loaded;
 pub use self::migrate::migrate;
+#[cfg(feature = "mysql")]
 use self::mysql::MySqlShard;
+#[cfg(feature = "mysql")]
 pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
@@ -35,12 +41,22 @@ pub(crate) use self::source::LogEnd;
 pub(crate) use self::source::Source;
 pub use self::source::{FillAnswer, FillRequest};
 pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
-pub(crate) use self::sqlite::Access;
+#[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
+#[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
 pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome, Written};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+
+/// How a process uses a folder of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads only. Another process may own the folder at the same time. The folder must exist.
+    Read,
+    /// Owns the folder exclusively, and creates it if it does not exist.
+    Own,
+}
 
 /// A database that owns some users: it stores their follow lists and their posts.
 #[derive(Debug)]
@@ -63,7 +79,9 @@ pub struct TailQuery {
 /// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
 #[derive(Debug)]
 enum Store {
+    #[cfg(feature = "sqlite")]
     Sqlite(Arc<SqliteShard>),
+    #[cfg(feature = "mysql")]
     MySql(MySqlShard),
 }
 
@@ -106,11 +124,13 @@ impl Shard {
     /// Ends its threads, and closes its pooled connections if it is on a server.
     async fn close(&self) {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 let shard = Arc::clone(shard);
                 // The thread cannot panic: `close` only joins another one.
                 drop(tokio::task::spawn_blocking(move || shard.close()).await);
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.close().await,
         }
     }
@@ -130,7 +150,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Vec<UserId>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.followees(reader, from, max, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.followees(reader, from, max, until).await,
         }
     }
@@ -146,7 +168,9 @@ impl Shard {
             return Ok(Vec::new());
         }
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.tails(direction, asks, until).await,
         }
     }
@@ -157,7 +181,9 @@ impl Shard {
             return Ok(Vec::new());
         }
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.posts(keys, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.posts(keys, until).await,
         }
     }
@@ -169,7 +195,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Vec<(UserId, String)>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(Vec::new()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.handles(keys, until).await,
         }
     }
@@ -182,7 +210,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<Option<Post>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.post(author, post, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.post(author, post, until).await,
         }
     }
@@ -194,9 +224,11 @@ impl Shard {
         until: Deadline,
     ) -> Result<Written<StoreOutcome>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 Ok(shard.written(shard.store_post(new, until).await?, until).await)
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.store_post(new, until).await,
         }
     }
@@ -210,9 +242,11 @@ impl Shard {
         until: Deadline,
     ) -> Result<Written<Option<StoreOutcome>>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 Ok(shard.written(shard.find_stored(new, until).await?, until).await)
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.find_stored(new, until).await,
         }
     }
@@ -226,9 +260,11 @@ impl Shard {
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 Ok(shard.written(shard.delete_post(author, post, until).await?, until).await)
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.delete_post(author, post, until).await,
         }
     }
@@ -240,9 +276,11 @@ impl Shard {
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 Ok(shard.written(shard.delete_follow(follow, until).await?, until).await)
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.delete_follow(follow, until).await,
         }
     }
@@ -250,7 +288,9 @@ impl Shard {
     /// `Ok` if requests may write to the shard now, else the reason.
     pub(crate) fn writable(&self) -> Result<(), ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.writable(),
         }
     }
@@ -263,7 +303,9 @@ impl Shard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.expire_keys(before_ms, max, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.expire_keys(before_ms, max, until).await,
         }
     }
@@ -276,9 +318,11 @@ impl Shard {
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 Ok(shard.written(shard.insert_follows(rows, until).await?, until).await)
             }
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.insert_follows(rows, until).await,
         }
     }
@@ -287,7 +331,9 @@ impl Shard {
     /// Returns the number of new rows.
     async fn insert_posts(&self, rows: &[Post], until: Deadline) -> Result<usize, ShardError> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.insert_posts(rows, until).await,
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.insert_posts(rows, until).await,
         }
     }
@@ -296,7 +342,9 @@ impl Shard {
     /// twice would store it twice.
     pub(crate) fn loadable(&self) -> Result<(), String> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.loadable(),
         }
     }
@@ -305,7 +353,9 @@ impl Shard {
     /// this process may write. 0 for other databases.
     fn foreign_writes(&self) -> u64 {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.foreign_writes(),
+            #[cfg(feature = "mysql")]
             Store::MySql(_) => 0,
         }
     }
@@ -313,7 +363,9 @@ impl Shard {
     /// `Ok` if the shard is in service, else the reason.
     pub(crate) fn health(&self) -> Result<(), String> {
         match &self.store {
+            #[cfg(feature = "sqlite")]
             Store::Sqlite(_) => Ok(()),
+            #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.health(),
         }
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+#[cfg(feature = "mysql")]
 use super::mysql::MySqlSource;
+#[cfg(feature = "sqlite")]
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
@@ -15,8 +17,10 @@ use crate::model::{Post, ShardId, UserId};
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A MySQL or MariaDB server.
+    #[cfg(feature = "mysql")]
     MySql(MySqlSource),
     /// A SQLite file, which is one shard.
+    #[cfg(feature = "sqlite")]
     Sqlite(SqliteSource),
 }
 
@@ -113,7 +117,9 @@ impl Source {
     /// The name of the server or the shard.
     pub(crate) fn name(&self) -> &str {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.name(),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.name(),
         }
     }
@@ -121,7 +127,9 @@ impl Source {
     /// The shards whose changes are in the log.
     pub(crate) fn shards(&self) -> Vec<ShardId> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.shards(),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.shards(),
         }
     }
@@ -129,7 +137,9 @@ impl Source {
     /// From now on, writes to the shards return positions in this log.
     pub(crate) fn issue_tokens(&self) {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.issue_tokens(),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.issue_tokens(),
         }
     }
@@ -140,7 +150,9 @@ impl Source {
     /// that position, else it sends [`FeedEvent::Began`] again.
     pub(crate) async fn follow(self: Arc<Self>, events: mpsc::Sender<Vec<FeedEvent>>) {
         match &*self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.follow(events).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.follow(events).await,
         }
     }
@@ -149,8 +161,10 @@ impl Source {
     /// found wrong.
     pub(crate) fn doubt(&self, shard: ShardId) {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.doubt(shard),
             // The triggers of a SQLite file write the mapped columns by name.
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => {}
         }
     }
@@ -163,7 +177,9 @@ impl Source {
         until: Deadline,
     ) -> Result<FillBatch, ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.fill(requests, until).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.fill(requests, until).await,
         }
     }
@@ -175,7 +191,9 @@ impl Source {
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.heads(heads).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.heads(heads).await,
         }
     }
@@ -184,7 +202,9 @@ impl Source {
     /// one question in flight, which serves all calls that arrived before it was sent.
     pub(crate) async fn log_end(&self, until: Deadline) -> Result<LogEnd, ShardError> {
         match self {
+            #[cfg(feature = "mysql")]
             Self::MySql(source) => source.log_end(until).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.log_end(until).await,
         }
     }

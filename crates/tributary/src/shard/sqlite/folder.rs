@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Deserialize;
 
 use super::writer::open_writer;
-use crate::shard::OpenError;
+use crate::shard::{Access, OpenError};
 
 /// How long to wait for the lock. A process that has just ended, or a child that it was about to
 /// start, may hold it a moment longer.
@@ -19,15 +19,6 @@ const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 /// The version of the folder format. It is written to a new folder and checked in an existing one.
 const FOLDER_VERSION: u32 = 1;
 const LOCK_FILE: &str = "lock";
-
-/// How a process uses a folder of shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Reads only. Another process may own the folder at the same time. The folder must exist.
-    Read,
-    /// Owns the folder exclusively, and creates it if it does not exist.
-    Own,
-}
 
 /// A folder with one SQLite file per shard, owned by at most one process.
 #[derive(Debug)]

@@ -14,7 +14,6 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use self::folder::Access;
 pub(super) use self::folder::tables;
 use self::folder::unusable;
 pub(crate) use self::folder::{Folder, lock};
@@ -24,7 +23,7 @@ use self::writer::Writer;
 pub(crate) use self::writer::open_writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
-use super::{Deadline, OpenError, ShardError};
+use super::{Access, Deadline, OpenError, ShardError};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
 use crate::shard::{TailQuery, Written};
