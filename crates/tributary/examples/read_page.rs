@@ -1,4 +1,4 @@
-//! Reads a home timeline page by page, to its end. `CONFIG` is a file as `tributary serve` takes it:
+//! Reads a home timeline page by page, to its end. `CONFIG` is a file as for `tributary serve`:
 //! `cargo run -p tributary --example read_page -- CONFIG USER`
 
 use std::env;

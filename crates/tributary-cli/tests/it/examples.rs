@@ -16,7 +16,11 @@ fn example(name: &str, arguments: &[&str]) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_tributary"));
     let program = program.parent().unwrap().join("examples").join(name);
     let program = program.with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(program.exists(), "{} does not exist; build the workspace", program.display());
+    assert!(
+        program.exists(),
+        "{} does not exist; run `cargo build --workspace --examples`",
+        program.display()
+    );
     let mut command = Command::new(program);
     command.args(arguments);
     command

@@ -26,9 +26,9 @@ pub struct FolderRows {
 
 impl FolderRows {
     /// Builds a folder of shards beside `dir` and renames it to `dir` once it is complete. An
-    /// interrupted build therefore leaves nothing half-made at `dir`. The file `mark` is added to it.
-    /// `rows` generates the rows once the folder is locked. `added` is called with the number of rows
-    /// of each transaction. Blocks until all rows are on disk.
+    /// interrupted build therefore leaves nothing half-made at `dir`. The file `mark` is added to
+    /// it. `rows` generates the rows once the folder is locked. `added` is called with the number
+    /// of rows of each transaction. Blocks until all rows are on disk.
     ///
     /// # Errors
     /// The folder cannot be made, or another process is making it.
