@@ -361,7 +361,7 @@ fn wrong_addresses_accounts_and_settings_are_reported() {
             for (dsns, text) in [
                 (vec![good[0].clone(), good[0].clone()], "are the same database"),
                 (vec!["db0.internal/social".into()], "have the form mysql://"),
-                (vec![format!("{}?ssl=1", good[0])], "parameter tls"),
+                (vec![format!("{}?ssl=1", good[0])], "parameter of a DSN is tls"),
             ] {
                 let mut arguments = vec!["check".to_owned()];
                 arguments.extend(dsns);
