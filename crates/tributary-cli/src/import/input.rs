@@ -45,17 +45,23 @@ impl Input {
         self.line_end
     }
 
+    #[cfg(test)]
+    pub(super) fn set_line_end(&mut self, line_end: LineEnd) {
+        self.line_end = line_end;
+    }
+
     /// The next part of the file: a line with its end, or at most [`PART_BYTES`] of it. `None` at
     /// the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
-        if self.ended {
-            self.line += 1;
-        }
         let end = if self.line_end == LineEnd::Cr { b'\r' } else { b'\n' };
         self.part.clear();
         self.reader.as_mut().take(PART_BYTES).read_until(end, &mut self.part)?;
+        if self.part.is_empty() {
+            return Ok(None);
+        }
+        self.line += u64::from(self.ended);
         self.ended = self.part.last() == Some(&end);
-        Ok((!self.part.is_empty()).then_some(self.part.as_slice()))
+        Ok(Some(&self.part))
     }
 
     /// The number of the line that the last part belongs to.

@@ -1,6 +1,6 @@
-//! Splits records that MySQL and MariaDB write with `SELECT ... INTO OUTFILE`, `mysqldump --tab`
-//! or `mysql --batch`. CSV libraries cannot read them: a backslash escapes outside quotes too, and
-//! `\N` is NULL.
+//! Splits records that MySQL and MariaDB write with `INTO OUTFILE`, `mysqldump --tab` or `mysql
+//! --batch`. CSV libraries cannot read them: a backslash escapes outside quotes too, and `\N` is
+//! NULL.
 
 use super::input::LineEnd;
 use super::records::Fields;

@@ -346,3 +346,103 @@ pub(super) fn as_mysql(
     let used = used.or_else(|| splitter.split(end, &mut fields).map(|_| raw.len()))?;
     (used == raw.len() && !splitter.junk && !splitter.foreign).then_some(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn records(file: impl Read + 'static) -> Records {
+        Records::csv(Input::new(file).unwrap(), b',', b'"')
+    }
+
+    /// The memory that a record of any length takes.
+    fn memory(records: &Records) -> usize {
+        let fields = [&records.fields, &records.discarded];
+        let texts: usize = fields.iter().map(|fields| fields.text.capacity()).sum();
+        let ends: usize = fields.iter().map(|fields| fields.ends.capacity() * 8).sum();
+        records.raw.capacity() + texts + ends
+    }
+
+    #[test]
+    fn a_record_is_bounded_while_it_is_read() {
+        const MIB: u64 = 1 << 20;
+        let row = Cursor::new("a,b\n");
+        let comma = Cursor::new(b"1,2\n3,".to_vec());
+        for (bytes, start, message) in [
+            (b'x', &b"1,2\n3,\""[..], "a quote opens in line 2 and does not close"),
+            (b'\n', b"1,2\n3,\"", "a quote opens in line 2 and does not close"),
+            (b'x', b"1,2\n3,", "the row has more than 2162688 bytes"),
+            (b',', b"1,2\n3,", "the row has more than 2162688 bytes"),
+        ] {
+            let long = std::io::repeat(bytes).take(if bytes == b'x' { 64 } else { 3 } * MIB);
+            let mut records = records(Cursor::new(start.to_vec()).chain(long));
+            assert!(records.next().unwrap().unwrap().fault.is_none());
+            let record = records.next().unwrap().unwrap();
+            let fault = record.fault.unwrap();
+            assert!(fault.starts_with(message), "{fault}");
+            assert_eq!(record.lines.first, 2);
+            assert!(memory(&records) < 48 << 20, "{}", memory(&records));
+            assert!(records.next().unwrap().is_none());
+        }
+        // The row after a long one is read again.
+        let long = std::io::repeat(b'x').take(8 * MIB).chain(Cursor::new("\n")).chain(row);
+        let mut records = records(comma.chain(long));
+        let faults: Vec<(Lines, bool)> = std::iter::from_fn(|| {
+            let record = records.next().unwrap()?;
+            Some((record.lines, record.fault.is_some()))
+        })
+        .collect();
+        let line = |line| Lines { first: line, last: line };
+        assert_eq!(faults, [(line(1), false), (line(2), true), (line(3), false)]);
+    }
+
+    fn mysql_escaped(text: &str) -> String {
+        let mut escaped = String::new();
+        for character in text.chars() {
+            match character {
+                '\0' => escaped.push_str("\\0"),
+                '\\' | '\t' | '\n' => escaped.extend(['\\', character]),
+                other => escaped.push(other),
+            }
+        }
+        escaped
+    }
+
+    proptest! {
+        /// Texts of special characters survive each writer.
+        #[test]
+        fn fields_are_read_as_they_were_written(
+            rows in prop::collection::vec([r#"[a,"\\\n\r\t']{0,6}"#, r#"[aN0,"\\\n\t]{0,6}"#], 1..4),
+        ) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            let mut mysql = String::new();
+            for [first, second] in &rows {
+                writer.write_record([first, second, "1"]).unwrap();
+                mysql += &format!("{}\t{}\t1\n", mysql_escaped(first), mysql_escaped(second));
+            }
+            let csv = writer.into_inner().unwrap();
+            let input = |bytes: Vec<u8>| {
+                let mut input = Input::new(Cursor::new(bytes)).unwrap();
+                input.set_line_end(LineEnd::Lf);
+                input
+            };
+            let mut both = [
+                Records::csv(input(csv), b',', b'"'),
+                Records::mysql(input(mysql.into_bytes()), b'\t', None),
+            ];
+            for records in &mut both {
+                for [first, second] in &rows {
+                    let record = records.next().unwrap().unwrap();
+                    prop_assert_eq!(record.fault, None);
+                    let fields: Vec<_> = record.fields.iter().flatten().collect();
+                    prop_assert_eq!(fields, [first.as_bytes(), second.as_bytes(), b"1"]);
+                }
+                prop_assert!(records.next().unwrap().is_none());
+            }
+        }
+    }
+}

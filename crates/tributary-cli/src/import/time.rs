@@ -149,3 +149,46 @@ impl FileTimes {
         Ok(stored)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW_MS: i64 = 1_790_000_000_000;
+
+    fn read(text: &str) -> Result<(Form, i64), String> {
+        Plausible::new(NOW_MS).parse(text, &PostTimes::MILLISECONDS)
+    }
+
+    #[test]
+    fn dates_are_read_in_the_forms_of_iso_8601_and_rfc_3339() {
+        for text in [
+            "2025-11-24T16:00:00Z",
+            "2025-11-24T16:00:00.000000999z",
+            "2025-11-24 17:00:00+01:00",
+            "2025-11-24 16:00:00+00",
+            "2025-11-24T11:30:00-0430",
+        ] {
+            assert_eq!(read(text), Ok((Form::Offset, 1_764_000_000_000)), "{text}");
+        }
+    }
+
+    proptest! {
+        /// A number without its last digits is no time, so a file that is cut off is noticed.
+        #[test]
+        fn a_number_that_is_cut_off_is_not_plausible(ms in 1_000_000_000_000..NOW_MS) {
+            for (unit, number) in [ms / 1_000, ms, ms * 1_000].into_iter().enumerate() {
+                let text = number.to_string();
+                let stored = if unit == 0 { ms - ms % 1_000 } else { ms };
+                prop_assert_eq!(read(&text).unwrap().1, stored);
+                // Without three digits it is the same time in the next unit, which the file does
+                // not use.
+                for cut in [1, 2, 4, 5] {
+                    prop_assert!(read(&text[..text.len() - cut]).is_err());
+                }
+            }
+        }
+    }
+}

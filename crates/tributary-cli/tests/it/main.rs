@@ -22,6 +22,7 @@ mod fills;
 mod flight;
 mod http;
 mod http_writes;
+mod import;
 mod layers;
 mod memory;
 mod migrate;

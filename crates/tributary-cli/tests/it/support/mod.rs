@@ -48,6 +48,16 @@ pub(crate) fn shared_data() -> Option<PathBuf> {
     None
 }
 
+/// The folder of small files from real faults, if it is beside the working copy.
+pub(crate) fn shared_cases() -> Option<PathBuf> {
+    let dir = root().join("../shared/cases");
+    if dir.join("README.md").exists() {
+        return Some(dir);
+    }
+    skip("shared cases: ../shared/cases is missing");
+    None
+}
+
 /// Lists a skipped test in the summary at the end of `./dev test`. No test is skipped silently.
 pub(crate) fn skip(what: &str) {
     eprintln!("SKIPPED {what}");
