@@ -21,7 +21,9 @@ use self::source::{
     set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
-pub use crate::mapping::{FollowsTable, Mark, PostsTable, Tables, UsersTable, Visible};
+pub use crate::mapping::{
+    Condition, FollowsTable, Mark, PostsTable, Tables, UsersTable, conditions_text,
+};
 use crate::model::ShardId;
 pub use crate::moment::{TimeUnit, Zone};
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
@@ -358,10 +360,7 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
             ));
         }
     }
-    if let Some(visible) = &fleet.tables.posts.visible {
-        let wrong = |error| ConfigError(format!("tables.posts.visible: {error}"));
-        visible.check().map_err(wrong)?;
-    }
+    fleet.tables.check().map_err(ConfigError)?;
     for (name, server) in &fleet.servers {
         server.check().map_err(|error| ConfigError(format!("servers.{name}: {error}")))?;
     }
@@ -594,7 +593,7 @@ database = "social_1"
             (
                 format!("{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = \"now\" }}"),
                 &[],
-                "no post would ever be visible",
+                "no row would ever be visible",
             ),
             (
                 format!(

@@ -9,6 +9,7 @@ mod follow;
 mod gate;
 mod infer;
 mod load;
+mod marks;
 mod migrate;
 pub(crate) mod mysql;
 mod schema;

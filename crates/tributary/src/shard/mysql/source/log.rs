@@ -243,14 +243,18 @@ async fn columns(
             name,
             unsigned: column_type.to_lowercase().contains("unsigned"),
             readable,
-            labels: if data_type == "enum" { labels(&column_type) } else { Vec::new() },
+            labels: labels(&data_type, &column_type),
         }
     });
     Ok(declared.collect())
 }
 
-/// Parses the labels of a column type such as `enum('a','it''s')`.
-fn labels(column_type: &str) -> Vec<String> {
+/// The labels of an ENUM or a SET, from a column type such as `enum('a','it''s')`; empty for other
+/// types.
+pub(in crate::shard::mysql) fn labels(data_type: &str, column_type: &str) -> Vec<String> {
+    if !["enum", "set"].contains(&data_type) {
+        return Vec::new();
+    }
     let list = column_type.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
     let mut labels = Vec::new();
     let mut rest = list.map_or("", |(list, _)| list);
@@ -280,8 +284,9 @@ mod tests {
 
     #[test]
     fn the_labels_of_an_enum_are_parsed() {
-        assert_eq!(labels("enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
-        assert!(labels("int(11)").is_empty());
-        assert_eq!(labels("enum('"), Vec::<String>::new());
+        assert_eq!(labels("enum", "enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
+        assert_eq!(labels("set", "set('a','b')"), ["a", "b"]);
+        assert!(labels("int", "int(11)").is_empty());
+        assert_eq!(labels("enum", "enum('"), Vec::<String>::new());
     }
 }
