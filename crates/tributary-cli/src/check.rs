@@ -9,7 +9,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tributary::config::{FleetConfig, Mark, Servers, Tables, Zone, environment, password_variable};
+use tributary::config::{
+    Condition, FleetConfig, Servers, Tables, Zone, conditions_text, environment, password_variable,
+};
 use tributary::internal::{Finding, Fit, find_tables, stray_findings, survey};
 use tributary::{Config, ConfigError, OpenError, UserId};
 use url::Url;
@@ -303,10 +305,11 @@ impl ConfigDraft {
 fn tables_text(tables: &Tables) -> String {
     let (follows, posts) = (&tables.follows, &tables.posts);
     let mut text = format!(
-        "[tables.follows]\nname = {}\nfollower = {}\nfollowed = {}\n\n",
+        "[tables.follows]\nname = {}\nfollower = {}\nfollowed = {}\n{}\n",
         quoted(&follows.name),
         quoted(&follows.follower),
-        quoted(&follows.followed)
+        quoted(&follows.followed),
+        visible_text(follows.visible.as_deref())
     );
     let _ = writeln!(
         text,
@@ -321,16 +324,7 @@ fn tables_text(tables: &Tables) -> String {
     if !posts.zone.is_utc() {
         let _ = writeln!(text, "zone = \"{}\"", posts.zone);
     }
-    if let Some(visible) = &posts.visible {
-        let value = match &visible.value {
-            Mark::Null => "\"NULL\"".to_owned(),
-            Mark::Now => "\"NOW\"".to_owned(),
-            Mark::Number(number) => number.to_string(),
-            Mark::Text(text) => quoted(text),
-        };
-        let column = quoted(&visible.column);
-        let _ = writeln!(text, "visible = {{ column = {column}, value = {value} }}");
-    }
+    text += &visible_text(posts.visible.as_deref());
     if let Some(users) = &tables.users {
         let _ = writeln!(
             text,
@@ -341,6 +335,10 @@ fn tables_text(tables: &Tables) -> String {
         );
     }
     text
+}
+
+fn visible_text(visible: Option<&[Condition]>) -> String {
+    visible.map(|all| format!("visible = {}\n", conditions_text(all))).unwrap_or_default()
 }
 
 /// Quotes a TOML string; TOML and JSON use the same escapes.

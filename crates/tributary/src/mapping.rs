@@ -1,9 +1,16 @@
 //! Names and contents of a team's own tables: `[tables]` in the configuration. Existing tables are
 //! served as they are. Pure.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::moment::{PostTimes, TimeUnit, Zone};
+
+/// The most conditions of a table.
+pub(crate) const CONDITIONS_MAX: usize = 8;
 
 /// The tables that every shard on servers has.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -27,6 +34,10 @@ pub struct FollowsTable {
     pub follower: String,
     /// The column of the followee's user id.
     pub followed: String,
+    /// The conditions of a row that is a follow. `None` if the configuration does not state
+    /// whether other rows exist; all rows are read then.
+    #[serde(deserialize_with = "one_or_many")]
+    pub visible: Option<Vec<Condition>>,
 }
 
 /// `[tables.posts]`: one row for each post.
@@ -47,8 +58,10 @@ pub struct PostsTable {
     pub unit: TimeUnit,
     /// The zone of the dates in a `DATETIME` column.
     pub zone: Zone,
-    /// Which posts are visible, if the team deletes posts by marking them.
-    pub visible: Option<Visible>,
+    /// The conditions of a visible post. `None` if the configuration does not state whether other
+    /// rows exist; all rows are read then.
+    #[serde(deserialize_with = "one_or_many")]
+    pub visible: Option<Vec<Condition>>,
 }
 
 /// `[tables.users]`: one row for each user.
@@ -63,30 +76,108 @@ pub struct UsersTable {
     pub handle: String,
 }
 
-/// The rule for soft deletion: a post is visible if `column` holds `value`.
+/// A condition of a visible row: `column` holds `value`. A row is read if it meets all conditions
+/// of its table.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Visible {
+pub struct Condition {
     /// The column.
     pub column: String,
-    /// The value of a visible post.
+    /// The value of a visible row.
     pub value: Mark,
-    /// The value that a delete sets; required if it does not follow from `value`.
+    /// The value that a delete or an unfollow sets. At most one condition of a table has it.
     #[serde(default)]
     pub hidden: Option<Mark>,
 }
 
-/// A value that marks a post as visible or deleted.
+/// A value of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// SQL's NULL; written as the text `NULL`.
     Null,
-    /// The time of the change; written as the text `NOW`.
+    /// Any value except SQL's NULL; written as the text `NOT NULL`.
+    NotNull,
+    /// The time of the change; written as the text `NOW`. For hidden rows only.
     Now,
+    /// The row is deleted; written as the text `DELETE`. For hidden rows only.
+    Delete,
     /// A number, or true and false as 1 and 0.
     Number(i64),
     /// Any other text.
     Text(String),
+}
+
+/// How a visible row is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Removal<'a> {
+    /// The row is deleted.
+    Delete,
+    /// The column of the condition gets the mark.
+    Hide(&'a Condition, Mark),
+    /// The configuration does not state it.
+    Unknown,
+}
+
+impl Tables {
+    /// Whether these are the tables that this project creates. They hold no other rows than
+    /// follows and posts, so an empty list of conditions makes no difference.
+    pub(crate) fn are_ours(&self) -> bool {
+        let mut tables = self.clone();
+        for visible in [&mut tables.follows.visible, &mut tables.posts.visible] {
+            if visible.as_ref().is_some_and(Vec::is_empty) {
+                *visible = None;
+            }
+        }
+        tables == Self::default()
+    }
+
+    /// Checks the conditions of both tables. The error names the key.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (follows, posts) = (&self.follows, &self.posts);
+        let of_follows = [&follows.follower, &follows.followed];
+        check_conditions(follows.conditions(), &of_follows)
+            .map_err(|error| format!("tables.follows.visible: {error}"))?;
+        let of_posts = [&posts.id, &posts.author, &posts.content, &posts.time];
+        check_conditions(posts.conditions(), &of_posts)
+            .map_err(|error| format!("tables.posts.visible: {error}"))
+    }
+}
+
+fn check_conditions(conditions: &[Condition], mapped: &[&String]) -> Result<(), String> {
+    if conditions.len() > CONDITIONS_MAX {
+        return Err(format!("at most {CONDITIONS_MAX} conditions are allowed"));
+    }
+    for (index, condition) in conditions.iter().enumerate() {
+        let column = &condition.column;
+        let same = |other: &String| other.eq_ignore_ascii_case(column);
+        if mapped.iter().any(|other| same(other)) {
+            return Err(format!("column `{column}` already has another role in this table"));
+        }
+        if conditions[..index].iter().any(|other| same(&other.column)) {
+            return Err(format!("column `{column}` has two conditions; keep one of them"));
+        }
+        condition.check().map_err(|error| format!("column `{column}`: {error}"))?;
+    }
+    if conditions.iter().filter(|condition| condition.hidden.is_some()).count() > 1 {
+        return Err("only one condition may have `hidden`, the value that a removal sets".into());
+    }
+    Ok(())
+}
+
+impl FollowsTable {
+    /// The conditions of a row that is a follow.
+    pub fn conditions(&self) -> &[Condition] {
+        self.visible.as_deref().unwrap_or_default()
+    }
+
+    /// How an unfollow removes a row. A flag is never reversed without `hidden`: a follow that is
+    /// no longer accepted could be taken for a request.
+    pub(crate) fn removal(&self) -> Removal<'_> {
+        match marked_removal(self.conditions()) {
+            Some(removal) => removal,
+            None => Removal::Delete,
+        }
+    }
 }
 
 impl PostsTable {
@@ -94,31 +185,108 @@ impl PostsTable {
     pub fn times(&self) -> PostTimes {
         PostTimes { unit: self.unit, zone: self.zone.clone() }
     }
+
+    /// The conditions of a visible post.
+    pub fn conditions(&self) -> &[Condition] {
+        self.visible.as_deref().unwrap_or_default()
+    }
+
+    /// How a delete removes a post. A flag that is the only condition is reversed. Otherwise a
+    /// table with conditions must state it: rows of a team that hides posts are not deleted.
+    pub(crate) fn removal(&self) -> Removal<'_> {
+        let conditions = self.conditions();
+        match (marked_removal(conditions), conditions) {
+            (Some(removal), _) => removal,
+            (None, []) => Removal::Delete,
+            (None, [only]) => match only.value {
+                Mark::Number(flag @ (0 | 1)) => Removal::Hide(only, Mark::Number(1 - flag)),
+                _ => Removal::Unknown,
+            },
+            (None, _) => Removal::Unknown,
+        }
+    }
 }
 
-impl Visible {
-    /// Checks that visible and deleted posts differ, and that the visible value is constant.
-    pub fn check(&self) -> Result<(), &'static str> {
-        match (&self.value, self.hidden()) {
-            (Mark::Now, _) => Err("value cannot be NOW: no post would ever be visible"),
-            (value, Some(hidden)) if *value == hidden => {
-                Err("value and hidden are the same: a deleted post would stay visible")
-            }
-            _ => Ok(()),
-        }
+/// How a row is removed according to `hidden`, or to the only condition with the value NULL, which
+/// gets the time. `None` if there is neither.
+fn marked_removal(conditions: &[Condition]) -> Option<Removal<'_>> {
+    let marked =
+        conditions.iter().find_map(|condition| Some((condition, condition.hidden.as_ref()?)));
+    match marked {
+        Some((_, Mark::Delete)) => return Some(Removal::Delete),
+        Some((condition, hidden)) => return Some(Removal::Hide(condition, hidden.clone())),
+        None => {}
+    }
+    let mut nulls = conditions.iter().filter(|condition| condition.value == Mark::Null);
+    match (nulls.next(), nulls.next()) {
+        (Some(condition), None) => Some(Removal::Hide(condition, Mark::Now)),
+        (Some(_), Some(_)) => Some(Removal::Unknown),
+        (None, _) => None,
+    }
+}
+
+impl Condition {
+    /// Whether the column states what an id of the row refers to, as in `followable_type = 'User'`.
+    /// The ids of other types may be equal to ids of users.
+    pub(crate) fn is_type(&self) -> bool {
+        let name = self.column.to_lowercase();
+        matches!(self.value, Mark::Text(_)) && name.ends_with("type")
     }
 
-    /// The value that a delete sets, if it is configured or follows from `value`: `NOW` for
-    /// `NULL`, and 1 and 0 for each other.
-    pub fn hidden(&self) -> Option<Mark> {
-        match (&self.hidden, &self.value) {
-            (Some(hidden), _) => Some(hidden.clone()),
-            (None, Mark::Null) => Some(Mark::Now),
-            (None, Mark::Number(0)) => Some(Mark::Number(1)),
-            (None, Mark::Number(1)) => Some(Mark::Number(0)),
-            (None, _) => None,
+    /// Checks that a row can meet the condition, and that a hidden row does not.
+    fn check(&self) -> Result<(), &'static str> {
+        let stays_visible = match (&self.value, &self.hidden) {
+            (Mark::Now | Mark::Delete, _) => {
+                return Err("value cannot be NOW or DELETE: no row would ever be visible");
+            }
+            (_, Some(Mark::NotNull)) => return Err("hidden must be one value, not NOT NULL"),
+            (_, None | Some(Mark::Delete)) => false,
+            (Mark::NotNull, Some(hidden)) => *hidden != Mark::Null,
+            (Mark::Text(value), Some(Mark::Text(hidden))) => value.eq_ignore_ascii_case(hidden),
+            (value, Some(hidden)) => value == hidden,
+        };
+        if stays_visible {
+            return Err("value and hidden are the same: a removed row would stay visible");
+        }
+        Ok(())
+    }
+}
+
+/// The conditions as TOML, for a configuration.
+pub fn conditions_text(conditions: &[Condition]) -> String {
+    let conditions: Vec<String> = conditions.iter().map(Condition::to_string).collect();
+    format!("[{}]", conditions.join(", "))
+}
+
+/// The condition as TOML.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { column, value, hidden } = self;
+        write!(f, "{{ column = {}, value = {value}", quoted(column))?;
+        if let Some(hidden) = hidden {
+            write!(f, ", hidden = {hidden}")?;
+        }
+        f.write_str(" }")
+    }
+}
+
+/// The mark as TOML.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("\"NULL\""),
+            Self::NotNull => f.write_str("\"NOT NULL\""),
+            Self::Now => f.write_str("\"NOW\""),
+            Self::Delete => f.write_str("\"DELETE\""),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => f.write_str(&quoted(text)),
         }
     }
+}
+
+/// A text as TOML, which has the escapes of JSON.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 impl Default for FollowsTable {
@@ -127,6 +295,7 @@ impl Default for FollowsTable {
             name: "followers".into(),
             follower: "follower_user_id".into(),
             followed: "followed_user_id".into(),
+            visible: None,
         }
     }
 }
@@ -167,7 +336,125 @@ impl<'de> Deserialize<'de> for Mark {
             Written::Number(number) => Self::Number(number),
             Written::Text(text) if text.eq_ignore_ascii_case("null") => Self::Null,
             Written::Text(text) if text.eq_ignore_ascii_case("now") => Self::Now,
+            Written::Text(text) if text.eq_ignore_ascii_case("not null") => Self::NotNull,
+            // In capital letters only: `delete` is a usual label of an ENUM.
+            Written::Text(text) if text == "DELETE" => Self::Delete,
             Written::Text(text) => Self::Text(text),
         })
+    }
+}
+
+/// One condition, or a list of them.
+fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<Condition>>, D::Error> {
+    struct OneOrMany;
+
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<Condition>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(
+                "a list of conditions such as [{ column = \"deleted_at\", value = \"NULL\" }]",
+            )
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Ok(vec![Condition::deserialize(MapAccessDeserializer::new(map))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+
+    d.deserialize_any(OneOrMany).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn posts(visible: &str) -> Result<PostsTable, String> {
+        toml::from_str(visible).map_err(|error: toml::de::Error| error.message().to_owned())
+    }
+
+    #[test]
+    fn conditions_are_read_and_written_in_one_notation() {
+        for (written, printed) in [
+            ("{ column = 'a', value = true }", "[{ column = \"a\", value = 1 }]"),
+            ("[]", "[]"),
+            (
+                "[{ column = 'a', value = 'null', hidden = 'now' }, { column = 'b', value = 'it\"s' }]",
+                "[{ column = \"a\", value = \"NULL\", hidden = \"NOW\" }, { column = \"b\", value = \"it\\\"s\" }]",
+            ),
+            (
+                "[{ column = 'a', value = 'NOT NULL', hidden = 'DELETE' }]",
+                "[{ column = \"a\", value = \"NOT NULL\", hidden = \"DELETE\" }]",
+            ),
+        ] {
+            let table = posts(&format!("visible = {written}")).unwrap();
+            let text = conditions_text(table.conditions());
+            assert_eq!(text, printed);
+            let again = posts(&format!("visible = {text}")).unwrap();
+            assert_eq!(again, table);
+        }
+        assert_eq!(posts("").unwrap().visible, None);
+        let error = posts("visible = [{ column = 'a', valu = 1 }]").unwrap_err();
+        assert!(error.contains("unknown field `valu`"), "{error}");
+        assert!(posts("visible = 'a'").unwrap_err().contains("a list of conditions"));
+        assert!(posts("visible = [{ column = 'a', value = 1.5 }]").is_err());
+    }
+
+    #[test]
+    fn conditions_that_cannot_work_are_refused() {
+        for (visible, expected) in [
+            ("[{ column = 'a', value = 'now' }]", "no row would ever be visible"),
+            ("[{ column = 'a', value = 'DELETE' }]", "no row would ever be visible"),
+            ("[{ column = 'a', value = 'x', hidden = 'X' }]", "would stay visible"),
+            ("[{ column = 'a', value = 'NOT NULL', hidden = 1 }]", "would stay visible"),
+            ("[{ column = 'a', value = 1, hidden = 'NOT NULL' }]", "must be one value"),
+            ("[{ column = 'a', value = 1 }, { column = 'A', value = 2 }]", "two conditions"),
+            ("[{ column = 'Content', value = 'x' }]", "another role"),
+            (
+                "[{ column = 'a', value = 1, hidden = 2 }, { column = 'b', value = 1, hidden = 2 }]",
+                "only one condition may have `hidden`",
+            ),
+        ] {
+            let posts = posts(&format!("visible = {visible}")).unwrap();
+            let error = Tables { posts, ..Tables::default() }.check().unwrap_err();
+            assert!(error.starts_with("tables.posts.visible: "), "{error}");
+            assert!(error.contains(expected), "{visible}: {error}");
+        }
+        let many: Vec<String> =
+            (0..9).map(|n| format!("{{ column = 'c{n}', value = 1 }}")).collect();
+        let posts = posts(&format!("visible = [{}]", many.join(", "))).unwrap();
+        assert!(Tables { posts, ..Tables::default() }.check().is_err());
+    }
+
+    #[test]
+    fn a_removal_hides_only_as_configured() {
+        let null = "{ column = 'gone', value = 'NULL' }";
+        let flag = "{ column = 'ok', value = 1 }";
+        for (visible, of_post, of_follow) in [
+            ("[]".to_owned(), "delete", "delete"),
+            (format!("[{null}]"), "gone = \"NOW\"", "gone = \"NOW\""),
+            (format!("[{flag}]"), "ok = 0", "delete"),
+            (format!("[{flag}, {null}]"), "gone = \"NOW\"", "gone = \"NOW\""),
+            (format!("[{null}, {{ column = 'b', value = 'NULL' }}]"), "unknown", "unknown"),
+            (format!("[{flag}, {{ column = 'b', value = 0 }}]"), "unknown", "delete"),
+            ("[{ column = 'b', value = 'x' }]".into(), "unknown", "delete"),
+            ("[{ column = 'b', value = 'x', hidden = 'DELETE' }]".into(), "delete", "delete"),
+            ("[{ column = 'b', value = 'x', hidden = 'y' }]".into(), "b = \"y\"", "b = \"y\""),
+            (format!("[{null}, {{ column = 'b', value = 1, hidden = 0 }}]"), "b = 0", "b = 0"),
+        ] {
+            let text = |removal: Removal<'_>| match removal {
+                Removal::Delete => "delete".to_owned(),
+                Removal::Unknown => "unknown".to_owned(),
+                Removal::Hide(condition, mark) => format!("{} = {mark}", condition.column),
+            };
+            let posts = posts(&format!("visible = {visible}")).unwrap();
+            let follows: FollowsTable = toml::from_str(&format!("visible = {visible}")).unwrap();
+            assert_eq!(text(posts.removal()), of_post, "{visible}");
+            assert_eq!(text(follows.removal()), of_follow, "{visible}");
+        }
     }
 }

@@ -15,14 +15,14 @@ use crate::support::database::{Database, Kind, PASSWORD, USER, mariadb, mysql};
 use crate::support::{run, scratch, size};
 
 /// A fleet as a user gives it to `check`: servers and databases, without a configuration.
-struct Given {
+pub(crate) struct Given {
     servers: Vec<Arc<Database>>,
     databases: Vec<String>,
 }
 
 impl Given {
     /// Empty databases, spread over these servers in turn.
-    async fn new(servers: &[Arc<Database>], shards: usize) -> Self {
+    pub(crate) async fn new(servers: &[Arc<Database>], shards: usize) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let servers: Vec<_> = servers.iter().cycle().take(shards).cloned().collect();
@@ -33,7 +33,7 @@ impl Given {
     }
 
     /// Runs statements on the server of every shard.
-    async fn each(&self, statements: impl Fn(usize, &str) -> Vec<String>) {
+    pub(crate) async fn each(&self, statements: impl Fn(usize, &str) -> Vec<String>) {
         for (index, (server, database)) in self.servers.iter().zip(&self.databases).enumerate() {
             let mut all = vec!["SET time_zone = '+00:00'".to_owned()];
             all.extend(statements(index, database));
@@ -68,7 +68,7 @@ impl Given {
         format!("mysql://{USER}:{password}@{}/{database}", server.address())
     }
 
-    fn dsns(&self) -> Vec<String> {
+    pub(crate) fn dsns(&self) -> Vec<String> {
         (0..self.databases.len()).map(|shard| self.dsn(shard)).collect()
     }
 }
@@ -86,7 +86,7 @@ fn tributary(arguments: &[String]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-fn check(arguments: &[String]) -> (i32, Value) {
+pub(crate) fn check(arguments: &[String]) -> (i32, Value) {
     let mut all = vec!["check".to_owned(), "--json".to_owned()];
     all.extend_from_slice(arguments);
     let (code, out, error) = tributary(&all);
@@ -94,7 +94,7 @@ fn check(arguments: &[String]) -> (i32, Value) {
     (code, serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{error}")))
 }
 
-fn codes(report: &Value, level: &str) -> Vec<String> {
+pub(crate) fn codes(report: &Value, level: &str) -> Vec<String> {
     let findings = report["findings"].as_array().unwrap().iter();
     let findings = findings.filter(|finding| finding["level"] == level);
     let mut codes: Vec<String> =

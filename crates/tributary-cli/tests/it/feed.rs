@@ -575,6 +575,78 @@ fn soft_deletes_and_other_character_sets_are_decoded() {
     });
 }
 
+/// A row that becomes visible or hidden is a follow or an unfollow, a post or a removed post. Rows
+/// that are hidden throughout are ignored.
+#[test]
+fn rows_become_visible_and_hidden() {
+    run(async {
+        for server in servers(false) {
+            let create = [
+                "CREATE TABLE D.graph (from_id INT NOT NULL, to_id INT NOT NULL, \
+                 status ENUM('pending','accepted','blocked') NOT NULL DEFAULT 'accepted', \
+                 about VARCHAR(20) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'User', \
+                 muted SET('a','b') NOT NULL DEFAULT '', gone DATETIME NULL, note INT, \
+                 PRIMARY KEY (from_id, to_id))",
+                "CREATE TABLE D.wall (id INT PRIMARY KEY, account INT NOT NULL, body TEXT, \
+                 made BIGINT NOT NULL, ok BIT(1) NOT NULL, shown_at DATE, KEY (account, made, id))",
+            ];
+            let config = "\n[tables.follows]\nname = \"graph\"\nfollower = \"from_id\"\n\
+                 followed = \"to_id\"\nvisible = [{ column = \"status\", value = \"accepted\" }, \
+                 { column = \"about\", value = \"User\" }, { column = \"muted\", value = \"\" }, \
+                 { column = \"gone\", value = \"NULL\" }]\n[tables.posts]\nname = \"wall\"\n\
+                 id = \"id\"\nauthor = \"account\"\ncontent = \"body\"\ntime = \"made\"\n\
+                 visible = [{ column = \"ok\", value = true }, \
+                 { column = \"shown_at\", value = \"NOT NULL\" }]\n";
+            let mut feed = FeedTest::begin_with(&server, &create, |c| c + config).await;
+            feed.check(
+                &[
+                    "INSERT INTO D.graph (from_id, to_id) VALUES (1, 2)",
+                    "INSERT INTO D.graph (from_id, to_id, status) VALUES (1, 3, 'pending')",
+                    "INSERT INTO D.graph (from_id, to_id, about) VALUES (1, 4, 'Tag')",
+                    "INSERT INTO D.graph (from_id, to_id, muted) VALUES (1, 5, 'b,a')",
+                    "UPDATE D.graph SET status = 'accepted' WHERE to_id = 3",
+                    "UPDATE D.graph SET note = 1 WHERE to_id = 4",
+                    "UPDATE D.graph SET muted = '' WHERE to_id = 5",
+                    "UPDATE D.graph SET status = 'blocked' WHERE to_id = 2",
+                    "UPDATE D.graph SET gone = NOW() WHERE to_id IN (2, 3)",
+                    "DELETE FROM D.graph WHERE to_id IN (2, 3, 4)",
+                    "UPDATE D.graph SET about = 'user' WHERE to_id = 5",
+                    "INSERT INTO D.wall VALUES (1, 7, 'a', 9, 1, NULL), (2, 7, 'b', 9, 1, NOW())",
+                    "UPDATE D.wall SET shown_at = NOW() WHERE id = 1",
+                    "UPDATE D.wall SET ok = 0 WHERE id = 2",
+                    "UPDATE D.wall SET body = 'c' WHERE id = 2",
+                    "DELETE FROM D.wall",
+                ],
+                &[
+                    "s0 1 follows 2",
+                    "s0 1 follows 3",
+                    "s0 1 follows 5",
+                    "s0 1 leaves 2",
+                    "s0 1 leaves 3",
+                    // Whether `user` equals `User` depends on the collation.
+                    "s0 1 leaves 5, s0 reader 1?",
+                    "s0 7/2@9 \"b\"",
+                    "s0 7/1@9 \"a\"",
+                    "s0 7/2@9 gone",
+                    "s0 7/1@9 gone",
+                ],
+            )
+            .await;
+            // Row images without the condition columns.
+            feed.check(
+                &[
+                    "SET SESSION binlog_row_image = 'MINIMAL'",
+                    "INSERT INTO D.graph VALUES (1, 2, 'accepted', 'User', '', NULL, 0)",
+                    "UPDATE D.graph SET note = 2 WHERE to_id = 2",
+                    "DELETE FROM D.graph WHERE to_id = 2",
+                ],
+                &["s0 1 follows 2", "s0 reader 1?, s0 reader 1?", "s0 reader 1?"],
+            )
+            .await;
+        }
+    });
+}
+
 #[test]
 fn a_log_that_cannot_be_followed_is_reported_with_its_fix() {
     run(async {

@@ -34,4 +34,5 @@ mod rows;
 mod servers;
 mod support;
 mod tidy;
+mod visible;
 mod writes;

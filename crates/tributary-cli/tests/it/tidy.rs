@@ -58,6 +58,7 @@ fn pure_modules_use_no_runtime_no_sql_and_no_http() {
                 "post_id.rs",
                 "post_json.rs",
                 "shard/infer.rs",
+                "shard/marks.rs",
                 "timeline/merge.rs",
                 "timeline/page.rs",
             ],

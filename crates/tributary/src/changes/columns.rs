@@ -20,6 +20,8 @@ pub(crate) enum ColumnFormat {
     Text(usize),
     /// The number of an ENUM label, in this many bytes.
     Label(usize),
+    /// The labels of a SET as bits, in this many bytes.
+    Set(usize),
     /// Bits in this many bytes, big-endian.
     Bits(usize),
     /// A date and time, with a fraction of this many bytes.
@@ -46,6 +48,8 @@ pub(crate) enum Cell<'a> {
     Text(&'a [u8]),
     /// The number of an ENUM label, from 1 on. 0 is an invalid value.
     Label(u64),
+    /// The labels of a SET: bit 0 is the first label.
+    Set(u64),
     Bits(u64),
     /// In the form of post keys: [`CalendarTime::packed`].
     DateTime(i64),
@@ -135,7 +139,7 @@ fn column_format(kind: u8, details: &mut Bytes<'_>) -> Option<ColumnFormat> {
         }
         246 => decimal(details.byte()?, details.byte()?)?,
         247 => labels(details.u16()?.to_be_bytes()),
-        248 => ColumnFormat::Fixed(usize::from(details.u16()? >> 8)),
+        248 => set(details.u16()? >> 8),
         254 => string(details.byte()?, details.byte()?),
         // TINYBLOB to LONGBLOB. The log uses the type BLOB for all of them.
         249..=252 => ColumnFormat::Text(blob_length_bytes(details.byte()?)?),
@@ -157,12 +161,16 @@ fn labels([bytes, _]: [u8; 2]) -> ColumnFormat {
     ColumnFormat::Label(usize::from(bytes.clamp(1, 2)))
 }
 
+fn set(bytes: u16) -> ColumnFormat {
+    ColumnFormat::Set(usize::from(bytes.clamp(1, 8)))
+}
+
 /// The format of CHAR, ENUM or SET. For CHAR, two inverted bits of the first byte are the high
 /// bits of the maximum length.
 fn string(first: u8, second: u8) -> ColumnFormat {
     match first {
         247 => ColumnFormat::Label(usize::from(second.clamp(1, 2))),
-        248 => ColumnFormat::Fixed(usize::from(second)),
+        248 => set(second.into()),
         _ => {
             let high = usize::from((first & 0x30) ^ 0x30) << 4;
             ColumnFormat::Text(varchar_length_bytes(high | usize::from(second)))
@@ -187,6 +195,7 @@ impl ColumnFormat {
             Self::Integer(len) => Cell::Integer { bits: bytes.number(len)?, bytes: len },
             Self::Text(len) => Cell::Text(bytes.prefixed(len)?),
             Self::Label(len) => Cell::Label(bytes.number(len)?),
+            Self::Set(len) => Cell::Set(bytes.number(len)?),
             Self::Bits(len) => Cell::Bits(bytes.big_endian(len)?),
             Self::DateTime(fraction) => {
                 let whole = i64::try_from(bytes.big_endian(5)?).ok()? - 0x80_0000_0000;

@@ -6,20 +6,23 @@ use super::bytes::Bytes;
 use super::columns::{Cell, ColumnFormat, TableMap, image};
 use super::metadata::LoggedColumn;
 use super::pending::Pending;
-use crate::mapping::{Mark, Tables, Visible};
+use crate::mapping::{CONDITIONS_MAX, Condition, Mark, Tables};
 use crate::model::{Follow, ID_MAX, Post, PostId, PostKey, ShardId, UserId};
 use crate::moment::TimeUnit;
 
 /// Most columns of a table that are used. The constants below are indexes into them.
-const FIELDS: usize = 5;
+const FIELDS: usize = 4 + CONDITIONS_MAX;
 const AUTHOR: usize = 0;
 const ID: usize = 1;
 const TIME: usize = 2;
 const CONTENT: usize = 3;
-const VISIBLE: usize = 4;
+/// The first condition of a post.
+const POST_CONDITIONS: usize = 4;
 /// The fields of a follow.
 const FOLLOWER: usize = 0;
 const FOLLOWED: usize = 1;
+/// The first condition of a follow.
+const FOLLOW_CONDITIONS: usize = 2;
 
 /// A served table, as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub(crate) struct DeclaredColumn {
     pub(crate) readable: bool,
     /// The number of the collation of a text column, if the server reports it.
     pub(crate) collation: Option<u64>,
-    /// The labels of an ENUM, else empty.
+    /// The labels of an ENUM or a SET, else empty.
     pub(crate) labels: Vec<String>,
 }
 
@@ -73,7 +76,8 @@ pub(crate) struct TablePlan {
     role: Role,
     single: bool,
     unit: TimeUnit,
-    visible: Option<Visible>,
+    /// The conditions of a visible row.
+    conditions: Vec<Condition>,
     columns: Vec<ColumnFormat>,
     /// For each column the field that it fills. [`FIELDS`] for a column that is not used.
     fields: Vec<usize>,
@@ -86,8 +90,8 @@ type Cells<'a> = [Cell<'a>; FIELDS];
 /// The meaning of a row of the posts table.
 enum Row {
     Post(Post),
-    /// A post that is not visible, with its key.
-    Hidden(PostKey),
+    /// A post that is not visible.
+    Hidden,
     /// It has no valid author, id or time, so no query finds it.
     None,
     /// A post of this author whose other columns the log does not contain in a usable form.
@@ -101,18 +105,18 @@ impl TablePlan {
     /// ones, or if a needed column is missing.
     pub(crate) fn new(tables: &Tables, served: &ServedTable, map: TableMap) -> Option<Self> {
         let names = column_names(served, &map)?;
-        let posts = &tables.posts;
-        let wanted: Vec<&String> = match served.role {
+        let (posts, follows) = (&tables.posts, &tables.follows);
+        let (mut wanted, conditions): (Vec<&String>, _) = match served.role {
             Role::Posts => {
-                let visible = posts.visible.iter().map(|visible| &visible.column);
-                [&posts.author, &posts.id, &posts.time, &posts.content]
-                    .into_iter()
-                    .chain(visible)
-                    .collect()
+                (vec![&posts.author, &posts.id, &posts.time, &posts.content], posts.conditions())
             }
-            Role::Follows => vec![&tables.follows.follower, &tables.follows.followed],
-            Role::Users => tables.users.iter().map(|users| &users.id).collect(),
+            Role::Follows => (vec![&follows.follower, &follows.followed], follows.conditions()),
+            Role::Users => (tables.users.iter().map(|users| &users.id).collect(), &[][..]),
         };
+        if conditions.len() > CONDITIONS_MAX {
+            return None;
+        }
+        wanted.extend(conditions.iter().map(|condition| &condition.column));
         let field = |name: &&str| {
             wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(FIELDS)
         };
@@ -129,7 +133,7 @@ impl TablePlan {
             role: served.role,
             single: served.single,
             unit: posts.unit,
-            visible: posts.visible.clone(),
+            conditions: conditions.to_vec(),
             columns: map.columns,
             fields,
             declared,
@@ -199,7 +203,7 @@ impl TablePlan {
         match self.role {
             Role::Posts => match self.row(cells) {
                 Row::Post(post) => pending.push(shard, Change::Post(post)),
-                Row::Hidden(_) | Row::None => {}
+                Row::Hidden | Row::None => {}
                 Row::Of(author) => pending.push(shard, Change::AuthorUnknown(author)),
                 Row::Unknown => pending.push(shard, Change::ShardUnknown),
             },
@@ -212,13 +216,14 @@ impl TablePlan {
         let shard = self.shard;
         match self.role {
             Role::Posts => match self.row(cells) {
-                Row::Post(Post { key, .. }) | Row::Hidden(key) if self.single => {
+                Row::Post(Post { key, .. }) if self.single => {
                     pending.push(shard, Change::PostGone(key));
                 }
-                Row::Post(Post { key, .. }) | Row::Hidden(key) => {
+                Row::Post(Post { key, .. }) => {
                     pending.push(shard, Change::AuthorUnknown(key.author));
                 }
-                Row::None => {}
+                // A row that was not visible changes nothing when it is deleted.
+                Row::Hidden | Row::None => {}
                 Row::Of(author) => pending.push(shard, self.gone(cells, author)),
                 Row::Unknown => pending.push(shard, Change::ShardUnknown),
             },
@@ -268,7 +273,12 @@ impl TablePlan {
         let (follower, followed) = (self.id(cells, FOLLOWER), self.id(cells, FOLLOWED));
         let change = match (follower, followed) {
             (Ok(Some(follower)), Ok(Some(followee))) => {
-                change(Follow { follower: UserId(follower), followee: UserId(followee) })
+                let follow = Follow { follower: UserId(follower), followee: UserId(followee) };
+                match self.is_visible(cells, FOLLOW_CONDITIONS) {
+                    Some(true) => change(follow),
+                    Some(false) => return,
+                    None => Change::ReaderUnknown(follow.follower),
+                }
             }
             (Ok(Some(reader)), Err(())) => Change::ReaderUnknown(UserId(reader)),
             (Err(()), _) => Change::ShardUnknown,
@@ -327,6 +337,21 @@ impl TablePlan {
         Ok(Some(PostKey { author, post, time: time.ok_or(Some(author))? }))
     }
 
+    /// Whether the row meets all conditions, the first of which has the field `first`. `None` if
+    /// that is not certain.
+    fn is_visible(&self, cells: &Cells<'_>, first: usize) -> Option<bool> {
+        let mut certain = true;
+        for (condition, field) in self.conditions.iter().zip(first..) {
+            let (cell, declared) = self.field(cells, field);
+            match is_marked(&condition.value, cell, declared) {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => certain = false,
+            }
+        }
+        certain.then_some(true)
+    }
+
     fn row(&self, cells: &Cells<'_>) -> Row {
         let key = match self.key(cells) {
             Ok(Some(key)) => key,
@@ -334,10 +359,9 @@ impl TablePlan {
             Err(Some(author)) => return Row::Of(author),
             Err(None) => return Row::Unknown,
         };
-        let (cell, declared) = self.field(cells, VISIBLE);
-        match self.visible.as_ref().map_or(Some(true), |v| is_marked(&v.value, cell, declared)) {
+        match self.is_visible(cells, POST_CONDITIONS) {
             None => return Row::Of(key.author),
-            Some(false) => return Row::Hidden(key),
+            Some(false) => return Row::Hidden,
             Some(true) => {}
         }
         match self.field(cells, CONTENT) {
@@ -410,8 +434,9 @@ fn column_names<'a>(served: &'a ServedTable, map: &'a TableMap) -> Option<Vec<&'
 /// Whether a server finds the column equal to the mark. `None` if that is not certain.
 fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<bool> {
     match (mark, cell) {
-        (_, Cell::Absent) | (Mark::Now, _) => None,
+        (_, Cell::Absent) | (Mark::Now | Mark::Delete, _) => None,
         (Mark::Null, cell) => Some(cell == Cell::Null),
+        (Mark::NotNull, cell) => Some(cell != Cell::Null),
         (_, Cell::Null) => Some(false),
         (Mark::Number(number), Cell::Bits(bits)) => Some(u64::try_from(*number) == Ok(bits)),
         (Mark::Number(number), cell) => {
@@ -421,11 +446,25 @@ fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<b
             same_text(wanted, std::str::from_utf8(bytes).ok()?)
         }
         (Mark::Text(wanted), Cell::Label(number)) => {
-            let index = usize::try_from(number).ok()?.checked_sub(1)?;
-            same_text(wanted, declared.labels.get(index)?)
+            // No two labels are equal for the server, so an identical label decides.
+            let index = declared.labels.iter().position(|label| label == wanted)?;
+            (number > 0 || !wanted.is_empty()).then_some(usize::try_from(number).ok()? == index + 1)
         }
+        (Mark::Text(wanted), Cell::Set(bits)) => Some(set_bits(wanted, &declared.labels)? == bits),
         (Mark::Text(_), _) => None,
     }
+}
+
+/// The bits of a value of a SET column: labels in the declared order, with commas between them.
+/// `None` for any other text, which the server finds equal to no value or to one in another form.
+pub(crate) fn set_bits(text: &str, labels: &[String]) -> Option<u64> {
+    let (mut bits, mut next) = (0, 0);
+    for label in text.split(',').filter(|_| !text.is_empty()) {
+        let index = next + labels.get(next..)?.iter().position(|known| known == label)?;
+        bits |= 1_u64.checked_shl(u32::try_from(index).ok()?)?;
+        next = index + 1;
+    }
+    Some(bits)
 }
 
 /// Whether a server finds two texts equal. `None` if that depends on the collation: most ignore
@@ -456,4 +495,69 @@ fn is_delete(event: u8) -> bool {
 
 fn is_compressed(event: u8) -> bool {
     (kind::WRITE_COMPRESSED_V1..=kind::DELETE_COMPRESSED).contains(&event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(labels: &[&str]) -> DeclaredColumn {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        DeclaredColumn { labels, ..DeclaredColumn::default() }
+    }
+
+    #[test]
+    fn labels_are_compared_as_the_server_compares_them() {
+        let text = |text: &str| Mark::Text(text.into());
+        let declared = labels(&["pending", "accepted", ""]);
+        let of = |mark: &str, number| is_marked(&text(mark), Cell::Label(number), &declared);
+        assert_eq!([1, 2, 3, 0].map(|n| of("accepted", n)), [false, true, false, false].map(Some));
+        assert_eq!(of("Accepted", 2), None, "no identical label");
+        // 0 is the value of an invalid label, which the server shows as an empty text too.
+        assert_eq!([3, 1, 0].map(|n| of("", n)), [Some(true), Some(false), None]);
+
+        let declared = labels(&["a", "b", "c"]);
+        let of = |mark: &str, bits| is_marked(&text(mark), Cell::Set(bits), &declared);
+        assert_eq!(
+            [of("", 0), of("", 1), of("a,c", 5), of("b", 2)],
+            [true, false, true, true].map(Some)
+        );
+        assert_eq!(["c,a", "a,a", "d", "a,", "A"].map(|mark| of(mark, 5)), [None; 5]);
+        let declared = labels(&["x"; 64]);
+        assert_eq!(
+            is_marked(&text(&["x"; 64].join(",")), Cell::Set(u64::MAX), &declared),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn texts_differ_only_if_every_usual_collation_says_so() {
+        let declared = DeclaredColumn { readable: true, ..DeclaredColumn::default() };
+        let of = |text: &str| {
+            is_marked(&Mark::Text("User".into()), Cell::Text(text.as_bytes()), &declared)
+        };
+        assert_eq!(
+            [of("User"), of("Tag"), of("Users"), of("")],
+            [true, false, false, false].map(Some)
+        );
+        assert_eq!(["user", "User ", "U\u{15b}er"].map(of), [None; 3]);
+        let unreadable = DeclaredColumn::default();
+        assert_eq!(is_marked(&Mark::Text("a".into()), Cell::Text(b"a"), &unreadable), None);
+    }
+
+    #[test]
+    fn every_value_but_null_is_not_null() {
+        let declared = DeclaredColumn::default();
+        let of = |mark, cell| is_marked(&mark, cell, &declared);
+        for (cell, null) in [(Cell::Null, true), (Cell::Other, false), (Cell::DateTime(0), false)] {
+            assert_eq!(of(Mark::Null, cell), Some(null));
+            assert_eq!(of(Mark::NotNull, cell), Some(!null));
+        }
+        assert_eq!([Mark::Null, Mark::NotNull].map(|mark| of(mark, Cell::Absent)), [None; 2]);
+        let minus = Cell::Integer { bits: 255, bytes: 1 };
+        assert_eq!(
+            [-1, 255, 1].map(|n| of(Mark::Number(n), minus)),
+            [true, false, false].map(Some)
+        );
+    }
 }

@@ -22,7 +22,9 @@ use self::source::{
     set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
-pub use crate::mapping::{FollowsTable, Mark, PostsTable, Tables, UsersTable, Visible};
+pub use crate::mapping::{
+    Condition, FollowsTable, Mark, PostsTable, Tables, UsersTable, conditions_text,
+};
 use crate::model::ShardId;
 pub use crate::moment::{TimeUnit, Zone};
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
@@ -371,10 +373,7 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
             ));
         }
     }
-    if let Some(visible) = &fleet.tables.posts.visible {
-        let wrong = |error| ConfigError(format!("tables.posts.visible: {error}"));
-        visible.check().map_err(wrong)?;
-    }
+    fleet.tables.check().map_err(ConfigError)?;
     for (name, server) in &fleet.servers {
         server.check().map_err(|error| ConfigError(format!("servers.{name}: {error}")))?;
     }

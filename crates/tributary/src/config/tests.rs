@@ -84,7 +84,7 @@ fn mistakes_are_reported_with_their_location_and_a_fix() {
         (
             format!("{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = \"now\" }}"),
             &[],
-            "no post would ever be visible",
+            "no row would ever be visible",
         ),
         (
             format!("{FLEET}[tables.posts]\nvisible = {{ column = \"a\", value = 0, hidden = 0 }}"),

@@ -2,7 +2,7 @@
 //! types. Pure: the input is the declaration of the tables, never a row.
 
 use super::Finding;
-use crate::mapping::{FollowsTable, Mark, PostsTable, Tables, UsersTable, Visible};
+use crate::mapping::{FollowsTable, PostsTable, Tables, UsersTable};
 use crate::moment::{TimeUnit, Zone};
 
 /// The declaration of a table.
@@ -21,6 +21,8 @@ pub(super) struct ColumnShape {
     /// Fractional digits of the seconds; `None` for types that are not a date with a time.
     pub(super) digits: Option<u8>,
     pub(super) nullable: bool,
+    /// The labels of an ENUM or a SET, or the values that a sample of a text column holds.
+    pub(super) labels: Vec<String>,
 }
 
 // Usual names, the likeliest first. Case and underscores are ignored in comparisons.
@@ -65,6 +67,7 @@ const FOLLOWED: &[&str] = &[
     "targetuserid",
     "targetaccountid",
     "targetid",
+    "followableid",
     "destinationid",
     "dstid",
     "friendid",
@@ -119,12 +122,6 @@ const USERS: &[&str] = &["users", "accounts", "profiles", "members", "user"];
 const USER_ID: &[&str] = &["userid", "accountid", "id", "uid"];
 const HANDLE: &[&str] = &["handle", "username", "screenname", "nickname", "login", "name"];
 
-/// Column names with one of these parts may mark rows that not every reader may see.
-const MARKS: &[&str] = &[
-    "delet", "remov", "discard", "hidden", "visib", "publish", "status", "state", "active",
-    "draft", "archiv", "pending", "approved", "accepted", "banned",
-];
-
 pub(super) const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
 const TEXTS: &[&str] = &[
     "char",
@@ -161,19 +158,6 @@ pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec
             let mut notes = Vec::new();
             notes.extend(other_tables("follows", &follows.name, &other_follows));
             notes.extend(other_tables("posts", &posts.name, &others));
-            if let Some(visible) = &posts.visible {
-                let text = format!(
-                    "column `{}` of `{}` is taken as the mark of deleted posts",
-                    visible.column, posts.name
-                );
-                let cure = "set visible under [tables.posts]";
-                notes.push(Finding::warning("soft_delete", text).cure(cure));
-            }
-            let known = [&posts.content, &posts.time];
-            let mark = posts.visible.as_ref().map(|visible| &visible.column);
-            let known: Vec<&String> = known.into_iter().chain(mark).collect();
-            notes.extend(unused_marks(shapes, &posts.name, &known));
-            notes.extend(unused_marks(shapes, &follows.name, &[]));
             Ok((Tables { follows, posts, users: users.map(|(users, _)| users) }, notes))
         }
         (follows, posts) => Err([follows.err(), posts.err()].into_iter().flatten().collect()),
@@ -186,24 +170,6 @@ fn other_tables(section: &str, chosen: &str, others: &[String]) -> Option<Findin
     let text = format!("{section} are read from `{chosen}`; `{others}` could hold {section} too");
     let finding = Finding::warning("other_tables", text);
     (!others.is_empty()).then(|| finding.cure(format!("set name under [tables.{section}]")))
-}
-
-/// A warning about columns that may restrict who sees a row, and that the mapping ignores.
-fn unused_marks(shapes: &[TableShape], table: &str, known: &[&String]) -> Option<Finding> {
-    let shape = shapes.iter().find(|shape| shape.name == table)?;
-    let is_mark = |column: &&ColumnShape| {
-        let name = plain(&column.name);
-        MARKS.iter().any(|mark| name.contains(mark)) && !known.contains(&&column.name)
-    };
-    let names: Vec<&str> =
-        shape.columns.iter().filter(is_mark).map(|column| column.name.as_str()).collect();
-    let text = format!(
-        "`{}` of `{table}` may mark rows that not every reader may see; all rows are read",
-        names.join("`, `")
-    );
-    let cure = "for posts, set visible under [tables.posts]; for follows, move these rows to \
-         another table, because there is no such setting";
-    (!names.is_empty()).then(|| Finding::warning("unused_mark", text).cure(cure))
 }
 
 /// Of the tables that have all columns, the one with the likeliest name; and the names of other
@@ -263,6 +229,7 @@ fn follows_of(shape: &TableShape) -> Option<FollowsTable> {
         name: shape.name.clone(),
         follower: follower.name.clone(),
         followed: followed.name.clone(),
+        visible: None,
     })
 }
 
@@ -283,7 +250,7 @@ fn posts_of(shape: &TableShape) -> Option<PostsTable> {
         time: time.name.clone(),
         unit,
         zone: Zone::default(),
-        visible: visible_of(shape),
+        visible: None,
     })
 }
 
@@ -291,25 +258,6 @@ fn users_of(shape: &TableShape) -> Option<UsersTable> {
     let id = column(shape, USER_ID, INTEGERS, &[])?;
     let handle = column(shape, HANDLE, NAMES, &[])?;
     Some(UsersTable { name: shape.name.clone(), id: id.name.clone(), handle: handle.name.clone() })
-}
-
-/// The column that marks posts as deleted, if there is one.
-fn visible_of(shape: &TableShape) -> Option<Visible> {
-    let mark = |column: &ColumnShape| {
-        let flag = INTEGERS.contains(&column.kind.as_str());
-        match plain(&column.name).as_str() {
-            "deletedat" | "removedat" | "deletedon" if column.nullable => Some(Mark::Null),
-            // The meaning of NULL in a flag is unknown.
-            _ if column.nullable => None,
-            "deleted" | "isdeleted" | "removed" | "isremoved" | "hidden" | "ishidden" if flag => {
-                Some(Mark::Number(0))
-            }
-            "visible" | "isvisible" | "published" | "ispublished" if flag => Some(Mark::Number(1)),
-            _ => None,
-        }
-    };
-    let found = shape.columns.iter().find_map(|column| Some((column, mark(column)?)));
-    found.map(|(column, value)| Visible { column: column.name.clone(), value, hidden: None })
 }
 
 /// The column with the likeliest name among those with one of the types `kinds`, except `others`.
@@ -350,6 +298,7 @@ mod tests {
                 kind: kind.trim_end_matches('?').into(),
                 digits: kind.starts_with("datetime").then_some(3),
                 nullable: kind.ends_with('?'),
+                labels: Vec::new(),
             }
         };
         TableShape { name: name.into(), columns: columns.split(',').map(column).collect() }
@@ -383,10 +332,18 @@ mod tests {
             ["statuses", "id", "accountId", "text", "created_at"]
         );
         assert_eq!(posts.unit, TimeUnit::DateTime { digits: 3 });
-        let visible = posts.visible.as_ref().unwrap();
-        assert_eq!((visible.column.as_str(), &visible.value), ("deletedAt", &Mark::Null));
         assert_eq!(tables.users.unwrap().handle, "username");
-        assert_eq!(notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["soft_delete"]);
+        assert!(notes.is_empty());
+        let polymorphic = "followable_type varchar, followable_id bigint, follower_type varchar, \
+             follower_id bigint, blocked tinyint";
+        let graph = "source_id bigint, target_id bigint, kind enum";
+        for (shape, columns) in [
+            (table("follows", polymorphic), ["follower_id", "followable_id"]),
+            (table("relationships", graph), ["source_id", "target_id"]),
+        ] {
+            let found = follows_of(&shape).unwrap();
+            assert_eq!([found.follower, found.followed], columns);
+        }
     }
 
     #[test]
@@ -427,21 +384,5 @@ mod tests {
                 .unwrap();
         assert_eq!(tables.posts.name, "tweets");
         assert!(notes[0].text.contains("`posts` could hold posts too"), "{notes:?}");
-    }
-
-    #[test]
-    fn marks_that_are_not_understood_are_reported() {
-        let posts = "id bigint, user_id bigint, body text, created_at datetime, status varchar, \
-             deleted tinyint?, is_hidden tinyint";
-        let follows = "follower_id int, followee_id int, accepted tinyint";
-        let (tables, notes) = infer(&[table("posts", posts), table("follows", follows)]).unwrap();
-        assert_eq!(tables.posts.visible.unwrap().column, "is_hidden");
-        let texts: Vec<&str> = notes.iter().map(|note| note.text.as_str()).collect();
-        assert_eq!(
-            notes.iter().map(|n| n.code).collect::<Vec<_>>(),
-            ["soft_delete", "unused_mark", "unused_mark"]
-        );
-        assert!(texts[1].starts_with("`status`, `deleted` of `posts`"), "{texts:?}");
-        assert!(texts[2].starts_with("`accepted` of `follows`"), "{texts:?}");
     }
 }

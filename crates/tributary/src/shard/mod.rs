@@ -11,6 +11,7 @@ mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
 mod load;
+mod marks;
 mod migrate;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;

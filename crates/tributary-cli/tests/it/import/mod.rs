@@ -6,16 +6,15 @@ mod times;
 
 use std::fs;
 
-use tributary::clock::rfc3339_ms;
-use tributary::internal::PostTimes;
-use tributary::{Limit, PageRequest, Tributary, UserId};
+use tributary::internal::{PostTimes, rfc3339_ms};
+use tributary::{Limit, PageRequest, Tributary};
 
 use crate::commands::{output, tributary};
 use crate::support::fleet::{Backend, Tables, TestFleet};
-use crate::support::run;
+use crate::support::{run, user_id};
 
 /// The author of all posts in these tests.
-const AUTHOR: UserId = UserId(4);
+const AUTHOR: u64 = 4;
 
 /// One run of the command.
 struct Imported {
@@ -50,20 +49,21 @@ fn import(fleet: &TestFleet, name: &str, bytes: &[u8], options: &[&str]) -> Impo
 fn stored(fleet: &TestFleet) -> Vec<(u64, String, String)> {
     run(async {
         let tributary = Tributary::open(&fleet.config()).await.unwrap();
-        let request =
-            PageRequest { limit: Limit::new(Limit::MAX).unwrap(), ..PageRequest::default() };
-        let page = tributary.author_timeline(AUTHOR, &request).await;
+        let request = PageRequest::default().limit(Limit::new(Limit::MAX).unwrap());
+        let page = tributary.author_timeline(user_id(AUTHOR), &request).await.unwrap();
         assert!(page.is_complete(), "{page:?}");
         let shown = |time: i64| rfc3339_ms(times(fleet).epoch_ms(time));
         let posts = page.posts.iter().rev();
-        posts.map(|post| (post.key.post.0, shown(post.key.time), post.content.clone())).collect()
+        posts
+            .map(|post| (post.key.post.get(), shown(post.key.time), post.content.clone()))
+            .collect()
     })
 }
 
 fn times(fleet: &TestFleet) -> PostTimes {
     match fleet.config().fleet {
         tributary::config::FleetConfig::Servers(servers) => servers.tables.posts.times(),
-        tributary::config::FleetConfig::Embedded(_) => PostTimes::MILLISECONDS,
+        _ => PostTimes::MILLISECONDS,
     }
 }
 

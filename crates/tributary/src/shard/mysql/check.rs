@@ -4,7 +4,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::statements::Statements;
-use crate::mapping::{PostsTable, Tables};
+use super::visibility;
+use crate::mapping::{Condition, PostsTable, Tables};
 use crate::moment::TimeUnit;
 use crate::shard::infer::INTEGERS;
 use crate::shard::schema::{mysql_tables, quoted};
@@ -36,6 +37,7 @@ pub(super) async fn tables(
         return Ok(Err(faults));
     }
     faults.extend(wrong_types(connection, name, tables).await?);
+    faults.extend(visibility::unusable(connection, name, tables).await?);
     let posts = declared_table(connection, name, &tables.posts.name).await?;
     let follows = declared_table(connection, name, &tables.follows.name).await?;
     let indexes = match (choose(&quoted(name), tables, &posts, &follows), faults.is_empty()) {
@@ -70,22 +72,28 @@ async fn unreadable(
     tables: &Tables,
 ) -> Result<Vec<Finding>, ShardError> {
     let (follows, posts) = (&tables.follows, &tables.posts);
-    let visible = posts.visible.iter().map(|visible| &visible.column);
     let post_columns = [&posts.id, &posts.author, &posts.content, &posts.time];
     let mut wanted = vec![
-        (&follows.name, vec![&follows.follower, &follows.followed]),
-        (&posts.name, post_columns.into_iter().chain(visible).collect()),
+        (
+            &follows.name,
+            with_conditions(&[&follows.follower, &follows.followed], follows.conditions()),
+        ),
+        (&posts.name, with_conditions(&post_columns, posts.conditions())),
     ];
     wanted.extend(tables.users.iter().map(|users| (&users.name, vec![&users.id, &users.handle])));
     // The definition is known for our own tables only.
-    let create =
-        if *tables == Tables::default() { mysql_tables(name).to_vec() } else { Vec::new() };
+    let create = if tables.are_ours() { mysql_tables(name).to_vec() } else { Vec::new() };
     let mut faults = Vec::new();
     for (index, (table, columns)) in wanted.into_iter().enumerate() {
         let create = create.get(index).map(String::as_str);
         faults.extend(unreadable_table(connection, name, (table, &columns), create).await?);
     }
     Ok(faults)
+}
+
+/// The columns, and those of the conditions.
+fn with_conditions<'a>(columns: &[&'a String], conditions: &'a [Condition]) -> Vec<&'a String> {
+    columns.iter().copied().chain(conditions.iter().map(|condition| &condition.column)).collect()
 }
 
 async fn unreadable_table(
@@ -315,11 +323,15 @@ fn choose(
     match (posts_index, follows_index) {
         _ if !views.is_empty() => Err(views),
         (Ok(posts_index), Ok(follows_index)) => {
-            let loadable = if !unique_over(follows, &pair, 2) {
+            // Rows about other types than users may have the same ids.
+            let of_type = follow.conditions().iter().filter(|condition| condition.is_type());
+            let unique: Vec<&String> =
+                pair.into_iter().chain(of_type.map(|condition| &condition.column)).collect();
+            let loadable = if !unique_over(follows, &unique, 2) {
                 Err(format!(
                     "{follows_sql} could store a follow twice; create a unique key: \
                      CREATE UNIQUE INDEX tributary_follow ON {database}.{follows_sql} ({})",
-                    list(&pair)
+                    list(&unique)
                 ))
             } else if !unique_over(posts, &[&post.id, &post.author, &post.time], 1) {
                 Err(format!(

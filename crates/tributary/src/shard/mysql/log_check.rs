@@ -174,12 +174,12 @@ async fn cascades(
 /// The tables and columns of the mapping.
 fn mapped(tables: &Tables) -> Vec<(&str, Vec<&str>)> {
     let (follows, posts) = (&tables.follows, &tables.posts);
-    let visible = posts.visible.iter().map(|visible| visible.column.as_str());
-    let columns = [&posts.id, &posts.author, &posts.content, &posts.time].map(String::as_str);
-    let mut mapped = vec![
-        (follows.name.as_str(), vec![follows.follower.as_str(), follows.followed.as_str()]),
-        (posts.name.as_str(), columns.into_iter().chain(visible).collect()),
-    ];
+    let mut of_follows = vec![follows.follower.as_str(), follows.followed.as_str()];
+    of_follows.extend(follows.conditions().iter().map(|condition| condition.column.as_str()));
+    let columns = [&posts.id, &posts.author, &posts.content, &posts.time];
+    let mut of_posts = columns.map(String::as_str).to_vec();
+    of_posts.extend(posts.conditions().iter().map(|condition| condition.column.as_str()));
+    let mut mapped = vec![(follows.name.as_str(), of_follows), (posts.name.as_str(), of_posts)];
     mapped.extend(
         tables.users.iter().map(|u| (u.name.as_str(), vec![u.id.as_str(), u.handle.as_str()])),
     );

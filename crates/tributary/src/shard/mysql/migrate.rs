@@ -48,7 +48,7 @@ async fn make(
          WHERE table_schema = ?";
     let present: Vec<String> = connection.exec(sql, (database,)).await?;
     let is_ours = |name: &String| OUR_TABLES.contains(&name.as_str());
-    let is_adopted = *tables != Tables::default() || !present.iter().all(is_ours);
+    let is_adopted = !tables.are_ours() || !present.iter().all(is_ours);
     let names = [&tables.follows.name, &tables.posts.name, WRITES_TABLE];
     let [follows, posts] = mysql_tables(database);
     let mut done = Vec::new();
@@ -57,7 +57,7 @@ async fn make(
             false
         } else if is_adopted && table != WRITES_TABLE {
             let absent = format!("{} is missing in {}", quoted(table), quoted(database));
-            return Err(ShardError::Faulty(if *tables == Tables::default() {
+            return Err(ShardError::Faulty(if tables.are_ours() {
                 format!("{absent}, which holds other tables; create it by hand: {create}")
             } else {
                 format!("{absent}; correct its name under [tables], or create it by hand")

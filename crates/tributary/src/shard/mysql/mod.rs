@@ -1,7 +1,9 @@
 //! A shard in a database on a MySQL or MariaDB server: runs the statements and decodes the rows.
 
 mod check;
+mod conditions;
 mod database;
+mod follows;
 mod log_check;
 mod migrate;
 mod server;
@@ -9,13 +11,14 @@ mod settings;
 pub(crate) mod source;
 mod statements;
 mod survey;
+mod visibility;
 mod write;
 mod write_check;
 
 use std::sync::Arc;
 
 use mysql_async::prelude::{FromValue, Queryable};
-use mysql_async::{Conn, DriverError, Error, IoError, Row, Value};
+use mysql_async::{Conn, DriverError, Error, IoError, Row, Transaction, Value};
 
 pub(super) use self::database::Database;
 pub(super) use self::migrate::make_tables;
@@ -197,11 +200,27 @@ impl MySqlShard {
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
         let (statements, attempt) = (self.statements()?, Attempt::default());
+        let follows = &self.database.write_statements().follows;
         let run = async {
             let mut connection = self.server.connection().await?;
-            let row = |row: &Follow| vec![row.follower.0.into(), row.followee.0.into()];
-            let added = insert(&mut connection, &statements.insert_follows, rows, row, &attempt);
-            let added = added.await?;
+            let row = |row: &Follow| {
+                let mut values = vec![row.follower.0.into(), row.followee.0.into()];
+                values.extend(follows.times());
+                values
+            };
+            let mut transaction = attempt.begin(&mut connection).await?;
+            let sql = &statements.insert_follows;
+            let mut added = insert(&mut transaction, sql, rows, row).await?;
+            if added < rows.len() {
+                match follows.show_existing(&mut transaction, rows).await {
+                    Ok(restored) => added += restored,
+                    Err(error) => {
+                        transaction.rollback().await?;
+                        return Err(error);
+                    }
+                }
+            }
+            attempt.commit(transaction).await?;
             Ok(self.written(added, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
@@ -213,13 +232,19 @@ impl MySqlShard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         let (statements, attempt) = (self.statements()?, Attempt::default());
+        let writes = self.database.write_statements();
         let run = async {
             let mut connection = self.server.connection().await?;
             let row = |Post { key, content }: &Post| {
                 let time = time_value(statements.unit, key.time);
-                vec![key.post.0.into(), key.author.0.into(), content.into(), time]
+                let mut values = vec![key.post.0.into(), key.author.0.into(), content.into(), time];
+                values.extend(writes.post_times());
+                values
             };
-            Ok(insert(&mut connection, &statements.insert_posts, rows, row, &attempt).await?)
+            let mut transaction = attempt.begin(&mut connection).await?;
+            let added = insert(&mut transaction, &statements.insert_posts, rows, row).await?;
+            attempt.commit(transaction).await?;
+            Ok(added)
         };
         self.attempt(until, &attempt, run).await
     }
@@ -261,16 +286,14 @@ async fn run_padded<T>(
     connection.exec(sql, values).await
 }
 
-/// Inserts rows in one transaction and returns the number of new rows. Rows with an existing key
-/// are skipped and not counted.
+/// Inserts rows and returns the number of new rows. Rows with an existing key are skipped and not
+/// counted.
 async fn insert<T>(
-    connection: &mut Conn,
+    transaction: &mut Transaction<'_>,
     statement: &Chunked,
     mut rows: &[T],
     parameters: impl Fn(&T) -> Vec<Value>,
-    attempt: &Attempt,
 ) -> Result<usize, Error> {
-    let mut transaction = attempt.begin(connection).await?;
     let mut added = 0;
     while !rows.is_empty() {
         let (sql, count) = statement.at_most(rows.len());
@@ -280,7 +303,6 @@ async fn insert<T>(
         added += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
         rows = rest;
     }
-    attempt.commit(transaction).await?;
     Ok(added)
 }
 

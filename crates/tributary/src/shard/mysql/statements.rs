@@ -9,7 +9,8 @@
 use mysql_async::Value;
 
 use super::check::Indexes;
-use crate::mapping::{Mark, PostsTable, Tables, Visible};
+use super::conditions::{self, NewColumns};
+use crate::mapping::{PostsTable, Tables};
 use crate::model::{Direction, ID_MAX, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
@@ -39,9 +40,9 @@ pub(super) struct Statements {
     pub(super) posts: Chunked,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
     pub(super) handles: Option<Chunked>,
-    /// (follower, followee) for each.
+    /// (follower, followee, times of [`NewColumns`]) for each.
     pub(super) insert_follows: Chunked,
-    /// (post, author, content, time) for each.
+    /// (post, author, content, time, times of [`NewColumns`]) for each.
     pub(super) insert_posts: Chunked,
     /// Reads that fill memory.
     pub(super) fills: Fills,
@@ -148,6 +149,7 @@ impl Fills {
         let table = &tables.follows;
         let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
         let (name, index) = (quoted(&table.name), quoted(&indexes.follows));
+        let is_follow = conditions::all(table.conditions());
         Self {
             tail: Arm([
                 format!("SELECT {key}, {content} FROM {from} WHERE {author} = "),
@@ -161,7 +163,7 @@ impl Fills {
                     "SELECT DISTINCT {follower}, {followed} FROM {database}.{name}
                      FORCE INDEX ({index}) WHERE {follower} = "
                 ),
-                format!(" AND {followed} >= 0 ORDER BY {followed} LIMIT "),
+                format!(" AND {followed} >= 0{is_follow} ORDER BY {followed} LIMIT "),
             ]),
             handles: tables.users.as_ref().map(|table| {
                 let (id, handle) = (quoted(&table.id), quoted(&table.handle));
@@ -220,7 +222,7 @@ impl Posts {
             author: quoted(&table.author),
             content: quoted(&table.content),
             time: quoted(&table.time),
-            visible: table.visible.as_ref().map(condition).unwrap_or_default(),
+            visible: conditions::all(table.conditions()),
         }
     }
 
@@ -240,22 +242,14 @@ impl Posts {
 
     fn insert(&self, database: &str, table: &PostsTable) -> Chunked {
         let Self { id, author, content, time, .. } = self;
-        let (mark_column, mark) = visible_mark(table);
+        let NewColumns { columns, values, .. } = NewColumns::new(table.conditions());
         let name = quoted(&table.name);
         insert(
-            &format!("{database}.{name} ({id}, {author}, {content}, {time}{mark_column})"),
-            &format!("(?, ?, ?, ?{mark})"),
+            &format!("{database}.{name} ({id}, {author}, {content}, {time}{columns})"),
+            &format!("(?, ?, ?, ?{values})"),
             &format!("{id} = {id}"),
         )
     }
-}
-
-/// The visibility column and its value in a new post, each with a leading comma; or empty texts.
-pub(super) fn visible_mark(table: &PostsTable) -> (String, String) {
-    let mark = |visible: &Visible| {
-        (format!(", {}", quoted(&visible.column)), format!(", {}", literal(&visible.value)))
-    };
-    table.visible.as_ref().map(mark).unwrap_or_default()
 }
 
 fn followees(database: &str, tables: &Tables, index: &str) -> String {
@@ -263,18 +257,20 @@ fn followees(database: &str, tables: &Tables, index: &str) -> String {
     let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
     format!(
         "SELECT DISTINCT {followed} FROM {database}.{} FORCE INDEX ({})
-         WHERE {follower} = ? AND {followed} >= ? ORDER BY {followed} LIMIT ?",
+         WHERE {follower} = ? AND {followed} >= ?{} ORDER BY {followed} LIMIT ?",
         quoted(&table.name),
-        quoted(index)
+        quoted(index),
+        conditions::all(table.conditions())
     )
 }
 
 fn insert_follows(database: &str, tables: &Tables) -> Chunked {
     let table = &tables.follows;
     let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
+    let NewColumns { columns, values, .. } = NewColumns::new(table.conditions());
     insert(
-        &format!("{database}.{} ({follower}, {followed})", quoted(&table.name)),
-        "(?, ?)",
+        &format!("{database}.{} ({follower}, {followed}{columns})", quoted(&table.name)),
+        &format!("(?, ?{values})"),
         &format!("{follower} = {follower}"),
     )
 }
@@ -314,29 +310,6 @@ impl Tails {
         Self {
             from_start: arm(&format!("{time} IS NOT NULL")),
             from_key: arm(&format!("({beyond})")),
-        }
-    }
-}
-
-/// The condition that excludes hidden posts, with a leading `AND`.
-pub(super) fn condition(visible: &Visible) -> String {
-    let column = quoted(&visible.column);
-    match &visible.value {
-        Mark::Null => format!(" AND {column} IS NULL"),
-        mark => format!(" AND {column} = {}", literal(mark)),
-    }
-}
-
-/// A mark as an SQL literal. A text is written in hexadecimal digits, so it cannot end the
-/// literal.
-pub(super) fn literal(mark: &Mark) -> String {
-    match mark {
-        // `Now` is not a fixed mark. It occurs for deleted posts only, where it is a parameter.
-        Mark::Null | Mark::Now => "NULL".into(),
-        Mark::Number(number) => number.to_string(),
-        Mark::Text(text) => {
-            let digits: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-            format!("_utf8mb4 X'{digits}'")
         }
     }
 }

@@ -10,12 +10,13 @@ use rand::RngExt;
 
 use super::server::dial;
 use super::settings;
+use super::source::labels;
 use super::statements::time_value;
-use super::{check, log_check, write_check};
+use super::{check, log_check, visibility, write_check};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, ShardConfig, Write};
 use crate::fit::strays;
-use crate::mapping::Tables;
+use crate::mapping::{Condition, Tables};
 use crate::model::{ID_MAX, UserId};
 use crate::moment::{TimeUnit, Zone};
 use crate::shard::infer::{ColumnShape, TableShape, infer};
@@ -111,11 +112,30 @@ impl FoundTables {
         if self.tables.users != tables.users {
             self.tables.users = None;
         }
+        let same_conditions =
+            join_conditions(&mut self.tables.follows.visible, tables.follows.visible.as_deref())
+                && join_conditions(&mut self.tables.posts.visible, tables.posts.visible.as_deref());
         let mut other = tables.clone();
+        other.follows.visible.clone_from(&self.tables.follows.visible);
+        other.posts.visible.clone_from(&self.tables.posts.visible);
         other.users.clone_from(&self.tables.users);
         other.posts.unit = unit.unwrap_or(self.tables.posts.unit);
-        other == self.tables
+        same_conditions && other == self.tables
     }
+}
+
+/// Adds conditions that another shard has. A shard without rows has fewer, because it has no
+/// sampled values. Returns false if the shards have different conditions for one column.
+fn join_conditions(joined: &mut Option<Vec<Condition>>, others: Option<&[Condition]>) -> bool {
+    for other in others.unwrap_or_default() {
+        let all = joined.get_or_insert_default();
+        match all.iter().find(|condition| check::same(&condition.column, &other.column)) {
+            Some(condition) if condition != other => return false,
+            Some(_) => {}
+            None => all.push(other.clone()),
+        }
+    }
+    true
 }
 
 /// Surveys all servers and shards of a configured fleet. An unreachable server becomes a finding
@@ -228,19 +248,22 @@ async fn find_on(
         _ => unit(connection, database, &tables).await?,
     };
     tables.posts.unit = unit.unwrap_or(tables.posts.unit);
+    notes.extend(visibility::propose(connection, database, &shapes, &mut tables).await?);
     Ok(Ok(FoundTables { tables, unit, notes }))
 }
 
 async fn shapes(connection: &mut Conn, database: &str) -> Result<Vec<TableShape>, ShardError> {
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
-                LOWER(CAST(data_type AS CHAR)), datetime_precision, is_nullable = 'YES'
+                LOWER(CAST(data_type AS CHAR)), datetime_precision, is_nullable = 'YES',
+                CAST(column_type AS CHAR)
          FROM information_schema.columns WHERE table_schema = ?
          ORDER BY table_name, ordinal_position LIMIT ?";
-    type ColumnRow = (String, String, String, Option<u8>, bool);
+    type ColumnRow = (String, String, String, Option<u8>, bool, String);
     let columns: Vec<ColumnRow> = connection.exec(sql, (database, COLUMNS_MAX)).await?;
     let mut shapes: Vec<TableShape> = Vec::new();
-    for (table, name, kind, digits, nullable) in columns {
-        let column = ColumnShape { name, kind, digits, nullable };
+    for (table, name, kind, digits, nullable, column_type) in columns {
+        let labels = labels(&kind, &column_type);
+        let column = ColumnShape { name, kind, digits, nullable, labels };
         match shapes.last_mut().filter(|shape| shape.name == table) {
             Some(shape) => shape.columns.push(column),
             None => shapes.push(TableShape { name: table, columns: vec![column] }),
@@ -289,6 +312,8 @@ async fn survey_shard(
         Err(faults) => return Ok((faults, sample)),
     };
     let mut findings = log_check::unlogged_changes(connection, database, tables).await?;
+    let shapes = shapes(connection, database).await?;
+    findings.extend(visibility::unmapped(connection, database, &shapes, tables).await?);
     if write.enabled {
         let bytes_max = write.content_bytes_max;
         match write_check::tables(connection, database, tables, bytes_max, &statements).await {

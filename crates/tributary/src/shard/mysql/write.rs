@@ -9,12 +9,13 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Transaction, TxOpts, Value};
 
-use super::statements::{condition, literal, time_value, visible_mark};
+use super::conditions::{self, NewColumns};
+use super::follows::FollowWrites;
+use super::statements::time_value;
 use super::{MySqlShard, field, text_of, time_of};
-use crate::clock::now_ms;
-use crate::mapping::{Mark, PostsTable, Tables, Visible};
+use crate::mapping::Tables;
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
-use crate::moment::{PostTimes, TimeUnit, Zone};
+use crate::moment::{TimeUnit, Zone};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome};
@@ -34,16 +35,18 @@ pub(super) struct WriteStatements {
     unit: TimeUnit,
     /// (author, post) -> time, content.
     post: String,
-    /// (post, author, content, time).
+    /// (post, author, content, time, `post_times` times).
     insert_post: String,
+    post_times: usize,
     /// (author, time, post) -> content. Waits for a transaction that holds the row.
     post_when_settled: String,
     /// (author, post), or (time, author, post) if the mark of a deleted post is a time.
     delete_post: String,
-    /// The zone of that time; `None` if the mark is not a time.
-    deleted_at: Option<Zone>,
-    /// (follower, followee).
-    delete_follow: String,
+    /// Whether the mark of a deleted post is a time.
+    delete_is_timed: bool,
+    /// The zone of times that mark rows.
+    zone: Zone,
+    pub(super) follows: FollowWrites,
     /// (author, key, digest, post, time, `created_ms`).
     insert_key: String,
     /// (author, key) -> post, time, digest. Waits for a transaction that holds the row.
@@ -54,15 +57,14 @@ pub(super) struct WriteStatements {
 
 impl WriteStatements {
     pub(super) fn new(database: &str, tables: &Tables) -> Self {
-        let (posts, follows) = (&tables.posts, &tables.follows);
+        let posts = &tables.posts;
         let keys = format!("{}.{}", quoted(database), quoted(WRITES_TABLE));
-        let follows_table = format!("{}.{}", quoted(database), quoted(&follows.name));
-        let (follower, followed) = (quoted(&follows.follower), quoted(&follows.followed));
         let table = format!("{}.{}", quoted(database), quoted(&posts.name));
         let (id, author) = (quoted(&posts.id), quoted(&posts.author));
         let (content, time) = (quoted(&posts.content), quoted(&posts.time));
-        let visible = posts.visible.as_ref().map(condition).unwrap_or_default();
-        let (mark_column, mark) = visible_mark(posts);
+        let visible = conditions::all(posts.conditions());
+        let NewColumns { columns, values, times } = NewColumns::new(posts.conditions());
+        let delete = conditions::remove(&table, &posts.removal());
         Self {
             unit: posts.unit,
             post: format!(
@@ -71,18 +73,19 @@ impl WriteStatements {
                  ORDER BY {time} DESC LIMIT 1"
             ),
             insert_post: format!(
-                "INSERT INTO {table} ({id}, {author}, {content}, {time}{mark_column})
-                 VALUES (?, ?, ?, ?{mark})"
+                "INSERT INTO {table} ({id}, {author}, {content}, {time}{columns})
+                 VALUES (?, ?, ?, ?{values})"
             ),
+            post_times: times,
             post_when_settled: format!(
                 "SELECT {content} FROM {table} WHERE {author} = ? AND {time} = ? AND {id} = ?
                  LOCK IN SHARE MODE"
             ),
-            delete_post: delete_post(&table, posts),
-            deleted_at: (hidden_mark(posts) == Some(Mark::Now)).then(|| posts.zone.clone()),
-            delete_follow: format!(
-                "DELETE FROM {follows_table} WHERE {follower} = ? AND {followed} = ?"
-            ),
+            // A hidden post cannot be deleted, as it cannot be read.
+            delete_post: format!("{} WHERE {author} = ? AND {id} = ?{visible}", delete.sql),
+            delete_is_timed: delete.timed,
+            zone: posts.zone.clone(),
+            follows: FollowWrites::new(database, tables),
             insert_key: format!(
                 "INSERT INTO {keys}
                  (author, idempotency_key, content_sha256, post_id, post_time, created_ms)
@@ -98,38 +101,23 @@ impl WriteStatements {
         }
     }
 
+    /// The times of a new post that make it visible.
+    pub(super) fn post_times(&self) -> Vec<Value> {
+        vec![conditions::now(&self.zone); self.post_times]
+    }
+
     /// All statements that need more than the right to read.
     pub(super) fn writes(&self) -> [&str; 7] {
         [
             &self.insert_post,
             &self.post_when_settled,
             &self.delete_post,
-            &self.delete_follow,
+            &self.follows.delete,
             &self.insert_key,
             &self.key_when_settled,
             &self.expire_keys,
         ]
     }
-}
-
-fn hidden_mark(posts: &PostsTable) -> Option<Mark> {
-    posts.visible.as_ref().and_then(Visible::hidden)
-}
-
-/// The statement that deletes a post, or marks it as deleted if the mapping has a soft delete.
-fn delete_post(table: &str, posts: &PostsTable) -> String {
-    let (id, author) = (quoted(&posts.id), quoted(&posts.author));
-    let Some(visible) = &posts.visible else {
-        return format!("DELETE FROM {table} WHERE {author} = ? AND {id} = ?");
-    };
-    let (column, condition) = (quoted(&visible.column), condition(visible));
-    let hidden = match visible.hidden() {
-        Some(Mark::Now) => "?".to_owned(),
-        Some(mark) => literal(&mark),
-        // The write check rejects this mapping, so this statement is never run.
-        None => column.clone(),
-    };
-    format!("UPDATE {table} SET {column} = {hidden} WHERE {author} = ? AND {id} = ?{condition}")
 }
 
 /// The progress of a write. It decides how a failure is classified.
@@ -270,10 +258,7 @@ impl MySqlShard {
     ) -> Result<Written<usize>, ShardError> {
         let statements = self.database.write_statements();
         let mut values: Vec<Value> = Vec::new();
-        values.extend(statements.deleted_at.as_ref().map(|zone| {
-            let times = PostTimes { unit: TimeUnit::DateTime { digits: 6 }, zone: zone.clone() };
-            time_value(times.unit, times.stored(now_ms()))
-        }));
+        values.extend(statements.delete_is_timed.then(|| conditions::now(&statements.zone)));
         values.extend([author.0.into(), post.0.into()]);
         self.delete(&statements.delete_post, values, until).await
     }
@@ -283,8 +268,8 @@ impl MySqlShard {
         follow: Follow,
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
-        let sql = &self.database.write_statements().delete_follow;
-        self.delete(sql, (follow.follower.0, follow.followee.0), until).await
+        let follows = &self.database.write_statements().follows;
+        self.delete(&follows.delete, follows.delete_values(follow), until).await
     }
 
     pub(in crate::shard) async fn expire_keys(
@@ -339,7 +324,8 @@ async fn store(
     }
     let Post { key, content } = &new.post;
     let time = time_value(statements.unit, key.time);
-    let values = (key.post.0, key.author.0, content, time);
+    let mut values: Vec<Value> = vec![key.post.0.into(), key.author.0.into(), content.into(), time];
+    values.extend(statements.post_times());
     match transaction.exec_drop(&statements.insert_post, values).await {
         Ok(()) => {}
         Err(error) if is_duplicate(&error) => {

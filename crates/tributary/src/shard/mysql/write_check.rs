@@ -6,7 +6,7 @@ use mysql_async::{Conn, Error, Value};
 use super::check::{account, same};
 use super::statements::Statements;
 use super::write::WriteStatements;
-use crate::mapping::{Mark, Tables};
+use crate::mapping::{Condition, Mark, Removal, Tables};
 use crate::moment::TimeUnit;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::{Finding, ShardError};
@@ -57,7 +57,8 @@ pub(super) async fn tables(
     let columns = columns(connection, name, tables).await?;
     keys_table(name, &columns)?;
     transactional(connection, name, tables).await?;
-    mark(tables, &columns)?;
+    removals(tables, &columns)?;
+    new_rows(tables, &columns)?;
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
     let writes = WriteStatements::new(name, tables);
     let follow = reads.insert_follows.at_most(1).0;
@@ -142,29 +143,57 @@ pub(super) async fn side_effects(
     Ok(findings)
 }
 
-/// Checks the soft delete: the mark of a deleted post must be known, and the column able to hold
-/// it.
-fn mark(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
-    let Some(visible) = &tables.posts.visible else { return Ok(()) };
-    let is_it = |column: &&TableColumn| {
-        same(&column.table, &tables.posts.name) && same(&column.name, &visible.column)
-    };
-    let kind = columns.iter().find(is_it).map_or("", |column| column.kind.as_str());
-    match visible.hidden() {
-        Some(Mark::Now) if !["datetime", "timestamp"].contains(&kind) => {
-            Err(ShardError::Faulty(format!(
-                "`{}` is {kind}, which cannot hold a date; add its value for a deleted post, hidden \
-                 = ..., to tables.posts.visible, or set write.enabled = false",
-                visible.column
-            )))
+/// Checks that removed rows can be hidden: the mark of a hidden row must be known, and the column
+/// able to hold it.
+fn removals(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
+    let of_both = [
+        ("posts", "deleted post", &tables.posts.name, tables.posts.removal()),
+        ("follows", "removed follow", &tables.follows.name, tables.follows.removal()),
+    ];
+    for (section, row, table, removal) in of_both {
+        match removal {
+            Removal::Hide(condition, Mark::Now) if !is_time(columns, table, condition) => {
+                return Err(ShardError::Faulty(format!(
+                    "`{}` of `{table}` cannot hold a date; add its value for a {row}, hidden = \
+                     ..., to tables.{section}.visible, or set write.enabled = false",
+                    condition.column
+                )));
+            }
+            Removal::Unknown => {
+                return Err(ShardError::Faulty(format!(
+                    "how a {row} is marked in `{table}` is unknown; add hidden = ... to one \
+                     condition of tables.{section}.visible (\"DELETE\" deletes the row), or set \
+                     write.enabled = false"
+                )));
+            }
+            Removal::Hide(..) | Removal::Delete => {}
         }
-        Some(_) => Ok(()),
-        None => Err(ShardError::Faulty(format!(
-            "the value of `{}` for a deleted post is unknown; add hidden = ... to \
-             tables.posts.visible, or set write.enabled = false",
-            visible.column
-        ))),
     }
+    Ok(())
+}
+
+/// Checks that new rows can be made visible: a condition NOT NULL gets the time of the write.
+fn new_rows(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
+    let (follows, posts) = (&tables.follows, &tables.posts);
+    let of_follows = follows.conditions().iter().map(|condition| (&follows.name, condition));
+    let of_posts = posts.conditions().iter().map(|condition| (&posts.name, condition));
+    for (table, condition) in of_follows.chain(of_posts) {
+        if condition.value == Mark::NotNull && !is_time(columns, table, condition) {
+            return Err(ShardError::Faulty(format!(
+                "the value of `{}` in a new row of `{table}` is unknown: only a DATETIME or \
+                 TIMESTAMP gets the time of the write; set write.enabled = false",
+                condition.column
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn is_time(columns: &[TableColumn], table: &str, condition: &Condition) -> bool {
+    columns
+        .iter()
+        .filter(|column| same(&column.table, table) && same(&column.name, &condition.column))
+        .any(|column| ["datetime", "timestamp"].contains(&column.kind.as_str()))
 }
 
 /// Checks that the table of idempotency keys exists.
@@ -237,13 +266,15 @@ fn role(tables: &Tables, column: &TableColumn) -> Role {
     let (posts, follows) = (&tables.posts, &tables.follows);
     let is = |name: &String| same(name, &column.name);
     if same(&column.table, &follows.name) {
-        let known = is(&follows.follower) || is(&follows.followed);
+        let known = is(&follows.follower)
+            || is(&follows.followed)
+            || follows.conditions().iter().any(|condition| is(&condition.column));
         return if known { Role::Known } else { Role::Other };
     }
     if !same(&column.table, &posts.name) {
         return Role::Known;
     }
-    let mark = posts.visible.as_ref().is_some_and(|visible| is(&visible.column));
+    let mark = posts.conditions().iter().any(|condition| is(&condition.column));
     match () {
         () if is(&posts.id) => Role::PostId,
         () if is(&posts.time) => Role::Time,

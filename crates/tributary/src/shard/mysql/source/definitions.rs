@@ -14,7 +14,7 @@ use super::log::{FeedError, log_end};
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable, Unfollowable};
 use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
-use crate::mapping::Tables;
+use crate::mapping::{Condition, Tables};
 use crate::model::ShardId;
 use crate::shard::mysql::{check, field, text_of};
 use crate::shard::schema::quoted;
@@ -276,13 +276,18 @@ fn altered(tables: &[ServedTable]) -> String {
 /// The columns of a table that pages depend on.
 fn mapped_columns(role: Role, tables: &Tables) -> Vec<&str> {
     let (posts, follows) = (&tables.posts, &tables.follows);
+    fn conditions(all: &[Condition]) -> impl Iterator<Item = &str> {
+        all.iter().map(|condition| condition.column.as_str())
+    }
     match role {
         Role::Posts => {
-            let visible = posts.visible.iter().map(|visible| visible.column.as_str());
             let own = [&posts.id, &posts.author, &posts.content, &posts.time];
-            own.into_iter().map(String::as_str).chain(visible).collect()
+            own.into_iter().map(String::as_str).chain(conditions(posts.conditions())).collect()
         }
-        Role::Follows => vec![&follows.follower, &follows.followed],
+        Role::Follows => {
+            let own = [&follows.follower, &follows.followed];
+            own.into_iter().map(String::as_str).chain(conditions(follows.conditions())).collect()
+        }
         Role::Users => tables.users.iter().flat_map(|u| [u.id.as_str(), &u.handle]).collect(),
     }
 }
@@ -302,7 +307,7 @@ fn column_row(row: &Row) -> ColumnRow {
             readable,
             collation: text_of(row, 4).parse().ok(),
             labels: match data_type.as_str() {
-                "enum" => labels(&text_of(row, 2)),
+                "enum" | "set" => labels(&data_type, &text_of(row, 2)),
                 _ => Vec::new(),
             },
         },
@@ -312,8 +317,12 @@ fn column_row(row: &Row) -> ColumnRow {
     }
 }
 
-/// Parses the labels of a column type such as `enum('a','it''s')`.
-fn labels(column_type: &str) -> Vec<String> {
+/// The labels of an ENUM or a SET, from a column type such as `enum('a','it''s')`; empty for other
+/// types.
+pub(in crate::shard::mysql) fn labels(data_type: &str, column_type: &str) -> Vec<String> {
+    if !["enum", "set"].contains(&data_type) {
+        return Vec::new();
+    }
     let list = column_type.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
     let mut labels = Vec::new();
     let mut rest = list.map_or("", |(list, _)| list);
@@ -343,8 +352,9 @@ mod tests {
 
     #[test]
     fn the_labels_of_an_enum_are_parsed() {
-        assert_eq!(labels("enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
-        assert!(labels("int(11)").is_empty());
-        assert_eq!(labels("enum('"), Vec::<String>::new());
+        assert_eq!(labels("enum", "enum('a','it''s','b,c')"), ["a", "it's", "b,c"]);
+        assert_eq!(labels("set", "set('a','b')"), ["a", "b"]);
+        assert!(labels("int", "int(11)").is_empty());
+        assert_eq!(labels("enum", "enum('"), Vec::<String>::new());
     }
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-pub(super) use self::definitions::show_generated_keys;
+pub(super) use self::definitions::{labels, show_generated_keys};
 use self::end::EndQuestion;
 pub(super) use self::identity::KnownLog;
 use self::identity::ServerId;
