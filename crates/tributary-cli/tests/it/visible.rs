@@ -103,7 +103,7 @@ fn is_visible(columns: &[(&str, &[&str])], marks: &[usize]) -> bool {
     columns.iter().zip(marks).all(of)
 }
 
-/// What another program has stored.
+/// The rows that another program has stored.
 struct Rows {
     random: StdRng,
     /// (follower, followee).
@@ -280,7 +280,8 @@ async fn compare(node: &Tributary, rows: &Rows, context: &str) -> usize {
 fn writes_never_make_another_row_visible() {
     run(async {
         for server in servers() {
-            let fleet = fleet(&server, "\n[write]\nenabled = true\n").await;
+            let fleet =
+                fleet(&server, "\n[write]\nenabled = true\ncontent_bytes_max = 400\n").await;
             tributary::internal::migrate(&fleet.config(), drop).await.unwrap();
             let tributary = fleet.open().await;
             let (server, database) = &fleet.databases[1];

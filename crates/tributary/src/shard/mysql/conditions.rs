@@ -88,16 +88,20 @@ pub(super) fn remove(table: &str, removal: &Removal<'_>) -> Remove {
 }
 
 /// The statement that shows rows again that [`remove`] has hidden, without a condition on their
-/// key. `None` if no row may be shown again: removed rows are deleted, or they lose a permission,
-/// as in `accepted = 0`, so that a row may also be a request. A row that is hidden for another
-/// reason as well does not match.
+/// key. `None` if no row may be shown again: removed rows are deleted, or look like a request, as
+/// with `accepted = 0`. A row that is hidden for another reason as well does not match.
 pub(super) fn restore(
     table: &str,
     conditions: &[Condition],
     removal: &Removal<'_>,
 ) -> Option<String> {
     let Removal::Hide(hiding, hidden) = removal else { return None };
-    if !matches!(hiding.value, Mark::Null | Mark::Number(0) | Mark::Text(_)) {
+    let is_safe = match (&hiding.value, hidden) {
+        (Mark::Null | Mark::Number(0), _) => true,
+        (Mark::Text(_), Mark::Text(hidden)) => !names_request(hidden),
+        _ => false,
+    };
+    if !is_safe {
         return None;
     }
     let column = quoted(&hiding.column);
@@ -111,6 +115,12 @@ pub(super) fn restore(
         literal(&hiding.value),
         equals(&hiding.column, hidden)
     ))
+}
+
+/// Whether a label names a request, which only the followee may accept.
+fn names_request(label: &str) -> bool {
+    let label = label.to_lowercase();
+    ["pend", "request", "wait"].iter().any(|part| label.contains(part))
 }
 
 #[cfg(test)]
@@ -142,6 +152,12 @@ mod tests {
         let accepted = condition("accepted", Mark::Number(1));
         let removal = Removal::Hide(&accepted, Mark::Number(0));
         assert_eq!(restore("t", &[accepted.clone()], &removal), None, "a request looks the same");
+        let text = |text: &str| Mark::Text(text.into());
+        let status = condition("status", text("accepted"));
+        let restored = |hidden: &str| {
+            restore("t", &[status.clone()], &Removal::Hide(&status, text(hidden))).is_some()
+        };
+        assert_eq!(["removed", "Pending", "requested"].map(restored), [true, false, false]);
         let new = NewColumns::new(&[condition("seen_at", Mark::NotNull), gone]);
         assert_eq!(
             (new.columns.as_str(), new.values.as_str(), new.times),
