@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod dsn;
 mod feed;
 mod import;
 mod migrate;
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
+use crate::dsn::DsnError;
 use tributary::config::{ConfigError, environment};
 use tributary::{Config, OpenError};
 
@@ -26,8 +28,10 @@ const DEMO_FOLDER: &str = "tributary-demo";
 /// The default folder of `serve`, `import` and `migrate`.
 const DATA_FOLDER: &str = "tributary-data";
 
-// Exit codes. In addition, 0 is success, and clap exits with 2 for wrong usage.
+// Exit codes. In addition, 0 is success.
 const FAILED: u8 = 1;
+/// Wrong usage; clap exits with the same code.
+const USAGE: u8 = 2;
 const PREREQUISITE: u8 = 3;
 const PARTIAL: u8 = 4;
 
@@ -137,7 +141,13 @@ fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<OpenError>() || error.is::<ConfigError>() { PREREQUISITE } else { FAILED }
+    if error.is::<DsnError>() {
+        USAGE
+    } else if error.is::<OpenError>() || error.is::<ConfigError>() {
+        PREREQUISITE
+    } else {
+        FAILED
+    }
 }
 
 /// Starts logging to standard error, in colour on a terminal unless `NO_COLOR` is set. The

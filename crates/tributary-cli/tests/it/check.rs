@@ -15,9 +15,9 @@ use crate::support::database::{Database, Kind, PASSWORD, USER, mariadb, mysql};
 use crate::support::{run, scratch};
 
 /// A fleet as a user gives it to `check`: servers and databases, without a configuration.
-struct Given {
-    servers: Vec<Arc<Database>>,
-    databases: Vec<String>,
+pub(crate) struct Given {
+    pub(crate) servers: Vec<Arc<Database>>,
+    pub(crate) databases: Vec<String>,
 }
 
 impl Given {
@@ -28,8 +28,12 @@ impl Given {
         let servers: Vec<_> = servers.iter().cycle().take(shards).cloned().collect();
         let databases: Vec<String> = (0..shards).map(|n| format!("given{number}_{n}")).collect();
         let given = Self { servers, databases };
-        given.each(|_, database| vec![format!("CREATE DATABASE {database}")]).await;
+        given.create().await;
         given
+    }
+
+    pub(crate) async fn create(&self) {
+        self.each(|_, database| vec![format!("CREATE DATABASE {database}")]).await;
     }
 
     /// Runs statements on the server of every shard.
@@ -42,25 +46,29 @@ impl Given {
     }
 
     /// Our tables, with rows of a few users in each shard.
-    async fn with_rows(servers: &[Arc<Database>], shards: usize) -> Self {
+    pub(crate) async fn with_rows(servers: &[Arc<Database>], shards: usize) -> Self {
         let given = Self::new(servers, shards).await;
+        given.fill().await;
         given
-            .each(|index, database| {
-                let mut statements = mysql_tables(database).to_vec();
-                for user in (0..60).map(|n| n * shards + index) {
-                    let ms = 1_690_000_000_000 + user;
-                    statements.push(format!(
-                        "INSERT INTO {database}.followers VALUES ({user}, {})",
-                        user + 1
-                    ));
-                    statements.push(format!(
-                        "INSERT INTO {database}.tweets VALUES ({user}, {user}, 'hello', {ms})"
-                    ));
-                }
+    }
+
+    /// Makes our tables, with rows of a few users in each shard.
+    pub(crate) async fn fill(&self) {
+        let shards = self.databases.len();
+        self.each(|index, database| {
+            let mut statements = mysql_tables(database).to_vec();
+            for user in (0..60).map(|n| n * shards + index) {
+                let ms = 1_690_000_000_000 + user;
+                let followee = user + 1;
                 statements
-            })
-            .await;
-        given
+                    .push(format!("INSERT INTO {database}.followers VALUES ({user}, {followee})"));
+                statements.push(format!(
+                    "INSERT INTO {database}.tweets VALUES ({user}, {user}, 'hello', {ms})"
+                ));
+            }
+            statements
+        })
+        .await;
     }
 
     fn dsn(&self, shard: usize) -> String {
@@ -69,7 +77,7 @@ impl Given {
         format!("mysql://{USER}:{password}@{}/{database}", server.address())
     }
 
-    fn dsns(&self) -> Vec<String> {
+    pub(crate) fn dsns(&self) -> Vec<String> {
         (0..self.databases.len()).map(|shard| self.dsn(shard)).collect()
     }
 }
@@ -87,7 +95,7 @@ fn tributary(arguments: &[String]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-fn check(arguments: &[String]) -> (i32, Value) {
+pub(crate) fn check(arguments: &[String]) -> (i32, Value) {
     let mut all = vec!["check".to_owned(), "--json".to_owned()];
     all.extend_from_slice(arguments);
     let (code, out, error) = tributary(&all);
@@ -95,7 +103,7 @@ fn check(arguments: &[String]) -> (i32, Value) {
     (code, serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{error}")))
 }
 
-fn codes(report: &Value, level: &str) -> Vec<String> {
+pub(crate) fn codes(report: &Value, level: &str) -> Vec<String> {
     let findings = report["findings"].as_array().unwrap().iter();
     let findings = findings.filter(|finding| finding["level"] == level);
     let mut codes: Vec<String> =
@@ -157,6 +165,11 @@ fn from_addresses_to_the_first_page() {
             let (code, configuration, report) = tributary(&arguments);
             assert_eq!(code, 0, "{report}");
             assert!(report.contains("The shards can be served."), "{report}");
+            assert!(!report.contains("clocks in the zone"), "{report}");
+            let berlin = [&arguments[1..5], &["Europe/Berlin".into()]].concat();
+            let (code, warned) = check(&berlin);
+            assert_eq!(code, 0, "{warned:#}");
+            assert!(codes(&warned, "warning").contains(&"zone_changes".to_owned()), "{warned:#}");
             let file = dir.path().join("tributary.toml");
             fs::write(&file, &configuration).unwrap();
             let feed =
@@ -347,14 +360,18 @@ fn wrong_addresses_accounts_and_settings_are_reported() {
             assert!(code == 3 && errors == ["unreachable"], "{report}");
             // Mistakes in the arguments.
             for (dsns, text) in [
-                (vec![good[0].clone(), good[0].clone()], "are the same database"),
-                (vec!["db0.internal/social".into()], "of the form mysql://"),
-                (vec![format!("{}?ssl=1", good[0])], "parameter tls"),
+                (vec![good[0].clone(), good[0].clone()], "DSN 2 names the same database"),
+                (vec!["db0.internal/social".into()], "DSN 1 has no scheme such as mysql://"),
+                (vec![format!("{}?tls=preferred", good[0])], "DSN 1 has the parameter tls"),
+                (with(good[1].replace("secret", "guess")), "DSN 2 has another password than DSN 1"),
+                (with(format!("{}?tls=required", good[1])), "DSN 2 has another value of tls"),
+                (vec!["mysql://a:p@a secret/x@h/s0".into()], "DSN 1 is ambiguous"),
             ] {
                 let mut arguments = vec!["check".to_owned()];
                 arguments.extend(dsns);
                 let (code, _, error) = tributary(&arguments);
-                assert!(code == 3 && error.contains(text), "{error}");
+                assert!(code == 2 && error.contains(text), "{error}");
+                assert!(!error.contains("secret") && !error.contains("guess"), "{error}");
             }
 
             // A read-only account, on a server whose log has partial rows.
