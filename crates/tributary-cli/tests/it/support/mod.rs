@@ -5,6 +5,7 @@ pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod proxy;
+pub(crate) mod relay;
 pub(crate) mod watch;
 pub(crate) mod world;
 

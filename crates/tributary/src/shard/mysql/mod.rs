@@ -4,6 +4,7 @@ mod check;
 mod database;
 mod log_check;
 mod migrate;
+mod proxy_check;
 mod server;
 mod settings;
 pub(crate) mod source;

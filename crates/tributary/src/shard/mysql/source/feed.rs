@@ -112,7 +112,9 @@ impl<'a> FeedTask<'a> {
                 return;
             }
             let (reason, wait) = match error {
-                FeedError::NeedsOperator(reason) => (reason, OPERATOR_PAUSE),
+                FeedError::NeedsOperator(reason) | FeedError::LogRefused(reason) => {
+                    (reason, OPERATOR_PAUSE)
+                }
                 FeedError::Temporary(reason) => (reason, pause),
                 FeedError::PositionLost(reason) => {
                     self.resume = None;

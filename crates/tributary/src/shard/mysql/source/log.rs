@@ -14,6 +14,7 @@ use crate::changes::{LogIdentity, LogPosition, file_number};
 use crate::clock::now_ms;
 use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
+use crate::shard::mysql::log_check::log_status;
 use crate::shard::schema::quoted;
 
 /// Required settings: the variable, its value, and how to set it.
@@ -64,6 +65,8 @@ pub(super) enum Executed {
 pub(crate) enum FeedError {
     /// An operator must act, as the text says. The feed retries every 3 s.
     NeedsOperator(String),
+    /// The address refuses to send a log. An operator must act, as the text says.
+    LogRefused(String),
     /// A retry may succeed.
     Temporary(String),
     /// The server no longer has the log from the position where the feed stopped.
@@ -90,11 +93,7 @@ impl MySqlSource {
     pub(super) async fn facts(&self, connection: &mut Conn) -> Result<ServerFacts, FeedError> {
         let variables = check_settings(connection).await?;
         let identity = server_identity(connection).await?;
-        let (file, end, executed) = if is_mariadb(connection).await? {
-            mariadb_end(connection).await?
-        } else {
-            mysql_end(connection).await?
-        };
+        let (file, end, executed) = end_of_log(connection).await?;
         let before = now_ms();
         let clock: Option<i64> = connection
             .query_first("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)")
@@ -157,6 +156,16 @@ async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String
     Ok(found)
 }
 
+/// The file and the position of the end of the log, and the transactions before it.
+pub(super) async fn end_of_log(
+    connection: &mut Conn,
+) -> Result<(String, LogPosition, Executed), FeedError> {
+    match is_mariadb(connection).await? {
+        true => mariadb_end(connection).await,
+        false => mysql_end(connection).await,
+    }
+}
+
 /// The end of the last transaction that is visible to all sessions. The query needs no privilege.
 async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let sql =
@@ -180,14 +189,8 @@ async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Exec
 async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let executed: Option<String> = connection.query_first("SELECT @@GLOBAL.gtid_executed").await?;
     let executed: GtidSet = executed.unwrap_or_default().parse().map_err(FeedError::Temporary)?;
-    // Servers before MySQL 8.2 have only `SHOW MASTER STATUS`.
-    let status = match connection.query_first("SHOW BINARY LOG STATUS").await {
-        Err(Error::Server(error)) if error.code == 1064 => {
-            connection.query_first("SHOW MASTER STATUS").await
-        }
-        status => status,
-    };
-    let status: Option<Row> = match status {
+    let statement = log_status(connection).await?;
+    let status: Option<Row> = match connection.query_first(statement).await {
         Err(Error::Server(error)) if error.code == 1227 => {
             return Err(may_not_read(connection, "REPLICATION SLAVE, REPLICATION CLIENT").await);
         }

@@ -88,8 +88,10 @@ impl MySqlSource {
 
 /// Whether the connection leads to a MariaDB server.
 pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError> {
-    let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
-    Ok(version.is_some_and(|version| version.to_lowercase().contains("mariadb")))
+    // A proxy can answer `SELECT VERSION()` itself. Only MariaDB has this variable.
+    let sql = "SHOW GLOBAL VARIABLES LIKE 'gtid_binlog_pos'";
+    let found: Option<(String, String)> = connection.query_first(sql).await?;
+    Ok(found.is_some())
 }
 
 /// The identity of the server's log. It does not depend on the address of the connection.
