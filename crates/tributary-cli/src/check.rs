@@ -7,15 +7,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tributary::config::{
     Condition, FleetConfig, Servers, Tables, Zone, conditions_text, environment, password_variable,
 };
 use tributary::internal::{Finding, Fit, find_tables, stray_findings, survey};
-use tributary::{Config, ConfigError, OpenError, UserId};
-use url::Url;
+use tributary::{Config, ConfigError, UserId};
 
+use crate::dsn::{self, Dsn, DsnError};
 use crate::{Outcome, say};
 
 #[derive(Args, Debug)]
@@ -24,9 +23,11 @@ use crate::{Outcome, say};
     of the shards in `user_id % N`, give them in that order. The check writes nothing to the \
     servers; an account that can only read is enough. The configuration is printed to standard \
     output and everything else to standard error, so `tributary check DSN DSN > tributary.toml` \
-    makes a file for `tributary serve --config`. Passwords are read from --password-file, from \
-    the DSN, or from TRIBUTARY_SERVERS__DB0__PASSWORD and so on, where db0 is the server that is \
-    named first. Exit codes: 0 the shards can be served, 3 a problem must be fixed first."
+    makes a file for `tributary serve --config`. The DSNs of other drivers are accepted too, such \
+    as jdbc:mysql://host/database?user=app and app@tcp(host:3306)/database. Passwords are read from \
+    --password-file, from the DSN, or from TRIBUTARY_SERVERS__DB0__PASSWORD and so on, where db0 is \
+    the server that is named first. Exit codes: 0 the shards can be served, 2 a DSN is wrong, 3 a \
+    problem must be fixed first."
 )]
 pub(crate) struct Check {
     /// A shard: mysql://user@host:3306/database
@@ -88,7 +89,8 @@ impl Check {
         let draft = ConfigDraft::new(&self.dsns, self.password_file.as_ref())?;
         let config = draft.config(&Tables::default(), &ShardOrder::given(self.dsns.len()))?;
         let FleetConfig::Servers(servers) = &config.fleet else { bail!("no servers were named") };
-        let (tables, mut findings) = find_tables(servers, self.zone.as_ref()).await;
+        let (tables, found) = find_tables(servers, self.zone.as_ref()).await;
+        let mut findings = [draft.notes.clone(), found].concat();
         let Some(tables) = tables else {
             return Ok(CheckReport { findings, ..CheckReport::default() });
         };
@@ -227,29 +229,62 @@ struct ConfigDraft {
     /// The index of the server in `servers`, and the name of the database.
     shards: Vec<(usize, String)>,
     password_file: Option<PathBuf>,
+    /// Findings about parameters of the DSNs.
+    notes: Vec<(String, Finding)>,
 }
 
 struct ServerDraft {
     address: String,
     user: String,
     password: Option<String>,
-    tls: Option<String>,
+    tls: Option<dsn::Tls>,
+    /// The number of the first DSN of this server.
+    dsn: usize,
 }
 
 impl ConfigDraft {
-    fn new(dsns: &[String], password_file: Option<&PathBuf>) -> Result<Self, OpenError> {
+    /// # Errors
+    /// A DSN is wrong, or contradicts an earlier one.
+    fn new(dsns: &[String], password_file: Option<&PathBuf>) -> Result<Self, DsnError> {
         let password_file = password_file.cloned();
-        let mut draft = Self { servers: Vec::new(), shards: Vec::new(), password_file };
-        for dsn in dsns {
-            let (server, database) = parse(dsn)?;
-            let same = |s: &ServerDraft| s.address == server.address && s.user == server.user;
-            let index = draft.servers.iter().position(same).unwrap_or_else(|| {
-                draft.servers.push(server);
-                draft.servers.len() - 1
-            });
-            draft.shards.push((index, database));
+        let (servers, shards, notes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut draft = Self { servers, shards, password_file, notes };
+        for (index, text) in dsns.iter().enumerate() {
+            let number = index + 1;
+            let dsn = dsn::parse(text).and_then(|dsn| draft.add(dsn, number));
+            dsn.map_err(|DsnError(text)| DsnError(format!("DSN {number} {text}")))?;
         }
         Ok(draft)
+    }
+
+    fn add(&mut self, dsn: Dsn, number: usize) -> Result<(), DsnError> {
+        let Dsn { address, user, password, database, tls, notes } = dsn;
+        for text in notes {
+            let finding = Finding::warning("dsn_parameters", text);
+            self.notes.push((format!("DSN {number}"), finding));
+        }
+        let same = |server: &ServerDraft| server.address == address && server.user == user;
+        let Some(index) = self.servers.iter().position(same) else {
+            self.shards.push((self.servers.len(), database));
+            self.servers.push(ServerDraft { address, user, password, tls, dsn: number });
+            return Ok(());
+        };
+        let server = &mut self.servers[index];
+        let first = server.dsn;
+        let differs =
+            |what| Err(DsnError(format!("has another {what} than DSN {first} of this account")));
+        if password.is_some() && server.password.is_some() && server.password != password {
+            return differs("password");
+        }
+        if server.tls != tls {
+            return differs("value of tls");
+        }
+        if self.shards.contains(&(index, database.clone())) {
+            return Err(DsnError("names the same database as an earlier DSN".to_owned()));
+        }
+        server.password = server.password.take().or(password);
+        self.shards.push((index, database));
+        Ok(())
     }
 
     /// Parses the generated text in the same way as `tributary serve`.
@@ -280,8 +315,8 @@ impl ConfigDraft {
                     )
                 }
             };
-            if let Some(tls) = &server.tls {
-                let _ = writeln!(text, "tls = {}", quoted(tls));
+            if let Some(tls) = server.tls {
+                let _ = writeln!(text, "tls = \"{tls}\"");
             }
             text.push('\n');
         }
@@ -348,39 +383,6 @@ fn quoted(text: &str) -> String {
 
 fn quoted_list(names: &[&str]) -> String {
     Value::from(names).to_string()
-}
-
-/// Parses a DSN into server and database. Errors never quote the DSN: it may hold a password.
-fn parse(dsn: &str) -> Result<(ServerDraft, String), OpenError> {
-    let wrong = || {
-        let text = "a DSN must have the form mysql://user@host:3306/database, with special \
-             characters percent-encoded";
-        OpenError::Prerequisite(text.to_owned())
-    };
-    let url = Url::parse(dsn).map_err(|_| wrong())?;
-    let decoded = |text: &str| {
-        percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| wrong())
-    };
-    let database = decoded(url.path().trim_start_matches('/'))?;
-    let user = decoded(url.username())?;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
-    if !["mysql", "mariadb"].contains(&url.scheme()) || user.is_empty() || database.is_empty() {
-        return Err(wrong());
-    }
-    let mut tls = None;
-    for (key, value) in url.query_pairs() {
-        match key.as_ref() {
-            "tls" => tls = Some(value.into_owned()),
-            other => {
-                return Err(OpenError::Prerequisite(format!(
-                    "the only parameter of a DSN is tls, not {other}"
-                )));
-            }
-        }
-    }
-    let address = format!("{host}:{}", url.port().unwrap_or(3306));
-    let password = url.password().map(decoded).transpose()?;
-    Ok((ServerDraft { address, user, password, tls }, database))
 }
 
 impl CheckReport {

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod dsn;
 mod feed;
 mod import;
 mod migrate;
@@ -21,13 +22,17 @@ use tracing::level_filters::LevelFilter;
 use tributary::config::environment;
 use tributary::{Config, ConfigError, OpenError};
 
+use crate::dsn::DsnError;
+
 /// The default folder of `tributary demo` and `tributary feed`.
 const DEMO_FOLDER: &str = "tributary-demo";
 /// The default folder of `serve`, `import` and `migrate`.
 const DATA_FOLDER: &str = "tributary-data";
 
-// Exit codes. In addition, 0 is success, and clap exits with 2 for wrong usage.
+// Exit codes. In addition, 0 is success.
 const FAILED: u8 = 1;
+/// Wrong usage; clap exits with the same code.
+const USAGE: u8 = 2;
 const PREREQUISITE: u8 = 3;
 const PARTIAL: u8 = 4;
 
@@ -137,7 +142,13 @@ fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<OpenError>() || error.is::<ConfigError>() { PREREQUISITE } else { FAILED }
+    if error.is::<DsnError>() {
+        USAGE
+    } else if error.is::<OpenError>() || error.is::<ConfigError>() {
+        PREREQUISITE
+    } else {
+        FAILED
+    }
 }
 
 /// Starts logging to standard error, in colour on a terminal unless `NO_COLOR` is set. The

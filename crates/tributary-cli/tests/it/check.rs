@@ -16,8 +16,8 @@ use crate::support::{run, scratch, size};
 
 /// A fleet as a user gives it to `check`: servers and databases, without a configuration.
 pub(crate) struct Given {
-    servers: Vec<Arc<Database>>,
-    databases: Vec<String>,
+    pub(crate) servers: Vec<Arc<Database>>,
+    pub(crate) databases: Vec<String>,
 }
 
 impl Given {
@@ -28,8 +28,12 @@ impl Given {
         let servers: Vec<_> = servers.iter().cycle().take(shards).cloned().collect();
         let databases: Vec<String> = (0..shards).map(|n| format!("given{number}_{n}")).collect();
         let given = Self { servers, databases };
-        given.each(|_, database| vec![format!("CREATE DATABASE {database}")]).await;
+        given.create().await;
         given
+    }
+
+    pub(crate) async fn create(&self) {
+        self.each(|_, database| vec![format!("CREATE DATABASE {database}")]).await;
     }
 
     /// Runs statements on the server of every shard.
@@ -42,24 +46,29 @@ impl Given {
     }
 
     /// Our tables, with rows of a few users in each shard.
-    async fn with_rows(servers: &[Arc<Database>], shards: usize) -> Self {
+    pub(crate) async fn with_rows(servers: &[Arc<Database>], shards: usize) -> Self {
         let given = Self::new(servers, shards).await;
+        given.fill().await;
         given
-            .each(|index, database| {
-                let mut statements = mysql_tables(database).to_vec();
-                let rows = |row: fn(usize) -> String| {
-                    let users = (0..60).map(|n| n * shards + index);
-                    users.map(row).collect::<Vec<_>>().join(", ")
-                };
-                let follows = rows(|user| format!("({user}, {})", user + 1));
-                let posts =
-                    rows(|user| format!("({user}, {user}, 'hello', {})", 1_690_000_000_000 + user));
-                statements.push(format!("INSERT INTO {database}.followers VALUES {follows}"));
-                statements.push(format!("INSERT INTO {database}.tweets VALUES {posts}"));
+    }
+
+    /// Makes our tables, with rows of a few users in each shard.
+    pub(crate) async fn fill(&self) {
+        let shards = self.databases.len();
+        self.each(|index, database| {
+            let mut statements = mysql_tables(database).to_vec();
+            for user in (0..60).map(|n| n * shards + index) {
+                let ms = 1_690_000_000_000 + user;
+                let followee = user + 1;
                 statements
-            })
-            .await;
-        given
+                    .push(format!("INSERT INTO {database}.followers VALUES ({user}, {followee})"));
+                statements.push(format!(
+                    "INSERT INTO {database}.tweets VALUES ({user}, {user}, 'hello', {ms})"
+                ));
+            }
+            statements
+        })
+        .await;
     }
 
     fn dsn(&self, shard: usize) -> String {
@@ -156,6 +165,11 @@ fn from_addresses_to_the_first_page() {
             let (code, configuration, report) = tributary(&arguments);
             assert_eq!(code, 0, "{report}");
             assert!(report.contains("The shards can be served."), "{report}");
+            assert!(!report.contains("clocks in the zone"), "{report}");
+            let berlin = [&arguments[1..5], &["Europe/Berlin".into()]].concat();
+            let (code, warned) = check(&berlin);
+            assert_eq!(code, 0, "{warned:#}");
+            assert!(codes(&warned, "warning").contains(&"zone_changes".to_owned()), "{warned:#}");
             let file = dir.path().join("tributary.toml");
             fs::write(&file, &configuration).unwrap();
             let feed =
@@ -359,14 +373,18 @@ fn wrong_addresses_accounts_and_settings_are_reported() {
             assert!(code == 3 && errors == ["unreachable"], "{report}");
             // Mistakes in the arguments.
             for (dsns, text) in [
-                (vec![good[0].clone(), good[0].clone()], "are the same database"),
-                (vec!["db0.internal/social".into()], "have the form mysql://"),
-                (vec![format!("{}?ssl=1", good[0])], "parameter of a DSN is tls"),
+                (vec![good[0].clone(), good[0].clone()], "DSN 2 names the same database"),
+                (vec!["db0.internal/social".into()], "DSN 1 has no scheme such as mysql://"),
+                (vec![format!("{}?tls=preferred", good[0])], "DSN 1 has the parameter tls"),
+                (with(good[1].replace("secret", "guess")), "DSN 2 has another password than DSN 1"),
+                (with(format!("{}?tls=required", good[1])), "DSN 2 has another value of tls"),
+                (vec!["mysql://a:p@a secret/x@h/s0".into()], "DSN 1 is ambiguous"),
             ] {
                 let mut arguments = vec!["check".to_owned()];
                 arguments.extend(dsns);
                 let (code, _, error) = tributary(&arguments);
-                assert!(code == 3 && error.contains(text), "{error}");
+                assert!(code == 2 && error.contains(text), "{error}");
+                assert!(!error.contains("secret") && !error.contains("guess"), "{error}");
             }
 
             // A read-only account, on a server whose log has partial rows.

@@ -30,6 +30,7 @@ mod missing;
 mod outages;
 mod packaging;
 mod prose;
+mod proxies;
 mod rows;
 mod servers;
 mod support;

@@ -48,6 +48,11 @@ const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 /// The auditor waits this many upkeep rounds (5 s) for both copies to reach the same position.
 const AUDIT_ROUNDS_MAX: u32 = 250;
 
+/// Fills that fail one after the other before a line is logged.
+const FAILURES_LOGGED: u32 = 10;
+/// Minimum time between two log lines that fills fail.
+const REPEAT_FAILURES_AFTER: Duration = Duration::from_secs(3_600);
+
 /// The queue of fill requests, the fills in flight, the prefill and the audits.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
@@ -66,6 +71,14 @@ pub(super) struct Fills {
     audit_failure_logged: Option<Instant>,
     /// End of the pause, if fills are paused.
     paused_until: Option<Instant>,
+    failures: Failures,
+}
+
+/// The fills that failed since the last one that succeeded.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    logged: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +98,19 @@ type RequestedFills = Vec<(QueuedFill, Ticket, FillRequest)>;
 pub(super) struct FinishedFill {
     requested: RequestedFills,
     outcome: Result<FillBatch, ShardError>,
+}
+
+impl Failures {
+    /// Counts a failure. Returns true if it must be logged now.
+    fn is_due(&mut self) -> bool {
+        self.count += 1;
+        let pause_over = self.logged.is_none_or(|at| at.elapsed() >= REPEAT_FAILURES_AFTER);
+        let due = self.count >= FAILURES_LOGGED && pause_over;
+        if due {
+            self.logged = Some(Instant::now());
+        }
+        due
+    }
 }
 
 impl Fills {
@@ -235,6 +261,14 @@ impl Applier {
             Err(error) => {
                 let server = self.source.name();
                 debug!(server, %error, "Fill failed; its requests are retried one by one");
+                if self.fills.failures.is_due() {
+                    warn!(
+                        server,
+                        %error,
+                        "Fills fail one after the other; pages are read from the databases until \
+                         this is fixed. If a proxy is at the address, set it to the server itself"
+                    );
+                }
                 let alone = |(waiting, ticket, request)| {
                     (QueuedFill { alone: true, ..waiting }, ticket, request)
                 };
@@ -250,6 +284,7 @@ impl Applier {
                 return;
             }
         };
+        self.fills.failures.count = 0;
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
         self.log().note_visible(low);
         for ((waiting, ticket, request), answer) in requested.into_iter().zip(filled.answers) {

@@ -98,6 +98,7 @@ impl<'a> RecordedLog<'a> {
 fn reason(error: FeedError) -> String {
     match error {
         FeedError::NeedsOperator(reason)
+        | FeedError::LogRefused(reason)
         | FeedError::Temporary(reason)
         | FeedError::PositionLost(reason) => reason,
         FeedError::TooLarge | FeedError::Skipped => "an event is too large".into(),

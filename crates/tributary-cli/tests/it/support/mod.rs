@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod link;
 mod logs;
 pub(crate) mod proxy;
+pub(crate) mod relay;
 pub(crate) mod watch;
 pub(crate) mod world;
 

@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::check::{account, same};
-use super::source::{is_mariadb, show_generated_keys};
+use super::source::show_generated_keys;
 use super::text_of;
 use crate::changes::rows::{Role, ServedTable};
 use crate::mapping::Tables;
@@ -18,10 +18,16 @@ use crate::shard::{Finding, ShardError};
 /// The consequence of a missing right or a wrong setting.
 pub(super) const BREAKS_FEED: &str = "memory cannot follow the server's log";
 
-/// The statement that returns the end of the log. MySQL 8.4 and later reject the old statement.
-pub(super) async fn log_status(connection: &mut Conn) -> Result<&'static str, ShardError> {
-    let old = is_mariadb(connection).await? || connection.server_version() < (8, 4, 0);
-    Ok(if old { "SHOW MASTER STATUS" } else { "SHOW BINARY LOG STATUS" })
+/// The statement that returns the end of the log. MySQL 8.4 and later know only the new one, and
+/// MariaDB and older MySQL servers only the old one. The version in the greeting is not used: it
+/// may be that of a proxy.
+pub(super) async fn log_status(connection: &mut Conn) -> Result<&'static str, Error> {
+    match connection.query_drop("SHOW BINARY LOG STATUS").await {
+        Err(Error::Server(error)) if error.code == 1064 => Ok("SHOW MASTER STATUS"),
+        // The server knows the statement, but a privilege is missing.
+        Err(Error::Server(error)) if error.code == 1227 => Ok("SHOW BINARY LOG STATUS"),
+        outcome => outcome.map(|()| "SHOW BINARY LOG STATUS"),
+    }
 }
 
 /// Warnings about missing rights: to read the log, and to query its end.
@@ -194,8 +200,8 @@ async fn excluded_from_log(
     let status = log_status(connection).await?;
     let row: Option<Row> = match connection.query_first(status).await {
         Ok(row) => row,
-        // The checks of the server report a missing right.
-        Err(Error::Server(error)) if error.code == 1227 => None,
+        // The checks of the server report a missing right or a proxy.
+        Err(Error::Server(_)) => None,
         Err(error) => return Err(error.into()),
     };
     let Some(row) = row else { return Ok(None) };

@@ -6,6 +6,7 @@ mod database;
 mod follows;
 mod log_check;
 mod migrate;
+mod proxy_check;
 mod server;
 mod settings;
 pub(crate) mod source;

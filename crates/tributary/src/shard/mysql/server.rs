@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::MySqlShard;
 use super::database::Database;
+use super::proxy_check::identities;
 use super::source::KnownLog;
 use super::statements::STATEMENTS_PER_SHARD;
 use super::write::WRITES_PER_SHARD;
@@ -289,12 +290,25 @@ impl Server {
     }
 
     /// Opens a few connections in advance, so that the first requests need not wait for logins.
+    /// Logs a warning if they lead to several servers.
     async fn warm(&self) {
         let some = self.options.pool_opts().constraints().max().min(WARM_CONNECTIONS);
-        let connections = join_all((0..some).map(|_| self.connection()));
-        // All are held until the last is open, so they are distinct. A failed one is not reported:
-        // the request that needs it will get the error.
-        drop(Deadline::after(CHECK_DEADLINE).limit(connections).await);
+        let servers = async {
+            let connections = join_all((0..some).map(|_| self.connection())).await;
+            // All are held until the last is open, so they are distinct. A failed one is not
+            // reported: the request that needs it will get the error.
+            let mut connections: Vec<Conn> = connections.into_iter().flatten().collect();
+            identities(&mut connections).await
+        };
+        let servers = Deadline::after(CHECK_DEADLINE).limit(servers).await.unwrap_or_default();
+        if servers > 1 {
+            warn!(
+                server = self.gate.server(),
+                servers,
+                "Address leads to several servers; freshness tokens can be lost, and memory starts \
+                 again when its log connection reaches another server. Set address to one server"
+            );
+        }
     }
 
     /// Connects and checks every database, each within [`CHECK_DEADLINE`]. Returns the faults of
@@ -365,6 +379,14 @@ fn login_error(error: Error) -> ShardError {
             "{}; check user, password_file and the account's host",
             server.message
         )),
+        // These answer the statement that sets the session: syntax, unknown or read-only variable.
+        Error::Server(server) if matches!(server.code, 1064 | 1193 | 1231 | 1238) => {
+            ShardError::Faulty(format!(
+                "the settings of the session are rejected: {}; if a proxy is at this address, set \
+                 address to the host and port of the server itself",
+                server.message
+            ))
+        }
         // The TLS library reports its errors as `InvalidData`.
         Error::Io(IoError::Io(io)) if io.kind() == ErrorKind::InvalidData => {
             ShardError::Faulty(format!("{io}; check tls and tls_ca_file of this server"))

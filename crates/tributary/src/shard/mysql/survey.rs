@@ -12,7 +12,7 @@ use super::server::dial;
 use super::settings;
 use super::source::labels;
 use super::statements::time_value;
-use super::{check, log_check, visibility, write_check};
+use super::{check, log_check, proxy_check, visibility, write_check};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, ShardConfig, Write};
 use crate::fit::strays;
@@ -41,6 +41,8 @@ const SECONDS_END: i64 = 100_000_000_000;
 const MILLISECONDS_END: i64 = 100_000_000_000_000;
 /// Posts further in the future than this indicate a wrong zone, not a clock difference.
 const FUTURE_MS: i64 = 5 * 60_000;
+/// Clock changes of a zone that are further in the past than this (ten years) are not reported.
+const CLOCK_CHANGES_MS: i64 = 3_653 * 86_400_000;
 
 /// The result of a survey of a fleet.
 #[derive(Debug, Default)]
@@ -142,24 +144,53 @@ fn join_conditions(joined: &mut Option<Vec<Condition>>, others: Option<&[Conditi
 /// of its shards.
 pub async fn survey(servers: &Servers, write: &Write) -> Survey {
     let tables = &servers.tables;
-    let of_servers = join_all(servers.servers.iter().map(async |(name, server)| {
-        let subject = format!("server {name}");
-        let outcome = with_server(server, async |connection| settings::check(connection).await);
-        outcome.await.map(|findings| findings.into_iter().map(|f| (subject.clone(), f)).collect())
-    }));
+    let of_servers = join_all(
+        servers.servers.iter().map(async |(name, server)| (name, survey_server(server).await)),
+    );
     let of_shards = on_each_shard(servers, async |connection, database| {
         survey_shard(connection, database, tables, write).await
     });
     let mut survey = Survey::default();
-    // An unreachable server is already reported by its shards.
-    let of_servers: Vec<Vec<_>> = of_servers.await.into_iter().flatten().collect();
+    survey.findings.extend(clock_changes(tables).map(|finding| ("the fleet".into(), finding)));
+    let of_servers = of_servers.await;
     for (subject, outcome) in of_shards.await {
         let (findings, sample) = outcome.unwrap_or_else(|finding| (vec![finding], Vec::new()));
         survey.findings.extend(findings.into_iter().map(|finding| (subject.clone(), finding)));
         survey.samples.push(sample);
     }
-    survey.findings.extend(of_servers.into_iter().flatten());
+    for (name, found) in of_servers {
+        let found = found.unwrap_or_else(|finding| {
+            // A server that is out of order is already reported by its shards.
+            let shards = servers.shards.iter().filter(|shard| shard.server == *name);
+            let subjects: Vec<String> = shards.map(|s| format!("shard {}", s.name)).collect();
+            let is_known = survey
+                .findings
+                .iter()
+                .any(|(subject, other)| other.code == finding.code && subjects.contains(subject));
+            if is_known { Vec::new() } else { vec![unchecked(&finding)] }
+        });
+        survey.findings.extend(found.into_iter().map(|f| (format!("server {name}"), f)));
+    }
     survey
+}
+
+/// Checks the settings of a server, and what is at its address. All findings are warnings.
+async fn survey_server(server: &ServerConfig) -> Result<Vec<Finding>, Finding> {
+    let found = with_server(server, async |connection| {
+        let proxy = proxy_check::proxy(connection, server).await?;
+        let mut findings = settings::check(connection).await?;
+        findings.extend(proxy);
+        Ok(findings)
+    });
+    let mut findings = found.await?;
+    findings.extend(proxy_check::several_servers(server).await);
+    Ok(findings)
+}
+
+/// The warning about a server whose settings cannot be checked. Its shards are served all the same.
+fn unchecked(finding: &Finding) -> Finding {
+    let text = format!("the settings of the server cannot be checked: {}", finding.text);
+    Finding { cure: finding.cure.clone(), ..Finding::warning("unchecked", text) }
 }
 
 /// Calls `look` for every shard, each on a new connection. Servers are called at the same time,
@@ -190,19 +221,37 @@ async fn with_server<T>(
     look: impl AsyncFnOnce(&mut Conn) -> Result<T, ShardError>,
 ) -> Result<T, Finding> {
     let looking = async {
-        let mut connection = dial(server, SURVEY_DEADLINE / 4).await?;
+        let mut connection =
+            dial(server, SURVEY_DEADLINE / 4).await.map_err(|error| match error {
+                ShardError::Unavailable(text) => Finding::error("unreachable", text).cure(format!(
+                    "start the server at {}, or correct its address",
+                    server.address
+                )),
+                error => finding(error),
+            })?;
         let outcome = look(&mut connection).await;
         drop(connection.disconnect().await);
-        outcome
+        outcome.map_err(finding)
     };
-    let outcome = Deadline::after(SURVEY_DEADLINE).in_time(looking).await;
-    outcome.map_err(|error| match error {
-        ShardError::Unavailable(text) => Finding::error("unreachable", text)
-            .cure(format!("start the server at {}, or correct its address", server.address)),
+    let outcome = Deadline::after(SURVEY_DEADLINE).limit(looking).await;
+    outcome.unwrap_or_else(|| {
+        let text = format!("no answer within {} s", SURVEY_DEADLINE.as_secs());
+        Err(Finding::error("unreachable", text))
+    })
+}
+
+/// The finding for an error of a server that accepted the connection.
+fn finding(error: ShardError) -> Finding {
+    match error {
+        ShardError::Unavailable(text) => Finding::error(
+            "failed_query",
+            format!("the server answers, but a query failed: {text}"),
+        )
+        .cure("repeat the check; if a proxy is at the address, check the server itself"),
         ShardError::Slow(text) => Finding::error("too_slow", text),
         ShardError::Faulty(text) => Finding::error("refused", text),
         other => Finding::error("unreadable", other.to_string()),
-    })
+    }
 }
 
 async fn find_on(
@@ -382,6 +431,22 @@ async fn number(
 ) -> Result<Option<u64>, ShardError> {
     let row: Option<Row> = connection.exec_first(sql, vec![value.into()]).await?;
     Ok(row.and_then(|row| row.get_opt(0)?.ok()))
+}
+
+/// A warning if the zone of the posts sets its clocks, so that an hour repeats or is skipped.
+fn clock_changes(tables: &Tables) -> Option<Finding> {
+    let posts = &tables.posts;
+    let local = matches!(posts.unit, TimeUnit::DateTime { .. });
+    (local && posts.zone.sets_clocks_after(now_ms() - CLOCK_CHANGES_MS)).then(|| {
+        let text = format!(
+            "clocks in the zone {} are set back and forth, so the times of `{}` are ambiguous in \
+             one hour a year: posts of that hour can be in the wrong order, and a client that \
+             polls can miss posts that other programs write",
+            posts.zone, posts.name
+        );
+        let cure = "store UTC in this column, and set zone = \"UTC\" under [tables.posts]";
+        Finding::warning("zone_changes", text).cure(cure)
+    })
 }
 
 /// A warning if posts have times in the future, which indicates a wrong unit or zone.

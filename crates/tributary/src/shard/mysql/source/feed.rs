@@ -161,7 +161,9 @@ impl<'a> FeedTask<'a> {
                     continue;
                 }
                 FeedError::TooLarge => ("an answer of the server is too large".into(), pause),
-                FeedError::NeedsOperator(reason) => (reason, OPERATOR_PAUSE),
+                FeedError::NeedsOperator(reason) | FeedError::LogRefused(reason) => {
+                    (reason, OPERATOR_PAUSE)
+                }
                 FeedError::Temporary(reason) => (reason, pause),
                 FeedError::PositionLost(reason) => {
                     // Any other reason than a purge means that this is not the log that was read.

@@ -30,7 +30,7 @@ const FIRST_OFFSET: u64 = 4;
 const EVENTS_MAX: usize = 4;
 
 /// Names a server. It does not depend on the address of the connection, nor on the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::shard::mysql) struct ServerId(u64);
 
 /// When a log file was created, in seconds since 1970.
@@ -141,7 +141,7 @@ impl KnownLog {
 }
 
 impl Dialect {
-    pub(super) async fn query(connection: &mut Conn) -> Result<Self, ShardError> {
+    pub(in crate::shard::mysql) async fn query(connection: &mut Conn) -> Result<Self, ShardError> {
         if !is_mariadb(connection).await? {
             return Ok(Self::MySql { log_status: log_status(connection).await? });
         }
@@ -182,7 +182,7 @@ impl ServerId {
         Self(digest(texts))
     }
 
-    pub(super) async fn query(connection: &mut Conn) -> Result<Self, ShardError> {
+    pub(in crate::shard::mysql) async fn query(connection: &mut Conn) -> Result<Self, ShardError> {
         let dialect = Dialect::query(connection).await?;
         let rows: Vec<Row> = connection.query(dialect.server_id()).await?;
         Ok(Self::of(&rows))
@@ -259,7 +259,7 @@ impl Server {
         }
         let first = match self.first_created(file).await {
             Ok(first) => first,
-            Err(FeedError::NeedsOperator(_)) => None,
+            Err(FeedError::NeedsOperator(_) | FeedError::LogRefused(_)) => None,
             Err(FeedError::Temporary(reason) | FeedError::PositionLost(reason)) => {
                 return Err(ShardError::Unavailable(reason));
             }

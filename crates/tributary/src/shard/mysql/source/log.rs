@@ -17,6 +17,7 @@ use crate::changes::tables::Layout;
 use crate::mapping::Tables;
 use crate::shard::ShardError;
 use crate::shard::mysql::check::account;
+use crate::shard::mysql::log_check::log_status;
 
 /// Required settings: the variable, its value, and how to set it.
 const REQUIRED_SETTINGS: [(&str, &str, &str); 4] = [
@@ -60,6 +61,8 @@ pub(super) enum Executed {
 pub(crate) enum FeedError {
     /// An operator must act, as the text says. The feed retries every 3 s.
     NeedsOperator(String),
+    /// The address refuses to send a log. An operator must act, as the text says.
+    LogRefused(String),
     /// A retry may succeed.
     Temporary(String),
     /// The server no longer has the log from the position where the feed stopped.
@@ -154,7 +157,7 @@ async fn check_settings(connection: &mut Conn) -> Result<BTreeMap<String, String
     Ok(found)
 }
 
-/// The end of the log: the name of its file, the position, and the transactions before it.
+/// The file and the position of the end of the log, and the transactions before it.
 pub(super) async fn log_end(
     connection: &mut Conn,
 ) -> Result<(String, LogPosition, Executed), FeedError> {
@@ -187,14 +190,8 @@ async fn mariadb_end(connection: &mut Conn) -> Result<(String, LogPosition, Exec
 async fn mysql_end(connection: &mut Conn) -> Result<(String, LogPosition, Executed), FeedError> {
     let executed: Option<String> = connection.query_first("SELECT @@GLOBAL.gtid_executed").await?;
     let executed: GtidSet = executed.unwrap_or_default().parse().map_err(FeedError::Temporary)?;
-    // Servers before MySQL 8.2 have only `SHOW MASTER STATUS`.
-    let status = match connection.query_first("SHOW BINARY LOG STATUS").await {
-        Err(Error::Server(error)) if error.code == 1064 => {
-            connection.query_first("SHOW MASTER STATUS").await
-        }
-        status => status,
-    };
-    let status: Option<Row> = match status {
+    let statement = log_status(connection).await?;
+    let status: Option<Row> = match connection.query_first(statement).await {
         Err(Error::Server(error)) if error.code == 1227 => {
             return Err(may_not_read(connection, "REPLICATION SLAVE, REPLICATION CLIENT").await);
         }

@@ -22,8 +22,7 @@ use mysql_async::prelude::Queryable;
 
 pub(super) use self::definitions::{labels, show_generated_keys};
 use self::end::EndQuestion;
-pub(super) use self::identity::KnownLog;
-use self::identity::ServerId;
+pub(super) use self::identity::{KnownLog, ServerId};
 pub(super) use self::large::EVENT_BYTES_MAX;
 use self::lines::SourcePool;
 use super::database::Database;
@@ -116,6 +115,8 @@ impl MySqlSource {
 
 /// Whether the connection leads to a MariaDB server.
 pub(super) async fn is_mariadb(connection: &mut Conn) -> Result<bool, ShardError> {
-    let version: Option<String> = connection.query_first("SELECT VERSION()").await?;
-    Ok(version.is_some_and(|version| version.to_lowercase().contains("mariadb")))
+    // A proxy can answer `SELECT VERSION()` itself. Only MariaDB has this variable.
+    let sql = "SHOW GLOBAL VARIABLES LIKE 'gtid_binlog_pos'";
+    let found: Option<(String, String)> = connection.query_first(sql).await?;
+    Ok(found.is_some())
 }

@@ -10,7 +10,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, DriverError, Error, Sid};
 use rand::RngExt;
 
-use super::log::{Executed, FeedError, missing_right};
+use super::log::{Executed, FeedError, log_end, missing_right};
 use crate::changes::LogPosition;
 use crate::changes::binlog::{Event, kind};
 use crate::shard::mysql::check::account;
@@ -24,6 +24,9 @@ const FIRST_SILENCE_MAX: Duration = Duration::from_secs(15);
 const HEARTBEAT_NS: u64 = 1_000_000_000;
 /// The client library's text for a packet above the limit of the connection.
 const PACKET_TOO_LARGE: &str = "larger than max_allowed_packet";
+/// Errors of proxies and of hosted servers that send no log: unknown command, syntax, unknown
+/// error, not supported yet, not in this protocol.
+const REFUSALS: [u16; 5] = [1047, 1064, 1105, 1235, 1295];
 /// The size of an event's checksum.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -73,7 +76,7 @@ impl Stream {
         connection.query_drop(session).await?;
         match connection.get_binlog_stream(request).await {
             Ok(stream) => Ok(Self { stream, has_received: false }),
-            Err(error) => Err(feed_error(error, &account)),
+            Err(error) => Err(refusal(error, &account)),
         }
     }
 
@@ -96,12 +99,35 @@ impl Stream {
     }
 
     fn read(&mut self, event: Option<Result<RawEvent, Error>>) -> Result<RawEvent, FeedError> {
-        self.has_received = true;
+        let is_first = !std::mem::replace(&mut self.has_received, true);
         match event {
             Some(Ok(event)) => Ok(event),
+            Some(Err(error)) if is_first => Err(refusal(error, "the account")),
             Some(Err(error)) => Err(feed_error(error, "the account")),
             None => Err(FeedError::Temporary("the server ended the stream of its log".into())),
         }
+    }
+}
+
+/// Requests the log from its end, and waits for the first event.
+pub(in crate::shard::mysql) async fn try_stream(mut connection: Conn) -> Result<(), FeedError> {
+    let (file, end, executed) = log_end(&mut connection).await?;
+    let start = match &executed {
+        Executed::MySql(_) => StartAt::AfterTransactions(&executed),
+        Executed::MariaDb(_) => StartAt::Offset(&file, end),
+    };
+    Stream::open(connection, start).await?.next().await.map(drop)
+}
+
+/// The error of a request for the log, before the first event.
+fn refusal(error: Error, account: &str) -> FeedError {
+    match &error {
+        Error::Server(server) if REFUSALS.contains(&server.code) => FeedError::LogRefused(format!(
+            "the request for the log is refused: {}; if a proxy is at this address, set \
+                 address to the host and port of the server itself",
+            server.message
+        )),
+        _ => feed_error(error, account),
     }
 }
 
