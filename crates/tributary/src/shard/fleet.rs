@@ -342,7 +342,7 @@ async fn expire_keys_of(shard: &Shard, before_ms: i64) {
 fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
     let mut sources = Vec::new();
     #[cfg(feature = "mysql")]
-    sources.extend(servers(shards).map(Source::MySql));
+    sources.extend(servers(shards).map(Box::new).map(Source::MySql));
     #[cfg(feature = "sqlite")]
     sources.extend(files(shards).map(Source::Sqlite));
     sources.into_iter().map(Arc::new).collect()

@@ -18,7 +18,7 @@ use crate::model::{Post, ShardId, UserId};
 pub(crate) enum Source {
     /// A MySQL or MariaDB server.
     #[cfg(feature = "mysql")]
-    MySql(MySqlSource),
+    MySql(Box<MySqlSource>),
     /// A SQLite file, which is one shard.
     #[cfg(feature = "sqlite")]
     Sqlite(SqliteSource),
