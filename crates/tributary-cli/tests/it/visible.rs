@@ -277,6 +277,7 @@ async fn compare(node: &Tributary, rows: &Rows, context: &str) -> usize {
 
 /// Writes insert visible rows, remove visible rows only, and leave all other rows unchanged.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario on one fleet")]
 fn writes_never_make_another_row_visible() {
     run(async {
         for server in servers() {

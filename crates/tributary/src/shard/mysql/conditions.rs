@@ -151,11 +151,16 @@ mod tests {
         assert_eq!(restore("t", &conditions, &Removal::Delete), None);
         let accepted = condition("accepted", Mark::Number(1));
         let removal = Removal::Hide(&accepted, Mark::Number(0));
-        assert_eq!(restore("t", std::slice::from_ref(&accepted), &removal), None, "a request looks the same");
+        assert_eq!(
+            restore("t", std::slice::from_ref(&accepted), &removal),
+            None,
+            "a request looks the same"
+        );
         let text = |text: &str| Mark::Text(text.into());
         let status = condition("status", text("accepted"));
         let restored = |hidden: &str| {
-            restore("t", std::slice::from_ref(&status), &Removal::Hide(&status, text(hidden))).is_some()
+            restore("t", std::slice::from_ref(&status), &Removal::Hide(&status, text(hidden)))
+                .is_some()
         };
         assert_eq!(["removed", "Pending", "requested"].map(restored), [true, false, false]);
         let new = NewColumns::new(&[condition("seen_at", Mark::NotNull), gone]);
