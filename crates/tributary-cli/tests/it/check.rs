@@ -165,22 +165,15 @@ fn from_addresses_to_the_first_page() {
             let (code, configuration, report) = tributary(&arguments);
             assert_eq!(code, 0, "{report}");
             assert!(report.contains("The shards can be served."), "{report}");
-            assert!(!report.contains("clocks in the zone"), "{report}");
-            let berlin = [&arguments[1..5], &["Europe/Berlin".into()]].concat();
-            let (code, warned) = check(&berlin);
-            assert_eq!(code, 0, "{warned:#}");
-            assert!(codes(&warned, "warning").contains(&"zone_changes".to_owned()), "{warned:#}");
+            a_zone_that_sets_its_clocks_is_reported(&arguments[1..5], &report);
             let file = dir.path().join("tributary.toml");
             fs::write(&file, &configuration).unwrap();
             let feed =
                 ["feed", "1", "--json", "--config", file.to_str().unwrap()].map(str::to_owned);
             let (code, page, error) = tributary(&feed);
             assert_eq!(code, 0, "{error}\n{configuration}");
-            println!(
-                "{:?}: from check to the first page: {:?}",
-                given.servers[0].kind,
-                start.elapsed()
-            );
+            let (kind, took) = (given.servers[0].kind, start.elapsed());
+            println!("{kind:?}: from check to the first page: {took:?}");
             let page: Value = serde_json::from_str(&page).unwrap();
             assert_eq!(page["posts"].as_array().unwrap().len(), 1, "{page}");
             let post = &page["posts"][0];
@@ -208,6 +201,14 @@ fn numbers(count: usize) -> String {
     let sum: Vec<String> =
         (0..places).map(|place| format!("t{place}.d * 1{}", "0".repeat(place))).collect();
     format!("(SELECT {} AS n FROM {}) AS numbers", sum.join(" + "), tables.join(", "))
+}
+
+/// `report` is that of the zone +01:00.
+fn a_zone_that_sets_its_clocks_is_reported(arguments: &[String], report: &str) {
+    assert!(!report.contains("clocks in the zone"), "{report}");
+    let (code, report) = check(&[arguments, &["Europe/Berlin".into()]].concat());
+    assert_eq!(code, 0, "{report:#}");
+    assert!(codes(&report, "warning").contains(&"zone_changes".to_owned()), "{report:#}");
 }
 
 /// `check` finds the placement for any number of shards, given in any order.
