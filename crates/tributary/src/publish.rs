@@ -56,7 +56,7 @@ pub enum WriteError {
     /// `write.enabled` is off, or the fleet was opened for reading.
     #[error("writes are not enabled on this server")]
     ReadOnly,
-    /// An id is above [`ID_MAX`].
+    /// An id is above 2^63 - 1.
     #[error("an id must be from 0 to {ID_MAX}")]
     Id,
     /// The text is empty or too long.
@@ -76,7 +76,7 @@ pub enum WriteError {
     /// The author used the key for a post with other content.
     #[error("this Idempotency-Key was used for a post with other content; use a new one")]
     KeyReused,
-    /// The call has more than [`FOLLOWS_MAX`] follows.
+    /// The call has more than [`crate::Tributary::FOLLOWS_MAX`] follows.
     #[error("at most {FOLLOWS_MAX} users can be followed in one request")]
     TooManyFollows,
     /// The user's shard cannot take the write now: it is unreachable, overloaded, locked or faulty.

@@ -25,12 +25,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding of [`Level::Error`], without a cure.
+    /// A finding of `error`, without a cure.
     pub fn error(code: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Error, code, text: text.into(), cure: None }
     }
 
-    /// A finding of [`Level::Warning`], without a cure.
+    /// A finding of `warning`, without a cure.
     pub fn warning(code: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::error(code, text) }
     }

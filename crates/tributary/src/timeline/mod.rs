@@ -39,7 +39,7 @@ use crate::shard::{Deadline, Shard, ShardError, TailQuery};
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The reader follows more than [`FOLLOWEES_MAX`] users.
+    /// The reader follows more than [`crate::Tributary::FOLLOWEES_MAX`] users.
     #[error(
         "the user follows more than {FOLLOWEES_MAX} users, the limit for reading a home timeline"
     )]

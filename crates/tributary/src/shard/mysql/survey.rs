@@ -479,7 +479,7 @@ async fn in_the_future(
     }))
 }
 
-/// One finding for each shard that has sampled users of other shards; `samples` as in [`Survey`].
+/// One finding for each shard that has sampled users of other shards; `samples` as in the survey.
 /// Rows of such users are not read there.
 ///
 /// # Errors
