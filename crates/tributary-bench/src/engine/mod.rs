@@ -41,7 +41,7 @@ pub struct EnginePlan {
 ///
 /// # Errors
 /// If the world does not fit into memory, or if a page is wrong or needs a database. If the log
-/// cannot be applied; see [`applied::measure`].
+/// cannot be applied; see `applied::measure`.
 pub fn engine(world: World, fleet: &Fleet, plan: &EnginePlan) -> Result<EngineReport> {
     let mut filled = FilledMemory::new(world, fleet)?;
     let mut timed = Vec::new();
