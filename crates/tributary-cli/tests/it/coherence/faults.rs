@@ -8,8 +8,22 @@ use tokio::time::sleep;
 use super::{Site, WAIT_MAX, connect};
 use crate::support::database::{Database, USER};
 
-/// Pause between two faults.
+/// The shortest pause between two faults.
 const BETWEEN_FAULTS: Duration = Duration::from_millis(1_000);
+/// Writes and compared pages between two faults, times the number of servers. All pauses of a run
+/// together make it longer than `PROGRESS_MIN`.
+const PROGRESS_BETWEEN_FAULTS: usize = 80;
+
+/// Waits a second, and until the writers have made progress. On a busy machine there would be
+/// faults without writes otherwise.
+async fn pause(site: &Site) {
+    let enough = site.progress() + PROGRESS_BETWEEN_FAULTS / site.servers.len();
+    let start = Instant::now();
+    while start.elapsed() < BETWEEN_FAULTS || site.progress() < enough {
+        assert!(start.elapsed() < WAIT_MAX, "{} of {enough}", site.progress());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Rotates the log, alters the tables and kills the server, one server after the other.
 /// The first two servers also lose the log position that the feed reads from.
@@ -17,9 +31,9 @@ pub(super) async fn break_servers(site: &Site) {
     for (number, server) in (0..).zip(&site.servers) {
         let shard = number % site.servers.len();
         let (_, database) = &site.fleet.databases[shard];
-        sleep(BETWEEN_FAULTS).await;
+        pause(site).await;
         server.execute(&["FLUSH LOGS".into()]).await;
-        sleep(BETWEEN_FAULTS).await;
+        pause(site).await;
         // A new first column moves all other columns by one.
         let tweets = format!("{database}.tweets");
         server
@@ -31,17 +45,18 @@ pub(super) async fn break_servers(site: &Site) {
                 format!("OPTIMIZE TABLE {tweets}"),
             ])
             .await;
-        sleep(BETWEEN_FAULTS).await;
+        pause(site).await;
         // Only twice, since a lost position costs seconds.
         if number < 2 {
             lose_log_position(server, database).await;
-            sleep(BETWEEN_FAULTS).await;
+            pause(site).await;
         }
         server.kill();
         sleep(Duration::from_millis(200)).await;
         tokio::task::block_in_place(|| server.launch());
     }
-    sleep(2 * BETWEEN_FAULTS).await;
+    pause(site).await;
+    pause(site).await;
 }
 
 /// Revokes the privilege to read the log, kills all readers of the log, purges the files they were
