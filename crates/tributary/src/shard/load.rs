@@ -140,8 +140,14 @@ async fn conflicts(
     let conflict = |(index, post): &(usize, Post)| {
         let reason = match stored.get(&post.key) {
             Some(content) if *content == post.content => return None,
-            Some(_) => format!("post {} is already stored with other content", post.key.post),
-            None => format!("post id {} already belongs to another post", post.key.post),
+            Some(_) => format!(
+                "post {} is already stored with other content; remove the row or the stored post",
+                post.key.post
+            ),
+            None => format!(
+                "post id {} already belongs to another post; give one of them another id",
+                post.key.post
+            ),
         };
         Some(RefusedRow { index: *index, reason })
     };
