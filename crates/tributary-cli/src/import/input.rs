@@ -95,7 +95,7 @@ fn decompressed(file: impl Read + 'static) -> Result<Box<dyn BufRead>> {
 /// Removes a byte-order mark, and converts UTF-16 to UTF-8 if the mark says so.
 fn in_utf8(mut file: Box<dyn BufRead>) -> Result<Box<dyn BufRead>> {
     let start = file.fill_buf()?;
-    let (mark_bytes, unit): (usize, Option<fn([u8; 2]) -> u16>) = match start {
+    let (mark_bytes, unit): (usize, Option<UnitOf>) = match start {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => {
             return Err(invalid("the file is in UTF-32; convert it to UTF-8"));
         }
@@ -114,11 +114,14 @@ fn in_utf8(mut file: Box<dyn BufRead>) -> Result<Box<dyn BufRead>> {
     })
 }
 
+/// Makes a unit of UTF-16 from its two bytes.
+type UnitOf = fn([u8; 2]) -> u16;
+
 /// Converts UTF-16 to UTF-8. Unlike the usual converters it replaces nothing: a damaged character
 /// is an error.
 struct Utf16 {
     file: Box<dyn BufRead>,
-    unit: fn([u8; 2]) -> u16,
+    unit: UnitOf,
     /// The first half of a character whose second half is not read yet.
     high: Option<u16>,
     text: Vec<u8>,

@@ -124,15 +124,15 @@ struct Reading {
     lines: Lines,
     /// The record has more than [`RECORD_BYTES_MAX`] bytes.
     too_long: bool,
-    end: End,
+    stop: Stop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    LineEnd,
+enum Stop {
+    Line,
     /// A carriage return within a line ended the record; the rest of the line was skipped.
     CarriageReturn,
-    EndOfFile,
+    File,
     /// The file ended within quotes.
     OpenQuote,
 }
@@ -190,9 +190,9 @@ impl Records {
             let lines = Lines { first: *first.get_or_insert(line), last: line };
             if let Some(rest) = rest {
                 let within = !rest.is_empty() && rest != b"\n";
-                let end = if within { End::CarriageReturn } else { End::LineEnd };
+                let stop = if within { Stop::CarriageReturn } else { Stop::Line };
                 while within && !self.input.line_ended() && self.input.next()?.is_some() {}
-                return Ok(Some(Reading { lines, too_long, end }));
+                return Ok(Some(Reading { lines, too_long, stop }));
             }
         }
         let Some(first) = first else { return Ok(None) };
@@ -203,23 +203,28 @@ impl Records {
             LineEnd::Cr => b"\r",
         };
         let complete = self.splitter.split(end_of_line, fields).is_some();
-        let end = if complete { End::EndOfFile } else { End::OpenQuote };
-        Ok(Some(Reading { lines: Lines { first, last: self.input.line() }, too_long, end }))
+        let stop = if complete { Stop::File } else { Stop::OpenQuote };
+        Ok(Some(Reading { lines: Lines { first, last: self.input.line() }, too_long, stop }))
     }
 
     fn fault(&self, reading: &Reading) -> Option<String> {
         let quotes = self.quotes();
         let opened = reading.lines.first + self.line_ends(quotes.offset());
-        let text = match (reading.end, quotes) {
-            (End::OpenQuote, _) => format!(
+        let text = match (reading.stop, quotes) {
+            (Stop::OpenQuote, _) => format!(
                 "a quote opens in line {opened} and does not close; remove it, or quote the text \
                  and double each quote in it"
             ),
-            _ if reading.too_long => format!(
-                "the row has more than {RECORD_BYTES_MAX} bytes; shorten it, or close the quote \
-                 that opens in line {opened} if there is one"
-            ),
-            (End::CarriageReturn, _) => {
+            (_, at) if reading.too_long && self.raw.get(at.offset()) == Some(&self.quote) => {
+                format!(
+                    "the row has more than {RECORD_BYTES_MAX} bytes; shorten it, or correct the \
+                     quote that opens in line {opened}"
+                )
+            }
+            _ if reading.too_long => {
+                format!("the row has more than {RECORD_BYTES_MAX} bytes; shorten it")
+            }
+            (Stop::CarriageReturn, _) => {
                 "a carriage return is within the line; quote the text that contains it".to_owned()
             }
             (_, Quotes::Wrong(_)) => format!(

@@ -172,7 +172,9 @@ fn implausible_times_and_a_second_form_in_a_file_are_refused() {
 fn shared_cases_have_the_same_result_in_every_fleet() {
     let Some(dir) = shared_cases() else { return };
     let names = "--columns=id=tweet_id,author_id=user_id,body=content,created_at=timestamp";
-    let cases: [(&str, &[&str], i32, &[u64], &str); 12] = [
+    /// File, options, exit code, stored posts, message.
+    type Case<'a> = (&'a str, &'a [&'a str], i32, &'a [u64], &'a str);
+    let cases: [Case<'_>; 12] = [
         ("posts-seconds.csv", &[], 0, &[1, 2, 3], ""),
         ("posts-iso.csv", &[], 0, &[1, 2, 3], ""),
         ("posts-backslash.csv", &[], 4, &[5], "line 2: a quote opens"),
