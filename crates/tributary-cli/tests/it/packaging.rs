@@ -272,8 +272,7 @@ fn the_image_is_built_from_existing_files_with_our_rust_version() {
         let mut words: Vec<&str> = arguments.split(' ').collect();
         let target = words.pop().unwrap();
         if words[0] == "--from=build" {
-            let name = env!("CARGO_PKG_NAME");
-            assert_eq!(words[1..], [format!("/build/target/release/{name}")]);
+            assert_eq!(words[1..], ["/build/target/release/tributary"]);
             assert_eq!(target, BINARY_IN_PLACE);
             continue;
         }
