@@ -245,6 +245,11 @@ impl TablePlan {
     }
 
     fn update(&self, before: &Cells<'_>, after: &Cells<'_>, pending: &mut Pending) {
+        // Other columns of the row changed. (Of a user only the id is decoded, not the handle.)
+        let decoded = !before.contains(&Cell::Other);
+        if self.role != Role::Users && decoded && before == after {
+            return;
+        }
         if self.role != Role::Posts || !self.single {
             self.delete(before, pending);
             self.insert(after, pending);

@@ -79,8 +79,13 @@ pub(crate) fn concerns(query: &Query<'_>, database: &str, table: &str) -> bool {
         !name.is_ascii() || contains(&text, quoted.as_bytes())
     };
     let here = query.database.eq_ignore_ascii_case(database.as_bytes()) || names(database);
-    let of_database = word(word(without_comments(&query.text)).1).0;
-    here && (names(table) || matches!(of_database.as_str(), "DATABASE" | "SCHEMA"))
+    here && (names(table) || matches!(object(query).as_str(), "DATABASE" | "SCHEMA"))
+}
+
+/// The kind of object that a definition changes: the second word, or the one after `OR REPLACE`.
+fn object(query: &Query<'_>) -> String {
+    let (second, rest) = word(word(without_comments(&query.text)).1);
+    if second == "OR" { word(word(rest).1).0 } else { second }
 }
 
 /// Whether the text contains the name, and not only as part of a longer name.
@@ -190,7 +195,15 @@ mod tests {
         let concerned = |d, text| concerns(&query(d, text), "app", "sta`tus");
         assert!(concerned("app", "ALTER TABLE `STA``TUS` ADD x INT"));
         assert!(concerned("", "TRUNCATE app.`sta``tus`"));
-        assert!(concerned("other", "DROP DATABASE `app`"));
+        for text in [
+            "DROP DATABASE `app`",
+            "CREATE OR REPLACE DATABASE app",
+            "create /* a */ or replace -- b\n schema `app` CHARACTER SET utf8mb4",
+            "/*!40000 CREATE OR REPLACE DATABASE app */",
+        ] {
+            assert!(concerned("other", text), "{text}");
+        }
+        assert!(!concerned("other", "CREATE OR REPLACE DATABASE other"));
         assert!(!concerned("app", "ALTER TABLE other ADD x INT"));
         assert!(!concerned("other", "TRUNCATE `sta``tus`"));
         assert!(!concerned("other", "DROP DATABASE other"));
