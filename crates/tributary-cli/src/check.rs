@@ -9,10 +9,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use tributary::config::{
-    Condition, FleetConfig, Servers, Tables, Zone, conditions_text, environment, password_variable,
+    Condition, ConfigError, FleetConfig, Servers, Tables, Zone, conditions_text, environment,
+    password_variable,
 };
 use tributary::internal::{Finding, Fit, find_tables, stray_findings, survey};
-use tributary::{Config, ConfigError, UserId};
+use tributary::{Config, UserId};
 
 use crate::dsn::{self, Dsn, DsnError};
 use crate::{Outcome, say};

@@ -19,8 +19,8 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::level_filters::LevelFilter;
 
-use tributary::config::environment;
-use tributary::{Config, ConfigError, OpenError};
+use tributary::config::{ConfigError, environment};
+use tributary::{Config, OpenError};
 
 use crate::dsn::DsnError;
 

@@ -116,7 +116,7 @@ mod timeline;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub use config::{Config, ConfigError};
+pub use config::Config;
 pub use cursor::{BadCursor, Cursor};
 pub use freshness::{BadFreshness, Freshness};
 use memory::{LogName, Memory};
