@@ -2,8 +2,9 @@
 //!
 //! A cursor is a keyset cursor. It holds an *edge* between two posts and never a count of posts,
 //! so inserts and deletes elsewhere neither skip nor repeat a post. For every shard that was
-//! missing when the page was made, the cursor also holds the edge down to which that shard was
-//! last complete. When the shard returns, the next page starts with the posts that were missing.
+//! missing when the page was made, the cursor also holds a second edge: the reader has seen all
+//! posts of that shard that are newer than this edge. When the shard returns, the next page starts
+//! with the posts that were missing.
 
 use std::collections::BTreeMap;
 use std::fmt;

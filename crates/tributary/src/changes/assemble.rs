@@ -11,8 +11,9 @@ use super::tables::{Exclusion, Layout, Rows, ServedTables};
 use super::{Change, Commit, LogPosition};
 use crate::model::ShardId;
 
-/// XA transactions that are prepared and neither committed nor rolled back, and the users in all
-/// of them. Beyond either limit all are forgotten, and their commits make the shards unknown.
+/// The most XA transactions that may be prepared and neither committed nor rolled back. Beyond
+/// this limit, or if they change too many users together, all of them are forgotten. Each one that
+/// commits later makes the shards unknown.
 const PREPARED_MAX: usize = 1_000;
 const PREPARED_USERS_MAX: usize = 100_000;
 

@@ -5,8 +5,8 @@
 //! read the tail of each followee it mentions. The scan ends when no remaining entry can make the
 //! page.
 //!
-//! A followee may also have posts that the recent log does not list. `Memory::unlisted` bounds the
-//! times of these posts. The tails of followees whose bound reaches the page are read as well, so
+//! A followee may also have posts that the recent log does not list. None of these *unlisted*
+//! posts is newer than `Memory::unlisted`. The tails of followees whose bound reaches the page are read as well, so
 //! the page is the same as that of `warm`.
 
 use super::warm::{CANDIDATES, MemoryPage, MemoryPosts, Span};

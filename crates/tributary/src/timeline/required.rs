@@ -79,7 +79,8 @@ impl Required {
         }
     }
 
-    /// Waits for memory, for all positions at the same time. `logs` are all logs.
+    /// Waits for memory, for all positions at the same time. `logs` has every followed log, in the
+    /// order of the shards' log indexes.
     /// Returns the indexes of those whose memory does not reach its position.
     pub(super) async fn wait(
         &self,

@@ -95,11 +95,13 @@ impl MySqlSource {
     /// overwrite each other's values (seen with 10.11). It is therefore queried before the
     /// snapshot: whichever session the value belongs to, its transactions were visible by then.
     ///
-    /// The position can be wrong around a rotation of the log. Then a group of transactions may be
-    /// in the old file and not be visible yet. Until the group is visible, the server reports the
-    /// start of the new file, as if the group were visible. From then until the next commit, it may
-    /// report the new file with a wrong offset: that where the group ended in the old file
-    /// (`last_commit_pos_offset` in the server's sources).
+    /// The position can be wrong just after the server starts a new log file. The last group of
+    /// transactions of the old file may then be in the log and not yet be visible. Two wrong
+    /// answers follow one another:
+    ///
+    /// - Until the group is visible, the server reports the start of the new file.
+    /// - From then until the next commit, it may report the new file, but with the offset at which
+    ///   the group ended in the old file (`last_commit_pos_offset` in the server's sources).
     ///
     /// So the position is trusted only if it is not after the end of the log. It must also be after
     /// the start of the first transaction of its file. One case remains undetected: the offset from
