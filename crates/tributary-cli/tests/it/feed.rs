@@ -632,7 +632,8 @@ fn rows_become_visible_and_hidden() {
                 ],
             )
             .await;
-            // Row images without the condition columns.
+            // Row images without the condition columns. A column that is in neither image of an
+            // update has not changed.
             feed.check(
                 &[
                     "SET SESSION binlog_row_image = 'MINIMAL'",
@@ -640,7 +641,7 @@ fn rows_become_visible_and_hidden() {
                     "UPDATE D.graph SET note = 2 WHERE to_id = 2",
                     "DELETE FROM D.graph WHERE to_id = 2",
                 ],
-                &["s0 1 follows 2", "s0 reader 1?, s0 reader 1?", "s0 reader 1?"],
+                &["s0 1 follows 2", "s0 reader 1?"],
             )
             .await;
         }
