@@ -48,11 +48,12 @@ fn import(fleet: &TestFleet, name: &str, bytes: &[u8], options: &[&str]) -> Impo
 /// The author's posts, oldest first: id, time and text.
 fn stored(fleet: &TestFleet) -> Vec<(u64, String, String)> {
     run(async {
+        let times = times(fleet);
         let tributary = Tributary::open(&fleet.config()).await.unwrap();
         let request = PageRequest::default().limit(Limit::new(Limit::MAX).unwrap());
         let page = tributary.author_timeline(user_id(AUTHOR), &request).await.unwrap();
         assert!(page.is_complete(), "{page:?}");
-        let shown = |time: i64| rfc3339_ms(times(fleet).epoch_ms(time));
+        let shown = |time: i64| rfc3339_ms(times.epoch_ms(time));
         let posts = page.posts.iter().rev();
         posts
             .map(|post| (post.key.post.get(), shown(post.key.time), post.content.clone()))
