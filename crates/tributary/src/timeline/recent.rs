@@ -6,8 +6,8 @@
 //! page.
 //!
 //! A followee may also have posts that the recent log does not list. None of these *unlisted*
-//! posts is newer than `Memory::unlisted`. The tails of followees whose bound reaches the page are read as well, so
-//! the page is the same as that of `warm`.
+//! posts is newer than `Memory::unlisted`. The tails of followees whose bound reaches the
+//! page are read as well, so the page is the same as that of `warm`.
 
 use super::warm::{CANDIDATES, MemoryPage, MemoryPosts, Span};
 use crate::cursor::Edge;

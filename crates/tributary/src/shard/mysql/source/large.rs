@@ -64,8 +64,8 @@ impl MySqlSource {
         Ok(ahead(&self.events(file, offset, AHEAD_EVENTS).await?))
     }
 
-    /// The effect of the transaction whose events start before this offset and end after it. If the server does not list its events,
-    /// it may have changed all shards.
+    /// The effect of the transaction whose events start before this offset and end after it.
+    /// If the server does not list its events, it may have changed all shards.
     pub(super) async fn skipped(&self, file: &str, offset: u64, served: &[ServedTable]) -> Skipped {
         let events = self.events(file, offset, TABLES_EVENTS).await;
         skipped(&events.unwrap_or_default(), served)
