@@ -11,6 +11,7 @@ mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
 mod load;
+#[cfg(feature = "mysql")]
 mod marks;
 mod migrate;
 #[cfg(feature = "mysql")]
