@@ -170,9 +170,12 @@ impl FeedTest {
     }
 
     /// Runs the statements on one connection, and checks the changes that the feed delivers.
+    /// A new definition may be noticed twice: by the query of the columns every two seconds, which
+    /// can run before the log is read up to the statement, and by the statement.
     async fn check(&mut self, statements: &[&str], expected: &[&str]) {
         self.execute(statements).await;
-        let delivered = self.delivered().await;
+        let mut delivered = self.delivered().await;
+        delivered.dedup_by(|next, last| next == last && next.ends_with(" ?"));
         assert_eq!(delivered, expected, "{:?}: {statements:?}", self.server.kind);
     }
 }
