@@ -127,7 +127,6 @@ impl ApiError {
 fn write_status(error: WriteError) -> (StatusCode, &'static str) {
     match error {
         WriteError::ReadOnly => (StatusCode::FORBIDDEN, "read_only"),
-        WriteError::Id => (StatusCode::BAD_REQUEST, "invalid_user_id"),
         WriteError::ContentLength { .. } | WriteError::Content => {
             (StatusCode::UNPROCESSABLE_ENTITY, "invalid_content")
         }

@@ -17,24 +17,12 @@ use crate::support::{run, user_id};
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 const READER: UserId = user_id(4);
 
-/// A reader on shard 0 that follows authors on all shards, with 10 posts each.
-fn world() -> World {
-    let mut world = World::default();
-    for author in 8..16 {
-        world.follow(READER.get(), author);
-        for n in 0..10 {
-            world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
-        }
-    }
-    world
-}
-
 /// Shards 0 and 2 on the first server, 1 and 3 on the second.
 async fn two_servers() -> (Vec<Arc<Database>>, TestFleet) {
     let servers: Vec<Arc<Database>> = Database::start_mariadb(2);
     let fleet = TestFleet::on(&servers);
     make_tables(&fleet).await;
-    fleet.load(&world()).await;
+    fleet.load(&World::followed_by(READER)).await;
     (servers, fleet)
 }
 
@@ -71,7 +59,7 @@ fn posts_of_a_returned_shard_come_first_and_each_comes_once() {
         let (servers, fleet) = two_servers().await;
         let tributary = fleet.open().await;
         servers[1].kill();
-        let oracle = Oracle::new(&world());
+        let oracle = Oracle::new(&World::followed_by(READER));
         let feed = oracle.feed(READER);
 
         // Two pages without the second server.
@@ -251,7 +239,7 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
         make_tables(&fleet).await;
-        fleet.load(&world()).await;
+        fleet.load(&World::followed_by(READER)).await;
         let tributary = fleet.open().await;
         let shown = format!("{tributary:?}");
         assert!(!shown.contains(crate::support::database::PASSWORD), "{shown}");
@@ -324,7 +312,7 @@ fn select_is_the_only_privilege_needed_to_read() {
         let server = Arc::new(Database::start(Kind::MariaDb).unwrap());
         let fleet = TestFleet::on(&[Arc::clone(&server)]);
         make_tables(&fleet).await;
-        fleet.load(&world()).await;
+        fleet.load(&World::followed_by(READER)).await;
         let account = "'reader'@'127.0.0.1'";
         server.execute(&[format!("CREATE USER {account} IDENTIFIED BY 'r'")]).await;
         let file = fleet.config_file.clone().unwrap();

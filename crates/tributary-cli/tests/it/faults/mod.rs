@@ -68,7 +68,8 @@ impl Site {
             tables
         });
         let site = site.await;
-        load_into(tributary::internal::fleet(&site.open().await), &world()).await;
+        load_into(tributary::internal::fleet(&site.open().await), &World::followed_by(READER))
+            .await;
         site
     }
 
@@ -169,18 +170,6 @@ async fn make_shard(server: &Database, database: &str, tables: &[String]) {
     let mut statements = vec![format!("CREATE DATABASE {database}")];
     statements.extend_from_slice(tables);
     server.execute(&statements).await;
-}
-
-/// Two authors on each shard, with 10 posts each.
-fn world() -> World {
-    let mut world = World::default();
-    for author in 8..16 {
-        world.follow(READER.get(), author);
-        for n in 0..10 {
-            world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
-        }
-    }
-    world
 }
 
 async fn newest(tributary: &Tributary) -> Page {

@@ -10,12 +10,13 @@ use tributary::{
 };
 
 use super::{
-    ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, Site, alone, missing,
-    newest, until_complete, world,
+    ANSWERED_WITHIN, BUSY_FACTOR, COMPLETE_WITHIN, Durations, FLAGGED_WITHIN, READER, Site, alone,
+    missing, newest, until_complete,
 };
 use crate::support::database::PASSWORD;
 use crate::support::fleet::{SHARDS, load_into};
 use crate::support::user_id;
+use crate::support::world::World;
 
 /// The author of the faulty rows, on shard 1.
 const AUTHOR: UserId = user_id(9);
@@ -95,7 +96,7 @@ fn a_dropped_table_or_index_takes_one_shard_out_of_service_until_repaired() {
             tables
         })
         .await;
-        load_into(fleet(&site.open().await), &world()).await;
+        load_into(fleet(&site.open().await), &World::followed_by(READER)).await;
         let tributary = site.open().await;
         let (server, database) = &site.fleet.databases[1];
         let keep = [
@@ -165,7 +166,11 @@ fn an_invalid_row_hides_only_itself() {
 async fn load_by_sql(site: &Site, is_date: bool) {
     for (shard, (server, database)) in (0u64..).zip(&site.fleet.databases) {
         let mut statements = vec!["SET time_zone = '+00:00'".to_owned()];
-        for post in world().posts.iter().filter(|post| post.key.author.get() % SHARDS == shard) {
+        for post in World::followed_by(READER)
+            .posts
+            .iter()
+            .filter(|post| post.key.author.get() % SHARDS == shard)
+        {
             let PostKey { time, post, author } = post.key;
             let time = match is_date {
                 true => format!("FROM_UNIXTIME({})", 1_000_000 + time),
@@ -174,8 +179,10 @@ async fn load_by_sql(site: &Site, is_date: bool) {
             let row = format!("({post}, {author}, 'post', {time})");
             statements.push(format!("INSERT INTO {database}.tweets VALUES {row}"));
         }
-        for follow in
-            world().follows.iter().filter(|follow| follow.follower.get() % SHARDS == shard)
+        for follow in World::followed_by(READER)
+            .follows
+            .iter()
+            .filter(|follow| follow.follower.get() % SHARDS == shard)
         {
             let (from, to) = (follow.follower, follow.followee);
             statements.push(format!("INSERT INTO {database}.followers VALUES ({from}, {to})"));

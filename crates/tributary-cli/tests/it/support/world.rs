@@ -23,6 +23,18 @@ impl World {
         let key = PostKey { time, post: post_id(post), author: user_id(author) };
         self.posts.push(Post::new(key, format!("post {post} of {author} at {time}\n🎉")));
     }
+
+    /// A reader who follows two authors on each of four shards, with 10 posts each.
+    pub(crate) fn followed_by(reader: UserId) -> Self {
+        let mut world = Self::default();
+        for author in 8..16 {
+            world.follow(reader.get(), author);
+            for n in 0..10 {
+                world.post(author, i64::try_from(n * 10 + author % 3).unwrap(), author * 100 + n);
+            }
+        }
+        world
+    }
 }
 
 /// The expected timeline of every reader, computed in the simplest way.

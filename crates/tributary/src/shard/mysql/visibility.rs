@@ -6,27 +6,13 @@ use mysql_async::prelude::Queryable;
 
 use super::check::same;
 use super::source::labels;
+use super::write_check::EXACT_TEXTS;
 use crate::changes::rows::set_bits;
 use crate::mapping::{self, Condition, Mark, Tables};
 use crate::shard::infer::{ColumnShape, INTEGERS, TableShape};
 use crate::shard::marks::{Marks, marks, sampled};
 use crate::shard::schema::quoted;
 use crate::shard::{Finding, ShardError};
-
-/// Text types whose values the log contains as a query returns them.
-const TEXTS: [&str; 11] = [
-    "char",
-    "varchar",
-    "tinytext",
-    "text",
-    "mediumtext",
-    "longtext",
-    "varbinary",
-    "tinyblob",
-    "blob",
-    "mediumblob",
-    "longblob",
-];
 
 /// Ends of the names of collations in which different letters of ASCII differ, except for their
 /// case. Collations of some languages find I and J, or V and W, equal.
@@ -112,7 +98,8 @@ fn unfit(column: &ConditionColumn, mark: &Mark) -> Option<(String, String)> {
             format!("use labels in this order, with commas between them: {}", listed()),
         )),
         Mark::Text(_) if kind == "enum" || kind == "set" => None,
-        Mark::Text(_) if TEXTS.contains(&kind.as_str()) => {
+        // The log contains these values, and those of CHAR, as a query returns them.
+        Mark::Text(_) if kind == "char" || EXACT_TEXTS.contains(&kind.as_str()) => {
             let collation = collation.as_deref().filter(|name| !is_usual(name))?;
             Some((
                 format!("has the collation {collation}, in which different letters are equal"),

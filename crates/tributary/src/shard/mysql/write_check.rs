@@ -13,7 +13,7 @@ use crate::shard::{Finding, ShardError};
 
 /// Column types that store a text unchanged. CHAR loses trailing blanks; ENUM and JSON are no
 /// plain texts.
-const TEXTS: [&str; 10] = [
+pub(super) const EXACT_TEXTS: [&str; 10] = [
     "varchar",
     "tinytext",
     "text",
@@ -232,7 +232,7 @@ fn fits(
              other attributes",
             tables.posts.unit
         )),
-        Role::Content if !TEXTS.contains(&kind) => wrong(format!(
+        Role::Content if !EXACT_TEXTS.contains(&kind) => wrong(format!(
             "is {kind}, which does not store every text unchanged; change it: ALTER TABLE {table} \
              MODIFY {name} TEXT NOT NULL"
         )),
