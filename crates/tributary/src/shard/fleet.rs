@@ -354,13 +354,7 @@ fn servers(shards: &[Arc<Shard>]) -> impl Iterator<Item = MySqlSource> {
     type ShardsOfServer = Vec<(ShardId, Arc<Database>)>;
     let mut servers: Vec<(Arc<Server>, ShardsOfServer)> = Vec::new();
     for (index, shard) in (0..).zip(shards) {
-        let one = match &shard.store {
-            #[cfg(feature = "mysql")]
-            Store::MySql(one) => one,
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(_) => continue,
-        };
-        let (server, database) = one.parts();
+        let Some((server, database)) = shard.store.on_server() else { continue };
         match servers.iter_mut().find(|(known, _)| Arc::ptr_eq(known, server)) {
             Some((_, databases)) => databases.push((ShardId(index), Arc::clone(database))),
             None => {

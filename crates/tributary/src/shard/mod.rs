@@ -87,6 +87,18 @@ enum Store {
     MySql(MySqlShard),
 }
 
+impl Store {
+    /// The server and the database of a shard that is on a server.
+    #[cfg(feature = "mysql")]
+    fn on_server(&self) -> Option<(&Arc<mysql::Server>, &Arc<mysql::Database>)> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => None,
+            Self::MySql(shard) => Some(shard.parts()),
+        }
+    }
+}
+
 /// Why a request to a shard failed. The variants differ in what the caller can do about it.
 #[derive(Clone, Debug, Error)]
 pub enum ShardError {
