@@ -145,6 +145,8 @@ fn readers_that_do_not_exist_take_no_slot() {
         let watch = Watch::start(&tributary).await;
         watch.until_heads_known().await;
         until_warm(&tributary, user_id(0), 20).await;
+        // The reader and its followees without posts take a slot when the follow list is filled.
+        watch.until("filled", |counters| counters["follow_edges"] > 0).await;
         let before = watch.counters().await["users"];
         assert!((2..=USERS).contains(&before), "{before}");
         let request = PageRequest::default();

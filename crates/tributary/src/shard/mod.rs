@@ -40,7 +40,7 @@ pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
-pub(crate) use self::source::Source;
+pub(crate) use self::source::{ReadCheck, Source};
 pub use self::source::{FillAnswer, FillRequest};
 pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
 #[cfg(feature = "sqlite")]

@@ -2,6 +2,7 @@
 //! the log is known.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
@@ -113,6 +114,52 @@ pub(crate) struct LogEnd {
     pub visible: LogPosition,
 }
 
+/// Counts the reads of one server that must be checked, and those that reached another server.
+#[derive(Debug, Default)]
+pub(super) struct ReadChecks {
+    active: AtomicUsize,
+    elsewhere: AtomicU64,
+}
+
+/// While it exists, every read of the server by a pooled connection finds out first whether the
+/// connection leads to the server whose log is followed. It costs one query for each.
+#[derive(Debug)]
+pub(crate) struct ReadCheck {
+    checks: Arc<ReadChecks>,
+    elsewhere_before: u64,
+}
+
+impl ReadChecks {
+    pub(super) fn start(self: &Arc<Self>) -> ReadCheck {
+        self.active.fetch_add(1, Ordering::SeqCst);
+        let elsewhere_before = self.elsewhere.load(Ordering::SeqCst);
+        ReadCheck { checks: Arc::clone(self), elsewhere_before }
+    }
+
+    /// Whether reads must be checked now.
+    pub(super) fn are_active(&self) -> bool {
+        self.active.load(Ordering::SeqCst) > 0
+    }
+
+    /// Records a read that reached another server.
+    pub(super) fn note_elsewhere(&self) {
+        self.elsewhere.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl ReadCheck {
+    /// Whether a read since the start of this check, of any request, reached another server.
+    pub(crate) fn found_elsewhere(&self) -> bool {
+        self.checks.elsewhere.load(Ordering::SeqCst) != self.elsewhere_before
+    }
+}
+
+impl Drop for ReadCheck {
+    fn drop(&mut self) {
+        self.checks.active.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Source {
     /// The name of the server or the shard.
     pub(crate) fn name(&self) -> &str {
@@ -195,6 +242,16 @@ impl Source {
             Self::MySql(source) => source.heads(heads).await,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.heads(heads).await,
+        }
+    }
+
+    /// Starts to check which server is read. `None` if there can be only one.
+    pub(crate) fn check_reads(&self) -> Option<ReadCheck> {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(source) => Some(source.check_reads()),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => None,
         }
     }
 

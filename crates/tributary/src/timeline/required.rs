@@ -2,8 +2,10 @@
 //!
 //! A position is *lost* if it can never be reached: no followed log has its identity, or it is
 //! after the end that the server itself reports after the request arrived. It also counts as lost
-//! if it is not reached in time. The progress of this node alone never makes a position lost.
+//! if it is not reached in time, or if the rows were read from another server than the one of the
+//! log. The progress of this node alone never makes a position lost.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use super::view::Trust;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::memory::{FollowedLog, Memory};
-use crate::shard::{Deadline, Source};
+use crate::shard::{Deadline, ReadCheck, Source};
 
 /// Memory normally reaches a position within this time. Only after it, the server is asked whether
 /// its log has the position at all.
@@ -34,6 +36,8 @@ struct RequiredPosition {
     identity: LogIdentity,
     at: LogPosition,
     lost: AtomicBool,
+    /// Set as soon as the databases may be queried.
+    read_check: OnceLock<Option<ReadCheck>>,
 }
 
 impl Required {
@@ -42,6 +46,7 @@ impl Required {
             identity: *identity,
             at: *at,
             lost: AtomicBool::new(false),
+            read_check: OnceLock::new(),
         };
         let positions = token.positions().iter().map(position).collect();
         Self { positions, memory_lags: AtomicBool::new(false) }
@@ -70,10 +75,12 @@ impl Required {
         self.positions.iter().any(RequiredPosition::is_lost)
     }
 
-    /// Marks positions as lost whose log has another identity by now.
-    pub(super) fn check_identities(&self, memory: &Memory) {
+    /// Marks positions as lost whose log has another identity by now, or whose rows were read from
+    /// another server.
+    pub(super) fn check_after_reads(&self, memory: &Memory) {
         for position in &self.positions {
-            if !memory.logs().iter().any(|log| position.is_in(log)) {
+            let is_followed = memory.logs().iter().any(|log| position.is_in(log));
+            if !is_followed || position.is_read_elsewhere() {
                 position.lose();
             }
         }
@@ -93,7 +100,8 @@ impl Required {
         lagging
     }
 
-    /// Waits until the databases show all positions.
+    /// Waits until the databases show all positions. From now on it is checked which servers are
+    /// read.
     pub(super) async fn wait_until_visible(
         &self,
         logs: Vec<(&FollowedLog, &Source)>,
@@ -103,7 +111,10 @@ impl Required {
             let log = logs.iter().find(|(log, _)| position.is_in(log));
             async move {
                 match log {
-                    Some((log, source)) => position.wait_until_visible(log, source, patience).await,
+                    Some((log, source)) => {
+                        position.read_check.get_or_init(|| source.check_reads());
+                        position.wait_until_visible(log, source, patience).await;
+                    }
                     None => position.lose(),
                 }
             }
@@ -123,6 +134,11 @@ impl RequiredPosition {
 
     fn is_in(&self, log: &FollowedLog) -> bool {
         log.position().is_some_and(|(identity, _)| identity == self.identity)
+    }
+
+    fn is_read_elsewhere(&self) -> bool {
+        let check = self.read_check.get().and_then(Option::as_ref);
+        check.is_some_and(ReadCheck::found_elsewhere)
     }
 
     fn find_reached(&self, logs: &[FollowedLog]) -> bool {

@@ -248,7 +248,7 @@ impl<'a> View<'a> {
     /// or the client would wait for it again.
     fn set_freshness(&self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
-        self.required.check_identities(memory);
+        self.required.check_after_reads(memory);
         draft.fresh_enough &= !self.required.is_any_lost();
         self.required.reached().for_each(|(identity, at)| draft.freshness.add(identity, at));
     }

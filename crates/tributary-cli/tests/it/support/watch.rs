@@ -137,7 +137,8 @@ pub(crate) fn at_least(token: &Freshness, limit: Limit) -> PageRequest {
     PageRequest::default().limit(limit).at_least(token.clone())
 }
 
-/// Reads the newest page until it comes from memory alone, without a query to any shard.
+/// Reads the newest page until all of its posts come from memory. Its follow list may still come
+/// from a shard.
 pub(crate) async fn until_warm(tributary: &Tributary, reader: UserId, limit: u8) -> Page {
     let start = Instant::now();
     let request = PageRequest::default().limit(Limit::new(limit).unwrap());

@@ -78,7 +78,7 @@ impl MySqlShard {
     ) -> Result<Vec<UserId>, ShardError> {
         let statements = self.statements()?;
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.read_connection().await?;
             let parameters = (reader.0, from.0, max);
             let rows: Vec<Row> = connection.exec(&statements.followees, parameters).await?;
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
@@ -112,7 +112,7 @@ impl MySqlShard {
         let statements = self.statements()?;
         let unit = statements.unit;
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.read_connection().await?;
             let tails = statements.tails(direction);
             let mut keys = Vec::new();
             for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
@@ -147,7 +147,7 @@ impl MySqlShard {
         let statements = self.statements()?;
         let unit = statements.unit;
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.read_connection().await?;
             let mut posts = Vec::with_capacity(keys.len());
             for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |key: &PostKey| {
@@ -180,7 +180,7 @@ impl MySqlShard {
         users.sort_unstable();
         users.dedup();
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.read_connection().await?;
             let mut handles = Vec::with_capacity(users.len());
             for chunk in users.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |user: &UserId| vec![user.0.into()];

@@ -178,6 +178,13 @@ impl Server {
         })
     }
 
+    /// A connection from the pool for a read. See [`KnownLog::check_connection`].
+    pub(super) async fn read_connection(&self) -> Result<Conn, ShardError> {
+        let mut connection = self.connection().await?;
+        self.known_log.check_connection(&mut connection).await?;
+        Ok(connection)
+    }
+
     /// Replaces the pool, because the server was found to be read-only: after a failover its
     /// address may lead to the new primary. Connections in use close when they are returned.
     pub(super) fn renew_connections(&self, reason: &str) {

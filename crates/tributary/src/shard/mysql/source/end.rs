@@ -17,7 +17,7 @@ use super::lines::SourceConnection;
 use super::{Delivered, MySqlSource};
 use crate::changes::LogPosition;
 use crate::shard::mysql::{field, text_of};
-use crate::shard::source::LogEnd;
+use crate::shard::source::{LogEnd, ReadCheck};
 use crate::shard::{Deadline, ShardError};
 
 /// Pause between two questions of the feed.
@@ -69,6 +69,10 @@ impl MySqlSource {
         let identity = self.server.log_identity(answer.server, &answer.file);
         let identity = until.in_time(identity).await?;
         Ok(LogEnd { identity, end: answer.end, visible: answer.visible })
+    }
+
+    pub(in crate::shard) fn check_reads(&self) -> ReadCheck {
+        self.server.known_log().check_reads()
     }
 
     /// An answer every second.

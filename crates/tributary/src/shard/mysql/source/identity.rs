@@ -6,7 +6,7 @@
 //! the log was created, as long as that file exists. A reset removes all files and creates a first
 //! one; nothing else that a server keeps differs after it. Every node computes the same identity.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
@@ -22,6 +22,7 @@ use crate::changes::{LogIdentity, LogPosition};
 use crate::shard::mysql::log_check::log_status;
 use crate::shard::mysql::server::Server;
 use crate::shard::mysql::text_of;
+use crate::shard::source::{ReadCheck, ReadChecks};
 use crate::shard::{Deadline, ShardError};
 
 /// The offset of the first event in a log file.
@@ -42,7 +43,10 @@ pub(super) struct FileCreated {
 
 /// The log of one server, as its feed knows it. Fills, writes and tokens use it too.
 #[derive(Debug, Default)]
-pub(in crate::shard::mysql) struct KnownLog(Mutex<LogState>);
+pub(in crate::shard::mysql) struct KnownLog {
+    state: Mutex<LogState>,
+    read_checks: Arc<ReadChecks>,
+}
 
 #[derive(Debug, Default)]
 struct LogState {
@@ -57,7 +61,7 @@ struct LogState {
 
 impl KnownLog {
     fn state(&self) -> MutexGuard<'_, LogState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far the feed has delivered the log, or `None` while there is no feed.
@@ -127,6 +131,27 @@ impl KnownLog {
         let (server, end) = until.limit(query).await?.ok()?;
         let identity = self.identity_of(server).ok().flatten()?;
         (delivered.is_none_or(|delivered| delivered <= end)).then_some((identity, end))
+    }
+
+    pub(super) fn check_reads(&self) -> ReadCheck {
+        self.read_checks.start()
+    }
+
+    /// Must be called before a pooled connection is used for a read. If a request checks its reads,
+    /// it records whether the connection leads to another server than the followed one.
+    pub(in crate::shard::mysql) async fn check_connection(
+        &self,
+        connection: &mut Conn,
+    ) -> Result<(), ShardError> {
+        if !self.read_checks.are_active() {
+            return Ok(());
+        }
+        let dialect = self.dialect(connection).await?;
+        let id: Vec<Row> = connection.query(dialect.server_id()).await?;
+        if !matches!(self.identity_of(ServerId::of(&id)), Ok(Some(_))) {
+            self.read_checks.note_elsewhere();
+        }
+        Ok(())
     }
 
     /// The kind of the server. It is queried once.
