@@ -316,6 +316,7 @@ fn deep_pages_show_recent_writes() {
                 known.follows.entry(reader).or_default().insert(*author);
             }
             write(&tributary, &mut known, &authors, 60).await;
+            until_applied(&tributary, reader, &authors).await;
             until_warm(&tributary, reader, 100).await;
             let posts = known.feed(reader).len() as u64;
             let listed = |counters: &BTreeMap<String, u64>| {
@@ -324,10 +325,7 @@ fn deep_pages_show_recent_writes() {
             watch.until("all listed by time", listed).await;
             let before = watch.counters().await["walked_pages"];
             write(&tributary, &mut known, &authors, 60).await;
-            for author in &authors {
-                let request = at_least(&tributary.freshness(*author).await, Limit::DEFAULT);
-                assert!(tributary.home_timeline(reader, &request).await.unwrap().fresh_enough);
-            }
+            until_applied(&tributary, reader, &authors).await;
             let walk = Walk { limit: 5, pages_max: usize::MAX, with_prev: false };
             let pages = check_walk(&tributary, &known.feed(reader), reader, walk).await;
             let walked = watch.counters().await["walked_pages"] - before;
@@ -335,6 +333,14 @@ fn deep_pages_show_recent_writes() {
             assert!(walked > pages as u64 / 2, "{walked} of {pages}");
         }
     });
+}
+
+/// Waits until memory has all that was written to the shards of these users.
+async fn until_applied(tributary: &Tributary, reader: UserId, authors: &[UserId]) {
+    for user in authors.iter().chain([&reader]) {
+        let request = at_least(&tributary.freshness(*user).await, Limit::DEFAULT);
+        assert!(tributary.home_timeline(reader, &request).await.unwrap().fresh_enough);
+    }
 }
 
 /// Writes new posts of these authors. Every fourth step also deletes a post of any age.

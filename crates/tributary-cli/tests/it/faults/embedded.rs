@@ -101,6 +101,24 @@ impl Serving {
         Some((status, body["post_id"].as_str().unwrap_or_default().to_owned()))
     }
 
+    /// Waits until the author's timeline is `expected`. A request without a freshness token may
+    /// be answered a moment too early.
+    fn until_posts(&self, author: u64, expected: &[(String, String)]) {
+        let start = Instant::now();
+        loop {
+            let found = self.posts(author);
+            if found == expected {
+                return;
+            }
+            let ids = |posts: &[(String, String)]| -> Vec<String> {
+                posts.iter().map(|(id, _)| id.clone()).collect()
+            };
+            let (found, expected) = (ids(&found), ids(expected));
+            assert!(start.elapsed() < COMPLETE_WITHIN, "{found:?} instead of {expected:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Id and text of all posts on an author's timeline, newest first.
     fn posts(&self, author: u64) -> Vec<(String, String)> {
         let (mut posts, mut cursor) = (Vec::new(), String::new());
@@ -144,7 +162,7 @@ fn a_full_disk_refuses_writes_and_still_serves_stored_posts() {
         assert_eq!(post().0, 507);
     }
     stored.reverse();
-    assert_eq!(serving.posts(4), stored);
+    serving.until_posts(4, &stored);
 
     // The file system is visible only through the process that mounted it.
     let inside = format!("/proc/{}/root{}", serving.process.id(), dir.path().display());
@@ -158,7 +176,7 @@ fn a_full_disk_refuses_writes_and_still_serves_stored_posts() {
         std::thread::sleep(Duration::from_millis(50));
     }
     println!("  written again after {:.1?}", start.elapsed());
-    assert_eq!(serving.posts(4), stored);
+    serving.until_posts(4, &stored);
 }
 
 /// Clients repeat posts that were not acknowledged, with the same key, also at the next process.
