@@ -91,8 +91,22 @@ impl Collector for MemoryCollector {
                 metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
             }
         }
-        Ok(())
+        problems(&memory, &mut encoder)
     }
+}
+
+/// Encodes the number of problems of each log and cause.
+fn problems(memory: &MemoryStats, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let help = "Problems by cause; each cause is logged at most once an hour";
+    let mut family = encoder.encode_descriptor("problems", help, None, MetricType::Counter)?;
+    for log in &memory.logs {
+        for (cause, count) in &log.problems {
+            let labels = [("log", log.name.as_str()), ("cause", *cause)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+    }
+    Ok(())
 }
 
 /// Encodes one gauge for each log.

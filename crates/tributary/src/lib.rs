@@ -109,6 +109,7 @@ mod moment;
 mod placement;
 mod post_id;
 mod post_json;
+mod problems;
 mod publish;
 mod shard;
 mod timeline;

@@ -13,6 +13,7 @@ use super::entry::{CacheKey, CachedEntry};
 use crate::changes::Bounds;
 use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
 use crate::model::FOLLOWEES_MAX;
+use crate::problems::ProblemCause;
 use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
 
 /// Requests per fill. One statement reads up to 50 authors.
@@ -43,15 +44,11 @@ const AUDIT_PAUSE: Duration = Duration::from_secs(1);
 /// Values per audit, and the posts that they may have together. One value is always audited.
 const AUDIT_BATCH: usize = 4;
 const AUDIT_POSTS_MAX: usize = 2_048;
-/// Least time between two log lines about an audit that cannot read its table.
-const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 /// The auditor waits this many upkeep rounds (5 s) for both copies to reach the same position.
 const AUDIT_ROUNDS_MAX: u32 = 250;
 
 /// Fills that fail one after the other before a line is logged.
 const FAILURES_LOGGED: u32 = 10;
-/// Minimum time between two log lines that fills fail.
-const REPEAT_FAILURES_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The queue of fill requests, the fills in flight, the prefill and the audits.
 #[derive(Debug, Default)]
@@ -67,18 +64,10 @@ pub(super) struct Fills {
     /// Keys of the audits, with the number of rounds each has waited.
     audits: HashMap<CacheKey, u32>,
     next_audit: Option<Instant>,
-    /// When it was last logged that an audit cannot read its table.
-    audit_failure_logged: Option<Instant>,
     /// End of the pause, if fills are paused.
     paused_until: Option<Instant>,
-    failures: Failures,
-}
-
-/// The fills that failed since the last one that succeeded.
-#[derive(Debug, Default)]
-struct Failures {
-    count: u32,
-    logged: Option<Instant>,
+    /// Fills that failed since the last one that succeeded.
+    failures: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,19 +89,6 @@ pub(super) struct FinishedFill {
     outcome: Result<FillBatch, ShardError>,
 }
 
-impl Failures {
-    /// Counts a failure. Returns true if it must be logged now.
-    fn is_due(&mut self) -> bool {
-        self.count += 1;
-        let pause_over = self.logged.is_none_or(|at| at.elapsed() >= REPEAT_FAILURES_AFTER);
-        let due = self.count >= FAILURES_LOGGED && pause_over;
-        if due {
-            self.logged = Some(Instant::now());
-        }
-        due
-    }
-}
-
 impl Fills {
     /// The next fill that finishes; `None` if none is in flight. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<FinishedFill> {
@@ -120,11 +96,16 @@ impl Fills {
         self.tasks.join_next().await?.ok()
     }
 
-    /// Plans the prefill: authors by the times of their newest posts.
-    pub(super) fn plan_prefill(&mut self, mut heads: Vec<(Slot, i64)>) {
+    /// Drops the plan of the prefill.
+    pub(super) fn clear_prefill(&mut self) {
+        (self.prefill, self.planned) = (Vec::new(), 0);
+    }
+
+    /// Adds authors to the prefill. They are filled before those that are planned already.
+    pub(super) fn extend_prefill(&mut self, mut heads: Vec<(Slot, i64)>) {
         heads.sort_unstable_by_key(|(_, time)| *time);
-        self.prefill = heads.into_iter().map(|(slot, _)| slot).collect();
-        self.planned = self.prefill.len();
+        self.planned += heads.len();
+        self.prefill.extend(heads.into_iter().map(|(slot, _)| slot));
     }
 
     /// Drops the queued requests of readers and pauses the fills.
@@ -261,7 +242,10 @@ impl Applier {
             Err(error) => {
                 let server = self.source.name();
                 debug!(server, %error, "Fill failed; its requests are retried one by one");
-                if self.fills.failures.is_due() {
+                self.fills.failures += 1;
+                if self.fills.failures >= FAILURES_LOGGED
+                    && self.source.problems().note(ProblemCause::FillsFailed)
+                {
                     warn!(
                         server,
                         %error,
@@ -284,7 +268,7 @@ impl Applier {
                 return;
             }
         };
-        self.fills.failures.count = 0;
+        self.fills.failures = 0;
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
         self.log().note_visible(low);
         for ((waiting, ticket, request), answer) in requested.into_iter().zip(filled.answers) {
@@ -426,8 +410,7 @@ impl Applier {
         if is_faulty {
             self.forget_shard(shard);
         }
-        if self.fills.audit_failure_logged.is_none_or(|at| at.elapsed() >= REPEAT_LOG_AFTER) {
-            self.fills.audit_failure_logged = Some(Instant::now());
+        if self.source.problems().note(ProblemCause::Unverified) {
             warn!(
                 server = self.source.name(),
                 shard = shard.index(),
@@ -442,13 +425,29 @@ impl Applier {
         let mut audits = std::mem::take(&mut self.fills.audits);
         audits.retain(|key, rounds| {
             *rounds += 1;
-            let open = *rounds < AUDIT_ROUNDS_MAX && !self.compare_audit(*key);
+            let open = !self.compare_audit(*key) && !self.give_up_audit(*key, *rounds);
             if !open {
                 self.keeper.evict(*key);
             }
             open
         });
         self.fills.audits = audits;
+    }
+
+    /// Whether the audit has waited too long: the value could not be read again, or the two copies
+    /// never were at the same position.
+    fn give_up_audit(&self, key: CacheKey, rounds: u32) -> bool {
+        let is_late = rounds >= AUDIT_ROUNDS_MAX;
+        if is_late && self.source.problems().note(ProblemCause::Unverified) {
+            let (server, user) = (self.source.name(), self.memory.user(key.slot()));
+            warn!(
+                server,
+                %user,
+                "Memory could not be compared with the database within 5 s; the comparison is \
+                 skipped. Check the server's load and the account's rights"
+            );
+        }
+        is_late
     }
 
     /// Whether the audit of this key is finished.
@@ -465,13 +464,15 @@ impl Applier {
         if let Some(difference) = entry.difference(again) {
             count(&counters.mismatched);
             let (server, user) = (self.source.name(), self.memory.user(shown.slot()));
-            error!(
-                server,
-                %user,
-                ?at,
-                difference = difference.describe(|slot| self.memory.user(slot)),
-                "Memory differs from the database; the cached value is evicted"
-            );
+            if self.source.problems().note(ProblemCause::Mismatch) {
+                error!(
+                    server,
+                    %user,
+                    ?at,
+                    difference = difference.describe(|slot| self.memory.user(slot)),
+                    "Memory differs from the database; the cached value is evicted"
+                );
+            }
             self.source.doubt(self.memory.placement().shard_of(self.memory.user(shown.slot())));
             self.evict(shown);
         }

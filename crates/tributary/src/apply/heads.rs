@@ -1,49 +1,65 @@
-//! The heads of a log: the newest post time of every author. They are loaded whole from one
-//! snapshot and then raised by the log.
+//! The heads of a log: the newest post time of every author. Those of a shard are loaded whole from
+//! one snapshot and then raised by the log.
 //!
 //! Heads are upper bounds, so the protocol is short. Times that the log delivers during the load
 //! are recorded, and the larger time counts. The snapshot must not be older than the start of the
 //! load: it could lack posts that the log delivered before anyone recorded them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::Applier;
-use crate::changes::{Bounds, LogIdentity, LogPosition};
-use crate::memory::{FollowedLog, Memory, NO_POSTS, Slot, UNKNOWN};
-use crate::model::UserId;
-use crate::shard::{HeadBatch, ShardError, Source};
+use crate::changes::{Bounds, LogPosition};
+use crate::memory::{Memory, NO_POSTS, Slot, UNKNOWN};
+use crate::model::{ShardId, UserId};
+use crate::problems::ProblemCause;
+use crate::shard::{HeadBatch, HeadsRead, ShardError, Source};
 
 /// Batches that can wait.
 const BATCHES_MAX: usize = 8;
-/// Pause after a snapshot that was too old. The databases show what the log delivered within
+/// First pause after a snapshot that was too old. The databases show what the log delivered within
 /// milliseconds.
 const RETRY_STALE: Duration = Duration::from_millis(50);
-/// Pause after an error.
-const RETRY_ERROR: Duration = Duration::from_secs(2);
+/// First pause after an error, or after the heads became unknown again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest pause. Each pause is twice the one before, with a jitter of 25%.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// If heads stay known for this long, the next pause is the first one again.
+const CALM: Duration = Duration::from_secs(600);
 
-/// State of the load of the heads.
-#[derive(Debug, Default)]
+/// State of the loads of the heads, by shard. At most one load runs; it reads all shards that are
+/// due from one snapshot.
+#[derive(Debug)]
 pub(super) struct HeadLoads {
-    state: HeadsState,
+    shards: BTreeMap<ShardId, ShardHeads>,
+    loading: Option<Box<Loading>>,
     /// At most one task.
     tasks: JoinSet<Outcome>,
 }
 
-type Outcome = Result<(LogIdentity, Bounds), ShardError>;
+type Outcome = Result<HeadsRead, ShardError>;
+
+#[derive(Debug, Default)]
+struct ShardHeads {
+    state: HeadsState,
+    /// Loads that failed, or whose result became unknown, one soon after the other.
+    failures: u32,
+}
 
 #[derive(Debug, Default)]
 enum HeadsState {
     /// The load starts at this time, or at once.
     Due(Option<Instant>),
-    Loading(Box<Loading>),
-    Known,
+    Loading,
+    /// Known since this time.
+    Known(Instant),
     /// Not loaded, because they do not fit into the budget or before the log has begun. Authors
     /// are queried by SQL.
     #[default]
@@ -52,11 +68,13 @@ enum HeadsState {
 
 #[derive(Debug)]
 struct Loading {
+    /// The shards whose result is still wanted.
+    shards: BTreeSet<ShardId>,
     /// The high-water mark at the start. Later times go into `raised`.
     registered: LogPosition,
     epoch: u64,
     batches: mpsc::Receiver<HeadBatch>,
-    staged: Vec<(Slot, i64)>,
+    staged: Vec<(ShardId, Slot, i64)>,
     raised: HashMap<Slot, i64>,
 }
 
@@ -66,18 +84,70 @@ pub(super) enum Loaded {
     End(Outcome),
 }
 
-impl HeadLoads {
-    /// Forgets the state; the heads must be loaded again.
-    pub(super) fn invalidate(&mut self) {
-        // This also drops a finished task's result, which would count as the end of the next
-        // load.
-        self.tasks = JoinSet::new();
+impl ShardHeads {
+    /// Plans a load after a pause: `first`, doubled for each recent failure.
+    fn retry(&mut self, first: Duration) {
+        let pause = first.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
+        let pause = pause * rand::rng().random_range(75..=125) / 100;
+        self.failures += 1;
+        self.state = HeadsState::Due(Some(Instant::now() + pause));
+    }
+
+    /// Plans a load because known or half-loaded heads became unknown. The first one starts at
+    /// once.
+    fn reload(&mut self) {
+        if self.failures > 0 {
+            return self.retry(RETRY);
+        }
+        self.failures = 1;
         self.state = HeadsState::Due(None);
+    }
+}
+
+impl HeadLoads {
+    pub(super) fn new(shards: Vec<ShardId>) -> Self {
+        let shards = shards.into_iter().map(|shard| (shard, ShardHeads::default())).collect();
+        Self { shards, loading: None, tasks: JoinSet::new() }
+    }
+
+    /// Forgets all heads, because another log identity begins.
+    pub(super) fn restart(&mut self) {
+        let shards: Vec<ShardId> = self.shards.keys().copied().collect();
+        for shard in shards {
+            self.invalidate(shard);
+            let heads = self.shards.entry(shard).or_default();
+            if matches!(heads.state, HeadsState::Unavailable) {
+                heads.state = HeadsState::Due(None);
+            }
+        }
+    }
+
+    /// The heads of this shard became unknown. They are loaded again after a pause, so that
+    /// frequent doubts cause no endless series of loads.
+    pub(super) fn invalidate(&mut self, shard: ShardId) {
+        let Some(heads) = self.shards.get_mut(&shard) else { return };
+        match heads.state {
+            HeadsState::Due(_) | HeadsState::Unavailable => return,
+            HeadsState::Known(since) if since.elapsed() >= CALM => heads.failures = 0,
+            HeadsState::Known(_) | HeadsState::Loading => {}
+        }
+        heads.reload();
+        if let Some(loading) = &mut self.loading {
+            loading.shards.remove(&shard);
+            if loading.shards.is_empty() {
+                self.stop();
+            }
+        }
+    }
+
+    /// Drops the running load. Its task would count as the end of the next one.
+    fn stop(&mut self) {
+        (self.loading, self.tasks) = (None, JoinSet::new());
     }
 
     /// The next result of the load; `None` if none is running. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Loaded> {
-        if let HeadsState::Loading(loading) = &mut self.state
+        if let Some(loading) = &mut self.loading
             && let Some(batch) = loading.batches.recv().await
         {
             return Some(Loaded::Batch(batch));
@@ -86,48 +156,74 @@ impl HeadLoads {
         Some(Loaded::End(self.tasks.join_next().await?.unwrap_or_else(panicked)))
     }
 
-    /// Whether the heads are known or will not be loaded.
+    /// Whether all heads are known or will not be loaded.
     pub(super) fn are_settled(&self) -> bool {
-        matches!(self.state, HeadsState::Known | HeadsState::Unavailable)
+        let settled = |state| matches!(state, &HeadsState::Known(_) | &HeadsState::Unavailable);
+        self.shards.values().all(|heads| settled(&heads.state))
     }
 
-    fn retry_after(&mut self, pause: Duration) {
-        self.state = HeadsState::Due(Some(Instant::now() + pause));
+    fn is_known(&self, shard: ShardId) -> bool {
+        self.shards.get(&shard).is_some_and(|heads| matches!(heads.state, HeadsState::Known(_)))
+    }
+
+    /// The running load, if it reads this shard and its result is still wanted.
+    fn loading(&mut self, shard: ShardId) -> Option<&mut Loading> {
+        self.loading.as_deref_mut().filter(|loading| loading.shards.contains(&shard))
+    }
+
+    fn due(&self) -> BTreeSet<ShardId> {
+        let now = Instant::now();
+        let is_due = |heads: &ShardHeads| match heads.state {
+            HeadsState::Due(not_before) => not_before.is_none_or(|time| time <= now),
+            _ => false,
+        };
+        self.shards.iter().filter(|(_, heads)| is_due(heads)).map(|(shard, _)| *shard).collect()
+    }
+
+    fn set_state(&mut self, shards: &BTreeSet<ShardId>, state: impl Fn() -> HeadsState) {
+        for shard in shards {
+            self.shards.entry(*shard).or_default().state = state();
+        }
+    }
+
+    fn retry(&mut self, shards: &BTreeSet<ShardId>, first: Duration) {
+        shards.iter().for_each(|shard| self.shards.entry(*shard).or_default().retry(first));
     }
 }
 
 impl Applier {
-    /// Starts the load if it is due and the log is fresh.
+    /// Starts a load of the shards that are due if none is running and the log is fresh.
     pub(super) fn start_heads(&mut self) {
-        let HeadsState::Due(not_before) = &self.heads.state else { return };
-        let due = not_before.is_none_or(|time| time <= Instant::now());
-        if !due || self.identity.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
+        let idle = self.heads.loading.is_none() && self.identity.is_some();
+        if !idle || !self.log().is_fresh(self.memory.now_ms()) {
+            return;
+        }
+        let shards = self.heads.due();
+        if shards.is_empty() {
             return;
         }
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
-        let (registered, epoch) = (self.keeper.high_water(), self.keeper.epoch());
-        let (staged, raised) = (Vec::new(), HashMap::new());
-        let loading = Loading { registered, epoch, batches, staged, raised };
-        self.heads.state = HeadsState::Loading(Box::new(loading));
+        self.heads.set_state(&shards, || HeadsState::Loading);
         let source: Arc<Source> = Arc::clone(&self.source);
-        self.heads.tasks.spawn(async move { source.heads(sender).await });
+        let wanted: Vec<ShardId> = shards.iter().copied().collect();
+        self.heads.tasks.spawn(async move { source.heads(&wanted, sender).await });
+        self.heads.loading = Some(Box::new(Loading {
+            shards,
+            registered: self.keeper.high_water(),
+            epoch: self.keeper.epoch(),
+            batches,
+            staged: Vec::new(),
+            raised: HashMap::new(),
+        }));
     }
 
-    /// Raises the author's head to the time of a post. Returns the author's slot if heads are
-    /// loaded or being loaded.
+    /// Raises the author's head to the time of a post. Returns the author's slot if the heads of
+    /// its shard are loaded or being loaded.
     pub(super) fn raise_head(&mut self, author: UserId, time: i64) -> Option<Slot> {
-        let loading = match &mut self.heads.state {
-            HeadsState::Known => None,
-            HeadsState::Loading(loading) => Some(loading),
-            // No head is known, so there is nothing to raise.
-            HeadsState::Due(_) | HeadsState::Unavailable => return None,
-        };
-        let Some(slot) = self.memory.register_user(author) else {
-            self.give_up_heads();
-            return None;
-        };
+        let slot = self.register_author(author)?;
         self.memory.raise_head(slot, time);
-        if let Some(loading) = loading {
+        let shard = self.memory.placement().shard_of(author);
+        if let Some(loading) = self.heads.loading(shard) {
             let raised = loading.raised.entry(slot).or_insert(NO_POSTS);
             *raised = time.max(*raised);
         }
@@ -136,46 +232,73 @@ impl Applier {
 
     /// Marks the author's head as unknown.
     pub(super) fn forget_head(&mut self, author: UserId) {
-        if matches!(self.heads.state, HeadsState::Due(_) | HeadsState::Unavailable) {
-            return;
-        }
-        let Some(slot) = self.memory.register_user(author) else { return self.give_up_heads() };
+        let Some(slot) = self.register_author(author) else { return };
         self.memory.set_head(slot, UNKNOWN);
-        if let HeadsState::Loading(loading) = &mut self.heads.state {
+        let shard = self.memory.placement().shard_of(author);
+        if let Some(loading) = self.heads.loading(shard) {
             loading.raised.insert(slot, UNKNOWN);
         }
     }
 
+    /// The slot of an author whose head is known or being loaded.
+    fn register_author(&mut self, author: UserId) -> Option<Slot> {
+        let shard = self.memory.placement().shard_of(author);
+        if !self.heads.is_known(shard) && self.heads.loading(shard).is_none() {
+            return None;
+        }
+        let slot = self.memory.register_user(author);
+        if slot.is_none() {
+            self.give_up_heads();
+        }
+        slot
+    }
+
     /// Sets the author's head from a filled tail.
     pub(super) fn set_head_from_tail(&mut self, slot: Slot, newest: Option<i64>) {
-        if matches!(self.heads.state, HeadsState::Known) {
+        let shard = self.memory.placement().shard_of(self.memory.user(slot));
+        if self.heads.is_known(shard) {
             self.memory.set_head(slot, newest.unwrap_or(NO_POSTS));
         }
     }
 
     /// Gives up the heads: the budget has no room for all authors.
     fn give_up_heads(&mut self) {
-        warn!(
-            server = self.source.name(),
-            users = self.memory.users(),
-            "Newest post times of all authors do not fit into memory.budget; pages query the databases \
-             for authors that are not cached. Raise memory.budget"
-        );
-        self.heads.invalidate();
-        self.heads.state = HeadsState::Unavailable;
-        self.memory.forget_heads(self.log());
+        if self.source.problems().note(ProblemCause::HeadsTooMany) {
+            warn!(
+                server = self.source.name(),
+                users = self.memory.users(),
+                "Newest post times of all authors do not fit into memory.budget; pages query the \
+                 databases for authors that are not cached. Raise memory.budget"
+            );
+        }
+        self.heads.stop();
+        let all: BTreeSet<ShardId> = self.heads.shards.keys().copied().collect();
+        self.heads.set_state(&all, || HeadsState::Unavailable);
+        self.memory.forget_heads(self.log().shards());
     }
 
     /// Handles a result of the load.
     pub(super) fn load_heads(&mut self, loaded: Loaded) {
         match loaded {
             Loaded::Batch(batch) => self.stage_heads(&batch),
-            Loaded::End(Ok((identity, bounds))) => self.end_heads(identity, bounds),
+            Loaded::End(Ok(read)) => self.end_heads(&read),
             Loaded::End(Err(error)) => {
-                let server = self.source.name();
-                debug!(server, %error, "Newest post times cannot be loaded yet; will be retried");
-                self.heads.retry_after(RETRY_ERROR);
+                let Some(loading) = self.heads.loading.take() else { return };
+                self.note_failed_heads(&error.to_string());
+                self.heads.retry(&loading.shards, RETRY);
             }
+        }
+    }
+
+    fn note_failed_heads(&self, reason: &str) {
+        if self.source.problems().note(ProblemCause::HeadsFailed) {
+            let server = self.source.name();
+            warn!(
+                server,
+                reason,
+                "Newest post times cannot be read; pages query the databases for authors that \
+                 are not cached. Retrying with a growing pause of up to 5 min"
+            );
         }
     }
 
@@ -185,41 +308,54 @@ impl Applier {
             if memory.placement().shard_of(*author) != batch.shard || memory.excludes(batch.shard) {
                 continue;
             }
+            if self.heads.loading(batch.shard).is_none() {
+                return;
+            }
             let Some(slot) = memory.register_user(*author) else { return self.give_up_heads() };
-            if let HeadsState::Loading(loading) = &mut self.heads.state {
-                loading.staged.push((slot, *time));
+            if let Some(loading) = self.heads.loading(batch.shard) {
+                loading.staged.push((batch.shard, slot, *time));
             }
         }
     }
 
-    fn end_heads(&mut self, identity: LogIdentity, bounds: Bounds) {
-        let HeadsState::Loading(loading) = std::mem::take(&mut self.heads.state) else { return };
-        let (Bounds::Exact(low) | Bounds::Window { low, .. }) = bounds;
-        let is_this = Some(identity) == self.identity && loading.epoch == self.keeper.epoch();
-        if !is_this || low < loading.registered {
-            return self.heads.retry_after(RETRY_STALE);
+    fn end_heads(&mut self, read: &HeadsRead) {
+        let Some(loading) = self.heads.loading.take() else { return };
+        let Loading { mut shards, registered, epoch, staged, raised, .. } = *loading;
+        let (Bounds::Exact(low) | Bounds::Window { low, .. }) = read.bounds;
+        let is_this = Some(read.identity) == self.identity && epoch == self.keeper.epoch();
+        if !is_this || low < registered {
+            return self.heads.retry(&shards, RETRY_STALE);
         }
-        let Loading { staged, raised, .. } = *loading;
-        set_heads(&self.memory, self.log(), &staged, &raised);
-        self.heads.state = HeadsState::Known;
-        let (server, authors) = (self.source.name(), staged.len());
-        info!(server, authors, "Newest post times of all authors are in memory");
-        self.fills.plan_prefill(staged);
+        for (shard, reason) in &read.failed {
+            if shards.remove(shard) {
+                self.note_failed_heads(reason);
+                self.heads.retry(&BTreeSet::from([*shard]), RETRY);
+            }
+        }
+        let staged = staged.into_iter().filter(|(shard, ..)| shards.contains(shard));
+        let staged: Vec<(Slot, i64)> = staged.map(|(_, slot, time)| (slot, time)).collect();
+        let wanted: Vec<ShardId> = shards.iter().copied().collect();
+        set_heads(&self.memory, &wanted, &staged, &raised);
+        self.heads.set_state(&shards, || HeadsState::Known(Instant::now()));
+        let (server, authors, shards) = (self.source.name(), staged.len(), wanted.len());
+        info!(server, shards, authors, "Newest post times of all authors are in memory");
+        self.fills.extend_prefill(staged);
     }
 
     /// Sets the heads of all authors that have posts. All others have none.
     pub(crate) fn install_heads(&mut self, heads: Vec<(Slot, i64)>) {
-        set_heads(&self.memory, self.log(), &heads, &HashMap::new());
-        self.heads.state = HeadsState::Known;
+        let shards: BTreeSet<ShardId> = self.heads.shards.keys().copied().collect();
+        set_heads(&self.memory, self.log().shards(), &heads, &HashMap::new());
+        self.heads.set_state(&shards, || HeadsState::Known(Instant::now()));
     }
 }
 
-/// Sets the heads of all authors. An author outside `staged` has no posts, except those that the
-/// log delivered during the load. Each head is set once: a reader can look at any moment, and no
-/// head may ever be too low.
+/// Sets the heads of all authors of these shards. An author outside `staged` has no posts, except
+/// those that the log delivered during the load. Each head is set once: a reader can look at any
+/// moment, and no head may ever be too low.
 fn set_heads(
     memory: &Memory,
-    log: &FollowedLog,
+    shards: &[ShardId],
     staged: &[(Slot, i64)],
     raised: &HashMap<Slot, i64>,
 ) {
@@ -227,23 +363,64 @@ fn set_heads(
         let delivered = raised.get(slot).copied().unwrap_or(NO_POSTS);
         memory.set_head(*slot, delivered.max(*time));
     }
-    memory.for_each_of(log, |slot| {
+    memory.for_each_of(shards, |slot| {
         let shard = memory.placement().shard_of(memory.user(slot));
         if memory.head(slot) == UNKNOWN && !memory.excludes(shard) {
             // An author that the log made unknown stays unknown.
             memory.set_head(slot, raised.get(&slot).copied().unwrap_or(NO_POSTS));
         }
     });
-    log.set_heads_known(true);
+    memory.set_heads_known(shards, true);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::memory::LogName;
-    use crate::model::ShardId;
     use crate::moment::PostTimes;
     use crate::placement::Placement;
+
+    const SHARDS: [ShardId; 2] = [ShardId(0), ShardId(1)];
+
+    fn is_due(loads: &HeadLoads, shard: ShardId) -> Option<Duration> {
+        match loads.shards[&shard].state {
+            HeadsState::Due(None) => Some(Duration::ZERO),
+            HeadsState::Due(Some(at)) => Some(at.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn doubt_about_one_shard_leaves_the_others_known() {
+        let mut loads = HeadLoads::new(SHARDS.to_vec());
+        loads.invalidate(SHARDS[0]);
+        assert!(loads.due().is_empty(), "before the log begins nothing is loaded");
+        loads.restart();
+        assert_eq!(loads.due(), BTreeSet::from(SHARDS));
+        loads.set_state(&BTreeSet::from(SHARDS), || HeadsState::Known(Instant::now()));
+        loads.invalidate(SHARDS[0]);
+        assert!(loads.is_known(SHARDS[1]) && !loads.is_known(SHARDS[0]) && !loads.are_settled());
+        assert_eq!(loads.due(), BTreeSet::from([SHARDS[0]]), "the first load starts at once");
+    }
+
+    #[test]
+    fn pauses_between_loads_grow() {
+        let mut loads = HeadLoads::new(SHARDS.to_vec());
+        loads.restart();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            loads.set_state(&BTreeSet::from(SHARDS), || HeadsState::Known(Instant::now()));
+            loads.invalidate(SHARDS[0]);
+            // Further changes of the shard do not postpone the load.
+            loads.invalidate(SHARDS[0]);
+            pauses.push(is_due(&loads, SHARDS[0]).unwrap().as_secs());
+        }
+        let limits = [0, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300];
+        for (pause, limit) in pauses.iter().zip(limits) {
+            assert!((limit * 7 / 10..=limit * 5 / 4).contains(pause), "{pauses:?}");
+        }
+        assert_eq!(is_due(&loads, SHARDS[1]), None);
+    }
 
     #[test]
     fn times_delivered_during_the_load_count_too() {
@@ -255,7 +432,7 @@ mod tests {
         let [quiet, old, raised, unknown, new] = slots;
         let staged = [(old, 5), (raised, 5), (unknown, 5)];
         let delivered = HashMap::from([(raised, 7), (unknown, UNKNOWN), (new, 3), (old, 4)]);
-        set_heads(&memory, &memory.logs()[0], &staged, &delivered);
+        set_heads(&memory, &[ShardId(0)], &staged, &delivered);
         let heads = [quiet, old, raised, unknown, new].map(|slot| memory.head(slot));
         assert_eq!(heads, [NO_POSTS, 5, 7, UNKNOWN, 3]);
         assert_eq!(memory.head(memory.register_user(UserId(6)).unwrap()), NO_POSTS);

@@ -6,6 +6,7 @@ mod fills;
 mod heads;
 mod listing;
 mod residents;
+mod unknown;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +23,7 @@ use self::fills::Fills;
 use self::heads::HeadLoads;
 use self::listing::Listing;
 use self::residents::Residents;
+use self::unknown::UnknownPosts;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock;
 use crate::memory::{
@@ -72,6 +74,7 @@ pub(crate) fn start(
 
 impl Applier {
     pub(crate) fn new(memory: Arc<Memory>, index: usize, source: Arc<Source>) -> Self {
+        let shards = memory.logs()[index].shards().to_vec();
         Self {
             memory,
             index,
@@ -81,7 +84,7 @@ impl Applier {
             residents: Residents::default(),
             listing: Listing::default(),
             fills: Fills::default(),
-            heads: HeadLoads::default(),
+            heads: HeadLoads::new(shards),
             logged_reason: None,
         }
     }
@@ -165,12 +168,12 @@ impl Applier {
         for key in self.residents.keys().to_vec() {
             self.hide(key);
         }
-        self.memory.forget_heads(self.log());
-        self.fills.plan_prefill(Vec::new());
+        self.memory.forget_heads(self.log().shards());
+        self.fills.clear_prefill();
         self.identity = Some(identity);
         self.log().begin(identity, at);
         count(&self.log().counters.log_identities);
-        self.heads.invalidate();
+        self.heads.restart();
     }
 
     fn commit(&mut self, commit: Commit) {
@@ -179,9 +182,11 @@ impl Applier {
             return;
         }
         let mut translated = Vec::new();
+        let unknown = UnknownPosts::of(&changes);
         for (shard, change) in changes {
             self.translate(shard, change, &mut translated);
         }
+        self.forget_posts(&unknown, &mut translated);
         let log = &self.memory.logs()[self.index];
         count(&log.counters.transactions);
         log.counters.changes.fetch_add(translated.len() as u64, Ordering::Relaxed);
@@ -206,6 +211,8 @@ impl Applier {
             Change::PostGone(key) => key.author,
             Change::Follow(follow) | Change::Unfollow(follow) => follow.follower,
             Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => *user,
+            Change::PostUnknown(_) => return,
+            Change::ReadersUnknown => return self.forget_readers(shard, translated),
             Change::ShardUnknown => return self.forget_shard(shard),
         };
         // Readers do not read a user's rows on a shard that does not own the user.
@@ -240,7 +247,10 @@ impl Applier {
                 self.forget_head(user);
                 self.push_tail(self.memory.find(user), translated, |_| TailChange::Unknown);
             }
-            Change::ReaderUnknown(_) | Change::ShardUnknown => {
+            Change::ReaderUnknown(_)
+            | Change::PostUnknown(_)
+            | Change::ReadersUnknown
+            | Change::ShardUnknown => {
                 self.push_follow(user, translated, |_| FollowChange::Unknown);
             }
         }
@@ -272,17 +282,6 @@ impl Applier {
                 translated.push((key, CachedChange::Follows(change(&self.memory))));
             }
         }
-    }
-
-    /// The shard changed in a way that the log does not describe. Evicts everything of the shard.
-    pub(crate) fn forget_shard(&mut self, shard: ShardId) {
-        let owner = |key: CacheKey| self.memory.placement().shard_of(self.memory.user(key.slot()));
-        let keys: Vec<CacheKey> = self.keeper.keys().filter(|key| owner(*key) == shard).collect();
-        for key in keys {
-            self.evict(key);
-        }
-        self.memory.forget_heads(self.log());
-        self.heads.invalidate();
     }
 
     /// Excludes exactly these shards of the log from memory. A shard is forgotten while it is

@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 
-use super::binlog::{self, ARTIFICIAL, Event, Query, STANDALONE, Xid, kind};
+use super::binlog::{self, ARTIFICIAL, Event, STANDALONE, Xid, kind};
 use super::gtid::{MariaDbGtid, Origin};
 use super::pending::Pending;
+use super::reach::Reach;
 use super::rows::ServedTable;
-use super::statement::{Statement, classify};
 use super::tables::{Exclusion, Layout, Rows, ServedTables};
 use super::{Change, Commit, LogPosition};
 use crate::model::ShardId;
+use crate::problems::ProblemCause;
 
-/// The most XA transactions that may be prepared and neither committed nor rolled back. Beyond
-/// this limit, or if they change too many users together, all of them are forgotten. Each one that
-/// commits later makes the shards unknown.
-const PREPARED_MAX: usize = 1_000;
-const PREPARED_USERS_MAX: usize = 100_000;
+mod statements;
+
+/// The problem of rows that do not name their author or reader.
+const PARTIAL_ROWS: &str = "rows are logged without the column of their author or reader; SET \
+     GLOBAL binlog_row_image = FULL, and set no other value in any session";
 
 /// The global id of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub(crate) struct Assembler {
     offset: u64,
     open: Option<OpenTransaction>,
     prepared: HashMap<Xid, Pending>,
-    problem: Option<String>,
+    problem: Option<(ProblemCause, String)>,
 }
 
 /// A transaction whose end has not been read yet.
@@ -96,6 +97,16 @@ impl Assembler {
         self.tables.stale()
     }
 
+    /// Whether the objects through which the tables can be changed must be queried again.
+    pub(crate) fn is_reach_stale(&self) -> bool {
+        self.tables.is_reach_stale()
+    }
+
+    /// Replaces these objects. `end` is the end of the log after they were queried.
+    pub(crate) fn set_reach(&mut self, reach: Reach, end: LogPosition) {
+        self.tables.set_reach(reach, end);
+    }
+
     /// Whether there are such tables.
     pub(crate) fn is_stale(&self) -> bool {
         self.tables.is_stale()
@@ -123,7 +134,7 @@ impl Assembler {
 
     /// Takes the first problem since the last call: a part of the log that could not be decoded.
     /// The text is meant for the operator.
-    pub(crate) fn take_problem(&mut self) -> Option<String> {
+    pub(crate) fn take_problem(&mut self) -> Option<(ProblemCause, String)> {
         self.problem.take()
     }
 
@@ -152,9 +163,10 @@ impl Assembler {
             kind::TABLE_MAP => self.announce(event.data),
             kind::WRITE_V1..=kind::DELETE_V1
             | kind::WRITE..=kind::DELETE
+            | kind::PARTIAL_UPDATE
             | kind::WRITE_COMPRESSED_V1..=kind::DELETE_COMPRESSED => self.rows(event),
             kind::XID => self.close(event, steps),
-            kind::QUERY | kind::QUERY_COMPRESSED => self.query(event, steps),
+            kind::QUERY | kind::EXECUTE_LOAD | kind::QUERY_COMPRESSED => self.query(event, steps),
             kind::GTID | kind::TAGGED_GTID | kind::MARIADB_GTID => self.begin(event, steps)?,
             kind::ROTATE => self.rotate(event)?,
             kind::HEARTBEAT => self.idle(event, steps)?,
@@ -179,7 +191,6 @@ impl Assembler {
                         .into(),
                 ));
             }
-            kind::PARTIAL_UPDATE => self.partial(event.data),
             kind::INTVAR
             | kind::RAND
             | kind::USER_VAR
@@ -195,7 +206,8 @@ impl Assembler {
             // The others are files loaded by a statement, incidents, or kinds of newer servers.
             _ if event.flags & binlog::IGNORABLE != 0 => {}
             other => {
-                self.note_problem(format!("an event of kind {other} cannot be decoded"));
+                let text = format!("an event of kind {other} cannot be decoded");
+                self.note_problem(ProblemCause::Event, text);
                 self.all_unknown();
             }
         }
@@ -217,7 +229,7 @@ impl Assembler {
                 | kind::HEARTBEAT_V2
         );
         if outside && self.is_in_payload() {
-            self.note_problem("a compressed transaction cannot be unpacked".into());
+            self.note_problem(ProblemCause::Event, "a compressed transaction cannot be unpacked");
             self.all_unknown();
             self.close(event, steps);
         }
@@ -311,7 +323,7 @@ impl Assembler {
 
     fn announce(&mut self, data: &[u8]) {
         if self.tables.announce(data).is_none() {
-            self.note_problem("the announcement of a table cannot be decoded".into());
+            self.note_problem(ProblemCause::Event, "the announcement of a table cannot be decoded");
             self.all_unknown();
         }
     }
@@ -320,7 +332,10 @@ impl Assembler {
         let at = self.position(self.payload_end().unwrap_or(event.end));
         let number = super::bytes::Bytes(event.data).number(6);
         let Some(rows) = number.and_then(|number| self.tables.rows(number, at)) else {
-            self.note_problem("the log has rows of a table that it did not announce".into());
+            self.note_problem(
+                ProblemCause::Event,
+                "the log has rows of a table that it did not announce",
+            );
             return self.all_unknown();
         };
         let pending = &mut self.open.get_or_insert_default().pending;
@@ -329,106 +344,16 @@ impl Assembler {
             Rows::Plan(plan) => {
                 if plan.apply(event.kind, event.data, pending).is_none() {
                     pending.push(plan.shard(), Change::ShardUnknown);
-                    self.note_problem("the rows of an event cannot be decoded".into());
+                    self.note_problem(
+                        ProblemCause::Event,
+                        "the rows of an event cannot be decoded",
+                    );
+                } else if pending.take_wide() {
+                    self.note_problem(ProblemCause::RowImage, PARTIAL_ROWS);
                 }
             }
             Rows::Unknown(shard) => pending.push(shard, Change::ShardUnknown),
         }
-    }
-
-    /// Handles an event with parts of JSON values. Their format is not decoded.
-    fn partial(&mut self, data: &[u8]) {
-        let number = super::bytes::Bytes(data).number(6);
-        let at = LogPosition(u64::MAX);
-        match number.and_then(|number| self.tables.rows(number, at)) {
-            Some(Rows::NotServed) => {}
-            Some(Rows::Plan(plan)) => {
-                let pending = &mut self.open.get_or_insert_default().pending;
-                pending.push(plan.shard(), Change::ShardUnknown);
-            }
-            Some(Rows::Unknown(shard)) => {
-                self.open.get_or_insert_default().pending.push(shard, Change::ShardUnknown);
-            }
-            None => self.all_unknown(),
-        }
-    }
-
-    fn query(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
-        let Some(query) = binlog::query(event) else {
-            self.note_problem("a statement cannot be decoded".into());
-            self.all_unknown();
-            return self.end_statement(event, steps);
-        };
-        match classify(&query) {
-            Statement::Begin => self.open.get_or_insert_default().multi_statement = true,
-            Statement::Commit => self.close(event, steps),
-            Statement::Rollback => {
-                self.open.get_or_insert_default().pending.coarsen();
-                self.close(event, steps);
-            }
-            Statement::RollbackTo => self.open.get_or_insert_default().pending.coarsen(),
-            Statement::Harmless => self.end_statement(event, steps),
-            Statement::XaCommit(xid) => {
-                match self.prepared.remove(&xid) {
-                    Some(prepared) => self.open.get_or_insert_default().pending.append(prepared),
-                    None => self.all_unknown(),
-                }
-                self.close(event, steps);
-            }
-            Statement::XaRollback(xid) => {
-                self.prepared.remove(&xid);
-                self.close(event, steps);
-            }
-            Statement::Ddl => {
-                self.ddl(&query);
-                self.end_statement(event, steps);
-            }
-            Statement::Unknown => {
-                if event.flags & ARTIFICIAL == 0 {
-                    self.note_problem(
-                        "a change is logged as a statement; SET GLOBAL binlog_format = ROW, \
-                         and set no other format in any session"
-                            .into(),
-                    );
-                }
-                self.all_unknown();
-                self.end_statement(event, steps);
-            }
-        }
-    }
-
-    fn ddl(&mut self, query: &Query<'_>) {
-        for shard in self.tables.define(query) {
-            self.open.get_or_insert_default().pending.push(shard, Change::ShardUnknown);
-        }
-    }
-
-    fn end_statement(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
-        if !self.open.as_ref().is_some_and(|open| open.multi_statement) {
-            self.close(event, steps);
-        }
-    }
-
-    fn prepare(&mut self, event: &Event<'_>, steps: &mut Vec<Step>) {
-        match binlog::xa_prepare(event.data) {
-            Some((true, _)) => {}
-            Some((false, xid)) => {
-                let open = self.open.get_or_insert_default();
-                let mut pending = std::mem::take(&mut open.pending);
-                pending.coarsen();
-                let users: usize = self.prepared.values().map(Pending::users).sum();
-                // A forgotten transaction makes all shards unknown when it commits.
-                if self.prepared.len() >= PREPARED_MAX || users > PREPARED_USERS_MAX {
-                    self.prepared.clear();
-                }
-                self.prepared.insert(xid, pending);
-            }
-            None => {
-                self.note_problem("a prepared transaction cannot be decoded".into());
-                self.all_unknown();
-            }
-        }
-        self.close(event, steps);
     }
 
     fn all_unknown(&mut self) {
@@ -438,8 +363,8 @@ impl Assembler {
         }
     }
 
-    fn note_problem(&mut self, problem: String) {
-        self.problem.get_or_insert(problem);
+    fn note_problem(&mut self, cause: ProblemCause, text: impl Into<String>) {
+        self.problem.get_or_insert_with(|| (cause, text.into()));
     }
 }
 
@@ -470,7 +395,9 @@ mod tests {
             altered: String::new(),
             unfollowable: None,
         };
-        Layout { tables: Default::default(), served: vec![served], ignore_case: false }
+        let served = vec![served];
+        let reach = Reach::new(&served, Vec::new());
+        Layout { tables: Default::default(), served, ignore_case: false, reach }
     }
 
     fn event(kind: u8, end: u32, data: &[u8]) -> Event<'_> {

@@ -20,6 +20,7 @@ pub(crate) mod kind {
     pub(crate) const FORMAT: u8 = 15;
     pub(crate) const XID: u8 = 16;
     pub(crate) const BEGIN_LOAD: u8 = 17;
+    pub(crate) const EXECUTE_LOAD: u8 = 18;
     pub(crate) const TABLE_MAP: u8 = 19;
     pub(crate) const WRITE_V1: u8 = 23;
     pub(crate) const UPDATE_V1: u8 = 24;
@@ -179,13 +180,17 @@ pub(crate) fn mariadb_gtid(event: &Event<'_>) -> Option<(MariaDbGtid, u8)> {
     Some((MariaDbGtid { domain, server: event.server, sequence }, flags))
 }
 
-/// Decodes a query event, compressed or not.
+/// Decodes a query event, compressed or not, or that of LOAD DATA.
 pub(crate) fn query<'a>(event: &Event<'a>) -> Option<Query<'a>> {
     let mut bytes = Bytes(event.data);
     let _thread_and_time = bytes.u64()?;
     let database = usize::from(bytes.byte()?);
     let _error = bytes.u16()?;
     let variables = usize::from(bytes.u16()?);
+    if event.kind == kind::EXECUTE_LOAD {
+        // The number of the loaded file, and where its name is in the text.
+        bytes.take(13)?;
+    }
     bytes.take(variables)?;
     let database = bytes.take(database)?;
     let _end = bytes.byte()?;

@@ -10,6 +10,8 @@ use crate::moment::CalendarTime;
 
 /// The largest number of columns of a table that is decoded: at least that of any server (4,096).
 const COLUMNS_MAX: usize = 4_096;
+/// The type number of a JSON column.
+const JSON: u8 = 245;
 
 /// How the log stores the values of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(crate) enum Cell<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TableMap {
     pub(crate) columns: Vec<ColumnFormat>,
+    /// The number of JSON columns.
+    pub(crate) json_columns: usize,
     /// The properties of each column that the server logs.
     pub(crate) logged: Vec<LoggedColumn>,
 }
@@ -94,7 +98,8 @@ pub(crate) fn table_map(data: &[u8]) -> Option<TableMap> {
     let columns = columns.filter(|_| details.is_empty())?;
     let _nullable = bytes.take(count.div_ceil(8))?;
     let classes: Vec<Class> = kinds.iter().zip(&columns).map(class).collect();
-    Some(TableMap { logged: logged_columns(bytes, &classes)?, columns })
+    let json_columns = kinds.iter().filter(|kind| **kind == JSON).count();
+    Some(TableMap { logged: logged_columns(bytes, &classes)?, json_columns, columns })
 }
 
 /// The class of a column, by its type and its format.
@@ -144,7 +149,7 @@ fn column_format(kind: u8, details: &mut Bytes<'_>) -> Option<ColumnFormat> {
         // TINYBLOB to LONGBLOB. The log uses the type BLOB for all of them.
         249..=252 => ColumnFormat::Text(blob_length_bytes(details.byte()?)?),
         // MariaDB's compressed BLOB, VECTOR, JSON, GEOMETRY.
-        140 | 242 | 245 | 255 => ColumnFormat::Prefixed(blob_length_bytes(details.byte()?)?),
+        140 | 242 | JSON | 255 => ColumnFormat::Prefixed(blob_length_bytes(details.byte()?)?),
         _ => return None,
     })
 }

@@ -10,13 +10,15 @@ mod columns;
 pub(crate) mod gtid;
 mod metadata;
 mod pending;
+pub(crate) mod reach;
 pub(crate) mod rows;
 mod statement;
 pub(crate) mod tables;
+mod tokens;
 
 use std::time::Instant;
 
-use crate::model::{Follow, Post, PostKey, ShardId, UserId};
+use crate::model::{Follow, Post, PostId, PostKey, ShardId, UserId};
 
 /// Low bits of a position that hold the offset in a file (up to one terabyte). The file number is
 /// in the bits above them.
@@ -73,8 +75,13 @@ pub enum Change {
     /// The posts of this author changed in a way that the log does not contain, or the author's
     /// handle may have changed. Copies of them must be read again.
     AuthorUnknown(UserId),
+    /// The post with this id changed or is gone, and the log does not contain its author. The
+    /// author is the same as before, and no head rises.
+    PostUnknown(PostId),
     /// The follow list of this reader changed in a way that the log does not contain.
     ReaderUnknown(UserId),
+    /// The follow list of any reader of the shard may have changed.
+    ReadersUnknown,
     /// Any row of the shard may have changed in a way that the log does not contain.
     ShardUnknown,
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Change;
-use crate::model::{ShardId, UserId};
+use crate::model::{PostId, ShardId, UserId};
 
 /// Most rows that are kept one by one. For a larger transaction only the touched authors and
 /// readers are kept.
@@ -21,18 +21,35 @@ pub(crate) struct Pending {
     text_bytes: usize,
     /// Whether only users are kept from now on.
     coarse: bool,
-    users: HashSet<(ShardId, TouchedUser)>,
+    users: HashSet<(ShardId, Touched)>,
+    /// A change is wider than one user, because a row image lacks columns.
+    wide: bool,
     /// Shards of which any row may have changed.
     shards: BTreeSet<ShardId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum TouchedUser {
+enum Touched {
     Author(UserId),
     Reader(UserId),
+    /// The author of this post.
+    Post(PostId),
+    /// All readers.
+    Readers,
 }
 
 impl Pending {
+    /// Adds the change of a row whose image lacks the columns that name its user.
+    pub(crate) fn push_wide(&mut self, shard: ShardId, change: Change) {
+        self.wide = true;
+        self.push(shard, change);
+    }
+
+    /// Whether [`Pending::push_wide`] was called since the last call of this function.
+    pub(crate) fn take_wide(&mut self) -> bool {
+        std::mem::take(&mut self.wide)
+    }
+
     pub(crate) fn push(&mut self, shard: ShardId, change: Change) {
         if self.shards.contains(&shard) {
             return;
@@ -65,13 +82,13 @@ impl Pending {
 
     fn note(&mut self, shard: ShardId, change: &Change) {
         let user = match change {
-            Change::Post(post) => TouchedUser::Author(post.key.author),
-            Change::PostGone(key) => TouchedUser::Author(key.author),
-            Change::AuthorUnknown(author) => TouchedUser::Author(*author),
-            Change::Follow(follow) | Change::Unfollow(follow) => {
-                TouchedUser::Reader(follow.follower)
-            }
-            Change::ReaderUnknown(reader) => TouchedUser::Reader(*reader),
+            Change::Post(post) => Touched::Author(post.key.author),
+            Change::PostGone(key) => Touched::Author(key.author),
+            Change::AuthorUnknown(author) => Touched::Author(*author),
+            Change::Follow(follow) | Change::Unfollow(follow) => Touched::Reader(follow.follower),
+            Change::ReaderUnknown(reader) => Touched::Reader(*reader),
+            Change::PostUnknown(post) => Touched::Post(*post),
+            Change::ReadersUnknown => Touched::Readers,
             Change::ShardUnknown => return,
         };
         self.users.insert((shard, user));
@@ -95,11 +112,13 @@ impl Pending {
     /// All changes. An unknown shard has no other change than [`Change::ShardUnknown`].
     pub(crate) fn finish(self) -> Vec<(ShardId, Change)> {
         let Self { mut rows, users, shards, .. } = self;
-        let mut users: Vec<(ShardId, TouchedUser)> = users.into_iter().collect();
+        let mut users: Vec<(ShardId, Touched)> = users.into_iter().collect();
         users.sort_unstable();
         rows.extend(users.into_iter().map(|(shard, user)| match user {
-            TouchedUser::Author(author) => (shard, Change::AuthorUnknown(author)),
-            TouchedUser::Reader(reader) => (shard, Change::ReaderUnknown(reader)),
+            Touched::Author(author) => (shard, Change::AuthorUnknown(author)),
+            Touched::Reader(reader) => (shard, Change::ReaderUnknown(reader)),
+            Touched::Post(post) => (shard, Change::PostUnknown(post)),
+            Touched::Readers => (shard, Change::ReadersUnknown),
         }));
         if !shards.is_empty() {
             rows.retain(|(shard, _)| !shards.contains(shard));

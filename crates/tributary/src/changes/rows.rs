@@ -79,6 +79,8 @@ pub(crate) struct TablePlan {
     /// The conditions of a visible row.
     conditions: Vec<Condition>,
     columns: Vec<ColumnFormat>,
+    /// The number of JSON columns.
+    json_columns: usize,
     /// For each column the field that it fills. [`FIELDS`] for a column that is not used.
     fields: Vec<usize>,
     declared: [DeclaredColumn; FIELDS],
@@ -111,7 +113,10 @@ impl TablePlan {
                 (vec![&posts.author, &posts.id, &posts.time, &posts.content], posts.conditions())
             }
             Role::Follows => (vec![&follows.follower, &follows.followed], follows.conditions()),
-            Role::Users => (tables.users.iter().map(|users| &users.id).collect(), &[][..]),
+            Role::Users => {
+                let users = tables.users.iter();
+                (users.flat_map(|users| [&users.id, &users.handle]).collect(), &[][..])
+            }
         };
         if conditions.len() > CONDITIONS_MAX {
             return None;
@@ -135,6 +140,7 @@ impl TablePlan {
             unit: posts.unit,
             conditions: conditions.to_vec(),
             columns: map.columns,
+            json_columns: map.json_columns,
             fields,
             declared,
         })
@@ -166,6 +172,9 @@ impl TablePlan {
         while !rows.is_empty() {
             let first = self.cells(&mut rows, before, before_count)?;
             if is_update(event) {
+                if event == kind::PARTIAL_UPDATE {
+                    skip_value_options(&mut rows, self.json_columns)?;
+                }
                 let mut second = self.cells(&mut rows, after, after_count)?;
                 for (after, before) in second.iter_mut().zip(first) {
                     // The second image of an update omits unchanged columns.
@@ -205,7 +214,7 @@ impl TablePlan {
                 Row::Post(post) => pending.push(shard, Change::Post(post)),
                 Row::Hidden | Row::None => {}
                 Row::Of(author) => pending.push(shard, Change::AuthorUnknown(author)),
-                Row::Unknown => pending.push(shard, Change::ShardUnknown),
+                Row::Unknown => pending.push_wide(shard, Change::ShardUnknown),
             },
             Role::Follows => self.follow(cells, Change::Follow, pending),
             Role::Users => self.user(cells, pending),
@@ -225,7 +234,7 @@ impl TablePlan {
                 // A row that was not visible changes nothing when it is deleted.
                 Row::Hidden | Row::None => {}
                 Row::Of(author) => pending.push(shard, self.gone(cells, author)),
-                Row::Unknown => pending.push(shard, Change::ShardUnknown),
+                Row::Unknown => pending.push_wide(shard, self.post_of_unknown_author(cells)),
             },
             Role::Follows if self.single => self.follow(cells, Change::Unfollow, pending),
             Role::Follows => {
@@ -245,10 +254,12 @@ impl TablePlan {
     }
 
     fn update(&self, before: &Cells<'_>, after: &Cells<'_>, pending: &mut Pending) {
-        // Other columns of the row changed. (Of a user only the id is decoded, not the handle.)
-        let decoded = !before.contains(&Cell::Other);
-        if self.role != Role::Users && decoded && before == after {
+        // Programs also count likes, or when a user was last seen.
+        if before == after && !before.contains(&Cell::Other) {
             return;
+        }
+        if self.role == Role::Posts && self.id(before, AUTHOR).is_err() {
+            return self.update_of_unknown_author(before, after, pending);
         }
         if self.role != Role::Posts || !self.single {
             self.delete(before, pending);
@@ -263,7 +274,7 @@ impl TablePlan {
                     Ok(Some(key)) if key != post.key => pending.push(shard, Change::PostGone(key)),
                     Ok(_) => {}
                     Err(Some(author)) => pending.push(shard, Change::AuthorUnknown(author)),
-                    Err(None) => pending.push(shard, Change::ShardUnknown),
+                    Err(None) => pending.push_wide(shard, Change::ShardUnknown),
                 }
                 pending.push(shard, Change::Post(post));
             }
@@ -271,6 +282,38 @@ impl TablePlan {
                 self.delete(before, pending);
                 self.insert(after, pending);
             }
+        }
+    }
+
+    /// An update whose first image lacks the author. The log has only the key of the row and the
+    /// changed columns if `binlog_row_image` is MINIMAL.
+    fn update_of_unknown_author(
+        &self,
+        before: &Cells<'_>,
+        after: &Cells<'_>,
+        pending: &mut Pending,
+    ) {
+        let same_time = after[TIME] == Cell::Absent;
+        let appears = |(condition, field): (&Condition, usize)| {
+            let (cell, declared) = self.field(after, field);
+            cell != Cell::Absent && is_marked(&condition.value, cell, declared) != Some(false)
+        };
+        // Otherwise the post may become newer than the head of its author.
+        let below_head = same_time && !self.conditions.iter().zip(POST_CONDITIONS..).any(appears);
+        match below_head {
+            true => pending.push_wide(self.shard, self.post_of_unknown_author(before)),
+            false => return pending.push_wide(self.shard, Change::ShardUnknown),
+        }
+        if after[AUTHOR] != Cell::Absent || after[ID] != before[ID] {
+            self.insert(after, pending);
+        }
+    }
+
+    /// The change of a post whose author the row image lacks.
+    fn post_of_unknown_author(&self, cells: &Cells<'_>) -> Change {
+        match self.id(cells, ID) {
+            Ok(Some(post)) => Change::PostUnknown(PostId(post)),
+            Ok(None) | Err(()) => Change::ShardUnknown,
         }
     }
 
@@ -286,7 +329,7 @@ impl TablePlan {
                 }
             }
             (Ok(Some(reader)), Err(())) => Change::ReaderUnknown(UserId(reader)),
-            (Err(()), _) => Change::ShardUnknown,
+            (Err(()), _) => return pending.push_wide(self.shard, Change::ReadersUnknown),
             (Ok(_), Ok(_)) | (Ok(None), Err(())) => return,
         };
         pending.push(self.shard, change);
@@ -296,7 +339,7 @@ impl TablePlan {
         match self.id(cells, 0) {
             Ok(Some(user)) => pending.push(self.shard, Change::AuthorUnknown(UserId(user))),
             Ok(None) => {}
-            Err(()) => pending.push(self.shard, Change::ShardUnknown),
+            Err(()) => pending.push_wide(self.shard, Change::ShardUnknown),
         }
     }
 
@@ -483,14 +526,27 @@ fn same_text(a: &str, b: &str) -> Option<bool> {
     (plain(a) && plain(b) && differ).then_some(false)
 }
 
+/// Skips the options in front of the second image of a partial update. They mark the JSON values
+/// that are logged as their differences, which have the same length prefix as whole values.
+fn skip_value_options(rows: &mut Bytes<'_>, json_columns: usize) -> Option<()> {
+    const PARTIAL_JSON: usize = 1;
+    match rows.length()? {
+        0 => {}
+        PARTIAL_JSON => drop(rows.take(json_columns.div_ceil(8))?),
+        _ => return None,
+    }
+    Some(())
+}
+
 fn is_second_version(event: u8) -> bool {
-    use kind::{DELETE, DELETE_COMPRESSED, UPDATE, UPDATE_COMPRESSED, WRITE, WRITE_COMPRESSED};
-    [WRITE, UPDATE, DELETE, WRITE_COMPRESSED, UPDATE_COMPRESSED, DELETE_COMPRESSED].contains(&event)
+    use kind::{DELETE, PARTIAL_UPDATE, UPDATE, WRITE};
+    [WRITE, UPDATE, DELETE, PARTIAL_UPDATE].contains(&event)
+        || (kind::WRITE_COMPRESSED..=kind::DELETE_COMPRESSED).contains(&event)
 }
 
 fn is_update(event: u8) -> bool {
-    use kind::{UPDATE, UPDATE_COMPRESSED, UPDATE_COMPRESSED_V1, UPDATE_V1};
-    [UPDATE, UPDATE_V1, UPDATE_COMPRESSED, UPDATE_COMPRESSED_V1].contains(&event)
+    use kind::{PARTIAL_UPDATE, UPDATE, UPDATE_COMPRESSED, UPDATE_COMPRESSED_V1, UPDATE_V1};
+    [UPDATE, UPDATE_V1, UPDATE_COMPRESSED, UPDATE_COMPRESSED_V1, PARTIAL_UPDATE].contains(&event)
 }
 
 fn is_delete(event: u8) -> bool {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::LogPosition;
 use super::binlog::Query;
 use super::columns::{table_map, table_name};
+use super::reach::{Effect, Reach};
 use super::rows::{ServedTable, TablePlan, Unfollowable};
-use super::statement::concerns;
+use super::statement::Statement;
 use crate::mapping::Tables;
 use crate::model::ShardId;
 
@@ -26,6 +27,8 @@ pub(crate) struct Layout {
     pub(crate) served: Vec<ServedTable>,
     /// Table names are compared without regard to case (`lower_case_table_names` is not 0).
     pub(crate) ignore_case: bool,
+    /// The objects of the server through which the tables can be changed.
+    pub(crate) reach: Reach,
 }
 
 /// The served tables, with what the log has announced of them.
@@ -37,6 +40,10 @@ pub(super) struct ServedTables {
     states: Vec<TableState>,
     /// The tables whose definitions must be queried again, by index in the layout.
     stale: BTreeMap<usize, StaleReason>,
+    /// The reach must be queried again.
+    reach_is_stale: bool,
+    /// The reach may have been another one for statements up to this position.
+    reach_doubted_until: LogPosition,
 }
 
 /// A table that the log has announced.
@@ -87,7 +94,14 @@ pub(crate) struct Exclusion {
 impl ServedTables {
     pub(super) fn new(layout: Layout) -> Self {
         let states = vec![TableState::default(); layout.served.len()];
-        Self { layout, maps: HashMap::new(), states, stale: BTreeMap::new() }
+        Self {
+            layout,
+            maps: HashMap::new(),
+            states,
+            stale: BTreeMap::new(),
+            reach_is_stale: false,
+            reach_doubted_until: LogPosition(0),
+        }
     }
 
     pub(super) fn served(&self) -> &[ServedTable] {
@@ -145,16 +159,32 @@ impl ServedTables {
         })
     }
 
-    /// Notes a definition statement. Returns the shards of the tables that it may affect.
-    pub(super) fn define(&mut self, query: &Query<'_>) -> Vec<ShardId> {
-        let mut affected = Vec::new();
-        for (index, served) in self.layout.served.iter().enumerate() {
-            if concerns(query, &served.database, &served.table) {
-                affected.push(served.shard);
-                self.stale.insert(index, StaleReason::Statement);
-            }
+    /// The effect of a statement that ends at `at` and changes rows, tables or definitions. Notes
+    /// which definitions must be queried again.
+    pub(super) fn effect(
+        &mut self,
+        query: &Query<'_>,
+        statement: &Statement,
+        at: LogPosition,
+    ) -> Effect {
+        let doubtful = self.reach_is_stale || at <= self.reach_doubted_until;
+        let effect = self.layout.effect(query, statement, doubtful);
+        self.stale.extend(effect.tables.iter().map(|index| (*index, StaleReason::Statement)));
+        self.reach_is_stale |= effect.reach;
+        effect
+    }
+
+    pub(super) fn is_reach_stale(&self) -> bool {
+        self.reach_is_stale
+    }
+
+    /// Replaces the reach. `end` is the end of the log after it was queried.
+    pub(super) fn set_reach(&mut self, reach: Reach, end: LogPosition) {
+        if self.reach_is_stale || reach != self.layout.reach {
+            self.reach_doubted_until = end;
         }
-        affected
+        self.layout.reach = reach;
+        self.reach_is_stale = false;
     }
 
     /// Forgets the announcements, because another log file begins. The server may have restarted
@@ -252,8 +282,12 @@ mod tests {
     fn a_definition_that_changed_without_the_log_is_trusted_after_it_was_queried() {
         let names = ["tweet_id", "user_id", "content", "timestamp"];
         let swapped = ["user_id", "tweet_id", "content", "timestamp"];
-        let layout =
-            Layout { tables: Arc::default(), served: vec![table(&names, "1")], ignore_case: false };
+        let layout = Layout {
+            tables: Arc::default(),
+            served: vec![table(&names, "1")],
+            ignore_case: false,
+            reach: Reach::default(),
+        };
         let mut tables = ServedTables::new(layout);
         tables.announce(&map(5)).unwrap();
         assert_eq!(tables.stale(), [0], "the number is new");
@@ -281,6 +315,7 @@ mod tests {
             tables: Arc::default(),
             served: vec![table(&names[1..], "1")],
             ignore_case: false,
+            reach: Reach::default(),
         };
         let mut tables = ServedTables::new(layout);
         assert_eq!(tables.exclusions(), []);

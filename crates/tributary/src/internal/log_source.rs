@@ -71,7 +71,11 @@ impl TestLog {
         &self,
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<(LogIdentity, Bounds), ShardError> {
-        self.0.heads(heads).await
+        let read = self.0.heads(&self.0.shards(), heads).await?;
+        match read.failed.into_iter().next() {
+            Some((_, reason)) => Err(ShardError::Unavailable(reason)),
+            None => Ok((read.identity, read.bounds)),
+        }
     }
 
     pub async fn end_of_log(

@@ -9,6 +9,7 @@ use mysql_async::binlog::events::{Event as RawEvent, FormatDescriptionEvent, Tab
 
 use crate::changes::assemble::{Assembler, Step};
 use crate::changes::binlog::kind;
+use crate::changes::reach::Reach;
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
 use crate::changes::tables::Layout;
 use crate::changes::{FeedEvent, LogPosition};
@@ -64,7 +65,7 @@ impl<'a> RecordedLog<'a> {
             }
         }
         match self.assembler.take_problem() {
-            Some(problem) => Err(problem),
+            Some((_, problem)) => Err(problem),
             None => Ok(batch),
         }
     }
@@ -123,7 +124,7 @@ fn layout(database: &str) -> Layout {
         served(Role::Posts, &posts.name, &of_posts),
         served(Role::Follows, &follows.name, &[&follows.follower, &follows.followed]),
     ];
-    Layout { tables: Arc::new(tables), served, ignore_case: false }
+    Layout { tables: Arc::new(tables), served, ignore_case: false, reach: Reach::default() }
 }
 
 fn declared(name: &str, readable: bool) -> DeclaredColumn {

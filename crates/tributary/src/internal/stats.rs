@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::Tributary;
 use crate::memory::{FollowedLog, Memory, NotFresh};
+use crate::problems::ProblemCause;
 
 /// The size and the use of memory.
 #[derive(Clone, Debug, Default)]
@@ -48,12 +49,20 @@ pub struct LogStats {
     pub audited: u64,
     pub mismatched: u64,
     pub audits_failed: u64,
+    /// The number of problems of each cause that occurred.
+    pub problems: Vec<(&'static str, u64)>,
 }
 
 impl MemoryStats {
     /// The figures of this moment; `None` without memory.
     pub fn of(tributary: &Tributary) -> Option<Self> {
-        tributary.memory().map(Self::of_memory)
+        let mut stats = Self::of_memory(tributary.memory()?);
+        for (log, source) in stats.logs.iter_mut().zip(super::fleet(tributary).sources()) {
+            let counts =
+                ProblemCause::ALL.map(|cause| (cause.name(), source.count_problems(cause)));
+            log.problems = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+        }
+        Some(stats)
     }
 
     pub(super) fn of_memory(memory: &Memory) -> Self {
@@ -100,6 +109,7 @@ impl LogStats {
             audited: count(&counters.audited),
             mismatched: count(&counters.mismatched),
             audits_failed: count(&counters.audits_failed),
+            problems: Vec::new(),
         }
     }
 }

@@ -35,8 +35,8 @@ pub(crate) struct FollowedLog {
     visible: AtomicU64,
     /// Why the lease is not renewed, as a [`NotFresh`].
     not_fresh: AtomicU8,
-    /// Whether the heads of all its authors are loaded.
-    heads_known: AtomicBool,
+    /// For each of `shards`: whether the heads of all its authors are loaded.
+    heads_known: Vec<AtomicBool>,
     pub(crate) prefill: Prefill,
     pub(crate) counters: Counters,
 }
@@ -121,6 +121,7 @@ impl Prefill {
 
 impl FollowedLog {
     pub(super) fn new(name: String, shards: Vec<ShardId>, misses: mpsc::Sender<Miss>) -> Self {
+        let heads_known = shards.iter().map(|_| AtomicBool::new(false)).collect();
         Self {
             name,
             shards,
@@ -134,7 +135,7 @@ impl FollowedLog {
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
             not_fresh: AtomicU8::new(NotFresh::Starting as u8),
-            heads_known: AtomicBool::new(false),
+            heads_known,
             prefill: Prefill::default(),
             counters: Counters::default(),
         }
@@ -288,13 +289,25 @@ impl FollowedLog {
         Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)
     }
 
-    /// Whether all heads are loaded. An author without a slot then has no posts.
+    /// Whether the heads of all shards are loaded.
     pub(crate) fn heads_known(&self) -> bool {
-        self.heads_known.load(Ordering::Acquire)
+        self.heads_known.iter().all(|known| known.load(Ordering::Acquire))
     }
 
-    pub(crate) fn set_heads_known(&self, known: bool) {
-        self.heads_known.store(known, Ordering::Release);
+    /// Whether all heads of the shard are loaded. An author without a slot then has no posts.
+    pub(super) fn heads_known_of(&self, shard: ShardId) -> bool {
+        self.heads_flag(shard).is_some_and(|known| known.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_heads_known(&self, shard: ShardId, known: bool) {
+        if let Some(flag) = self.heads_flag(shard) {
+            flag.store(known, Ordering::Release);
+        }
+    }
+
+    fn heads_flag(&self, shard: ShardId) -> Option<&AtomicBool> {
+        let index = self.shards.iter().position(|known| *known == shard)?;
+        self.heads_known.get(index)
     }
 }
 

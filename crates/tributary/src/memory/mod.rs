@@ -153,7 +153,8 @@ impl Memory {
 
     /// Whether the heads of all authors on this user's shard are known.
     pub(crate) fn knows_heads_with(&self, user: UserId) -> bool {
-        self.log_of(user).heads_known() && !self.excludes(self.placement.shard_of(user))
+        let shard = self.placement.shard_of(user);
+        self.log_of(user).heads_known_of(shard) && !self.excludes(shard)
     }
 
     /// The map from users to shards.
@@ -384,16 +385,25 @@ impl Memory {
         self.log_of(user).request_fill(miss);
     }
 
-    /// Marks the heads of all authors of this log as unknown.
-    pub(crate) fn forget_heads(&self, log: &FollowedLog) {
-        log.set_heads_known(false);
-        self.for_each_of(log, |slot| self.slots.set_head(slot, UNKNOWN));
+    /// Marks the heads of all authors on these shards as unknown.
+    pub(crate) fn forget_heads(&self, shards: &[ShardId]) {
+        self.set_heads_known(shards, false);
+        self.for_each_of(shards, |slot| self.slots.set_head(slot, UNKNOWN));
     }
 
-    /// Calls `each` for every registered user of a log. Visits all users of memory.
-    pub(crate) fn for_each_of(&self, log: &FollowedLog, mut each: impl FnMut(Slot)) {
+    /// Records whether the heads of all authors on these shards are loaded.
+    pub(crate) fn set_heads_known(&self, shards: &[ShardId], known: bool) {
+        for shard in shards {
+            self.logs[self.log_of[shard.index()]].set_heads_known(*shard, known);
+        }
+    }
+
+    /// Calls `each` for every registered user of these shards. Visits all users of memory.
+    pub(crate) fn for_each_of(&self, shards: &[ShardId], mut each: impl FnMut(Slot)) {
+        let mut wanted = vec![false; self.log_of.len()];
+        shards.iter().for_each(|shard| wanted[shard.index()] = true);
         for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
-            if std::ptr::eq(self.log_of(self.slots.id(slot)), log) {
+            if wanted[self.placement.shard_of(self.slots.id(slot)).index()] {
                 each(slot);
             }
         }

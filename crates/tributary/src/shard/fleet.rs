@@ -344,7 +344,7 @@ fn sources(shards: &[Arc<Shard>]) -> Vec<Arc<Source>> {
     #[cfg(feature = "mysql")]
     sources.extend(servers(shards).map(Box::new).map(Source::MySql));
     #[cfg(feature = "sqlite")]
-    sources.extend(files(shards).map(Source::Sqlite));
+    sources.extend(files(shards).map(Box::new).map(Source::Sqlite));
     sources.into_iter().map(Arc::new).collect()
 }
 

@@ -41,7 +41,7 @@ pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
 pub use self::source::{FillAnswer, FillRequest};
-pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
+pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch, HeadsRead};
 pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;

@@ -13,6 +13,7 @@ use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::model::{Post, ShardId, UserId};
+use crate::problems::{ProblemCause, Problems};
 
 /// A database process or file with one log: a server with all of its shards, or one SQLite file.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) enum Source {
     MySql(Box<MySqlSource>),
     /// A SQLite file, which is one shard.
     #[cfg(feature = "sqlite")]
-    Sqlite(SqliteSource),
+    Sqlite(Box<SqliteSource>),
 }
 
 /// A request to read the tail or the follow list of one user.
@@ -102,6 +103,17 @@ pub struct HeadBatch {
     pub heads: Vec<(UserId, i64)>,
 }
 
+/// The end of a read of heads.
+#[derive(Clone, Debug)]
+pub(crate) struct HeadsRead {
+    /// The log that `bounds` refers to.
+    pub(crate) identity: LogIdentity,
+    /// The transactions that the snapshot contains.
+    pub(crate) bounds: Bounds,
+    /// The shards that could not be read, each with the reason.
+    pub(crate) failed: Vec<(ShardId, String)>,
+}
+
 /// The end of a log, as its server or file reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEnd {
@@ -171,6 +183,26 @@ impl Source {
         }
     }
 
+    /// The problems of the log.
+    pub(crate) fn problems(&self) -> &Problems {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(source) => source.problems(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(source) => source.problems(),
+        }
+    }
+
+    /// The number of problems with this cause since the start, of the log and its databases.
+    pub(crate) fn count_problems(&self, cause: ProblemCause) -> u64 {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(source) => source.count_problems(cause),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(source) => source.count_problems(cause),
+        }
+    }
+
     /// The shards whose changes are in the log.
     pub(crate) fn shards(&self) -> Vec<ShardId> {
         match self {
@@ -231,15 +263,16 @@ impl Source {
         }
     }
 
-    /// Sends the newest time of every author that has posts, in batches of up to 4,096, from one
-    /// snapshot. Returns the log, and the bounds of the snapshot, after the last batch.
+    /// Sends the newest time of every author of these shards that has posts, in batches of up to
+    /// 4,096, from one snapshot.
     pub(crate) async fn heads(
         &self,
+        shards: &[ShardId],
         heads: mpsc::Sender<HeadBatch>,
-    ) -> Result<(LogIdentity, Bounds), ShardError> {
+    ) -> Result<HeadsRead, ShardError> {
         match self {
             #[cfg(feature = "mysql")]
-            Self::MySql(source) => source.heads(heads).await,
+            Self::MySql(source) => source.heads(shards, heads).await,
             #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.heads(heads).await,
         }

@@ -227,9 +227,9 @@ mod tests {
 
         fn restart_log(&mut self, shard: usize) {
             let memory = Arc::clone(&self.memory);
-            let log = &memory.logs()[shard];
-            memory.for_each_of(log, |slot| self.show(slot, None));
-            memory.forget_heads(log);
+            let shards = memory.logs()[shard].shards();
+            memory.for_each_of(shards, |slot| self.show(slot, None));
+            memory.forget_heads(shards);
         }
 
         /// Depending on the seed, tails are shallow or heads and tails are forgotten.

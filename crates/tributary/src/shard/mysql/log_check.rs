@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::check::{account, same};
-use super::source::show_generated_keys;
+use super::source::{reads_definitions, show_generated_keys};
 use super::text_of;
 use crate::changes::rows::{Role, ServedTable};
 use crate::mapping::Tables;
@@ -30,7 +30,8 @@ pub(super) async fn log_status(connection: &mut Conn) -> Result<&'static str, Er
     }
 }
 
-/// Warnings about missing rights: to read the log, and to query its end.
+/// Warnings about missing rights: to read the log, to query its end, and to read the definitions
+/// through which a statement in it can change served tables.
 pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardError> {
     let grants: Vec<String> = connection.query("SHOW GRANTS").await?;
     let may_read = |grant: &String| {
@@ -55,6 +56,15 @@ pub(super) async fn rights(connection: &mut Conn) -> Result<Vec<Finding>, ShardE
             findings.push(Finding::warning("no_replication_right", text).cure(cure));
         }
         Err(error) => return Err(error.into()),
+    }
+    if findings.is_empty() && !reads_definitions(&grants) {
+        let text = "the account may not read the triggers, routines and views of the whole server; \
+                    if a program logs a change as a statement (a heartbeat, for example), memory \
+                    drops all that it holds of the server, unless the change is in the database \
+                    `mysql`";
+        let cure =
+            format!("GRANT SELECT, SHOW VIEW, TRIGGER ON *.* TO {}", account(connection).await?);
+        findings.push(Finding::warning("no_definition_right", text).cure(cure));
     }
     Ok(findings)
 }

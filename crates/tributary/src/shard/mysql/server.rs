@@ -25,6 +25,7 @@ use super::source::KnownLog;
 use super::statements::STATEMENTS_PER_SHARD;
 use super::write::WRITES_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
+use crate::problems::{ProblemCause, Problems};
 use crate::shard::gate::Gate;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
@@ -55,8 +56,6 @@ const CONNECTION_TTL_JITTER: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum time between two renewals of the pool, however many writes find the server read-only.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
-/// Minimum time between two log lines that the server is read-only.
-const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// A server, with those of its databases that are shards.
 pub(in crate::shard) struct Server {
@@ -64,6 +63,7 @@ pub(in crate::shard) struct Server {
     gate: Gate,
     connections: Mutex<Connections>,
     databases: Vec<Arc<Database>>,
+    problems: Problems,
     /// Whether the configuration enables writes.
     write: bool,
     /// Permits for [`Server::on_extra_connection`].
@@ -75,8 +75,6 @@ pub(in crate::shard) struct Server {
 struct Connections {
     pool: Pool,
     opened: Instant,
-    /// When it was last logged that the server is read-only.
-    read_only_logged: Option<Instant>,
 }
 
 impl Server {
@@ -134,17 +132,19 @@ impl Server {
         let pool = Pool::new(options.clone());
         Ok(Self {
             gate: Gate::new(name, server.connections_max),
-            connections: Mutex::new(Connections {
-                pool,
-                opened: Instant::now(),
-                read_only_logged: None,
-            }),
+            connections: Mutex::new(Connections { pool, opened: Instant::now() }),
+            problems: Problems::default(),
             options,
             databases,
             write: config.write.enabled,
             extra_connections: Semaphore::new(EXTRA_CONNECTIONS_MAX),
             known_log: KnownLog::default(),
         })
+    }
+
+    /// The problems of this server and its log.
+    pub(super) fn problems(&self) -> &Problems {
+        &self.problems
     }
 
     pub(super) fn gate(&self) -> &Gate {
@@ -193,13 +193,12 @@ impl Server {
             return;
         }
         connections.renew(&self.options);
-        if connections.read_only_logged.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER) {
+        if self.problems.note(ProblemCause::ReadOnly) {
             warn!(
                 server = self.gate.server(),
                 reason,
                 "Server is read-only; reconnecting, because its address may lead to a new primary"
             );
-            connections.read_only_logged = Some(Instant::now());
         }
     }
 

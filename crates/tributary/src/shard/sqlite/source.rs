@@ -11,9 +11,12 @@ use tokio::sync::mpsc;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
-use crate::changes::{Bounds, Commit, FeedEvent, LogIdentity};
+use crate::changes::{Bounds, Commit, FeedEvent};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
-use crate::shard::source::{FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, LogEnd};
+use crate::problems::{ProblemCause, Problems};
+use crate::shard::source::{
+    FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, HeadsRead, LogEnd,
+};
 use crate::shard::{Deadline, ShardError};
 
 /// Interval between two polls of the log while this process writes nothing. Each poll finds what
@@ -30,15 +33,27 @@ pub(crate) struct SqliteSource {
     id: ShardId,
     name: String,
     shard: Arc<SqliteShard>,
+    problems: Problems,
 }
 
 impl SqliteSource {
     pub(in crate::shard) fn new(id: ShardId, name: &str, shard: Arc<SqliteShard>) -> Self {
-        Self { id, name: name.to_owned(), shard }
+        Self { id, name: name.to_owned(), shard, problems: Problems::default() }
     }
 
     pub(in crate::shard) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The problems of this file's log.
+    pub(in crate::shard) fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
+    /// The problems of the file and its log with this cause.
+    pub(in crate::shard) fn count_problems(&self, cause: ProblemCause) -> u64 {
+        let of_writer = self.shard.writer().map_or(0, |writer| writer.problems().count(cause));
+        of_writer + self.problems.count(cause)
     }
 
     pub(in crate::shard) fn shards(&self) -> Vec<ShardId> {
@@ -126,14 +141,15 @@ impl SqliteSource {
     pub(in crate::shard) async fn heads(
         &self,
         heads: mpsc::Sender<HeadBatch>,
-    ) -> Result<(LogIdentity, Bounds), ShardError> {
+    ) -> Result<HeadsRead, ShardError> {
         let shard = self.id;
         let work = move |snapshot: &Connection| {
             let (identity, at) = log::end(snapshot)?;
             let all_sent = send_heads(snapshot, |some| {
                 heads.blocking_send(HeadBatch { shard, heads: some }).is_ok()
             })?;
-            Ok(all_sent.then_some((identity, Bounds::Exact(at))))
+            let bounds = Bounds::Exact(at);
+            Ok(all_sent.then_some(HeadsRead { identity, bounds, failed: Vec::new() }))
         };
         let readers = Arc::clone(self.readers()?);
         let outcome = readers.run(|connection| in_snapshot(connection, work)).await?;

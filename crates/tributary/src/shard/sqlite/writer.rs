@@ -5,10 +5,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +15,7 @@ use tracing::warn;
 
 use super::log::{self, SqliteLog};
 use super::{BUSY_TIMEOUT, Folder, SQLITE_LOG, SQLITE_SCHEMA, failed};
+use crate::problems::{ProblemCause, Problems};
 use crate::shard::{Deadline, OpenError, ShardError};
 
 /// Maximum jobs per transaction. A commit of 64 rows takes eight times as long as one of a single
@@ -23,15 +23,13 @@ use crate::shard::{Deadline, OpenError, ShardError};
 const JOBS_PER_COMMIT: usize = 64;
 /// Maximum waiting jobs: about the number that a slow disk commits within a request's deadline.
 const JOBS_WAITING_MAX: usize = 1_024;
-/// Minimum time between two log lines about the same repeated event.
-const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// The handle of the writing thread. Dropping it waits for the jobs that are queued.
 pub(super) struct Writer {
     /// `None` once closed.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    foreign_writes: Arc<AtomicU64>,
+    problems: Arc<Problems>,
     log: Arc<SqliteLog>,
 }
 
@@ -68,16 +66,14 @@ impl Writer {
     ) -> Result<Self, OpenError> {
         let wrong = |error: &dyn fmt::Display| super::unusable(path, error);
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
-        let foreign_writes = Arc::new(AtomicU64::new(0));
+        let problems = Arc::new(Problems::default());
         let log = Arc::new(SqliteLog::default());
         let writer_thread = WriterThread {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
             path: path.to_path_buf(),
-            foreign_writes: Arc::clone(&foreign_writes),
+            problems: Arc::clone(&problems),
             log: Arc::clone(&log),
-            foreign_write_logged: None,
-            failure_logged: None,
         };
         let run = move || {
             writer_thread.work(waiting);
@@ -85,12 +81,7 @@ impl Writer {
         };
         let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
         let thread = thread.map_err(|error| wrong(&error))?;
-        Ok(Self {
-            jobs: Mutex::new(Some(jobs)),
-            thread: Mutex::new(Some(thread)),
-            foreign_writes,
-            log,
-        })
+        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), problems, log })
     }
 
     /// Runs `work` and commits it. Work that has not begun at the deadline never runs.
@@ -138,9 +129,14 @@ impl Writer {
         &self.log
     }
 
+    /// The problems of this file.
+    pub(super) fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
     /// How many times another program was found to have written to the file.
     pub(super) fn foreign_writes(&self) -> u64 {
-        self.foreign_writes.load(Ordering::Relaxed)
+        self.problems.count(ProblemCause::ForeignWrite)
     }
 }
 
@@ -169,7 +165,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer")
-            .field("foreign_writes", &self.foreign_writes)
+            .field("foreign_writes", &self.foreign_writes())
             .finish_non_exhaustive()
     }
 }
@@ -180,10 +176,8 @@ struct WriterThread {
     path: PathBuf,
     /// SQLite changes this number when another connection commits.
     data_version: i64,
-    foreign_writes: Arc<AtomicU64>,
+    problems: Arc<Problems>,
     log: Arc<SqliteLog>,
-    foreign_write_logged: Option<Instant>,
-    failure_logged: Option<Instant>,
 }
 
 impl WriterThread {
@@ -201,7 +195,7 @@ impl WriterThread {
             }
             // If BEGIN fails, the jobs are dropped unclaimed, and their callers get an error.
             if let Err(error) = self.begin()
-                && should_log(&mut self.failure_logged)
+                && self.problems.note(ProblemCause::WriteFailed)
             {
                 warn!(file = %self.path.display(), %error, "Shard file cannot be written");
             }
@@ -215,14 +209,12 @@ impl WriterThread {
     fn begin(&mut self) -> rusqlite::Result<()> {
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let version = data_version(&self.connection)?;
-        if version != std::mem::replace(&mut self.data_version, version) {
-            self.foreign_writes.fetch_add(1, Ordering::Relaxed);
-            if should_log(&mut self.foreign_write_logged) {
-                warn!(
-                    file = %self.path.display(),
-                    "Another program wrote to this shard file; only one process may do so"
-                );
-            }
+        let is_foreign = version != std::mem::replace(&mut self.data_version, version);
+        if is_foreign && self.problems.note(ProblemCause::ForeignWrite) {
+            warn!(
+                file = %self.path.display(),
+                "Another program wrote to this shard file; only one process may do so"
+            );
         }
         Ok(())
     }
@@ -240,7 +232,7 @@ impl WriterThread {
         }
         let committed = self.commit();
         if let Err(error) = &committed
-            && should_log(&mut self.failure_logged)
+            && self.problems.note(ProblemCause::WriteFailed)
         {
             warn!(file = %self.path.display(), %error, "Commit failed; its jobs return this error");
         }
@@ -249,7 +241,7 @@ impl WriterThread {
             complete(&committed);
         }
         if let Err(error) = log::prune(&self.connection, self.log.read_to())
-            && should_log(&mut self.failure_logged)
+            && self.problems.note(ProblemCause::WriteFailed)
         {
             warn!(
                 file = %self.path.display(), %error,
@@ -295,15 +287,6 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// Whether to log a repeated event now. True at most once per [`REPEAT_LOG_AFTER`].
-fn should_log(last: &mut Option<Instant>) -> bool {
-    let due = last.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER);
-    if due {
-        *last = Some(Instant::now());
-    }
-    due
-}
-
 /// Opens the file for writing and creates missing tables. A commit on this connection is on disk
 /// when it returns.
 pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
@@ -322,6 +305,8 @@ pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rusqlite::params;
 
     use super::*;

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::MySqlSource;
 use super::feed::{FACTS_DEADLINE, FeedTask};
 use super::log::{FeedError, log_end};
+use super::reach::reach;
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable, Unfollowable};
 use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
@@ -47,6 +48,10 @@ const COLUMNS: &str = "SELECT CAST(c.column_name AS CHAR), CAST(c.data_type AS C
 const CHECK_PAUSE: Duration = Duration::from_secs(2);
 const TABLES_PER_CHECK: usize = 8;
 const CHECK_DEADLINE: Duration = Duration::from_secs(1);
+/// Pause between two rounds of [`FeedTask::read_reach`], and the limit of each. The feed waits for
+/// it, so it is below the lease of memory.
+const REACH_PAUSE: Duration = Duration::from_secs(2);
+const REACH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The regular checks whether a table was altered without a trace in the log.
 #[derive(Debug, Default)]
@@ -54,6 +59,8 @@ pub(super) struct DefinitionChecks {
     /// The index of the next table.
     next: usize,
     last: Option<Instant>,
+    /// When the reach was queried last.
+    last_reach: Option<Instant>,
 }
 
 /// A column as [`COLUMNS`] returns it.
@@ -196,6 +203,31 @@ impl FeedTask<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Queries the reach of the served tables if the log contains a definition that may change it.
+    /// Until then, statements that may change rows make all shards unknown.
+    pub(super) async fn read_reach(&mut self) -> Result<(), FeedError> {
+        let Some(assembler) = self.assembler.as_mut().filter(|a| a.is_reach_stale()) else {
+            return Ok(());
+        };
+        if self.checks.last_reach.is_some_and(|at| at.elapsed() < REACH_PAUSE) {
+            return Ok(());
+        }
+        self.checks.last_reach = Some(Instant::now());
+        let read = async {
+            let mut connection = self.source.server.own_connection().await?;
+            let reach = reach(&mut connection, assembler.served()).await?;
+            let (_, end, _) = log_end(&mut connection).await?;
+            drop(connection.disconnect().await);
+            Ok::<_, FeedError>((reach, end))
+        };
+        // It is tried again after a pause.
+        if let Some(read) = Deadline::after(REACH_DEADLINE).limit(read).await {
+            let (reach, end) = read?;
+            assembler.set_reach(reach, end);
+        }
+        Ok(())
     }
 
     /// Sends and logs which shards memory cannot follow, if that has changed.

@@ -202,6 +202,7 @@ impl<'a> FeedTask<'a> {
                 let changed = changed
                     .filter_map(|(index, table)| assembler.redefine(index, table, queried_by));
                 self.batch.extend(changed.map(FeedEvent::ShardUnknown));
+                assembler.set_reach(layout.reach, queried_by);
             }
             None => self.assembler = Some(Assembler::new(layout)),
         }
@@ -322,6 +323,7 @@ impl<'a> FeedTask<'a> {
             if self.read_definitions().await? {
                 self.flush().await?;
             }
+            self.read_reach().await?;
         }
     }
 
@@ -419,10 +421,12 @@ impl<'a> FeedTask<'a> {
             let at = assembler.open_transaction().map(|(_, at)| at);
             self.suspect = at.filter(|at| *at >= self.small_until);
         }
-        if let Some(problem) = assembler.take_problem() {
+        if let Some((cause, reason)) = assembler.take_problem()
+            && self.source.problems().note(cause)
+        {
             warn!(
                 server = self.source.name(),
-                reason = problem,
+                reason,
                 "Log contains a change that cannot be decoded; affected copies are read again"
             );
         }

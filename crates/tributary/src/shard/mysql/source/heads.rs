@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use super::MySqlSource;
 use super::fill::{snapshot_start, snapshot_statements};
 use super::lines::{Dialect, SourceConnection};
-use crate::changes::{Bounds, LogIdentity};
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
+use crate::shard::mysql::statements::Statements;
 use crate::shard::mysql::{field, time_of};
-use crate::shard::source::HeadBatch;
+use crate::shard::source::{HeadBatch, HeadsRead};
 use crate::shard::{Deadline, ShardError};
 
 /// Authors per batch of heads.
@@ -28,12 +28,13 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 impl MySqlSource {
     pub(in crate::shard) async fn heads(
         &self,
+        shards: &[ShardId],
         heads: mpsc::Sender<HeadBatch>,
-    ) -> Result<(LogIdentity, Bounds), ShardError> {
+    ) -> Result<HeadsRead, ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // The read takes long and needs other session limits, so it uses no pooled connection.
         let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial()).await?;
-        let outcome = self.heads_on(&mut connection, heads).await;
+        let outcome = self.heads_on(&mut connection, shards, heads).await;
         connection.close().await;
         outcome
     }
@@ -41,29 +42,51 @@ impl MySqlSource {
     async fn heads_on(
         &self,
         connection: &mut SourceConnection,
+        shards: &[ShardId],
         heads: mpsc::Sender<HeadBatch>,
-    ) -> Result<(LogIdentity, Bounds), ShardError> {
+    ) -> Result<HeadsRead, ShardError> {
         let delivered = self.delivered();
         let mut statements = vec![session_limits(connection.dialect)];
         statements.extend(snapshot_statements(connection.dialect));
         let rows = Deadline::after(STEP_TIMEOUT).in_time(connection.query(&statements)).await?;
         let (start, _) = snapshot_start(connection.dialect, rows.get(1..).unwrap_or_default())?;
         let identity = self.identity_of(connection.server, &start).await?;
-        for (shard, database) in &self.shards {
-            let statements = database.statements().map_err(ShardError::Unavailable)?;
-            let sql = statements.fills.heads.as_str();
-            let query = connection.conn.query_iter(sql);
-            let query = async { Ok(query.await?) };
-            let mut result = Deadline::after(STEP_TIMEOUT).in_time(query).await?;
-            while let Some(batch) = next_heads(&mut result, *shard, statements.unit).await? {
-                let gone = |_| ShardError::Unavailable("the receiver of the heads is gone".into());
-                let sent = async { heads.send(batch).await.map_err(gone) };
-                Deadline::after(STEP_TIMEOUT).in_time(sent).await?;
+        let mut failed = Vec::new();
+        for (shard, database) in self.shards.iter().filter(|(shard, _)| shards.contains(shard)) {
+            let statements = match database.statements() {
+                Ok(statements) => statements,
+                Err(reason) => {
+                    failed.push((*shard, reason));
+                    continue;
+                }
+            };
+            match send_heads(connection, *shard, &statements, &heads).await {
+                // Only this database is at fault, for example because a table is missing.
+                Err(ShardError::Faulty(reason)) => failed.push((*shard, reason)),
+                sent => sent?,
             }
         }
         let bounds = self.bounds(&start, delivered.as_ref(), Deadline::after(STEP_TIMEOUT)).await?;
-        Ok((identity, bounds))
+        Ok(HeadsRead { identity, bounds, failed })
     }
+}
+
+/// Sends the heads of one shard in batches.
+async fn send_heads(
+    connection: &mut SourceConnection,
+    shard: ShardId,
+    statements: &Statements,
+    heads: &mpsc::Sender<HeadBatch>,
+) -> Result<(), ShardError> {
+    let query = connection.conn.query_iter(statements.fills.heads.as_str());
+    let query = async { Ok(query.await?) };
+    let mut result = Deadline::after(STEP_TIMEOUT).in_time(query).await?;
+    while let Some(batch) = next_heads(&mut result, shard, statements.unit).await? {
+        let gone = |_| ShardError::Unavailable("the receiver of the heads is gone".into());
+        let sent = async { heads.send(batch).await.map_err(gone) };
+        Deadline::after(STEP_TIMEOUT).in_time(sent).await?;
+    }
+    Ok(())
 }
 
 /// Raises the session's limits for a statement and for sending its rows above those of requests.

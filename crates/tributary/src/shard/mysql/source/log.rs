@@ -9,6 +9,7 @@ use mysql_async::{Conn, Error, Row};
 
 use super::definitions::show_generated_keys;
 use super::identity::ServerId;
+use super::reach::reach;
 use super::{MySqlSource, is_mariadb};
 use crate::changes::LogPosition;
 use crate::changes::gtid::{GtidSet, MariaDbGtid};
@@ -120,7 +121,8 @@ impl MySqlSource {
                 served.push(table.defined(connection, tables).await?);
             }
         }
-        Ok(Layout { tables: self.tables(), served, ignore_case })
+        let reach = reach(connection, &served).await?;
+        Ok(Layout { tables: self.tables(), served, ignore_case, reach })
     }
 
     /// The mapping of the tables, which all shards share.

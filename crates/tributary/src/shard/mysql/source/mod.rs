@@ -12,6 +12,7 @@ mod identity;
 mod large;
 mod lines;
 pub(crate) mod log;
+mod reach;
 pub(crate) mod wire;
 
 use std::collections::BTreeSet;
@@ -25,11 +26,13 @@ use self::end::EndQuestion;
 pub(super) use self::identity::{KnownLog, ServerId};
 pub(super) use self::large::EVENT_BYTES_MAX;
 use self::lines::SourcePool;
+pub(super) use self::reach::reads_definitions;
 use super::database::Database;
 use super::server::Server;
 use crate::changes::LogPosition;
 use crate::changes::gtid::GtidSet;
 use crate::model::ShardId;
+use crate::problems::{ProblemCause, Problems};
 use crate::shard::ShardError;
 
 /// One server, with those of its databases that are shards.
@@ -73,6 +76,17 @@ impl MySqlSource {
 
     pub(in crate::shard) fn name(&self) -> &str {
         self.server.gate().server()
+    }
+
+    /// The problems of this server and its log.
+    pub(in crate::shard) fn problems(&self) -> &Problems {
+        self.server.problems()
+    }
+
+    /// The problems of the server, its log and its databases with this cause.
+    pub(in crate::shard) fn count_problems(&self, cause: ProblemCause) -> u64 {
+        let of_shards = self.shards.iter().map(|(_, database)| database.problems().count(cause));
+        of_shards.sum::<u64>() + self.server.problems().count(cause)
     }
 
     pub(in crate::shard) fn shards(&self) -> Vec<ShardId> {

@@ -531,14 +531,15 @@ async fn heads_are_the_newest_times_of_all_authors() {
         }
         received
     };
-    let (sent, received) = tokio::join!(source.heads(sender), listen);
+    let (sent, received) = tokio::join!(source.heads(&[ShardId(0)], sender), listen);
     let LogEnd { identity, end, .. } = source.log_end(soon()).await.unwrap();
-    assert_eq!(sent.unwrap(), (identity, Bounds::Exact(end)));
+    let sent = sent.unwrap();
+    assert_eq!((sent.identity, sent.bounds), (identity, Bounds::Exact(end)));
     let mut expected: BTreeMap<u64, i64> = (0..5_000).map(|n| (n, 15_000 + n as i64)).collect();
     expected.insert(i64::MAX as u64, -3);
     assert_eq!(received, expected);
     let no_receiver = mpsc::channel(1).0;
-    assert!(source.heads(no_receiver).await.is_err());
+    assert!(source.heads(&[ShardId(0)], no_receiver).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
