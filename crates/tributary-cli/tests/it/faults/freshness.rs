@@ -16,8 +16,8 @@ use super::{BUSY_FACTOR, alone, make_shard};
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::TestFleet;
 use crate::support::link::Link;
-use crate::support::user_id;
 use crate::support::watch::{at_least, until_warm};
+use crate::support::{scratch, user_id};
 
 const READER: UserId = user_id(0);
 const AUTHOR: UserId = user_id(4);
@@ -221,6 +221,29 @@ async fn check_forged_tokens(place: &Place) {
     assert!(page.fresh_enough && page.freshness.positions()[0].1.0 >= end);
 }
 
+/// The server is stopped and continues with an earlier state of its data. The names of its log
+/// files and the creation of the first one stay the same.
+async fn check_restored(place: &mut Place) {
+    let dir = scratch();
+    let copy = dir.path().join("copy");
+    place.server.kill();
+    place.server.back_up(&copy);
+    place.server.launch();
+    place.until_warm().await;
+    let gone = place.post().await;
+    place.until_shown(gone, LEASE * BUSY_FACTOR).await;
+    let token = place.tributary.freshness(AUTHOR).await;
+    place.server.kill();
+    place.server.restore(&copy);
+    place.server.launch();
+    let id = place.post().await;
+    place.until_shown(id, LEASE * BUSY_FACTOR).await;
+    place.until_warm().await;
+    check_lost(place, &token).await;
+    let page = place.page(&Freshness::default()).await;
+    assert!(page.posts.iter().all(|post| post.key.post.get() != gone), "it was never restored");
+}
+
 #[test]
 fn freshness_survives_resets_held_streams_clocks_and_forged_tokens() {
     alone(async {
@@ -231,6 +254,7 @@ fn freshness_survives_resets_held_streams_clocks_and_forged_tokens() {
             check_resets(&mut place).await;
             check_held_stream(&mut place).await;
             check_clocks(&mut place).await;
+            check_restored(&mut place).await;
         }
     });
 }

@@ -96,7 +96,7 @@ impl Database {
         let template = template(kind)?;
         let dir = scratch();
         let data = dir.path().join("data");
-        copy_dir(template, &data);
+        copy(&template.join("data"), &data);
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         fs::create_dir(dir.path().join("tmp")).unwrap();
         let socket = reserved_port();
@@ -208,6 +208,18 @@ impl Database {
         let Some(mut child) = self.process.lock().unwrap().take() else { return };
         drop(child.stdin.take());
         child.wait().unwrap();
+    }
+
+    /// Copies the data of the server to the folder `to`. The server must not run.
+    pub(crate) fn back_up(&self, to: &Path) {
+        copy(&self.dir.path().join("data"), to);
+    }
+
+    /// Replaces the data of the server by a back-up. The server must not run.
+    pub(crate) fn restore(&self, from: &Path) {
+        let data = self.dir.path().join("data");
+        fs::remove_dir_all(&data).unwrap();
+        copy(from, &data);
     }
 
     /// Sends a signal, such as `STOP` or `CONT`, to the server itself.
@@ -327,8 +339,7 @@ fn initialised(kind: Kind, mut command: Command, option: &str) -> TempDir {
     dir
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    let from = from.join("data");
+fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(copied.success());
 }

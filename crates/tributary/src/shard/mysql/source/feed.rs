@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::definitions::DefinitionChecks;
 use super::end::EndAnswer;
 use super::evidence::Evidence;
-use super::identity::{FileCreated, ServerId};
+use super::identity::{FileCreated, ServerId, file_name};
 use super::large::{EVENT_BYTES_MAX, PACKED_BYTES_SAFE};
 use super::log::{Executed, FeedError, ServerFacts, log_end};
 use super::wire::{StartAt, Stream, checked};
@@ -238,11 +238,12 @@ impl<'a> FeedTask<'a> {
     /// Sets the position to resume from. If there is none, the feed starts at the end of the log.
     async fn prepare_resume(&mut self, facts: &ServerFacts) -> Result<(), FeedError> {
         if let Some(resume) = &self.resume {
-            if resume.is_usable(facts) {
+            let is_replaced = self.is_file_replaced(resume, facts).await?;
+            if resume.is_usable(facts) && !is_replaced {
                 return Ok(());
             }
-            let went_back = resume.server == facts.server && facts.end < resume.position;
-            self.end_log(went_back);
+            let is_shorter = resume.server == facts.server && facts.end < resume.position;
+            self.end_log(is_shorter || is_replaced);
         }
         let server = self.source.server.as_ref();
         let purged = self.purged.take().filter(|purged| purged.is_continued(facts));
@@ -273,6 +274,24 @@ impl<'a> FeedTask<'a> {
             created,
         });
         Ok(())
+    }
+
+    /// Whether the file that was read last was replaced by another one of the same name: the log was
+    /// reset, or the server was restored from a back-up. The log may have grown beyond the position
+    /// since then.
+    async fn is_file_replaced(
+        &self,
+        resume: &ResumePoint,
+        facts: &ServerFacts,
+    ) -> Result<bool, FeedError> {
+        let Some(before) = resume.created.filter(|_| resume.server == facts.server) else {
+            return Ok(false);
+        };
+        let Some(name) = file_name(&facts.file, before.file) else { return Ok(false) };
+        let created = self.source.server.file_created(&name);
+        let late = || FeedError::Temporary("the server did not send its log within 10 s".into());
+        let created = Deadline::after(FACTS_DEADLINE).limit(created).await.ok_or_else(late)??;
+        Ok(created.is_some_and(|created| created != before))
     }
 
     /// Forgets the position to resume from. `is_other` if the next log is not the one that was

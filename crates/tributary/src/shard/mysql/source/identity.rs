@@ -233,11 +233,11 @@ fn digest(texts: impl Iterator<Item = String>) -> u64 {
     u64::from_be_bytes(*bytes.first_chunk::<8>().expect("a digest has 32 bytes"))
 }
 
-/// The name of the first file of the log that has a file with this name.
-pub(super) fn first_file(name: &str) -> Option<String> {
+/// The name of file `number` of the log that has a file with this name.
+pub(super) fn file_name(name: &str, number: u32) -> Option<String> {
     LogPosition::file_number(name)?;
     let (base, digits) = name.rsplit_once('.')?;
-    Some(format!("{base}.{:0width$}", 1, width = digits.len()))
+    Some(format!("{base}.{number:0width$}", width = digits.len()))
 }
 
 impl Server {
@@ -266,7 +266,7 @@ impl Server {
     /// When the first file of the log was created, if the log still has it. `file` is the name of
     /// any of its files.
     pub(super) async fn first_created(&self, file: &str) -> Result<Option<FileCreated>, FeedError> {
-        match first_file(file) {
+        match file_name(file, 1) {
             Some(first) => self.file_created(&first).await,
             None => Ok(None),
         }
@@ -308,10 +308,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_file_has_the_same_base_and_as_many_digits() {
-        assert_eq!(first_file("binlog.000123").as_deref(), Some("binlog.000001"));
-        assert_eq!(first_file("a.b.1234567").as_deref(), Some("a.b.0000001"));
-        assert_eq!(first_file("binlog"), None);
+    fn the_files_of_a_log_have_the_same_base_and_as_many_digits() {
+        assert_eq!(file_name("binlog.000123", 1).as_deref(), Some("binlog.000001"));
+        assert_eq!(file_name("a.b.1234567", 89).as_deref(), Some("a.b.0000089"));
+        assert_eq!(file_name("binlog", 1), None);
     }
 
     #[test]
