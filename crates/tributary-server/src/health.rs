@@ -15,27 +15,31 @@ pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 200 `ok` if all shards answer, 200 `degraded` if at least one does, else 503.
-/// With `?strict`, `degraded` is 503 too. The state of memory is listed and does not change the
-/// status: without memory pages are only slower.
+/// `GET /readyz`: 200 `ok` if all shards are in service, 200 `degraded` if at least one answers
+/// reads, else 503. With `?strict`, `degraded` is 503 too. The state of memory is listed and does
+/// not change the status: without memory pages are only slower.
 pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
     let strict = query
         .0
         .is_some_and(|query| query.split('&').any(|p| p == "strict" || p.starts_with("strict=")));
     let health = fleet(&tributary).health();
     let up = health.iter().filter(|shard| shard.state.is_ok()).count();
-    let status = match up {
-        up if up == health.len() => "ok",
-        0 => "unavailable",
-        _ => "degraded",
-    };
-    let shards = health
+    let shards: Vec<ShardState<'_>> = health
         .iter()
         .map(|shard| ShardState {
             name: shard.name,
-            status: if shard.state.is_ok() { "ok" } else { "missing" },
+            status: match (&shard.state, &shard.write_fault) {
+                (Err(_), _) => "missing",
+                (Ok(()), Some(_)) => "read_only",
+                (Ok(()), None) => "ok",
+            },
         })
         .collect();
+    let status = match up {
+        0 => "unavailable",
+        _ if shards.iter().all(|shard| shard.status == "ok") => "ok",
+        _ => "degraded",
+    };
     let code = match status {
         "ok" => StatusCode::OK,
         "degraded" if !strict => StatusCode::OK,

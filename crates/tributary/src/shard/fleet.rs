@@ -17,6 +17,8 @@ use super::mysql::{Database, MySqlSource, Server};
 use super::sqlite::{Folder, SqliteShard, SqliteSource};
 use super::{Access, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
+#[cfg(feature = "sqlite")]
+use crate::config::Embedded;
 use crate::config::{Config, FleetConfig};
 use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
@@ -31,6 +33,10 @@ const EXPIRE_BATCH: u32 = 1_000;
 const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
 /// Time limit of one such statement. No request waits for it.
 const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at the files of SQLite shards.
+#[cfg(feature = "sqlite")]
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The error for a kind of database that the features of this build exclude.
 #[cfg(not(all(feature = "mysql", feature = "sqlite")))]
@@ -85,6 +91,8 @@ pub struct ShardHealth<'a> {
     pub name: &'a str,
     /// `Ok` if the shard is in service, else the reason.
     pub state: Result<(), String>,
+    /// Why the last write to the SQLite file failed, or why its folder cannot be written.
+    pub write_fault: Option<String>,
     /// How many times another program was found to have written to the SQLite file, which only
     /// this process may write. 0 for other databases.
     pub foreign_writes: u64,
@@ -133,6 +141,10 @@ impl Fleet {
             FleetConfig::Servers(servers) => servers.tables.posts.times(),
         };
         let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
+        #[cfg(feature = "sqlite")]
+        if matches!(config.fleet, FleetConfig::Embedded(_)) && access == Access::Own {
+            supervisors.spawn(watch_files(shards.iter().map(Arc::downgrade).collect()));
+        }
         if config.write.enabled && access == Access::Own {
             supervisors.spawn(expire_keys(shards.iter().map(Arc::downgrade).collect()));
         }
@@ -196,6 +208,7 @@ impl Fleet {
             .map(|shard| ShardHealth {
                 name: shard.name(),
                 state: shard.health(),
+                write_fault: shard.write_fault(),
                 foreign_writes: shard.foreign_writes(),
             })
             .collect()
@@ -382,15 +395,30 @@ fn files(shards: &[Arc<Shard>]) -> impl Iterator<Item = SqliteSource> {
 }
 
 #[cfg(feature = "sqlite")]
-async fn open_folder(
-    folder: &crate::config::Embedded,
-    access: Access,
-) -> Result<Vec<Shard>, OpenError> {
-    let folder = Folder::open(&folder.dir, folder.shards, access)?;
-    let mut shards = Vec::new();
-    for (name, path) in folder.shard_files() {
-        let file = SqliteShard::open(&path, access, folder.clone()).await?;
-        shards.push(Shard { name, store: Store::Sqlite(Arc::new(file)) });
+async fn open_folder(folder: &Embedded, access: Access) -> Result<Vec<Shard>, OpenError> {
+    let Embedded { dir, shards, .. } = folder.clone();
+    let open = move || {
+        let folder = Folder::open(&dir, shards, access)?;
+        let files = folder.shard_files().into_iter();
+        let shards = files.map(|(number, name, path)| {
+            let file = SqliteShard::open(number, &path, access, &folder)?;
+            Ok(Shard { name, store: Store::Sqlite(Arc::new(file)) })
+        });
+        shards.collect()
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|error| Err(OpenError::Prerequisite(error.to_string())))
+}
+
+/// Looks at the files of the shards until the shards are dropped.
+#[cfg(feature = "sqlite")]
+async fn watch_files(shards: Vec<Weak<Shard>>) {
+    loop {
+        tokio::time::sleep(WATCH_PAUSE).await;
+        let shards: Option<Vec<Arc<Shard>>> = shards.iter().map(Weak::upgrade).collect();
+        let Some(shards) = shards else { return };
+        let look = move || shards.iter().for_each(|shard| shard.look_at_file());
+        // A panic was logged when it happened; the next look may succeed.
+        drop(tokio::task::spawn_blocking(look).await);
     }
-    Ok(shards)
 }

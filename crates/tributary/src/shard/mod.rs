@@ -40,13 +40,13 @@ pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
-pub(crate) use self::source::{ReadCheck, Source};
 pub use self::source::{FillAnswer, FillRequest};
 pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
+pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
-pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
+pub(crate) use self::sqlite::{Folder, OpenedFile, insert_follows, insert_posts, lock};
 pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome, Written};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
@@ -378,9 +378,29 @@ impl Shard {
     pub(crate) fn health(&self) -> Result<(), String> {
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(_) => Ok(()),
+            Store::Sqlite(shard) => shard.health(),
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.health(),
+        }
+    }
+
+    /// Finds out whether a SQLite file is still the one that was opened. Blocks for a moment.
+    #[cfg(feature = "sqlite")]
+    fn look_at_file(&self) {
+        match &self.store {
+            Store::Sqlite(shard) => shard.look(),
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => {}
+        }
+    }
+
+    /// Why writes to a SQLite file fail, although reads may succeed.
+    fn write_fault(&self) -> Option<String> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.write_fault(),
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => None,
         }
     }
 }
