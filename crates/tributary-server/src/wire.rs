@@ -8,8 +8,8 @@ use tributary::config::TimeUnit;
 use tributary::internal::{Draft, DraftPost, Fleet, LogStats, PostJson, PostTimes, rfc3339_ms};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
-/// Initial capacity for the JSON of a page, in bytes; enough for a typical page.
-const PAGE_BYTES: usize = 8 * 1024;
+/// Allowance in bytes for the end of a page and for the handles of its authors.
+const PAGE_END_BYTES: usize = 4 * 1024;
 
 /// The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this
 /// route replaces.
@@ -175,7 +175,8 @@ pub(super) fn posts_json(
     cursors: &Cursors,
     fleet: &Fleet,
 ) -> serde_json::Result<Vec<u8>> {
-    let mut json = Vec::with_capacity(PAGE_BYTES);
+    // A buffer that grows would take up to twice the bytes while the answer is in flight.
+    let mut json = Vec::with_capacity(draft.bytes() + PAGE_END_BYTES);
     json.extend(br#"{"posts":["#);
     for (index, entry) in draft.posts.iter().enumerate() {
         if index > 0 {
@@ -215,6 +216,7 @@ pub(super) fn posts_json(
     serde_json::to_writer(&mut json, &end)?;
     // `end` was encoded as an object of its own; its `{` is removed to continue the page's object.
     json.remove(start);
+    json.shrink_to_fit();
     Ok(json)
 }
 

@@ -226,9 +226,15 @@ impl Reading<'_> {
     async fn older_page(&mut self, authors: &Authors, request: &PageRequest) -> Draft {
         let cursor = &request.cursor;
         let (mut keys, in_memory) = self.merged_keys(authors, request).await;
-        let more = keys.len() > request.limit.get();
+        let mut more = keys.len() > request.limit.get();
         keys.truncate(request.limit.get());
-        let (posts, _) = self.hydrate(&keys, in_memory, &[]).await;
+        let (mut posts, _) = self.hydrate(&keys, in_memory, &[]).await;
+        let fitting = DraftPost::fitting(posts.iter());
+        if fitting < posts.len() {
+            more = true;
+            posts.truncate(fitting);
+            keys = posts.iter().map(DraftPost::key).collect();
+        }
         let end = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
         let next = (more || !self.missing.is_empty()).then(|| self.moved(cursor, end));
         let prev = match keys.first() {
@@ -245,7 +251,6 @@ impl Reading<'_> {
         keys.reverse();
         in_memory.posts.truncate(request.limit.get());
         in_memory.posts.reverse();
-        let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
         let bottom = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
         let known = self.view.any_older(authors, bottom);
         let probe = match known {
@@ -253,7 +258,14 @@ impl Reading<'_> {
             Older::None if authors.unknown.is_empty() => Vec::new(),
             Older::None | Older::Unknown(_) => self.anchor_query(cursor, authors),
         };
-        let (posts, anchored) = self.hydrate(&keys, in_memory, &probe).await;
+        let (mut posts, anchored) = self.hydrate(&keys, in_memory, &probe).await;
+        // The posts nearest to the cursor stay, and `prev` continues above them.
+        let fitting = DraftPost::fitting(posts.iter().rev());
+        if fitting < posts.len() {
+            posts.drain(..posts.len() - fitting);
+            keys = posts.iter().map(DraftPost::key).collect();
+        }
+        let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
         let older = anchored || self.any_older(authors, known, bottom).await;
         let next = (older || !self.missing.is_empty()).then(|| Cursor {
             direction: Direction::Older,
