@@ -52,7 +52,8 @@ impl Listen {
             );
             return Err(OpenError::Prerequisite(text).into());
         }
-        http::bind(address, &config.http.hosts).await.map_err(|error| {
+        let bound = http::bind(address, &config.http.hosts).await;
+        bound.map(|bound| bound.with_limits(&config.http)).map_err(|error| {
             let text = format!(
                 "cannot listen on {address}: {error}; choose another address with --listen"
             );

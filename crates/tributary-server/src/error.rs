@@ -28,6 +28,8 @@ pub(super) enum ApiError {
     BadBody(String),
     #[error("the body did not arrive within 10 seconds")]
     SlowBody,
+    #[error("the body ended early, or its transfer coding is wrong")]
+    BrokenBody,
     #[error("limit must be a whole number from 1 to {max}", max = Limit::MAX)]
     BadLimit,
     #[error("the cursor is not valid for this address; omit it to start from the beginning")]
@@ -60,6 +62,8 @@ pub(super) enum ApiError {
     NotWritten(WriteError),
     #[error("the shard of this post does not answer at the moment; try again")]
     ShardUnavailable,
+    #[error("the server holds too many bytes for other requests at the moment; try again")]
+    Overloaded,
     #[error("internal error; the server's log has details under this trace id")]
     Internal,
 }
@@ -82,6 +86,7 @@ impl ApiError {
             Self::BadIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::BadBodyType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::BadBody(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken_body"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
@@ -96,6 +101,7 @@ impl ApiError {
             Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
             Self::NotWritten(error) => write_status(*error),
             Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }

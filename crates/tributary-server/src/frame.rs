@@ -14,6 +14,7 @@ use tracing::{Instrument, error, info_span, warn};
 use tributary::Tributary;
 
 use super::error::ApiError;
+use super::query::check_query;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
 const URI_BYTES_MAX: usize = 8 * 1024;
@@ -107,7 +108,8 @@ pub(super) async fn handle(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(limit);
     let wrong_host = || (!hosts.include(&request)).then_some(ApiError::UnknownHost);
-    let mut response = match oversize(&request, limit).or_else(wrong_host) {
+    let bad_query = || check_query(request.uri()).err();
+    let mut response = match oversize(&request, limit).or_else(wrong_host).or_else(bad_query) {
         Some(error) => error.into_response(),
         None => {
             // The span adds the trace id to every line that the route logs.
@@ -135,6 +137,15 @@ pub(super) async fn handle(
 pub(super) fn set_common_headers(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// The answer for an error that occurs outside the routes.
+pub(super) fn rejection(error: &ApiError) -> Response {
+    let trace_id = TraceId::of(&HeaderMap::new());
+    let mut response = error.render(&trace_id, error.clone().into_response());
+    response.extensions_mut().remove::<ApiError>();
+    set_common_headers(response.headers_mut());
+    response
 }
 
 /// The error for an address that is too long, or for a `Content-Length` above the limit.

@@ -1,5 +1,6 @@
 //! The HTTP server: the listening socket, the page cache, the route table and the middleware.
 
+mod connections;
 mod error;
 mod frame;
 mod health;
@@ -8,6 +9,7 @@ mod page_cache;
 mod publish;
 mod query;
 mod serve;
+mod stream;
 mod timeline;
 mod wire;
 

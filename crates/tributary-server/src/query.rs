@@ -1,11 +1,13 @@
 //! Extractors: they parse and check the path, the query, the headers and the body of a request.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -13,6 +15,7 @@ use tributary::{Cursor, Freshness, IdempotencyKey, Limit, PageRequest, PostId, U
 
 use super::error::ApiError;
 use super::frame::BodyLimit;
+use super::stream::TooManyBytes;
 
 /// Holds a freshness token, in requests and in answers.
 pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");
@@ -143,15 +146,51 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             return Err(ApiError::BadBodyType);
         }
         let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
-        let read = to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(0));
-        let body = timeout(BODY_TIMEOUT, read).await.map_err(|_| ApiError::SlowBody)?;
-        // The body had no `Content-Length` and is too long, or the client disconnected.
-        let body = body.map_err(|_| ApiError::BodyTooLarge(limit))?;
+        let read = timeout(BODY_TIMEOUT, read_body(request.into_body(), limit));
+        let body = read.await.map_err(|_| ApiError::SlowBody)??;
+        // serde would also take an array of the values of the fields.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::BadBody("expected an object".to_owned()));
+        }
         let parsed = serde_json::from_slice(&body);
         parsed.map(Self).map_err(|error| {
             ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
         })
     }
+}
+
+/// Refuses a query string with a parameter that appears twice, whether or not the route knows it.
+pub(super) fn check_query(uri: &Uri) -> Result<(), ApiError> {
+    const REPEATED: ApiError = ApiError::BadQuery("each parameter may appear once");
+    let Some(text) = uri.query() else { return Ok(()) };
+    if !text.contains('&') {
+        return Ok(());
+    }
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| REPEATED)?.0;
+    let mut seen = HashSet::new();
+    match pairs.iter().all(|(name, _)| seen.insert(name)) {
+        true => Ok(()),
+        false => Err(REPEATED),
+    }
+}
+
+/// The whole body. Its parts are copied, because each of them keeps the buffer that it was received
+/// in.
+async fn read_body(mut body: Body, limit: u64) -> Result<Vec<u8>, ApiError> {
+    let limit_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.into_inner().is::<TooManyBytes>() {
+            true => ApiError::Overloaded,
+            false => ApiError::BrokenBody,
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit_bytes {
+            return Err(ApiError::BodyTooLarge(limit));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -3,12 +3,14 @@
 //! similar known key.
 
 mod build;
+mod memory_limit;
+mod network;
 mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,9 +19,12 @@ use thiserror::Error;
 use toml::{Table, Value};
 use tracing::warn;
 
+use self::memory_limit::machine_memory;
+pub use self::network::Network;
+use self::network::networks;
 use self::source::{
-    ENV_PREFIX, bytes, explain, machine_memory, number, optional_number, read_text,
-    set_from_environment, suggestion, switch,
+    ENV_PREFIX, bytes, explain, number, optional_number, read_text, set_from_environment,
+    suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 pub use crate::mapping::{
@@ -31,6 +36,8 @@ use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
 /// Default address of the HTTP server: this machine only, since there is no access control.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
+/// Default of `http.connections_per_address`.
+pub const CONNECTIONS_PER_ADDRESS_DEFAULT: usize = 1_024;
 /// Default of `request.deadline_ms`. One wave may use half of the time that is left: a silent
 /// shard is given up after one second, and later waves have the other second.
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
@@ -75,6 +82,13 @@ pub struct Http {
     /// Accepted names in `Host` headers besides this machine's own. A reverse proxy on this
     /// machine may pass the name that its client used.
     pub hosts: Vec<String>,
+    /// Upper bound for the connections of one client address, at least 1. A network of 64 bits
+    /// counts as one IPv6 address.
+    #[serde(deserialize_with = "number")]
+    pub connections_per_address: usize,
+    /// Addresses without this bound. Default: this machine's own, which a proxy on it uses.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// `[request]`.
@@ -99,7 +113,8 @@ struct RequestKeys {
 #[non_exhaustive]
 pub struct MemoryConfig {
     /// Upper bound for the copies in memory, in bytes; 0 turns memory off. If absent, a quarter of
-    /// the machine's memory, at most [`MEMORY_BUDGET_DEFAULT_MAX`].
+    /// the memory of the machine or of the process's cgroup, at most
+    /// [`MEMORY_BUDGET_DEFAULT_MAX`].
     #[serde(deserialize_with = "bytes")]
     pub budget: Option<usize>,
 }
@@ -314,6 +329,9 @@ impl Document {
     fn check(self) -> Result<Config, ConfigError> {
         let Self { http, memory, write, placement, embedded, servers, shards, tables, .. } = self;
         let request = self.request.check(self.read)?;
+        if http.connections_per_address == 0 {
+            return fail("http.connections_per_address must be at least 1");
+        }
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -494,7 +512,19 @@ impl fmt::Debug for Secret {
 impl Default for Http {
     fn default() -> Self {
         let listen = LISTEN_DEFAULT.parse().expect("the constant is an address");
-        Self { listen, hosts: Vec::new() }
+        Self {
+            listen,
+            hosts: Vec::new(),
+            connections_per_address: CONNECTIONS_PER_ADDRESS_DEFAULT,
+            trusted_proxies: Network::loopback(),
+        }
+    }
+}
+
+impl Http {
+    /// Whether a connection from this address may be that of a proxy, which has many clients.
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
     }
 }
 
