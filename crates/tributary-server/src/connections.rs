@@ -351,7 +351,9 @@ mod tests {
             connection.0.waiting_since.store(since, Ordering::Relaxed);
         };
         let [a, b, c] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-        (a.0.request_arrived(), wait(&b, 7), wait(&c, 5));
+        a.0.request_arrived();
+        wait(&b, 7);
+        wait(&c, 5);
         let d = all.open(peer(4)).unwrap();
         assert_eq!([&a, &b, &c, &d].map(closing), [false, false, true, false]);
         drop(c);

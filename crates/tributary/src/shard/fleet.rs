@@ -144,6 +144,7 @@ impl Fleet {
         #[cfg(feature = "sqlite")]
         if matches!(config.fleet, FleetConfig::Embedded(_)) && access == Access::Own {
             supervisors.spawn(watch_files(shards.iter().map(Arc::downgrade).collect()));
+            supervisors.spawn(check_files(shards.iter().map(Arc::downgrade).collect()));
         }
         if config.write.enabled && access == Access::Own {
             supervisors.spawn(expire_keys(shards.iter().map(Arc::downgrade).collect()));
@@ -408,6 +409,15 @@ async fn open_folder(folder: &Embedded, access: Access) -> Result<Vec<Shard>, Op
     };
     let opened = tokio::task::spawn_blocking(open).await;
     opened.unwrap_or_else(|error| Err(OpenError::Prerequisite(error.to_string())))
+}
+
+/// Reads each file once, one after the other, to find damage before a request does.
+#[cfg(feature = "sqlite")]
+async fn check_files(shards: Vec<Weak<Shard>>) {
+    for shard in shards {
+        let Some(shard) = shard.upgrade() else { return };
+        drop(tokio::task::spawn_blocking(move || shard.check_file()).await);
+    }
 }
 
 /// Looks at the files of the shards until the shards are dropped.

@@ -394,6 +394,16 @@ impl Shard {
         }
     }
 
+    /// Reads a SQLite file as a whole, to find damage. Blocks.
+    #[cfg(feature = "sqlite")]
+    fn check_file(&self) {
+        match &self.store {
+            Store::Sqlite(shard) => shard.check_pages(),
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => {}
+        }
+    }
+
     /// Why writes to a SQLite file fail, although reads may succeed.
     fn write_fault(&self) -> Option<String> {
         match &self.store {

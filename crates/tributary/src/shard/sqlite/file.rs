@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tracing::{error, info};
 
 use super::folder::{self, Folder};
@@ -20,6 +20,8 @@ use crate::shard::{OpenError, ShardError};
 
 /// Bytes of the header of a SQLite file.
 const HEADER_BYTES: u64 = 100;
+/// Larger files are not read as a whole at the start, which takes about a second for each GB.
+const CHECKED_BYTES_MAX: u64 = 1 << 30;
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// The shard that a file holds. SQLite's header stores it as `application_id` (the folder) and
@@ -72,6 +74,8 @@ struct Watched {
     places: Vec<Place>,
     /// The size of the file and its count of changes at the last look.
     seen: Mutex<(u64, u32)>,
+    /// Ends the check of all pages.
+    check: Mutex<Option<RunningCheck>>,
     /// Reads the header as SQLite sees it, with commits that are not in the file yet.
     connection: Mutex<Connection>,
 }
@@ -79,6 +83,15 @@ struct Watched {
 /// A path, and the file that must stay there.
 #[derive(Debug)]
 struct Place(PathBuf, FileId);
+
+/// Ends a statement that is running.
+struct RunningCheck(InterruptHandle);
+
+impl fmt::Debug for RunningCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunningCheck")
+    }
+}
 
 /// Distinguishes the files of a machine.
 type FileId = (u64, u64);
@@ -280,7 +293,7 @@ impl Watched {
         let connection = open_reader(&path).map_err(|error| wrong(&error))?;
         let (header, len) = checked.header().map_err(|text| wrong(&text))?;
         let (seen, connection) = (Mutex::new((len, header.changes)), Mutex::new(connection));
-        Ok(Self { checked, folder, places, seen, connection })
+        Ok(Self { checked, folder, places, seen, check: Mutex::default(), connection })
     }
 
     fn check_places(&self) -> Result<(), Fault> {
@@ -378,6 +391,37 @@ impl ShardFile {
         self.set(watched.check());
         let writable = File::options().write(true).open(watched.folder.lock_path());
         self.read_only.store(writable.err().map(|error| Arc::new(error.to_string())));
+    }
+
+    /// Reads all pages of a file that is not too large, and excludes the shard if one is damaged.
+    /// Blocks until then, or until [`ShardFile::end_check`].
+    pub(super) fn check_pages(&self) {
+        let Some(watched) = &self.watched else { return };
+        let len = fs::metadata(&self.path).map_or(0, |file| file.len());
+        if len > CHECKED_BYTES_MAX || self.usable().is_err() {
+            return;
+        }
+        let Ok(connection) = open_reader(&self.path) else { return };
+        let running = || watched.check.lock().unwrap_or_else(PoisonError::into_inner);
+        *running() = Some(RunningCheck(connection.get_interrupt_handle()));
+        let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+        *running() = None;
+        let found: rusqlite::Result<String> = check;
+        match found {
+            Ok(text) if text == "ok" => {}
+            Ok(text) => self.set(Err(Fault::Damaged(text))),
+            Err(error) => self.note(&error),
+        }
+    }
+
+    /// Ends a check of all pages that is running.
+    pub(super) fn end_check(&self) {
+        let Some(watched) = &self.watched else { return };
+        if let Some(RunningCheck(check)) =
+            &*watched.check.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            check.interrupt();
+        }
     }
 
     /// Records what was found, and logs a change.

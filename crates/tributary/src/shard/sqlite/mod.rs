@@ -107,6 +107,11 @@ impl SqliteShard {
         self.file.look();
     }
 
+    /// Reads the file as a whole, to find damage. Blocks.
+    pub(super) fn check_pages(&self) {
+        self.file.check_pages();
+    }
+
     /// Adds the end of the log to the outcome of a write, if memory follows the log.
     pub(super) async fn written<T>(&self, outcome: T, until: Deadline) -> Written<T> {
         let at = match self.issues_tokens.load(Ordering::Relaxed) {
@@ -118,6 +123,7 @@ impl SqliteShard {
 
     /// Commits the queued writes and ends the writing thread. Blocks until it has ended.
     pub(super) fn close(&self) {
+        self.file.end_check();
         if let Some(writer) = &self.writer {
             writer.close();
         }
