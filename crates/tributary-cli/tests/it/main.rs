@@ -28,6 +28,7 @@ mod memory;
 mod migrate;
 mod missing;
 mod outages;
+mod overload;
 mod packaging;
 mod prose;
 mod proxies;

@@ -6,16 +6,18 @@ mod deadline;
 mod finding;
 mod fleet;
 mod follow;
-#[cfg(feature = "mysql")]
 mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
 mod load;
+mod log_pause;
 #[cfg(feature = "mysql")]
 mod marks;
 mod migrate;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod queue;
+mod restart;
 mod schema;
 mod source;
 #[cfg(feature = "sqlite")]
@@ -31,18 +33,20 @@ pub use self::finding::Finding;
 pub(crate) use self::fleet::FolloweesError;
 pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub use self::follow::Changes;
+use self::gate::Gate;
 pub use self::load::Loaded;
 pub use self::migrate::migrate;
 #[cfg(feature = "mysql")]
 use self::mysql::MySqlShard;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{find_tables, stray_findings, survey};
+pub(crate) use self::queue::Turn;
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
-pub(crate) use self::source::{ReadCheck, Source};
 pub use self::source::{FillAnswer, FillRequest};
 pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
+pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
@@ -102,10 +106,14 @@ impl Store {
 /// Why a request to a shard failed. The variants differ in what the caller can do about it.
 #[derive(Clone, Debug, Error)]
 pub enum ShardError {
-    /// The shard is unreachable, silent or overloaded. The caller continues without it. The gate
-    /// of the server counts these errors.
+    /// The shard is unreachable or silent. The caller continues without it. The gate of the server
+    /// counts these errors.
     #[error("{0}")]
     Unavailable(String),
+    /// The request was not started: too many wait, or the server limits the connections. The caller
+    /// continues without the shard for this request only. It does not count against the server.
+    #[error("{0}")]
+    Overloaded(String),
     /// A statement exceeded its time limit or waited too long for a lock. The caller continues
     /// without the shard for this request only.
     #[error("{0}")]
@@ -146,6 +154,16 @@ impl Shard {
             }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.close().await,
+        }
+    }
+
+    /// The gate of its server. `None` for a SQLite file.
+    fn gate(&self) -> Option<&Gate> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(_) => None,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => Some(shard.parts().0.gate()),
         }
     }
 

@@ -32,7 +32,7 @@ use self::warm::{FoundPost, MemoryPosts, Older, Span};
 use crate::cursor::{AuthorEdge, Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::model::{Direction, FOLLOWEES_MAX, PostKey, ShardId, UserId};
-use crate::shard::{Deadline, Shard, ShardError, TailQuery};
+use crate::shard::{Deadline, Shard, ShardError, TailQuery, Turn};
 
 /// Why a timeline cannot be read at all. A shard that does not answer is not an error; it makes
 /// the page incomplete.
@@ -409,9 +409,10 @@ impl Reading<'_> {
         if self.waves == 0 {
             self.view.wait_until_visible().await;
         }
+        let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
         self.waves += 1;
         self.queried.extend(work.keys());
-        let gathered = self.view.fleet().scatter(work, self.view.deadline(), call).await;
+        let gathered = self.view.fleet().scatter(work, turn, self.view.deadline(), call).await;
         self.missing.extend(gathered.missing);
         gathered.answers
     }

@@ -1,7 +1,6 @@
 //! A database on a server: its statements, and its current faults.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use tracing::{error, info};
@@ -11,11 +10,8 @@ use super::write::WriteStatements;
 use super::{check, write_check};
 use crate::config::Write;
 use crate::mapping::Tables;
+use crate::shard::log_pause::LogPause;
 use crate::shard::{Finding, ShardError};
-
-/// Minimum time between two log lines about unreadable rows. Every page with such a row fails on
-/// it.
-const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// One database. A fault takes this database out of service and no other one of the server.
 #[derive(Debug)]
@@ -26,6 +22,8 @@ pub(in crate::shard) struct Database {
     write: Write,
     write_statements: WriteStatements,
     state: Mutex<DatabaseState>,
+    /// Every page with an unreadable row fails on it.
+    unreadable_log: LogPause,
 }
 
 #[derive(Debug)]
@@ -37,18 +35,11 @@ struct DatabaseState {
     /// Why the database cannot be written, although it may be read. The next successful check
     /// clears it.
     write_fault: Option<String>,
-    /// When an unreadable row was last logged.
-    unreadable_logged: Option<Instant>,
 }
 
 impl Database {
     pub(super) fn new(shard: &str, name: &str, tables: Arc<Tables>, write: Write) -> Self {
-        let state = DatabaseState {
-            statements: None,
-            fault: None,
-            write_fault: None,
-            unreadable_logged: None,
-        };
+        let state = DatabaseState { statements: None, fault: None, write_fault: None };
         Self {
             shard: shard.to_owned(),
             name: name.to_owned(),
@@ -56,6 +47,7 @@ impl Database {
             write_statements: WriteStatements::new(name, &tables),
             tables,
             state: Mutex::new(state),
+            unreadable_log: LogPause::default(),
         }
     }
 
@@ -180,14 +172,11 @@ impl Database {
                 );
                 state.fault = Some(reason.clone());
             }
-            ShardError::Unreadable(reason)
-                if state.unreadable_logged.is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER) =>
-            {
+            ShardError::Unreadable(reason) if self.unreadable_log.is_over() => {
                 error!(
                     shard = self.shard,
                     reason, "Shard has an unreadable row and is missing from pages that contain it"
                 );
-                state.unreadable_logged = Some(Instant::now());
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 mod check;
 mod conditions;
 mod database;
+mod execute;
 mod follows;
 mod log_check;
 mod migrate;
@@ -18,7 +19,7 @@ mod write_check;
 
 use std::sync::Arc;
 
-use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::prelude::FromValue;
 use mysql_async::{Conn, DriverError, Error, IoError, Row, Transaction, Value};
 
 pub(super) use self::database::Database;
@@ -80,7 +81,8 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let parameters = (reader.0, from.0, max);
-            let rows: Vec<Row> = connection.exec(&statements.followees, parameters).await?;
+            let rows: Vec<Row> =
+                execute::rows(&mut connection, &statements.followees, parameters).await?;
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
         };
         self.pass(until, &Progress::default(), run).await
@@ -255,14 +257,15 @@ impl MySqlShard {
         self.database.statements().map_err(ShardError::Unavailable)
     }
 
-    /// Runs `work` through the server's gate and reports an error to [`Database::note`].
+    /// Runs the `work` of a request that has passed the gate, and reports an error to the gate and
+    /// to [`Database::note`].
     async fn pass<T>(
         &self,
         until: Deadline,
         progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
-        let outcome = self.server.gate().pass(until, progress, work).await;
+        let outcome = self.server.gate().observe(until, progress, work).await;
         if let Err(error) = &outcome {
             self.database.note(error);
         }
@@ -284,7 +287,7 @@ async fn run_padded<T>(
     for _ in items.len()..arms {
         values.extend_from_slice(&padding);
     }
-    connection.exec(sql, values).await
+    execute::rows(connection, sql, values).await
 }
 
 /// Inserts rows and returns the number of new rows. Rows with an existing key are skipped and not
@@ -300,7 +303,7 @@ async fn insert<T>(
         let (sql, count) = statement.at_most(rows.len());
         let (chunk, rest) = rows.split_at(count);
         let values: Vec<Value> = chunk.iter().flat_map(&parameters).collect();
-        transaction.exec_drop(sql, values).await?;
+        execute::run(transaction, sql, values).await?;
         added += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
         rows = rest;
     }

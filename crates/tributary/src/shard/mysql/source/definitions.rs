@@ -16,7 +16,8 @@ use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::{Condition, Tables};
 use crate::model::ShardId;
-use crate::shard::mysql::{check, field, text_of};
+use crate::shard::mysql::server::Room;
+use crate::shard::mysql::{check, execute, field, text_of};
 use crate::shard::schema::quoted;
 use crate::shard::{Deadline, ShardError};
 
@@ -85,7 +86,7 @@ impl ServedTable {
     ) -> Result<Self, ShardError> {
         let (database, table) = (self.database.as_str(), self.table.as_str());
         let values = [database, table, database, table, database, table].map(str::to_owned);
-        let rows: Vec<Row> = connection.exec(COLUMNS, values.to_vec()).await?;
+        let rows: Vec<Row> = execute::rows(connection, COLUMNS, values.to_vec()).await?;
         let kind = rows.first().map(|row| text_of(row, 5)).unwrap_or_default();
         self.altered = rows.first().map(|row| text_of(row, 6)).unwrap_or_default();
         let rows: Vec<ColumnRow> = rows.iter().map(column_row).collect();
@@ -235,7 +236,7 @@ impl MySqlSource {
         &self,
         tables: Vec<(usize, ServedTable)>,
     ) -> Result<(Vec<(usize, ServedTable)>, LogPosition), FeedError> {
-        let mut connection = self.server.own_connection().await?;
+        let mut connection = self.server.own_connection(Room::Make).await?;
         show_generated_keys(&mut connection).await?;
         let mut defined = Vec::with_capacity(tables.len());
         for (index, table) in tables {

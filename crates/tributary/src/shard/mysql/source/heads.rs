@@ -12,6 +12,7 @@ use super::lines::{Dialect, SourceConnection};
 use crate::changes::{Bounds, LogIdentity};
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
+use crate::shard::mysql::server::Room;
 use crate::shard::mysql::{field, time_of};
 use crate::shard::source::HeadBatch;
 use crate::shard::{Deadline, ShardError};
@@ -32,7 +33,7 @@ impl MySqlSource {
     ) -> Result<(LogIdentity, Bounds), ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // The read takes long and needs other session limits, so it uses no pooled connection.
-        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial()).await?;
+        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial(Room::Make)).await?;
         let outcome = self.heads_on(&mut connection, heads).await;
         connection.close().await;
         outcome

@@ -24,7 +24,7 @@ pub(super) use self::definitions::{labels, show_generated_keys};
 use self::end::EndQuestion;
 pub(super) use self::identity::{KnownLog, ServerId};
 pub(super) use self::large::EVENT_BYTES_MAX;
-use self::lines::SourcePool;
+pub(super) use self::lines::SourcePool;
 use super::database::Database;
 use super::server::Server;
 use crate::changes::LogPosition;
@@ -37,7 +37,6 @@ use crate::shard::ShardError;
 pub(crate) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
-    pool: SourcePool,
     question: EndQuestion,
     /// The number of the log file that was inspected last, and the offset of its first
     /// transaction.
@@ -64,7 +63,6 @@ impl MySqlSource {
         Self {
             server,
             shards,
-            pool: SourcePool::new(),
             question: EndQuestion::default(),
             first_transaction: Mutex::new(None),
             doubted: Mutex::new(BTreeSet::new()),
