@@ -349,7 +349,7 @@ fn a_log_that_is_not_fresh_costs_only_the_readers_of_its_users() {
         for reader in [local, READER] {
             until_warm(&tributary, reader, 20).await;
         }
-        // The page is rendered once, and then sent again.
+        // The page is rendered once. After that each answer is a page cache hit.
         let path = format!("/v1/users/{local}/feed");
         let hits = async || {
             let before = watch.counters().await["page_cache_hits"];

@@ -18,7 +18,7 @@ use super::{Deadline, ShardError};
 /// Requests of each [`Turn`] that may wait, per permit. By default 1,024 pages wait for a server,
 /// which answers them within their deadline if each keeps a connection busy for 15 ms.
 const WAITING_PER_PERMIT: usize = 64;
-/// After the server has refused a connection, the number of connections stays reduced for this long.
+/// After the server has refused a connection, no other one is tried for this long.
 const REDUCED_FOR: Duration = Duration::from_secs(10);
 
 /// Whether a request has already read something.
@@ -59,7 +59,7 @@ pub(super) struct Queue {
 pub struct QueueStats<'a> {
     /// The configured name of the server.
     pub server: &'a str,
-    /// The connections that requests may use: `connections_max`, or fewer if the server refused one.
+    /// The connections that requests may use; fewer than configured if the server refused one.
     pub connections: usize,
     /// The requests that wait for a connection.
     pub waiting: usize,

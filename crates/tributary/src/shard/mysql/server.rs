@@ -88,7 +88,7 @@ struct Connections {
     opened: Instant,
 }
 
-/// What happens if the server refuses a connection outside the pool because of a limit.
+/// The reaction if the server refuses a connection outside the pool because of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     /// One connection of the pool is closed for it.
@@ -524,7 +524,7 @@ fn options(
     Ok(options.into())
 }
 
-/// Prepared statements of one pooled connection: all of its shards, if the server has room for them.
+/// Prepared statements of one pooled connection: all of its shards, if there is room for them.
 fn statements_max(shards: usize, connections: usize) -> usize {
     let all = (STATEMENTS_PER_SHARD + WRITES_PER_SHARD) * shards.max(1);
     all.min(STATEMENTS_MAX / connections.max(1)).max(STATEMENTS_MIN)
