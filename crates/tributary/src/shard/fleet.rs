@@ -298,7 +298,7 @@ impl Fleet {
     /// Calls every shard in `work` at the same time and waits for all of them (one *wave*). A shard
     /// that fails or is late is missing.
     ///
-    /// A wave waits in each server's queue for at most [`Turn::patience`], and then for the answers
+    /// A wave waits in each server's queue for at most `Turn::patience`, and then for the answers
     /// for at most half of the rest.
     pub async fn scatter<A, T, F>(
         &self,
