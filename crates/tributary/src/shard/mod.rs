@@ -40,9 +40,9 @@ pub use self::mysql::{find_tables, stray_findings, survey};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
-pub(crate) use self::source::{ReadCheck, Source};
 pub use self::source::{FillAnswer, FillRequest};
 pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch};
+pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
@@ -74,9 +74,12 @@ pub struct TailQuery {
     pub author: UserId,
     /// The edge to start from, in the direction of the page.
     pub from: AuthorEdge,
-    /// Upper bound for the number of posts, 1 to 100.
+    /// Upper bound for the number of posts, 1 to 101.
     pub count: u16,
 }
+
+/// Posts for each author that [`Shard::posts_until`] returns at most, on average.
+pub(crate) const SPAN_POSTS: usize = 4;
 
 /// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
 #[derive(Debug)]
@@ -186,6 +189,40 @@ impl Shard {
             Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.tails(direction, asks, until).await,
+        }
+    }
+
+    /// The posts that answer `asks`, with their texts. The posts of each author are in reading
+    /// order.
+    pub async fn tail_posts(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.tail_posts(direction, asks, until).await,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.tail_posts(direction, asks, until).await,
+        }
+    }
+
+    /// All posts of the asks' authors from their edges up to the time `cut`, in any order. It may
+    /// return posts on the other side of an edge too. `None` if they are more than
+    /// [`SPAN_POSTS`] for each author, or if this shard has no cheap statement for them.
+    pub async fn posts_until(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        cut: i64,
+        until: Deadline,
+    ) -> Result<Option<Vec<Post>>, ShardError> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.posts_until(direction, asks, cut, until).await,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.posts_until(direction, asks, cut, until).await,
         }
     }
 

@@ -47,7 +47,8 @@ pub(super) async fn tables(
             return Ok(Err(faults));
         }
     };
-    let statements = Statements::new(name, tables, indexes);
+    let index = indexes.posts.clone();
+    let mut statements = Statements::new(name, tables, indexes);
     // Running each kind of read finds further faults, such as rights on some columns only.
     for (sql, values) in statements.reads() {
         let proof: Result<Vec<Row>, Error> = connection.exec(sql, values).await;
@@ -62,6 +63,7 @@ pub(super) async fn tables(
             Err(other) => return Err(other),
         }
     }
+    statements.verify_plans(connection, (name, &index)).await?;
     Ok(Ok(statements))
 }
 

@@ -6,12 +6,14 @@ mod database;
 mod follows;
 mod log_check;
 mod migrate;
+mod plans;
 mod proxy_check;
 mod server;
 mod settings;
 pub(crate) mod source;
 mod statements;
 mod survey;
+mod tails;
 mod visibility;
 mod write;
 mod write_check;
@@ -30,10 +32,9 @@ pub use self::survey::{find_tables, stray_findings, survey};
 use self::write::Attempt;
 use super::gate::Progress;
 use super::{Deadline, ShardError};
-use crate::cursor::AuthorEdge;
-use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
-use crate::shard::{TailQuery, Written};
+use crate::shard::Written;
 
 /// One database on a server.
 #[derive(Debug)]
@@ -86,59 +87,6 @@ impl MySqlShard {
         self.pass(until, &Progress::default(), run).await
     }
 
-    /// Runs statements of at most [`AUTHORS_PER_STATEMENT`] authors, one after the other, on one
-    /// connection.
-    pub(super) async fn tails(
-        &self,
-        direction: Direction,
-        asks: &[TailQuery],
-        until: Deadline,
-    ) -> Result<Vec<PostKey>, ShardError> {
-        let start = match direction {
-            Direction::Older => AuthorEdge::Top,
-            Direction::Newer => AuthorEdge::Bottom,
-        };
-        let (from_start, from_key): (Vec<TailQuery>, Vec<TailQuery>) =
-            asks.iter().partition(|ask| ask.from == start);
-        let from_key: Vec<(TailQuery, i64, u64)> = from_key
-            .into_iter()
-            .filter_map(|ask| match ask.from {
-                AuthorEdge::At { time, post } => Some((ask, time, post)),
-                // There are no posts beyond the far end.
-                AuthorEdge::Bottom | AuthorEdge::Top => None,
-            })
-            .collect();
-        let progress = Progress::default();
-        let statements = self.statements()?;
-        let unit = statements.unit;
-        let run = async {
-            let mut connection = self.server.read_connection().await?;
-            let tails = statements.tails(direction);
-            let mut keys = Vec::new();
-            for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |ask: &TailQuery| vec![ask.author.0.into(), ask.count.into()];
-                let padding = vec![Value::UInt(0), Value::UInt(0)];
-                let rows =
-                    run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
-                read_keys(unit, &rows.await?, &mut keys)?;
-                progress.note();
-            }
-            for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |(ask, time, post): &(TailQuery, i64, u64)| {
-                    let (author, time) = (Value::UInt(ask.author.0), time_value(unit, *time));
-                    vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
-                };
-                let mut padding = parameters(&chunk[0]);
-                padding[4] = Value::UInt(0);
-                let rows = run_padded(&mut connection, &tails.from_key, chunk, parameters, padding);
-                read_keys(unit, &rows.await?, &mut keys)?;
-                progress.note();
-            }
-            Ok(keys)
-        };
-        self.pass(until, &progress, run).await
-    }
-
     pub(super) async fn posts(
         &self,
         keys: &[PostKey],
@@ -158,7 +106,7 @@ impl MySqlShard {
                 let rows =
                     run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
                 for row in rows.await? {
-                    posts.push(Post { key: key_of(unit, &row)?, content: text_of(&row, 3) });
+                    posts.push(post_of(unit, &row)?);
                 }
             }
             Ok(posts)
@@ -307,18 +255,16 @@ async fn insert<T>(
     Ok(added)
 }
 
-fn read_keys(unit: TimeUnit, rows: &[Row], keys: &mut Vec<PostKey>) -> Result<(), Error> {
-    for row in rows {
-        keys.push(key_of(unit, row)?);
-    }
-    Ok(())
-}
-
 /// The post key in the columns 0 to 2: author, time, post id.
 fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     let author = UserId(field(row, 0)?);
     let time = time_of(unit, row, 1)?;
     Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
+}
+
+/// The post in the columns 0 to 3: author, time, post id, content.
+fn post_of(unit: TimeUnit, row: &Row) -> Result<Post, Error> {
+    Ok(Post { key: key_of(unit, row)?, content: text_of(row, 3) })
 }
 
 /// The time of a column, in the representation of [`PostKey::time`].

@@ -10,6 +10,7 @@ use mysql_async::Value;
 
 use super::check::Indexes;
 use super::conditions::{self, NewColumns};
+use crate::cursor::AuthorEdge;
 use crate::mapping::{PostsTable, Tables};
 use crate::model::{Direction, ID_MAX, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
@@ -25,7 +26,16 @@ const UNION_ARMS: [usize; 4] = [1, 4, 16, AUTHORS_PER_STATEMENT];
 const INSERT_ROWS: [usize; 4] = [1, 4, 16, 64];
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 1 + 6 * UNION_ARMS.len() + 2 * INSERT_ROWS.len();
+pub(super) const STATEMENTS_PER_SHARD: usize =
+    2 + 10 * UNION_ARMS.len() + 2 * SPAN_AUTHORS.len() + 2 * INSERT_ROWS.len();
+/// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
+/// cannot choose to read the whole tail of a single author.
+const SPAN_AUTHORS: [usize; 4] = [2, 6, 16, AUTHORS_PER_STATEMENT];
+/// Maximum authors of the statement for heads: 20 KB of ids.
+pub(super) const AUTHORS_PER_HEADS: usize = 1_000;
+/// The id that unused places of a span statement get. Posts of a user with this id do no harm. An
+/// id that the column cannot hold would: MariaDB then scans the table.
+pub(super) const NOBODY: u64 = 0;
 
 /// All statements for one database.
 #[derive(Debug)]
@@ -36,6 +46,12 @@ pub(super) struct Statements {
     pub(super) followees: String,
     older: Tails,
     newer: Tails,
+    older_with_texts: Tails,
+    newer_with_texts: Tails,
+    /// (JSON array of authors) -> author, newest key as text; `None` if the plan is not bounded.
+    pub(super) heads: Option<String>,
+    /// `None` if the plan is not bounded.
+    pub(super) spans: Option<Spans>,
     /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
@@ -66,9 +82,20 @@ pub(super) struct Fills {
 #[derive(Debug)]
 struct Arm([String; 2]);
 
-/// Reads of author tails in one direction -> author, time, post.
+/// Reads of the posts of some authors in a span of time, in any order, up to a limit -> author,
+/// time, post, content.
+#[derive(Debug)]
+pub(super) struct Spans {
+    /// (author for each, first time, limit)
+    pub(super) from: Chunked,
+    /// (author for each, first time, last time, limit)
+    pub(super) between: Chunked,
+}
+
+/// Reads of author tails in one direction -> author, time, post; perhaps content.
 #[derive(Debug)]
 pub(super) struct Tails {
+    direction: Direction,
     /// (author, count) for each.
     pub(super) from_start: Chunked,
     /// (author, time, time, post, count) for each.
@@ -99,11 +126,16 @@ impl Statements {
     pub(super) fn new(database: &str, tables: &Tables, indexes: Indexes) -> Self {
         let database = quoted(database);
         let posts = Posts::new(&database, &tables.posts, &indexes.posts);
+        let texts = format!(", {}", posts.content);
         Self {
             unit: tables.posts.unit,
             followees: followees(&database, tables, &indexes.follows),
-            older: Tails::new(&posts, Direction::Older),
-            newer: Tails::new(&posts, Direction::Newer),
+            older: Tails::new(&posts, Direction::Older, ""),
+            newer: Tails::new(&posts, Direction::Newer, ""),
+            older_with_texts: Tails::new(&posts, Direction::Older, &texts),
+            newer_with_texts: Tails::new(&posts, Direction::Newer, &texts),
+            heads: Some(posts.heads()),
+            spans: Some(posts.spans()),
             posts: posts.by_key(),
             handles: handles(&database, tables),
             insert_follows: insert_follows(&database, tables),
@@ -128,7 +160,8 @@ impl Statements {
             (one(&self.older.from_start), from_start.clone()),
             (one(&self.older.from_key), from_key.clone()),
             (one(&self.newer.from_start), from_start),
-            (one(&self.newer.from_key), from_key),
+            (one(&self.newer.from_key), from_key.clone()),
+            (one(&self.older_with_texts.from_key), from_key),
             (one(&self.posts), key),
         ];
         reads.extend(self.handles.as_ref().map(|handles| (one(handles), vec![none])));
@@ -139,6 +172,13 @@ impl Statements {
         match direction {
             Direction::Older => &self.older,
             Direction::Newer => &self.newer,
+        }
+    }
+
+    pub(super) fn tails_with_texts(&self, direction: Direction) -> &Tails {
+        match direction {
+            Direction::Older => &self.older_with_texts,
+            Direction::Newer => &self.newer_with_texts,
         }
     }
 }
@@ -240,6 +280,35 @@ impl Posts {
         }))
     }
 
+    /// The optimizer has no choice: `ORDER BY` names all columns of the index, so each author costs
+    /// one read at the end of its range. Without the author in it, MySQL sorts the whole tail.
+    fn heads(&self) -> String {
+        let Self { from, id, author, time, visible, .. } = self;
+        format!(
+            "SELECT authors.id, (SELECT CONCAT({time}, ' ', {id}) FROM {from}
+               WHERE {author} = authors.id AND {time} IS NOT NULL
+                 AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+               ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT 1)
+             FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS authors"
+        )
+    }
+
+    fn spans(&self) -> Spans {
+        let (key, Self { content, from, id, author, time, visible }) = (self.key(), self);
+        let span = |condition: &str| {
+            Chunked(SPAN_AUTHORS.map(|authors| {
+                let values = vec!["?"; authors].join(", ");
+                let sql = format!(
+                    "SELECT {key}, {content} FROM {from}
+                     WHERE {author} IN ({values}) AND {time} {condition}
+                       AND {id} BETWEEN 0 AND {ID_MAX}{visible} LIMIT ?"
+                );
+                (authors, sql)
+            }))
+        };
+        Spans { from: span(">= ?"), between: span("BETWEEN ? AND ?") }
+    }
+
     fn insert(&self, database: &str, table: &PostsTable) -> Chunked {
         let Self { id, author, content, time, .. } = self;
         let NewColumns { columns, values, .. } = NewColumns::new(table.conditions());
@@ -286,7 +355,16 @@ fn handles(database: &str, tables: &Tables) -> Option<Chunked> {
 }
 
 impl Tails {
-    fn new(posts: &Posts, direction: Direction) -> Self {
+    /// The edge for which no key is needed.
+    pub(super) fn start(&self) -> AuthorEdge {
+        match self.direction {
+            Direction::Older => AuthorEdge::Top,
+            Direction::Newer => AuthorEdge::Bottom,
+        }
+    }
+
+    /// `texts` adds a column.
+    fn new(posts: &Posts, direction: Direction, texts: &str) -> Self {
         let Posts { from, id, author, time, visible, .. } = posts;
         let (beyond, order) = match direction {
             Direction::Older => (
@@ -300,7 +378,7 @@ impl Tails {
         let key = posts.key();
         let arm = |condition: &str| {
             union_all(&format!(
-                "SELECT {key} FROM {from}
+                "SELECT {key}{texts} FROM {from}
                  WHERE {author} = ? AND {condition} AND {id} BETWEEN 0 AND {ID_MAX}{visible}
                  ORDER BY {order} LIMIT ?"
             ))
@@ -308,6 +386,7 @@ impl Tails {
         // A post with a NULL time has no place in the order. A NULL or out-of-range id is not the
         // id of a post.
         Self {
+            direction,
             from_start: arm(&format!("{time} IS NOT NULL")),
             from_key: arm(&format!("({beyond})")),
         }

@@ -3,6 +3,7 @@
 mod folder;
 mod log;
 mod source;
+mod tails;
 mod write;
 mod writer;
 
@@ -24,9 +25,8 @@ pub(crate) use self::writer::open_writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Access, Deadline, OpenError, ShardError};
-use crate::cursor::AuthorEdge;
-use crate::model::{Direction, Post, PostId, PostKey, UserId};
-use crate::shard::{TailQuery, Written};
+use crate::model::{Post, PostId, PostKey, UserId};
+use crate::shard::Written;
 
 /// Reading connections of one shard for requests. Reads are short and the file is in the system's
 /// page cache, so more connections would only use more memory.
@@ -132,45 +132,6 @@ impl SqliteShard {
         .await
     }
 
-    /// Runs one statement per author. There is no round trip to save: a statement in this process
-    /// costs microseconds.
-    pub(super) async fn tails(
-        &self,
-        direction: Direction,
-        asks: &[TailQuery],
-        until: Deadline,
-    ) -> Result<Vec<PostKey>, ShardError> {
-        let asks = asks.to_vec();
-        self.read(until, move |connection| {
-            let mut statement = connection.prepare_cached(match direction {
-                Direction::Older => {
-                    "SELECT timestamp, tweet_id FROM tweets
-                     WHERE user_id = ? AND (timestamp, tweet_id) <= (?, ?)
-                     ORDER BY timestamp DESC, tweet_id DESC LIMIT ?"
-                }
-                Direction::Newer => {
-                    "SELECT timestamp, tweet_id FROM tweets
-                     WHERE user_id = ? AND (timestamp, tweet_id) > (?, ?)
-                     ORDER BY timestamp, tweet_id LIMIT ?"
-                }
-            })?;
-            let mut keys = Vec::with_capacity(asks.len());
-            for TailQuery { author, from, count } in asks {
-                let (time, post) = last_older(from);
-                let rows =
-                    statement.query_map(params![signed(author.0), time, post, count], |row| {
-                        let post = PostId(unsigned(row, 1)?);
-                        Ok(PostKey { time: row.get(0)?, post, author })
-                    })?;
-                for key in rows {
-                    keys.push(key?);
-                }
-            }
-            Ok(keys)
-        })
-        .await
-    }
-
     pub(super) async fn posts(
         &self,
         keys: &[PostKey],
@@ -255,17 +216,6 @@ impl Readers {
         let outcome = work(&connection);
         idle().push(connection);
         outcome
-    }
-}
-
-/// The largest (time, post id) that counts as older than the edge; it need not exist. SQLite
-/// seeks in the index by both columns of a row value, so ties cost no extra rows.
-fn last_older(edge: AuthorEdge) -> (i64, i64) {
-    match edge {
-        AuthorEdge::Bottom => (i64::MIN, i64::MIN),
-        AuthorEdge::Top => (i64::MAX, i64::MAX),
-        AuthorEdge::At { time, post: 0 } => (time, -1),
-        AuthorEdge::At { time, post } => (time, signed(post - 1)),
     }
 }
 
