@@ -39,7 +39,7 @@ pub(crate) struct Merge {
     known: Vec<PostKey>,
 }
 
-/// What one wave reads.
+/// The queries of one wave.
 #[derive(Clone, Debug)]
 pub(crate) enum Wave {
     /// The keys of posts, without their texts.
@@ -141,17 +141,15 @@ impl Merge {
         self.tails.iter().map(head).collect()
     }
 
-    /// Queries for the authors with posts on a full page of heads.
+    /// Queries for the authors with posts on a full page of heads. The heads are read again, for
+    /// their texts.
     fn on_page(&self, page: &[PostKey]) -> Vec<TailQuery> {
-        let mut queries: Vec<TailQuery> = Vec::new();
-        for (author, (_, last)) in positions(page) {
-            if let Some(tail) = self.tails.get(&author)
-                && last < self.need
-            {
-                queries.push(TailQuery { author, from: tail.start, count: FIRST_POSTS });
-            }
-        }
-        queries
+        let query = |(author, (_, last)): (UserId, (usize, usize))| {
+            let tail = self.tails.get(&author).filter(|_| last < self.need)?;
+            let count = count_of(self.need - last + 1).min(FIRST_POSTS);
+            Some(TailQuery { author, from: tail.start, count })
+        };
+        positions(page).into_iter().filter_map(query).collect()
     }
 
     /// Queries for all authors that may have posts on the page. The fewer they are, the more posts

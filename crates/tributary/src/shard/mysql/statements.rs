@@ -18,24 +18,25 @@ use crate::shard::schema::quoted;
 
 /// Maximum arms of a `UNION ALL`. More arms are not cheaper per author and take longer to plan.
 pub(super) const AUTHORS_PER_STATEMENT: usize = 50;
+/// The number of lengths in which a statement of several lengths exists.
+const LENGTHS: usize = 6;
 /// The lengths in which a `UNION ALL` exists. Other lengths are padded to the next one, so that a
-/// connection holds few prepared statements.
-const UNION_ARMS: [usize; 4] = [1, 4, 16, AUTHORS_PER_STATEMENT];
+/// connection holds few prepared statements. A padded arm costs 10 us.
+const UNION_ARMS: [usize; LENGTHS] = [1, 2, 4, 8, 16, AUTHORS_PER_STATEMENT];
 /// The lengths in which an insert exists, in rows. 16 rows are ten times as fast as single rows;
 /// more than 64 gain little.
-const INSERT_ROWS: [usize; 4] = [1, 4, 16, 64];
+const INSERT_ROWS: [usize; LENGTHS] = [1, 2, 4, 8, 16, 64];
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize =
-    2 + 10 * UNION_ARMS.len() + 2 * SPAN_AUTHORS.len() + 2 * INSERT_ROWS.len();
+pub(super) const STATEMENTS_PER_SHARD: usize = 2 + (10 + 2 + 2) * LENGTHS;
 /// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
 /// cannot choose to read the whole tail of a single author.
-const SPAN_AUTHORS: [usize; 4] = [2, 6, 16, AUTHORS_PER_STATEMENT];
+const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
 /// Maximum authors of the statement for heads: 20 KB of ids.
 pub(super) const AUTHORS_PER_HEADS: usize = 1_000;
 /// The id that unused places of a span statement get. Posts of a user with this id do no harm. An
 /// id that the column cannot hold would: MariaDB then scans the table.
-pub(super) const NOBODY: u64 = 0;
+pub(super) const UNUSED_ID: u64 = 0;
 
 /// All statements for one database.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ pub(super) struct Tails {
 
 /// One statement in several lengths.
 #[derive(Debug)]
-pub(super) struct Chunked([(usize, String); 4]);
+pub(super) struct Chunked([(usize, String); LENGTHS]);
 
 impl Chunked {
     /// The shortest statement with room for `len` items, or the longest one; and its length.
@@ -428,12 +429,12 @@ mod tests {
     #[test]
     fn lengths_are_chosen_to_pad_little_and_to_cover_all() {
         let union = union_all("SELECT ?");
-        for (items, arms) in [(1, 1), (2, 4), (5, 16), (17, 50), (50, 50)] {
+        for (items, arms) in [(1, 1), (3, 4), (5, 8), (17, 50), (50, 50)] {
             let (sql, padded) = union.at_least(items);
             assert_eq!((padded, sql.matches('?').count()), (arms, arms));
         }
         let insert = insert("t", "(?)", "a = a");
-        for (items, rows) in [(1, 1), (3, 1), (15, 4), (63, 16), (999, 64)] {
+        for (items, rows) in [(1, 1), (3, 2), (15, 8), (63, 16), (999, 64)] {
             let (sql, taken) = insert.at_most(items);
             assert_eq!((taken, sql.matches('?').count()), (rows, rows));
         }

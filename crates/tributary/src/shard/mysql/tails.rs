@@ -5,7 +5,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
 use super::statements::{
-    AUTHORS_PER_HEADS, AUTHORS_PER_STATEMENT, NOBODY, Statements, Tails, time_value,
+    AUTHORS_PER_HEADS, AUTHORS_PER_STATEMENT, Statements, Tails, UNUSED_ID, time_value,
 };
 use super::{MySqlShard, field, key_of, post_of, run_padded, unreadable};
 use crate::cursor::AuthorEdge;
@@ -15,7 +15,7 @@ use crate::shard::gate::Progress;
 use crate::shard::{Deadline, SPAN_POSTS, ShardError, TailQuery};
 
 /// For fewer authors, the arms of a `UNION ALL` are as fast as the statement for heads.
-const HEADS_MIN: usize = 4;
+const HEADS_MIN: usize = 3;
 
 impl MySqlShard {
     /// The post keys that answer `asks`. The keys of each author are in reading order.
@@ -104,7 +104,7 @@ impl MySqlShard {
                 let (sql, authors) = statement.at_least(chunk.len());
                 let mut values: Vec<Value> =
                     chunk.iter().map(|ask| Value::UInt(ask.author.0)).collect();
-                values.resize(authors, Value::UInt(NOBODY));
+                values.resize(authors, Value::UInt(UNUSED_ID));
                 values.extend(times.iter().map(|time| time_value(unit, *time)));
                 // One row more than allowed shows that there are too many.
                 values.push((max + 1 - posts.len()).into());
