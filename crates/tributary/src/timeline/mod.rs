@@ -24,7 +24,7 @@ use thiserror::Error;
 
 pub use self::draft::{Draft, DraftPost};
 use self::flight::Flights;
-use self::merge::{Merge, Wave};
+use self::merge::{Merge, Unread, Wave};
 pub use self::page::{Limit, Page, PageRequest};
 pub(crate) use self::view::View;
 use self::view::{Authors, Followees};
@@ -295,7 +295,7 @@ impl Reading<'_> {
         let placement = self.view.fleet().placement();
         let unknown = authors.unknown.iter().map(|&author| {
             let edge = cursor.edge_on(placement.shard_of(author));
-            (author, edge.for_author(author))
+            Unread { author, from: edge.for_author(author), bound: None }
         });
         let mut starts = std::mem::take(&mut in_memory.incomplete);
         starts.extend(unknown);
