@@ -5,7 +5,7 @@
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::statements::{Spans, Statements, time_value};
 use crate::moment::{CalendarTime, TimeUnit};
@@ -51,8 +51,8 @@ impl Statements {
             warn!(
                 database,
                 plan = ?heads,
-                "Server does not run the fast statements for pages with bounded cost; pages are \
-                 read by slower ones"
+                "Database does not read heads or spans with bounded cost; its pages are read by \
+                 slower statements"
             );
         }
         Ok(())
@@ -100,7 +100,7 @@ async fn explain(
         Ok(lines) => Ok(lines.last().map(access)),
         // The server has no JSON_TABLE, or the account may not explain a view.
         Err(Error::Server(error)) => {
-            tracing::debug!(%error, "A statement cannot be explained");
+            debug!(%error, "A statement cannot be explained");
             Ok(None)
         }
         Err(error) => Err(error.into()),
