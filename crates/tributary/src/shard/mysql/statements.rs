@@ -2,9 +2,10 @@
 //! [`Fills`].
 //!
 //! The optimizer gets no choice of plan. `user_id IN (...) ORDER BY timestamp DESC LIMIT` reads
-//! between one page and the whole table, depending on the followees. Instead, each author gets an
-//! arm of a `UNION ALL` over a forced index. Its range starts exactly at the key, so it reads only
-//! the rows that it returns.
+//! between one page and the whole table, depending on the followees. Instead, heads and spans have
+//! statements whose plans `plans` verifies. For the rest, each author gets an arm of a `UNION ALL`
+//! over a forced index. Its range starts exactly at the key, so it reads only the rows that it
+//! returns.
 
 use mysql_async::Value;
 
@@ -284,9 +285,9 @@ impl Posts {
         }))
     }
 
-    /// The optimizer has no choice: `ORDER BY` names all columns of the index, so each author costs
-    /// one read at the end of its range. Without the author in it, MySQL sorts the whole tail. MySQL
-    /// also reads up to 100 rows ahead, unless a `TEXT` column is read (decision 3).
+    /// `ORDER BY` names all columns of the index, so each author costs one read at the end of its
+    /// range. Without the author in it, MySQL sorts the whole tail. MySQL also reads up to 100 rows
+    /// ahead, unless a `TEXT` column is read (decision 3).
     fn heads(&self) -> String {
         let Self { from, id, author, content, time, visible, clustered } = self;
         let empty =
