@@ -106,19 +106,23 @@ pub(super) struct Tails {
 
 /// One statement in several lengths.
 #[derive(Debug)]
-pub(super) struct Chunked([(usize, String); LENGTHS]);
+pub(super) struct Chunked(Box<[(usize, String); LENGTHS]>);
 
 impl Chunked {
+    fn new(lengths: [usize; LENGTHS], sql: impl Fn(usize) -> String) -> Self {
+        Self(Box::new(lengths.map(|length| (length, sql(length)))))
+    }
+
     /// The shortest statement with room for `len` items, or the longest one; and its length.
     pub(super) fn at_least(&self, len: usize) -> (&str, usize) {
-        let [.., longest] = &self.0;
+        let [.., longest] = &*self.0;
         let (arms, sql) = self.0.iter().find(|(arms, _)| *arms >= len).unwrap_or(longest);
         (sql, *arms)
     }
 
     /// The longest statement that takes at most `len` items, or the shortest one; and its length.
     pub(super) fn at_most(&self, len: usize) -> (&str, usize) {
-        let [shortest, ..] = &self.0;
+        let [shortest, ..] = &*self.0;
         let (rows, sql) = self.0.iter().rev().find(|(rows, _)| *rows <= len).unwrap_or(shortest);
         (sql, *rows)
     }
@@ -277,12 +281,10 @@ impl Posts {
 
     fn by_key(&self) -> Chunked {
         let (key, Self { content, from, visible, .. }) = (self.key(), self);
-        Chunked(UNION_ARMS.map(|keys| {
+        Chunked::new(UNION_ARMS, |keys| {
             let values = vec!["(?, ?, ?)"; keys].join(", ");
-            let sql =
-                format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}");
-            (keys, sql)
-        }))
+            format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}")
+        })
     }
 
     /// `ORDER BY` names all columns of the index, so each author costs one read at the end of its
@@ -304,15 +306,14 @@ impl Posts {
     fn spans(&self) -> Spans {
         let (key, Self { content, from, id, author, time, visible, .. }) = (self.key(), self);
         let span = |condition: &str| {
-            Chunked(SPAN_AUTHORS.map(|authors| {
+            Chunked::new(SPAN_AUTHORS, |authors| {
                 let values = vec!["?"; authors].join(", ");
-                let sql = format!(
+                format!(
                     "SELECT {key}, {content} FROM {from}
                      WHERE {author} IN ({values}) AND {time} {condition}
                        AND {id} BETWEEN 0 AND {ID_MAX}{visible} LIMIT ?"
-                );
-                (authors, sql)
-            }))
+                )
+            })
         };
         Spans { from: span(">= ?"), between: span("BETWEEN ? AND ?") }
     }
@@ -356,10 +357,10 @@ fn handles(database: &str, tables: &Tables) -> Option<Chunked> {
     let table = tables.users.as_ref()?;
     let (id, handle) = (quoted(&table.id), quoted(&table.handle));
     let from = format!("{database}.{}", quoted(&table.name));
-    Some(Chunked(UNION_ARMS.map(|users| {
+    Some(Chunked::new(UNION_ARMS, |users| {
         let values = vec!["?"; users].join(", ");
-        (users, format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})"))
-    })))
+        format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})")
+    }))
 }
 
 impl Tails {
@@ -417,16 +418,16 @@ pub(super) fn time_value(unit: TimeUnit, time: i64) -> Value {
 }
 
 fn union_all(arm: &str) -> Chunked {
-    Chunked(UNION_ARMS.map(|arms| (arms, vec![format!("({arm})"); arms].join(" UNION ALL "))))
+    Chunked::new(UNION_ARMS, |arms| vec![format!("({arm})"); arms].join(" UNION ALL "))
 }
 
 /// `nothing` is an assignment that changes nothing. Unlike `INSERT IGNORE`, it skips duplicates
 /// only and lets bad values fail.
 fn insert(table: &str, row: &str, nothing: &str) -> Chunked {
-    Chunked(INSERT_ROWS.map(|rows| {
+    Chunked::new(INSERT_ROWS, |rows| {
         let values = vec![row; rows].join(", ");
-        (rows, format!("INSERT INTO {table} VALUES {values} ON DUPLICATE KEY UPDATE {nothing}"))
-    }))
+        format!("INSERT INTO {table} VALUES {values} ON DUPLICATE KEY UPDATE {nothing}")
+    })
 }
 
 #[cfg(test)]
