@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use tributary::Tributary;
 use tributary::internal::{LogStats, MemoryStats};
 
+use super::auth::{AllowedHere, ReadMetrics};
 use super::error::ApiError;
 
 /// The content type of OpenMetrics text.
@@ -42,7 +43,10 @@ const LOG_COUNTERS: [LogCounter; 9] = [
 ];
 
 /// `GET /metrics`.
-pub(super) async fn metrics(State(tributary): State<Tributary>) -> Result<Response, ApiError> {
+pub(super) async fn metrics(
+    State(tributary): State<Tributary>,
+    _: AllowedHere<ReadMetrics>,
+) -> Result<Response, ApiError> {
     let mut registry = Registry::with_prefix("tributary_memory");
     registry.register_collector(Box::new(MemoryCollector(tributary)));
     let mut body = String::new();

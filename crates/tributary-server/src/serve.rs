@@ -26,9 +26,9 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 use tributary::Tributary;
 
-use super::frame::Hosts;
+use super::auth::{Access, CursorKeys};
 use super::page_cache::cached_feed;
-use super::routes;
+use super::{App, RouterOptions, routes};
 
 /// Open connections at one time. Further clients wait in the backlog of the listening socket.
 const CONNECTIONS_MAX: usize = 8_192;
@@ -44,8 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Answers the requests of a connection: from the page cache if possible, else by the routes.
 #[derive(Clone)]
 struct RequestService {
-    tributary: Tributary,
-    hosts: Hosts,
+    app: App,
     routes: TowerToHyperService<Router>,
 }
 
@@ -62,7 +61,7 @@ impl Service<hyper::Request<Incoming>> for RequestService {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         // If the page cache panics, the routes answer this request.
-        let cached = || cached_feed(&self.tributary, &self.hosts, &request);
+        let cached = || cached_feed(&self.app, &request);
         match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => {
                 Either::Left(ready(Ok(page.map(|body| EitherBody::Left(Full::new(body))))))
@@ -79,20 +78,34 @@ impl Service<hyper::Request<Incoming>> for RequestService {
 #[derive(Debug)]
 pub struct BoundServer {
     listener: TcpListener,
-    hosts: Hosts,
+    options: RouterOptions,
     address: SocketAddr,
 }
 
-/// Listens on `address`; port 0 selects a free port. On a loopback address the server answers only
-/// requests whose host is `localhost`, an IP address or one of `names`.
+/// Listens on a loopback address without credentials, as [`Access::local`] with these host names.
+/// Port 0 selects a free port.
 ///
 /// # Errors
-/// The address cannot be bound, for example because another process uses it.
+/// As [`bind_with`].
 pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<BoundServer> {
+    let access = Access::local(names);
+    bind_with(address, RouterOptions { access, ..RouterOptions::default() }).await
+}
+
+/// Listens on `address`; port 0 selects a free port. Without credentials, and unless
+/// [`Access::insecure`] is chosen, this must be a loopback address.
+///
+/// # Errors
+/// The address cannot be bound, for example because another process uses it. The kind is
+/// `PermissionDenied` if other machines could reach it without a credential.
+pub async fn bind_with(address: SocketAddr, options: RouterOptions) -> io::Result<BoundServer> {
+    if options.access.refuses(address) {
+        let text = "other machines can reach the address, and no credentials are configured";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    let hosts = if address.ip().is_loopback() { Hosts::Local(names.into()) } else { Hosts::Any };
-    Ok(BoundServer { listener, hosts, address })
+    Ok(BoundServer { listener, options, address })
 }
 
 impl BoundServer {
@@ -101,11 +114,20 @@ impl BoundServer {
         self.address
     }
 
+    /// Sets the keys that seal cursors and freshness tokens.
+    #[must_use]
+    pub fn cursor_keys(mut self, cursor_keys: CursorKeys) -> Self {
+        self.options.cursor_keys = cursor_keys;
+        self
+    }
+
     /// Serves until `stop` completes. Then it accepts no connection and no request, and waits at
     /// most eight seconds for the requests in flight.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
-        let routes = TowerToHyperService::new(routes(tributary.clone(), self.hosts.clone()));
-        let service = RequestService { tributary, hosts: self.hosts, routes };
+        let RouterOptions { access, cursor_keys } = self.options;
+        let app = App { tributary, access, cursor_keys };
+        let routes = TowerToHyperService::new(routes(app.clone()));
+        let service = RequestService { app, routes };
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);

@@ -29,7 +29,7 @@ use crate::model::ShardId;
 pub use crate::moment::{TimeUnit, Zone};
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
-/// Default address of the HTTP server: this machine only, since there is no access control.
+/// Default address of the HTTP server: this machine only, since no credentials are configured.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
 /// Default of `request.deadline_ms`. One wave may use half of the time that is left: a silent
 /// shard is given up after one second, and later waves have the other second.
@@ -53,6 +53,8 @@ const CONTENT_BYTES_MAX: usize = 1 << 20;
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
+    /// The credentials that requests need.
+    pub auth: Auth,
     /// Limits of one request.
     pub request: Request,
     /// The memory that timelines are read from.
@@ -75,6 +77,24 @@ pub struct Http {
     /// Accepted names in `Host` headers besides this machine's own. A reverse proxy on this
     /// machine may pass the name that its client used.
     pub hosts: Vec<String>,
+}
+
+/// `[auth]`. Without a file of keys, the HTTP server answers this machine only.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Auth {
+    /// The file of service keys and revocations.
+    pub keys_file: Option<PathBuf>,
+    /// A JWKS file with the keys that verify user tokens.
+    pub token_keys_file: Option<PathBuf>,
+    /// The issuer that user tokens name in `iss`.
+    pub issuer: Option<String>,
+    /// The name of this service that user tokens have in `aud`.
+    pub audience: Option<String>,
+    /// The file of keys that seal cursors and freshness tokens. If absent, it is `cursor-keys`
+    /// beside the file of keys, or in the folder of shards.
+    pub cursor_keys_file: Option<PathBuf>,
 }
 
 /// `[request]`.
@@ -237,6 +257,8 @@ struct Document {
     #[serde(default)]
     http: Http,
     #[serde(default)]
+    auth: Auth,
+    #[serde(default)]
     request: RequestKeys,
     /// Obsolete: the old name of `[request]`.
     #[serde(default)]
@@ -312,7 +334,10 @@ impl Document {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let Self { http, memory, write, placement, embedded, servers, shards, tables, .. } = self;
+        let Self {
+            http, auth, memory, write, placement, embedded, servers, shards, tables, ..
+        } = self;
+        auth.check()?;
         let request = self.request.check(self.read)?;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
@@ -341,7 +366,7 @@ impl Document {
             enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
             content_bytes_max: write.content_bytes_max,
         };
-        Ok(Config { http, request, memory, write, placement, fleet })
+        Ok(Config { http, auth, request, memory, write, placement, fleet })
     }
 }
 
@@ -436,6 +461,33 @@ impl PlacementConfig {
             }
         }
         Placement::from_map(owners, shards.len()).map_err(wrong)
+    }
+}
+
+impl Auth {
+    /// The file of token keys, the issuer and the audience, if user tokens are configured.
+    pub fn tokens(&self) -> Option<(&Path, &str, &str)> {
+        let file = self.token_keys_file.as_deref()?;
+        Some((file, self.issuer.as_deref()?, self.audience.as_deref()?))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let tokens = [
+            self.token_keys_file.is_some(),
+            self.issuer.as_ref().is_some_and(|issuer| !issuer.is_empty()),
+            self.audience.as_ref().is_some_and(|audience| !audience.is_empty()),
+        ];
+        if tokens != [true; 3] && tokens != [false; 3] {
+            return fail(
+                "user tokens need all of auth.token_keys_file, auth.issuer and auth.audience",
+            );
+        }
+        if self.token_keys_file.is_some() && self.keys_file.is_none() {
+            return fail(
+                "user tokens need auth.keys_file too, since it has the revocations; it may be empty",
+            );
+        }
+        Ok(())
     }
 }
 
