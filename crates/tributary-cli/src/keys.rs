@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use tributary::config::environment;
 use tributary::{Config, UserId};
@@ -71,7 +71,7 @@ struct Rotate {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false, id = "what")]
+#[command(group(ArgGroup::new("what").required(true)))]
 struct Revoke {
     /// Id of a key
     #[arg(group = "what")]

@@ -68,8 +68,8 @@ impl TraceId {
     }
 }
 
-/// Handles one request: checks its size, finds its principal, runs its route, renders an error, and sets the
-/// headers that all answers share. A panic of the route is answered with 500 and logged.
+/// Handles one request: checks its size, finds its principal, runs its route, renders an error, and
+/// sets the headers that all answers share. A panic of the route is answered with 500 and logged.
 pub(super) async fn handle(
     State(Frame { limit, access }): State<Frame>,
     mut request: Request,

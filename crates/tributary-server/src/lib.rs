@@ -102,8 +102,8 @@ fn routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// The JSON of `GET /v1/users/{id}/feed`, indented over several lines. Its cursors have no seal: only
-/// the library accepts them.
+/// The JSON of `GET /v1/users/{id}/feed`, indented over several lines. Its cursors have no seal, so
+/// only the library accepts them.
 ///
 /// # Errors
 /// None in practice: every part of a page has a JSON form.

@@ -2,8 +2,9 @@
 //! of a server without credentials.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use hyper::{Method, Request};
@@ -154,7 +155,7 @@ fn every_route_answers_every_credential_by_its_rule() {
                     assert_eq!(answer.problem(), (403, "missing_scope".into()));
                 }
             }
-            strangers(&server, &credentials, (method, path, body, *open)).await;
+            strangers(&server, &credentials, (method, *path, *body, *open)).await;
         }
         let after = get(&server, "/v1/users/1/following", &owner).await.json();
         assert_eq!(after["following"][0]["user_id"], "2", "no stranger has changed anything");
@@ -320,6 +321,37 @@ fn without_credentials_only_this_machine_is_served() {
         let refused = tributary_server::bind(any, &[]).await.unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
     });
+}
+
+#[test]
+fn insecure_serves_everything_and_is_logged() {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let mut process = tributary(&[
+        "serve",
+        "--data",
+        data.to_str().unwrap(),
+        "--listen",
+        "0.0.0.0:0",
+        "--insecure",
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let warned = log.any(|line| line.contains("WARN") && line.contains("without access control"));
+    let mut printed = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut printed).unwrap();
+    let address = printed.trim().rsplit("http://").next().unwrap().to_owned();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = "GET /v1/users/1/feed HTTP/1.1\r\nHost: feeds.example\r\nX-Forwarded-For: 10.0.0.1\r\n\
+                Connection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let answer = std::io::read_to_string(stream).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(warned && answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 /// The answer to a GET with a credential.

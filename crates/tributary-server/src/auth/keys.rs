@@ -37,8 +37,9 @@ const SECRETS_MAX: usize = 2;
 /// Longest name of a key, in characters.
 const NAME_CHARACTERS_MAX: usize = 64;
 /// The first lines of the file.
-const HEADER: &str = "# Service keys of Tributary. Change this file with `tributary keys`: it hashes the secrets\n\
-                      # and keeps the file readable by its owner only. Comments are not kept.\n\n";
+const HEADER: &str = "\
+    # Service keys of Tributary. Change this file with `tributary keys`: it hashes the secrets\n\
+    # and keeps the file readable by its owner only. Comments are not kept.\n\n";
 
 /// A file of keys, or a change of it, that is not possible; the text says what to change.
 #[derive(Debug, Error)]

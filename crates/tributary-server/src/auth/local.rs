@@ -11,6 +11,9 @@ use axum::http::{HeaderMap, Request, header};
 
 use crate::error::ApiError;
 
+/// Headers that proxies add to the requests that they pass on, beside `X-Forwarded-...`.
+const FORWARDING: [&str; 3] = ["forwarded", "via", "x-real-ip"];
+
 /// Host names that are accepted in addition to those of this machine: `http.hosts`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LocalOnly {
@@ -33,7 +36,7 @@ impl LocalOnly {
             return Err(ApiError::UnknownHost);
         }
         let forwards = |name: &header::HeaderName| {
-            name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
+            FORWARDING.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-")
         };
         if headers.keys().any(forwards) {
             return Err(ApiError::LocalOnly("a proxy has passed the request on"));
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn requests_that_a_proxy_passed_on_are_refused() {
-        for name in ["forwarded", "Forwarded", "x-forwarded-for", "X-Forwarded-Proto"] {
+        for name in ["Forwarded", "x-forwarded-for", "X-Forwarded-Proto", "Via", "X-Real-IP"] {
             let refused = check(&[("host", "localhost"), (name, "")]);
             assert!(matches!(refused, Err(ApiError::LocalOnly(_))), "{name}");
         }
