@@ -50,10 +50,10 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Create {
-    /// What the key is for, for example the name of a service
+    /// The purpose of the key, for example the name of a service
     #[arg(long)]
     name: String,
-    /// What the key may do: timelines:read, act-as-user, explain or admin; may be repeated
+    /// A scope of the key: timelines:read, act-as-user, explain or admin; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", required = true)]
     scopes: Vec<Scope>,
     /// When the key ends, for example 90d or 12h [default: never]

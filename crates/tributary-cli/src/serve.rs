@@ -109,25 +109,32 @@ pub(crate) async fn serve(bound: http::BoundServer, tributary: Tributary) {
     info!("Server stopped");
 }
 
-/// Completes at SIGINT or SIGTERM.
-async fn stopped() {
-    let interrupted = async {
-        if signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
+/// Completes at SIGINT or SIGTERM. The call registers the signals, so that one which arrives before
+/// the first poll does not kill the process.
+#[cfg(unix)]
+fn stopped() -> impl Future<Output = ()> {
+    use signal::unix::{SignalKind, signal};
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let [interrupted, terminated] = signals.map(|registered| async move {
+        match registered {
+            Ok(mut signal) => drop(signal.recv().await),
             Err(_) => std::future::pending().await,
         }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated => {}
+    });
+    async move {
+        tokio::select! {
+            () = interrupted => {}
+            () = terminated => {}
+        }
+        info!("Stopping; requests in flight may still finish");
+    }
+}
+
+/// Completes at Ctrl-C.
+#[cfg(not(unix))]
+async fn stopped() {
+    if signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
     info!("Stopping; requests in flight may still finish");
 }

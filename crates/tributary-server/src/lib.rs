@@ -46,7 +46,7 @@ impl Default for RouterOptions {
     }
 }
 
-/// What all requests share.
+/// The parts that all requests share.
 #[derive(Clone, Debug)]
 struct App {
     tributary: Tributary,

@@ -91,7 +91,9 @@ async fn protected(credentials: &TestCredentials) -> (TestServer, TestFleet) {
     let text = format!("[embedded]\ndir = \"unused\"\n{}", credentials.section());
     let auth = Config::from_text(&text, []).unwrap().auth;
     let access = Access::credentials(Credentials::open(&auth).unwrap().unwrap());
-    (TestServer::start_with(fleet.open_for_writing().await, access).await, fleet)
+    let mut config = fleet.config_with_memory(32 << 20);
+    config.write.enabled = true;
+    (TestServer::start_with(Tributary::open(&config).await.unwrap(), access).await, fleet)
 }
 
 /// Sends a request with a credential, if there is one.

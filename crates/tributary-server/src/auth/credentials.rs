@@ -54,7 +54,7 @@ struct TokenFile {
     audience: String,
 }
 
-/// What was read, and what was verified with it.
+/// The content of the files, and the tokens that were verified with it.
 struct State {
     texts: Texts,
     keys: KeyFile,
@@ -105,7 +105,7 @@ impl Credentials {
     /// The principal of a request: anonymous if it has no credential.
     ///
     /// # Errors
-    /// It has one that is not valid. The client learns no more than that.
+    /// It has one that is not valid. The client does not learn the reason.
     pub(super) fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let credential = match (values.next(), values.next()) {

@@ -27,8 +27,8 @@ macro_rules! permissions {
 permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, DeletePost, Follow);
 permissions!(ReadMetrics);
 
-/// The ids in the path of a request: that of the user for whom the action `P` is authorized, and
-/// perhaps a second one.
+/// The ids in the path of a request: that of the user to which the action `P` may be applied,
+/// and perhaps a second one.
 pub(crate) struct Allowed<P, T = ()> {
     pub(crate) user: UserId,
     /// The id of a post or of another user.
@@ -98,7 +98,7 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for AllowedHere<P> {
     }
 }
 
-/// Whether the request may see the state of this process, for routes that anybody may call.
+/// Whether the request may see the state of this process, for routes that any client may call.
 pub(crate) struct SeesState(pub(crate) bool);
 
 impl<S: Send + Sync> FromRequestParts<S> for SeesState {

@@ -57,9 +57,9 @@ pub struct KeyFile {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServiceKey {
-    /// What the key is for, in the operator's words.
+    /// The purpose of the key, in the operator's words.
     pub name: String,
-    /// What a service with this key may do.
+    /// The actions that a service with this key may do.
     pub scopes: Arc<[Scope]>,
     /// When the key was made.
     pub created: i64,
@@ -82,7 +82,7 @@ pub struct KeySecret {
     sha256: [u8; 32],
 }
 
-/// What is revoked besides service keys. A revoked key or secret is not in the file.
+/// All that is revoked besides service keys. A revoked key or secret is not in the file.
 #[derive(Debug, Default)]
 pub(crate) struct Revoked {
     /// Keys that sign user tokens, by `kid`.

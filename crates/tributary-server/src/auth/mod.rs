@@ -98,3 +98,29 @@ impl Access {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_credentials_clients_of_other_machines_are_refused() {
+        let admit = |access: &Access, peer: &str| {
+            let mut request = Request::get("/livez").header("host", "localhost").body(()).unwrap();
+            let peer: SocketAddr = peer.parse().unwrap();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            access.admit(&request)
+        };
+        let (local, open) = (Access::default(), Access::insecure());
+        for own in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(matches!(admit(&local, own), Ok(Principal::Open)), "{own}");
+        }
+        for other in ["10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(matches!(admit(&local, other), Err(ApiError::LocalOnly(_))), "{other}");
+            assert!(matches!(admit(&open, other), Ok(Principal::Open)), "{other}");
+        }
+        assert!(local.refuses("0.0.0.0:1".parse().unwrap()));
+        assert!(!local.refuses("127.0.0.1:1".parse().unwrap()));
+        assert!(!open.refuses("0.0.0.0:1".parse().unwrap()));
+    }
+}

@@ -1,4 +1,4 @@
-//! Who may do what: principals, scopes, actions, and the one function that decides. Pure.
+//! The rules of access: principals, scopes, actions, and the one function that decides. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tributary::UserId;
 
-/// What a service key may do. `docs/api.md` has the table.
+/// A set of actions that a service key may do. `docs/api.md` has the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scope {
@@ -81,7 +81,7 @@ impl Principal {
     }
 }
 
-/// What a request wants to do.
+/// The action of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     ReadHome,
@@ -95,7 +95,7 @@ pub(crate) enum Action {
     ReadState,
 }
 
-/// What a request wants to do it to.
+/// The object of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     /// The timeline, posts or follow list of this user.
@@ -124,7 +124,7 @@ struct Rule {
 enum Users {
     /// All users, on every object.
     All,
-    /// The user to whom the object belongs.
+    /// The owner of the object.
     Owner,
     /// No user.
     None,

@@ -62,7 +62,7 @@ impl std::fmt::Debug for CursorKeys {
 #[error("{0}")]
 pub struct CursorKeysError(String);
 
-/// What a sealed text is for. A text that was sealed for another purpose does not open.
+/// The purpose of a sealed text. A text that was sealed for another purpose does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A cursor of the home timeline of this reader.
