@@ -2,12 +2,12 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use tributary::config::environment;
+use tributary::internal::now_ms;
 use tributary::{Config, UserId};
 use tributary_server::{KeyFile, Scope, ServiceKey, TOKEN_LIFE_MAX_S};
 
@@ -88,10 +88,9 @@ struct Revoke {
 }
 
 impl Keys {
-    #[expect(clippy::unused_async, reason = "all commands have the same form")]
-    pub(crate) async fn run(self) -> Result<Outcome> {
+    pub(crate) fn run(self) -> Result<Outcome> {
         let path = self.file.path()?;
-        let now = now_s();
+        let now = now_ms() / 1_000;
         match self.command {
             Command::Create(Create { name, scopes, expires }) => {
                 let expires = expires.map(|life| now + life);
@@ -209,12 +208,6 @@ fn span(created: i64, expires: Option<i64>, now: i64) -> String {
 
 fn time(seconds: i64) -> String {
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
-}
-
-/// Seconds since 1970.
-fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A duration such as 90d or 12h, in seconds.

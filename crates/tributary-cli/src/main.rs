@@ -127,7 +127,7 @@ fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
-                Command::Keys(keys) => keys.run().await,
+                Command::Keys(keys) => keys.run(),
                 Command::Bench(bench) => bench.run().await,
             }
         });

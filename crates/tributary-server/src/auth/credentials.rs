@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, error, info};
 use tributary::config::Auth;
+use tributary::internal::now_ms;
 
 use super::files;
 use super::keys::KeyFile;
@@ -247,8 +248,7 @@ fn at(path: &Path, text: &str) -> CredentialsError {
 
 /// Seconds since 1970.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    now_ms() / 1_000
 }
 
 /// A direct-mapped cache of verified tokens by their SHA-256. The later one of two tokens with the

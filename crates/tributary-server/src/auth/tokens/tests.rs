@@ -1,8 +1,7 @@
 //! Valid tokens of each algorithm, and every way to make a token that must be refused.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde_json::{Value, json};
+use tributary::internal::now_ms;
 
 use super::super::test_signers::{Signer, base64, jwks};
 use super::*;
@@ -10,7 +9,7 @@ use super::*;
 const DAY: i64 = LIFE_MAX_S;
 
 fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().try_into().unwrap()
+    now_ms() / 1_000
 }
 
 fn claims() -> Value {
