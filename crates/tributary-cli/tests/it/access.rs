@@ -390,10 +390,9 @@ fn keys_are_made_rotated_and_revoked_while_the_server_runs() {
     let (code, _, error) = output(&mut serve());
     assert!(code == 3 && error.contains("tributary keys create"), "{error}");
 
-    let keys =
-        |arguments: &[&str]| output(tributary(&["keys", "--config", config]).args(arguments));
     let done = |arguments: &[&str]| {
-        let (code, text, error) = keys(arguments);
+        let mut keys = tributary(&["keys", "--config", config]);
+        let (code, text, error) = output(keys.args(arguments));
         assert_eq!(code, 0, "{arguments:?}: {error}");
         text.trim_end().to_owned()
     };
@@ -429,20 +428,6 @@ fn keys_are_made_rotated_and_revoked_while_the_server_runs() {
     done(&["revoke", id]);
     until(&second, "401");
 
-    for (arguments, expected, message) in [
-        (&["create", "--name", "x", "--scope", "root"] as &[&str], 2, "timelines:read"),
-        (&["create", "--name", "x"], 2, "--scope"),
-        (&["create", "--name", "x", "--scope", "admin", "--expires", "soon"], 2, "90d"),
-        (&["rotate", id], 3, "there is no key"),
-        (&["revoke"], 2, "--kid"),
-        (&["revoke", id, "--user", "1"], 2, "cannot be used with"),
-    ] {
-        let (code, _, error) = keys(arguments);
-        assert!(code == expected && error.contains(message), "{arguments:?}: {code} {error}");
-    }
-    let (code, _, error) = output(serve().arg("--insecure"));
-    assert!(code == 3 && error.contains("auth.keys_file"), "{error}");
-
     // A restart keeps the keys that seal cursors.
     drop(serving);
     let third = done(&["create", "--name", "web", "--scope", "act-as-user"]);
@@ -451,4 +436,29 @@ fn keys_are_made_rotated_and_revoked_while_the_server_runs() {
     let answer = get_from(&serving, &format!("/v1/users/1/feed?cursor={prev}"), &third);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(folder.join("cursor-keys").exists());
+}
+
+#[test]
+fn commands_for_keys_report_mistakes() {
+    let credentials = TestCredentials::new();
+    let config = credentials.folder().join("tributary.toml");
+    let data = credentials.folder().join("data");
+    fs::write(&config, format!("[embedded]\ndir = {data:?}\n{}", credentials.section())).unwrap();
+    let config = config.to_str().unwrap();
+    let id = "000000000000";
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["create", "--name", "x", "--scope", "root"], 2, "timelines:read"),
+        (&["create", "--name", "x"], 2, "--scope"),
+        (&["create", "--name", "x", "--scope", "admin", "--expires", "soon"], 2, "90d"),
+        (&["rotate", id], 3, "there is no key"),
+        (&["revoke"], 2, "--kid"),
+        (&["revoke", id, "--user", "1"], 2, "cannot be used with"),
+    ];
+    for (arguments, expected, message) in cases {
+        let mut keys = tributary(&["keys", "--config", config]);
+        let (code, _, error) = output(keys.args(arguments));
+        assert!(code == expected && error.contains(message), "{arguments:?}: {code} {error}");
+    }
+    let (code, _, error) = output(&mut tributary(&["serve", "--config", config, "--insecure"]));
+    assert!(code == 3 && error.contains("auth.keys_file"), "{error}");
 }
