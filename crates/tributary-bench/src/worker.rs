@@ -21,7 +21,7 @@ use super::schedule::Schedule;
 use super::words;
 use super::world::CHURN_EVERY;
 
-/// Characters of the seal at the end of a cursor (decision 14). The check of a page reads the cursor
+/// Characters of the seal at the end of a cursor (decision 14). The check of a page reads the text
 /// before it.
 const SEAL_CHARACTERS: usize = 24;
 
