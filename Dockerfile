@@ -19,6 +19,6 @@ WORKDIR /var/lib/tributary
 EXPOSE 7878
 # The image contains no HTTP client, so Bash sends the request. It requests /livez, which ignores
 # the shards, because a restart of this container would not repair a dead database.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7878 && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7878 && printf 'GET /livez HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
 ENTRYPOINT ["/usr/local/bin/tributary"]
 CMD ["serve", "--config", "/etc/tributary/tributary.toml"]

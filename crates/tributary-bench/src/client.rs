@@ -23,14 +23,26 @@ pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that was idle longer is replaced: servers close idle connections after 10 s.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// The address of a server.
-#[derive(Clone, Debug)]
+/// The environment variable with the credential of all requests. An argument would be visible to
+/// other users of the machine.
+const CREDENTIAL_VARIABLE: &str = "TRIBUTARY_CREDENTIAL";
+
+/// The address of a server, and the credential for it.
+#[derive(Clone)]
 pub(super) struct Target {
     address: SocketAddr,
     /// For the `Host` header.
     host: String,
     /// The path of the base URL, without a trailing slash; usually empty.
     prefix: String,
+    /// The `Authorization` header with its line end; empty if no credential is given.
+    authorization: String,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.host)
+    }
 }
 
 impl Target {
@@ -51,7 +63,11 @@ impl Target {
             found.context("the name server did not answer")?.with_context(|| url.to_owned())?;
         let address = found.next().with_context(|| format!("{url}: no such host"))?;
         let prefix = parsed.path().trim_end_matches('/').to_owned();
-        Ok(Self { address, host: format!("{host}:{port}"), prefix })
+        let authorization = match std::env::var(CREDENTIAL_VARIABLE) {
+            Ok(credential) => format!("authorization: Bearer {credential}\r\n"),
+            Err(_) => String::new(),
+        };
+        Ok(Self { address, host: format!("{host}:{port}"), prefix, authorization })
     }
 }
 
@@ -116,12 +132,12 @@ impl Client {
     }
 
     fn write(&mut self, request: Request<'_>) {
-        let Target { host, prefix, .. } = &self.target;
+        let Target { host, prefix, authorization, .. } = &self.target;
         let Request { method, path, freshness, body } = request;
         let buffer = &mut self.request;
         buffer.clear();
         let mut put = |parts: &[&str]| parts.iter().for_each(|part| buffer.extend(part.as_bytes()));
-        put(&[method, " ", prefix, path, " HTTP/1.1\r\nhost: ", host, "\r\n"]);
+        put(&[method, " ", prefix, path, " HTTP/1.1\r\nhost: ", host, "\r\n", authorization]);
         if !freshness.is_empty() {
             put(&["tributary-freshness: ", freshness, "\r\n"]);
         }

@@ -21,6 +21,10 @@ use super::schedule::Schedule;
 use super::words;
 use super::world::CHURN_EVERY;
 
+/// Characters of the seal at the end of a cursor (decision 14). The check of a page reads the text
+/// before it.
+const SEAL_CHARACTERS: usize = 24;
+
 /// Authors drawn at most to find one that the reader can newly follow.
 const FOLLOW_TRIES: u32 = 8;
 
@@ -281,7 +285,11 @@ fn check_page(
 ) -> Result<(), String> {
     let cursor = match read.cursor.as_str() {
         "" => Cursor::newest(),
-        text => text.parse().map_err(|_| "its cursor cannot be parsed".to_owned())?,
+        sealed => {
+            let end = sealed.len().saturating_sub(SEAL_CHARACTERS);
+            let text = sealed.get(..end).unwrap_or_default();
+            text.parse().map_err(|_| "its cursor cannot be parsed".to_owned())?
+        }
     };
     let (seen, complete) = read_page(body)?;
     let mut record = run.record.borrow_mut();

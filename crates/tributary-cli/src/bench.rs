@@ -25,7 +25,11 @@ const BATCH_ROWS: usize = 10_000;
 const BATCH_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
-#[command(after_help = "docs/benchmarks.md describes the method and lists the results.")]
+#[command(
+    after_help = "The environment variable TRIBUTARY_CREDENTIAL holds the credential of all \
+    requests, if the servers need one. docs/benchmarks.md describes the method and lists the \
+    results."
+)]
 pub(crate) struct Bench {
     #[command(subcommand)]
     command: BenchCommand,

@@ -9,7 +9,7 @@ use tributary::internal::{FolderRows, now_ms};
 use tributary::{OpenError, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
 
-use crate::serve::{Listen, serve};
+use crate::serve::{Listen, cursor_keys, serve};
 use crate::{DEMO_FOLDER, DataSource, Outcome, progress, say};
 
 const SIZE: NetworkSize = NetworkSize { users: 10_000, posts: 300_000, shards: 4 };
@@ -42,6 +42,7 @@ impl Demo {
             tokio::task::spawn_blocking(move || make(&data, SIZE)).await??;
         }
         let tributary = Tributary::open(&config).await?;
+        let bound = bound.cursor_keys(cursor_keys(&config)?);
         let address = bound.address();
         let folder = fs::canonicalize(&self.data).unwrap_or(self.data);
         say(format_args!(

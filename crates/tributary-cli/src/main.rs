@@ -6,6 +6,7 @@ mod demo;
 mod dsn;
 mod feed;
 mod import;
+mod keys;
 mod migrate;
 mod serve;
 
@@ -21,6 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 use tributary::config::{ConfigError, environment};
 use tributary::{Config, OpenError};
+use tributary_server::KeysError;
 
 use crate::dsn::DsnError;
 
@@ -63,6 +65,8 @@ enum Command {
     Feed(feed::Feed),
     /// Create the tables that the write path needs
     Migrate(migrate::Migrate),
+    /// Make, list, rotate and revoke credentials for the HTTP API
+    Keys(keys::Keys),
     /// Measure the speed of a server, and check its answers at the same time
     Bench(bench::Bench),
 }
@@ -123,6 +127,7 @@ fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
+                Command::Keys(keys) => keys.run(),
                 Command::Bench(bench) => bench.run().await,
             }
         });
@@ -144,7 +149,7 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<DsnError>() {
         USAGE
-    } else if error.is::<OpenError>() || error.is::<ConfigError>() {
+    } else if error.is::<OpenError>() || error.is::<ConfigError>() || error.is::<KeysError>() {
         PREREQUISITE
     } else {
         FAILED

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use clap::Args;
 use tokio::signal;
-use tracing::info;
+use tracing::{info, warn};
 use tributary::{Config, OpenError, Tributary};
-use tributary_server as http;
+use tributary_server::{self as http, Access, Credentials, CursorKeys, RouterOptions};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, say};
 
@@ -24,7 +24,8 @@ pub(crate) struct Listen {
     /// Address to listen on [default: 127.0.0.1:7878]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Allow an address that other machines can reach, although there is no access control yet
+    /// Serve without credentials on an address that other machines can reach: everybody who
+    /// reaches it can read and write everything
     #[arg(long)]
     insecure: bool,
 }
@@ -34,6 +35,7 @@ impl Serve {
         let config = self.source.load(DATA_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
         let tributary = Tributary::open(&config).await?;
+        let bound = bound.cursor_keys(cursor_keys(&config)?);
         say(format_args!("Serving timelines on http://{}", bound.address()));
         serve(bound, tributary).await;
         Ok(Outcome::Done)
@@ -41,24 +43,65 @@ impl Serve {
 }
 
 impl Listen {
-    /// Opens the listening socket on the address of the flag, else of the configuration. An
-    /// address that other machines can reach is refused without `--insecure`.
+    /// Opens the listening socket on the address of the flag, else of the configuration. Without
+    /// credentials, an address that other machines can reach is refused, unless the flag
+    /// `--insecure` is set.
     pub(crate) async fn bind(&self, config: &Config) -> Result<http::BoundServer> {
         let address = self.listen.unwrap_or(config.http.listen);
-        if !address.ip().is_loopback() && !self.insecure {
-            let text = format!(
-                "other machines can reach {address}, and there is no access control yet; listen \
-                 on a loopback address behind a proxy with access control, or add --insecure"
-            );
-            return Err(OpenError::Prerequisite(text).into());
-        }
-        http::bind(address, &config.http.hosts).await.map_err(|error| {
-            let text = format!(
+        let options = self.options(address, config)?;
+        let bound = http::bind_with(address, options).await;
+        bound.map(|bound| bound.with_limits(&config.http)).map_err(|error| {
+            prerequisite(format!(
                 "cannot listen on {address}: {error}; choose another address with --listen"
-            );
-            OpenError::Prerequisite(text).into()
+            ))
+            .into()
         })
     }
+
+    fn options(&self, address: SocketAddr, config: &Config) -> Result<RouterOptions, OpenError> {
+        let mut options = RouterOptions::default();
+        options.access = match Credentials::open(&config.auth).map_err(prerequisite)? {
+            Some(_) if self.insecure => {
+                let text = "--insecure contradicts auth.keys_file; remove one of them";
+                return Err(prerequisite(text));
+            }
+            Some(credentials) => Access::credentials(credentials),
+            None if self.insecure => {
+                warn!(
+                    %address,
+                    "Serving without access control (--insecure): everybody who reaches this \
+                     address can read and write everything"
+                );
+                Access::insecure()
+            }
+            None if !address.ip().is_loopback() => {
+                return Err(prerequisite(format!(
+                    "other machines can reach {address}, and no credentials are configured; name a \
+                     file of keys in auth.keys_file, listen on a loopback address, or add \
+                     --insecure to serve everybody"
+                )));
+            }
+            None => Access::local(&config.http.hosts),
+        };
+        Ok(options)
+    }
+}
+
+/// The keys that seal cursors and freshness tokens.
+pub(crate) fn cursor_keys(config: &Config) -> Result<CursorKeys, OpenError> {
+    let configured = config.auth.cursor_keys_file.as_deref();
+    let keys = match (configured, config.default_cursor_keys_file()) {
+        (Some(file), _) => CursorKeys::from_file(file),
+        (None, Some(file)) => CursorKeys::from_file_or_new(&file),
+        (None, None) => Ok(CursorKeys::random()),
+    };
+    keys.map_err(|error| {
+        prerequisite(format!("{error}; auth.cursor_keys_file can name another file"))
+    })
+}
+
+fn prerequisite(text: impl ToString) -> OpenError {
+    OpenError::Prerequisite(text.to_string())
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -67,25 +110,32 @@ pub(crate) async fn serve(bound: http::BoundServer, tributary: Tributary) {
     info!("Server stopped");
 }
 
-/// Completes at SIGINT or SIGTERM.
-async fn stopped() {
-    let interrupted = async {
-        if signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
+/// Completes at SIGINT or SIGTERM. The call registers the signals, so that one which arrives before
+/// the first poll does not kill the process.
+#[cfg(unix)]
+fn stopped() -> impl Future<Output = ()> {
+    use signal::unix::{SignalKind, signal};
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let [interrupted, terminated] = signals.map(|registered| async move {
+        match registered {
+            Ok(mut signal) => drop(signal.recv().await),
             Err(_) => std::future::pending().await,
         }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated => {}
+    });
+    async move {
+        tokio::select! {
+            () = interrupted => {}
+            () = terminated => {}
+        }
+        info!("Stopping; requests in flight may still finish");
+    }
+}
+
+/// Completes at Ctrl-C.
+#[cfg(not(unix))]
+async fn stopped() {
+    if signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
     info!("Stopping; requests in flight may still finish");
 }

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use axum::Router;
@@ -23,5 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .nest("/timelines", router(tributary, RouterOptions::default()));
     let listener = TcpListener::bind(address).await?;
     println!("Listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, application).await?)
+    // Without credentials the router refuses clients of other machines, if it gets their addresses.
+    let service = application.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(axum::serve(listener, service).await?)
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 
+use super::auth::{BadSeal, Denied, Scope};
 use super::frame::TraceId;
 
 /// An error that a request is answered with. The client receives the text as `detail`, so it never
@@ -28,16 +29,29 @@ pub(super) enum ApiError {
     BadBody(String),
     #[error("the body did not arrive within 10 seconds")]
     SlowBody,
+    #[error("the body ended early, or its transfer coding is wrong")]
+    BrokenBody,
     #[error("limit must be a whole number from 1 to {max}", max = Limit::MAX)]
     BadLimit,
-    #[error("the cursor is not valid for this address; omit it to start from the beginning")]
+    #[error(
+        "the cursor is not valid for this list and reader; omit it to start at the newest page"
+    )]
     BadCursor,
     #[error("the Tributary-Freshness header is not a valid freshness token; omit the header")]
     BadFreshness,
     #[error("the query string is invalid: {0}")]
     BadQuery(&'static str),
-    #[error("this server does not serve the name in the Host header; add the name to http.hosts")]
+    #[error(
+        "without credentials this server serves only names of its machine; configure credentials, \
+         or add the name in the Host header to http.hosts"
+    )]
     UnknownHost,
+    #[error("without credentials this server serves only its own machine, and {0}")]
+    LocalOnly(&'static str),
+    #[error("the request needs a valid credential: Authorization: Bearer, and a key or a token")]
+    Unauthenticated,
+    #[error("the credential is not allowed to do this; a key needs the scope {0}")]
+    MissingScope(Scope),
     #[error("nothing exists at this address")]
     NotFound,
     #[error("this address does not support this method; see the Allow header")]
@@ -60,6 +74,8 @@ pub(super) enum ApiError {
     NotWritten(WriteError),
     #[error("the shard of this post does not answer at the moment; try again")]
     ShardUnavailable,
+    #[error("the server holds too many bytes for other requests at the moment; try again")]
+    Overloaded,
     #[error("internal error; the server's log has details under this trace id")]
     Internal,
 }
@@ -82,12 +98,16 @@ impl ApiError {
             Self::BadIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::BadBodyType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::BadBody(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::BrokenBody => (StatusCode::BAD_REQUEST, "broken_body"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
             Self::BadFreshness => (StatusCode::BAD_REQUEST, "invalid_freshness"),
             Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
+            Self::LocalOnly(_) => (StatusCode::FORBIDDEN, "local_only"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::MissingScope(_) => (StatusCode::FORBIDDEN, "missing_scope"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
@@ -96,6 +116,7 @@ impl ApiError {
             Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
             Self::NotWritten(error) => write_status(*error),
             Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -117,6 +138,9 @@ impl ApiError {
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
         headers.remove(header::CONTENT_LENGTH);
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -162,6 +186,22 @@ impl From<ReadError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         Self::NotWritten(error)
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Unauthenticated => Self::Unauthenticated,
+            Denied::Hidden => Self::NotFound,
+            Denied::MissingScope(scope) => Self::MissingScope(scope),
+        }
+    }
+}
+
+impl From<BadSeal> for ApiError {
+    fn from(_: BadSeal) -> Self {
+        Self::BadCursor
     }
 }
 

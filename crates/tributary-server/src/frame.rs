@@ -1,9 +1,7 @@
 //! The middleware of every route. It assigns a trace id, limits the size of the request, and
 //! renders errors as problem details. A panic ends only its own request.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -13,7 +11,9 @@ use futures_util::FutureExt;
 use tracing::{Instrument, error, info_span, warn};
 use tributary::Tributary;
 
+use super::auth::Access;
 use super::error::ApiError;
+use super::query::check_query;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
 const URI_BYTES_MAX: usize = 8 * 1024;
@@ -37,38 +37,11 @@ impl BodyLimit {
     }
 }
 
-/// The host names that the server accepts in a request.
-#[derive(Clone, Debug)]
-pub(super) enum Hosts {
-    /// All names. Used when the server listens on an address that other machines reach.
-    Any,
-    /// `localhost`, IP addresses and these names. Without this check, another web site could make
-    /// its name resolve to this machine and read timelines in a local browser (DNS rebinding).
-    Local(Arc<[String]>),
-}
-
-impl Hosts {
-    /// Whether the server answers a request for this host. A request without a host is answered.
-    pub(super) fn include<B>(&self, request: &Request<B>) -> bool {
-        let Self::Local(names) = self else { return true };
-        let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-        let Some(host) = request.uri().host().or(header) else { return true };
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        address.parse::<IpAddr>().is_ok()
-            || name.eq_ignore_ascii_case("localhost")
-            || names.iter().any(|known| known.eq_ignore_ascii_case(name))
-    }
-}
-
 /// The settings of the middleware, the same for all requests.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) limit: BodyLimit,
-    pub(super) hosts: Hosts,
+    pub(super) access: Access,
 }
 
 /// Identifies one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace
@@ -96,20 +69,26 @@ impl TraceId {
     }
 }
 
-/// Handles one request: checks its size and host, runs its route, renders an error, and sets the
-/// headers that all answers share. A panic of the route is answered with 500 and logged.
+/// Handles one request: checks its size, finds its principal, runs its route, renders an error, and
+/// sets the headers that all answers share. A panic of the route is answered with 500 and logged.
 pub(super) async fn handle(
-    State(Frame { limit, hosts }): State<Frame>,
+    State(Frame { limit, access }): State<Frame>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let trace_id = TraceId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(limit);
-    let wrong_host = || (!hosts.include(&request)).then_some(ApiError::UnknownHost);
-    let mut response = match oversize(&request, limit).or_else(wrong_host) {
-        Some(error) => error.into_response(),
-        None => {
+    let admitted = match oversize(&request, limit) {
+        Some(error) => Err(error),
+        None => access
+            .admit(&request)
+            .and_then(|principal| check_query(request.uri()).map(|()| principal)),
+    };
+    let mut response = match admitted {
+        Err(error) => error.into_response(),
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
             // The span adds the trace id to every line that the route logs.
             let run =
                 next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
@@ -135,6 +114,15 @@ pub(super) async fn handle(
 pub(super) fn set_common_headers(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// The answer for an error that occurs outside the routes.
+pub(super) fn rejection(error: &ApiError) -> Response {
+    let trace_id = TraceId::of(&HeaderMap::new());
+    let mut response = error.render(&trace_id, error.clone().into_response());
+    response.extensions_mut().remove::<ApiError>();
+    set_common_headers(response.headers_mut());
+    response
 }
 
 /// The error for an address that is too long, or for a `Content-Length` above the limit.

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use tributary::Tributary;
 use tributary::internal::{MemoryStats, fleet};
 
+use super::auth::SeesState;
 use super::timeline::json;
 use super::wire::{LogState, Ready, ShardState};
 
@@ -15,33 +16,45 @@ pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 200 `ok` if all shards answer, 200 `degraded` if at least one does, else 503.
-/// With `?strict`, `degraded` is 503 too. The state of memory is listed and does not change the
-/// status: without memory pages are only slower.
-pub(super) async fn ready(State(tributary): State<Tributary>, query: RawQuery) -> Response {
+/// `GET /readyz`: 200 `ok` if all shards are in service, 200 `degraded` if at least one answers
+/// reads, else 503. With `?strict`, `degraded` is 503 too. The state of memory is listed and does
+/// not change the status: without memory pages are only slower.
+/// Names of shards and logs are for principals that may see the state of the process.
+pub(super) async fn ready(
+    State(tributary): State<Tributary>,
+    SeesState(sees_state): SeesState,
+    query: RawQuery,
+) -> Response {
     let strict = query
         .0
         .is_some_and(|query| query.split('&').any(|p| p == "strict" || p.starts_with("strict=")));
     let health = fleet(&tributary).health();
     let up = health.iter().filter(|shard| shard.state.is_ok()).count();
-    let status = match up {
-        up if up == health.len() => "ok",
-        0 => "unavailable",
-        _ => "degraded",
-    };
-    let shards = health
+    let shards: Vec<ShardState<'_>> = health
         .iter()
         .map(|shard| ShardState {
             name: shard.name,
-            status: if shard.state.is_ok() { "ok" } else { "missing" },
+            status: match (&shard.state, &shard.write_fault) {
+                (Err(_), _) => "missing",
+                (Ok(()), Some(_)) => "read_only",
+                (Ok(()), None) => "ok",
+            },
         })
         .collect();
+    let status = match up {
+        0 => "unavailable",
+        _ if shards.iter().all(|shard| shard.status == "ok") => "ok",
+        _ => "degraded",
+    };
     let code = match status {
         "ok" => StatusCode::OK,
         "degraded" if !strict => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
+    if !sees_state {
+        return (code, json(&Ready { status, shards: None, memory: Vec::new() })).into_response();
+    }
     let stats = MemoryStats::of(&tributary);
     let memory = stats.iter().flat_map(|stats| &stats.logs).map(LogState::new).collect();
-    (code, json(&Ready { status, shards, memory })).into_response()
+    (code, json(&Ready { status, shards: Some(shards), memory })).into_response()
 }

@@ -1,5 +1,7 @@
 //! The HTTP server: the listening socket, the page cache, the route table and the middleware.
 
+mod auth;
+mod connections;
 mod error;
 mod frame;
 mod health;
@@ -8,41 +10,77 @@ mod page_cache;
 mod publish;
 mod query;
 mod serve;
+mod stream;
 mod timeline;
 mod wire;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, put};
 use tributary::Tributary;
 use tributary::internal::{Draft, Fleet};
 
+pub use self::auth::{
+    Access, Credentials, CredentialsError, CursorKeys, CursorKeysError, KeyFile, KeySecret,
+    KeysError, Scope, ServiceKey, TOKEN_LIFE_MAX_S, UnknownScope,
+};
 use self::error::ApiError;
-use self::frame::{BodyLimit, Frame, Hosts};
-pub use self::serve::{BoundServer, bind};
+use self::frame::{BodyLimit, Frame};
+pub use self::serve::{BoundServer, bind, bind_with};
 
 /// How [`router`] answers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RouterOptions {
-    /// The names that a `Host` header may have; all if absent. A server that listens on an address
-    /// of this machine only should name them, because a web page of another site could else read
-    /// what only this machine may (DNS rebinding). Loopback names are always accepted.
-    pub hosts: Option<Vec<String>>,
+    /// Which requests are answered. By default those of this machine only: the application must
+    /// then listen on a loopback address. If it serves the router with `ConnectInfo`, clients of
+    /// other machines are refused.
+    pub access: Access,
+    /// The keys that seal cursors and freshness tokens. By default a random key, so that both end
+    /// with the process.
+    pub cursor_keys: CursorKeys,
+}
+
+impl Default for RouterOptions {
+    fn default() -> Self {
+        Self { access: Access::default(), cursor_keys: CursorKeys::random() }
+    }
+}
+
+/// The parts that all requests share.
+#[derive(Clone, Debug)]
+struct App {
+    tributary: Tributary,
+    access: Access,
+    cursor_keys: CursorKeys,
+}
+
+impl FromRef<App> for Tributary {
+    fn from_ref(app: &App) -> Self {
+        app.tributary.clone()
+    }
+}
+
+impl FromRef<App> for CursorKeys {
+    fn from_ref(app: &App) -> Self {
+        app.cursor_keys.clone()
+    }
 }
 
 /// All routes of the HTTP API, to be mounted in an axum application, also under a prefix with
-/// [`Router::nest`]. It limits request bodies, catches panics and sets trace ids; the application
-/// limits connections and stops them. It does not use the page cache, which [`BoundServer`] has in
-/// front of the routes. The `Link` headers of pages name paths without the prefix.
+/// [`Router::nest`]. It checks access, limits request bodies, catches panics and sets trace ids;
+/// the application limits connections and stops them. It does not use the page cache, which
+/// [`BoundServer`] has in front of the routes. The `Link` headers of pages name paths without the
+/// prefix.
 pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
-    let hosts = options.hosts.map_or(Hosts::Any, |names| Hosts::Local(names.into()));
-    routes(tributary, hosts)
+    let RouterOptions { access, cursor_keys } = options;
+    routes(App { tributary, access, cursor_keys })
 }
 
-/// The route table.
-fn routes(tributary: Tributary, hosts: Hosts) -> Router {
-    let frame = Frame { limit: BodyLimit::of(&tributary), hosts };
+/// The route table. The handler of each route names the permission that it needs.
+fn routes(app: App) -> Router {
+    let frame = Frame { limit: BodyLimit::of(&app.tributary), access: app.access.clone() };
     Router::new()
         .route("/user/feed/{user_id}", get(timeline::express_feed))
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
@@ -63,16 +101,17 @@ fn routes(tributary: Tributary, hosts: Hosts) -> Router {
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(from_fn_with_state(frame, frame::handle))
-        .with_state(tributary)
+        .with_state(app)
 }
 
-/// The JSON of `GET /v1/users/{id}/feed`, indented over several lines.
+/// The JSON of `GET /v1/users/{id}/feed`, indented over several lines. Its cursors have no seal, so
+/// only the library accepts them.
 ///
 /// # Errors
 /// None in practice: every part of a page has a JSON form.
 pub fn page_json(page: &Draft, fleet: &Fleet) -> serde_json::Result<String> {
     let page: serde_json::Value = {
-        let json = wire::posts_json(page, &wire::Cursors::of(page), fleet)?;
+        let json = wire::posts_json(page, &wire::Cursors::unsealed(page), fleet)?;
         serde_json::from_slice(&json)?
     };
     serde_json::to_string_pretty(&page)

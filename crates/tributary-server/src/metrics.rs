@@ -1,4 +1,5 @@
-//! `GET /metrics`: the content of memory and its progress in the logs, in OpenMetrics text format.
+//! `GET /metrics`: the content of memory, its progress in the logs, and the queues of the database
+//! servers, in OpenMetrics text format.
 
 use std::fmt;
 
@@ -10,8 +11,9 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tributary::Tributary;
-use tributary::internal::{LogStats, MemoryStats};
+use tributary::internal::{LogStats, MemoryStats, fleet};
 
+use super::auth::{AllowedHere, ReadMetrics};
 use super::error::ApiError;
 
 /// The content type of OpenMetrics text.
@@ -42,9 +44,15 @@ const LOG_COUNTERS: [LogCounter; 9] = [
 ];
 
 /// `GET /metrics`.
-pub(super) async fn metrics(State(tributary): State<Tributary>) -> Result<Response, ApiError> {
-    let mut registry = Registry::with_prefix("tributary_memory");
-    registry.register_collector(Box::new(MemoryCollector(tributary)));
+pub(super) async fn metrics(
+    State(tributary): State<Tributary>,
+    _: AllowedHere<ReadMetrics>,
+) -> Result<Response, ApiError> {
+    let mut registry = Registry::with_prefix("tributary");
+    let memory = registry.sub_registry_with_prefix("memory");
+    memory.register_collector(Box::new(MemoryCollector(tributary.clone())));
+    let servers = registry.sub_registry_with_prefix("server");
+    servers.register_collector(Box::new(ServerCollector(tributary)));
     let mut body = String::new();
     text::encode(&mut body, &registry).map_err(|_| ApiError::Internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
@@ -107,6 +115,39 @@ fn problems(memory: &MemoryStats, encoder: &mut DescriptorEncoder<'_>) -> Result
         }
     }
     Ok(())
+}
+
+/// The queues of the database servers.
+#[derive(Debug)]
+struct ServerCollector(Tributary);
+
+impl Collector for ServerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let queues = fleet(&self.0).queues();
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let help = "Connections that requests may use; fewer than configured if the server refuses";
+        let mut family = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
+        for queue in &queues {
+            let connections = i64::try_from(queue.connections).unwrap_or(i64::MAX);
+            family.encode_family(&[("server", queue.server)])?.encode_gauge(&connections)?;
+        }
+        let help = "Requests that wait for a connection";
+        let mut family = encoder.encode_descriptor("waiting", help, None, MetricType::Gauge)?;
+        for queue in &queues {
+            let waiting = i64::try_from(queue.waiting).unwrap_or(i64::MAX);
+            family.encode_family(&[("server", queue.server)])?.encode_gauge(&waiting)?;
+        }
+        let help = "Requests rejected because the queue was full or the wait was too long";
+        let mut family = encoder.encode_descriptor("rejected", help, None, MetricType::Counter)?;
+        for queue in &queues {
+            let labels = [("server", queue.server)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&queue.rejected, None)?;
+        }
+        Ok(())
+    }
 }
 
 /// Encodes one gauge for each log.

@@ -6,31 +6,31 @@ use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
+use tributary::UserId;
 use tributary::internal::SentPage;
-use tributary::{Tributary, UserId};
 
-use super::frame::{self, Hosts};
+use super::App;
+use super::auth::{Action, Object, authorize};
+use super::frame;
 use super::query::freshness_of;
 use super::timeline::page_response;
 
 /// Longest user id in digits, apart from leading zeros.
 const ID_DIGITS_MAX: usize = 20;
 
-/// The cached page, if the request is for a home timeline and the page cache has a current page
-/// for it. Else `None`: the routes answer, and they also report all errors.
+/// The cached page, if the request is authorized to read a home timeline and the page cache has a
+/// current page for it. Else `None`: the routes answer, and they also report all errors.
 pub(super) fn cached_feed<B: Body>(
-    tributary: &Tributary,
-    hosts: &Hosts,
+    App { tributary, access, cursor_keys }: &App,
     request: &Request<B>,
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;
-    if !hosts.include(request) {
-        return None;
-    }
-    let at_least = freshness_of(request.headers()).ok()?;
+    let principal = access.admit(request).ok()?;
+    authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
+    let at_least = freshness_of(request.headers(), cursor_keys).ok()?;
     let query = request.uri().query().unwrap_or_default();
     let (page, freshness) = SentPage::cached(tributary, reader, query, &at_least)?;
-    let mut response = page_response(page, &freshness, true);
+    let mut response = page_response(page, (&freshness, cursor_keys), true);
     frame::set_common_headers(response.headers_mut());
     Some(response)
 }

@@ -1,18 +1,24 @@
-//! Extractors: they parse and check the path, the query, the headers and the body of a request.
+//! Extractors: they parse and check the query, the headers and the body of a request. Those of
+//! `auth::guard` parse the path.
 
+use std::collections::HashSet;
+use std::str::FromStr;
 use std::time::Duration;
 
-use axum::body::to_bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::body::Body;
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use tributary::{Cursor, Freshness, IdempotencyKey, Limit, PageRequest, PostId, UserId};
+use tributary::{BadCursor, Cursor, Freshness, IdempotencyKey, Limit, PageRequest};
 
+use super::auth::{CursorKeys, Purpose};
 use super::error::ApiError;
 use super::frame::BodyLimit;
+use super::stream::TooManyBytes;
 
 /// Holds a freshness token, in requests and in answers.
 pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");
@@ -22,6 +28,9 @@ pub(super) const FRESHNESS_LOST_HEADER: HeaderName =
 /// The time limit for a client to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest header with freshness tokens. A token of a hundred logs has about 2,160 characters.
+const FRESHNESS_CHARACTERS_MAX: usize = 8_192;
+
 /// Longest error text about an invalid body. The text may quote field names that the client chose.
 const PROBLEM_CHARACTERS: usize = 200;
 
@@ -29,13 +38,15 @@ const PROBLEM_CHARACTERS: usize = 200;
 /// ignored.
 #[derive(Debug)]
 pub(super) struct Parameters {
-    /// The text of a cursor. The route parses it, as a cursor of a timeline or of a follow list.
-    pub(super) cursor: Option<String>,
+    /// The text of a cursor, with its seal.
+    cursor: Option<String>,
     pub(super) limit: Limit,
     /// Whether an incomplete answer is an error (`require=complete`).
     pub(super) require_complete: bool,
     /// The freshness that the page must have reached; empty without a token.
     pub(super) at_least: Freshness,
+    /// Opens the cursor, and seals those of the answer.
+    pub(super) cursor_keys: CursorKeys,
 }
 
 #[derive(Deserialize)]
@@ -45,10 +56,14 @@ struct RawParameters {
     require: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+impl<S: Send + Sync> FromRequestParts<S> for Parameters
+where
+    CursorKeys: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let cursor_keys = CursorKeys::from_ref(state);
         let query = Query::<RawParameters>::try_from_uri(&parts.uri);
         let Query(RawParameters { cursor, limit, require }) = query
             .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
@@ -65,19 +80,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
                 .and_then(Limit::new)
                 .ok_or(ApiError::BadLimit)?,
         };
-        Ok(Self { cursor, limit, require_complete, at_least: freshness_of(&parts.headers)? })
+        let at_least = freshness_of(&parts.headers, &cursor_keys)?;
+        Ok(Self { cursor, limit, require_complete, at_least, cursor_keys })
     }
 }
 
 impl Parameters {
-    /// The requested page of a timeline.
-    pub(super) fn page(&self) -> Result<PageRequest, ApiError> {
-        let cursor = match &self.cursor {
-            Some(text) => text.parse()?,
-            None => Cursor::newest(),
-        };
+    /// The requested page of a timeline, whose cursors have this purpose.
+    pub(super) fn page(&self, purpose: Purpose) -> Result<PageRequest, ApiError> {
+        let cursor = self.cursor(purpose)?.unwrap_or_else(Cursor::newest);
         let request = PageRequest::default().from(cursor).limit(self.limit);
         Ok(request.at_least(self.at_least.clone()))
+    }
+
+    /// The cursor of the request, if it has one.
+    pub(super) fn cursor<C: FromStr<Err = BadCursor>>(
+        &self,
+        purpose: Purpose,
+    ) -> Result<Option<C>, ApiError> {
+        let Some(sealed) = &self.cursor else { return Ok(None) };
+        Ok(Some(self.cursor_keys.open(purpose, sealed)?.parse()?))
     }
 
     /// Returns [`ApiError::Incomplete`] if the request requires a complete answer and this is
@@ -85,50 +107,6 @@ impl Parameters {
     pub(super) fn accept(&self, complete: bool) -> Result<(), ApiError> {
         if self.require_complete && !complete { Err(ApiError::Incomplete) } else { Ok(()) }
     }
-}
-
-/// The user id in the path.
-pub(super) struct PathUser(pub(super) UserId);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathUser {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        let id = path.ok().and_then(|Path(text)| text.parse().ok());
-        id.map(Self).ok_or(ApiError::BadUserId)
-    }
-}
-
-/// The two ids in the path: a user id, then the id of a post or of another user.
-pub(super) struct PathUserAnd<T>(pub(super) UserId, pub(super) T);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<PostId> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let (user, post) = two_ids(parts, state).await?;
-        Ok(Self(user, post.parse().map_err(|_| ApiError::BadPostId)?))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for PathUserAnd<UserId> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let (user, other) = two_ids(parts, state).await?;
-        Ok(Self(user, other.parse().map_err(|_| ApiError::BadUserId)?))
-    }
-}
-
-/// The user id, and the text of the second id.
-async fn two_ids<S: Send + Sync>(
-    parts: &mut Parts,
-    state: &S,
-) -> Result<(UserId, String), ApiError> {
-    let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-    let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
-    Ok((user.parse().map_err(|_| ApiError::BadUserId)?, other))
 }
 
 /// The JSON body as a `T`. Its length is limited by [`BodyLimit`], its arrival by
@@ -143,15 +121,51 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             return Err(ApiError::BadBodyType);
         }
         let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
-        let read = to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(0));
-        let body = timeout(BODY_TIMEOUT, read).await.map_err(|_| ApiError::SlowBody)?;
-        // The body had no `Content-Length` and is too long, or the client disconnected.
-        let body = body.map_err(|_| ApiError::BodyTooLarge(limit))?;
+        let read = timeout(BODY_TIMEOUT, read_body(request.into_body(), limit));
+        let body = read.await.map_err(|_| ApiError::SlowBody)??;
+        // serde would also take an array of the values of the fields.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::BadBody("expected an object".to_owned()));
+        }
         let parsed = serde_json::from_slice(&body);
         parsed.map(Self).map_err(|error| {
             ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
         })
     }
+}
+
+/// Refuses a query string with a parameter that appears twice, whether or not the route knows it.
+pub(super) fn check_query(uri: &Uri) -> Result<(), ApiError> {
+    const REPEATED: ApiError = ApiError::BadQuery("each parameter may appear once");
+    let Some(text) = uri.query() else { return Ok(()) };
+    if !text.contains('&') {
+        return Ok(());
+    }
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| REPEATED)?.0;
+    let mut seen = HashSet::new();
+    match pairs.iter().all(|(name, _)| seen.insert(name)) {
+        true => Ok(()),
+        false => Err(REPEATED),
+    }
+}
+
+/// The whole body. Its parts are copied, because each of them keeps the buffer that it was received
+/// in.
+async fn read_body(mut body: Body, limit: u64) -> Result<Vec<u8>, ApiError> {
+    let limit_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.into_inner().is::<TooManyBytes>() {
+            true => ApiError::Overloaded,
+            false => ApiError::BrokenBody,
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit_bytes {
+            return Err(ApiError::BodyTooLarge(limit));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -160,12 +174,20 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
 
-/// The freshness tokens of a request, merged; there may be several headers.
-pub(super) fn freshness_of(headers: &HeaderMap) -> Result<Freshness, ApiError> {
+/// The freshness tokens of a request, merged; there may be several headers, and several tokens in
+/// one of them.
+pub(super) fn freshness_of(
+    headers: &HeaderMap,
+    cursor_keys: &CursorKeys,
+) -> Result<Freshness, ApiError> {
     let mut all = Freshness::default();
     for value in headers.get_all(FRESHNESS_HEADER) {
-        let token = value.to_str().ok().and_then(|text| text.parse().ok());
-        all.merge(&token.ok_or(ApiError::BadFreshness)?);
+        let text = value.to_str().ok().filter(|text| text.len() <= FRESHNESS_CHARACTERS_MAX);
+        for sealed in text.ok_or(ApiError::BadFreshness)?.split(',') {
+            let token = cursor_keys.open(Purpose::Freshness, sealed.trim());
+            let token = token.ok().and_then(|token| token.parse().ok());
+            all.merge(&token.ok_or(ApiError::BadFreshness)?);
+        }
     }
     Ok(all)
 }

@@ -11,73 +11,78 @@ use serde::Serialize;
 use tributary::internal::{Draft, FollowingCursor, SentPage, fleet};
 use tributary::{Cursor, Freshness, Limit, Tributary, UserId};
 
+use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadHome};
 use super::error::ApiError;
-use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters, PathUser};
+use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 
 /// `GET /user/feed/{user_id}`: the home timeline in the JSON shape of the Express handler.
 pub(super) async fn express_feed(
     State(tributary): State<Tributary>,
-    PathUser(user): PathUser,
+    Allowed { user, .. }: Allowed<ReadHome>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let draft = Draft::home(&tributary, user, &parameters.page()?).await?;
+    let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
+    let draft = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
     parameters.accept(draft.is_whole())?;
+    let next = Cursors::sealed(&draft, keys, purpose).next;
     let page = draft.into_page();
-    let mut response = json(&ExpressFeed::new(&page, fleet(&tributary)));
-    set_freshness_headers(response.headers_mut(), &page.freshness, page.fresh_enough);
+    let mut response = json(&ExpressFeed::new(&page, next, fleet(&tributary)));
+    set_freshness_headers(response.headers_mut(), (&page.freshness, keys), page.fresh_enough);
     Ok(response)
 }
 
 /// `GET /v1/users/{user_id}/feed`: the home timeline. Newest pages are stored in the page cache.
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
-    PathUser(user): PathUser,
+    Allowed { user, .. }: Allowed<ReadHome>,
     RawQuery(query): RawQuery,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let request = parameters.page()?;
+    let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
+    let request = parameters.page(purpose)?;
     let page = Draft::home(&tributary, user, &request).await?;
     parameters.accept(page.is_whole())?;
+    let cursors = Cursors::sealed(&page, keys, purpose);
     let path = format!("/v1/users/{user}/feed");
-    let sent = render_page(&page, &tributary, &path, request.limit)?;
+    let sent = render_page(&page, &cursors, &tributary, (&path, request.limit))?;
     // Readers request these two pages repeatedly: the newest page, and the empty page above it.
     if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
         let query = query.as_deref().unwrap_or_default();
         sent.cache(&tributary, user, query, &page);
     }
-    Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
+    Ok(page_response(sent, (&page.freshness, keys), page.fresh_enough).map(Body::from))
 }
 
 /// `GET /v1/users/{user_id}/posts`: the timeline of one author.
 pub(super) async fn posts(
     State(tributary): State<Tributary>,
-    PathUser(user): PathUser,
+    Allowed { user: author, viewer, .. }: Allowed<ReadAuthor>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let request = parameters.page()?;
-    let page = Draft::author(&tributary, user, &request).await;
+    let (purpose, keys) = (Purpose::Author { author, viewer }, &parameters.cursor_keys);
+    let request = parameters.page(purpose)?;
+    let page = Draft::author(&tributary, author, &request).await;
     parameters.accept(page.is_whole())?;
-    let path = format!("/v1/users/{user}/posts");
-    let sent = render_page(&page, &tributary, &path, request.limit)?;
-    Ok(page_response(sent, &page.freshness, page.fresh_enough).map(Body::from))
+    let cursors = Cursors::sealed(&page, keys, purpose);
+    let path = format!("/v1/users/{author}/posts");
+    let sent = render_page(&page, &cursors, &tributary, (&path, request.limit))?;
+    Ok(page_response(sent, (&page.freshness, keys), page.fresh_enough).map(Body::from))
 }
 
 /// `GET /v1/users/{user_id}/following`: the follow list, by rising id, read from the reader's
 /// shard.
 pub(super) async fn following(
     State(tributary): State<Tributary>,
-    PathUser(user): PathUser,
+    Allowed { user, .. }: Allowed<ReadFollowing>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let limit = parameters.limit;
-    let from = match &parameters.cursor {
-        Some(text) => text.parse::<FollowingCursor>()?.0,
-        None => UserId::from(0),
-    };
+    let (purpose, limit) = (Purpose::Following(user), parameters.limit);
+    let from = parameters.cursor(purpose)?.map_or(UserId::from(0), |FollowingCursor(from)| from);
     let page = tributary.following(user, from, limit).await?;
     parameters.accept(page.missing.is_empty())?;
-    let next = page.next.map(|user| FollowingCursor(user).to_string());
+    let seal = |from| parameters.cursor_keys.seal(purpose, FollowingCursor(from).to_string());
+    let next = page.next.map(seal);
     let path = format!("/v1/users/{user}/following");
     let links = links(&path, limit, &[("next", next.as_deref())]);
     let body = Following {
@@ -94,20 +99,19 @@ pub(super) async fn following(
 /// Renders the JSON body and the links of a page of a `v1` timeline.
 fn render_page(
     page: &Draft,
+    cursors: &Cursors,
     tributary: &Tributary,
-    path: &str,
-    limit: Limit,
+    (path, limit): (&str, Limit),
 ) -> Result<SentPage, ApiError> {
-    let cursors = Cursors::of(page);
     let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
-    let body = posts_json(page, &cursors, fleet(tributary)).map_err(|_| ApiError::Internal)?;
+    let body = posts_json(page, cursors, fleet(tributary)).map_err(|_| ApiError::Internal)?;
     Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 
 /// The HTTP response that carries this page.
 pub(super) fn page_response(
     sent: SentPage,
-    freshness: &Freshness,
+    freshness: (&Freshness, &CursorKeys),
     fresh_enough: bool,
 ) -> Response<Bytes> {
     let mut response = Response::new(sent.body);
@@ -122,10 +126,10 @@ pub(super) fn page_response(
 /// than the request required.
 pub(super) fn set_freshness_headers(
     headers: &mut HeaderMap,
-    freshness: &Freshness,
+    (freshness, cursor_keys): (&Freshness, &CursorKeys),
     fresh_enough: bool,
 ) {
-    if let Some(token) = freshness_value(freshness) {
+    if let Some(token) = freshness_value(freshness, cursor_keys) {
         headers.insert(FRESHNESS_HEADER, token);
     }
     if !fresh_enough {
@@ -135,20 +139,30 @@ pub(super) fn set_freshness_headers(
 
 thread_local! {
     /// The last token as text. Between two commits all answers have the same token.
-    static TOKEN: RefCell<Option<(Freshness, HeaderValue)>> = const { RefCell::new(None) };
+    static TOKEN: RefCell<Option<SealedToken>> = const { RefCell::new(None) };
+}
+
+struct SealedToken {
+    freshness: Freshness,
+    cursor_keys: CursorKeys,
+    value: HeaderValue,
 }
 
 /// The freshness token as a header value; `None` if there is no freshness to report.
-fn freshness_value(freshness: &Freshness) -> Option<HeaderValue> {
+fn freshness_value(freshness: &Freshness, cursor_keys: &CursorKeys) -> Option<HeaderValue> {
     if freshness.is_empty() {
         return None;
     }
     TOKEN.with_borrow_mut(|last| {
-        if last.as_ref().is_none_or(|(known, _)| known != freshness) {
-            let token = HeaderValue::try_from(freshness.to_string()).ok()?;
-            *last = Some((freshness.clone(), token));
+        let same = |known: &&SealedToken| {
+            known.freshness == *freshness && known.cursor_keys.is_same(cursor_keys)
+        };
+        if last.as_ref().filter(same).is_none() {
+            let value = HeaderValue::try_from(cursor_keys.seal_freshness(freshness)).ok()?;
+            let (freshness, cursor_keys) = (freshness.clone(), cursor_keys.clone());
+            *last = Some(SealedToken { freshness, cursor_keys, value });
         }
-        last.as_ref().map(|(_, token)| token.clone())
+        last.as_ref().map(|token| token.value.clone())
     })
 }
 

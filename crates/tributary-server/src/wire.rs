@@ -8,8 +8,10 @@ use tributary::config::TimeUnit;
 use tributary::internal::{Draft, DraftPost, Fleet, LogStats, PostJson, PostTimes, rfc3339_ms};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
-/// Initial capacity for the JSON of a page, in bytes; enough for a typical page.
-const PAGE_BYTES: usize = 8 * 1024;
+use super::auth::{CursorKeys, Purpose};
+
+/// Allowance in bytes for the end of a page and for the handles of its authors.
+const PAGE_END_BYTES: usize = 4 * 1024;
 
 /// The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this
 /// route replaces.
@@ -94,8 +96,10 @@ pub(super) struct Followed {
 #[derive(Serialize)]
 pub(super) struct Ready<'a> {
     pub(super) status: &'static str,
-    pub(super) shards: Vec<ShardState<'a>>,
-    /// One entry for each log; empty if memory is off.
+    /// Absent if the request may not see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shards: Option<Vec<ShardState<'a>>>,
+    /// One entry for each log; empty if memory is off, or if the request may not see it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) memory: Vec<LogState<'a>>,
 }
@@ -138,7 +142,7 @@ impl<'a> LogState<'a> {
 }
 
 impl<'a> ExpressFeed<'a> {
-    pub(super) fn new(page: &'a Page, fleet: &'a Fleet) -> Self {
+    pub(super) fn new(page: &'a Page, next_cursor: Option<String>, fleet: &'a Fleet) -> Self {
         let tweet = |post: &'a Post| Tweet {
             tweet_id: post.key.post.to_string(),
             user_id: post.key.author.to_string(),
@@ -150,7 +154,7 @@ impl<'a> ExpressFeed<'a> {
         };
         Self {
             feed: page.posts.iter().map(tweet).collect(),
-            next_cursor: page.next.as_ref().map(ToString::to_string),
+            next_cursor,
             complete: page.is_complete(),
             missing_shards: shard_names(&page.missing, fleet),
         }
@@ -164,8 +168,16 @@ pub(super) struct Cursors {
 }
 
 impl Cursors {
-    pub(super) fn of(draft: &Draft) -> Self {
+    /// The cursors as the library encodes them.
+    pub(super) fn unsealed(draft: &Draft) -> Self {
         Self { next: draft.next.as_ref().map(Cursor::to_string), prev: draft.prev.to_string() }
+    }
+
+    /// The cursors with seals for this purpose.
+    pub(super) fn sealed(draft: &Draft, keys: &CursorKeys, purpose: Purpose) -> Self {
+        let Self { next, prev } = Self::unsealed(draft);
+        let seal = |cursor| keys.seal(purpose, cursor);
+        Self { next: next.map(seal), prev: seal(prev) }
     }
 }
 
@@ -175,7 +187,8 @@ pub(super) fn posts_json(
     cursors: &Cursors,
     fleet: &Fleet,
 ) -> serde_json::Result<Vec<u8>> {
-    let mut json = Vec::with_capacity(PAGE_BYTES);
+    // A buffer that grows would take up to twice the bytes while the answer is in flight.
+    let mut json = Vec::with_capacity(draft.bytes() + PAGE_END_BYTES);
     json.extend(br#"{"posts":["#);
     for (index, entry) in draft.posts.iter().enumerate() {
         if index > 0 {
@@ -215,6 +228,7 @@ pub(super) fn posts_json(
     serde_json::to_writer(&mut json, &end)?;
     // `end` was encoded as an object of its own; its `{` is removed to continue the page's object.
     json.remove(start);
+    json.shrink_to_fit();
     Ok(json)
 }
 

@@ -117,6 +117,7 @@ mod timeline;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use apply::Writers;
 pub use config::Config;
 pub use cursor::{BadCursor, Cursor};
 pub use freshness::{BadFreshness, Freshness};
@@ -129,7 +130,6 @@ pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
 pub use timeline::{Limit, Page, PageRequest, ReadError};
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 
 /// A fleet of shards, opened for reading and writing, and its memory. Cheap to clone; all clones
 /// share connections and memory. Background tasks end when the last clone is dropped.
@@ -142,8 +142,7 @@ struct Parts {
     publisher: Publisher,
     memory: Option<Arc<Memory>>,
     flights: TimelineFlights,
-    /// The tasks that write into memory; dropping the set ends them.
-    writers: Mutex<JoinSet<()>>,
+    writers: Mutex<Writers>,
 }
 
 /// A part of a follow list.
@@ -211,7 +210,7 @@ impl Tributary {
             .map(|source| LogName { name: source.name().to_owned(), shards: source.shards() });
         let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
         let (memory, queues) = Memory::new(budget, names.collect(), placement, times);
-        let writers = apply::start(&memory, fleet.sources(), queues);
+        let writers = Writers::start(&memory, fleet.sources(), queues);
         let parts =
             Parts { fleet, publisher, memory: Some(memory), flights, writers: Mutex::new(writers) };
         Ok(Self(Arc::new(parts)))
@@ -358,7 +357,7 @@ impl Tributary {
     /// Returns when all of them have ended. Other clones must not be used after that: their writes
     /// fail, and their reads have no memory.
     pub async fn close(self) {
-        self.0.writers.lock().await.shutdown().await;
+        self.0.writers.lock().await.close().await;
         self.0.fleet.close().await;
     }
 

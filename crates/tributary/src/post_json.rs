@@ -44,7 +44,28 @@ pub(crate) fn encode(post: &Post, times: &PostTimes) -> Box<str> {
     serde_json::to_string(&PostJson::new(post, times)).unwrap_or_default().into()
 }
 
+/// The number of bytes that this text takes in JSON.
+pub(crate) fn text_bytes(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    bytes.sum()
+}
+
 /// The text of a post that memory stores as JSON.
 pub(crate) fn decode_content(json: &str) -> String {
     serde_json::from_str::<StoredPost>(json).map(|post| post.content).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_text_is_known_before_it_is_encoded() {
+        let text: String = ('\0'..'\u{200}').chain("🎉\u{2028}".chars()).collect();
+        assert_eq!(text_bytes(&text) + 2, serde_json::to_string(&text).unwrap().len());
+    }
 }

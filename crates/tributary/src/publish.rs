@@ -352,16 +352,20 @@ where
 }
 
 fn not_stored(shard: &Shard, error: &ShardError) -> WriteError {
-    if matches!(error, ShardError::Refused(_)) {
-        debug!(shard = shard.name(), %error, "Database rejects a write");
-    } else {
-        warn!(shard = shard.name(), %error, "Write failed");
+    match error {
+        ShardError::Refused(_) => {
+            debug!(shard = shard.name(), %error, "Database rejects a write");
+        }
+        // The queue counts and logs these.
+        ShardError::Overloaded(_) => {}
+        _ => warn!(shard = shard.name(), %error, "Write failed"),
     }
     match error {
         ShardError::Refused(_) => WriteError::Refused,
         ShardError::Full(_) => WriteError::Full,
         ShardError::InDoubt(_) => WriteError::InDoubt,
         ShardError::Unavailable(_)
+        | ShardError::Overloaded(_)
         | ShardError::Slow(_)
         | ShardError::Faulty(_)
         | ShardError::ReadOnly(_)

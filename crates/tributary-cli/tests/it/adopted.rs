@@ -148,8 +148,8 @@ fn tables_of_any_name_unit_and_zone_are_read_as_the_oracle_reads_them() {
                 let fleet = adopt(&servers, team, &world).await;
                 let tributary = fleet.open().await;
                 let oracle = Oracle::new(&world);
-                for reader in oracle.readers() {
-                    let walk = Walk { limit: 7, pages_max: usize::MAX, with_prev: true };
+                for (reader, limit) in oracle.readers().into_iter().flat_map(|r| [(r, 2), (r, 7)]) {
+                    let walk = Walk { limit, pages_max: usize::MAX, with_prev: true };
                     check_walk(&tributary, &oracle.feed(reader), reader, walk).await;
                 }
                 check_json(&tributary, &oracle, team).await;

@@ -10,8 +10,8 @@ use tributary::Tributary;
 
 use crate::support::fleet::{Backend, Tables, TestFleet};
 use crate::support::http::TestServer;
-use crate::support::run;
 use crate::support::world::World;
+use crate::support::{run, user_id};
 
 /// Reader 1 follows this author and author 3. A JavaScript number cannot hold this id.
 const AUTHOR: u64 = 9_007_199_254_740_993;
@@ -179,6 +179,9 @@ fn bad_requests_get_a_4xx_status_and_a_stable_code() {
             (&long, 400, "invalid_cursor"),
             (&longer, 414, "uri_too_long"),
             ("/v1/users/1/feed?limit=1&limit=2", 400, "invalid_query"),
+            ("/v1/users/1/feed?a=1&a=2", 400, "invalid_query"),
+            ("/v1/users/1/feed?a=1&%61", 400, "invalid_query"),
+            ("/readyz?strict&strict", 400, "invalid_query"),
             ("/v1/users/1/feed?require=everything", 400, "invalid_query"),
             ("/v1/users/1", 404, "not_found"),
             ("/", 404, "not_found"),
@@ -217,7 +220,82 @@ fn methods_bodies_and_heads_have_limits() {
         for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
             assert!(raw(&server, garbage.as_bytes()).starts_with("HTTP/1.1 400"), "{garbage:?}");
         }
+        let post = "POST /v1/users/1/posts HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Type: application/json\r\n";
+        let chunked = format!("{post}Transfer-Encoding: chunked\r\n\r\n");
+        for fault in ["x\r\n{}\r\n0\r\n\r\n", "3\r\n{}\r\n0\r\n\r\n", "-1\r\n", "2\r\n{}2\r\n"] {
+            let answer = raw(&server, format!("{chunked}{fault}").as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 400"), "{fault:?}: {answer}");
+            assert!(answer.contains("broken_body"), "{fault:?}: {answer}");
+        }
+        let long = format!("{chunked}11171\r\n{}", " ".repeat(0x11171));
+        assert!(raw(&server, long.as_bytes()).starts_with("HTTP/1.1 413"));
+        for (path, array) in [("posts", r#"["text"]"#), ("following", r#"[["1"]]"#)] {
+            let path = format!("/v1/users/1/{path}");
+            let answer = server.post(&path, array, None).await;
+            assert_eq!(answer.problem(), (400, "invalid_body".into()), "{array}");
+        }
         assert_eq!(server.get("/livez").await.status, 200);
+    });
+}
+
+/// 100 posts of 60,000 bytes of JSON, read from the database and from memory, in both directions.
+#[test]
+fn a_page_with_too_many_bytes_ends_early() {
+    run(async {
+        let mut world = World::default();
+        for n in 0..100 {
+            world.post(n % 2 + 6, i64::try_from(n).unwrap(), n);
+            world.posts.last_mut().unwrap().content = "\u{1}".repeat(10_000);
+        }
+        (6..8).for_each(|author| world.follow(1, author));
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        fleet.load(&world).await;
+        let expected: Vec<String> = (0..100).rev().map(|n: u64| n.to_string()).collect();
+        for budget in [0, 64 << 20] {
+            let tributary = Tributary::open(&fleet.config_with_memory(budget)).await.unwrap();
+            let server = TestServer::start(tributary).await;
+            for (feed, newer) in [("/v1/users/1/feed", false), ("/v1/users/1/feed", true)] {
+                let mut path = format!("{feed}?limit=100");
+                let (mut found, mut pages, mut last) = (Vec::new(), 0, String::new());
+                if newer {
+                    let oldest = tributary::Cursor::newer(tributary::internal::Edge::Bottom);
+                    let oldest = server.cursor_keys.seal_home_cursor(user_id(1), &oldest);
+                    path = format!("{feed}?limit=100&cursor={oldest}");
+                }
+                loop {
+                    let answer = server.get(&path).await;
+                    assert!(answer.body.len() < (1 << 20) + 4_096, "{}", answer.body.len());
+                    let body = answer.json();
+                    let ids = body["posts"].as_array().unwrap().iter();
+                    let mut ids: Vec<String> =
+                        ids.map(|post| post["post_id"].as_str().unwrap().to_owned()).collect();
+                    pages += 1;
+                    if newer && ids.is_empty() {
+                        break;
+                    }
+                    if newer {
+                        ids.append(&mut found);
+                        found = ids;
+                    } else {
+                        found.append(&mut ids);
+                    }
+                    let cursor = &body[if newer { "prev" } else { "next" }];
+                    let Some(cursor) = cursor.as_str() else { break };
+                    assert_ne!(cursor, last);
+                    cursor.clone_into(&mut last);
+                    path = format!("{feed}?limit=100&cursor={cursor}");
+                }
+                assert_eq!(found, expected, "{budget} {newer}");
+                assert!(pages >= 6, "{pages}");
+            }
+            // The Express route has the same bound.
+            let express = server.get("/user/feed/1?limit=100").await;
+            assert!(
+                express.body.len() < (1 << 20) + 8_192
+                    && express.json()["next_cursor"] != Value::Null
+            );
+        }
     });
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "an unexpected error fails the test")]
 
+mod access;
 mod adopted;
 mod adopted_writes;
 mod bench;
@@ -28,6 +29,7 @@ mod memory;
 mod migrate;
 mod missing;
 mod outages;
+mod overload;
 mod packaging;
 mod prose;
 mod proxies;

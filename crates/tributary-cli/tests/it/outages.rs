@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
+use serde_json::json;
 use tributary::{Cursor, Limit, OpenError, Page, PageRequest, Tributary, UserId};
 
+use crate::memory::FULL;
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
+use crate::support::watch::{Watch, until_warm};
 use crate::support::world::{Oracle, World};
 use crate::support::{run, user_id};
 
@@ -325,5 +328,45 @@ fn select_is_the_only_privilege_needed_to_read() {
         }
         let page = read(&fleet.open().await, Cursor::newest()).await;
         assert!(page.is_complete() && page.posts.len() == 7);
+    });
+}
+
+#[test]
+fn a_log_that_is_not_fresh_costs_only_the_readers_of_its_users() {
+    run(async {
+        let servers: Vec<Arc<Database>> = Database::start_mariadb(2);
+        let fleet = TestFleet::on(&servers);
+        make_tables(&fleet).await;
+        let mut world = World::followed_by(READER);
+        // This reader and its followees are on the first server.
+        let local = user_id(12);
+        [8, 10, 14].into_iter().for_each(|followee| world.follow(local.get(), followee));
+        fleet.load(&world).await;
+        let tributary = Tributary::open(&fleet.config_with_memory(FULL)).await.unwrap();
+        let watch = Watch::start(&tributary).await;
+        watch.until_heads_known().await;
+        let http = TestServer::start(tributary.clone()).await;
+        for reader in [local, READER] {
+            until_warm(&tributary, reader, 20).await;
+        }
+        // The page is rendered once. After that each answer is a page cache hit.
+        let path = format!("/v1/users/{local}/feed");
+        let hits = async || {
+            let before = watch.counters().await["page_cache_hits"];
+            for _ in 0..3 {
+                let page = http.get(&path).await.json();
+                assert_eq!((&page["complete"], &page["stale_shards"]), (&true.into(), &json!([])));
+            }
+            watch.counters().await["page_cache_hits"] - before
+        };
+        let give_up = Instant::now() + RECOVERY_MAX;
+        while hits().await < 3 {
+            assert!(Instant::now() < give_up, "the follow list does not reach memory");
+        }
+        servers[1].kill();
+        watch.until("stale", |counters| counters["fresh"] == 1).await;
+        assert_eq!(hits().await, 3, "one log that is not fresh turns off the page cache");
+        let page = read(&tributary, Cursor::newest()).await;
+        assert!(!page.stale.is_empty() || !page.missing.is_empty(), "{page:?}");
     });
 }

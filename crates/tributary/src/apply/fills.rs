@@ -362,7 +362,10 @@ impl Applier {
         }
         let Fills { prefill, planned, .. } = &self.fills;
         let known = self.identity.is_some() && self.heads.are_settled();
-        let done = known && (prefill.is_empty() || !room);
+        // The last fills may still be under way. Later requests do not undo that all were done.
+        let idle = self.fills.waiting.is_empty() && self.fills.tasks.is_empty();
+        let ended = idle || self.log().prefill.is_done();
+        let done = known && ended && (prefill.is_empty() || !room);
         self.log().prefill.note(*planned, planned - prefill.len(), done);
     }
 

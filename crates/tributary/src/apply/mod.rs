@@ -1,4 +1,4 @@
-//! The writer of memory, one task per log. It applies the log's changes to cached values, fills
+//! The writer of memory, one thread per log. It applies the log's changes to cached values, fills
 //! what readers missed, and evicts what was not used for long.
 
 mod entry;
@@ -7,13 +7,13 @@ mod heads;
 mod listing;
 mod residents;
 mod unknown;
+mod writers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -24,6 +24,7 @@ use self::heads::HeadLoads;
 use self::listing::Listing;
 use self::residents::Residents;
 use self::unknown::UnknownPosts;
+pub(crate) use self::writers::Writers;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock;
 use crate::memory::{
@@ -56,22 +57,6 @@ pub(crate) struct Applier {
     logged_reason: Option<String>,
 }
 
-/// Starts the feed and the writer of each log. They end with the returned tasks.
-pub(crate) fn start(
-    memory: &Arc<Memory>,
-    sources: &[Arc<Source>],
-    queues: Vec<mpsc::Receiver<Miss>>,
-) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for (index, (source, queue)) in sources.iter().zip(queues).enumerate() {
-        let (sender, events) = mpsc::channel(BATCHES_MAX);
-        source.issue_tokens();
-        tasks.spawn(Arc::clone(source).follow(sender));
-        tasks.spawn(Applier::new(Arc::clone(memory), index, Arc::clone(source)).run(events, queue));
-    }
-    tasks
-}
-
 impl Applier {
     pub(crate) fn new(memory: Arc<Memory>, index: usize, source: Arc<Source>) -> Self {
         let shards = memory.logs()[index].shards().to_vec();
@@ -97,7 +82,7 @@ impl Applier {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<FeedEvent>>,
-        mut queue: mpsc::Receiver<Miss>,
+        queue: &mut mpsc::Receiver<Miss>,
     ) {
         let mut tick = interval(UPKEEP_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    CONNECTIONS_DEFAULT, Config, ConfigError, Document, EMBEDDED_SHARDS_DEFAULT, Embedded, Secret,
-    ServerConfig, Servers, ShardConfig, Tables, Tls,
+    CONNECTIONS_DEFAULT, Config, ConfigError, Document, EMBEDDED_SHARDS_DEFAULT, Embedded,
+    FleetConfig, Secret, ServerConfig, Servers, ShardConfig, Tables, Tls,
 };
+
+/// Name of the file that holds the keys for cursors and freshness tokens.
+const CURSOR_KEYS_FILE: &str = "cursor-keys";
 
 impl Config {
     /// A folder of SQLite shards, with the defaults of all other settings. The folder is created if
@@ -24,6 +27,16 @@ impl Config {
     pub fn servers(fleet: Servers) -> Result<Self, ConfigError> {
         let Servers { servers, shards, tables } = fleet;
         Document { servers, shards, tables: Some(tables), ..Document::default() }.check()
+    }
+
+    /// Where the keys for cursors and freshness tokens are by default: beside the service keys,
+    /// else in the folder of shards. `None` if there is neither.
+    pub fn default_cursor_keys_file(&self) -> Option<PathBuf> {
+        match (&self.auth.keys_file, &self.fleet) {
+            (Some(keys), _) => Some(keys.with_file_name(CURSOR_KEYS_FILE)),
+            (None, FleetConfig::Embedded(embedded)) => Some(embedded.dir.join(CURSOR_KEYS_FILE)),
+            (None, FleetConfig::Servers(_)) => None,
+        }
     }
 }
 

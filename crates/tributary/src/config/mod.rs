@@ -3,12 +3,14 @@
 //! similar known key.
 
 mod build;
+mod memory_limit;
+mod network;
 mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,9 +19,12 @@ use thiserror::Error;
 use toml::{Table, Value};
 use tracing::warn;
 
+use self::memory_limit::machine_memory;
+pub use self::network::Network;
+use self::network::networks;
 use self::source::{
-    ENV_PREFIX, bytes, explain, machine_memory, number, optional_number, read_text,
-    set_from_environment, suggestion, switch,
+    ENV_PREFIX, bytes, explain, number, optional_number, read_text, set_from_environment,
+    suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 pub use crate::mapping::{
@@ -29,8 +34,10 @@ use crate::model::ShardId;
 pub use crate::moment::{TimeUnit, Zone};
 use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
-/// Default address of the HTTP server: this machine only, since there is no access control.
+/// Default address of the HTTP server: this machine only, since no credentials are configured.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
+/// Default of `http.connections_per_address`.
+pub const CONNECTIONS_PER_ADDRESS_DEFAULT: usize = 1_024;
 /// Default of `request.deadline_ms`. One wave may use half of the time that is left: a silent
 /// shard is given up after one second, and later waves have the other second.
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
@@ -53,6 +60,8 @@ const CONTENT_BYTES_MAX: usize = 1 << 20;
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
+    /// The credentials that requests need.
+    pub auth: Auth,
     /// Limits of one request.
     pub request: Request,
     /// The memory that timelines are read from.
@@ -75,6 +84,31 @@ pub struct Http {
     /// Accepted names in `Host` headers besides this machine's own. A reverse proxy on this
     /// machine may pass the name that its client used.
     pub hosts: Vec<String>,
+    /// Upper bound for the connections of one client address, at least 1. A network of 64 bits
+    /// counts as one IPv6 address.
+    #[serde(deserialize_with = "number")]
+    pub connections_per_address: usize,
+    /// Addresses without this bound. Default: this machine's own, which a proxy on it uses.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// `[auth]`. Without a file of keys, the HTTP server answers this machine only.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Auth {
+    /// The file of service keys and revocations.
+    pub keys_file: Option<PathBuf>,
+    /// A JWKS file with the keys that verify user tokens.
+    pub token_keys_file: Option<PathBuf>,
+    /// The issuer that user tokens name in `iss`.
+    pub issuer: Option<String>,
+    /// The name of this service that user tokens have in `aud`.
+    pub audience: Option<String>,
+    /// The file of keys that seal cursors and freshness tokens. If absent, it is `cursor-keys`
+    /// beside the file of keys, or in the folder of shards.
+    pub cursor_keys_file: Option<PathBuf>,
 }
 
 /// `[request]`.
@@ -99,7 +133,8 @@ struct RequestKeys {
 #[non_exhaustive]
 pub struct MemoryConfig {
     /// Upper bound for the copies in memory, in bytes; 0 turns memory off. If absent, a quarter of
-    /// the machine's memory, at most [`MEMORY_BUDGET_DEFAULT_MAX`].
+    /// the memory of the machine or of the process's cgroup, at most
+    /// [`MEMORY_BUDGET_DEFAULT_MAX`].
     #[serde(deserialize_with = "bytes")]
     pub budget: Option<usize>,
 }
@@ -237,6 +272,8 @@ struct Document {
     #[serde(default)]
     http: Http,
     #[serde(default)]
+    auth: Auth,
+    #[serde(default)]
     request: RequestKeys,
     /// Obsolete: the old name of `[request]`.
     #[serde(default)]
@@ -312,8 +349,14 @@ impl Document {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let Self { http, memory, write, placement, embedded, servers, shards, tables, .. } = self;
+        let Self {
+            http, auth, memory, write, placement, embedded, servers, shards, tables, ..
+        } = self;
+        auth.check()?;
         let request = self.request.check(self.read)?;
+        if http.connections_per_address == 0 {
+            return fail("http.connections_per_address must be at least 1");
+        }
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -341,7 +384,7 @@ impl Document {
             enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
             content_bytes_max: write.content_bytes_max,
         };
-        Ok(Config { http, request, memory, write, placement, fleet })
+        Ok(Config { http, auth, request, memory, write, placement, fleet })
     }
 }
 
@@ -439,6 +482,33 @@ impl PlacementConfig {
     }
 }
 
+impl Auth {
+    /// The file of token keys, the issuer and the audience, if user tokens are configured.
+    pub fn tokens(&self) -> Option<(&Path, &str, &str)> {
+        let file = self.token_keys_file.as_deref()?;
+        Some((file, self.issuer.as_deref()?, self.audience.as_deref()?))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let tokens = [
+            self.token_keys_file.is_some(),
+            self.issuer.as_ref().is_some_and(|issuer| !issuer.is_empty()),
+            self.audience.as_ref().is_some_and(|audience| !audience.is_empty()),
+        ];
+        if tokens != [true; 3] && tokens != [false; 3] {
+            return fail(
+                "user tokens need all of auth.token_keys_file, auth.issuer and auth.audience",
+            );
+        }
+        if self.token_keys_file.is_some() && self.keys_file.is_none() {
+            return fail(
+                "user tokens need auth.keys_file too, since it has the revocations; it may be empty",
+            );
+        }
+        Ok(())
+    }
+}
+
 impl ServerConfig {
     /// The host and the port of the address; `None` if it is not of the form host:port.
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
@@ -494,7 +564,19 @@ impl fmt::Debug for Secret {
 impl Default for Http {
     fn default() -> Self {
         let listen = LISTEN_DEFAULT.parse().expect("the constant is an address");
-        Self { listen, hosts: Vec::new() }
+        Self {
+            listen,
+            hosts: Vec::new(),
+            connections_per_address: CONNECTIONS_PER_ADDRESS_DEFAULT,
+            trusted_proxies: Network::loopback(),
+        }
+    }
+}
+
+impl Http {
+    /// Whether a connection from this address may be that of a proxy, which has many clients.
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
     }
 }
 

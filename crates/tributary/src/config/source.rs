@@ -178,20 +178,3 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     let number: usize = digits.parse().map_err(|_| wrong())?;
     number.checked_mul(unit).map(Some).ok_or_else(wrong)
 }
-
-/// The assumed memory of a machine that does not report it: 1 GiB.
-const MACHINE_MEMORY_DEFAULT: usize = 1 << 30;
-
-/// The memory that this process may use, in bytes: the machine's or, if smaller, the container's.
-pub(super) fn machine_memory() -> usize {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = read("/proc/meminfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<usize>().ok())
-        .map(|kib| kib << 10);
-    // A container limit is a number of bytes; "max" (no limit) does not parse and is skipped.
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits = limits.iter().filter_map(|path| read(path).trim().parse::<usize>().ok());
-    limits.chain(machine).min().unwrap_or(MACHINE_MEMORY_DEFAULT)
-}

@@ -94,6 +94,27 @@ fn mistakes_are_reported_with_their_location_and_a_fix() {
 }
 
 #[test]
+fn user_tokens_need_all_their_settings_and_a_file_of_keys() {
+    let auth = |section: &str| load(&format!("[auth]\n{section}\n{FLEET}"), &[]);
+    let tokens = "token_keys_file = \"jwks.json\"\nissuer = \"i\"\naudience = \"a\"";
+    let whole = auth(&format!("keys_file = \"/k/keys.toml\"\n{tokens}")).unwrap();
+    assert_eq!(whole.auth.tokens(), Some((Path::new("jwks.json"), "i", "a")));
+    assert_eq!(whole.default_cursor_keys_file().unwrap(), Path::new("/k/cursor-keys"));
+    assert!(auth(tokens).unwrap_err().contains("auth.keys_file"));
+    for part in tokens.lines() {
+        let rest = tokens.replace(part, "");
+        for some in [part, &rest] {
+            let error = auth(&format!("keys_file = \"k\"\n{some}")).unwrap_err();
+            assert!(error.contains("all of auth.token_keys_file"), "{some}: {error}");
+        }
+    }
+    let none = load(FLEET, &[]).unwrap();
+    assert!(none.auth.tokens().is_none() && none.default_cursor_keys_file().is_none());
+    let folder = Config::from_folder(Path::new("d"), []).unwrap();
+    assert_eq!(folder.default_cursor_keys_file().unwrap(), Path::new("d/cursor-keys"));
+}
+
+#[test]
 fn the_old_deadline_key_is_read_with_one_warning() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let log = std::sync::Arc::new(file.reopen().unwrap());

@@ -11,7 +11,7 @@ use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, PostKey, ShardId, UserId};
 use crate::shard::{
-    Deadline, FillBatch, FillRequest, Fleet, HeadBatch, ShardError, Source, TailQuery,
+    Deadline, FillBatch, FillRequest, Fleet, HeadBatch, Shard, ShardError, Source, TailQuery, Turn,
 };
 
 /// A log of a fleet. Most methods call the method of the same name in `source.rs`.
@@ -38,9 +38,10 @@ impl TestLog {
         let from = AuthorEdge::Top;
         let query = |author: &UserId| TailQuery { author: *author, from, count };
         let work = BTreeMap::from([(shard, authors.iter().map(query).collect::<Vec<_>>())]);
-        let read = fleet.scatter(work, fleet.read_deadline(), |shard, queries, until| async move {
+        let call = |shard: Arc<Shard>, queries: Vec<TailQuery>, until| async move {
             shard.tails(Direction::Older, &queries, until).await
-        });
+        };
+        let read = fleet.scatter(work, Turn::First, fleet.read_deadline(), call);
         read.await.answers.into_iter().next().ok_or(shard)
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use crate::OpenError;
 use crate::model::{Follow, Post, ShardId};
 use crate::placement::Placement;
-use crate::shard::{Access, Folder, insert_follows, insert_posts, lock, open_writer};
+use crate::shard::{Access, Folder, OpenedFile, insert_follows, insert_posts, lock};
 
 /// Rows of one transaction. Large ones are faster, and nothing else writes to the folder.
 const ROWS_PER_COMMIT: usize = 20_000;
@@ -53,13 +53,16 @@ impl FolderRows {
         let mut follows_of = placement.group(follows, |follow| follow.follower);
         let mut posts_of = placement.group(posts, |post| post.key.author);
         thread::scope(|scope| {
-            let files = folder.shard_files().into_iter().zip(0u16..);
-            let threads: Vec<_> = files
-                .map(|((_, path), index)| {
-                    let follows = follows_of.remove(&ShardId(index)).unwrap_or_default();
-                    let posts = posts_of.remove(&ShardId(index)).unwrap_or_default();
-                    let added = &added;
-                    scope.spawn(move || fill(&path, &follows, &posts, added))
+            let threads: Vec<_> = folder
+                .shard_files()
+                .into_iter()
+                .map(|(number, _, path)| {
+                    let follows = follows_of.remove(&ShardId(number)).unwrap_or_default();
+                    let posts = posts_of.remove(&ShardId(number)).unwrap_or_default();
+                    let (added, folder) = (&added, &folder);
+                    scope.spawn(move || {
+                        fill(folder.open_shard(number)?, &path, &follows, &posts, added)
+                    })
                 })
                 .collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
@@ -85,12 +88,13 @@ impl FolderRows {
 
 /// Fills one shard in primary-key order, and writes all of it to disk.
 fn fill(
+    opened: OpenedFile,
     path: &Path,
     follows: &[Follow],
     posts: &[Post],
     added: &impl Fn(usize),
 ) -> Result<(), OpenError> {
-    let mut connection = open_writer(path).map_err(|error| failed(path, error))?;
+    let OpenedFile { mut connection, file } = opened;
     let stored = (|| {
         // An interrupted build is rebuilt from nothing, so no transaction has to be durable.
         connection.pragma_update(None, "synchronous", "off")?;
@@ -107,6 +111,7 @@ fn fill(
     stored.map_err(|error| failed(path, error))?;
     // Closing the last connection moves the write-ahead log into the file.
     connection.close().map_err(|(_, error)| failed(path, error))?;
+    drop(file);
     // Opened for writing, because some systems do not flush through a read-only handle.
     let synced = File::options().write(true).open(path).and_then(|file| file.sync_all());
     synced.map_err(|error| failed(path, error))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::Tributary;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::freshness::Freshness;
-use crate::memory::{CachedPage, SentPage, Slot};
+use crate::memory::{CachedPage, FollowedLog, SentPage, Slot};
 use crate::model::UserId;
 use crate::shard::Fleet;
 use crate::timeline::{self, Draft, PageRequest, ReadError};
@@ -31,8 +31,8 @@ impl Draft {
 
 impl SentPage {
     /// The reader's page that was cached for this query string, and its freshness. `None` unless
-    /// memory is fresh, has reached `at_least`, and has applied no change to a user on the page
-    /// since.
+    /// memory is fresh for all users that the page depends on, has reached `at_least`, and has
+    /// applied no change to these users since.
     pub fn cached(
         tributary: &Tributary,
         reader: UserId,
@@ -44,13 +44,12 @@ impl SentPage {
         let has = |(identity, at): &(LogIdentity, LogPosition)| {
             memory.logs().iter().any(|log| log.has_reached(*identity, *at))
         };
-        if !memory.is_fresh(now_ms) || !at_least.positions().iter().all(has) {
+        if !at_least.positions().iter().all(has) {
             return None;
         }
         let page = memory.cached_page(reader, query, now_ms)?;
         let mut freshness = Freshness::default();
-        for log in memory.logs() {
-            let (identity, at) = log.announced()?;
+        for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
             freshness.add(identity, at);
         }
         Some((page.sent.clone(), freshness))

@@ -1,5 +1,8 @@
 //! The follow list of one reader. Pure.
 
+use std::sync::OnceLock;
+
+use super::log::LogSet;
 use super::tail::MAPS_BYTES;
 
 /// A user's index in the tables of memory: see `slots`.
@@ -22,6 +25,8 @@ pub(crate) struct FollowList {
     /// In ascending order.
     slots: Vec<Slot>,
     max: usize,
+    /// The logs of these users, once they were needed.
+    logs: OnceLock<LogSet>,
 }
 
 impl FollowList {
@@ -30,12 +35,13 @@ impl FollowList {
         slots.sort_unstable();
         slots.dedup();
         slots.shrink_to_fit();
-        Self { slots, max }
+        Self { slots, max, logs: OnceLock::new() }
     }
 
     /// Applies a change. Returns false if the list can no longer be known, or is longer than
     /// `max`.
     pub(crate) fn apply(&mut self, change: FollowChange) -> bool {
+        self.logs = OnceLock::new();
         match change {
             FollowChange::Add(slot) => {
                 if let Err(index) = self.slots.binary_search(&slot) {
@@ -56,6 +62,11 @@ impl FollowList {
     /// In ascending order.
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// The logs of these users. `log_of` returns the index of a user's log.
+    pub(super) fn logs(&self, log_of: impl Fn(Slot) -> usize) -> LogSet {
+        *self.logs.get_or_init(|| self.slots.iter().map(|slot| log_of(*slot)).collect())
     }
 
     /// Whether the reader follows this user. A binary search.

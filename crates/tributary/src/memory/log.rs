@@ -11,6 +11,27 @@ use crate::model::ShardId;
 /// Lease of a log in milliseconds. It is renewed every second.
 pub(crate) const LEASE_MS: u64 = 3_000;
 
+/// A set of logs, by index. Logs from the 64th on share one element.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogSet(u64);
+
+impl LogSet {
+    /// Whether the sets have a log in common.
+    pub(crate) fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<usize> for LogSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(indexes: I) -> Self {
+        Self(indexes.into_iter().fold(0, |set, index| set | 1 << index.min(63)))
+    }
+}
+
 /// One log that memory follows.
 #[derive(Debug)]
 pub(crate) struct FollowedLog {
@@ -172,6 +193,11 @@ impl FollowedLog {
         self.fresh_until_ms.store(0, Ordering::Release);
         self.identity.store(identity.0, Ordering::Release);
         self.reached.notify_waiters();
+    }
+
+    /// Memory is not fresh until the lease is renewed.
+    pub(super) fn end_lease(&self) {
+        self.fresh_until_ms.store(0, Ordering::Release);
     }
 
     /// Gives the log another identity. All values and positions stay valid.

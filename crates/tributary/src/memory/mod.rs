@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::budget::Budget;
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
-pub(crate) use self::log::{FollowedLog, NotFresh, count};
+pub(crate) use self::log::{FollowedLog, LogSet, NotFresh, count};
 use self::pages::PageCache;
 pub use self::pages::SentPage;
 pub(crate) use self::pages::{CachedPage, Version};
@@ -127,9 +127,15 @@ impl Memory {
         &self.logs
     }
 
-    /// Whether all logs are fresh: see [`FollowedLog::is_fresh`].
-    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
-        self.logs.iter().all(|log| log.is_fresh(now_ms))
+    /// The logs that are not fresh: see [`FollowedLog::is_fresh`].
+    pub(crate) fn lagging(&self, now_ms: u64) -> LogSet {
+        let logs = self.logs.iter().enumerate();
+        logs.filter(|(_, log)| !log.is_fresh(now_ms)).map(|(index, _)| index).collect()
+    }
+
+    /// The logs of the users on a follow list.
+    pub(crate) fn logs_of(&self, follows: &FollowList) -> LogSet {
+        follows.logs(|slot| self.log_index(self.user(slot)))
     }
 
     /// The log of the shard that owns this user.
@@ -344,8 +350,8 @@ impl Memory {
         self.slots.version()
     }
 
-    /// The cached page of this reader for this query, if nothing it depends on has changed. Marks
-    /// the reader and the authors on the page as used.
+    /// The cached page of this reader for this query, if the logs that it depends on are fresh and
+    /// nothing it depends on has changed. Marks the reader and the authors on the page as used.
     pub(crate) fn cached_page(
         &self,
         reader: UserId,
@@ -354,6 +360,14 @@ impl Memory {
     ) -> Option<Arc<CachedPage>> {
         let slot = self.slots.find(reader)?;
         let page = self.pages.get(slot, query)?;
+        let lagging = self.lagging(now_ms);
+        if !lagging.is_empty() {
+            let logs = self.logs_of(&*self.slots.follows(slot)?);
+            let own = LogSet::from_iter([self.log_index(reader)]);
+            if logs.intersects(lagging) || own.intersects(lagging) {
+                return None;
+            }
+        }
         if !self.slots.timeline_unchanged_since(slot, page.as_of) {
             return None;
         }
@@ -383,6 +397,18 @@ impl Memory {
             Miss::Follows { user } => user,
         };
         self.log_of(user).request_fill(miss);
+    }
+
+    /// Removes everything of a log whose writer has failed. Its memory is not fresh until another
+    /// one has begun.
+    pub(crate) fn clear(&self, index: usize) {
+        let log = &self.logs[index];
+        log.end_lease();
+        self.for_each_of(log.shards(), |slot| {
+            self.show_tail(slot, None);
+            self.show_follows(slot, None);
+        });
+        self.forget_heads(log.shards());
     }
 
     /// Marks the heads of all authors on these shards as unknown.

@@ -23,6 +23,18 @@ impl Deadline {
         Self(now + self.0.saturating_duration_since(now) / 2)
     }
 
+    /// Three quarters of the remaining time: the longest wait of a page that has not begun. The
+    /// rest suffices to read it, because a page that has begun hardly waits.
+    pub(super) fn most(self) -> Self {
+        let now = Instant::now();
+        Self(now + self.0.saturating_duration_since(now) * 3 / 4)
+    }
+
+    /// The time until the deadline.
+    pub(super) fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
     /// Whether the deadline has passed.
     pub fn is_over(self) -> bool {
         Instant::now() >= self.0

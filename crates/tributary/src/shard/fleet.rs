@@ -1,22 +1,25 @@
 //! The fleet: all shards together, with placement, scatter-gather and health.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::gate::Gate;
 #[cfg(feature = "mysql")]
 use super::mysql::{Database, MySqlSource, Server};
+use super::queue::{Permit, QueueStats, Turn};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, SqliteShard, SqliteSource};
-use super::{Access, Deadline, Shard, ShardError, Source, Store};
+use super::{Access, Deadline, Shard, ShardError, Source, Store, restart};
 use crate::clock::now_ms;
+#[cfg(feature = "sqlite")]
+use crate::config::Embedded;
 use crate::config::{Config, FleetConfig};
 use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
@@ -31,6 +34,10 @@ const EXPIRE_BATCH: u32 = 1_000;
 const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
 /// Time limit of one such statement. No request waits for it.
 const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at the files of SQLite shards.
+#[cfg(feature = "sqlite")]
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// The error for a kind of database that the features of this build exclude.
 #[cfg(not(all(feature = "mysql", feature = "sqlite")))]
@@ -85,6 +92,8 @@ pub struct ShardHealth<'a> {
     pub name: &'a str,
     /// `Ok` if the shard is in service, else the reason.
     pub state: Result<(), String>,
+    /// Why the last write to the SQLite file failed, or why its folder cannot be written.
+    pub write_fault: Option<String>,
     /// How many times another program was found to have written to the SQLite file, which only
     /// this process may write. 0 for other databases.
     pub foreign_writes: u64,
@@ -116,7 +125,10 @@ impl Fleet {
             FleetConfig::Servers(servers) => {
                 let (servers, shards) = Server::connect_all(servers, config).await?;
                 for server in servers {
-                    supervisors.spawn(server.supervise());
+                    let name = format!("supervisor of {}", server.gate().server());
+                    supervisors.spawn(async move {
+                        restart::after_panic(&name, || Arc::clone(&server).supervise()).await;
+                    });
                 }
                 shards
             }
@@ -133,8 +145,16 @@ impl Fleet {
             FleetConfig::Servers(servers) => servers.tables.posts.times(),
         };
         let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
+        #[cfg(feature = "sqlite")]
+        if matches!(config.fleet, FleetConfig::Embedded(_)) && access == Access::Own {
+            supervisors.spawn(watch_files(shards.iter().map(Arc::downgrade).collect()));
+            supervisors.spawn(check_files(shards.iter().map(Arc::downgrade).collect()));
+        }
         if config.write.enabled && access == Access::Own {
-            supervisors.spawn(expire_keys(shards.iter().map(Arc::downgrade).collect()));
+            let shards: Vec<Weak<Shard>> = shards.iter().map(Arc::downgrade).collect();
+            supervisors.spawn(async move {
+                restart::after_panic("deletion of old keys", || expire_keys(&shards)).await;
+            });
         }
         let sources = sources(&shards);
         Ok(Self {
@@ -196,9 +216,21 @@ impl Fleet {
             .map(|shard| ShardHealth {
                 name: shard.name(),
                 state: shard.health(),
+                write_fault: shard.write_fault(),
                 foreign_writes: shard.foreign_writes(),
             })
             .collect()
+    }
+
+    /// The queue of each server. Empty for SQLite files.
+    pub fn queues(&self) -> Vec<QueueStats<'_>> {
+        let mut gates: Vec<&Gate> = Vec::new();
+        for gate in self.shards.iter().filter_map(|shard| shard.gate()) {
+            if !gates.iter().any(|known| std::ptr::eq(*known, gate)) {
+                gates.push(gate);
+            }
+        }
+        gates.into_iter().map(|gate| gate.queue().stats()).collect()
     }
 
     /// `Ok` if rows can be bulk-loaded into every shard.
@@ -272,29 +304,33 @@ impl Fleet {
     {
         let own = self.placement.shard_of(user);
         let work = BTreeMap::from([(own, ())]);
-        let gathered = self.scatter(work, deadline, |shard, (), until| call(shard, until)).await;
+        let call = |shard, (), until| call(shard, until);
+        let gathered = self.scatter(work, Turn::First, deadline, call).await;
         gathered.answers.into_iter().next().ok_or(own)
     }
 
-    /// Calls every shard in `work` at the same time and waits for all of them (one *wave*). The
-    /// wave takes at most half of the time until `deadline`. A shard that fails or is late is
-    /// missing.
+    /// Calls every shard in `work` at the same time and waits for all of them (one *wave*). A shard
+    /// that fails or is late is missing.
+    ///
+    /// A wave waits in each server's queue for at most `Turn::patience`, and then for the answers
+    /// for at most half of the rest.
     pub async fn scatter<A, T, F>(
         &self,
         work: BTreeMap<ShardId, A>,
+        turn: Turn,
         deadline: Deadline,
         call: impl Fn(Arc<Shard>, A, Deadline) -> F,
     ) -> Gathered<T>
     where
         F: Future<Output = Result<T, ShardError>>,
     {
-        let until = deadline.half();
-        let calls = work.into_iter().map(|(id, request)| {
-            let answer = call(Arc::clone(&self.shards[id.index()]), request, until);
-            answer.map(move |outcome| (id, outcome))
-        });
+        let groups = self.by_gate(work);
+        let call = |id: ShardId, request, until| {
+            call(Arc::clone(&self.shards[id.index()]), request, until)
+        };
+        let waves = groups.into_iter().map(|(gate, work)| wave(gate, work, turn, deadline, &call));
         let mut gathered = Gathered { answers: Vec::new(), missing: BTreeSet::new() };
-        for (id, outcome) in join_all(calls).await {
+        for (id, outcome) in join_all(waves).await.into_iter().flatten() {
             match outcome {
                 Ok(answer) => gathered.answers.push(answer),
                 Err(error) => {
@@ -307,14 +343,81 @@ impl Fleet {
         gathered
     }
 
+    /// Groups work by the gates that it must pass. A SQLite file has none and is a group alone.
+    fn by_gate<A>(&self, work: BTreeMap<ShardId, A>) -> Vec<Group<'_, A>> {
+        let mut groups: Vec<Group<'_, A>> = Vec::new();
+        for (id, request) in work {
+            let gate = self.shards[id.index()].gate();
+            let is_same = |known: Option<&Gate>| {
+                known.zip(gate).is_some_and(|(known, gate)| std::ptr::eq(known, gate))
+            };
+            match groups.iter_mut().find(|(known, _)| is_same(*known)) {
+                Some((_, requests)) => requests.push((id, request)),
+                None => groups.push((gate, vec![(id, request)])),
+            }
+        }
+        groups
+    }
+
     /// A shard by id.
     pub(crate) fn shard(&self, id: ShardId) -> &Shard {
         &self.shards[id.index()]
     }
 }
 
+/// The requests to the shards of one server.
+type Group<'a, A> = (Option<&'a Gate>, Vec<(ShardId, A)>);
+
+/// The part of a wave on one server, or on one SQLite file.
+///
+/// It waits for one permit. It also takes permits while no other request waits, so that an idle
+/// server is queried for all shards at the same time. A server in demand is queried for one shard
+/// after the other.
+async fn wave<A, T, F>(
+    gate: Option<&Gate>,
+    work: Vec<(ShardId, A)>,
+    turn: Turn,
+    deadline: Deadline,
+    call: &impl Fn(ShardId, A, Deadline) -> F,
+) -> Vec<(ShardId, Result<T, ShardError>)>
+where
+    F: Future<Output = Result<T, ShardError>>,
+{
+    let permit = match gate {
+        Some(gate) => match gate.enter(turn, turn.patience(deadline)).await {
+            Ok(permit) => Some(permit),
+            Err(error) => {
+                return work.into_iter().map(|(id, _)| (id, Err(error.clone()))).collect();
+            }
+        },
+        None => None,
+    };
+    let until = deadline.half();
+    let extra: Vec<Permit<'_>> = (1..work.len()).map_while(|_| gate?.queue().try_enter()).collect();
+    let work = SyncMutex::new(work.into_iter());
+    let next = || {
+        let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
+        work.next().map(|(id, request)| (id, request, work.len() > 0))
+    };
+    let lane = async |_permit: Option<Permit<'_>>, is_extra: bool| {
+        let mut answers = Vec::new();
+        while let Some((id, request, is_more)) = next() {
+            // One database that hangs must not use up the time of the next ones.
+            let until = if is_more { until.half() } else { until };
+            answers.push((id, call(id, request, until).await));
+            if is_extra && gate.is_some_and(|gate| gate.queue().is_contended()) {
+                break;
+            }
+        }
+        answers
+    };
+    let extra = extra.into_iter().map(|permit| lane(Some(permit), true));
+    let lanes = std::iter::once(lane(permit, false)).chain(extra);
+    join_all(lanes).await.into_iter().flatten().collect()
+}
+
 /// Deletes old idempotency keys in small batches, until the shards are dropped.
-async fn expire_keys(shards: Vec<Weak<Shard>>) {
+async fn expire_keys(shards: &[Weak<Shard>]) {
     loop {
         tokio::time::sleep(EXPIRE_PAUSE).await;
         let before_ms = now_ms() - KEY_RETENTION_MS;
@@ -382,15 +485,39 @@ fn files(shards: &[Arc<Shard>]) -> impl Iterator<Item = SqliteSource> {
 }
 
 #[cfg(feature = "sqlite")]
-async fn open_folder(
-    folder: &crate::config::Embedded,
-    access: Access,
-) -> Result<Vec<Shard>, OpenError> {
-    let folder = Folder::open(&folder.dir, folder.shards, access)?;
-    let mut shards = Vec::new();
-    for (name, path) in folder.shard_files() {
-        let file = SqliteShard::open(&path, access, folder.clone()).await?;
-        shards.push(Shard { name, store: Store::Sqlite(Arc::new(file)) });
+async fn open_folder(folder: &Embedded, access: Access) -> Result<Vec<Shard>, OpenError> {
+    let Embedded { dir, shards, .. } = folder.clone();
+    let open = move || {
+        let folder = Folder::open(&dir, shards, access)?;
+        let files = folder.shard_files().into_iter();
+        let shards = files.map(|(number, name, path)| {
+            let file = SqliteShard::open(number, &path, access, &folder)?;
+            Ok(Shard { name, store: Store::Sqlite(Arc::new(file)) })
+        });
+        shards.collect()
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|error| Err(OpenError::Prerequisite(error.to_string())))
+}
+
+/// Reads each file once, one after the other, to find damage before a request does.
+#[cfg(feature = "sqlite")]
+async fn check_files(shards: Vec<Weak<Shard>>) {
+    for shard in shards {
+        let Some(shard) = shard.upgrade() else { return };
+        drop(tokio::task::spawn_blocking(move || shard.check_file()).await);
     }
-    Ok(shards)
+}
+
+/// Looks at the files of the shards until the shards are dropped.
+#[cfg(feature = "sqlite")]
+async fn watch_files(shards: Vec<Weak<Shard>>) {
+    loop {
+        tokio::time::sleep(WATCH_PAUSE).await;
+        let shards: Option<Vec<Arc<Shard>>> = shards.iter().map(Weak::upgrade).collect();
+        let Some(shards) = shards else { return };
+        let look = move || shards.iter().for_each(|shard| shard.look_at_file());
+        // A panic was logged when it happened; the next look may succeed.
+        drop(tokio::task::spawn_blocking(look).await);
+    }
 }

@@ -1,29 +1,28 @@
-//! The gate of a server: a circuit breaker with a bounded queue. It limits the requests that run
-//! and wait, gives each a deadline, and rejects all of them while the server is out of service.
+//! The gate of a server: a circuit breaker in front of the server's queue. It gives each request a
+//! deadline, and rejects all of them while the server is out of service.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+use super::queue::{Permit, Queue, Turn};
 use super::{Deadline, ShardError};
 
 /// This many consecutive failures close the gate. One unlucky query does not, and a dead server is
 /// taken out of service before its requests pile up.
 const FAILURES_MAX: u32 = 3;
-/// Waiting requests per permit. A request further back in the queue would miss its deadline
-/// anyway.
-const WAITING_PER_PERMIT: usize = 16;
+/// A request that had less time than this for the server says nothing about the server.
+const COUNTED_FROM: Duration = Duration::from_millis(250);
 const OUT_OF_SERVICE: &str = "Server is out of service; it is retried every second";
 
 /// The gate of one server.
 #[derive(Debug)]
 pub(super) struct Gate {
     server: String,
-    permits: Semaphore,
-    waiting: AtomicUsize,
-    waiting_max: usize,
+    queue: Queue,
     state: Mutex<GateState>,
     /// Wakes the supervisor when the gate closes.
     closed: Notify,
@@ -57,34 +56,64 @@ impl Gate {
     pub(super) fn new(server: &str, permits: usize) -> Self {
         Self {
             server: server.to_owned(),
-            permits: Semaphore::new(permits),
-            waiting: AtomicUsize::new(0),
-            waiting_max: permits * WAITING_PER_PERMIT,
+            queue: Queue::new(server, permits),
             state: Mutex::new(GateState::Closed { reason: "not reached yet".into() }),
             closed: Notify::new(),
         }
     }
 
-    /// Waits for a permit and runs `work`, both until the deadline.
-    ///
-    /// Only [`ShardError::Unavailable`] without `progress` counts as a failure of the server. Late
-    /// work with progress was too much for its time.
+    /// Waits for a permit until half of the time is gone, then runs `work` until the deadline.
     ///
     /// # Errors
-    /// [`ShardError::Unavailable`] if the gate is closed, its queue is full or the deadline
-    /// passes; else the error of `work`.
+    /// As [`Gate::enter`] and [`Gate::observe`].
     pub(super) async fn pass<T>(
         &self,
         until: Deadline,
         progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
-        let _permit = self.enter(until).await?;
+        let _permit = self.enter(Turn::Next, until.half()).await?;
+        self.observe(until, progress, work).await
+    }
+
+    /// Waits for a permit, if the gate is open.
+    ///
+    /// # Errors
+    /// [`ShardError::Unavailable`] if the gate is closed, else as [`Queue::enter`].
+    pub(super) async fn enter(
+        &self,
+        turn: Turn,
+        until: Deadline,
+    ) -> Result<Permit<'_>, ShardError> {
+        self.health().map_err(ShardError::Unavailable)?;
+        let permit = self.queue.enter(turn, until).await?;
+        // It may have closed during the wait.
+        self.health().map_err(ShardError::Unavailable)?;
+        Ok(permit)
+    }
+
+    /// Runs `work` of a request that has a permit, until the deadline.
+    ///
+    /// Only [`ShardError::Unavailable`] without `progress` counts as a failure of the server, and
+    /// only if the request had at least 250 ms. Late work with progress was too much for its time.
+    ///
+    /// # Errors
+    /// [`ShardError::Unavailable`] at the deadline, else the error of `work`.
+    pub(super) async fn observe<T>(
+        &self,
+        until: Deadline,
+        progress: &Progress,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        let is_counted = until.remaining() >= COUNTED_FROM;
         let outcome = until.in_time(work).await;
         match &outcome {
             Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
-                self.note_failure(error);
+                if is_counted {
+                    self.note_failure(error);
+                }
             }
+            Err(ShardError::Overloaded(_)) => {}
             // Any other error is an answer, so the server is alive.
             Ok(_) | Err(_) => self.note_success(),
         }
@@ -98,20 +127,15 @@ impl Gate {
         until: Deadline,
         work: impl Future<Output = Result<(), ShardError>>,
     ) {
-        let Ok(_permit) = self.enter(until).await else { return };
+        let Ok(_permit) = self.enter(Turn::Next, until.half()).await else { return };
         if let Err(error @ ShardError::Unavailable(_)) = until.in_time(work).await {
             self.note_failure(&error);
         }
     }
 
-    /// Waits for a permit, if the gate is open.
-    async fn enter(&self, until: Deadline) -> Result<SemaphorePermit<'_>, ShardError> {
-        self.health().map_err(ShardError::Unavailable)?;
-        let _place = self.queue()?;
-        match until.limit(self.permits.acquire()).await {
-            Some(Ok(permit)) => Ok(permit),
-            Some(Err(_)) | None => Err(ShardError::Unavailable("its queue is too slow".into())),
-        }
+    /// The queue of the server.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// The name of the server.
@@ -143,7 +167,7 @@ impl Gate {
             return;
         }
         match reason {
-            ShardError::Unavailable(_) | ShardError::Slow(_) => {
+            ShardError::Unavailable(_) | ShardError::Overloaded(_) | ShardError::Slow(_) => {
                 warn!(server = self.server, reason = text, "{OUT_OF_SERVICE}");
             }
             ShardError::Faulty(_)
@@ -186,86 +210,64 @@ impl Gate {
         }
     }
 
-    fn queue(&self) -> Result<QueuePlace<'_>, ShardError> {
-        let place = QueuePlace(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
-            return Err(ShardError::Unavailable("its queue is full".into()));
-        }
-        Ok(place)
-    }
-
     fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place in the queue, released on drop.
-struct QueuePlace<'a>(&'a AtomicUsize);
-
-impl Drop for QueuePlace<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_millis(20))
+    /// Enough time for a failure to count.
+    fn counted() -> Deadline {
+        Deadline::after(COUNTED_FROM * 2)
     }
 
-    async fn fail(gate: &Gate) -> ShardError {
+    async fn fail(gate: &Gate, until: Deadline) -> ShardError {
         let work = async { Err::<(), _>(ShardError::Unavailable("cut".into())) };
-        gate.pass(soon(), &Progress::default(), work).await.unwrap_err()
+        gate.pass(until, &Progress::default(), work).await.unwrap_err()
     }
 
     #[tokio::test]
     async fn only_consecutive_failures_close_the_gate() {
         let gate = Gate::new("db", 2);
-        assert!(fail(&gate).await.to_string().contains("not reached yet"));
+        assert!(fail(&gate, counted()).await.to_string().contains("not reached yet"));
         gate.open();
         for _ in 0..5 {
-            fail(&gate).await;
-            fail(&gate).await;
-            gate.pass(soon(), &Progress::default(), async { Ok(()) }).await.unwrap();
+            fail(&gate, counted()).await;
+            fail(&gate, counted()).await;
+            gate.pass(counted(), &Progress::default(), async { Ok(()) }).await.unwrap();
         }
         for _ in 0..FAILURES_MAX {
             assert!(gate.health().is_ok());
-            fail(&gate).await;
+            fail(&gate, counted()).await;
         }
         assert!(gate.health().unwrap_err().contains("cut"));
         gate.wait_closed().await;
         gate.open();
-        gate.pass(soon(), &Progress::default(), async { Ok(()) }).await.unwrap();
+        gate.pass(counted(), &Progress::default(), async { Ok(()) }).await.unwrap();
     }
 
     #[tokio::test]
-    async fn silence_ends_at_the_deadline_and_the_queue_is_bounded() {
+    async fn silence_counts_only_if_the_request_had_time_and_made_no_progress() {
         let gate = Gate::new("db", 1);
         gate.open();
-        let silent = std::future::pending::<Result<(), ShardError>>();
-        let error = gate.pass(soon(), &Progress::default(), silent).await.unwrap_err();
-        assert!(error.to_string().contains("no answer in time"), "{error}");
-
-        gate.open();
+        let silent = || std::future::pending::<Result<(), ShardError>>();
+        let short = || Deadline::after(Duration::from_millis(10));
+        for _ in 0..=FAILURES_MAX {
+            let error = gate.pass(short(), &Progress::default(), silent()).await.unwrap_err();
+            assert!(error.to_string().contains("no answer in time"), "{error}");
+            fail(&gate, short()).await;
+        }
         let progress = Progress::default();
         progress.note();
+        let refused = || async { Err::<(), _>(ShardError::Overloaded("1040".into())) };
         for _ in 0..=FAILURES_MAX {
-            let silent = std::future::pending::<Result<(), ShardError>>();
-            gate.pass(soon(), &progress, silent).await.unwrap_err();
+            gate.pass(counted(), &Progress::default(), refused()).await.unwrap_err();
+            let late = async { Err::<(), _>(ShardError::Unavailable("late".into())) };
+            gate.pass(counted(), &progress, late).await.unwrap_err();
         }
-        assert!(
-            gate.health().is_ok(),
-            "work that is late but makes progress must not close the gate"
-        );
-
-        let places: Vec<_> = (0..WAITING_PER_PERMIT).map(|_| gate.queue().unwrap()).collect();
-        assert!(gate.queue().is_err());
-        drop(places);
-        assert!(gate.queue().is_ok());
+        assert!(gate.health().is_ok(), "overload closed the gate");
     }
 }

@@ -4,7 +4,7 @@
 use super::mysql::make_tables;
 use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES};
 #[cfg(feature = "sqlite")]
-use super::sqlite::{Folder, open_writer, tables};
+use super::sqlite::{Folder, tables};
 use super::{Access, OpenError, ShardError};
 use crate::config::{Config, Embedded, FleetConfig};
 
@@ -51,11 +51,11 @@ pub async fn migrate(config: &Config, mut report: impl FnMut(Migrated)) -> Resul
 fn migrate_folder(embedded: &Embedded, mut report: impl FnMut(Migrated)) -> Result<(), OpenError> {
     let is_new = !embedded.dir.join(Folder::FILE).exists();
     let folder = Folder::open(&embedded.dir, embedded.shards, Access::Own)?;
-    for (shard, path) in folder.shard_files() {
+    for (number, shard, path) in folder.shard_files() {
         let wrong =
             |error| OpenError::Prerequisite(format!("{} cannot be used: {error}", path.display()));
         let before = if is_new { Vec::new() } else { tables(&path).map_err(wrong)? };
-        open_writer(&path).map_err(wrong)?;
+        drop(folder.open_shard(number)?);
         for table in OUR_TABLES.into_iter().chain(SQLITE_LOG_TABLES) {
             let made = !before.iter().any(|name| name == table);
             report(Migrated { shard: shard.clone(), table: table.to_owned(), made });

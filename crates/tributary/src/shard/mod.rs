@@ -6,16 +6,18 @@ mod deadline;
 mod finding;
 mod fleet;
 mod follow;
-#[cfg(feature = "mysql")]
 mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
 mod load;
+mod log_pause;
 #[cfg(feature = "mysql")]
 mod marks;
 mod migrate;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod queue;
+mod restart;
 mod schema;
 mod source;
 #[cfg(feature = "sqlite")]
@@ -31,12 +33,14 @@ pub use self::finding::Finding;
 pub(crate) use self::fleet::FolloweesError;
 pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub use self::follow::Changes;
+use self::gate::Gate;
 pub use self::load::Loaded;
 pub use self::migrate::migrate;
 #[cfg(feature = "mysql")]
 use self::mysql::MySqlShard;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{find_tables, stray_findings, survey};
+pub(crate) use self::queue::Turn;
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
@@ -46,7 +50,7 @@ pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
-pub(crate) use self::sqlite::{Folder, insert_follows, insert_posts, lock, open_writer};
+pub(crate) use self::sqlite::{Folder, OpenedFile, insert_follows, insert_posts, lock};
 pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome, Written};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
@@ -74,9 +78,12 @@ pub struct TailQuery {
     pub author: UserId,
     /// The edge to start from, in the direction of the page.
     pub from: AuthorEdge,
-    /// Upper bound for the number of posts, 1 to 100.
+    /// Upper bound for the number of posts, 1 to 101.
     pub count: u16,
 }
+
+/// Posts for each author that [`Shard::posts_until`] returns at most, on average.
+pub(crate) const SPAN_POSTS: usize = 4;
 
 /// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
 #[derive(Debug)]
@@ -102,10 +109,14 @@ impl Store {
 /// Why a request to a shard failed. The variants differ in what the caller can do about it.
 #[derive(Clone, Debug, Error)]
 pub enum ShardError {
-    /// The shard is unreachable, silent or overloaded. The caller continues without it. The gate
-    /// of the server counts these errors.
+    /// The shard is unreachable or silent. The caller continues without it. The gate of the server
+    /// counts these errors.
     #[error("{0}")]
     Unavailable(String),
+    /// The request was not started: too many wait, or the server limits the connections. The caller
+    /// continues without the shard for this request only. It does not count against the server.
+    #[error("{0}")]
+    Overloaded(String),
     /// A statement exceeded its time limit or waited too long for a lock. The caller continues
     /// without the shard for this request only.
     #[error("{0}")]
@@ -149,6 +160,16 @@ impl Shard {
         }
     }
 
+    /// The gate of its server. `None` for a SQLite file.
+    fn gate(&self) -> Option<&Gate> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(_) => None,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => Some(shard.parts().0.gate()),
+        }
+    }
+
     /// The configured name.
     pub fn name(&self) -> &str {
         &self.name
@@ -186,6 +207,40 @@ impl Shard {
             Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.tails(direction, asks, until).await,
+        }
+    }
+
+    /// The posts that answer `asks`, with their texts. The posts of each author are in reading
+    /// order.
+    pub async fn tail_posts(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.tail_posts(direction, asks, until).await,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.tail_posts(direction, asks, until).await,
+        }
+    }
+
+    /// All posts of the asks' authors from their edges up to the time `cut`, in any order. It may
+    /// return posts on the other side of an edge too. `None` if they are more than
+    /// [`SPAN_POSTS`] for each author, or if this shard has no cheap statement for them.
+    pub async fn posts_until(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        cut: i64,
+        until: Deadline,
+    ) -> Result<Option<Vec<Post>>, ShardError> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.posts_until(direction, asks, cut, until).await,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.posts_until(direction, asks, cut, until).await,
         }
     }
 
@@ -378,9 +433,39 @@ impl Shard {
     pub(crate) fn health(&self) -> Result<(), String> {
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(_) => Ok(()),
+            Store::Sqlite(shard) => shard.health(),
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.health(),
+        }
+    }
+
+    /// Finds out whether a SQLite file is still the one that was opened. Blocks for a moment.
+    #[cfg(feature = "sqlite")]
+    fn look_at_file(&self) {
+        match &self.store {
+            Store::Sqlite(shard) => shard.look(),
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => {}
+        }
+    }
+
+    /// Reads a SQLite file as a whole, to find damage. Blocks.
+    #[cfg(feature = "sqlite")]
+    fn check_file(&self) {
+        match &self.store {
+            Store::Sqlite(shard) => shard.check_pages(),
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => {}
+        }
+    }
+
+    /// Why writes to a SQLite file fail, although reads may succeed.
+    fn write_fault(&self) -> Option<String> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.write_fault(),
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => None,
         }
     }
 }

@@ -8,8 +8,14 @@ use crate::cursor::Cursor;
 use crate::freshness::Freshness;
 use crate::memory::Version;
 use crate::model::{Post, PostKey, ShardId, UserId};
-use crate::post_json::decode_content;
+use crate::post_json::{decode_content, text_bytes};
 use crate::timeline::Page;
+
+/// Bytes of the posts of one page as JSON. A page that would be longer ends early. A single post
+/// may be longer.
+const PAGE_JSON_MAX: usize = 1 << 20;
+/// About the bytes of the JSON of a post without its text.
+const FIELD_BYTES: usize = 128;
 
 /// A post on a page, by where it was read.
 #[derive(Clone, Debug)]
@@ -27,6 +33,24 @@ impl DraftPost {
             Self::FromDatabase(post) => post.key,
             Self::FromMemory(found) => found.key,
         }
+    }
+
+    /// About the number of bytes of its JSON.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::FromDatabase(post) => text_bytes(&post.content) + FIELD_BYTES,
+            Self::FromMemory(found) => found.body().len(),
+        }
+    }
+
+    /// How many of these posts a page may have: at least one, and at most [`PAGE_JSON_MAX`].
+    pub(super) fn fitting<'a>(posts: impl Iterator<Item = &'a Self>) -> usize {
+        let mut bytes = 0;
+        let fits = |(index, post): &(usize, &Self)| {
+            bytes += post.bytes();
+            *index == 0 || bytes <= PAGE_JSON_MAX
+        };
+        posts.enumerate().take_while(fits).count()
     }
 }
 
@@ -69,6 +93,11 @@ impl Draft {
             fresh_enough: true,
             as_of: None,
         }
+    }
+
+    /// About the number of bytes of the JSON of the posts.
+    pub fn bytes(&self) -> usize {
+        self.posts.iter().map(DraftPost::bytes).sum()
     }
 
     /// No shard is missing.

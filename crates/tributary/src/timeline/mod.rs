@@ -24,15 +24,15 @@ use thiserror::Error;
 
 pub use self::draft::{Draft, DraftPost};
 use self::flight::Flights;
-use self::merge::Merge;
+use self::merge::{Merge, Unread, Wave};
 pub use self::page::{Limit, Page, PageRequest};
 pub(crate) use self::view::View;
 use self::view::{Authors, Followees};
 use self::warm::{FoundPost, MemoryPosts, Older, Span};
 use crate::cursor::{AuthorEdge, Cursor, Edge};
 use crate::freshness::Freshness;
-use crate::model::{Direction, FOLLOWEES_MAX, PostKey, ShardId, UserId};
-use crate::shard::{Deadline, Shard, ShardError, TailQuery};
+use crate::model::{Direction, FOLLOWEES_MAX, Post, PostKey, ShardId, UserId};
+use crate::shard::{Deadline, Shard, ShardError, TailQuery, Turn};
 
 /// Why a timeline cannot be read at all. A shard that does not answer is not an error; it makes
 /// the page incomplete.
@@ -71,7 +71,7 @@ pub(crate) type TimelineFlights = Flights<FlightKey, Result<Draft, ReadError>>;
 /// Cost from memory: the head of every followee, and the tails of the few that can be on the page.
 /// Cost of what memory does not have: one query for the follow list on the reader's shard, then at
 /// most five waves. A wave queries all shards that own a followee still in question, at the same
-/// time. All waves together read at most `4 x followees + 12 x limit` rows. A page towards newer
+/// time. All waves together read at most `4 x followees + 16 x limit` rows. A page towards newer
 /// posts whose anchor was deleted may need a sixth wave. An unknown reader has an empty timeline.
 pub(crate) async fn home_timeline(
     view: &mut View<'_>,
@@ -179,8 +179,14 @@ async fn home_page(
 
 async fn read_page(view: &View<'_>, authors: &Authors, request: &PageRequest) -> Draft {
     let queried = BTreeSet::from_iter(authors.queried);
-    let mut reading =
-        Reading { view, missing: BTreeSet::new(), handles: BTreeMap::new(), waves: 0, queried };
+    let mut reading = Reading {
+        view,
+        missing: BTreeSet::new(),
+        texts: HashMap::new(),
+        handles: BTreeMap::new(),
+        waves: 0,
+        queried,
+    };
     let mut draft = match request.cursor.direction {
         Direction::Older => reading.older_page(authors, request).await,
         Direction::Newer => reading.newer_page(authors, request).await,
@@ -216,6 +222,8 @@ fn prev_of_empty(cursor: &Cursor, complete: bool) -> Cursor {
 struct Reading<'a> {
     view: &'a View<'a>,
     missing: BTreeSet<ShardId>,
+    /// Posts that were read with their texts.
+    texts: HashMap<PostKey, Post>,
     handles: BTreeMap<UserId, String>,
     waves: u32,
     /// The shards that were queried.
@@ -226,9 +234,15 @@ impl Reading<'_> {
     async fn older_page(&mut self, authors: &Authors, request: &PageRequest) -> Draft {
         let cursor = &request.cursor;
         let (mut keys, in_memory) = self.merged_keys(authors, request).await;
-        let more = keys.len() > request.limit.get();
+        let mut more = keys.len() > request.limit.get();
         keys.truncate(request.limit.get());
-        let (posts, _) = self.hydrate(&keys, in_memory, &[]).await;
+        let (mut posts, _) = self.hydrate(&keys, in_memory, &[]).await;
+        let fitting = DraftPost::fitting(posts.iter());
+        if fitting < posts.len() {
+            more = true;
+            posts.truncate(fitting);
+            keys = posts.iter().map(DraftPost::key).collect();
+        }
         let end = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
         let next = (more || !self.missing.is_empty()).then(|| self.moved(cursor, end));
         let prev = match keys.first() {
@@ -245,7 +259,6 @@ impl Reading<'_> {
         keys.reverse();
         in_memory.posts.truncate(request.limit.get());
         in_memory.posts.reverse();
-        let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
         let bottom = keys.last().map_or(cursor.edge, |key| Edge::below(*key));
         let known = self.view.any_older(authors, bottom);
         let probe = match known {
@@ -253,7 +266,14 @@ impl Reading<'_> {
             Older::None if authors.unknown.is_empty() => Vec::new(),
             Older::None | Older::Unknown(_) => self.anchor_query(cursor, authors),
         };
-        let (posts, anchored) = self.hydrate(&keys, in_memory, &probe).await;
+        let (mut posts, anchored) = self.hydrate(&keys, in_memory, &probe).await;
+        // The posts nearest to the cursor stay, and `prev` continues above them.
+        let fitting = DraftPost::fitting(posts.iter().rev());
+        if fitting < posts.len() {
+            posts.drain(..posts.len() - fitting);
+            keys = posts.iter().map(DraftPost::key).collect();
+        }
+        let top = keys.first().map_or(cursor.edge, |key| Edge::above(*key));
         let older = anchored || self.any_older(authors, known, bottom).await;
         let next = (older || !self.missing.is_empty()).then(|| Cursor {
             direction: Direction::Older,
@@ -267,7 +287,9 @@ impl Reading<'_> {
 
     fn draft(&mut self, posts: Vec<DraftPost>, next: Option<Cursor>, prev: Cursor) -> Draft {
         let mut draft = Draft::new(posts, next, prev, self.missing.clone());
+        let authors: BTreeSet<UserId> = draft.posts.iter().map(|post| post.key().author).collect();
         draft.handles = std::mem::take(&mut self.handles);
+        draft.handles.retain(|author, _| authors.contains(author));
         draft.waves = self.waves;
         draft
     }
@@ -285,7 +307,7 @@ impl Reading<'_> {
         let placement = self.view.fleet().placement();
         let unknown = authors.unknown.iter().map(|&author| {
             let edge = cursor.edge_on(placement.shard_of(author));
-            (author, edge.for_author(author))
+            Unread { author, from: edge.for_author(author), bound: None }
         });
         let mut starts = std::mem::take(&mut in_memory.incomplete);
         starts.extend(unknown);
@@ -294,17 +316,54 @@ impl Reading<'_> {
         }
         let mut merge = Merge::new(direction, starts, span.need);
         merge.know(in_memory.posts.iter().map(|found| found.key));
-        loop {
-            let queries = merge.next_wave();
-            if queries.is_empty() {
-                return (merge.page(), in_memory);
-            }
-            for (queries, rows) in self.tails(direction, queries).await {
-                merge.admit(&queries, &rows);
+        while let Some(wave) = merge.next_wave() {
+            match wave {
+                Wave::Keys(queries) => {
+                    for (queries, rows) in self.tails(direction, queries).await {
+                        merge.admit(&queries, &rows);
+                    }
+                }
+                Wave::Posts(queries) => self.read_posts(&mut merge, queries, None).await,
+                Wave::Span(queries, cut) => {
+                    self.read_posts(&mut merge, queries, Some(cut)).await;
+                }
             }
             // A missing shard starts at the same edge on the next page. So none of its posts may
             // be on this one, not even those that memory has.
             merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
+        }
+        (merge.page(), in_memory)
+    }
+
+    /// One wave of posts with their texts, which are kept for the page. With a cut, each shard
+    /// reads all posts up to it, unless they are too many.
+    async fn read_posts(&mut self, merge: &mut Merge, queries: Vec<TailQuery>, cut: Option<i64>) {
+        let direction = merge.direction();
+        let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
+        let answers = self
+            .wave(by_shard, |shard, queries, until| async move {
+                let whole = match cut {
+                    Some(cut) => shard.posts_until(direction, &queries, cut, until).await?,
+                    None => None,
+                };
+                let is_whole = whole.is_some();
+                let posts = match whole {
+                    Some(posts) => posts,
+                    None => shard.tail_posts(direction, &queries, until).await?,
+                };
+                let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
+                let handles = shard.handles(&keys, until).await?;
+                Ok((queries, is_whole, keys, posts, handles))
+            })
+            .await;
+        for (queries, is_whole, keys, posts, handles) in answers {
+            if is_whole {
+                merge.admit_span(&queries, keys);
+            } else {
+                merge.admit(&queries, &keys);
+            }
+            self.texts.extend(posts.into_iter().map(|post| (post.key, post)));
+            self.handles.extend(handles);
         }
     }
 
@@ -338,6 +397,8 @@ impl Reading<'_> {
             let known = in_memory.posts.into_iter().take(keys.len());
             return (known.map(DraftPost::FromMemory).collect(), false);
         }
+        let read = std::mem::take(&mut self.texts).into_iter();
+        by_key.extend(read.map(|(key, post)| (key, DraftPost::FromDatabase(post))));
         by_key.extend(
             in_memory.posts.into_iter().map(|found| (found.key, DraftPost::FromMemory(found))),
         );
@@ -409,9 +470,10 @@ impl Reading<'_> {
         if self.waves == 0 {
             self.view.wait_until_visible().await;
         }
+        let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
         self.waves += 1;
         self.queried.extend(work.keys());
-        let gathered = self.view.fleet().scatter(work, self.view.deadline(), call).await;
+        let gathered = self.view.fleet().scatter(work, turn, self.view.deadline(), call).await;
         self.missing.extend(gathered.missing);
         gathered.answers
     }

@@ -78,7 +78,8 @@ impl Default for PageRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page {
-    /// The posts, newest first; at most the requested limit.
+    /// The posts, newest first; at most the requested limit. A page with more than 1 MiB of JSON
+    /// ends early.
     pub posts: Vec<Post>,
     /// The cursor to strictly older posts. `None` if and only if there are none and no shard is
     /// missing.

@@ -301,7 +301,7 @@ mod tests {
                     span.edge
                 );
                 let authors = |in_memory: &MemoryPosts| -> BTreeSet<UserId> {
-                    in_memory.incomplete.iter().map(|(author, _)| *author).collect()
+                    in_memory.incomplete.iter().map(|unread| unread.author).collect()
                 };
                 assert_eq!(authors(&in_memory), authors(&tails), "seed {seed}, step {step}");
                 if in_memory.incomplete.is_empty() {

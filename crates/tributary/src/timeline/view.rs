@@ -19,7 +19,7 @@ use super::warm::{self, MemoryPosts, Older, Span};
 use super::{PageRequest, TimelineFlights};
 use crate::changes::{LogIdentity, LogPosition};
 use crate::cursor::Edge;
-use crate::memory::{FollowList, FollowedLog, Memory, Miss, Slot, Version};
+use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Slot, Version};
 use crate::model::{Direction, FOLLOWEES_MAX, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
 
@@ -233,8 +233,8 @@ impl<'a> View<'a> {
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
         self.set_freshness(draft);
-        let is_from_memory =
-            self.trust.is_empty() && !self.ignores_memory && draft.queried.is_empty();
+        // A log that is not fresh has made the page stale, or was queried, or is not needed.
+        let is_from_memory = !self.ignores_memory && draft.queried.is_empty();
         draft.as_of = (is_from_memory && draft.is_whole()).then_some(self.version);
     }
 
@@ -305,11 +305,36 @@ impl<'a> View<'a> {
     }
 
     fn authors_of_list(&self, memory: &Memory, list: Arc<FollowList>) -> Authors {
-        if self.trust.is_empty() && !self.ignores_memory {
-            return Authors { known: KnownAuthors::FollowList(list), ..Authors::default() };
+        let mut authors = Authors::default();
+        if self.ignores_memory {
+            authors.unknown = list.slots().iter().map(|slot| memory.user(*slot)).collect();
+            return authors;
         }
-        let users: Vec<UserId> = list.slots().iter().map(|slot| memory.user(*slot)).collect();
-        self.authors(&users)
+        let lagging = self.lagging();
+        if lagging.is_empty() || !memory.logs_of(&list).intersects(lagging) {
+            authors.known = KnownAuthors::FollowList(list);
+            return authors;
+        }
+        let mut slots = Vec::with_capacity(list.slots().len());
+        for &slot in list.slots() {
+            let user = memory.user(slot);
+            match self.trust_of(memory, user) {
+                Trust::Nothing => authors.unknown.push(user),
+                Trust::Fresh => slots.push(slot),
+                Trust::Stale(as_of) => {
+                    authors.stale.insert(memory.placement().shard_of(user), as_of);
+                    slots.push(slot);
+                }
+            }
+        }
+        authors.known = KnownAuthors::Slots(slots);
+        authors
+    }
+
+    /// The logs that are not fresh.
+    fn lagging(&self) -> LogSet {
+        let trust = self.trust.iter().enumerate();
+        trust.filter(|(_, trust)| **trust != Trust::Fresh).map(|(index, _)| index).collect()
     }
 
     /// Splits authors into those that memory may answer and those that need a database.
@@ -379,7 +404,7 @@ impl<'a> View<'a> {
 /// Empty if every log is fresh, which is the usual case and costs one comparison for each log.
 fn trust(fleet: &Fleet, memory: &Memory) -> Vec<Trust> {
     let now_ms = memory.now_ms();
-    if memory.is_fresh(now_ms) {
+    if memory.lagging(now_ms).is_empty() {
         return Vec::new();
     }
     let trust = |log: &FollowedLog| {

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::merge::Unread;
 use crate::cursor::{AuthorEdge, Edge};
 use crate::memory::{Memory, Miss, NO_POSTS, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
@@ -38,8 +39,8 @@ impl FoundPost {
 pub(super) struct MemoryPosts {
     /// In reading order; posts of incomplete authors may belong between them.
     pub(super) posts: Vec<FoundPost>,
-    /// Authors that may have more posts on the page, each with the edge to query from.
-    pub(super) incomplete: Vec<(UserId, AuthorEdge)>,
+    /// Authors that may have more posts on the page.
+    pub(super) incomplete: Vec<Unread>,
 }
 
 /// Start and length of a page.
@@ -324,7 +325,8 @@ impl<'a> MemoryPage<'a> {
             });
             if matters {
                 self.memory.request_fill(Miss::Tail { slot, depth });
-                incomplete.push((self.memory.user(slot), from));
+                let bound = (self.direction == Direction::Older).then_some(bound.time);
+                incomplete.push(Unread { author: self.memory.user(slot), from, bound });
             }
         }
         let found = |best: Best| {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,6 +93,30 @@ impl Serving {
         Some((head[9..12].parse().unwrap(), body.to_owned()))
     }
 
+    /// The status of each shard in `/readyz`, and the status of the whole.
+    fn ready(&self) -> (Vec<String>, String) {
+        let (_, body) = self.send("GET /readyz HTTP/1.1", "").unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let text = |value: &Value| value["status"].as_str().unwrap().to_owned();
+        (body["shards"].as_array().unwrap().iter().map(text).collect(), text(&body))
+    }
+
+    /// Waits until `/readyz` reports exactly these shards as missing.
+    fn until_missing(&self, missing: &[usize]) {
+        let start = Instant::now();
+        loop {
+            let (shards, _) = self.ready();
+            let found = (0..).zip(&shards).filter(|(_, status)| *status == "missing");
+            let found: Vec<usize> = found.map(|(shard, _)| shard).collect();
+            if found == missing {
+                return println!("  {missing:?} missing after {:.1?}", start.elapsed());
+            }
+            let limit = Duration::from_secs(2) * BUSY_FACTOR;
+            assert!(start.elapsed() < limit, "{found:?} instead of {missing:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Returns the status and the id of the post; the id is empty if there is none.
     fn post(&self, author: u64, content: &str, key: Option<&str>) -> Option<(u16, String)> {
         let key = key.map(|key| format!("\r\nIdempotency-Key: {key}")).unwrap_or_default();
@@ -161,6 +186,8 @@ fn a_full_disk_refuses_writes_and_still_serves_stored_posts() {
     for _ in 0..20 {
         assert_eq!(post().0, 507);
     }
+    let read_only = ["read_only", "ok", "ok", "ok"].map(String::from).to_vec();
+    assert_eq!(serving.ready(), (read_only, "degraded".into()));
     stored.reverse();
     serving.until_posts(4, &stored);
 
@@ -176,7 +203,118 @@ fn a_full_disk_refuses_writes_and_still_serves_stored_posts() {
         std::thread::sleep(Duration::from_millis(50));
     }
     println!("  written again after {:.1?}", start.elapsed());
+    assert_eq!(serving.ready().1, "ok");
     serving.until_posts(4, &stored);
+}
+
+/// The shards of the test below. Each fault has a shard of its own.
+const REMOVED: usize = 0;
+const REPLACED: usize = 1;
+const TRUNCATED: usize = 2;
+const EMPTY: usize = 3;
+const SWAPPED: usize = 4;
+const HEALTHY: usize = 5;
+const OLDER: usize = 6;
+const GARBAGE: usize = 7;
+const LOG_REMOVED: usize = 8;
+const MOVED: usize = 9;
+const FAULTY: [usize; 9] =
+    [REMOVED, REPLACED, TRUNCATED, EMPTY, SWAPPED, OLDER, GARBAGE, LOG_REMOVED, MOVED];
+
+/// Stores 5 MB as another program, which moves all of it from the log to the file.
+fn fill_file(file: &Path, author: usize) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    let rows = format!(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)
+         INSERT INTO tweets SELECT n, {author}, printf('%.5000c', 'x'), n FROM n"
+    );
+    connection.execute(&rows, []).unwrap();
+}
+
+/// Damages the file of each shard in [`FAULTY`] in its own way.
+fn damage(file: impl Fn(usize) -> PathBuf) {
+    fs::remove_file(file(REMOVED)).unwrap();
+    let copy = file(REPLACED).with_extension("copy");
+    fs::copy(file(REPLACED), &copy).unwrap();
+    fs::rename(copy, file(REPLACED)).unwrap();
+    let open = |shard| fs::File::options().write(true).open(file(shard)).unwrap();
+    open(TRUNCATED).set_len(fs::metadata(file(TRUNCATED)).unwrap().len() / 2).unwrap();
+    open(EMPTY).set_len(0).unwrap();
+    fs::copy(file(HEALTHY), file(SWAPPED)).unwrap();
+    fs::copy(file(OLDER).with_extension("older"), file(OLDER)).unwrap();
+    fs::write(file(GARBAGE), "garbage".repeat(10_000)).unwrap();
+    fs::remove_file(file(LOG_REMOVED).with_extension("sqlite-wal")).unwrap();
+    fs::rename(file(MOVED), file(MOVED).with_extension("moved")).unwrap();
+}
+
+#[test]
+fn a_lost_or_replaced_shard_file_is_excluded_within_two_seconds_and_refused_at_the_start() {
+    let dir = scratch();
+    let file = |shard: usize| dir.path().join(format!("data/shard-{shard}.sqlite"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(dir.path().join("data"));
+    command.env("TRIBUTARY_EMBEDDED__SHARDS", "10");
+    let serving = Serving::run(&mut command);
+    for shard in 0..10 {
+        assert_eq!(serving.post(shard, "before", None).unwrap().0, 201);
+    }
+    fs::copy(file(OLDER), file(OLDER).with_extension("older")).unwrap();
+    [TRUNCATED, OLDER].into_iter().for_each(|shard| fill_file(&file(shard), shard));
+    // A restore through SQLite is no fault.
+    let backup = |shard: usize| file(shard).with_extension("backup");
+    for shard in 0..10 {
+        let connection = rusqlite::Connection::open(file(shard)).unwrap();
+        connection.execute("VACUUM INTO ?", [backup(shard).to_str().unwrap()]).unwrap();
+        connection.execute_batch("VACUUM").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1_200));
+    serving.until_missing(&[]);
+
+    damage(file);
+    serving.until_missing(&FAULTY);
+    assert_eq!(serving.ready().1, "degraded");
+    for shard in (0..10).filter(|shard| *shard != HEALTHY) {
+        let (status, _) = serving.post(shard as u64, "lost", None).unwrap();
+        assert_eq!(status, 503, "shard {shard}");
+    }
+    assert_eq!(serving.post(HEALTHY as u64, "after", None).unwrap().0, 201);
+    assert_eq!(serving.posts(HEALTHY as u64).len(), 2);
+    fs::rename(file(MOVED).with_extension("moved"), file(MOVED)).unwrap();
+    serving.until_missing(&FAULTY[..8]);
+    assert_eq!(serving.post(MOVED as u64, "after", None).unwrap().0, 201);
+    drop(serving);
+
+    for (shard, text) in [
+        (REMOVED, "No such file"),
+        (TRUNCATED, "truncated"),
+        (EMPTY, "is empty"),
+        (SWAPPED, "holds shard 5, not shard 4"),
+        (GARBAGE, "not a SQLite database"),
+    ] {
+        // The process was killed, so the logs of all files are still there.
+        if shard == TRUNCATED {
+            fs::remove_file(file(shard).with_extension("sqlite-wal")).unwrap();
+        }
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("shard-{shard}.sqlite cannot be used: ");
+        assert_eq!(output.status.code(), Some(3), "{error}");
+        assert!(error.contains(&expected) && error.contains(text), "{text}: {error}");
+        for end in ["sqlite-wal", "sqlite-shm"] {
+            let _ = fs::remove_file(file(shard).with_extension(end));
+        }
+        fs::rename(backup(shard), file(shard)).unwrap();
+    }
+    // Pages in the middle of a file. No request reads them.
+    let damaged = fs::File::options().write(true).open(file(TRUNCATED)).unwrap();
+    damaged.write_all_at(&[0xa5; 200_000], 1_000_000).unwrap();
+    let serving = Serving::run(&mut command);
+    serving.until_missing(&[TRUNCATED]);
+    assert_eq!(serving.posts(SWAPPED as u64).len(), 1);
+    // Without the lock another process could own the folder too.
+    fs::remove_file(dir.path().join("data/lock")).unwrap();
+    serving.until_missing(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(serving.ready().1, "unavailable");
 }
 
 /// Clients repeat posts that were not acknowledged, with the same key, also at the next process.

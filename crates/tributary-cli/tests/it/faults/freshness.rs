@@ -233,12 +233,18 @@ async fn check_restored(place: &mut Place) {
     let gone = place.post().await;
     place.until_shown(gone, LEASE * BUSY_FACTOR).await;
     let token = place.tributary.freshness(AUTHOR).await;
+    let identities = place.log().log_identities;
     place.server.kill();
     place.server.restore(&copy);
     place.server.launch();
+    let start = Instant::now();
     let id = place.post().await;
+    while place.log().log_identities == identities {
+        assert!(start.elapsed() < LEASE * BUSY_FACTOR, "the log has the same identity");
+        sleep(Duration::from_millis(20)).await;
+    }
+    println!("  restored log noticed after {:.1?}", start.elapsed());
     place.until_shown(id, LEASE * BUSY_FACTOR).await;
-    place.until_warm().await;
     check_lost(place, &token).await;
     let page = place.page(&Freshness::default()).await;
     assert!(page.posts.iter().all(|post| post.key.post.get() != gone), "it was never restored");

@@ -2,6 +2,7 @@
 //!
 //! These tests assert durations, so `./dev test` runs them last, alone and one at a time.
 
+mod clients;
 mod embedded;
 mod failover;
 mod freshness;

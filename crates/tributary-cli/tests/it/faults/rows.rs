@@ -24,8 +24,16 @@ const AUTHOR: UserId = user_id(9);
 const NEIGHBOUR: UserId = user_id(13);
 
 async fn full_timeline(tributary: &Tributary, author: UserId) -> Page {
-    let request = PageRequest::default().limit(Limit::new(100).unwrap());
-    tributary.author_timeline(author, &request).await.unwrap()
+    let mut request = PageRequest::default().limit(Limit::new(100).unwrap());
+    let mut full = tributary.author_timeline(author, &request).await.unwrap();
+    // A page ends early at a number of bytes.
+    while let Some(next) = full.next.take().filter(|_| full.is_complete()) {
+        request = request.from(next);
+        let page = tributary.author_timeline(author, &request).await.unwrap();
+        full.posts.extend(page.posts);
+        (full.next, full.missing) = (page.next, page.missing);
+    }
+    full
 }
 
 #[test]

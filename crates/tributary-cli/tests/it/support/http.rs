@@ -10,11 +10,13 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tributary::Tributary;
-use tributary_server as http;
+use tributary_server::{self as http, Access, CursorKeys, RouterOptions};
 
 /// A server that stops when dropped. Each request uses a new connection.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
+    /// The keys that seal the server's cursors and freshness tokens.
+    pub(crate) cursor_keys: CursorKeys,
     _stop: oneshot::Sender<()>,
 }
 
@@ -28,13 +30,18 @@ pub(crate) struct TestResponse {
 
 impl TestServer {
     pub(crate) async fn start(tributary: Tributary) -> Self {
-        let bound = http::bind("127.0.0.1:0".parse().unwrap(), &["feeds.example.org".into()])
-            .await
-            .unwrap();
+        Self::start_with(tributary, Access::local(&["feeds.example.org".into()])).await
+    }
+
+    pub(crate) async fn start_with(tributary: Tributary, access: Access) -> Self {
+        let mut options = RouterOptions::default();
+        options.access = access;
+        let cursor_keys = options.cursor_keys.clone();
+        let bound = http::bind_with("127.0.0.1:0".parse().unwrap(), options).await.unwrap();
         let address = bound.address();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
-        Self { address, _stop: stop }
+        Self { address, cursor_keys, _stop: stop }
     }
 
     pub(crate) async fn get(&self, path: &str) -> TestResponse {
@@ -68,7 +75,9 @@ impl TestServer {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = request.header("host", "localhost").body(Full::new(body)).unwrap();
+        let own_host = request.headers_ref().is_some_and(|headers| headers.contains_key("host"));
+        let request = if own_host { request } else { request.header("host", "localhost") };
+        let request = request.body(Full::new(body)).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();

@@ -1,5 +1,6 @@
 //! Support for the tests: worlds with their oracle, fleets on every backend, servers, HTTP.
 
+pub(crate) mod credentials;
 pub(crate) mod database;
 pub(crate) mod fleet;
 pub(crate) mod http;

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 /// The commands that a replica sends: register, and two forms of the request for the log.
 const LOG_COMMANDS: [u8; 3] = [0x15, 0x12, 0x1e];
 const QUERY: u8 = 0x03;
+const EXECUTE: u8 = 0x17;
 
 /// The changes that a relay makes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) refuses_log: bool,
     /// Answers `SET` with error 1064.
     pub(crate) refuses_set: bool,
+    /// Answers every execution of a prepared statement with error 1615.
+    pub(crate) rejects_prepared: bool,
 }
 
 /// A relay on a port of its own; it runs until the runtime ends.
@@ -87,6 +90,9 @@ fn refusal(packet: &[u8], rules: Rules) -> Option<u16> {
     let [_, _, _, 0, command, text @ ..] = packet else { return None };
     if rules.refuses_log && LOG_COMMANDS.contains(command) {
         return Some(1047);
+    }
+    if rules.rejects_prepared && *command == EXECUTE {
+        return Some(1615);
     }
     (rules.refuses_set && *command == QUERY && text.starts_with(b"SET ")).then_some(1064)
 }

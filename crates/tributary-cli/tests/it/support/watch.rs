@@ -41,7 +41,7 @@ impl Watch {
 
     async fn feed(&self, reader: UserId, token: &Freshness, query: &str) -> TestResponse {
         let path = format!("/v1/users/{reader}/feed?{query}");
-        let header = token.to_string();
+        let header = self.0.cursor_keys.seal_freshness(token);
         self.0.send(Request::get(path).header("tributary-freshness", header)).await
     }
 
@@ -63,14 +63,13 @@ impl Watch {
             let expected_posts: Vec<_> = expected.posts.iter().map(post).collect();
             assert_eq!(posts(&page), expected_posts, "reader {reader}");
             assert_eq!(page["complete"], true);
-            let next = expected.next.as_ref().map(ToString::to_string).unwrap_or_default();
-            assert_eq!(
-                [text(&page["next"]), text(&page["prev"])],
-                [next, expected.prev.to_string()]
-            );
-            assert!(answer.headers["link"].to_str().unwrap().contains(&expected.prev.to_string()));
+            let sealed = |cursor| self.0.cursor_keys.seal_home_cursor(reader, cursor);
+            let next = expected.next.as_ref().map(sealed).unwrap_or_default();
+            let prev = sealed(&expected.prev);
+            assert_eq!([text(&page["next"]), text(&page["prev"])], [next, prev.clone()]);
+            assert!(answer.headers["link"].to_str().unwrap().contains(&prev));
             assert!(!answer.headers.contains_key("tributary-freshness-lost"));
-            let above = format!("cursor={}", expected.prev);
+            let above = format!("cursor={prev}");
             let nothing = self.feed(reader, token, &above).await.json();
             assert_eq!(nothing["posts"], serde_json::json!([]), "reader {reader}");
             assert_eq!(nothing["prev"], page["prev"]);

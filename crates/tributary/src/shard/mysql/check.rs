@@ -3,6 +3,7 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
+use super::execute;
 use super::statements::Statements;
 use super::visibility;
 use crate::mapping::{Condition, PostsTable, Tables};
@@ -47,10 +48,11 @@ pub(super) async fn tables(
             return Ok(Err(faults));
         }
     };
-    let statements = Statements::new(name, tables, indexes);
+    let index = indexes.posts.clone();
+    let mut statements = Statements::new(name, tables, indexes);
     // Running each kind of read finds further faults, such as rights on some columns only.
     for (sql, values) in statements.reads() {
-        let proof: Result<Vec<Row>, Error> = connection.exec(sql, values).await;
+        let proof: Result<Vec<Row>, Error> = execute::rows(connection, sql, values).await;
         match proof.map_err(ShardError::from) {
             Ok(_) => {}
             Err(ShardError::Faulty(text)) => {
@@ -62,6 +64,7 @@ pub(super) async fn tables(
             Err(other) => return Err(other),
         }
     }
+    statements.verify_plans(connection, (name, &index)).await?;
     Ok(Ok(statements))
 }
 
@@ -146,7 +149,7 @@ async fn wrong_types(
                 datetime_precision
          FROM information_schema.columns WHERE table_schema = ?";
     type ColumnRow = (String, String, String, Option<u8>);
-    let columns: Vec<ColumnRow> = connection.exec(sql, (database,)).await?;
+    let columns: Vec<ColumnRow> = execute::rows(connection, sql, (database,)).await?;
     let (follows, posts) = (&tables.follows, &tables.posts);
     let mut ids = vec![
         (&follows.name, &follows.follower),
@@ -247,7 +250,7 @@ async fn declared_table(
     let sql = "SELECT CAST(table_type AS CHAR), CAST(engine AS CHAR), CAST(create_options AS CHAR)
          FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
     type Kind = (Option<String>, Option<String>, Option<String>);
-    let kind: Option<Kind> = connection.exec_first(sql, (database, table)).await?;
+    let kind: Option<Kind> = execute::first(connection, sql, (database, table)).await?;
     let (kind, engine, options) = kind.unwrap_or_default();
     let view = kind.is_some_and(|kind| kind.to_uppercase().contains("VIEW"));
     let innodb = engine.is_some_and(|engine| engine.eq_ignore_ascii_case("InnoDB"));
@@ -265,7 +268,7 @@ async fn declared_indexes(
     let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
          WHERE table_schema = ? AND table_name = ?
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
-    let rows: Vec<Row> = connection.exec(sql, (database, table)).await?;
+    let rows: Vec<Row> = execute::rows(connection, sql, (database, table)).await?;
     let mut indexes: Vec<Index> = Vec::new();
     for row in rows {
         let text = |column: &str| -> String {

@@ -7,6 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::check::{account, same};
+use super::execute;
 use super::source::{reads_definitions, show_generated_keys};
 use super::text_of;
 use crate::changes::rows::{Role, ServedTable};
@@ -136,7 +137,7 @@ async fn hidden_columns(connection: &mut Conn, database: &str) -> Result<Vec<Str
              AND c.table_name = s.table_name AND c.column_name = s.column_name
          WHERE s.table_schema = ? AND c.table_schema = ? AND s.index_type = 'HASH'
              AND s.non_unique = 0 AND s.sub_part IS NULL AND c.character_octet_length > 3072";
-    Ok(connection.exec(sql, (database, database)).await?)
+    Ok(execute::rows(connection, sql, (database, database)).await?)
 }
 
 /// Warnings about foreign keys that change rows of the tables, for example by ON DELETE CASCADE.
@@ -162,7 +163,7 @@ async fn cascades(
              AND k.constraint_name = r.constraint_name AND k.table_name = r.table_name
          WHERE r.constraint_schema = ?";
     type Key = (String, String, String, bool, bool);
-    let keys: Vec<Key> = connection.exec(sql, (database,)).await?;
+    let keys: Vec<Key> = execute::rows(connection, sql, (database,)).await?;
     let mapped = mapped(tables);
     let mut found: BTreeMap<(String, String), Finding> = BTreeMap::new();
     for (table, key, column, deletes, alters) in keys {

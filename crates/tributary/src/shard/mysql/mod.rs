@@ -3,22 +3,25 @@
 mod check;
 mod conditions;
 mod database;
+mod execute;
 mod follows;
 mod log_check;
 mod migrate;
+mod plans;
 mod proxy_check;
 mod server;
 mod settings;
 pub(crate) mod source;
 mod statements;
 mod survey;
+mod tails;
 mod visibility;
 mod write;
 mod write_check;
 
 use std::sync::Arc;
 
-use mysql_async::prelude::{FromValue, Queryable};
+use mysql_async::prelude::FromValue;
 use mysql_async::{Conn, DriverError, Error, IoError, Row, Transaction, Value};
 
 pub(super) use self::database::Database;
@@ -30,10 +33,9 @@ pub use self::survey::{find_tables, stray_findings, survey};
 use self::write::Attempt;
 use super::gate::Progress;
 use super::{Deadline, ShardError};
-use crate::cursor::AuthorEdge;
-use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
-use crate::shard::{TailQuery, Written};
+use crate::shard::Written;
 
 /// One database on a server.
 #[derive(Debug)]
@@ -80,63 +82,11 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let parameters = (reader.0, from.0, max);
-            let rows: Vec<Row> = connection.exec(&statements.followees, parameters).await?;
+            let rows: Vec<Row> =
+                execute::rows(&mut connection, &statements.followees, parameters).await?;
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
         };
         self.pass(until, &Progress::default(), run).await
-    }
-
-    /// Runs statements of at most [`AUTHORS_PER_STATEMENT`] authors, one after the other, on one
-    /// connection.
-    pub(super) async fn tails(
-        &self,
-        direction: Direction,
-        asks: &[TailQuery],
-        until: Deadline,
-    ) -> Result<Vec<PostKey>, ShardError> {
-        let start = match direction {
-            Direction::Older => AuthorEdge::Top,
-            Direction::Newer => AuthorEdge::Bottom,
-        };
-        let (from_start, from_key): (Vec<TailQuery>, Vec<TailQuery>) =
-            asks.iter().partition(|ask| ask.from == start);
-        let from_key: Vec<(TailQuery, i64, u64)> = from_key
-            .into_iter()
-            .filter_map(|ask| match ask.from {
-                AuthorEdge::At { time, post } => Some((ask, time, post)),
-                // There are no posts beyond the far end.
-                AuthorEdge::Bottom | AuthorEdge::Top => None,
-            })
-            .collect();
-        let progress = Progress::default();
-        let statements = self.statements()?;
-        let unit = statements.unit;
-        let run = async {
-            let mut connection = self.server.read_connection().await?;
-            let tails = statements.tails(direction);
-            let mut keys = Vec::new();
-            for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |ask: &TailQuery| vec![ask.author.0.into(), ask.count.into()];
-                let padding = vec![Value::UInt(0), Value::UInt(0)];
-                let rows =
-                    run_padded(&mut connection, &tails.from_start, chunk, parameters, padding);
-                read_keys(unit, &rows.await?, &mut keys)?;
-                progress.note();
-            }
-            for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |(ask, time, post): &(TailQuery, i64, u64)| {
-                    let (author, time) = (Value::UInt(ask.author.0), time_value(unit, *time));
-                    vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
-                };
-                let mut padding = parameters(&chunk[0]);
-                padding[4] = Value::UInt(0);
-                let rows = run_padded(&mut connection, &tails.from_key, chunk, parameters, padding);
-                read_keys(unit, &rows.await?, &mut keys)?;
-                progress.note();
-            }
-            Ok(keys)
-        };
-        self.pass(until, &progress, run).await
     }
 
     pub(super) async fn posts(
@@ -158,7 +108,7 @@ impl MySqlShard {
                 let rows =
                     run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
                 for row in rows.await? {
-                    posts.push(Post { key: key_of(unit, &row)?, content: text_of(&row, 3) });
+                    posts.push(post_of(unit, &row)?);
                 }
             }
             Ok(posts)
@@ -255,14 +205,15 @@ impl MySqlShard {
         self.database.statements().map_err(ShardError::Unavailable)
     }
 
-    /// Runs `work` through the server's gate and reports an error to [`Database::note`].
+    /// Runs the `work` of a request that has passed the gate, and reports an error to the gate and
+    /// to [`Database::note`].
     async fn pass<T>(
         &self,
         until: Deadline,
         progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
-        let outcome = self.server.gate().pass(until, progress, work).await;
+        let outcome = self.server.gate().observe(until, progress, work).await;
         if let Err(error) = &outcome {
             self.database.note(error);
         }
@@ -284,7 +235,7 @@ async fn run_padded<T>(
     for _ in items.len()..arms {
         values.extend_from_slice(&padding);
     }
-    connection.exec(sql, values).await
+    execute::rows(connection, sql, values).await
 }
 
 /// Inserts rows and returns the number of new rows. Rows with an existing key are skipped and not
@@ -300,18 +251,11 @@ async fn insert<T>(
         let (sql, count) = statement.at_most(rows.len());
         let (chunk, rest) = rows.split_at(count);
         let values: Vec<Value> = chunk.iter().flat_map(&parameters).collect();
-        transaction.exec_drop(sql, values).await?;
+        execute::run(transaction, sql, values).await?;
         added += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
         rows = rest;
     }
     Ok(added)
-}
-
-fn read_keys(unit: TimeUnit, rows: &[Row], keys: &mut Vec<PostKey>) -> Result<(), Error> {
-    for row in rows {
-        keys.push(key_of(unit, row)?);
-    }
-    Ok(())
 }
 
 /// The post key in the columns 0 to 2: author, time, post id.
@@ -319,6 +263,11 @@ fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     let author = UserId(field(row, 0)?);
     let time = time_of(unit, row, 1)?;
     Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
+}
+
+/// The post in the columns 0 to 3: author, time, post id, content.
+fn post_of(unit: TimeUnit, row: &Row) -> Result<Post, Error> {
+    Ok(Post { key: key_of(unit, row)?, content: text_of(row, 3) })
 }
 
 /// The time of a column, in the representation of [`PostKey::time`].

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,13 @@ use tracing::warn;
 use super::MySqlShard;
 use super::database::Database;
 use super::proxy_check::identities;
-use super::source::KnownLog;
+use super::source::{KnownLog, SourcePool};
 use super::statements::STATEMENTS_PER_SHARD;
 use super::write::WRITES_PER_SHARD;
 use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
 use crate::problems::{ProblemCause, Problems};
 use crate::shard::gate::Gate;
+use crate::shard::queue::Turn;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
 /// Time limit for checking one database: forty queries to a server that may be distant.
@@ -56,6 +58,13 @@ const CONNECTION_TTL_JITTER: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum time between two renewals of the pool, however many writes find the server read-only.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after the server has refused a connection, until the pool is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+/// Prepared statements of all pooled connections to one server. It leaves room for two more nodes
+/// in `max_prepared_stmt_count`, which is 16,382 by default.
+const STATEMENTS_MAX: usize = 4_096;
+/// Prepared statements that a connection may have at least: those of one page.
+const STATEMENTS_MIN: usize = 16;
 
 /// A server, with those of its databases that are shards.
 pub(in crate::shard) struct Server {
@@ -69,12 +78,23 @@ pub(in crate::shard) struct Server {
     /// Permits for [`Server::on_extra_connection`].
     extra_connections: Semaphore,
     known_log: KnownLog,
+    /// The connections for fills.
+    fills: SourcePool,
 }
 
 /// The connection pool that requests share.
 struct Connections {
     pool: Pool,
     opened: Instant,
+}
+
+/// The reaction if the server refuses a connection outside the pool because of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// One connection of the pool is closed for it.
+    Make,
+    /// The caller does without.
+    IfFree,
 }
 
 impl Server {
@@ -139,6 +159,7 @@ impl Server {
             write: config.write.enabled,
             extra_connections: Semaphore::new(EXTRA_CONNECTIONS_MAX),
             known_log: KnownLog::default(),
+            fills: SourcePool::new(),
         })
     }
 
@@ -147,7 +168,7 @@ impl Server {
         &self.problems
     }
 
-    pub(super) fn gate(&self) -> &Gate {
+    pub(in crate::shard) fn gate(&self) -> &Gate {
         &self.gate
     }
 
@@ -164,18 +185,48 @@ impl Server {
         &self.known_log
     }
 
+    /// The connections for fills.
+    pub(super) fn fills(&self) -> &SourcePool {
+        &self.fills
+    }
+
     /// A connection from the pool. The pool holds as many connections as the gate has permits, so
-    /// a request that passed the gate does not wait here.
+    /// a request that passed the gate does not wait here. If the server refuses another connection
+    /// because of a limit, the permits are reduced, and the request waits for one that is open.
     pub(super) async fn connection(&self) -> Result<Conn, ShardError> {
-        let pool = locked(&self.connections).pool.clone();
-        logged_in(async { pool.get_conn().await }).await.map_err(|error| {
-            // A refused login affects all databases of the server.
-            if let ShardError::Faulty(reason) = &error {
-                self.gate.close(&error);
-                return ShardError::Unavailable(reason.clone());
+        let mut is_reduced = false;
+        loop {
+            match self.pooled().await {
+                Err(ShardError::Overloaded(reason)) => {
+                    if !is_reduced && !self.gate.queue().shrink(&reason) {
+                        return Err(ShardError::Unavailable(reason));
+                    }
+                    is_reduced = true;
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
+                // A refused login affects all databases of the server.
+                Err(error @ ShardError::Faulty(_)) => {
+                    self.gate.close(&error);
+                    return Err(ShardError::Unavailable(error.to_string()));
+                }
+                outcome => return outcome,
             }
-            error
-        })
+        }
+    }
+
+    async fn pooled(&self) -> Result<Conn, ShardError> {
+        let pool = locked(&self.connections).pool.clone();
+        if self.gate.queue().is_reduced() {
+            // The request before this one has returned its connection, but the pool takes it back
+            // in a task of its own. Without this wait, another connection would be refused.
+            let metrics = pool.metrics();
+            let is_empty = || metrics.connections_in_pool.load(Ordering::Relaxed) == 0;
+            let until = Instant::now() + REFUSED_PAUSE;
+            while is_empty() && Instant::now() < until {
+                tokio::time::sleep(REFUSED_PAUSE / 10).await;
+            }
+        }
+        logged_in(async { pool.get_conn().await }).await
     }
 
     /// A connection from the pool for a read. See [`KnownLog::check_connection`].
@@ -203,15 +254,39 @@ impl Server {
     }
 
     /// A dedicated connection outside the pool. It does not count against the pool's limit.
-    pub(super) async fn own_connection(&self) -> Result<Conn, ShardError> {
-        let login = logged_in(Conn::new(self.options.clone()));
+    pub(super) async fn own_connection(&self, room: Room) -> Result<Conn, ShardError> {
+        let login = self.dial(self.options.clone(), room);
         Deadline::after(LOGIN_DEADLINE).in_time(login).await
     }
 
     /// A dedicated connection for the log, which accepts packets of at most `bytes`.
     pub(super) async fn log_connection(&self, bytes: usize) -> Result<Conn, ShardError> {
         let options = OptsBuilder::from_opts(self.options.clone()).max_allowed_packet(Some(bytes));
-        Deadline::after(LOGIN_DEADLINE).in_time(logged_in(Conn::new(options))).await
+        let login = self.dial(options.into(), Room::Make);
+        Deadline::after(LOGIN_DEADLINE).in_time(login).await
+    }
+
+    async fn dial(&self, options: Opts, room: Room) -> Result<Conn, ShardError> {
+        // Boxed, because logins are rare and large.
+        match Box::pin(logged_in(Conn::new(options.clone()))).await {
+            Err(ShardError::Overloaded(reason)) if room == Room::Make => {
+                Box::pin(self.make_room(&reason)).await;
+                Box::pin(logged_in(Conn::new(options))).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Closes one connection of the pool, if the requests can do with one less.
+    async fn make_room(&self, reason: &str) {
+        let until = Deadline::after(LOGIN_DEADLINE).half();
+        let Ok(_permit) = self.gate.enter(Turn::Next, until).await else { return };
+        if self.gate.queue().shrink(reason)
+            && let Ok(connection) = self.pooled().await
+        {
+            // An error means that it is already gone.
+            drop(connection.disconnect().await);
+        }
     }
 
     /// Runs `work` on a new connection outside the pool, even if the gate is closed. At most
@@ -222,7 +297,7 @@ impl Server {
     ) -> Result<T, ShardError> {
         let permit = self.extra_connections.acquire().await;
         let _permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
-        let mut connection = logged_in(Conn::new(self.options.clone())).await?;
+        let mut connection = self.dial(self.options.clone(), Room::Make).await?;
         let outcome = work(&mut connection).await;
         drop(connection.disconnect().await);
         outcome
@@ -243,10 +318,13 @@ impl Server {
     async fn retry(&self) {
         let pause = rand::rng().random_range(RETRY_MS * 3 / 4..=RETRY_MS * 5 / 4);
         tokio::time::sleep(Duration::from_millis(pause)).await;
+        // Old connections may be dead without an error so far. They may also be all that the
+        // server allows, so they are closed before the check opens another one.
+        let old = locked(&self.connections).renew(&self.options);
+        self.fills.clear();
+        drop(timeout(CLOSE_TIMEOUT / 10, old.disconnect()).await);
         match self.check().await {
             Ok(_) => {
-                // Old connections may be dead without an error so far.
-                locked(&self.connections).renew(&self.options);
                 self.warm().await;
                 self.gate.open();
             }
@@ -257,6 +335,7 @@ impl Server {
     /// Sends a heartbeat and checks the databases with a fault. If the server was demoted and its
     /// address leads to another one, the pool is replaced, because reads would be stale.
     async fn heartbeat(&self) {
+        self.gate.queue().grow();
         let heartbeat = async {
             let mut connection = self.connection().await?;
             if is_read_only(&mut connection).await? && self.write {
@@ -287,7 +366,7 @@ impl Server {
                 faults
             }
             Ok(faults) => faults.into_iter().map(with_server).collect(),
-            Err(error @ ShardError::Unavailable(_)) => {
+            Err(error @ (ShardError::Unavailable(_) | ShardError::Overloaded(_))) => {
                 self.gate.close(&error);
                 Vec::new()
             }
@@ -300,7 +379,7 @@ impl Server {
     async fn warm(&self) {
         let some = self.options.pool_opts().constraints().max().min(WARM_CONNECTIONS);
         let servers = async {
-            let connections = join_all((0..some).map(|_| self.connection())).await;
+            let connections = join_all((0..some).map(|_| self.pooled())).await;
             // All are held until the last is open, so they are distinct. A failed one is not
             // reported: the request that needs it will get the error.
             let mut connections: Vec<Conn> = connections.into_iter().flatten().collect();
@@ -336,10 +415,11 @@ impl Server {
 }
 
 impl Connections {
-    /// Replaces the pool. The old connections close when requests return them.
-    fn renew(&mut self, options: &Opts) {
-        self.pool = Pool::new(options.clone());
+    /// Replaces the pool and returns the old one, whose connections close when requests return
+    /// them.
+    fn renew(&mut self, options: &Opts) -> Pool {
         self.opened = Instant::now();
+        std::mem::replace(&mut self.pool, Pool::new(options.clone()))
     }
 }
 
@@ -385,6 +465,10 @@ fn login_error(error: Error) -> ShardError {
             "{}; check user, password_file and the account's host",
             server.message
         )),
+        // A limit of the server or of the account: too many connections.
+        Error::Server(server) if matches!(server.code, 1040 | 1203 | 1226) => {
+            ShardError::Overloaded(server.message.clone())
+        }
         // These answer the statement that sets the session: syntax, unknown or read-only variable.
         Error::Server(server) if matches!(server.code, 1064 | 1193 | 1231 | 1238) => {
             ShardError::Faulty(format!(
@@ -438,11 +522,17 @@ fn options(
         .user(Some(config.user.as_str()))
         .pass(config.secret()?.map(|secret| secret.reveal().to_owned()))
         .prefer_socket(false)
-        .stmt_cache_size((STATEMENTS_PER_SHARD + WRITES_PER_SHARD) * shards.max(1))
+        .stmt_cache_size(statements_max(shards, config.connections_max))
         .init(vec![session])
         .pool_opts(pool)
         .ssl_opts(ssl_options(config));
     Ok(options.into())
+}
+
+/// Prepared statements of one pooled connection: all of its shards, if there is room for them.
+fn statements_max(shards: usize, connections: usize) -> usize {
+    let all = (STATEMENTS_PER_SHARD + WRITES_PER_SHARD) * shards.max(1);
+    all.min(STATEMENTS_MAX / connections.max(1)).max(STATEMENTS_MIN)
 }
 
 fn ssl_options(config: &ServerConfig) -> Option<SslOpts> {

@@ -2,14 +2,16 @@
 //! [`Fills`].
 //!
 //! The optimizer gets no choice of plan. `user_id IN (...) ORDER BY timestamp DESC LIMIT` reads
-//! between one page and the whole table, depending on the followees. Instead, each author gets an
-//! arm of a `UNION ALL` over a forced index. Its range starts exactly at the key, so it reads only
-//! the rows that it returns.
+//! between one page and the whole table, depending on the followees. Instead, heads and spans have
+//! statements whose plans `plans` verifies. For the rest, each author gets an arm of a `UNION ALL`
+//! over a forced index. Its range starts exactly at the key, so it reads only the rows that it
+//! returns.
 
 use mysql_async::Value;
 
 use super::check::Indexes;
 use super::conditions::{self, NewColumns};
+use crate::cursor::AuthorEdge;
 use crate::mapping::{PostsTable, Tables};
 use crate::model::{Direction, ID_MAX, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
@@ -17,15 +19,25 @@ use crate::shard::schema::quoted;
 
 /// Maximum arms of a `UNION ALL`. More arms are not cheaper per author and take longer to plan.
 pub(super) const AUTHORS_PER_STATEMENT: usize = 50;
+/// The number of lengths in which a statement of several lengths exists.
+const LENGTHS: usize = 6;
 /// The lengths in which a `UNION ALL` exists. Other lengths are padded to the next one, so that a
-/// connection holds few prepared statements.
-const UNION_ARMS: [usize; 4] = [1, 4, 16, AUTHORS_PER_STATEMENT];
+/// connection holds few prepared statements. A padded arm costs 10 us.
+const UNION_ARMS: [usize; LENGTHS] = [1, 2, 4, 8, 16, AUTHORS_PER_STATEMENT];
 /// The lengths in which an insert exists, in rows. 16 rows are ten times as fast as single rows;
 /// more than 64 gain little.
-const INSERT_ROWS: [usize; 4] = [1, 4, 16, 64];
+const INSERT_ROWS: [usize; LENGTHS] = [1, 2, 4, 8, 16, 64];
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 1 + 6 * UNION_ARMS.len() + 2 * INSERT_ROWS.len();
+pub(super) const STATEMENTS_PER_SHARD: usize = 2 + (10 + 2 + 2) * LENGTHS;
+/// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
+/// cannot choose to read the whole tail of a single author.
+const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
+/// Maximum authors of the statement for heads: 20 KB of ids.
+pub(super) const AUTHORS_PER_HEADS: usize = 1_000;
+/// The id that unused places of a span statement get. Posts of a user with this id do no harm. An
+/// id that the column cannot hold would: MariaDB then scans the table.
+pub(super) const UNUSED_ID: u64 = 0;
 
 /// All statements for one database.
 #[derive(Debug)]
@@ -36,6 +48,12 @@ pub(super) struct Statements {
     pub(super) followees: String,
     older: Tails,
     newer: Tails,
+    older_with_texts: Tails,
+    newer_with_texts: Tails,
+    /// (JSON array of authors) -> author, newest key as text; `None` if the plan is not bounded.
+    pub(super) heads: Option<String>,
+    /// `None` if the plan is not bounded.
+    pub(super) spans: Option<Spans>,
     /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
@@ -66,9 +84,20 @@ pub(super) struct Fills {
 #[derive(Debug)]
 struct Arm([String; 2]);
 
-/// Reads of author tails in one direction -> author, time, post.
+/// Reads of the posts of some authors in a span of time, in any order, up to a limit -> author,
+/// time, post, content.
+#[derive(Debug)]
+pub(super) struct Spans {
+    /// (author for each, first time, limit)
+    pub(super) from: Chunked,
+    /// (author for each, first time, last time, limit)
+    pub(super) between: Chunked,
+}
+
+/// Reads of author tails in one direction -> author, time, post; perhaps content.
 #[derive(Debug)]
 pub(super) struct Tails {
+    direction: Direction,
     /// (author, count) for each.
     pub(super) from_start: Chunked,
     /// (author, time, time, post, count) for each.
@@ -77,19 +106,23 @@ pub(super) struct Tails {
 
 /// One statement in several lengths.
 #[derive(Debug)]
-pub(super) struct Chunked([(usize, String); 4]);
+pub(super) struct Chunked(Box<[(usize, String); LENGTHS]>);
 
 impl Chunked {
+    fn new(lengths: [usize; LENGTHS], sql: impl Fn(usize) -> String) -> Self {
+        Self(Box::new(lengths.map(|length| (length, sql(length)))))
+    }
+
     /// The shortest statement with room for `len` items, or the longest one; and its length.
     pub(super) fn at_least(&self, len: usize) -> (&str, usize) {
-        let [.., longest] = &self.0;
+        let [.., longest] = &*self.0;
         let (arms, sql) = self.0.iter().find(|(arms, _)| *arms >= len).unwrap_or(longest);
         (sql, *arms)
     }
 
     /// The longest statement that takes at most `len` items, or the shortest one; and its length.
     pub(super) fn at_most(&self, len: usize) -> (&str, usize) {
-        let [shortest, ..] = &self.0;
+        let [shortest, ..] = &*self.0;
         let (rows, sql) = self.0.iter().rev().find(|(rows, _)| *rows <= len).unwrap_or(shortest);
         (sql, *rows)
     }
@@ -99,11 +132,16 @@ impl Statements {
     pub(super) fn new(database: &str, tables: &Tables, indexes: Indexes) -> Self {
         let database = quoted(database);
         let posts = Posts::new(&database, &tables.posts, &indexes.posts);
+        let texts = format!(", {}", posts.content);
         Self {
             unit: tables.posts.unit,
             followees: followees(&database, tables, &indexes.follows),
-            older: Tails::new(&posts, Direction::Older),
-            newer: Tails::new(&posts, Direction::Newer),
+            older: Tails::new(&posts, Direction::Older, ""),
+            newer: Tails::new(&posts, Direction::Newer, ""),
+            older_with_texts: Tails::new(&posts, Direction::Older, &texts),
+            newer_with_texts: Tails::new(&posts, Direction::Newer, &texts),
+            heads: Some(posts.heads()),
+            spans: Some(posts.spans()),
             posts: posts.by_key(),
             handles: handles(&database, tables),
             insert_follows: insert_follows(&database, tables),
@@ -128,7 +166,8 @@ impl Statements {
             (one(&self.older.from_start), from_start.clone()),
             (one(&self.older.from_key), from_key.clone()),
             (one(&self.newer.from_start), from_start),
-            (one(&self.newer.from_key), from_key),
+            (one(&self.newer.from_key), from_key.clone()),
+            (one(&self.older_with_texts.from_key), from_key),
             (one(&self.posts), key),
         ];
         reads.extend(self.handles.as_ref().map(|handles| (one(handles), vec![none])));
@@ -141,11 +180,18 @@ impl Statements {
             Direction::Newer => &self.newer,
         }
     }
+
+    pub(super) fn tails_with_texts(&self, direction: Direction) -> &Tails {
+        match direction {
+            Direction::Older => &self.older_with_texts,
+            Direction::Newer => &self.newer_with_texts,
+        }
+    }
 }
 
 impl Fills {
     fn new(database: &str, tables: &Tables, indexes: &Indexes, posts: &Posts) -> Self {
-        let (key, Posts { from, id, author, content, time, visible }) = (posts.key(), posts);
+        let (key, Posts { from, id, author, content, time, visible, .. }) = (posts.key(), posts);
         let table = &tables.follows;
         let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
         let (name, index) = (quoted(&table.name), quoted(&indexes.follows));
@@ -212,6 +258,8 @@ struct Posts {
     time: String,
     /// A condition that excludes hidden posts, or an empty text.
     visible: String,
+    /// The index is the table itself, so that each entry has all columns.
+    clustered: bool,
 }
 
 impl Posts {
@@ -223,6 +271,7 @@ impl Posts {
             content: quoted(&table.content),
             time: quoted(&table.time),
             visible: conditions::all(table.conditions()),
+            clustered: index == "PRIMARY",
         }
     }
 
@@ -232,12 +281,41 @@ impl Posts {
 
     fn by_key(&self) -> Chunked {
         let (key, Self { content, from, visible, .. }) = (self.key(), self);
-        Chunked(UNION_ARMS.map(|keys| {
+        Chunked::new(UNION_ARMS, |keys| {
             let values = vec!["(?, ?, ?)"; keys].join(", ");
-            let sql =
-                format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}");
-            (keys, sql)
-        }))
+            format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}")
+        })
+    }
+
+    /// `ORDER BY` names all columns of the index, so each author costs one read at the end of its
+    /// range. Without the author in it, MySQL sorts the whole tail. MySQL also reads up to 100 rows
+    /// ahead, unless a `TEXT` column is read (decision 3).
+    fn heads(&self) -> String {
+        let Self { from, id, author, content, time, visible, clustered } = self;
+        let empty =
+            if *clustered { format!(", IFNULL(LEFT({content}, 0), '')") } else { String::new() };
+        format!(
+            "SELECT authors.id, (SELECT CONCAT({time}, ' ', {id}{empty}) FROM {from}
+               WHERE {author} = authors.id AND {time} IS NOT NULL
+                 AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+               ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT 1)
+             FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS authors"
+        )
+    }
+
+    fn spans(&self) -> Spans {
+        let (key, Self { content, from, id, author, time, visible, .. }) = (self.key(), self);
+        let span = |condition: &str| {
+            Chunked::new(SPAN_AUTHORS, |authors| {
+                let values = vec!["?"; authors].join(", ");
+                format!(
+                    "SELECT {key}, {content} FROM {from}
+                     WHERE {author} IN ({values}) AND {time} {condition}
+                       AND {id} BETWEEN 0 AND {ID_MAX}{visible} LIMIT ?"
+                )
+            })
+        };
+        Spans { from: span(">= ?"), between: span("BETWEEN ? AND ?") }
     }
 
     fn insert(&self, database: &str, table: &PostsTable) -> Chunked {
@@ -279,14 +357,23 @@ fn handles(database: &str, tables: &Tables) -> Option<Chunked> {
     let table = tables.users.as_ref()?;
     let (id, handle) = (quoted(&table.id), quoted(&table.handle));
     let from = format!("{database}.{}", quoted(&table.name));
-    Some(Chunked(UNION_ARMS.map(|users| {
+    Some(Chunked::new(UNION_ARMS, |users| {
         let values = vec!["?"; users].join(", ");
-        (users, format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})"))
-    })))
+        format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})")
+    }))
 }
 
 impl Tails {
-    fn new(posts: &Posts, direction: Direction) -> Self {
+    /// The edge for which no key is needed.
+    pub(super) fn start(&self) -> AuthorEdge {
+        match self.direction {
+            Direction::Older => AuthorEdge::Top,
+            Direction::Newer => AuthorEdge::Bottom,
+        }
+    }
+
+    /// `texts` adds a column.
+    fn new(posts: &Posts, direction: Direction, texts: &str) -> Self {
         let Posts { from, id, author, time, visible, .. } = posts;
         let (beyond, order) = match direction {
             Direction::Older => (
@@ -300,7 +387,7 @@ impl Tails {
         let key = posts.key();
         let arm = |condition: &str| {
             union_all(&format!(
-                "SELECT {key} FROM {from}
+                "SELECT {key}{texts} FROM {from}
                  WHERE {author} = ? AND {condition} AND {id} BETWEEN 0 AND {ID_MAX}{visible}
                  ORDER BY {order} LIMIT ?"
             ))
@@ -308,6 +395,7 @@ impl Tails {
         // A post with a NULL time has no place in the order. A NULL or out-of-range id is not the
         // id of a post.
         Self {
+            direction,
             from_start: arm(&format!("{time} IS NOT NULL")),
             from_key: arm(&format!("({beyond})")),
         }
@@ -330,16 +418,16 @@ pub(super) fn time_value(unit: TimeUnit, time: i64) -> Value {
 }
 
 fn union_all(arm: &str) -> Chunked {
-    Chunked(UNION_ARMS.map(|arms| (arms, vec![format!("({arm})"); arms].join(" UNION ALL "))))
+    Chunked::new(UNION_ARMS, |arms| vec![format!("({arm})"); arms].join(" UNION ALL "))
 }
 
 /// `nothing` is an assignment that changes nothing. Unlike `INSERT IGNORE`, it skips duplicates
 /// only and lets bad values fail.
 fn insert(table: &str, row: &str, nothing: &str) -> Chunked {
-    Chunked(INSERT_ROWS.map(|rows| {
+    Chunked::new(INSERT_ROWS, |rows| {
         let values = vec![row; rows].join(", ");
-        (rows, format!("INSERT INTO {table} VALUES {values} ON DUPLICATE KEY UPDATE {nothing}"))
-    }))
+        format!("INSERT INTO {table} VALUES {values} ON DUPLICATE KEY UPDATE {nothing}")
+    })
 }
 
 #[cfg(test)]
@@ -349,12 +437,12 @@ mod tests {
     #[test]
     fn lengths_are_chosen_to_pad_little_and_to_cover_all() {
         let union = union_all("SELECT ?");
-        for (items, arms) in [(1, 1), (2, 4), (5, 16), (17, 50), (50, 50)] {
+        for (items, arms) in [(1, 1), (3, 4), (5, 8), (17, 50), (50, 50)] {
             let (sql, padded) = union.at_least(items);
             assert_eq!((padded, sql.matches('?').count()), (arms, arms));
         }
         let insert = insert("t", "(?)", "a = a");
-        for (items, rows) in [(1, 1), (3, 1), (15, 4), (63, 16), (999, 64)] {
+        for (items, rows) in [(1, 1), (3, 2), (15, 8), (63, 16), (999, 64)] {
             let (sql, taken) = insert.at_most(items);
             assert_eq!((taken, sql.matches('?').count()), (rows, rows));
         }

@@ -5,6 +5,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::check::same;
+use super::execute;
 use super::source::labels;
 use super::write_check::EXACT_TEXTS;
 use crate::changes::rows::set_bits;
@@ -63,7 +64,7 @@ pub(super) async fn unusable(
                  CAST(column_type AS CHAR), CAST(collation_name AS CHAR)
              FROM information_schema.columns WHERE table_schema = ? AND table_name = ?";
         let columns: Vec<(String, String, String, Option<String>)> =
-            connection.exec(sql, (database, table)).await?;
+            execute::rows(connection, sql, (database, table)).await?;
         for (name, kind, column_type, collation) in columns {
             let Some(condition) = conditions.iter().find(|c| same(&c.column, &name)) else {
                 continue;

@@ -6,13 +6,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Transaction, TxOpts, Value};
 
 use super::conditions::{self, NewColumns};
 use super::follows::FollowWrites;
 use super::statements::time_value;
-use super::{MySqlShard, field, text_of, time_of};
+use super::{MySqlShard, execute, field, text_of, time_of};
 use crate::mapping::Tables;
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{TimeUnit, Zone};
@@ -186,7 +185,7 @@ impl MySqlShard {
             let mut connection = self.server.connection().await?;
             let statements = self.database.write_statements();
             let row: Option<Row> =
-                connection.exec_first(&statements.post, (author.0, post.0)).await?;
+                execute::first(&mut connection, &statements.post, (author.0, post.0)).await?;
             let Some(row) = row else { return Ok(None) };
             let time = time_of(statements.unit, &row, 0)?;
             let key = PostKey { time, post, author };
@@ -240,7 +239,11 @@ impl MySqlShard {
                     Ok(self.written(found, connection, until).await)
                 };
                 match self.server.on_extra_connection(look_up).await {
-                    Err(ShardError::Unavailable(_) | ShardError::Slow(_)) => {
+                    Err(
+                        ShardError::Unavailable(_)
+                        | ShardError::Overloaded(_)
+                        | ShardError::Slow(_),
+                    ) => {
                         tokio::time::sleep(LOOK_UP_PAUSE).await;
                     }
                     found => return found,
@@ -294,7 +297,7 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.connection().await?;
             let mut transaction = attempt.begin(&mut connection).await?;
-            transaction.exec_drop(sql, values).await?;
+            execute::run(&mut transaction, sql, values).await?;
             let rows = usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
             match rows {
                 // Nothing changed, so a wait for the disk is unnecessary.
@@ -326,7 +329,7 @@ async fn store(
     let time = time_value(statements.unit, key.time);
     let mut values: Vec<Value> = vec![key.post.0.into(), key.author.0.into(), content.into(), time];
     values.extend(statements.post_times());
-    match transaction.exec_drop(&statements.insert_post, values).await {
+    match execute::run(&mut transaction, &statements.insert_post, values).await {
         Ok(()) => {}
         Err(error) if is_duplicate(&error) => {
             transaction.rollback().await?;
@@ -348,11 +351,11 @@ async fn insert_key(
     let (author, key) = (new.post.key.author.0, record.key.as_str());
     let (post, time) = (new.post.key.post.0, new.post.key.time);
     let values = (author, key, record.digest.as_slice(), post, time, record.created_ms);
-    match transaction.exec_drop(&statements.insert_key, values).await {
+    match execute::run(transaction, &statements.insert_key, values).await {
         Ok(()) => Ok(None),
         Err(error) if is_duplicate(&error) => {
             let sql = &statements.key_when_settled;
-            let row: Option<Row> = transaction.exec_first(sql, (author, key)).await?;
+            let row: Option<Row> = execute::first(transaction, sql, (author, key)).await?;
             match row {
                 Some(row) => Ok(Some(earlier(&row)?)),
                 // The key was deleted between the two statements, because of its age.
@@ -372,11 +375,13 @@ async fn look_up(
     let Post { key, content } = &new.post;
     if let Some(record) = &new.idempotency {
         let values = (key.author.0, record.key.as_str());
-        let row: Option<Row> = connection.exec_first(&statements.key_when_settled, values).await?;
+        let row: Option<Row> =
+            execute::first(connection, &statements.key_when_settled, values).await?;
         return row.map(|row| Ok(new.outcome_if_key_used(earlier(&row)?))).transpose();
     }
     let values = (key.author.0, time_value(statements.unit, key.time), key.post.0);
-    let row: Option<Row> = connection.exec_first(&statements.post_when_settled, values).await?;
+    let row: Option<Row> =
+        execute::first(connection, &statements.post_when_settled, values).await?;
     match row {
         None => Ok(None),
         Some(row) if text_of(&row, 0) == *content => Ok(Some(StoreOutcome::Stored)),

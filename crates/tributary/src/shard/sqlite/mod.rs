@@ -1,32 +1,34 @@
 //! A shard in one SQLite file: its connections, its reads, and the decoding of rows.
 
+mod file;
 mod folder;
 mod log;
 mod source;
+mod tails;
 mod write;
 mod writer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
+use self::file::ShardFile;
 pub(super) use self::folder::tables;
 use self::folder::unusable;
-pub(crate) use self::folder::{Folder, lock};
+pub(crate) use self::folder::{Folder, OpenedFile, lock};
 pub(super) use self::source::SqliteSource;
 pub(crate) use self::write::{insert_follows, insert_posts};
 use self::writer::Writer;
-pub(crate) use self::writer::open_writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Access, Deadline, OpenError, ShardError};
-use crate::cursor::AuthorEdge;
-use crate::model::{Direction, Post, PostId, PostKey, UserId};
-use crate::shard::{TailQuery, Written};
+use crate::model::{Post, PostId, PostKey, UserId};
+use crate::shard::Written;
 
 /// Reading connections of one shard for requests. Reads are short and the file is in the system's
 /// page cache, so more connections would only use more memory.
@@ -51,7 +53,7 @@ pub(crate) struct SqliteShard {
     background: Option<Arc<Readers>>,
     /// Memory follows the log, so writes need tokens.
     issues_tokens: AtomicBool,
-    _folder: Arc<Folder>,
+    file: Arc<ShardFile>,
 }
 
 /// A pool of reading connections, with one permit per connection.
@@ -59,33 +61,55 @@ pub(crate) struct SqliteShard {
 struct Readers {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
+    // Dropped after the connections, which need its handle.
+    file: Arc<ShardFile>,
 }
 
 impl SqliteShard {
-    pub(super) async fn open(
+    /// Opens the file of shard `number`. Blocks.
+    pub(super) fn open(
+        number: u16,
         path: &Path,
         access: Access,
-        folder: Arc<Folder>,
+        folder: &Arc<Folder>,
     ) -> Result<Self, OpenError> {
-        // A missing file must not be created: an empty one would hide the loss of its posts.
-        if let Err(error) = path.metadata() {
-            return Err(unusable(path, &error));
-        }
-        let (file, ours) = (path.to_path_buf(), Arc::clone(&folder));
-        let open = move || -> Result<_, OpenError> {
-            let wrong = |error: rusqlite::Error| unusable(&file, &error);
-            let mut owned = None;
-            if access == Access::Own {
-                let writer = Writer::start(open_writer(&file).map_err(wrong)?, &file, ours)?;
-                owned = Some((writer, Readers::open(&file, BACKGROUND_READERS).map_err(wrong)?));
-            }
-            Ok((owned, Readers::open(&file, READERS).map_err(wrong)?))
-        };
-        let opened = tokio::task::spawn_blocking(open).await;
-        let (owned, readers) = opened.map_err(|error| unusable(path, &error))??;
-        let (writer, background) = owned.unzip();
+        let wrong = |error: rusqlite::Error| unusable(path, &error);
         let issues_tokens = AtomicBool::new(false);
-        Ok(Self { readers, writer, background, issues_tokens, _folder: folder })
+        if access == Access::Read {
+            let file = Arc::new(ShardFile::of_other(path));
+            let readers = Readers::open(&file, READERS).map_err(wrong)?;
+            readers.with_idle(|reader| folder.check_reader(number, reader))?;
+            return Ok(Self { readers, writer: None, background: None, issues_tokens, file });
+        }
+        let opened = folder.open_shard(number)?;
+        let file = Arc::new(ShardFile::owned(opened.file, Arc::clone(folder))?);
+        let writer = Some(Writer::start(opened.connection, Arc::clone(&file))?);
+        let background = Some(Readers::open(&file, BACKGROUND_READERS).map_err(wrong)?);
+        let readers = Readers::open(&file, READERS).map_err(wrong)?;
+        Ok(Self { readers, writer, background, issues_tokens, file })
+    }
+
+    /// `Ok` if the shard is in service, else the reason.
+    pub(super) fn health(&self) -> Result<(), String> {
+        if self.writer.as_ref().is_some_and(Writer::has_ended) {
+            return Err("its writing thread has ended".into());
+        }
+        self.file.usable().map_err(|error| error.to_string())
+    }
+
+    /// Why writes fail, although reads may succeed.
+    pub(super) fn write_fault(&self) -> Option<String> {
+        self.file.write_fault()
+    }
+
+    /// Finds out whether the file is still the one that was opened. Blocks for a moment.
+    pub(super) fn look(&self) {
+        self.file.look();
+    }
+
+    /// Reads the file as a whole, to find damage. Blocks.
+    pub(super) fn check_pages(&self) {
+        self.file.check_pages();
     }
 
     /// Adds the end of the log to the outcome of a write, if memory follows the log.
@@ -99,6 +123,7 @@ impl SqliteShard {
 
     /// Commits the queued writes and ends the writing thread. Blocks until it has ended.
     pub(super) fn close(&self) {
+        self.file.end_check();
         if let Some(writer) = &self.writer {
             writer.close();
         }
@@ -128,45 +153,6 @@ impl SqliteShard {
                     Ok(UserId(unsigned(row, 0)?))
                 })?;
             rows.collect()
-        })
-        .await
-    }
-
-    /// Runs one statement per author. There is no round trip to save: a statement in this process
-    /// costs microseconds.
-    pub(super) async fn tails(
-        &self,
-        direction: Direction,
-        asks: &[TailQuery],
-        until: Deadline,
-    ) -> Result<Vec<PostKey>, ShardError> {
-        let asks = asks.to_vec();
-        self.read(until, move |connection| {
-            let mut statement = connection.prepare_cached(match direction {
-                Direction::Older => {
-                    "SELECT timestamp, tweet_id FROM tweets
-                     WHERE user_id = ? AND (timestamp, tweet_id) <= (?, ?)
-                     ORDER BY timestamp DESC, tweet_id DESC LIMIT ?"
-                }
-                Direction::Newer => {
-                    "SELECT timestamp, tweet_id FROM tweets
-                     WHERE user_id = ? AND (timestamp, tweet_id) > (?, ?)
-                     ORDER BY timestamp, tweet_id LIMIT ?"
-                }
-            })?;
-            let mut keys = Vec::with_capacity(asks.len());
-            for TailQuery { author, from, count } in asks {
-                let (time, post) = last_older(from);
-                let rows =
-                    statement.query_map(params![signed(author.0), time, post, count], |row| {
-                        let post = PostId(unsigned(row, 1)?);
-                        Ok(PostKey { time: row.get(0)?, post, author })
-                    })?;
-                for key in rows {
-                    keys.push(key?);
-                }
-            }
-            Ok(keys)
         })
         .await
     }
@@ -226,10 +212,11 @@ impl SqliteShard {
 }
 
 impl Readers {
-    fn open(path: &Path, count: usize) -> rusqlite::Result<Arc<Self>> {
+    fn open(file: &Arc<ShardFile>, count: usize) -> rusqlite::Result<Arc<Self>> {
         let idle: Vec<Connection> =
-            (0..count).map(|_| open_reader(path)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { permits: Arc::new(Semaphore::new(count)), idle: Mutex::new(idle) }))
+            (0..count).map(|_| open_reader(file.path())).collect::<Result<_, _>>()?;
+        let (permits, idle) = (Arc::new(Semaphore::new(count)), Mutex::new(idle));
+        Ok(Arc::new(Self { permits, idle, file: Arc::clone(file) }))
     }
 
     /// Waits for a free connection and runs `work` on it. If the caller is dropped, work that has
@@ -238,34 +225,26 @@ impl Readers {
         self: Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ShardError> {
+        self.file.usable()?;
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
-        let run = move || self.with_idle(&permit, work);
-        tokio::task::spawn_blocking(run).await.map_err(gone)?.map_err(failed)
+        let run = move || {
+            let outcome = self.with_idle(work);
+            drop(permit);
+            // Damage excludes the shard before the answer can be used.
+            outcome.inspect_err(|error| self.file.note(error)).map_err(failed)
+        };
+        tokio::task::spawn_blocking(run).await.map_err(gone)?
     }
 
-    /// Runs `work` on an idle connection. The permit guarantees that there is one.
-    fn with_idle<T>(
-        &self,
-        _permit: &OwnedSemaphorePermit,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+    /// Runs `work` on an idle connection. A permit guarantees that there is one.
+    fn with_idle<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = idle().pop().expect("as many connections as permits");
-        let outcome = work(&connection);
+        // A panic ends its request only; the connection returns to the pool.
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(&connection)));
         idle().push(connection);
-        outcome
-    }
-}
-
-/// The largest (time, post id) that counts as older than the edge; it need not exist. SQLite
-/// seeks in the index by both columns of a row value, so ties cost no extra rows.
-fn last_older(edge: AuthorEdge) -> (i64, i64) {
-    match edge {
-        AuthorEdge::Bottom => (i64::MIN, i64::MIN),
-        AuthorEdge::Top => (i64::MAX, i64::MAX),
-        AuthorEdge::At { time, post: 0 } => (time, -1),
-        AuthorEdge::At { time, post } => (time, signed(post - 1)),
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 

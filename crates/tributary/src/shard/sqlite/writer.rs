@@ -4,17 +4,18 @@
 //! transaction. It answers them after the commit has returned.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use super::file::ShardFile;
 use super::log::{self, SqliteLog};
-use super::{BUSY_TIMEOUT, Folder, SQLITE_LOG, SQLITE_SCHEMA, failed};
+use super::{BUSY_TIMEOUT, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::problems::{ProblemCause, Problems};
 use crate::shard::{Deadline, OpenError, ShardError};
 
@@ -31,6 +32,7 @@ pub(super) struct Writer {
     thread: Mutex<Option<JoinHandle<()>>>,
     problems: Arc<Problems>,
     log: Arc<SqliteLog>,
+    file: Arc<ShardFile>,
 }
 
 /// One unit of work. It runs in its own savepoint, so its failure does not affect other jobs.
@@ -58,30 +60,29 @@ impl Claim {
 }
 
 impl Writer {
-    /// Starts the thread. The thread keeps `folder` locked until it ends.
-    pub(super) fn start(
-        connection: Connection,
-        path: &Path,
-        folder: Arc<Folder>,
-    ) -> Result<Self, OpenError> {
-        let wrong = |error: &dyn fmt::Display| super::unusable(path, error);
+    /// Starts the thread. `file` keeps the folder locked until the thread ends.
+    pub(super) fn start(connection: Connection, file: Arc<ShardFile>) -> Result<Self, OpenError> {
+        let wrong = |error: &dyn fmt::Display| super::unusable(file.path(), error);
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let problems = Arc::new(Problems::default());
         let log = Arc::new(SqliteLog::default());
         let writer_thread = WriterThread {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
-            path: path.to_path_buf(),
+            file: Arc::clone(&file),
             problems: Arc::clone(&problems),
             log: Arc::clone(&log),
         };
-        let run = move || {
-            writer_thread.work(waiting);
-            drop(folder);
-        };
+        let run = move || writer_thread.work(waiting);
         let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
         let thread = thread.map_err(|error| wrong(&error))?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), problems, log })
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            problems,
+            log,
+            file,
+        })
     }
 
     /// Runs `work` and commits it. Work that has not begun at the deadline never runs.
@@ -94,6 +95,7 @@ impl Writer {
         until: Deadline,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ShardError> {
+        self.file.usable()?;
         let (sender, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
         let run = move |connection: &Connection| -> Completion {
@@ -132,6 +134,11 @@ impl Writer {
     /// The problems of this file.
     pub(super) fn problems(&self) -> &Problems {
         &self.problems
+    }
+
+    /// Whether the thread has ended, although the shard is open.
+    pub(super) fn has_ended(&self) -> bool {
+        locked(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     /// How many times another program was found to have written to the file.
@@ -173,7 +180,7 @@ impl fmt::Debug for Writer {
 /// The state of the writing thread.
 struct WriterThread {
     connection: Connection,
-    path: PathBuf,
+    file: Arc<ShardFile>,
     /// SQLite changes this number when another connection commits.
     data_version: i64,
     problems: Arc<Problems>,
@@ -195,9 +202,9 @@ impl WriterThread {
             }
             // If BEGIN fails, the jobs are dropped unclaimed, and their callers get an error.
             if let Err(error) = self.begin()
-                && self.problems.note(ProblemCause::WriteFailed)
+                && self.must_report(&error)
             {
-                warn!(file = %self.path.display(), %error, "Shard file cannot be written");
+                warn!(file = %self.file.path().display(), %error, "Shard file cannot be written");
             }
             if !self.connection.is_autocommit() {
                 self.run_and_commit(jobs);
@@ -212,14 +219,25 @@ impl WriterThread {
         let is_foreign = version != std::mem::replace(&mut self.data_version, version);
         if is_foreign && self.problems.note(ProblemCause::ForeignWrite) {
             warn!(
-                file = %self.path.display(),
+                file = %self.file.path().display(),
                 "Another program wrote to this shard file; only one process may do so"
             );
         }
         Ok(())
     }
 
+    /// Records why a write failed. Returns whether to log it.
+    fn must_report(&self, error: &rusqlite::Error) -> bool {
+        // Another program that holds the file for a while is no fault of the file.
+        if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+            self.file.wrote(Err(error));
+            self.file.note(error);
+        }
+        self.problems.note(ProblemCause::WriteFailed)
+    }
+
     fn run_and_commit(&mut self, jobs: Vec<Job>) {
+        let stored = self.connection.total_changes();
         let mut completions = Vec::with_capacity(jobs.len());
         for job in jobs {
             if job.claim.take() {
@@ -230,11 +248,11 @@ impl WriterThread {
                 break;
             }
         }
-        let committed = self.commit();
+        let committed = self.commit(stored);
         if let Err(error) = &committed
             && self.problems.note(ProblemCause::WriteFailed)
         {
-            warn!(file = %self.path.display(), %error, "Commit failed; its jobs return this error");
+            warn!(file = %self.file.path().display(), %error, "Commit failed; its jobs return this error");
         }
         self.log.committed();
         for complete in completions {
@@ -244,18 +262,29 @@ impl WriterThread {
             && self.problems.note(ProblemCause::WriteFailed)
         {
             warn!(
-                file = %self.path.display(), %error,
+                file = %self.file.path().display(), %error,
                 "Old rows of the shard log were not deleted; retrying after the next commit"
             );
         }
     }
 
-    fn commit(&self) -> Result<(), ShardError> {
+    /// Commits. `stored` is the number of changed rows of this connection before the jobs.
+    fn commit(&self, stored: u64) -> Result<(), ShardError> {
         if self.connection.is_autocommit() {
             return Err(ShardError::Unavailable("the transaction was rolled back".into()));
         }
         let committed = self.connection.prepare_cached("COMMIT").and_then(|mut s| s.execute([]));
-        let Err(error) = committed else { return Ok(()) };
+        let Err(error) = committed else {
+            if self.connection.total_changes() > stored {
+                self.file.wrote(Ok(()));
+            }
+            return match self.file.is_in_place() {
+                true => Ok(()),
+                false => Err(ShardError::InDoubt("the file is not in its place".into())),
+            };
+        };
+        self.file.wrote(Err(&error));
+        self.file.note(&error);
         if !self.connection.is_autocommit() {
             drop(self.connection.execute_batch("ROLLBACK"));
         }
@@ -287,10 +316,19 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// Opens the file for writing and creates missing tables. A commit on this connection is on disk
-/// when it returns.
-pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open(path)?;
+/// Opens an existing file for writing and creates missing tables. A commit on this connection is
+/// on disk when it returns.
+pub(super) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    prepare_writer(Connection::open_with_flags(path, flags)?)
+}
+
+/// As [`open_writer`], and creates the file.
+pub(super) fn create_writer(path: &Path) -> rusqlite::Result<Connection> {
+    prepare_writer(Connection::open(path)?)
+}
+
+fn prepare_writer(mut connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
@@ -311,13 +349,14 @@ mod tests {
 
     use super::*;
     use crate::shard::Access;
+    use crate::shard::sqlite::Folder;
 
     fn writer() -> (tempfile::TempDir, Writer) {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(dir.path(), 1, Access::Own).unwrap();
-        let (_, path) = folder.shard_files().remove(0);
-        let writer = Writer::start(open_writer(&path).unwrap(), &path, folder).unwrap();
-        (dir, writer)
+        let opened = folder.open_shard(0).unwrap();
+        let file = Arc::new(ShardFile::owned(opened.file, folder).unwrap());
+        (dir, Writer::start(opened.connection, file).unwrap())
     }
 
     fn soon() -> Deadline {

@@ -17,7 +17,8 @@ use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::{Condition, Tables};
 use crate::model::ShardId;
-use crate::shard::mysql::{check, field, text_of};
+use crate::shard::mysql::server::Room;
+use crate::shard::mysql::{check, execute, field, text_of};
 use crate::shard::schema::quoted;
 use crate::shard::{Deadline, ShardError};
 
@@ -92,7 +93,7 @@ impl ServedTable {
     ) -> Result<Self, ShardError> {
         let (database, table) = (self.database.as_str(), self.table.as_str());
         let values = [database, table, database, table, database, table].map(str::to_owned);
-        let rows: Vec<Row> = connection.exec(COLUMNS, values.to_vec()).await?;
+        let rows: Vec<Row> = execute::rows(connection, COLUMNS, values.to_vec()).await?;
         let kind = rows.first().map(|row| text_of(row, 5)).unwrap_or_default();
         self.altered = rows.first().map(|row| text_of(row, 6)).unwrap_or_default();
         let rows: Vec<ColumnRow> = rows.iter().map(column_row).collect();
@@ -216,7 +217,7 @@ impl FeedTask<'_> {
         }
         self.checks.last_reach = Some(Instant::now());
         let read = async {
-            let mut connection = self.source.server.own_connection().await?;
+            let mut connection = self.source.server.own_connection(Room::Make).await?;
             let reach = reach(&mut connection, assembler.served()).await?;
             let (_, end, _) = log_end(&mut connection).await?;
             drop(connection.disconnect().await);
@@ -267,7 +268,7 @@ impl MySqlSource {
         &self,
         tables: Vec<(usize, ServedTable)>,
     ) -> Result<(Vec<(usize, ServedTable)>, LogPosition), FeedError> {
-        let mut connection = self.server.own_connection().await?;
+        let mut connection = self.server.own_connection(Room::Make).await?;
         show_generated_keys(&mut connection).await?;
         let mut defined = Vec::with_capacity(tables.len());
         for (index, table) in tables {

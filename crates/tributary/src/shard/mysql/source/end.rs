@@ -16,6 +16,7 @@ use super::identity::ServerId;
 use super::lines::SourceConnection;
 use super::{Delivered, MySqlSource};
 use crate::changes::LogPosition;
+use crate::shard::mysql::server::Room;
 use crate::shard::mysql::{field, text_of};
 use crate::shard::source::{LogEnd, ReadCheck};
 use crate::shard::{Deadline, ShardError};
@@ -118,7 +119,7 @@ impl MySqlSource {
     }
 
     async fn ask_on_new_connection(&self) -> Result<(EndAnswer, SourceConnection), ShardError> {
-        self.ask_on(self.dial().await?).await
+        self.ask_on(self.dial(Room::Make).await?).await
     }
 
     async fn ask_on(

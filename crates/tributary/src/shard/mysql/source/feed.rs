@@ -276,9 +276,9 @@ impl<'a> FeedTask<'a> {
         Ok(())
     }
 
-    /// Whether the file that was read last was replaced by another one of the same name: the log was
-    /// reset, or the server was restored from a back-up. The log may have grown beyond the position
-    /// since then.
+    /// Whether the file that was read last was replaced by another one of the same name: the log
+    /// was reset, or the server was restored from a back-up. The log may have grown beyond the
+    /// position since then.
     async fn is_file_replaced(
         &self,
         resume: &ResumePoint,

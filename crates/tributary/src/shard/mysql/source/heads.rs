@@ -11,6 +11,7 @@ use super::fill::{snapshot_start, snapshot_statements};
 use super::lines::{Dialect, SourceConnection};
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
+use crate::shard::mysql::server::Room;
 use crate::shard::mysql::statements::Statements;
 use crate::shard::mysql::{field, time_of};
 use crate::shard::source::{HeadBatch, HeadsRead};
@@ -33,7 +34,7 @@ impl MySqlSource {
     ) -> Result<HeadsRead, ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // The read takes long and needs other session limits, so it uses no pooled connection.
-        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial()).await?;
+        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial(Room::Make)).await?;
         let outcome = self.heads_on(&mut connection, shards, heads).await;
         connection.close().await;
         outcome

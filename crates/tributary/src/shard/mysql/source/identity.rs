@@ -20,7 +20,7 @@ use super::{Delivered, is_mariadb};
 use crate::changes::binlog::kind;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::shard::mysql::log_check::log_status;
-use crate::shard::mysql::server::Server;
+use crate::shard::mysql::server::{Room, Server};
 use crate::shard::mysql::text_of;
 use crate::shard::source::{ReadCheck, ReadChecks};
 use crate::shard::{Deadline, ShardError};
@@ -245,7 +245,7 @@ impl Server {
     pub(super) async fn file_created(&self, name: &str) -> Result<Option<FileCreated>, FeedError> {
         let Some(file) = LogPosition::file_number(name) else { return Ok(None) };
         let start = LogPosition::in_file(file, FIRST_OFFSET);
-        let connection = self.own_connection().await?;
+        let connection = self.own_connection(Room::Make).await?;
         let mut stream = match Stream::open(connection, StartAt::Offset(name, start)).await {
             Err(FeedError::PositionLost(_)) => return Ok(None),
             stream => stream?,

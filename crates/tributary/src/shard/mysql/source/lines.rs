@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::MySqlSource;
 use super::identity::ServerId;
 use crate::shard::mysql::check::account;
+use crate::shard::mysql::server::Room;
 use crate::shard::{Deadline, ShardError};
 
 /// Connections per server. Several fills can run at once, and they leave room for requests.
@@ -24,7 +25,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The idle connections to a server, and a permit for each connection that may be in use.
 #[derive(Debug)]
-pub(super) struct SourcePool {
+pub(in crate::shard::mysql) struct SourcePool {
     idle: Mutex<Vec<SourceConnection>>,
     permits: Semaphore,
 }
@@ -62,8 +63,13 @@ pub(super) struct Reply {
 }
 
 impl SourcePool {
-    pub(super) fn new() -> Self {
+    pub(in crate::shard::mysql) fn new() -> Self {
         Self { idle: Mutex::new(Vec::new()), permits: Semaphore::new(CONNECTIONS_MAX) }
+    }
+
+    /// Closes the idle connections.
+    pub(in crate::shard::mysql) fn clear(&self) {
+        self.idle().clear();
     }
 
     fn take(&self) -> Option<SourceConnection> {
@@ -88,13 +94,13 @@ impl MySqlSource {
         until: Deadline,
     ) -> Result<Reply, ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
-        let permit = until.limit(self.pool.permits.acquire()).await;
+        let permit = until.limit(self.server.fills().permits.acquire()).await;
         let Some(Ok(_permit)) = permit else {
             return Err(ShardError::Unavailable(
                 "no connection for fills became free in time".into(),
             ));
         };
-        if let Some(connection) = self.pool.take() {
+        if let Some(connection) = self.server.fills().take() {
             let sql = statements(connection.dialect);
             match self.query_on(connection, &sql, until).await {
                 // The server may have closed it while it was idle. Nothing was written: try again.
@@ -102,7 +108,7 @@ impl MySqlSource {
                 outcome => return outcome,
             }
         }
-        let connection = until.in_time(self.dial()).await?;
+        let connection = until.in_time(self.dial(Room::IfFree)).await?;
         let sql = statements(connection.dialect);
         self.query_on(connection, &sql, until).await
     }
@@ -118,7 +124,7 @@ impl MySqlSource {
         match until.in_time(connection.query(statements)).await {
             Ok(rows) => {
                 let reply = Reply { server: connection.server, dialect: connection.dialect, rows };
-                self.pool.idle().push(connection);
+                self.server.fills().idle().push(connection);
                 Ok(reply)
             }
             Err(error) => {
@@ -129,8 +135,8 @@ impl MySqlSource {
     }
 
     /// Opens a connection outside of the pool.
-    pub(super) async fn dial(&self) -> Result<SourceConnection, ShardError> {
-        let mut conn = self.server.own_connection().await?;
+    pub(super) async fn dial(&self, room: Room) -> Result<SourceConnection, ShardError> {
+        let mut conn = self.server.own_connection(room).await?;
         // With another default of the server, START TRANSACTION might not take a snapshot.
         conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
         let dialect = Dialect::query(&mut conn).await?;

@@ -25,7 +25,7 @@ pub(super) use self::definitions::{labels, show_generated_keys};
 use self::end::EndQuestion;
 pub(super) use self::identity::{KnownLog, ServerId};
 pub(super) use self::large::EVENT_BYTES_MAX;
-use self::lines::SourcePool;
+pub(super) use self::lines::SourcePool;
 pub(super) use self::reach::reads_definitions;
 use super::database::Database;
 use super::server::Server;
@@ -40,7 +40,6 @@ use crate::shard::ShardError;
 pub(crate) struct MySqlSource {
     server: Arc<Server>,
     shards: Vec<(ShardId, Arc<Database>)>,
-    pool: SourcePool,
     question: EndQuestion,
     /// The number of the log file that was inspected last, and the offset of its first
     /// transaction.
@@ -67,7 +66,6 @@ impl MySqlSource {
         Self {
             server,
             shards,
-            pool: SourcePool::new(),
             question: EndQuestion::default(),
             first_transaction: Mutex::new(None),
             doubted: Mutex::new(BTreeSet::new()),

@@ -474,7 +474,7 @@ async fn only_rows_that_were_read_are_pruned() {
 #[test]
 fn a_reader_whose_rows_were_pruned_restarts() {
     let dir = tempfile::tempdir().unwrap();
-    let connection = super::super::open_writer(&dir.path().join("x")).unwrap();
+    let connection = crate::shard::sqlite::writer::create_writer(&dir.path().join("x")).unwrap();
     let start = end_position(&connection).unwrap();
     write_many(&connection, 0, 3, 130_000);
     let middle = end_position(&connection).unwrap();

@@ -1,0 +1,290 @@
+//! The credentials that a server accepts, from files that are read again when they change.
+//!
+//! Everything that was read belongs to one [`State`], also the cache of verified tokens. A reload
+//! replaces the whole state, so no verification outlives the files that it was made with.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::http::{HeaderMap, HeaderValue, header};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{debug, error, info};
+use tributary::config::Auth;
+use tributary::internal::now_ms;
+
+use super::files;
+use super::keys::KeyFile;
+use super::policy::Principal;
+use super::tokens::{TokenKeys, Verified};
+use crate::error::ApiError;
+
+/// The pause between two looks at the files. Revocations take effect within it.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+/// Largest file of token keys, in bytes.
+const TOKEN_KEYS_BYTES_MAX: u64 = 256 * 1024;
+/// Cached verifications; each takes 64 bytes.
+const VERIFIED_MAX: usize = 65_536;
+
+/// The credentials of clients: service keys and, if configured, user tokens. Cheap to clone. The
+/// files are read again within a second after a change, until the last clone is dropped.
+#[derive(Clone)]
+pub struct Credentials(Arc<Shared>);
+
+struct Shared {
+    files: Files,
+    state: ArcSwap<State>,
+    /// The last problem with the files, so that each is logged once.
+    problem: Mutex<Option<String>>,
+}
+
+/// Where credentials come from.
+struct Files {
+    keys: PathBuf,
+    tokens: Option<TokenFile>,
+}
+
+struct TokenFile {
+    path: PathBuf,
+    issuer: String,
+    audience: String,
+}
+
+/// The content of the files, and the tokens that were verified with it.
+struct State {
+    texts: Texts,
+    keys: KeyFile,
+    tokens: TokenKeys,
+    verified: VerifiedTokens,
+}
+
+#[derive(PartialEq, Eq)]
+struct Texts {
+    keys: String,
+    /// The text, and whether only the owner can read its file.
+    tokens: Option<(String, bool)>,
+}
+
+/// Credentials that cannot be used; the text says what to change.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct CredentialsError(String);
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[credentials]")
+    }
+}
+
+impl Credentials {
+    /// Reads the files of `[auth]`, and starts a task on the current tokio runtime that reads them
+    /// again. `None` if the configuration names no file.
+    ///
+    /// # Errors
+    /// A file cannot be read, other users can read secrets in it, or its content is not valid.
+    pub fn open(auth: &Auth) -> Result<Option<Self>, CredentialsError> {
+        let Some(keys) = auth.keys_file.clone() else { return Ok(None) };
+        let tokens = auth.tokens().map(|(path, issuer, audience)| TokenFile {
+            path: path.to_owned(),
+            issuer: issuer.to_owned(),
+            audience: audience.to_owned(),
+        });
+        let files = Files { keys, tokens };
+        let texts = files.read()?;
+        let state = ArcSwap::from_pointee(files.parse(texts)?);
+        let shared = Arc::new(Shared { files, state, problem: Mutex::new(None) });
+        shared.state.load().log("Credentials were read");
+        tokio::spawn(watch(Arc::downgrade(&shared)));
+        Ok(Some(Self(shared)))
+    }
+
+    /// The principal of a request: anonymous if it has no credential.
+    ///
+    /// # Errors
+    /// It has one that is not valid. The client does not learn the reason.
+    pub(super) fn principal(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let credential = match (values.next(), values.next()) {
+            (None, _) => return Ok(Principal::Anonymous),
+            (Some(value), None) => bearer(value),
+            _ => None,
+        };
+        let credential = credential.ok_or(ApiError::Unauthenticated)?;
+        self.0.state.load().principal(credential, now()).ok_or(ApiError::Unauthenticated)
+    }
+}
+
+impl State {
+    fn principal(&self, credential: &str, now: i64) -> Option<Principal> {
+        if KeyFile::is_key(credential) {
+            let key = self.keys.find(credential, now)?;
+            return Some(Principal::Service { scopes: Arc::clone(&key.scopes) });
+        }
+        if self.tokens.len() == 0 {
+            return None;
+        }
+        let digest: [u8; 32] = Sha256::digest(credential).into();
+        if let Some(verified) = self.verified.get(&digest, now) {
+            return Some(Principal::User(verified.user));
+        }
+        match self.tokens.verify(credential, self.keys.revoked(), now) {
+            Ok(verified) => {
+                self.verified.put(digest, verified);
+                Some(Principal::User(verified.user))
+            }
+            Err(reason) => {
+                debug!(reason, "User token is not valid; the request is refused");
+                None
+            }
+        }
+    }
+
+    fn log(&self, message: &str) {
+        let revoked = self.keys.revoked();
+        info!(
+            service_keys = self.keys.keys().len(),
+            token_keys = self.tokens.len(),
+            revoked_kids = revoked.kids.len(),
+            revoked_users = revoked.issued_from.len(),
+            "{message}"
+        );
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Texts, CredentialsError> {
+        let keys = KeyFile::read_text(&self.keys).map_err(|error| {
+            let create = match error.kind() {
+                std::io::ErrorKind::NotFound => "; create it with `tributary keys create`",
+                _ => "",
+            };
+            at(&self.keys, &format!("{error}{create}"))
+        })?;
+        let read = |file: &TokenFile| {
+            files::read_any(&file.path, TOKEN_KEYS_BYTES_MAX)
+                .map_err(|error| at(&file.path, &error.to_string()))
+        };
+        Ok(Texts { keys, tokens: self.tokens.as_ref().map(read).transpose()? })
+    }
+
+    fn parse(&self, texts: Texts) -> Result<State, CredentialsError> {
+        let keys = KeyFile::parse(&texts.keys).map_err(|text| at(&self.keys, &text))?;
+        let tokens = match (&self.tokens, &texts.tokens) {
+            (Some(file), Some((text, private))) => {
+                let parsed = TokenKeys::parse(text, &file.issuer, &file.audience);
+                let parsed = parsed.map_err(|text| at(&file.path, &text))?;
+                if parsed.secret && !private {
+                    let text = "other users of this machine can read the HS256 secret in the file; \
+                                run chmod 600 on it";
+                    return Err(at(&file.path, text));
+                }
+                parsed
+            }
+            _ => TokenKeys::default(),
+        };
+        let cells = if tokens.len() == 0 { 0 } else { VERIFIED_MAX };
+        Ok(State { texts, keys, tokens, verified: VerifiedTokens::new(cells) })
+    }
+}
+
+impl Shared {
+    /// Reads the files, and replaces the state if they have changed. If they cannot be used, the
+    /// earlier state stays in effect.
+    fn reload(&self) {
+        let changed = self.files.read().and_then(|texts| {
+            if texts == self.state.load().texts {
+                Ok(None)
+            } else {
+                self.files.parse(texts).map(Some)
+            }
+        });
+        let mut problem = self.problem.lock().unwrap_or_else(|lock| lock.into_inner());
+        match changed {
+            Ok(state) => {
+                *problem = None;
+                if let Some(state) = state {
+                    state.log("Credentials were read again");
+                    self.state.store(Arc::new(state));
+                }
+            }
+            Err(CredentialsError(text)) => {
+                if problem.as_ref() != Some(&text) {
+                    error!(
+                        problem = text,
+                        "Credentials cannot be read again; the earlier ones stay in effect, and \
+                         revocations since then do not"
+                    );
+                }
+                *problem = Some(text);
+            }
+        }
+    }
+}
+
+/// Reads the files again and again, until the credentials are dropped.
+async fn watch(shared: Weak<Shared>) {
+    loop {
+        sleep(RELOAD_PAUSE).await;
+        let Some(shared) = shared.upgrade() else { return };
+        // A panic, as every other fault of one look, leaves the earlier state in effect.
+        let _ = spawn_blocking(move || shared.reload()).await;
+    }
+}
+
+/// The credential of an `Authorization: Bearer` header.
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(credential.trim_matches(' '))
+}
+
+fn at(path: &Path, text: &str) -> CredentialsError {
+    CredentialsError(format!("{}: {text}", path.display()))
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    now_ms() / 1_000
+}
+
+/// A direct-mapped cache of verified tokens by their SHA-256. The later one of two tokens with the
+/// same cell stays. Only valid tokens are stored, so that others cannot displace them.
+struct VerifiedTokens(Box<[Mutex<Option<Entry>>]>);
+
+struct Entry {
+    digest: [u8; 32],
+    verified: Verified,
+}
+
+impl VerifiedTokens {
+    fn new(cells: usize) -> Self {
+        Self((0..cells).map(|_| Mutex::new(None)).collect())
+    }
+
+    fn cell(&self, digest: &[u8; 32]) -> Option<&Mutex<Option<Entry>>> {
+        let start = digest.first_chunk().copied().map(u64::from_le_bytes).unwrap_or_default();
+        let cells = self.0.len() as u64;
+        let cell = usize::try_from(start.checked_rem(cells)?).ok()?;
+        self.0.get(cell)
+    }
+
+    /// The verification of this token, if it has not expired. A cell in use counts as empty.
+    fn get(&self, digest: &[u8; 32], now: i64) -> Option<Verified> {
+        let cell = self.cell(digest)?.try_lock().ok()?;
+        let found = cell.as_ref().filter(|entry| entry.digest == *digest)?;
+        Some(found.verified).filter(|verified| now < verified.expires)
+    }
+
+    fn put(&self, digest: [u8; 32], verified: Verified) {
+        if let Some(Ok(mut cell)) = self.cell(&digest).map(Mutex::try_lock) {
+            *cell = Some(Entry { digest, verified });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Extractors that authorize. A handler gets the ids of its path from them and from nowhere else,
+//! so it works with authorized ids only.
+
+use std::marker::PhantomData;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use tributary::{PostId, UserId};
+
+use super::policy::{Action, Object, Principal, authorize};
+use crate::error::ApiError;
+
+/// The action of a route, as a type: a handler names it in its arguments.
+pub(crate) trait Permission {
+    const ACTION: Action;
+}
+
+macro_rules! permissions {
+    ($($action:ident),*) => {$(
+        pub(crate) struct $action;
+        impl Permission for $action {
+            const ACTION: Action = Action::$action;
+        }
+    )*};
+}
+
+permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, DeletePost, Follow);
+permissions!(ReadMetrics);
+
+/// The ids in the path of a request: that of the user to which the action `P` may be applied,
+/// and perhaps a second one.
+pub(crate) struct Allowed<P, T = ()> {
+    pub(crate) user: UserId,
+    /// The id of a post or of another user.
+    pub(crate) other: T,
+    /// The user whose credential the request has; `None` for a service.
+    pub(crate) viewer: Option<UserId>,
+    permission: PhantomData<P>,
+}
+
+impl<P: Permission, T> Allowed<P, T> {
+    fn check(principal: &Principal, user: UserId, other: T) -> Result<Self, ApiError> {
+        authorize(principal, P::ACTION, Object::Of(user))?;
+        Ok(Self { user, other, viewer: principal.user(), permission: PhantomData })
+    }
+}
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let principal = known_principal(parts)?;
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let user = path.ok().and_then(|Path(text)| text.parse().ok());
+        Self::check(&principal, user.ok_or(ApiError::BadUserId)?, ())
+    }
+}
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, PostId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let principal = known_principal(parts)?;
+        let (user, post) = two_ids(parts, state).await?;
+        Self::check(&principal, user, post.parse().map_err(|_| ApiError::BadPostId)?)
+    }
+}
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, UserId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let principal = known_principal(parts)?;
+        let (user, other) = two_ids(parts, state).await?;
+        Self::check(&principal, user, other.parse().map_err(|_| ApiError::BadUserId)?)
+    }
+}
+
+/// The user id, and the text of the second id.
+async fn two_ids<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<(UserId, String), ApiError> {
+    let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+    let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
+    Ok((user.parse().map_err(|_| ApiError::BadUserId)?, other))
+}
+
+/// The action `P` on this process is authorized.
+pub(crate) struct AllowedHere<P>(PhantomData<P>);
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for AllowedHere<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        authorize(&principal_of(parts), P::ACTION, Object::Node)?;
+        Ok(Self(PhantomData))
+    }
+}
+
+/// Whether the request may see the state of this process, for routes that any client may call.
+pub(crate) struct SeesState(pub(crate) bool);
+
+impl<S: Send + Sync> FromRequestParts<S> for SeesState {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let sees = authorize(&principal_of(parts), Action::ReadState, Object::Node).is_ok();
+        Ok(Self(sees))
+    }
+}
+
+/// The principal that the middleware has stored. Without the middleware the principal is anonymous.
+fn principal_of(parts: &Parts) -> Principal {
+    parts.extensions.get().cloned().unwrap_or(Principal::Anonymous)
+}
+
+/// The principal, if the request has a credential. Checked before the path, so that a client
+/// without a credential learns nothing about addresses.
+fn known_principal(parts: &Parts) -> Result<Principal, ApiError> {
+    match principal_of(parts) {
+        Principal::Anonymous => Err(ApiError::Unauthenticated),
+        known => Ok(known),
+    }
+}

@@ -1,0 +1,126 @@
+//! Access control: who sends a request, and what that client may do.
+//!
+//! `Access::admit` finds the principal of a request, from its credential or, without configured
+//! credentials, by the checks for local requests. `policy::authorize` decides what a principal may
+//! do. The extractors of `guard` call it and give handlers authorized ids only.
+
+mod credentials;
+mod files;
+mod guard;
+mod keys;
+mod local;
+mod policy;
+mod seal;
+mod signature;
+#[cfg(test)]
+mod test_signers;
+mod tokens;
+
+use std::net::SocketAddr;
+
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+
+pub use self::credentials::{Credentials, CredentialsError};
+pub(crate) use self::guard::{
+    Allowed, AllowedHere, DeletePost, Follow, Publish, ReadAuthor, ReadFollowing, ReadHome,
+    ReadMetrics, ReadPost, SeesState,
+};
+pub use self::keys::{KeyFile, KeySecret, KeysError, ServiceKey};
+use self::local::LocalOnly;
+pub(crate) use self::policy::{Action, Denied, Object, Principal, authorize};
+pub use self::policy::{Scope, UnknownScope};
+pub(crate) use self::seal::{BadSeal, Purpose};
+pub use self::seal::{CursorKeys, CursorKeysError};
+use self::tokens::{LEEWAY_S, LIFE_MAX_S};
+use crate::error::ApiError;
+
+/// The longest time between the issue of a user token and its end, in seconds, with the tolerated
+/// difference of clocks. A revocation of a user's tokens is needed no longer than this.
+pub const TOKEN_LIFE_MAX_S: i64 = LIFE_MAX_S + 2 * LEEWAY_S;
+
+/// Which requests a server answers. The default is [`Access::local`] without host names.
+#[derive(Clone, Debug)]
+pub struct Access(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Local(LocalOnly),
+    Credentials(Credentials),
+    Insecure,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::local(&[])
+    }
+}
+
+impl Access {
+    /// Without credentials: everything is allowed, for requests from this machine only. The
+    /// listener must have a loopback address. A request must name `localhost`, a loopback address
+    /// or one of `hosts`; it must not come through a proxy or from a web page of another site.
+    pub fn local(hosts: &[String]) -> Self {
+        Self(Kind::Local(LocalOnly::new(hosts)))
+    }
+
+    /// Every request needs a credential, except those for the health of the process.
+    pub fn credentials(credentials: Credentials) -> Self {
+        Self(Kind::Credentials(credentials))
+    }
+
+    /// Everybody who reaches the listener may do everything.
+    pub fn insecure() -> Self {
+        Self(Kind::Insecure)
+    }
+
+    /// Whether a server on this address would answer other machines although it must not.
+    pub(crate) fn refuses(&self, address: SocketAddr) -> bool {
+        matches!(self.0, Kind::Local(_)) && !address.ip().is_loopback()
+    }
+
+    /// The principal of a request.
+    ///
+    /// # Errors
+    /// The request must not be answered, whatever it asks for.
+    pub(crate) fn admit<B>(&self, request: &Request<B>) -> Result<Principal, ApiError> {
+        match &self.0 {
+            Kind::Insecure => Ok(Principal::Open),
+            Kind::Credentials(credentials) => credentials.principal(request.headers()),
+            Kind::Local(local) => {
+                // An application that mounts the routes may add the address of the client.
+                let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+                if peer.is_some_and(|ConnectInfo(peer)| !peer.ip().to_canonical().is_loopback()) {
+                    return Err(ApiError::LocalOnly("the client is another machine"));
+                }
+                local.check(request).map(|()| Principal::Open)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_credentials_clients_of_other_machines_are_refused() {
+        let admit = |access: &Access, peer: &str| {
+            let mut request = Request::get("/livez").header("host", "localhost").body(()).unwrap();
+            let peer: SocketAddr = peer.parse().unwrap();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            access.admit(&request)
+        };
+        let (local, open) = (Access::default(), Access::insecure());
+        for own in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(matches!(admit(&local, own), Ok(Principal::Open)), "{own}");
+        }
+        for other in ["10.0.0.1:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(matches!(admit(&local, other), Err(ApiError::LocalOnly(_))), "{other}");
+            assert!(matches!(admit(&open, other), Ok(Principal::Open)), "{other}");
+        }
+        assert!(local.refuses("0.0.0.0:1".parse().unwrap()));
+        assert!(!local.refuses("127.0.0.1:1".parse().unwrap()));
+        assert!(!open.refuses("0.0.0.0:1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,405 @@
+//! The open connections: how many there are, how many bytes they hold, and which of them is closed
+//! to make room. The longest wait for a client ends first, so a new client always gets in.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+use tributary::config::Http;
+
+/// Bytes of all answers that clients have not received yet.
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
+/// Bytes of all request bodies that are not answered yet.
+const BODIES_BYTES_MAX: usize = 16 << 20;
+/// Answers up to this size are sent even if the budget is used up, so `/livez` always answers.
+const SMALL_ANSWER_BYTES: usize = 1024;
+/// A request that is younger is not ended to free its bytes.
+const MIN_AGE_MS: u64 = 1_000;
+/// The value of [`Connection::waiting_since`] while the server works on a request.
+const WORKING: u64 = u64::MAX;
+/// Minimum time between two log lines about the same limit.
+const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
+
+/// All open connections.
+#[derive(Debug)]
+pub(super) struct Connections {
+    max: usize,
+    per_address_max: usize,
+    limits: Http,
+    open: Mutex<Open>,
+    answers: Budget,
+    bodies: Budget,
+    start: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    all: HashMap<u64, Arc<Connection>>,
+    /// The number of connections of each address that is not trusted.
+    per_address: HashMap<IpAddr, usize>,
+    logged: HashMap<&'static str, Instant>,
+}
+
+/// A number of bytes that all connections share.
+#[derive(Debug)]
+struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+/// The state of an open connection, and the bytes that it holds.
+#[derive(Debug)]
+pub(super) struct Connection {
+    all: Arc<Connections>,
+    number: u64,
+    /// `None` for a trusted proxy.
+    address: Option<IpAddr>,
+    /// Since when the server waits for the client, or [`WORKING`]. Times are in milliseconds since
+    /// the start.
+    waiting_since: AtomicU64,
+    /// When the head of the last request arrived.
+    request_at: AtomicU64,
+    answer_bytes: AtomicUsize,
+    body_bytes: AtomicUsize,
+    closing: AtomicBool,
+    close: Notify,
+}
+
+/// Bytes of an answer. Dropping it returns them to the budget.
+#[derive(Debug)]
+pub(super) struct HeldAnswer {
+    connection: Arc<Connection>,
+    bytes: usize,
+}
+
+/// An open connection. Dropping it makes room for another one.
+#[derive(Debug)]
+pub(super) struct OpenConnection(pub(super) Arc<Connection>);
+
+/// Why a client is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All connections are taken, and none of them waits for its client. This ends soon.
+    Server,
+    /// The same for the connections of this client's address.
+    Address,
+}
+
+impl Connections {
+    /// At most `max` connections.
+    pub(super) fn new(max: usize, limits: Http) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            per_address_max: limits.connections_per_address,
+            limits,
+            open: Mutex::default(),
+            answers: Budget { used: AtomicUsize::new(0), max: ANSWERS_BYTES_MAX },
+            bodies: Budget { used: AtomicUsize::new(0), max: BODIES_BYTES_MAX },
+            start: Instant::now(),
+        })
+    }
+
+    /// Admits a connection. If all are taken, it closes the one that waits longest for its client.
+    pub(super) fn open(self: &Arc<Self>, peer: IpAddr) -> Result<OpenConnection, Full> {
+        let address = (!self.limits.is_trusted_proxy(peer)).then(|| network_of(peer));
+        let now = self.now_ms();
+        let mut open = self.lock();
+        let of_address = address.and_then(|address| open.per_address.get(&address)).copied();
+        if of_address.unwrap_or(0) >= self.per_address_max {
+            open.log_closed(
+                "Connections of one address are all taken; its longest idle one is closed",
+            );
+            open.close_longest_waiting(|other| other.address == address).ok_or(Full::Address)?;
+        } else if open.all.len() >= self.max {
+            open.log_closed("Connections are all taken; the longest idle one is closed");
+            open.close_longest_waiting(|_| true).ok_or(Full::Server)?;
+        }
+        open.next += 1;
+        let connection = Arc::new(Connection {
+            all: Arc::clone(self),
+            number: open.next,
+            address,
+            waiting_since: AtomicU64::new(now),
+            request_at: AtomicU64::new(now),
+            answer_bytes: AtomicUsize::new(0),
+            body_bytes: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            close: Notify::new(),
+        });
+        open.all.insert(connection.number, Arc::clone(&connection));
+        if let Some(address) = address {
+            *open.per_address.entry(address).or_default() += 1;
+        }
+        Ok(OpenConnection(connection))
+    }
+
+    /// Closes the connection that waits longest for its client, because another one cannot be
+    /// accepted. The usual cause is that file descriptors ran out.
+    pub(super) fn close_one(&self, error: &std::io::Error) {
+        let mut open = self.lock();
+        open.log_closed("Cannot accept a connection; the longest idle one is closed");
+        debug!(%error, "Cannot accept a connection; retrying");
+        open.close_longest_waiting(|_| true);
+    }
+
+    /// Ends the oldest requests for which `held` counts bytes, until `bytes` are or will be free.
+    /// The connection that needs them stays.
+    fn free(&self, bytes: usize, by: &Connection, held: fn(&Connection) -> usize) -> bool {
+        let now = self.now_ms();
+        let mut open = self.lock();
+        open.log_closed("Slow clients hold too many bytes; the oldest of their requests are ended");
+        let mut old: Vec<(u64, &Arc<Connection>)> = open
+            .all
+            .values()
+            .map(|connection| (connection.request_at.load(Ordering::Relaxed), connection))
+            .filter(|(at, connection)| at + MIN_AGE_MS <= now && connection.is_waiting())
+            .filter(|(_, connection)| connection.number != by.number)
+            .collect();
+        // Bytes of connections that are closing will be free in a moment.
+        old.sort_unstable_by_key(|(at, connection)| (!connection.is_closing(), *at));
+        let mut freed = 0;
+        for (_, connection) in old {
+            if freed >= bytes {
+                break;
+            }
+            let holds = held(connection);
+            if holds > 0 {
+                freed += holds;
+                connection.close();
+            }
+        }
+        freed >= bytes
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+impl Open {
+    fn close_longest_waiting(&self, of: impl Fn(&Connection) -> bool) -> Option<()> {
+        let waiting = self.all.values().filter(|connection| {
+            connection.is_waiting() && !connection.is_closing() && of(connection)
+        });
+        let longest = waiting.min_by_key(|connection| {
+            (connection.waiting_since.load(Ordering::Relaxed), connection.number)
+        });
+        longest.map(|connection| connection.close())
+    }
+
+    /// Logs that a limit was reached, at most once per [`REPEAT_LOG_AFTER`].
+    fn log_closed(&mut self, text: &'static str) {
+        let due = self.logged.get(text).is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER);
+        if due {
+            self.logged.insert(text, Instant::now());
+            warn!(connections = self.all.len(), "{text}");
+        }
+    }
+}
+
+impl Connection {
+    /// The head of a request has arrived.
+    pub(super) fn request_arrived(&self) {
+        self.request_at.store(self.all.now_ms(), Ordering::Relaxed);
+        self.works();
+    }
+
+    /// The server works on the request, for which it does not wait for the client.
+    pub(super) fn works(&self) {
+        self.waiting_since.store(WORKING, Ordering::Relaxed);
+    }
+
+    /// The server waits for the client from now on.
+    pub(super) fn waits(&self) {
+        self.waiting_since.store(self.all.now_ms(), Ordering::Relaxed);
+    }
+
+    /// The request has an answer, which the client still has to receive.
+    pub(super) fn answered(&self) {
+        self.release_body();
+        self.waits();
+    }
+
+    /// The client has received a part of an answer.
+    pub(super) fn received(&self) {
+        if self.is_waiting() {
+            self.waits();
+        }
+    }
+
+    /// Takes the bytes of an answer from the budget. `None` if too many are in flight, except for
+    /// an answer that `must` be sent.
+    pub(super) fn hold_answer(self: &Arc<Self>, bytes: usize, must: bool) -> Option<HeldAnswer> {
+        self.answer_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let held = HeldAnswer { connection: Arc::clone(self), bytes };
+        let excess = self.all.answers.take(bytes);
+        let of = |connection: &Connection| connection.answer_bytes.load(Ordering::Relaxed);
+        let has_room =
+            excess == 0 || bytes <= SMALL_ANSWER_BYTES || self.all.free(excess, self, of) || must;
+        has_room.then_some(held)
+    }
+
+    /// Takes the bytes of a part of a request body from the budget, until the request is answered.
+    /// False if too many are being received.
+    pub(super) fn hold_body(&self, bytes: usize) -> bool {
+        self.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let excess = self.all.bodies.take(bytes);
+        let of = |connection: &Connection| connection.body_bytes.load(Ordering::Relaxed);
+        excess == 0 || self.all.free(excess, self, of)
+    }
+
+    fn release_body(&self) {
+        let bytes = self.body_bytes.swap(0, Ordering::Relaxed);
+        self.all.bodies.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waiting_since.load(Ordering::Relaxed) != WORKING
+    }
+
+    fn close(&self) {
+        if !self.closing.swap(true, Ordering::Relaxed) {
+            self.close.notify_one();
+        }
+    }
+
+    /// Whether the connection is being closed to make room.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Completes once the connection has to be closed.
+    pub(super) async fn closing(&self) {
+        self.close.notified().await;
+    }
+}
+
+impl Budget {
+    /// Takes bytes. Returns by how many the budget is exceeded.
+    fn take(&self, bytes: usize) -> usize {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        used.saturating_sub(self.max)
+    }
+}
+
+impl Drop for HeldAnswer {
+    fn drop(&mut self) {
+        self.connection.answer_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.connection.all.answers.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let Self(connection) = self;
+        connection.release_body();
+        let mut open = connection.all.lock();
+        open.all.remove(&connection.number);
+        if let Some(address) = connection.address
+            && let Some(count) = open.per_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                open.per_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// The address that connections are counted for. One client may have a whole IPv6 network of
+/// 64 bits.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(max: usize, per_address: usize) -> Arc<Connections> {
+        let mut limits = Http::default();
+        limits.connections_per_address = per_address;
+        Connections::new(max, limits)
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([203, 0, 113, last])
+    }
+
+    fn closing(open: &OpenConnection) -> bool {
+        open.0.is_closing()
+    }
+
+    #[test]
+    fn the_longest_wait_ends_first_and_working_connections_stay() {
+        let all = connections(3, 10);
+        let wait = |connection: &OpenConnection, since| {
+            connection.0.waiting_since.store(since, Ordering::Relaxed);
+        };
+        let [a, b, c] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
+        a.0.request_arrived();
+        wait(&b, 7);
+        wait(&c, 5);
+        let d = all.open(peer(4)).unwrap();
+        assert_eq!([&a, &b, &c, &d].map(closing), [false, false, true, false]);
+        drop(c);
+        d.0.request_arrived();
+        let e = all.open(peer(5)).unwrap();
+        assert_eq!([&a, &b, &d, &e].map(closing), [false, true, false, false]);
+        e.0.request_arrived();
+        assert_eq!(all.open(peer(6)).unwrap_err(), Full::Server);
+        drop((a, b));
+        assert!(all.open(peer(6)).is_ok());
+    }
+
+    #[test]
+    fn one_address_takes_only_its_share_and_trusted_proxies_are_exempt() {
+        let all = connections(100, 2);
+        let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
+        let a = all.open(peer(1)).unwrap();
+        let _b = all.open(v6("::ffff:203.0.113.1")).unwrap();
+        let _c = all.open(peer(1)).unwrap();
+        assert!(closing(&a));
+        let [d, _e, _f] = [1, 2, 3].map(|n| all.open(v6(&format!("2001:db8::{n}"))).unwrap());
+        assert!(closing(&d));
+        assert!(!closing(&all.open(v6("2001:db8:0:1::1")).unwrap()));
+        let local: Vec<_> = (0..50).map(|_| all.open(v6("127.0.0.1")).unwrap()).collect();
+        assert!(!local.iter().any(closing));
+    }
+
+    #[test]
+    fn the_oldest_answers_make_room_for_new_ones() {
+        let all = connections(100, 100);
+        let half = ANSWERS_BYTES_MAX / 2;
+        let [old, young, new] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
+        let held = [&old, &young].map(|open| open.0.hold_answer(half, false).unwrap());
+        assert!(new.0.hold_answer(half, false).is_none(), "both requests are young");
+        assert!(new.0.hold_answer(SMALL_ANSWER_BYTES, false).is_some());
+        assert!(new.0.hold_answer(half, true).is_some());
+        // As if the process had run for longer.
+        let all_later = |open: &OpenConnection, at| open.0.request_at.store(at, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(MIN_AGE_MS + 50));
+        all_later(&young, 10);
+        let taken = new.0.hold_answer(half, false).unwrap();
+        assert_eq!([&old, &young, &new].map(closing), [true, false, false]);
+        drop((held, taken));
+        assert_eq!(all.answers.used.load(Ordering::Relaxed), 0);
+        assert!(new.0.hold_body(10) && !new.0.hold_body(BODIES_BYTES_MAX));
+        new.0.answered();
+        assert_eq!(all.bodies.used.load(Ordering::Relaxed), 0);
+    }
+}

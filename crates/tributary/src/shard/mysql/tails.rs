@@ -1,0 +1,228 @@
+//! Reads of author tails: heads by one statement, spans by one statement, and the rest by the arms
+//! of a `UNION ALL` for each author.
+
+use mysql_async::{Conn, Error, Row, Value};
+
+use super::execute;
+use super::statements::{
+    AUTHORS_PER_HEADS, AUTHORS_PER_STATEMENT, Statements, Tails, UNUSED_ID, time_value,
+};
+use super::{MySqlShard, field, key_of, post_of, run_padded, unreadable};
+use crate::cursor::AuthorEdge;
+use crate::model::{Direction, Post, PostId, PostKey, UserId};
+use crate::moment::{CalendarTime, TimeUnit};
+use crate::shard::gate::Progress;
+use crate::shard::{Deadline, SPAN_POSTS, ShardError, TailQuery};
+
+/// For fewer authors, the arms of a `UNION ALL` are as fast as the statement for heads.
+const HEADS_MIN: usize = 3;
+
+impl MySqlShard {
+    /// The post keys that answer `asks`. The keys of each author are in reading order.
+    pub(in crate::shard) async fn tails(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<PostKey>, ShardError> {
+        let progress = Progress::default();
+        let statements = self.statements()?;
+        let unit = statements.unit;
+        let are_heads = |ask: &TailQuery| ask.count == 1 && ask.from == AuthorEdge::Top;
+        let (mut heads, mut others) = (Vec::new(), asks.to_vec());
+        if direction == Direction::Older && statements.heads.is_some() {
+            (heads, others) = others.into_iter().partition(are_heads);
+        }
+        if heads.len() < HEADS_MIN {
+            others.append(&mut heads);
+        }
+        let run = async {
+            let mut connection = self.server.read_connection().await?;
+            let mut keys = Vec::with_capacity(asks.len());
+            for chunk in heads.chunks(AUTHORS_PER_HEADS) {
+                read_heads(&mut connection, &statements, chunk, &mut keys).await?;
+                progress.note();
+            }
+            let arms = statements.tails(direction);
+            read_arms(&mut connection, (arms, unit), &others, &progress, |row| {
+                keys.push(key_of(unit, row)?);
+                Ok(())
+            })
+            .await?;
+            Ok(keys)
+        };
+        self.pass(until, &progress, run).await
+    }
+
+    /// As [`MySqlShard::tails`], with the texts.
+    pub(in crate::shard) async fn tail_posts(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        let progress = Progress::default();
+        let statements = self.statements()?;
+        let unit = statements.unit;
+        let run = async {
+            let mut connection = self.server.read_connection().await?;
+            let mut posts = Vec::with_capacity(asks.len());
+            let arms = statements.tails_with_texts(direction);
+            read_arms(&mut connection, (arms, unit), asks, &progress, |row| {
+                posts.push(post_of(unit, row)?);
+                Ok(())
+            })
+            .await?;
+            Ok(posts)
+        };
+        self.pass(until, &progress, run).await
+    }
+
+    /// See [`crate::shard::Shard::posts_until`].
+    pub(in crate::shard) async fn posts_until(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        cut: i64,
+        until: Deadline,
+    ) -> Result<Option<Vec<Post>>, ShardError> {
+        let progress = Progress::default();
+        let statements = self.statements()?;
+        let unit = statements.unit;
+        let Some(spans) = &statements.spans else { return Ok(None) };
+        let (statement, times) = match (direction, nearest(direction, asks)) {
+            (Direction::Older, AuthorEdge::Top) => (&spans.from, vec![cut]),
+            (Direction::Older, AuthorEdge::At { time, .. }) => (&spans.between, vec![cut, time]),
+            (Direction::Newer, AuthorEdge::At { time, .. }) => (&spans.between, vec![time, cut]),
+            _ => return Ok(None),
+        };
+        let run = async {
+            let mut connection = self.server.read_connection().await?;
+            let max = asks.len() * SPAN_POSTS;
+            let mut posts = Vec::new();
+            for chunk in asks.chunks(AUTHORS_PER_STATEMENT) {
+                let (sql, authors) = statement.at_least(chunk.len());
+                let mut values: Vec<Value> =
+                    chunk.iter().map(|ask| Value::UInt(ask.author.0)).collect();
+                values.resize(authors, Value::UInt(UNUSED_ID));
+                values.extend(times.iter().map(|time| time_value(unit, *time)));
+                // One row more than allowed shows that there are too many.
+                values.push((max + 1 - posts.len()).into());
+                let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
+                for row in &rows {
+                    posts.push(post_of(unit, row)?);
+                }
+                if posts.len() > max {
+                    return Ok(None);
+                }
+                progress.note();
+            }
+            Ok(Some(posts))
+        };
+        self.pass(until, &progress, run).await
+    }
+}
+
+/// The edge of all asks that is read first.
+fn nearest(direction: Direction, asks: &[TailQuery]) -> AuthorEdge {
+    let position = |edge: &AuthorEdge| match edge {
+        AuthorEdge::Bottom => (0, 0),
+        AuthorEdge::At { time, .. } => (1, *time),
+        AuthorEdge::Top => (2, 0),
+    };
+    let edges = asks.iter().map(|ask| ask.from);
+    let nearest = match direction {
+        Direction::Older => edges.max_by_key(position),
+        Direction::Newer => edges.min_by_key(position),
+    };
+    nearest.unwrap_or(AuthorEdge::Top)
+}
+
+/// Reads the newest key of each author by one statement.
+async fn read_heads(
+    connection: &mut Conn,
+    statements: &Statements,
+    asks: &[TailQuery],
+    keys: &mut Vec<PostKey>,
+) -> Result<(), Error> {
+    let Some(sql) = &statements.heads else { return Ok(()) };
+    let authors: Vec<String> = asks.iter().map(|ask| ask.author.to_string()).collect();
+    let values = (format!("[{}]", authors.join(",")),);
+    let rows: Vec<Row> = execute::rows(connection, sql, values).await?;
+    for row in &rows {
+        let author = UserId(field(row, 0)?);
+        // NULL: the author has no posts.
+        if let Some(Value::Bytes(head)) = row.as_ref(1) {
+            let head = str::from_utf8(head).ok().and_then(|head| parse_head(statements.unit, head));
+            let (time, post) = head.ok_or_else(|| unreadable(row))?;
+            keys.push(PostKey { time, post, author });
+        }
+    }
+    Ok(())
+}
+
+/// A head as the statement returns it: the time, a space, and the post id.
+fn parse_head(unit: TimeUnit, head: &str) -> Option<(i64, PostId)> {
+    let (time, post) = head.rsplit_once(' ')?;
+    let time = match unit {
+        TimeUnit::DateTime { .. } => CalendarTime::from_text(time)?.packed(),
+        TimeUnit::Seconds | TimeUnit::Milliseconds | TimeUnit::Microseconds => time.parse().ok()?,
+    };
+    Some((time, PostId(post.parse().ok()?)))
+}
+
+/// Runs statements of at most [`AUTHORS_PER_STATEMENT`] arms, one after the other.
+async fn read_arms(
+    connection: &mut Conn,
+    (arms, unit): (&Tails, TimeUnit),
+    asks: &[TailQuery],
+    progress: &Progress,
+    mut take: impl FnMut(&Row) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let start = arms.start();
+    let (from_start, from_key): (Vec<TailQuery>, Vec<TailQuery>) =
+        asks.iter().partition(|ask| ask.from == start);
+    let from_key: Vec<(TailQuery, i64, u64)> = from_key
+        .into_iter()
+        .filter_map(|ask| match ask.from {
+            AuthorEdge::At { time, post } => Some((ask, time, post)),
+            // There are no posts beyond the far end.
+            AuthorEdge::Bottom | AuthorEdge::Top => None,
+        })
+        .collect();
+    for chunk in from_start.chunks(AUTHORS_PER_STATEMENT) {
+        let parameters = |ask: &TailQuery| vec![ask.author.0.into(), ask.count.into()];
+        let padding = vec![Value::UInt(0), Value::UInt(0)];
+        let rows = run_padded(connection, &arms.from_start, chunk, parameters, padding).await?;
+        rows.iter().try_for_each(&mut take)?;
+        progress.note();
+    }
+    for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
+        let parameters = |(ask, time, post): &(TailQuery, i64, u64)| {
+            let (author, time) = (Value::UInt(ask.author.0), time_value(unit, *time));
+            vec![author, time.clone(), time, Value::UInt(*post), ask.count.into()]
+        };
+        let mut padding = parameters(&chunk[0]);
+        padding[4] = Value::UInt(0);
+        let rows = run_padded(connection, &arms.from_key, chunk, parameters, padding).await?;
+        rows.iter().try_for_each(&mut take)?;
+        progress.note();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_parsed_in_the_unit_of_its_column() {
+        let id = |id| PostId(id);
+        assert_eq!(parse_head(TimeUnit::Milliseconds, "-12 7"), Some((-12, id(7))));
+        let time = CalendarTime::from_text("2026-01-02 03:04:05.678").unwrap().packed();
+        let unit = TimeUnit::DateTime { digits: 3 };
+        assert_eq!(parse_head(unit, "2026-01-02 03:04:05.678 9"), Some((time, id(9))));
+        assert_eq!(parse_head(unit, "5 9"), None);
+        assert_eq!(parse_head(TimeUnit::Seconds, "5"), None);
+    }
+}
