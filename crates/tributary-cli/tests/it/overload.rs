@@ -311,7 +311,8 @@ fn a_server_without_free_connections_returns_when_one_is_free() {
         let watch = Watch::start(&tributary).await;
         let counters = watch.counters().await;
         assert_eq!(counters["tributary_server_rejected"], 0, "{counters:?}");
-        assert!(counters["tributary_server_connections"] <= 2, "{counters:?}");
+        // Two, and those that are tried again every ten seconds.
+        assert!(counters["tributary_server_connections"] <= 8, "{counters:?}");
     });
 }
 

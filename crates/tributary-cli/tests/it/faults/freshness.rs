@@ -234,6 +234,8 @@ async fn check_restored(place: &mut Place) {
     place.until_shown(gone, LEASE * BUSY_FACTOR).await;
     let token = place.tributary.freshness(AUTHOR).await;
     let identities = place.log().log_identities;
+    // The creation of a log file is known in seconds.
+    sleep(Duration::from_millis(1_100)).await;
     place.server.kill();
     place.server.restore(&copy);
     place.server.launch();
