@@ -34,6 +34,10 @@ pub(crate) enum ProblemCause {
     UnreadableRow,
     /// The server is read-only.
     ReadOnly,
+    /// A request was rejected because too many wait for the server.
+    Overloaded,
+    /// The server refuses connections because of a limit.
+    ConnectionsRefused,
     /// A shard file cannot be written.
     WriteFailed,
     /// Another program wrote to a shard file.
@@ -42,7 +46,7 @@ pub(crate) enum ProblemCause {
 
 impl ProblemCause {
     /// All causes.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Statement,
         Self::RowImage,
         Self::Columns,
@@ -55,6 +59,8 @@ impl ProblemCause {
         Self::Unverified,
         Self::UnreadableRow,
         Self::ReadOnly,
+        Self::Overloaded,
+        Self::ConnectionsRefused,
         Self::WriteFailed,
         Self::ForeignWrite,
     ];
@@ -74,6 +80,8 @@ impl ProblemCause {
             Self::Unverified => "unverified",
             Self::UnreadableRow => "unreadable_row",
             Self::ReadOnly => "read_only",
+            Self::Overloaded => "overloaded",
+            Self::ConnectionsRefused => "connections_refused",
             Self::WriteFailed => "write_failed",
             Self::ForeignWrite => "foreign_write",
         }

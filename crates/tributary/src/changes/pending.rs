@@ -22,7 +22,7 @@ pub(crate) struct Pending {
     /// Whether only users are kept from now on.
     coarse: bool,
     users: HashSet<(ShardId, Touched)>,
-    /// A change is wider than one user, because a row image lacks columns.
+    /// A change is wider than one user, because columns are absent from a row image.
     wide: bool,
     /// Shards of which any row may have changed.
     shards: BTreeSet<ShardId>,
@@ -39,7 +39,7 @@ enum Touched {
 }
 
 impl Pending {
-    /// Adds the change of a row whose image lacks the columns that name its user.
+    /// Adds the change of a row whose image is without the columns that name its user.
     pub(crate) fn push_wide(&mut self, shard: ShardId, change: Change) {
         self.wide = true;
         self.push(shard, change);

@@ -285,8 +285,8 @@ impl TablePlan {
         }
     }
 
-    /// An update whose first image lacks the author. The log has only the key of the row and the
-    /// changed columns if `binlog_row_image` is MINIMAL.
+    /// An update whose first image is without the author. The log has only the key of the row and
+    /// the changed columns if `binlog_row_image` is MINIMAL.
     fn update_of_unknown_author(
         &self,
         before: &Cells<'_>,
@@ -309,7 +309,7 @@ impl TablePlan {
         }
     }
 
-    /// The change of a post whose author the row image lacks.
+    /// The change of a post whose author is not in the row image.
     fn post_of_unknown_author(&self, cells: &Cells<'_>) -> Change {
         match self.id(cells, ID) {
             Ok(Some(post)) => Change::PostUnknown(PostId(post)),

@@ -10,7 +10,6 @@ mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
 mod load;
-mod log_pause;
 #[cfg(feature = "mysql")]
 mod marks;
 mod migrate;

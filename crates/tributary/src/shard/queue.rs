@@ -5,15 +5,15 @@
 //! wait for a permit. Everything else waits for permits only: pages that have begun, and writes. So
 //! an overloaded server finishes the pages that it has begun, and the others wait or are rejected.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{info, warn};
 
-use super::log_pause::LogPause;
 use super::{Deadline, ShardError};
+use crate::problems::{ProblemCause, Problems};
 
 /// Requests of each [`Turn`] that may wait, per permit. By default 1,024 pages wait for a server,
 /// which answers them within their deadline if each keeps a connection busy for 15 ms.
@@ -50,8 +50,7 @@ pub(super) struct Queue {
     waiting: [AtomicUsize; 2],
     waiting_max: usize,
     allowed: Mutex<Allowed>,
-    rejected: AtomicU64,
-    log: LogPause,
+    problems: Problems,
 }
 
 /// The state of a server's queue, for metrics.
@@ -94,8 +93,7 @@ impl Queue {
             waiting: Default::default(),
             waiting_max: permits * WAITING_PER_PERMIT,
             allowed: Mutex::new(Allowed { now: permits, max: permits, surplus: 0, refused: None }),
-            rejected: AtomicU64::new(0),
-            log: LogPause::default(),
+            problems: Problems::default(),
         }
     }
 
@@ -138,7 +136,8 @@ impl Queue {
 
     /// The figures of this moment.
     pub(super) fn stats(&self) -> QueueStats<'_> {
-        let (connections, rejected) = (self.allowed().now, self.rejected.load(Ordering::Relaxed));
+        let (connections, rejected) =
+            (self.allowed().now, self.problems.count(ProblemCause::Overloaded));
         QueueStats { server: &self.server, connections, waiting: self.waiting(), rejected }
     }
 
@@ -165,7 +164,7 @@ impl Queue {
         allowed.now -= 1;
         allowed.surplus += 1;
         drop(allowed);
-        if first && self.log.is_over() {
+        if first && self.problems.note(ProblemCause::ConnectionsRefused) {
             warn!(
                 server = self.server,
                 reason,
@@ -194,13 +193,16 @@ impl Queue {
         }
     }
 
+    pub(super) fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
     fn reject(&self, reason: &'static str) -> ShardError {
-        let rejected = self.rejected.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.log.is_over() {
+        if self.problems.note(ProblemCause::Overloaded) {
             warn!(
                 server = self.server,
                 reason,
-                rejected,
+                rejected = self.problems.count(ProblemCause::Overloaded),
                 waiting = self.waiting(),
                 "Server is overloaded; requests are rejected. Add servers, or raise its \
                  connections_max if it has capacity left"

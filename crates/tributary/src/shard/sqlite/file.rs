@@ -202,7 +202,7 @@ impl CheckedFile {
         if let Some(text) = header.identity.differs_from(identity) {
             return Err(wrong(&text));
         }
-        // After a crash the log may hold the pages that the file lacks.
+        // After a crash the log may hold pages that are not in the file yet.
         if len < header.bytes && fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len()) == 0
         {
             return Err(wrong(&truncated(len, header.bytes)));

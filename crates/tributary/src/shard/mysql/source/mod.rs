@@ -84,7 +84,8 @@ impl MySqlSource {
     /// The problems of the server, its log and its databases with this cause.
     pub(in crate::shard) fn count_problems(&self, cause: ProblemCause) -> u64 {
         let of_shards = self.shards.iter().map(|(_, database)| database.problems().count(cause));
-        of_shards.sum::<u64>() + self.server.problems().count(cause)
+        let of_queue = self.server.gate().queue().problems().count(cause);
+        of_shards.sum::<u64>() + self.server.problems().count(cause) + of_queue
     }
 
     pub(in crate::shard) fn shards(&self) -> Vec<ShardId> {
