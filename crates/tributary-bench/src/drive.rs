@@ -59,6 +59,8 @@ pub(super) struct LoadRun {
     pub(super) tokens: RefCell<Tokens>,
     /// By reader, the `prev` cursor of its last page, for the next poll; empty if there is none.
     pub(super) polls: RefCell<Vec<String>>,
+    /// By reader, the number of its requests so far.
+    turns: RefCell<Vec<usize>>,
     /// Pages requested so far.
     pub(super) pages: Cell<u64>,
     /// Texts generated so far.
@@ -73,6 +75,12 @@ pub(super) struct LoadRun {
 impl LoadRun {
     pub(super) fn now(&self) -> RunMicros {
         micros(self.began.elapsed())
+    }
+
+    /// Counts a request of this reader. Returns the number of requests before it.
+    pub(super) fn take_turn(&self, reader: u32) -> usize {
+        let mut turns = self.turns.borrow_mut();
+        turns.get_mut(reader as usize).map_or(0, |turn| std::mem::replace(turn, *turn + 1))
     }
 
     /// Ends the run because a reply was wrong. The first reason is kept.
@@ -112,6 +120,7 @@ async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report>
         known: world.map(|world| RefCell::new(KnownRows::new(world))),
         tokens: RefCell::new(Tokens::new(shards)),
         polls: RefCell::new(polls),
+        turns: RefCell::new(vec![0; users as usize + 1]),
         pages: Cell::new(0),
         texts: Cell::new(0),
         probes: RefCell::new(plan.mix.writes().then_some(probes)),
@@ -184,7 +193,7 @@ async fn newest_pages(target: Target, readers: &[u32]) -> Result<Vec<(u32, Strin
     let mut client = Client::new(target);
     let mut polls = Vec::new();
     for reader in readers {
-        let path = format!("/v1/users/{reader}/feed?limit={}", RequestKind::Newest.limit());
+        let path = format!("/v1/users/{reader}/feed?limit={}", RequestKind::Newest.limit(0));
         let reply = client.exchange(Request::get(&path)).await?;
         let prev = cursor(reply.body, "prev").context("a page has no `prev` cursor")?;
         polls.push((*reader, prev.to_owned()));

@@ -19,6 +19,8 @@ pub(super) const STORM_RATE: f64 = 100.0;
 pub enum Mix {
     /// Newest pages only
     Newest,
+    /// Newest pages that no page cache has: each reader requests 10 to 30 posts in turn
+    Rebuilt,
     /// Half polls for new posts, half newest pages; 30 % of these are followed by the next page
     Read,
     /// Polls that find nothing, from the `prev` of each reader's newest page, which is read before
@@ -33,6 +35,7 @@ pub enum Mix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
     Newest,
+    Rebuilt,
     Next,
     Poll,
     Full,
@@ -43,8 +46,9 @@ pub(super) enum RequestKind {
 }
 
 impl RequestKind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Newest,
+        Self::Rebuilt,
         Self::Next,
         Self::Poll,
         Self::Full,
@@ -57,6 +61,7 @@ impl RequestKind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Newest => "newest page",
+            Self::Rebuilt => "rebuilt page",
             Self::Next => "next page",
             Self::Poll => "poll",
             Self::Full => "page of 100",
@@ -67,9 +72,14 @@ impl RequestKind {
         }
     }
 
-    /// The requested page size, in posts.
-    pub(super) fn limit(self) -> usize {
-        if self == Self::Full { 100 } else { 20 }
+    /// The requested page size, in posts. `turn` counts the requests of a reader.
+    pub(super) fn limit(self, turn: usize) -> usize {
+        match self {
+            Self::Full => 100,
+            // 20 on average. No cache has the page, because it was last requested 20 pages ago.
+            Self::Rebuilt => 10 + turn % 21,
+            _ => 20,
+        }
     }
 }
 
@@ -77,6 +87,7 @@ impl Mix {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Newest => "newest",
+            Self::Rebuilt => "rebuilt",
             Self::Read => "read",
             Self::Poll => "poll",
             Self::Twip => "twip",
@@ -94,6 +105,7 @@ impl Mix {
         let share = random.random::<f64>();
         match self {
             Self::Newest => RequestKind::Newest,
+            Self::Rebuilt => RequestKind::Rebuilt,
             Self::Poll => RequestKind::Poll,
             Self::Read if share < 0.5 => RequestKind::Poll,
             Self::Read => RequestKind::Newest,

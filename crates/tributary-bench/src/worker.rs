@@ -42,6 +42,8 @@ pub(super) struct Worker {
 struct PlannedRequest {
     kind: RequestKind,
     reader: u32,
+    /// The requested page size, in posts.
+    limit: usize,
     /// Empty for the newest page.
     cursor: String,
     /// Whether the page is always checked, whatever `check_every` says.
@@ -112,13 +114,14 @@ impl Worker {
         };
         let kind =
             if kind == RequestKind::Poll && polls.is_empty() { RequestKind::Newest } else { kind };
-        self.read(PlannedRequest { kind, reader, cursor: polls, checked: false }, due).await;
+        let limit = kind.limit(self.run.take_turn(reader));
+        self.read(PlannedRequest { kind, reader, limit, cursor: polls, checked: false }, due).await;
     }
 
     async fn read(&mut self, read: PlannedRequest, due: Instant) {
         let Self { run, client, random, next, path } = self;
         path.clear();
-        let _ = write!(path, "/v1/users/{}/feed?limit={}", read.reader, read.kind.limit());
+        let _ = write!(path, "/v1/users/{}/feed?limit={}", read.reader, read.limit);
         if !read.cursor.is_empty() {
             let _ = write!(path, "&cursor={}", read.cursor);
         }
@@ -143,6 +146,7 @@ impl Worker {
             let next_page = |next: &str| PlannedRequest {
                 kind: RequestKind::Next,
                 reader: read.reader,
+                limit: read.limit,
                 cursor: next.to_owned(),
                 checked: false,
             };
@@ -200,9 +204,9 @@ impl Worker {
             self.write_without_body("DELETE", &path, author, (RequestKind::Delete, due)).await;
         known.borrow_mut().end_delete(author, post, self.run.now(), done);
         // Deletes are rare, so each is checked: a follower of the author reads its newest page.
-        let cursor = String::new();
-        self.next =
-            Some(PlannedRequest { kind: RequestKind::Newest, reader, cursor, checked: true });
+        let (kind, cursor) = (RequestKind::Newest, String::new());
+        let limit = kind.limit(0);
+        self.next = Some(PlannedRequest { kind, reader, limit, cursor, checked: true });
     }
 
     async fn follow_or_unfollow(&mut self, known: &RefCell<KnownRows>, reader: u32, due: Instant) {
@@ -298,6 +302,6 @@ fn check_page(
         return Ok(());
     }
     record.checked += 1;
-    let request = CheckedRequest { reader: read.reader, cursor, limit: read.kind.limit(), sent };
+    let request = CheckedRequest { reader: read.reader, cursor, limit: read.limit, sent };
     check(&known.borrow(), &request, &seen)
 }

@@ -350,7 +350,9 @@ impl Ratio {
         let a = self.load.plan(a, Mix::Newest, pids(0))?;
         let b = self.load.plan(b, Mix::Newest, pids(1))?;
         if a.mix.writes() {
-            bail!("`ratio` supports only the mixes newest, read and poll, which do not write");
+            bail!(
+                "`ratio` supports only the mixes newest, rebuilt, read and poll, which do not write"
+            );
         }
         let (rounds, users) = (self.rounds.into(), self.load.data.size.world().users);
         let ratio = tokio::task::spawn_blocking(move || ratio(&a, &b, rounds, users)).await??;
