@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::query::check_query;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
-const URI_BYTES_MAX: usize = 8 * 1024;
+pub(super) const URI_BYTES_MAX: usize = 8 * 1024;
 /// Largest body of a request in bytes, unless the configuration allows longer posts. Routes
 /// without a body ignore a body up to this size.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -125,10 +125,14 @@ pub(super) fn rejection(error: &ApiError) -> Response {
     response
 }
 
+/// The length of the path and the query of a request.
+pub(super) fn uri_bytes<B>(request: &axum::http::Request<B>) -> usize {
+    request.uri().path_and_query().map_or(0, |uri| uri.as_str().len())
+}
+
 /// The error for an address that is too long, or for a `Content-Length` above the limit.
 fn oversize(request: &Request, limit: BodyLimit) -> Option<ApiError> {
-    let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
-    if uri_bytes > URI_BYTES_MAX {
+    if uri_bytes(request) > URI_BYTES_MAX {
         return Some(ApiError::UriTooLong(URI_BYTES_MAX));
     }
     let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>();

@@ -1,36 +1,58 @@
-//! Page cache hits: home timeline pages that are answered from the page cache, if nothing on them
-//! has changed since. This runs before the router, because routing and its middleware cost more
-//! than such an answer.
+//! Home timeline pages that memory answers: from the page cache, or built from the posts in memory.
+//! This runs before the router, because routing and its middleware cost more than such an answer.
 
 use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
-use tributary::UserId;
-use tributary::internal::SentPage;
+use tributary::internal::{Draft, PageQuery, SentPage};
+use tributary::{Cursor, Limit, PageRequest, UserId};
 
 use super::App;
-use super::auth::{Action, Object, authorize};
-use super::frame;
+use super::auth::{Action, Object, Purpose, authorize};
+use super::frame::{self, URI_BYTES_MAX, uri_bytes};
 use super::query::freshness_of;
-use super::timeline::page_response;
+use super::timeline::{page_response, render_home};
 
 /// Longest user id in digits, apart from leading zeros.
 const ID_DIGITS_MAX: usize = 20;
+/// Parameters of a query that are compared with each other; the routes check longer queries.
+const PARAMETERS_MAX: usize = 8;
 
-/// The cached page, if the request is authorized to read a home timeline and the page cache has a
-/// current page for it. Else `None`: the routes answer, and they also report all errors.
-pub(super) fn cached_feed<B: Body>(
-    App { tributary, access, cursor_keys }: &App,
+/// The page, if the request is authorized to read a home timeline and memory has all of it. Else
+/// `None`: the routes answer, and they also report all errors.
+pub(super) fn feed_from_memory<B: Body>(
+    App { tributary, access, cursor_keys: keys }: &App,
     request: &Request<B>,
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;
+    let query = query_of(request.uri().query().unwrap_or_default())?;
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
-    let at_least = freshness_of(request.headers(), cursor_keys).ok()?;
-    let query = request.uri().query().unwrap_or_default();
-    let (page, freshness) = SentPage::cached(tributary, reader, query, &at_least)?;
-    let mut response = page_response(page, (&freshness, cursor_keys), true);
+    let at_least = freshness_of(request.headers(), keys).ok()?;
+    let mut response = match SentPage::cached(tributary, reader, query, &at_least) {
+        Some((page, freshness)) => page_response(page, (&freshness, keys), true),
+        None => {
+            let limit = Limit::new(u8::try_from(query.limit).ok()?)?;
+            let cursor = match query.cursor {
+                "" => Cursor::newest(),
+                sealed => keys.open(Purpose::Home(reader), sealed).ok()?.parse().ok()?,
+            };
+            // Readers request these two pages repeatedly: the newest page, and the empty page
+            // above it.
+            let (is_newest, is_newer) = (cursor == Cursor::newest(), cursor.is_newer());
+            let request = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
+            let page = Draft::home_from_memory(tributary, reader, &request)?;
+            if !page.is_whole() {
+                return None;
+            }
+            let sent = render_home(&page, tributary, keys, (reader, limit)).ok()?;
+            if is_newest || (is_newer && page.posts.is_empty()) {
+                sent.cache(tributary, reader, query, &page);
+            }
+            page_response(sent, (&page.freshness, keys), true)
+        }
+    };
     frame::set_common_headers(response.headers_mut());
     Some(response)
 }
@@ -42,7 +64,38 @@ fn reader_of<B: Body>(request: &Request<B>) -> Option<UserId> {
     }
     let id = request.uri().path().strip_prefix("/v1/users/")?.strip_suffix("/feed")?;
     // The routes report an address that is too long.
+    if uri_bytes(request) > URI_BYTES_MAX {
+        return None;
+    }
     Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(|id| id.parse().ok())
+}
+
+/// The parameters that select the page. `None` if the routes must check the query: a value is not
+/// valid as it is, or a parameter may occur twice.
+fn query_of(text: &str) -> Option<PageQuery<'_>> {
+    let mut query = PageQuery { cursor: "", limit: Limit::DEFAULT.get() };
+    let mut names = [""; PARAMETERS_MAX];
+    let parameters = text.split('&').filter(|parameter| !parameter.is_empty());
+    for (index, parameter) in parameters.enumerate() {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let is_encoded = |text: &str| text.contains(['%', '+']);
+        if is_encoded(name) || names.get(..index)?.contains(&name) {
+            return None;
+        }
+        *names.get_mut(index)? = name;
+        match name {
+            "cursor" if value.is_empty() || is_encoded(value) => return None,
+            "cursor" => query.cursor = value,
+            "limit" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                query.limit = value.parse().ok()?;
+            }
+            "require" if value == "complete" => {}
+            "limit" | "require" => return None,
+            // The routes ignore other parameters, too.
+            _ => {}
+        }
+    }
+    Some(query)
 }
 
 #[cfg(test)]
@@ -52,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_home_timelines_can_be_cached_pages() {
+    fn only_home_timelines_are_answered_from_memory() {
         let reader = |uri: &str| {
             reader_of(&Request::get(uri).body(Empty::<Bytes>::new()).unwrap())
                 .map(|user| user.get())
@@ -74,5 +127,28 @@ mod tests {
         assert_eq!(reader_of(&with_body), None);
         let post = Request::post("/v1/users/7/feed").body(Empty::<Bytes>::new()).unwrap();
         assert_eq!(reader_of(&post), None);
+    }
+
+    #[test]
+    fn unknown_parameters_select_no_other_page() {
+        let parse = |text| query_of(text).map(|query| (query.cursor, query.limit));
+        for text in ["", "&", "limit=20", "x=1", "x=%41&y=2&limit=20", "require=complete&x", "="] {
+            assert_eq!(parse(text), Some(("", 20)), "{text}");
+        }
+        assert_eq!(parse("x=1&cursor=AQ-_&limit=7"), Some(("AQ-_", 7)));
+        for text in [
+            "x=1&x=2",
+            "limit=1&limit=1",
+            "cursor=",
+            "cursor=%41",
+            "cursor=a+b",
+            "%6cimit=1",
+            "limit=",
+            "limit=+7",
+            "require=all",
+            "a&b&c&d&e&f&g&h&i",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 }

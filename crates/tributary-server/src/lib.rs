@@ -1,12 +1,12 @@
-//! The HTTP server: the listening socket, the page cache, the route table and the middleware.
+//! The HTTP server: the listening socket, pages from memory, the route table and the middleware.
 
 mod auth;
 mod connections;
 mod error;
 mod frame;
+mod from_memory;
 mod health;
 mod metrics;
-mod page_cache;
 mod publish;
 mod query;
 mod serve;

@@ -32,7 +32,7 @@ use super::auth::{Access, CursorKeys};
 use super::connections::{Connection, Connections, Full as AllTaken, OpenConnection};
 use super::error::ApiError;
 use super::frame;
-use super::page_cache::cached_feed;
+use super::from_memory::feed_from_memory;
 use super::stream::{AnswerBody, ClientStream, RequestBody, counted};
 use super::{App, RouterOptions, routes};
 
@@ -71,7 +71,7 @@ impl Service<hyper::Request<Incoming>> for RequestService {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         self.connection.request_arrived();
         // If the page cache panics, the routes answer this request.
-        let cached = || cached_feed(&self.app, &request);
+        let cached = || feed_from_memory(&self.app, &request);
         let connection = Arc::clone(&self.connection);
         match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => Either::Left(ready(Ok(cached_answer(&connection, page)))),

@@ -1,15 +1,16 @@
 //! The routes that read timelines and follow lists.
 
 use std::cell::RefCell;
+use std::fmt::Write;
 
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 use tributary::internal::{Draft, FollowingCursor, SentPage, fleet};
-use tributary::{Cursor, Freshness, Limit, Tributary, UserId};
+use tributary::{Freshness, Limit, Tributary, UserId};
 
 use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadHome};
 use super::error::ApiError;
@@ -32,26 +33,30 @@ pub(super) async fn express_feed(
     Ok(response)
 }
 
-/// `GET /v1/users/{user_id}/feed`: the home timeline. Newest pages are stored in the page cache.
+/// `GET /v1/users/{user_id}/feed`: the home timeline. `from_memory` answers most of its requests
+/// before this.
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
     Allowed { user, .. }: Allowed<ReadHome>,
-    RawQuery(query): RawQuery,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
-    let request = parameters.page(purpose)?;
-    let page = Draft::home(&tributary, user, &request).await?;
+    let page = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
     parameters.accept(page.is_whole())?;
-    let cursors = Cursors::sealed(&page, keys, purpose);
-    let path = format!("/v1/users/{user}/feed");
-    let sent = render_page(&page, &cursors, &tributary, (&path, request.limit))?;
-    // Readers request these two pages repeatedly: the newest page, and the empty page above it.
-    if request.cursor == Cursor::newest() || (request.cursor.is_newer() && page.posts.is_empty()) {
-        let query = query.as_deref().unwrap_or_default();
-        sent.cache(&tributary, user, query, &page);
-    }
+    let sent = render_home(&page, &tributary, keys, (user, parameters.limit))?;
     Ok(page_response(sent, (&page.freshness, keys), page.fresh_enough).map(Body::from))
+}
+
+/// A page of the home timeline of this reader as it is sent.
+pub(super) fn render_home(
+    page: &Draft,
+    tributary: &Tributary,
+    keys: &CursorKeys,
+    (reader, limit): (UserId, Limit),
+) -> Result<SentPage, ApiError> {
+    let cursors = Cursors::sealed(page, keys, Purpose::Home(reader));
+    let path = format!("/v1/users/{reader}/feed");
+    render_page(page, &cursors, tributary, (&path, limit))
 }
 
 /// `GET /v1/users/{user_id}/posts`: the timeline of one author.
@@ -137,6 +142,9 @@ pub(super) fn set_freshness_headers(
     }
 }
 
+/// Allowance in characters for one link.
+const LINK_CHARACTERS: usize = 128;
+
 thread_local! {
     /// The last token as text. Between two commits all answers have the same token.
     static TOKEN: RefCell<Option<SealedToken>> = const { RefCell::new(None) };
@@ -168,12 +176,15 @@ fn freshness_value(freshness: &Freshness, cursor_keys: &CursorKeys) -> Option<He
 
 /// The value of the `Link` header (RFC 8288): an address for each cursor that exists.
 fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
-    let link = |(rel, cursor): &(&str, Option<&str>)| {
-        let limit = limit.get();
-        cursor.map(|cursor| format!("<{path}?limit={limit}&cursor={cursor}>; rel=\"{rel}\""))
-    };
-    let links: Vec<String> = cursors.iter().filter_map(link).collect();
-    links.join(", ")
+    let limit = limit.get();
+    let mut links = String::with_capacity(cursors.len() * LINK_CHARACTERS);
+    for (rel, cursor) in cursors {
+        let Some(cursor) = cursor else { continue };
+        let comma = if links.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(links, "{comma}<{path}?limit={limit}&cursor={cursor}>; rel=\"{rel}\"");
+    }
+    links
 }
 
 /// Sets the `Link` header, unless there are no links.

@@ -10,8 +10,10 @@ use tributary::{Cursor, Page, Post, ShardId, UserId};
 
 use super::auth::{CursorKeys, Purpose};
 
-/// Allowance in bytes for the end of a page and for the handles of its authors.
-const PAGE_END_BYTES: usize = 4 * 1024;
+/// Allowance in bytes for the end of a page without its cursors.
+const PAGE_END_BYTES: usize = 256;
+/// Allowance in characters for a cursor and its seal.
+const CURSOR_CHARACTERS: usize = 64;
 
 /// The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this
 /// route replaces.
@@ -170,7 +172,12 @@ pub(super) struct Cursors {
 impl Cursors {
     /// The cursors as the library encodes them.
     pub(super) fn unsealed(draft: &Draft) -> Self {
-        Self { next: draft.next.as_ref().map(Cursor::to_string), prev: draft.prev.to_string() }
+        let text = |cursor: &Cursor| {
+            let mut text = String::with_capacity(CURSOR_CHARACTERS);
+            cursor.append_to(&mut text);
+            text
+        };
+        Self { next: draft.next.as_ref().map(text), prev: text(&draft.prev) }
     }
 
     /// The cursors with seals for this purpose.
@@ -188,7 +195,8 @@ pub(super) fn posts_json(
     fleet: &Fleet,
 ) -> serde_json::Result<Vec<u8>> {
     // A buffer that grows would take up to twice the bytes while the answer is in flight.
-    let mut json = Vec::with_capacity(draft.bytes() + PAGE_END_BYTES);
+    let cursors_bytes = cursors.prev.len() + cursors.next.as_ref().map_or(0, String::len);
+    let mut json = Vec::with_capacity(draft.bytes() + cursors_bytes + PAGE_END_BYTES);
     json.extend(br#"{"posts":["#);
     for (index, entry) in draft.posts.iter().enumerate() {
         if index > 0 {
@@ -228,7 +236,9 @@ pub(super) fn posts_json(
     serde_json::to_writer(&mut json, &end)?;
     // `end` was encoded as an object of its own; its `{` is removed to continue the page's object.
     json.remove(start);
-    json.shrink_to_fit();
+    if json.capacity() > json.len() + json.len() / 8 + PAGE_END_BYTES {
+        json.shrink_to_fit();
+    }
     Ok(json)
 }
 

@@ -125,13 +125,25 @@ impl Cursor {
 
 /// The first byte of every encoded cursor; a changed format gets another number.
 const VERSION: u8 = 1;
+/// Bytes of an edge beside a key: kind, time, post and author.
+const EDGE_BYTES: usize = 25;
 
 /// `version, direction, edge, groups`, where a group is `edge, shard count (u16), shards (u16)`.
 /// All numbers are big-endian; the text is unpadded URL-safe base64. Shards with the same edge are
 /// in one group.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = vec![VERSION, u8::from(self.direction == Direction::Newer)];
+        let mut text = String::new();
+        self.append_to(&mut text);
+        f.write_str(&text)
+    }
+}
+
+impl Cursor {
+    /// Appends the text of the cursor.
+    pub fn append_to(&self, text: &mut String) {
+        let mut bytes = Vec::with_capacity(2 + EDGE_BYTES);
+        bytes.extend([VERSION, u8::from(self.direction == Direction::Newer)]);
         put_edge(&mut bytes, self.edge);
         let mut groups: BTreeMap<Edge, Vec<ShardId>> = BTreeMap::new();
         for (shard, edge) in &self.shard_edges {
@@ -143,7 +155,7 @@ impl fmt::Display for Cursor {
             bytes.extend(count.to_be_bytes());
             bytes.extend(shards.iter().flat_map(|shard| shard.0.to_be_bytes()));
         }
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        URL_SAFE_NO_PAD.encode_string(bytes, text);
     }
 }
 

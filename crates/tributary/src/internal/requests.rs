@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::Tributary;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::freshness::Freshness;
-use crate::memory::{CachedPage, FollowedLog, SentPage, Slot};
+use crate::memory::{CachedPage, FollowedLog, PageQuery, SentPage, Slot};
 use crate::model::UserId;
 use crate::shard::Fleet;
 use crate::timeline::{self, Draft, PageRequest, ReadError};
@@ -23,6 +23,15 @@ impl Draft {
         timeline::home_timeline(&mut tributary.view(), reader, request).await
     }
 
+    /// The page of a home timeline, if all of it is in fresh memory. Does not wait for anything.
+    pub fn home_from_memory(
+        tributary: &Tributary,
+        reader: UserId,
+        request: &PageRequest,
+    ) -> Option<Self> {
+        timeline::warm_home_timeline(&mut tributary.view(), reader, request)
+    }
+
     /// [`Tributary::author_timeline`], with posts from memory as their JSON.
     pub async fn author(tributary: &Tributary, author: UserId, request: &PageRequest) -> Self {
         timeline::author_timeline(&mut tributary.view(), author, request).await
@@ -30,13 +39,13 @@ impl Draft {
 }
 
 impl SentPage {
-    /// The reader's page that was cached for this query string, and its freshness. `None` unless
+    /// The reader's page that was cached for this query, and its freshness. `None` unless
     /// memory is fresh for all users that the page depends on, has reached `at_least`, and has
     /// applied no change to these users since.
     pub fn cached(
         tributary: &Tributary,
         reader: UserId,
-        query: &str,
+        query: PageQuery<'_>,
         at_least: &Freshness,
     ) -> Option<(Self, Freshness)> {
         let memory = tributary.memory()?;
@@ -55,14 +64,17 @@ impl SentPage {
         Some((page.sent.clone(), freshness))
     }
 
-    /// Caches the page as it is sent, if all of `page` came from memory.
-    pub fn cache(&self, tributary: &Tributary, reader: UserId, query: &str, page: &Draft) {
+    /// Caches the page as it is sent, if all of `page` came from memory and the reader has
+    /// requested it before.
+    pub fn cache(&self, tributary: &Tributary, reader: UserId, query: PageQuery<'_>, page: &Draft) {
         let Some((memory, as_of)) = tributary.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
-        let authors: BTreeSet<Slot> =
-            page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
-        let authors = authors.into_iter().collect();
-        memory.cache_page(CachedPage::new((reader, query), as_of, authors, self));
+        if memory.note_request(reader, query, as_of) {
+            let authors: BTreeSet<Slot> =
+                page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
+            let authors = authors.into_iter().collect();
+            memory.cache_page(CachedPage::new((reader, query), as_of, authors, self));
+        }
     }
 }
 

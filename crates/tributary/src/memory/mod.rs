@@ -27,8 +27,8 @@ pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
 pub(crate) use self::log::{FollowedLog, LogSet, NotFresh, count};
 use self::pages::PageCache;
-pub use self::pages::SentPage;
 pub(crate) use self::pages::{CachedPage, Version};
+pub use self::pages::{PageQuery, SentPage};
 pub(crate) use self::recent::{Recent, RecentEntry};
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 use self::slots::{SLOT_BYTES, Slots};
@@ -257,6 +257,12 @@ impl Memory {
         self.slots.tail(slot)
     }
 
+    /// The cached tails of these authors, in the same order. Marks the slots as used.
+    pub(crate) fn tails(&self, authors: &[Slot], tick: u32) -> Vec<Option<Arc<Tail>>> {
+        authors.iter().for_each(|author| self.slots.touch(*author, tick));
+        self.slots.tails(authors)
+    }
+
     /// The reader's follow list, if cached. Marks the slot as used.
     pub(crate) fn follows(&self, reader: UserId, tick: u32) -> Option<Arc<FollowList>> {
         let slot = self.slots.find(reader)?;
@@ -355,7 +361,7 @@ impl Memory {
     pub(crate) fn cached_page(
         &self,
         reader: UserId,
-        query: &str,
+        query: PageQuery<'_>,
         now_ms: u64,
     ) -> Option<Arc<CachedPage>> {
         let slot = self.slots.find(reader)?;
@@ -383,6 +389,14 @@ impl Memory {
     /// Number of page cache hits since the start.
     pub(crate) fn page_cache_hits(&self) -> u64 {
         self.page_cache_hits.load(Ordering::Relaxed)
+    }
+
+    /// Records a request of this reader that is answered with a page as of this version. Returns
+    /// whether the page should be cached: the reader has requested it before, and nothing it
+    /// depends on has changed since.
+    pub(crate) fn note_request(&self, reader: Slot, query: PageQuery<'_>, as_of: Version) -> bool {
+        let before = self.pages.request(reader, query, as_of);
+        before.is_some_and(|before| self.slots.timeline_unchanged_since(reader, before))
     }
 
     /// Caches a page. The version of the page must have been read before its data.

@@ -6,11 +6,15 @@
 //! built. It is valid as long as neither the reader nor any followee has a later version.
 //! Checking that costs one load per followee from one array and reads no post.
 //!
+//! Only a page that would have been a hit is cached: it was requested before, and nothing it
+//! depends on has changed since. A page that is requested once is not worth the copy.
+//!
 //! No change is missed: a page's version is read before its data. A change that the page may lack
 //! therefore has a later version.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -27,6 +31,10 @@ const PAGE_BYTES: usize = 2 << 10;
 /// Longer pages are not cached.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 
+/// Bits of a version that the record of the last request keeps; the others hold a part of the hash
+/// of its key. After 2^40 changes no page is recognized as requested before.
+const VERSION_BITS: u32 = 40;
+
 /// Counts the changes that readers can see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(super) u64);
@@ -40,13 +48,22 @@ pub struct SentPage {
     pub links: Bytes,
 }
 
+/// The part of a request for a home timeline that selects the page.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct PageQuery<'a> {
+    /// The cursor as it was sent; empty for the newest page.
+    pub cursor: &'a str,
+    /// The requested number of posts.
+    pub limit: usize,
+}
+
 /// A cached page of a home timeline.
 #[derive(Debug)]
 pub(crate) struct CachedPage {
     /// The reader.
     pub(crate) reader: Slot,
-    /// The query string of the request, unchanged.
-    query: Bytes,
+    cursor: Bytes,
+    limit: usize,
     /// The version that was read before the page was built.
     pub(super) as_of: Version,
     /// The authors of the posts on the page.
@@ -57,26 +74,33 @@ pub(crate) struct CachedPage {
 }
 
 impl CachedPage {
-    /// The page that was sent for `query`, built from data as of a version. Query, links and body
+    /// The page that was sent for `query`, built from data as of a version. Cursor, links and body
     /// are in one allocation: on a hit none of it is in the processor's caches.
     pub(crate) fn new(
-        (reader, query): (Slot, &str),
+        (reader, PageQuery { cursor, limit }): (Slot, PageQuery<'_>),
         as_of: Version,
         authors: Box<[Slot]>,
         sent: &SentPage,
     ) -> Self {
-        let all: Bytes = [query.as_bytes(), &sent.links, &sent.body].concat().into();
-        let (query, links) = (query.len(), query.len() + sent.links.len());
-        let sent = SentPage { links: all.slice(query..links), body: all.slice(links..) };
+        let all: Bytes = [cursor.as_bytes(), &sent.links, &sent.body].concat().into();
+        let (cursor, links) = (cursor.len(), cursor.len() + sent.links.len());
+        let sent = SentPage { links: all.slice(cursor..links), body: all.slice(links..) };
         let used = AtomicU32::new(0);
-        Self { reader, query: all.slice(..query), as_of, authors, sent, used }
+        Self { reader, cursor: all.slice(..cursor), limit, as_of, authors, sent, used }
+    }
+
+    fn query(&self) -> PageQuery<'_> {
+        PageQuery {
+            cursor: std::str::from_utf8(&self.cursor).unwrap_or_default(),
+            limit: self.limit,
+        }
     }
 
     /// Approximate size in bytes.
     fn bytes(&self) -> usize {
         let authors = self.authors.len() * size_of::<Slot>();
         let sent = self.sent.body.len() + self.sent.links.len();
-        size_of::<Self>() + self.query.len() + authors + sent
+        size_of::<Self>() + self.cursor.len() + authors + sent
     }
 
     /// Whether this is the first use in this tick.
@@ -89,45 +113,68 @@ impl CachedPage {
 /// collide; the last writer wins.
 #[derive(Debug)]
 pub(super) struct PageCache {
-    cells: Box<[ArcSwapOption<CachedPage>]>,
+    cells: Box<[Cell]>,
     bytes_max: usize,
+    hashes: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    page: ArcSwapOption<CachedPage>,
+    /// The last request that was not a hit: see [`VERSION_BITS`].
+    requested: AtomicU64,
 }
 
 impl PageCache {
     /// An empty cache that takes a fraction of a budget of `budget` bytes.
     pub(super) fn new(budget: usize) -> Self {
         let bytes_max = budget / PAGES_SHARE;
-        let cells = (0..bytes_max / PAGE_BYTES).map(|_| ArcSwapOption::empty()).collect();
-        Self { cells, bytes_max }
+        let cells = (0..bytes_max / PAGE_BYTES).map(|_| Cell::default()).collect();
+        Self { cells, bytes_max, hashes: RandomState::new() }
     }
 
     /// Size of the cells in bytes, without the pages.
     pub(super) fn index_bytes(&self) -> usize {
-        self.cells.len() * size_of::<ArcSwapOption<CachedPage>>()
+        self.cells.len() * size_of::<Cell>()
     }
 
-    fn cell(&self, reader: Slot, query: &[u8]) -> Option<&ArcSwapOption<CachedPage>> {
-        const CURSOR: &[u8] = b"cursor=";
-        let has_cursor = query.windows(CURSOR.len()).any(|part| part == CURSOR);
-        let cell = 2 * reader as usize + usize::from(has_cursor);
+    fn cell(&self, reader: Slot, query: PageQuery<'_>) -> Option<&Cell> {
+        let cell = 2 * reader as usize + usize::from(!query.cursor.is_empty());
         self.cells.get(cell.checked_rem(self.cells.len())?)
     }
 
     /// The cached page of this reader for this query.
-    pub(super) fn get(&self, reader: Slot, query: &str) -> Option<Arc<CachedPage>> {
-        let page = self.cell(reader, query.as_bytes())?.load();
-        let page = page.as_ref().filter(|page| page.reader == reader && page.query == query)?;
-        Some(Arc::clone(page))
+    pub(super) fn get(&self, reader: Slot, query: PageQuery<'_>) -> Option<Arc<CachedPage>> {
+        let page = self.cell(reader, query)?.page.load();
+        let is_same = |page: &&Arc<CachedPage>| {
+            page.reader == reader && page.limit == query.limit && page.cursor == query.cursor
+        };
+        Some(Arc::clone(page.as_ref().filter(is_same)?))
+    }
+
+    /// Records a request that is answered with a page as of this version. Returns the version of
+    /// the page that answered the last request in this cell, if that was the same request.
+    pub(super) fn request(
+        &self,
+        reader: Slot,
+        query: PageQuery<'_>,
+        as_of: Version,
+    ) -> Option<Version> {
+        const VERSION_MASK: u64 = (1 << VERSION_BITS) - 1;
+        let requested = &self.cell(reader, query)?.requested;
+        let hash = self.hashes.hash_one((reader, query)) & !VERSION_MASK;
+        let before = requested.swap(hash | (as_of.0 & VERSION_MASK), Ordering::Relaxed);
+        (before & !VERSION_MASK == hash).then_some(Version(before & VERSION_MASK))
     }
 
     /// Caches a page and replaces the one in its cell. If the page does not fit, the cell becomes
     /// empty.
     pub(super) fn put(&self, page: CachedPage, used: &Usage) {
-        let Some(cell) = self.cell(page.reader, &page.query) else { return };
+        let Some(cell) = self.cell(page.reader, page.query()) else { return };
         let bytes = page.bytes();
         let fits = bytes <= PAGE_BYTES_MAX && used.bytes() + bytes <= self.bytes_max;
         let bytes = if fits { bytes } else { 0 };
-        let before = cell.swap(fits.then(|| Arc::new(page)));
+        let before = cell.page.swap(fits.then(|| Arc::new(page)));
         let bytes_before = before.map_or(0, |page| page.bytes());
         used.change((bytes_before, usize::from(bytes_before > 0)), (bytes, usize::from(fits)));
     }
@@ -137,7 +184,11 @@ impl PageCache {
 mod tests {
     use super::*;
 
-    fn page(reader: Slot, query: &str, bytes: usize) -> CachedPage {
+    fn newest(limit: usize) -> PageQuery<'static> {
+        PageQuery { cursor: "", limit }
+    }
+
+    fn page(reader: Slot, query: PageQuery<'_>, bytes: usize) -> CachedPage {
         let sent =
             SentPage { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::from_static(b"l") };
         let page = CachedPage::new((reader, query), Version(0), Box::default(), &sent);
@@ -149,31 +200,48 @@ mod tests {
     fn pages_share_cells_and_stay_within_their_limit() {
         let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
         let used = Usage::default();
+        let queries = [newest(20), PageQuery { cursor: "x", limit: 20 }];
         for reader in 0..1_000 {
-            let query = ["", "cursor=x"][reader as usize / 3 % 2];
+            let query = queries[reader as usize / 3 % 2];
             pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
             assert!(used.bytes() <= 32 * PAGE_BYTES);
         }
         let cached: Vec<usize> = (0..1_000)
-            .flat_map(|reader| ["", "cursor=x"].map(|query| pages.get(reader, query)))
+            .flat_map(|reader| queries.map(|query| pages.get(reader, query)))
             .flatten()
             .map(|page| page.bytes())
             .collect();
         assert!((5..=32).contains(&cached.len()), "{}", cached.len());
         assert_eq!((cached.len(), cached.iter().sum::<usize>()), (used.users(), used.bytes()));
-        pages.put(page(7, "", PAGE_BYTES_MAX), &used);
-        assert!(pages.get(7, "").is_none(), "the page is too long");
-        pages.put(page(7, "limit=9", 10), &used);
-        assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "").is_none());
-        pages.put(page(7, "cursor=a", 10), &used);
-        assert!(pages.get(7, "limit=9").is_some() && pages.get(7, "cursor=a").is_some());
-        assert!(pages.get(7 + 16, "limit=9").is_none(), "in the same cell");
+        pages.put(page(7, newest(20), PAGE_BYTES_MAX), &used);
+        assert!(pages.get(7, newest(20)).is_none(), "the page is too long");
+        pages.put(page(7, newest(9), 10), &used);
+        assert!(pages.get(7, newest(9)).is_some() && pages.get(7, newest(20)).is_none());
+        let poll = PageQuery { cursor: "a", limit: 20 };
+        pages.put(page(7, poll, 10), &used);
+        assert!(pages.get(7, newest(9)).is_some() && pages.get(7, poll).is_some());
+        assert!(pages.get(7 + 16, newest(9)).is_none(), "in the same cell");
+    }
+
+    #[test]
+    fn a_repeated_request_is_recognized_with_the_version_of_the_first() {
+        let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
+        let request = |reader, query, version| pages.request(reader, query, Version(version));
+        assert_eq!(request(7, newest(20), 5), None);
+        assert_eq!(request(7, newest(20), 6), Some(Version(5)));
+        assert_eq!(request(7, newest(21), 7), None, "another page");
+        assert_eq!(request(7, newest(20), 8), None);
+        assert_eq!(request(7 + 16, newest(20), 9), None, "another reader in the same cell");
+        let poll = PageQuery { cursor: "a", limit: 20 };
+        assert_eq!(request(7, poll, 9), None);
+        assert_eq!(request(7, poll, 9), Some(Version(9)));
     }
 
     #[test]
     fn a_small_budget_caches_no_pages() {
         let (pages, used) = (PageCache::new(15 << 10), Usage::default());
-        pages.put(page(7, "", 10), &used);
-        assert!(pages.get(7, "").is_none());
+        pages.put(page(7, newest(20), 10), &used);
+        assert!(pages.get(7, newest(20)).is_none());
+        assert_eq!(pages.request(7, newest(20), Version(1)), None);
     }
 }

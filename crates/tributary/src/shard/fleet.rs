@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::cold_pages::ColdPages;
 use super::gate::Gate;
 #[cfg(feature = "mysql")]
 use super::mysql::{Database, MySqlSource, Server};
@@ -52,6 +53,7 @@ pub struct Fleet {
     read_deadline: Duration,
     times: PostTimes,
     sources: Vec<Arc<Source>>,
+    cold_pages: ColdPages,
     /// One supervisor task per server, and the task that deletes old idempotency keys. Dropping
     /// the fleet aborts them.
     supervisors: Mutex<JoinSet<()>>,
@@ -163,6 +165,7 @@ impl Fleet {
             read_deadline,
             times,
             sources,
+            cold_pages: ColdPages::default(),
             supervisors: Mutex::new(supervisors),
         })
     }
@@ -230,7 +233,12 @@ impl Fleet {
                 gates.push(gate);
             }
         }
-        gates.into_iter().map(|gate| gate.queue().stats()).collect()
+        gates.into_iter().map(Gate::stats).collect()
+    }
+
+    /// What pages have cost the databases so far.
+    pub fn cold_pages(&self) -> &ColdPages {
+        &self.cold_pages
     }
 
     /// `Ok` if rows can be bulk-loaded into every shard.

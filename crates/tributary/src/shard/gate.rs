@@ -1,14 +1,14 @@
 //! The gate of a server: a circuit breaker in front of the server's queue. It gives each request a
 //! deadline, and rejects all of them while the server is out of service.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::queue::{Permit, Queue, Turn};
+use super::queue::{Permit, Queue, QueueStats, Turn};
 use super::{Deadline, ShardError};
 
 /// This many consecutive failures close the gate. One unlucky query does not, and a dead server is
@@ -23,23 +23,25 @@ const OUT_OF_SERVICE: &str = "Server is out of service; it is retried every seco
 pub(super) struct Gate {
     server: String,
     queue: Queue,
+    /// The number of statements that the server has answered for reads.
+    read_statements: AtomicU64,
     state: Mutex<GateState>,
     /// Wakes the supervisor when the gate closes.
     closed: Notify,
 }
 
-/// Whether the server has answered at least one statement of a request that sends several.
+/// The number of statements of one request that the server has answered.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicBool);
+pub(super) struct Progress(AtomicU64);
 
 impl Progress {
     /// Records that the server answered a statement.
     pub(super) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_made(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -57,9 +59,21 @@ impl Gate {
         Self {
             server: server.to_owned(),
             queue: Queue::new(server, permits),
+            read_statements: AtomicU64::new(0),
             state: Mutex::new(GateState::Closed { reason: "not reached yet".into() }),
             closed: Notify::new(),
         }
+    }
+
+    /// Counts the statements of a read.
+    pub(super) fn count_read(&self, progress: &Progress) {
+        self.read_statements.fetch_add(progress.0.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// The figures of this moment.
+    pub(super) fn stats(&self) -> QueueStats<'_> {
+        let read_statements = self.read_statements.load(Ordering::Relaxed);
+        QueueStats { read_statements, ..self.queue.stats() }
     }
 
     /// Waits for a permit until half of the time is gone, then runs `work` until the deadline.

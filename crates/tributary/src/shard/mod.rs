@@ -2,6 +2,7 @@
 //!
 //! All SQL of the project is in this module. It does not know pages, timelines or HTTP.
 
+mod cold_pages;
 mod deadline;
 mod finding;
 mod fleet;

@@ -56,6 +56,8 @@ pub(super) struct Queue {
 /// The state of a server's queue, for metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueStats<'a> {
+    /// The number of statements that the server has answered for reads.
+    pub read_statements: u64,
     /// The configured name of the server.
     pub server: &'a str,
     /// The connections that requests may use; fewer than configured if the server refused one.
@@ -138,7 +140,13 @@ impl Queue {
     pub(super) fn stats(&self) -> QueueStats<'_> {
         let (connections, rejected) =
             (self.allowed().now, self.problems.count(ProblemCause::Overloaded));
-        QueueStats { server: &self.server, connections, waiting: self.waiting(), rejected }
+        QueueStats {
+            read_statements: 0,
+            server: &self.server,
+            connections,
+            waiting: self.waiting(),
+            rejected,
+        }
     }
 
     /// The number of requests that wait.

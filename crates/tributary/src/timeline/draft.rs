@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::warm::FoundPost;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::memory::Version;
-use crate::model::{Post, PostKey, ShardId, UserId};
+use crate::model::{Direction, Post, PostKey, ShardId, UserId};
 use crate::post_json::{decode_content, text_bytes};
 use crate::timeline::Page;
 
@@ -16,6 +16,8 @@ use crate::timeline::Page;
 const PAGE_JSON_MAX: usize = 1 << 20;
 /// About the bytes of the JSON of a post without its text.
 const FIELD_BYTES: usize = 128;
+/// About the bytes of a handle in the JSON of a post, without its text.
+const HANDLE_BYTES: usize = 24;
 
 /// A post on a page, by where it was read.
 #[derive(Clone, Debug)]
@@ -39,7 +41,10 @@ impl DraftPost {
     fn bytes(&self) -> usize {
         match self {
             Self::FromDatabase(post) => text_bytes(&post.content) + FIELD_BYTES,
-            Self::FromMemory(found) => found.body().len(),
+            Self::FromMemory(found) => {
+                let handle = found.handle().map_or(0, |handle| handle.len() + HANDLE_BYTES);
+                found.body().len() + handle + 1
+            }
         }
     }
 
@@ -73,13 +78,135 @@ pub struct Draft {
     pub(crate) as_of: Option<Version>,
 }
 
+/// The newest and the oldest key that a page covers; `None` if it is empty. Posts with these keys
+/// may have been deleted since their keys were read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends(Option<(PostKey, PostKey)>);
+
+impl Ends {
+    /// The ends of these keys, newest first.
+    pub(super) fn of(keys: &[PostKey]) -> Self {
+        Self(keys.first().copied().zip(keys.last().copied()))
+    }
+
+    /// The ends of these posts, newest first.
+    pub(super) fn of_posts(posts: &[DraftPost]) -> Self {
+        let (first, last) = (posts.first().map(DraftPost::key), posts.last().map(DraftPost::key));
+        Self(first.zip(last))
+    }
+
+    /// The edge above the page; that of the cursor if the page is empty.
+    fn top(self, cursor: &Cursor) -> Edge {
+        self.0.map_or(cursor.edge, |(first, _)| Edge::above(first))
+    }
+
+    /// The edge below the page; that of the cursor if the page is empty.
+    pub(super) fn bottom(self, cursor: &Cursor) -> Edge {
+        self.0.map_or(cursor.edge, |(_, last)| Edge::below(last))
+    }
+
+    /// The cursor towards newer posts after an empty page that was read towards older ones.
+    pub(super) fn prev_of_empty(cursor: &Cursor, complete: bool) -> Cursor {
+        match cursor.edge {
+            // The timeline is empty, so every later post is newer.
+            Edge::Top if complete => Cursor::newer(Edge::Bottom),
+            // The timeline may have posts that a missing shard did not return; start at the newest
+            // page.
+            Edge::Top => Cursor::newest(),
+            edge => Cursor::newer(edge),
+        }
+    }
+}
+
+/// The cursor after a page in the direction of `from`; the page reached `end`. Shards that answered
+/// continue at `end`; missing shards keep the edge where they started.
+fn moved(from: &Cursor, missing: &BTreeSet<ShardId>, end: Edge) -> Cursor {
+    let further = |edge: Edge| match from.direction {
+        Direction::Older => edge.min(end),
+        Direction::Newer => edge.max(end),
+    };
+    let edge = further(from.edge);
+    let mut shard_edges: BTreeMap<ShardId, Edge> =
+        from.shard_edges.iter().map(|(shard, edge)| (*shard, further(*edge))).collect();
+    shard_edges.extend(missing.iter().map(|shard| (*shard, from.edge_on(*shard))));
+    shard_edges.retain(|_, shard_edge| *shard_edge != edge);
+    Cursor { direction: from.direction, edge, shard_edges }
+}
+
 impl Draft {
+    /// A page towards older posts; `more` if others follow. It ends early if it has too many bytes.
+    pub(super) fn older(
+        cursor: &Cursor,
+        (mut posts, mut ends): (Vec<DraftPost>, Ends),
+        mut more: bool,
+        missing: BTreeSet<ShardId>,
+    ) -> Self {
+        let fitting = DraftPost::fitting(posts.iter());
+        if fitting < posts.len() {
+            more = true;
+            posts.truncate(fitting);
+            ends = Ends::of_posts(&posts);
+        }
+        let next =
+            (more || !missing.is_empty()).then(|| moved(cursor, &missing, ends.bottom(cursor)));
+        let prev = match ends.0 {
+            Some(_) => Cursor::newer(ends.top(cursor)),
+            None => Ends::prev_of_empty(cursor, missing.is_empty()),
+        };
+        Self::new(cursor, posts, next, prev, missing)
+    }
+
+    /// A page towards newer posts; `older` if there are others below it. If it has too many bytes,
+    /// the posts nearest to the cursor stay, and `prev` continues above them.
+    pub(super) fn newer(
+        cursor: &Cursor,
+        (mut posts, mut ends): (Vec<DraftPost>, Ends),
+        older: bool,
+        missing: BTreeSet<ShardId>,
+    ) -> Self {
+        let bottom = ends.bottom(cursor);
+        let fitting = DraftPost::fitting(posts.iter().rev());
+        if fitting < posts.len() {
+            posts.drain(..posts.len() - fitting);
+            ends = Ends::of_posts(&posts);
+        }
+        let top = ends.top(cursor);
+        let next = (older || !missing.is_empty()).then(|| Cursor {
+            direction: Direction::Older,
+            edge: bottom,
+            // On a missing shard the next page starts above this one, where unread posts may be.
+            shard_edges: missing.iter().map(|shard| (*shard, top)).collect(),
+        });
+        let prev = moved(cursor, &missing, top);
+        Self::new(cursor, posts, next, prev, missing)
+    }
+
+    /// The page of `cursor`; see [`Page`] for the parts.
     pub(super) fn new(
+        cursor: &Cursor,
         posts: Vec<DraftPost>,
         next: Option<Cursor>,
         prev: Cursor,
         missing: BTreeSet<ShardId>,
     ) -> Self {
+        debug_assert!(
+            posts.is_sorted_by(|a, b| a.key() > b.key()),
+            "posts are in order and each is on the page once"
+        );
+        let is_beyond_cursor = |post: &DraftPost| match cursor.direction {
+            Direction::Older => Edge::below(post.key()) < cursor.edge,
+            Direction::Newer => Edge::above(post.key()) > cursor.edge,
+        };
+        debug_assert!(
+            !cursor.shard_edges.is_empty() || posts.iter().all(is_beyond_cursor),
+            "no post is on the page before"
+        );
+        debug_assert!(missing.is_empty() || next.is_some(), "a missing shard is read later");
+        debug_assert!(
+            cursor.direction == Direction::Newer
+                || next.as_ref().is_none_or(|next| next.edge <= cursor.edge),
+            "pages towards older posts only go down"
+        );
         Self {
             posts,
             next,

@@ -5,8 +5,6 @@
 //! if it is not reached in time, or if the rows were read from another server than the one of the
 //! log. The progress of this node alone never makes a position lost.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
@@ -27,17 +25,15 @@ const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug, Default)]
 pub(super) struct Required {
     positions: Vec<RequiredPosition>,
-    /// Memory has not reached all positions, so the databases are queried instead.
-    memory_lags: AtomicBool,
 }
 
 #[derive(Debug)]
 struct RequiredPosition {
     identity: LogIdentity,
     at: LogPosition,
-    lost: AtomicBool,
+    lost: bool,
     /// Set as soon as the databases may be queried.
-    read_check: OnceLock<Option<ReadCheck>>,
+    read_check: Option<ReadCheck>,
 }
 
 impl Required {
@@ -45,19 +41,15 @@ impl Required {
         let position = |(identity, at): &(LogIdentity, LogPosition)| RequiredPosition {
             identity: *identity,
             at: *at,
-            lost: AtomicBool::new(false),
-            read_check: OnceLock::new(),
+            lost: false,
+            read_check: None,
         };
         let positions = token.positions().iter().map(position).collect();
-        Self { positions, memory_lags: AtomicBool::new(false) }
+        Self { positions }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.positions.is_empty()
-    }
-
-    pub(super) fn memory_lags(&self) -> bool {
-        self.memory_lags.load(Ordering::Relaxed)
     }
 
     /// Whether memory has reached all positions.
@@ -67,22 +59,20 @@ impl Required {
 
     /// The positions that are not lost.
     pub(super) fn reached(&self) -> impl Iterator<Item = (LogIdentity, LogPosition)> {
-        let kept = self.positions.iter().filter(|position| !position.is_lost());
+        let kept = self.positions.iter().filter(|position| !position.lost);
         kept.map(|position| (position.identity, position.at))
     }
 
     pub(super) fn is_any_lost(&self) -> bool {
-        self.positions.iter().any(RequiredPosition::is_lost)
+        self.positions.iter().any(|position| position.lost)
     }
 
     /// Marks positions as lost whose log has another identity by now, or whose rows were read from
     /// another server.
-    pub(super) fn check_after_reads(&self, memory: &Memory) {
-        for position in &self.positions {
+    pub(super) fn check_after_reads(&mut self, memory: &Memory) {
+        for position in &mut self.positions {
             let is_followed = memory.logs().iter().any(|log| position.is_in(log));
-            if !is_followed || position.is_read_elsewhere() {
-                position.lose();
-            }
+            position.lost |= !is_followed || position.is_read_elsewhere();
         }
     }
 
@@ -90,85 +80,91 @@ impl Required {
     /// order of the shards' log indexes.
     /// Returns the indexes of those whose memory does not reach its position.
     pub(super) async fn wait(
-        &self,
-        logs: Vec<(&FollowedLog, &Source, Trust)>,
+        &mut self,
+        logs: &[(&FollowedLog, &Source, Trust)],
         patience: Deadline,
     ) -> Vec<usize> {
-        let waits = self.positions.iter().map(|position| position.wait(&logs, patience));
-        let lagging: Vec<usize> = join_all(waits).await.into_iter().flatten().collect();
-        self.memory_lags.fetch_or(!lagging.is_empty(), Ordering::Relaxed);
-        lagging
+        let waits = self.positions.iter_mut().map(|position| async {
+            match position.wait(logs, patience).await {
+                Waited::Reached => None,
+                Waited::Lagging(index) => Some(index),
+                Waited::Lost => {
+                    position.lost = true;
+                    None
+                }
+            }
+        });
+        join_all(waits).await.into_iter().flatten().collect()
     }
 
     /// Waits until the databases show all positions. From now on it is checked which servers are
     /// read.
     pub(super) async fn wait_until_visible(
-        &self,
-        logs: Vec<(&FollowedLog, &Source)>,
+        &mut self,
+        logs: &[(&FollowedLog, &Source)],
         patience: Deadline,
     ) {
-        let waits = self.positions.iter().filter(|position| !position.is_lost()).map(|position| {
+        let open = self.positions.iter_mut().filter(|position| !position.lost);
+        let waits = open.map(|position| async {
             let log = logs.iter().find(|(log, _)| position.is_in(log));
-            async move {
-                match log {
-                    Some((log, source)) => {
-                        position.read_check.get_or_init(|| source.check_reads());
-                        position.wait_until_visible(log, source, patience).await;
-                    }
-                    None => position.lose(),
+            position.lost = match log {
+                Some((log, source)) => {
+                    position.read_check = source.check_reads();
+                    !position.becomes_visible(log, source, patience).await
                 }
-            }
+                None => true,
+            };
         });
         join_all(waits).await;
     }
 }
 
+/// The result of a wait for memory to reach a position.
+enum Waited {
+    Reached,
+    /// The index of the log whose memory does not reach it.
+    Lagging(usize),
+    Lost,
+}
+
+impl Waited {
+    fn reached(reached: bool) -> Self {
+        if reached { Self::Reached } else { Self::Lost }
+    }
+}
+
 impl RequiredPosition {
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    fn lose(&self) {
-        self.lost.store(true, Ordering::Relaxed);
-    }
-
     fn is_in(&self, log: &FollowedLog) -> bool {
         log.position().is_some_and(|(identity, _)| identity == self.identity)
     }
 
     fn is_read_elsewhere(&self) -> bool {
-        let check = self.read_check.get().and_then(Option::as_ref);
-        check.is_some_and(ReadCheck::found_elsewhere)
+        self.read_check.as_ref().is_some_and(ReadCheck::found_elsewhere)
     }
 
     fn find_reached(&self, logs: &[FollowedLog]) -> bool {
         logs.iter().any(|log| log.has_reached(self.identity, self.at))
     }
 
-    /// Waits until memory has reached the position. Returns the log's index if it does not.
-    async fn wait(
-        &self,
-        logs: &[(&FollowedLog, &Source, Trust)],
-        patience: Deadline,
-    ) -> Option<usize> {
+    /// Waits until memory has reached the position.
+    async fn wait(&self, logs: &[(&FollowedLog, &Source, Trust)], patience: Deadline) -> Waited {
         let Some(Some(index)) = patience.limit(self.find(logs)).await else {
-            self.lose();
-            return None;
+            return Waited::Lost;
         };
         let (log, source, trust) = logs[index];
         if log.has_reached(self.identity, self.at) {
-            return None;
+            return Waited::Reached;
         }
         match trust {
-            Trust::Nothing => return Some(index),
+            Trust::Nothing => return Waited::Lagging(index),
             // The server does not answer, so memory does not advance.
-            Trust::Stale(_) => return self.note(false),
+            Trust::Stale(_) => return Waited::Lost,
             Trust::Fresh => {}
         }
         let reached = || log.wait_for(self.identity, self.at);
         let soon = Deadline::after(USUAL_LAG).min(patience);
         if let Some(reached) = soon.limit(reached()).await {
-            return self.note(reached);
+            return Waited::reached(reached);
         }
         let late = async {
             let is_possible = async {
@@ -182,17 +178,7 @@ impl RequiredPosition {
                 possible = is_possible => possible,
             }
         };
-        match patience.limit(late).await {
-            Some(reached) => self.note(reached),
-            None => Some(index),
-        }
-    }
-
-    fn note(&self, reached: bool) -> Option<usize> {
-        if !reached {
-            self.lose();
-        }
-        None
+        patience.limit(late).await.map_or(Waited::Lagging(index), Waited::reached)
     }
 
     /// The index of the log with the identity. Waits for logs that have no identity yet, shortly
@@ -217,24 +203,31 @@ impl RequiredPosition {
         end.is_ok_and(|end| end.identity == self.identity && end.end < self.at)
     }
 
-    async fn wait_until_visible(&self, log: &FollowedLog, source: &Source, patience: Deadline) {
+    /// Waits until the database shows the position. Returns whether it does.
+    async fn becomes_visible(
+        &self,
+        log: &FollowedLog,
+        source: &Source,
+        patience: Deadline,
+    ) -> bool {
         let mut pause = VISIBLE_PAUSE;
         while log.visible() < self.at {
             let answer = source.log_end(patience).await;
             let Some(end) = answer.ok().filter(|end| end.identity == self.identity) else {
-                return self.lose();
+                return false;
             };
             if self.is_in(log) {
                 log.note_visible(end.visible);
             }
             if end.visible >= self.at {
-                return;
+                return true;
             }
             if end.end < self.at || patience.is_over() {
-                return self.lose();
+                return false;
             }
             patience.limit(tokio::time::sleep(pause)).await;
             pause *= 2;
         }
+        true
     }
 }

@@ -6,20 +6,21 @@
 //! stale. A request with a freshness token first waits until memory, or the database, has reached
 //! it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 
 use super::draft::Draft;
+use super::plan::{KnownAuthors, Plan};
 use super::recent;
 use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
-use super::{PageRequest, TimelineFlights};
+use super::{Attempt, TimelineFlights};
 use crate::changes::{LogIdentity, LogPosition};
-use crate::cursor::Edge;
-use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Slot, Version};
+use crate::cursor::{Cursor, Edge};
+use crate::freshness::Freshness;
+use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Version};
 use crate::model::{Direction, FOLLOWEES_MAX, ShardId, UserId};
 use crate::shard::{Deadline, Fleet, FolloweesError, Source};
 
@@ -33,15 +34,11 @@ pub(crate) struct View<'a> {
     flights: &'a TimelineFlights,
     /// How far each log is trusted, by index in `Memory::logs`; empty if all are fresh.
     trust: Vec<Trust>,
-    /// Memory is not used, because the cursor starts at different edges on some shards.
-    ignores_memory: bool,
     required: Required,
+    /// Memory has not reached the request's token, so the databases are queried instead.
+    memory_lags: bool,
     /// The end of all waits for the request's token together: half of the time for the page.
     patience: Deadline,
-    /// No database may be queried; shards that would have to be are missing.
-    memory_only: bool,
-    /// At least one database would have been queried if `memory_only` were not set.
-    databases_needed: AtomicBool,
 }
 
 /// How far memory is trusted for the shards of one log.
@@ -56,47 +53,11 @@ pub(super) enum Trust {
     Nothing,
 }
 
-/// The authors of a page, by where their posts can be read.
-#[derive(Debug, Default)]
-pub(super) struct Authors {
-    known: KnownAuthors,
-    /// Authors that are read from the databases: memory does not know them or may not be used.
-    pub(super) unknown: Vec<UserId>,
-    /// Shards whose authors are read from memory that may be stale, and since when (ms since
-    /// 1970).
-    pub(super) stale: BTreeMap<ShardId, i64>,
-    /// The shard that was queried for the follow list, if one was.
-    pub(super) queried: Option<ShardId>,
-}
-
-/// Authors whose posts may be read from memory.
-#[derive(Debug)]
-enum KnownAuthors {
-    /// All users on a follow list.
-    FollowList(Arc<FollowList>),
-    Slots(Vec<Slot>),
-}
-
-impl Default for KnownAuthors {
-    fn default() -> Self {
-        Self::Slots(Vec::new())
-    }
-}
-
-/// A reader's follow list, or why there is none.
+/// The plan for a reader's followees, or why there is none.
 pub(super) enum Followees {
-    Known(Authors),
+    Known(Plan),
     TooMany,
     Missing(ShardId),
-}
-
-impl Authors {
-    fn slots(&self) -> &[Slot] {
-        match &self.known {
-            KnownAuthors::FollowList(list) => list.slots(),
-            KnownAuthors::Slots(slots) => slots,
-        }
-    }
 }
 
 impl<'a> View<'a> {
@@ -116,11 +77,9 @@ impl<'a> View<'a> {
             version,
             flights,
             trust,
-            ignores_memory: false,
             required: Required::default(),
+            memory_lags: false,
             patience: deadline.half(),
-            memory_only: false,
-            databases_needed: AtomicBool::new(false),
         }
     }
 
@@ -134,32 +93,9 @@ impl<'a> View<'a> {
         self.flights
     }
 
-    /// From now on, shards that would have to be queried are reported as missing.
-    pub(super) fn use_memory_only(&mut self) {
-        self.memory_only = true;
-    }
-
-    /// From now on, databases are queried for everything that memory does not have.
-    pub(super) fn allow_databases(&mut self) {
-        self.memory_only = false;
-    }
-
-    /// Records that the page needs a database, and returns whether databases may be queried.
-    pub(super) fn require_databases(&self) -> bool {
-        if self.memory_only {
-            self.databases_needed.store(true, Ordering::Relaxed);
-        }
-        !self.memory_only
-    }
-
-    /// Whether [`View::require_databases`] refused a database that the page needs.
-    pub(super) fn databases_needed(&self) -> bool {
-        self.databases_needed.load(Ordering::Relaxed)
-    }
-
     /// Whether memory has not reached the request's token.
     pub(super) fn memory_lags(&self) -> bool {
-        self.required.memory_lags()
+        self.memory_lags
     }
 
     pub(super) fn fleet(&self) -> &Fleet {
@@ -175,22 +111,29 @@ impl<'a> View<'a> {
         self.deadline < self.fleet.read_deadline().half()
     }
 
+    /// Sets the token of the request. Returns whether memory has reached it in all logs.
+    pub(super) fn has_reached(&mut self, at_least: &Freshness) -> bool {
+        let Some(memory) = self.memory.filter(|_| !at_least.is_empty()) else { return true };
+        self.required = Required::new(at_least);
+        let is_reached = self.required.is_reached(memory) && self.trust.is_empty();
+        self.version = memory.version();
+        is_reached
+    }
+
     /// Waits until memory has reached the request's token, all logs together for half of the time
     /// at most. A log that does not reach it in time is no longer trusted; its databases are
     /// queried.
-    pub(super) async fn wait_until_fresh(&mut self, request: &PageRequest) {
-        self.ignores_memory = !request.cursor.shard_edges.is_empty();
-        let Some(memory) = self.memory.filter(|_| !request.at_least.is_empty()) else { return };
-        self.required = Required::new(&request.at_least);
-        if !self.required.is_reached(memory) || !self.trust.is_empty() {
-            let logs = memory.logs().iter().zip(self.fleet.sources()).enumerate();
-            let logs =
-                logs.map(|(index, (log, source))| (log, source.as_ref(), self.trust_at(index)));
-            let lagging = Box::pin(self.required.wait(logs.collect(), self.patience)).await;
-            for index in lagging {
-                self.trust.resize(memory.logs().len(), Trust::Fresh);
-                self.trust[index] = Trust::Nothing;
-            }
+    pub(super) async fn wait_until_fresh(&mut self) {
+        let Some(memory) = self.memory else { return };
+        let logs = memory.logs().iter().zip(self.fleet.sources()).enumerate();
+        let logs: Vec<_> = logs
+            .map(|(index, (log, source))| (log, source.as_ref(), self.trust_at(index)))
+            .collect();
+        let lagging = Box::pin(self.required.wait(&logs, self.patience)).await;
+        self.memory_lags = !lagging.is_empty();
+        for index in lagging {
+            self.trust.resize(memory.logs().len(), Trust::Fresh);
+            self.trust[index] = Trust::Nothing;
         }
         self.version = memory.version();
     }
@@ -201,7 +144,7 @@ impl<'a> View<'a> {
 
     /// Trusts stale memory for logs with missing shards. Returns whether that adds anything.
     pub(super) fn use_stale_memory(&mut self, missing: &BTreeSet<ShardId>) -> bool {
-        let Some(memory) = self.memory.filter(|_| !self.ignores_memory) else { return false };
+        let Some(memory) = self.memory else { return false };
         let mut any = false;
         for (log, trust) in memory.logs().iter().zip(&mut self.trust) {
             let is_missing = log.shards().iter().any(|shard| missing.contains(shard));
@@ -215,15 +158,25 @@ impl<'a> View<'a> {
 
     /// Waits until the databases show every position of the request's token, until `patience` at
     /// most. A database delivers a transaction in its log before its tables show it.
-    pub(super) async fn wait_until_visible(&self) {
+    pub(super) async fn wait_until_visible(&mut self) {
         let Some(memory) = self.memory.filter(|_| !self.required.is_empty()) else { return };
         let sources = self.fleet.sources().iter().map(AsRef::as_ref);
-        let logs = memory.logs().iter().zip(sources).collect();
-        self.required.wait_until_visible(logs, self.patience).await;
+        let logs: Vec<_> = memory.logs().iter().zip(sources).collect();
+        self.required.wait_until_visible(&logs, self.patience).await;
     }
 
-    /// Sets the page's freshness token and stale shards, and its version if it may be cached.
-    pub(super) async fn finish(&self, draft: &mut Draft) {
+    /// Sets the token of a page that is from memory alone, and its version if it may be cached.
+    pub(super) fn finish_from_memory(&mut self, draft: &mut Draft) {
+        let Some(memory) = self.memory else { return };
+        for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
+            draft.freshness.add(identity, at);
+        }
+        self.set_freshness(draft);
+        draft.as_of = draft.is_whole().then_some(self.version);
+    }
+
+    /// Sets the page's freshness token and stale shards.
+    pub(super) async fn finish(&mut self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         let logs = memory.logs().iter().zip(self.fleet.sources());
         let queried = &draft.queried;
@@ -233,20 +186,17 @@ impl<'a> View<'a> {
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
         self.set_freshness(draft);
-        // A log that is not fresh has made the page stale, or was queried, or is not needed.
-        let is_from_memory = !self.ignores_memory && draft.queried.is_empty();
-        draft.as_of = (is_from_memory && draft.is_whole()).then_some(self.version);
     }
 
     /// Completes a page that was read for several requests with the freshness of this one.
-    pub(super) fn adapt_shared(&self, mut draft: Draft) -> Draft {
+    pub(super) fn adapt_shared(&mut self, mut draft: Draft) -> Draft {
         self.set_freshness(&mut draft);
         draft
     }
 
     /// Adds the required positions that were reached to the page's token. A lost one is not in it,
     /// or the client would wait for it again.
-    fn set_freshness(&self, draft: &mut Draft) {
+    fn set_freshness(&mut self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         self.required.check_after_reads(memory);
         draft.fresh_enough &= !self.required.is_any_lost();
@@ -268,28 +218,37 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The users that `reader` follows: from memory, or by one query on the shard of the reader.
-    pub(super) async fn followees(&self, reader: UserId) -> Followees {
-        let own = self.fleet.placement().shard_of(reader);
-        if let Some(memory) = self.memory {
-            let trust = self.trust_of(memory, reader);
-            let list = memory.follows(reader, memory.tick());
-            if let Some(list) = list.filter(|_| trust != Trust::Nothing) {
-                let mut authors = self.authors_of_list(memory, list);
-                if let Trust::Stale(as_of) = trust {
-                    authors.stale.insert(own, as_of);
-                }
-                return Followees::Known(authors);
-            }
+    /// The plan for the users that `reader` follows, if memory has the follow list.
+    pub(super) fn plan_from_memory(&self, reader: UserId, cursor: &Cursor) -> Option<Plan> {
+        let memory = self.memory?;
+        let trust = self.trust_of(memory, reader);
+        let list = memory.follows(reader, memory.tick()).filter(|_| trust != Trust::Nothing)?;
+        let mut plan = self.plan_of_list(memory, list, cursor);
+        if let Trust::Stale(as_of) = trust {
+            plan.stale.insert(self.fleet.placement().shard_of(reader), as_of);
         }
-        if !self.require_databases() {
+        Some(plan)
+    }
+
+    /// The plan for the users that `reader` follows. If memory does not have the follow list, it is
+    /// queried on the shard of the reader.
+    pub(super) async fn followees(
+        &self,
+        reader: UserId,
+        cursor: &Cursor,
+        attempt: Attempt,
+    ) -> Followees {
+        if let Some(plan) = self.plan_from_memory(reader, cursor) {
+            return Followees::Known(plan);
+        }
+        let own = self.fleet.placement().shard_of(reader);
+        if attempt == Attempt::MemoryOnly {
             return Followees::Missing(own);
         }
-        self.wait_until_visible().await;
         match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
             Ok(followees) => {
                 self.request_follows_fill(reader, &followees);
-                Followees::Known(Authors { queried: Some(own), ..self.authors(&followees) })
+                Followees::Known(Plan { queried: Some(own), ..self.plan(&followees, cursor) })
             }
             Err(FolloweesError::TooMany) => Followees::TooMany,
             Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
@@ -304,31 +263,14 @@ impl<'a> View<'a> {
         }
     }
 
-    fn authors_of_list(&self, memory: &Memory, list: Arc<FollowList>) -> Authors {
-        let mut authors = Authors::default();
-        if self.ignores_memory {
-            authors.unknown = list.slots().iter().map(|slot| memory.user(*slot)).collect();
-            return authors;
-        }
+    fn plan_of_list(&self, memory: &Memory, list: Arc<FollowList>, cursor: &Cursor) -> Plan {
         let lagging = self.lagging();
-        if lagging.is_empty() || !memory.logs_of(&list).intersects(lagging) {
-            authors.known = KnownAuthors::FollowList(list);
-            return authors;
+        let are_fresh = lagging.is_empty() || !memory.logs_of(&list).intersects(lagging);
+        if are_fresh && cursor.shard_edges.is_empty() {
+            return Plan { from_memory: KnownAuthors::FollowList(list), ..Plan::default() };
         }
-        let mut slots = Vec::with_capacity(list.slots().len());
-        for &slot in list.slots() {
-            let user = memory.user(slot);
-            match self.trust_of(memory, user) {
-                Trust::Nothing => authors.unknown.push(user),
-                Trust::Fresh => slots.push(slot),
-                Trust::Stale(as_of) => {
-                    authors.stale.insert(memory.placement().shard_of(user), as_of);
-                    slots.push(slot);
-                }
-            }
-        }
-        authors.known = KnownAuthors::Slots(slots);
-        authors
+        let users: Vec<UserId> = list.slots().iter().map(|slot| memory.user(*slot)).collect();
+        self.plan(&users, cursor)
     }
 
     /// The logs that are not fresh.
@@ -337,35 +279,38 @@ impl<'a> View<'a> {
         trust.filter(|(_, trust)| **trust != Trust::Fresh).map(|(index, _)| index).collect()
     }
 
-    /// Splits authors into those that memory may answer and those that need a database.
-    pub(super) fn authors(&self, users: &[UserId]) -> Authors {
-        let mut authors = Authors::default();
+    /// Splits authors into those that memory may answer and those that need a database. An author
+    /// whose shard was missing on an earlier page starts at another edge and needs its database.
+    pub(super) fn plan(&self, users: &[UserId], cursor: &Cursor) -> Plan {
+        let mut plan = Plan::default();
         let mut slots = Vec::with_capacity(users.len());
         for &user in users {
-            let Some(memory) = self.memory.filter(|_| !self.ignores_memory) else {
-                authors.unknown.push(user);
+            let shard = self.fleet.placement().shard_of(user);
+            let is_at_edge = !cursor.shard_edges.contains_key(&shard);
+            let Some(memory) = self.memory.filter(|_| is_at_edge) else {
+                plan.from_databases.push(user);
                 continue;
             };
             let trust = self.trust_of(memory, user);
             match (trust, memory.find(user)) {
-                (Trust::Nothing, _) => authors.unknown.push(user),
+                (Trust::Nothing, _) => plan.from_databases.push(user),
                 (_, Some(slot)) => slots.push(slot),
                 // All heads are loaded, so a user without a slot has no posts.
                 (_, None) if memory.knows_heads_with(user) => {}
-                (_, None) => authors.unknown.push(user),
+                (_, None) => plan.from_databases.push(user),
             }
             if let Trust::Stale(as_of) = trust {
-                authors.stale.insert(memory.placement().shard_of(user), as_of);
+                plan.stale.insert(shard, as_of);
             }
         }
-        authors.known = KnownAuthors::Slots(slots);
-        authors
+        plan.from_memory = KnownAuthors::Slots(slots);
+        plan
     }
 
     /// Whether `user` is one of the authors.
-    pub(super) fn is_among(&self, authors: &Authors, user: UserId) -> bool {
+    pub(super) fn is_among(&self, plan: &Plan, user: UserId) -> bool {
         let slot = self.memory.and_then(|memory| memory.find(user));
-        authors.unknown.contains(&user) || slot.is_some_and(|slot| authors.slots().contains(&slot))
+        plan.from_databases.contains(&user) || slot.is_some_and(|slot| plan.slots().contains(&slot))
     }
 
     fn trust_of(&self, memory: &Memory, user: UserId) -> Trust {
@@ -375,27 +320,34 @@ impl<'a> View<'a> {
     /// The part of a page that memory has, and the authors that need a database.
     pub(super) fn memory_posts(
         &self,
-        authors: &Authors,
+        plan: &Plan,
         direction: Direction,
         span: Span,
     ) -> MemoryPosts {
         match (self.memory, direction) {
             (Some(memory), Direction::Older) => {
-                let scanned = match &authors.known {
+                let scanned = match &plan.from_memory {
                     KnownAuthors::FollowList(list) => recent::older(memory, list, span),
                     KnownAuthors::Slots(_) => None,
                 };
-                scanned.unwrap_or_else(|| warm::older(memory, authors.slots(), span))
+                scanned.unwrap_or_else(|| warm::older(memory, plan.slots(), span))
             }
-            (Some(memory), Direction::Newer) => warm::newer(memory, authors.slots(), span),
+            (Some(memory), Direction::Newer) => warm::newer(memory, plan.slots(), span),
             (None, _) => MemoryPosts::default(),
         }
     }
 
+    /// Requests fills of the tails that memory did not have.
+    pub(super) fn request_fills(&self, found: &MemoryPosts) {
+        if let Some(memory) = self.memory {
+            found.misses.iter().for_each(|miss| memory.request_fill(*miss));
+        }
+    }
+
     /// Whether memory has a post of these authors that is older than `edge`.
-    pub(super) fn any_older(&self, authors: &Authors, edge: Edge) -> Older {
+    pub(super) fn any_older(&self, plan: &Plan, edge: Edge) -> Older {
         match self.memory {
-            Some(memory) => warm::any_older(memory, authors.slots(), edge),
+            Some(memory) => warm::any_older(memory, plan.slots(), edge),
             None => Older::None,
         }
     }

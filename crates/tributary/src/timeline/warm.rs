@@ -6,12 +6,17 @@
 //! can have a post on the page.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::sync::Arc;
 
+use super::PageRequest;
 use super::merge::Unread;
 use crate::cursor::{AuthorEdge, Edge};
 use crate::memory::{Memory, Miss, NO_POSTS, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
+
+/// Bytes that the processor loads at a time.
+const CACHE_LINE: usize = 64;
 
 /// A post in memory.
 #[derive(Clone, Debug)]
@@ -28,6 +33,12 @@ impl FoundPost {
         self.tail.body(self.row as usize)
     }
 
+    /// Loads the body of the post into the processor's cache, without waiting for it.
+    pub(super) fn prefetch(&self) {
+        let lines = self.body().as_bytes().chunks(CACHE_LINE);
+        black_box(lines.fold(0, |sum: u8, line| sum.wrapping_add(line.first().map_or(0, |b| *b))));
+    }
+
     /// The author's handle, if the shards store handles.
     pub fn handle(&self) -> Option<&str> {
         self.tail.handle().map(|handle| &**handle)
@@ -41,6 +52,8 @@ pub(super) struct MemoryPosts {
     pub(super) posts: Vec<FoundPost>,
     /// Authors that may have more posts on the page.
     pub(super) incomplete: Vec<Unread>,
+    /// The fill requests for the tails of these authors.
+    pub(super) misses: Vec<Miss>,
 }
 
 /// Start and length of a page.
@@ -49,6 +62,12 @@ pub(super) struct Span {
     pub(super) edge: Edge,
     /// Number of posts that are needed: those of the page and one more.
     pub(super) need: usize,
+}
+
+impl Span {
+    pub(super) fn of(request: &PageRequest) -> Self {
+        Self { edge: request.cursor.edge, need: request.limit.get() + 1 }
+    }
 }
 
 thread_local! {
@@ -203,14 +222,11 @@ impl<'a> MemoryPage<'a> {
                 rest.split_at_mut(rest.len())
             };
             batch.sort_unstable_by(newest_first);
-            // Fetch all tails of the batch before the first is read: each is a cache miss, and the
-            // processor can then wait for many at the same time.
-            let memory = self.memory;
-            let fetch = |(time, slot): &(i64, Slot)| {
-                (*time, *slot, memory.user(*slot), memory.tail(*slot, self.tick))
-            };
-            let fetched: Vec<_> = batch.iter().map(fetch).collect();
-            for (time, slot, author, tail) in fetched {
+            // All tails of the batch are loaded before the first is read: each is a cache miss.
+            let slots: Vec<Slot> = batch.iter().map(|(_, slot)| *slot).collect();
+            let tails = self.memory.tails(&slots, self.tick);
+            for (&mut (time, slot), tail) in batch.iter_mut().zip(tails) {
+                let author = self.memory.user(slot);
                 if self.is_full() && self.worst().is_some_and(|worst| time < worst.time) {
                     return self.into_posts();
                 }
@@ -313,18 +329,17 @@ impl<'a> MemoryPage<'a> {
         self.best.last().map(|best| best.key)
     }
 
-    /// The posts found, and the authors whose other posts could be on the page. Requests a fill
-    /// for the tail of each of these authors.
+    /// The posts found, and the authors whose other posts could be on the page.
     fn into_posts(self) -> MemoryPosts {
         let reach = self.worst().filter(|_| self.is_full());
-        let mut incomplete = Vec::new();
+        let (mut incomplete, mut misses) = (Vec::new(), Vec::new());
         for Open { slot, bound, from, depth } in self.open {
             let matters = reach.is_none_or(|worst| match self.direction {
                 Direction::Older => bound > worst,
                 Direction::Newer => bound < worst,
             });
             if matters {
-                self.memory.request_fill(Miss::Tail { slot, depth });
+                misses.push(Miss::Tail { slot, depth });
                 let bound = (self.direction == Direction::Older).then_some(bound.time);
                 incomplete.push(Unread { author: self.memory.user(slot), from, bound });
             }
@@ -333,6 +348,6 @@ impl<'a> MemoryPage<'a> {
             let tail = Arc::clone(&self.tails[best.tail as usize]);
             FoundPost { key: best.key, tail, row: best.row }
         };
-        MemoryPosts { posts: self.best.into_iter().map(found).collect(), incomplete }
+        MemoryPosts { posts: self.best.into_iter().map(found).collect(), incomplete, misses }
     }
 }

@@ -78,15 +78,16 @@ impl MySqlShard {
         max: usize,
         until: Deadline,
     ) -> Result<Vec<UserId>, ShardError> {
-        let statements = self.statements()?;
+        let (statements, progress) = (self.statements()?, Progress::default());
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let parameters = (reader.0, from.0, max);
             let rows: Vec<Row> =
                 execute::rows(&mut connection, &statements.followees, parameters).await?;
+            progress.note();
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
         };
-        self.pass(until, &Progress::default(), run).await
+        self.pass(until, &progress, run).await
     }
 
     pub(super) async fn posts(
@@ -94,7 +95,7 @@ impl MySqlShard {
         keys: &[PostKey],
         until: Deadline,
     ) -> Result<Vec<Post>, ShardError> {
-        let statements = self.statements()?;
+        let (statements, progress) = (self.statements()?, Progress::default());
         let unit = statements.unit;
         let run = async {
             let mut connection = self.server.read_connection().await?;
@@ -110,10 +111,11 @@ impl MySqlShard {
                 for row in rows.await? {
                     posts.push(post_of(unit, &row)?);
                 }
+                progress.note();
             }
             Ok(posts)
         };
-        self.pass(until, &Progress::default(), run).await
+        self.pass(until, &progress, run).await
     }
 
     /// The handles of the authors of `keys`. Authors without a handle are skipped.
@@ -129,6 +131,7 @@ impl MySqlShard {
         let mut users: Vec<UserId> = keys.iter().map(|key| key.author).collect();
         users.sort_unstable();
         users.dedup();
+        let progress = Progress::default();
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let mut handles = Vec::with_capacity(users.len());
@@ -139,10 +142,11 @@ impl MySqlShard {
                 for row in rows {
                     handles.push((UserId(field(&row, 0)?), text_of(&row, 1)));
                 }
+                progress.note();
             }
             Ok(handles)
         };
-        self.pass(until, &Progress::default(), run).await
+        self.pass(until, &progress, run).await
     }
 
     pub(super) async fn insert_follows(
@@ -214,6 +218,7 @@ impl MySqlShard {
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
         let outcome = self.server.gate().observe(until, progress, work).await;
+        self.server.gate().count_read(progress);
         if let Err(error) = &outcome {
             self.database.note(error);
         }

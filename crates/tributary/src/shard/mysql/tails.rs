@@ -109,13 +109,13 @@ impl MySqlShard {
                 // One row more than allowed shows that there are too many.
                 values.push((max + 1 - posts.len()).into());
                 let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
+                progress.note();
                 for row in &rows {
                     posts.push(post_of(unit, row)?);
                 }
                 if posts.len() > max {
                     return Ok(None);
                 }
-                progress.note();
             }
             Ok(Some(posts))
         };

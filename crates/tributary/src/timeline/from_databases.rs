@@ -1,0 +1,315 @@
+//! The second attempt at a page: reads from the databases what memory does not have.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::draft::{Draft, DraftPost, Ends};
+use super::merge::{Merge, Unread, Wave};
+use super::plan::Plan;
+use super::view::{Followees, View};
+use super::warm::{FoundPost, MemoryPosts, Older, Span};
+use super::{Attempt, PageRequest, ReadError, Timeline};
+use crate::cursor::{AuthorEdge, Cursor, Edge};
+use crate::model::{Direction, Post, PostKey, ShardId, UserId};
+use crate::shard::{Deadline, Shard, ShardError, TailQuery, Turn};
+
+/// Reads a page. Shards that do not answer are missing from it.
+pub(super) async fn page(
+    view: &View<'_>,
+    attempt: Attempt,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Result<Draft, ReadError> {
+    let cursor = &request.cursor;
+    let plan = match timeline {
+        Timeline::Author(author) => view.plan(&[author], cursor),
+        Timeline::Home(reader) => match view.followees(reader, cursor, attempt).await {
+            Followees::Known(plan) => plan,
+            Followees::TooMany => return Err(ReadError::TooManyFollowees),
+            Followees::Missing(shard) => return Ok(page_without_follows(shard, request)),
+        },
+    };
+    let mut reading = Reading {
+        view,
+        attempt,
+        missing: BTreeSet::new(),
+        texts: HashMap::new(),
+        handles: BTreeMap::new(),
+        waves: 0,
+        rows: if plan.queried.is_some() {
+            plan.from_databases.len() + plan.slots().len()
+        } else {
+            0
+        },
+        queried: BTreeSet::from_iter(plan.queried),
+    };
+    let mut draft = match cursor.direction {
+        Direction::Older => reading.older_page(&plan, request).await,
+        Direction::Newer => reading.newer_page(&plan, request).await,
+    };
+    draft.stale = plan.stale;
+    draft.handles = reading.handles;
+    let authors: BTreeSet<UserId> = draft.posts.iter().map(|post| post.key().author).collect();
+    draft.handles.retain(|author, _| authors.contains(author));
+    draft.waves = reading.waves;
+    view.fleet().cold_pages().count(reading.waves, u64::try_from(reading.rows).unwrap_or(u64::MAX));
+    draft.queried = reading.queried;
+    Ok(draft)
+}
+
+/// An empty page that starts again at the same cursor: the reader's follow list cannot be read.
+fn page_without_follows(own: ShardId, request: &PageRequest) -> Draft {
+    let cursor = &request.cursor;
+    let (next, prev) = match cursor.direction {
+        Direction::Older => (cursor.clone(), Ends::prev_of_empty(cursor, false)),
+        Direction::Newer => (Cursor::older(cursor.edge), cursor.clone()),
+    };
+    Draft::new(cursor, Vec::new(), Some(next), prev, BTreeSet::from([own]))
+}
+
+/// One page while it is being read.
+struct Reading<'a> {
+    view: &'a View<'a>,
+    attempt: Attempt,
+    missing: BTreeSet<ShardId>,
+    /// Posts that were read with their texts.
+    texts: HashMap<PostKey, Post>,
+    handles: BTreeMap<UserId, String>,
+    waves: u32,
+    /// Rows that the databases returned.
+    rows: usize,
+    /// The shards that were queried.
+    queried: BTreeSet<ShardId>,
+}
+
+impl Reading<'_> {
+    async fn older_page(&mut self, plan: &Plan, request: &PageRequest) -> Draft {
+        let (mut keys, in_memory) = self.merged_keys(plan, request).await;
+        let more = keys.len() > request.limit.get();
+        keys.truncate(request.limit.get());
+        let ends = Ends::of(&keys);
+        let (posts, _) = self.hydrate(&keys, in_memory, &[]).await;
+        Draft::older(&request.cursor, (posts, ends), more, self.missing.clone())
+    }
+
+    async fn newer_page(&mut self, plan: &Plan, request: &PageRequest) -> Draft {
+        let cursor = &request.cursor;
+        let (mut keys, mut in_memory) = self.merged_keys(plan, request).await;
+        keys.truncate(request.limit.get());
+        keys.reverse();
+        in_memory.posts.truncate(request.limit.get());
+        in_memory.posts.reverse();
+        let ends = Ends::of(&keys);
+        let bottom = ends.bottom(cursor);
+        let known = self.view.any_older(plan, bottom);
+        let probe = match known {
+            Older::Some => Vec::new(),
+            Older::None if plan.from_databases.is_empty() => Vec::new(),
+            Older::None | Older::Unknown(_) => self.anchor_query(cursor, plan),
+        };
+        let (posts, anchored) = self.hydrate(&keys, in_memory, &probe).await;
+        let older = anchored || self.any_older(plan, known, bottom).await;
+        Draft::newer(cursor, (posts, ends), older, self.missing.clone())
+    }
+
+    /// The keys of the page and at most one more, in the direction of the request, and the part of
+    /// them that memory has.
+    async fn merged_keys(
+        &mut self,
+        plan: &Plan,
+        request: &PageRequest,
+    ) -> (Vec<PostKey>, MemoryPosts) {
+        let (direction, cursor) = (request.cursor.direction, &request.cursor);
+        let span = Span::of(request);
+        let mut in_memory = self.view.memory_posts(plan, direction, span);
+        let placement = self.view.fleet().placement();
+        let unknown = plan.from_databases.iter().map(|&author| {
+            let edge = cursor.edge_on(placement.shard_of(author));
+            Unread { author, from: edge.for_author(author), bound: None }
+        });
+        self.view.request_fills(&in_memory);
+        let mut starts = std::mem::take(&mut in_memory.incomplete);
+        starts.extend(unknown);
+        if starts.is_empty() {
+            return (in_memory.posts.iter().map(|found| found.key).collect(), in_memory);
+        }
+        let mut merge = Merge::new(direction, starts, span.need);
+        merge.know(in_memory.posts.iter().map(|found| found.key));
+        while let Some(wave) = merge.next_wave() {
+            match wave {
+                Wave::Keys(queries) => {
+                    for (queries, rows) in self.tails(direction, queries).await {
+                        merge.admit(&queries, &rows);
+                    }
+                }
+                Wave::Posts(queries) => self.read_posts(&mut merge, queries, None).await,
+                Wave::Span(queries, cut) => {
+                    self.read_posts(&mut merge, queries, Some(cut)).await;
+                }
+            }
+            // A missing shard starts at the same edge on the next page. So none of its posts may
+            // be on this one, not even those that memory has.
+            merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
+        }
+        (merge.page(), in_memory)
+    }
+
+    /// One wave of posts with their texts, which are kept for the page. With a cut, each shard
+    /// reads all posts up to it, unless they are too many.
+    async fn read_posts(&mut self, merge: &mut Merge, queries: Vec<TailQuery>, cut: Option<i64>) {
+        let direction = merge.direction();
+        let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
+        let answers = self
+            .wave(by_shard, |shard, queries, until| async move {
+                let whole = match cut {
+                    Some(cut) => shard.posts_until(direction, &queries, cut, until).await?,
+                    None => None,
+                };
+                let is_whole = whole.is_some();
+                let posts = match whole {
+                    Some(posts) => posts,
+                    None => shard.tail_posts(direction, &queries, until).await?,
+                };
+                let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
+                let handles = shard.handles(&keys, until).await?;
+                Ok((queries, is_whole, keys, posts, handles))
+            })
+            .await;
+        for (queries, is_whole, keys, posts, handles) in answers {
+            self.rows += posts.len() + handles.len();
+            if is_whole {
+                merge.admit_span(&queries, keys);
+            } else {
+                merge.admit(&queries, &keys);
+            }
+            self.texts.extend(posts.into_iter().map(|post| (post.key, post)));
+            self.handles.extend(handles);
+        }
+    }
+
+    /// One wave of tails: the queries of each shard, with the rows that answer them.
+    async fn tails(
+        &mut self,
+        direction: Direction,
+        queries: Vec<TailQuery>,
+    ) -> Vec<(Vec<TailQuery>, Vec<PostKey>)> {
+        let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
+        let answers = self
+            .wave(by_shard, |shard, queries, until| async move {
+                let rows = shard.tails(direction, &queries, until).await?;
+                Ok((queries, rows))
+            })
+            .await;
+        self.rows += answers.iter().map(|(_, rows)| rows.len()).sum::<usize>();
+        answers
+    }
+
+    /// The posts of `keys`, in their order, and whether `probe` found a post older than its edge.
+    /// Skips posts that were deleted after their keys were read.
+    async fn hydrate(
+        &mut self,
+        keys: &[PostKey],
+        in_memory: MemoryPosts,
+        probe: &[TailQuery],
+    ) -> (Vec<DraftPost>, bool) {
+        type Work = (Vec<PostKey>, Vec<TailQuery>);
+        let mut by_key: HashMap<PostKey, DraftPost> = HashMap::new();
+        // The usual page from memory: all posts are there and in order.
+        let all_known = |known: &[FoundPost]| keys.iter().eq(known.iter().map(|found| &found.key));
+        if probe.is_empty() && in_memory.posts.get(..keys.len()).is_some_and(all_known) {
+            let known = in_memory.posts.into_iter().take(keys.len());
+            return (known.map(DraftPost::FromMemory).collect(), false);
+        }
+        let read = std::mem::take(&mut self.texts).into_iter();
+        by_key.extend(read.map(|(key, post)| (key, DraftPost::FromDatabase(post))));
+        by_key.extend(
+            in_memory.posts.into_iter().map(|found| (found.key, DraftPost::FromMemory(found))),
+        );
+        let placement = self.view.fleet().placement();
+        let mut work: BTreeMap<ShardId, Work> = BTreeMap::new();
+        for key in keys.iter().filter(|key| !by_key.contains_key(key)) {
+            work.entry(placement.shard_of(key.author)).or_default().0.push(*key);
+        }
+        for query in probe {
+            work.entry(placement.shard_of(query.author)).or_default().1.push(*query);
+        }
+        let answers = self
+            .wave(work, |shard, (keys, probe): Work, until| async move {
+                let posts = shard.posts(&keys, until).await?;
+                let handles = shard.handles(&keys, until).await?;
+                let found = shard.tails(Direction::Older, &probe, until).await?;
+                Ok((posts, handles, !found.is_empty()))
+            })
+            .await;
+        let mut found_older = false;
+        for (posts, handles, found) in answers {
+            found_older |= found;
+            self.rows += posts.len() + handles.len();
+            self.handles.extend(handles);
+            by_key.extend(posts.into_iter().map(|post| (post.key, DraftPost::FromDatabase(post))));
+        }
+        // A shard that did not answer starts again at the edge of this page. Its posts from memory
+        // must not be on this page as well, or they would be on two pages.
+        let answered = |key: &&PostKey| !self.missing.contains(&placement.shard_of(key.author));
+        let posts = keys.iter().filter(answered).filter_map(|key| by_key.remove(key));
+        (posts.collect(), found_older)
+    }
+
+    /// Whether any of `authors` has a post below `edge`; `known` is memory's answer. Reads the
+    /// oldest post of every author that memory does not know, one row each. A shard that does not
+    /// answer counts as having one; its part of the page is complete, so it is not missing.
+    async fn any_older(&mut self, plan: &Plan, known: Older, edge: Edge) -> bool {
+        let mut unknown = match known {
+            Older::Some => return true,
+            Older::None => Vec::new(),
+            Older::Unknown(authors) => authors,
+        };
+        unknown.extend(&plan.from_databases);
+        let missing = self.missing.clone();
+        let oldest = |author| TailQuery { author, from: AuthorEdge::Bottom, count: 1 };
+        let answers = self.tails(Direction::Newer, unknown.into_iter().map(oldest).collect()).await;
+        let all_answered = self.missing == missing;
+        self.missing = missing;
+        let is_older = |key: &PostKey| Edge::below(*key) < edge;
+        !all_answered || answers.iter().any(|(_, rows)| rows.iter().any(is_older))
+    }
+
+    /// Queries every shard in `work` at the same time, except shards already found missing.
+    async fn wave<A, T, F>(
+        &mut self,
+        mut work: BTreeMap<ShardId, A>,
+        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+    ) -> Vec<T>
+    where
+        F: Future<Output = Result<T, ShardError>>,
+    {
+        work.retain(|shard, _| !self.missing.contains(shard));
+        if work.is_empty() {
+            return Vec::new();
+        }
+        if self.attempt == Attempt::MemoryOnly {
+            self.missing.extend(work.keys());
+            return Vec::new();
+        }
+        let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
+        self.waves += 1;
+        self.queried.extend(work.keys());
+        let gathered = self.view.fleet().scatter(work, turn, self.view.deadline(), call).await;
+        self.missing.extend(gathered.missing);
+        gathered.answers
+    }
+
+    /// A query that cheaply proves that a page of newer posts has older ones below it. The author
+    /// of the cursor's own key has one, unless it was deleted. At most one query, of one row.
+    fn anchor_query(&self, cursor: &Cursor, plan: &Plan) -> Vec<TailQuery> {
+        match cursor.edge {
+            Edge::Beside { key, .. }
+                if cursor.shard_edges.is_empty() && self.view.is_among(plan, key.author) =>
+            {
+                let from = cursor.edge.for_author(key.author);
+                vec![TailQuery { author: key.author, from, count: 1 }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}

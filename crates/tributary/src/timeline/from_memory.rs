@@ -1,0 +1,55 @@
+//! The first attempt at a page: from memory alone, without waiting for anything.
+
+use std::collections::BTreeSet;
+
+use super::draft::{Draft, DraftPost, Ends};
+use super::view::View;
+use super::warm::{FoundPost, Older, Span};
+use super::{PageRequest, Timeline};
+use crate::model::Direction;
+
+/// The page, if memory has all of it. `None` if a database must be queried.
+pub(super) fn page(
+    view: &mut View<'_>,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Option<Draft> {
+    let cursor = &request.cursor;
+    let plan = match timeline {
+        Timeline::Home(reader) => view.plan_from_memory(reader, cursor)?,
+        Timeline::Author(author) => view.plan(&[author], cursor),
+    };
+    if !plan.from_databases.is_empty() {
+        return None;
+    }
+    let found = view.memory_posts(&plan, cursor.direction, Span::of(request));
+    if !found.incomplete.is_empty() {
+        return None;
+    }
+    let mut posts = found.posts;
+    let more = posts.len() > request.limit.get();
+    posts.truncate(request.limit.get());
+    posts.iter().for_each(FoundPost::prefetch);
+    let mut draft = match cursor.direction {
+        Direction::Older => Draft::older(cursor, from_memory(posts), more, BTreeSet::new()),
+        Direction::Newer => {
+            posts.reverse();
+            let (posts, ends) = from_memory(posts);
+            let older = match view.any_older(&plan, ends.bottom(cursor)) {
+                Older::Some => true,
+                Older::None => false,
+                Older::Unknown(_) => return None,
+            };
+            Draft::newer(cursor, (posts, ends), older, BTreeSet::new())
+        }
+    };
+    draft.stale = plan.stale;
+    view.finish_from_memory(&mut draft);
+    Some(draft)
+}
+
+fn from_memory(posts: Vec<FoundPost>) -> (Vec<DraftPost>, Ends) {
+    let posts: Vec<DraftPost> = posts.into_iter().map(DraftPost::FromMemory).collect();
+    let ends = Ends::of_posts(&posts);
+    (posts, ends)
+}
