@@ -51,6 +51,8 @@ pub(super) async fn metrics(
     let mut registry = Registry::with_prefix("tributary");
     let memory = registry.sub_registry_with_prefix("memory");
     memory.register_collector(Box::new(MemoryCollector(tributary.clone())));
+    let cold = registry.sub_registry_with_prefix("cold");
+    cold.register_collector(Box::new(ColdCollector(tributary.clone())));
     let servers = registry.sub_registry_with_prefix("server");
     servers.register_collector(Box::new(ServerCollector(tributary)));
     let mut body = String::new();
@@ -117,6 +119,27 @@ fn problems(memory: &MemoryStats, encoder: &mut DescriptorEncoder<'_>) -> Result
     Ok(())
 }
 
+/// What pages have cost the databases.
+#[derive(Debug)]
+struct ColdCollector(Tributary);
+
+impl Collector for ColdCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let cold = fleet(&self.0).cold_pages();
+        let counters = [
+            ("pages", "Pages read from the databases, at least in part", cold.pages()),
+            ("waves", "Waves of these pages, without that for the follow list", cold.waves()),
+            ("rows", "Rows that the databases returned for these pages", cold.rows()),
+        ];
+        for (name, help, count) in counters {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Counter)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
 /// The queues of the database servers.
 #[derive(Debug)]
 struct ServerCollector(Tributary);
@@ -138,6 +161,14 @@ impl Collector for ServerCollector {
         for queue in &queues {
             let waiting = i64::try_from(queue.waiting).unwrap_or(i64::MAX);
             family.encode_family(&[("server", queue.server)])?.encode_gauge(&waiting)?;
+        }
+        let help = "Statements that the server has answered for reads";
+        let mut family =
+            encoder.encode_descriptor("read_statements", help, None, MetricType::Counter)?;
+        for queue in &queues {
+            let labels = [("server", queue.server)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&queue.read_statements, None)?;
         }
         let help = "Requests rejected because the queue was full or the wait was too long";
         let mut family = encoder.encode_descriptor("rejected", help, None, MetricType::Counter)?;

@@ -151,6 +151,17 @@ impl TestFleet {
         Tributary::open(&self.config()).await.unwrap()
     }
 
+    /// Opens the fleet of one server through a relay on this port.
+    pub(crate) async fn open_through(&self, relay: u16) -> Tributary {
+        let text = fs::read_to_string(self.config_file.as_ref().unwrap()).unwrap();
+        let file = self.dir.path().join("relay.toml");
+        let (own, relay) = (self.databases[0].0.address(), format!("127.0.0.1:{relay}"));
+        fs::write(&file, text.replace(&own, &relay)).unwrap();
+        let deadline = ("TRIBUTARY_REQUEST__DEADLINE_MS".to_owned(), "60000".to_owned());
+        let memory = ("TRIBUTARY_MEMORY__BUDGET".to_owned(), "0".to_owned());
+        Tributary::open(&Config::from_file(&file, [deadline, memory]).unwrap()).await.unwrap()
+    }
+
     /// Loads a world as `import` does.
     pub(crate) async fn load(&self, world: &World) {
         load_into(&Fleet::open_to_load(&self.config()).await.unwrap(), world).await;

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 /// The commands that a replica sends: register, and two forms of the request for the log.
 const LOG_COMMANDS: [u8; 3] = [0x15, 0x12, 0x1e];
 const QUERY: u8 = 0x03;
+const PREPARE: u8 = 0x16;
 const EXECUTE: u8 = 0x17;
 
 /// The changes that a relay makes.
@@ -26,6 +27,8 @@ pub(crate) struct Rules {
     pub(crate) refuses_set: bool,
     /// Answers every execution of a prepared statement with error 1615.
     pub(crate) rejects_prepared: bool,
+    /// Answers statements with `JSON_TABLE` with error 1064, as old servers do.
+    pub(crate) knows_no_json_table: bool,
 }
 
 /// A relay on a port of its own; it runs until the runtime ends.
@@ -93,6 +96,10 @@ fn refusal(packet: &[u8], rules: Rules) -> Option<u16> {
     }
     if rules.rejects_prepared && *command == EXECUTE {
         return Some(1615);
+    }
+    if rules.knows_no_json_table && [QUERY, PREPARE].contains(command) {
+        let word = b"JSON_TABLE";
+        return text.windows(word.len()).any(|part| part == word).then_some(1064);
     }
     (rules.refuses_set && *command == QUERY && text.starts_with(b"SET ")).then_some(1064)
 }
