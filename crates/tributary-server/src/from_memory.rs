@@ -5,7 +5,7 @@ use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
-use tributary::internal::{Draft, PageQuery, SentPage};
+use tributary::internal::{Draft, SentPage};
 use tributary::{Cursor, Limit, PageRequest, UserId};
 
 use super::App;
@@ -26,15 +26,15 @@ pub(super) fn feed_from_memory<B: Body>(
     request: &Request<B>,
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;
-    let query = query_of(request.uri().query().unwrap_or_default())?;
+    let (sealed, posts) = query_of(request.uri().query().unwrap_or_default())?;
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
     let at_least = freshness_of(request.headers(), keys).ok()?;
-    let mut response = match SentPage::cached(tributary, reader, query, &at_least) {
+    let mut response = match SentPage::cached(tributary, reader, (sealed, posts), &at_least) {
         Some((page, freshness)) => page_response(page, (&freshness, keys), true),
         None => {
-            let limit = Limit::new(u8::try_from(query.limit).ok()?)?;
-            let cursor = match query.cursor {
+            let limit = Limit::new(u8::try_from(posts).ok()?)?;
+            let cursor = match sealed {
                 "" => Cursor::newest(),
                 sealed => keys.open(Purpose::Home(reader), sealed).ok()?.parse().ok()?,
             };
@@ -48,7 +48,7 @@ pub(super) fn feed_from_memory<B: Body>(
             }
             let sent = render_home(&page, tributary, keys, (reader, limit)).ok()?;
             if is_newest || (is_newer && page.posts.is_empty()) {
-                sent.cache(tributary, reader, query, &page);
+                sent.cache(tributary, reader, (sealed, posts), &page);
             }
             page_response(sent, (&page.freshness, keys), true)
         }
@@ -70,10 +70,10 @@ fn reader_of<B: Body>(request: &Request<B>) -> Option<UserId> {
     Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(|id| id.parse().ok())
 }
 
-/// The parameters that select the page. `None` if the routes must check the query: a value is not
-/// valid as it is, or a parameter may occur twice.
-fn query_of(text: &str) -> Option<PageQuery<'_>> {
-    let mut query = PageQuery { cursor: "", limit: Limit::DEFAULT.get() };
+/// The parameters that select the page: cursor and limit. `None` if the routes must check the
+/// query: a value is not valid as it is, or a parameter may occur twice.
+fn query_of(text: &str) -> Option<(&str, usize)> {
+    let (mut cursor, mut limit) = ("", Limit::DEFAULT.get());
     let mut names = [""; PARAMETERS_MAX];
     let parameters = text.split('&').filter(|parameter| !parameter.is_empty());
     for (index, parameter) in parameters.enumerate() {
@@ -85,9 +85,9 @@ fn query_of(text: &str) -> Option<PageQuery<'_>> {
         *names.get_mut(index)? = name;
         match name {
             "cursor" if value.is_empty() || is_encoded(value) => return None,
-            "cursor" => query.cursor = value,
+            "cursor" => cursor = value,
             "limit" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                query.limit = value.parse().ok()?;
+                limit = value.parse().ok()?;
             }
             "require" if value == "complete" => {}
             "limit" | "require" => return None,
@@ -95,7 +95,7 @@ fn query_of(text: &str) -> Option<PageQuery<'_>> {
             _ => {}
         }
     }
-    Some(query)
+    Some((cursor, limit))
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn unknown_parameters_select_no_other_page() {
-        let parse = |text| query_of(text).map(|query| (query.cursor, query.limit));
+        let parse = query_of;
         for text in ["", "&", "limit=20", "x=1", "x=%41&y=2&limit=20", "require=complete&x", "="] {
             assert_eq!(parse(text), Some(("", 20)), "{text}");
         }

@@ -119,7 +119,7 @@ fn problems(memory: &MemoryStats, encoder: &mut DescriptorEncoder<'_>) -> Result
     Ok(())
 }
 
-/// What pages have cost the databases.
+/// The cost of pages for the databases.
 #[derive(Debug)]
 struct ColdCollector(Tributary);
 

@@ -235,7 +235,7 @@ async fn check_pages(
     }
 }
 
-/// What `/metrics` counts of the pages of a fleet.
+/// The counters in `/metrics` for pages from databases.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     pages: u64,

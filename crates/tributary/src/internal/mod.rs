@@ -22,7 +22,7 @@ pub use crate::changes::{Bounds, Change, Commit, FeedEvent, LogIdentity, LogPosi
 pub use crate::clock::{now_ms, rfc3339_ms};
 pub use crate::cursor::{Edge, FollowingCursor};
 pub use crate::fit::Fit;
-pub use crate::memory::{PageQuery, SentPage};
+pub use crate::memory::SentPage;
 pub use crate::model::{Direction, Follow};
 pub use crate::moment::{CalendarTime, PostTimes};
 pub use crate::post_json::PostJson;

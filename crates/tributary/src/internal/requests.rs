@@ -39,13 +39,14 @@ impl Draft {
 }
 
 impl SentPage {
-    /// The reader's page that was cached for this query, and its freshness. `None` unless
+    /// The reader's page that was cached for this cursor, as it was sent, and this limit; and its
+    /// freshness. `None` unless
     /// memory is fresh for all users that the page depends on, has reached `at_least`, and has
     /// applied no change to these users since.
     pub fn cached(
         tributary: &Tributary,
         reader: UserId,
-        query: PageQuery<'_>,
+        (cursor, limit): (&str, usize),
         at_least: &Freshness,
     ) -> Option<(Self, Freshness)> {
         let memory = tributary.memory()?;
@@ -56,7 +57,7 @@ impl SentPage {
         if !at_least.positions().iter().all(has) {
             return None;
         }
-        let page = memory.cached_page(reader, query, now_ms)?;
+        let page = memory.cached_page(reader, PageQuery { cursor, limit }, now_ms)?;
         let mut freshness = Freshness::default();
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
             freshness.add(identity, at);
@@ -66,9 +67,16 @@ impl SentPage {
 
     /// Caches the page as it is sent, if all of `page` came from memory and the reader has
     /// requested it before.
-    pub fn cache(&self, tributary: &Tributary, reader: UserId, query: PageQuery<'_>, page: &Draft) {
+    pub fn cache(
+        &self,
+        tributary: &Tributary,
+        reader: UserId,
+        (cursor, limit): (&str, usize),
+        page: &Draft,
+    ) {
         let Some((memory, as_of)) = tributary.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
+        let query = PageQuery { cursor, limit };
         if memory.note_request(reader, query, as_of) {
             let authors: BTreeSet<Slot> =
                 page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();

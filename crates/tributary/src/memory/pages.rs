@@ -50,11 +50,11 @@ pub struct SentPage {
 
 /// The part of a request for a home timeline that selects the page.
 #[derive(Clone, Copy, Debug, Hash)]
-pub struct PageQuery<'a> {
+pub(crate) struct PageQuery<'a> {
     /// The cursor as it was sent; empty for the newest page.
-    pub cursor: &'a str,
+    pub(crate) cursor: &'a str,
     /// The requested number of posts.
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// A cached page of a home timeline.

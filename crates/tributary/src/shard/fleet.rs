@@ -236,7 +236,7 @@ impl Fleet {
         gates.into_iter().map(Gate::stats).collect()
     }
 
-    /// What pages have cost the databases so far.
+    /// The cost of all pages for the databases so far.
     pub fn cold_pages(&self) -> &ColdPages {
         &self.cold_pages
     }

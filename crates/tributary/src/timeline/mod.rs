@@ -59,7 +59,7 @@ pub(crate) struct FlightKey {
     limit: Limit,
 }
 
-/// What an attempt at a page may read.
+/// The parts that an attempt at a page may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
     /// Shards that would have to be queried are missing from the page.
