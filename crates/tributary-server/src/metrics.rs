@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tributary::Tributary;
-use tributary::internal::{LogStats, MemoryStats, fleet};
+use tributary::internal::{ConnectionStats, Fleet, LogStats, MemoryStats, fleet};
 
 use super::auth::{AllowedHere, ReadMetrics};
 use super::error::ApiError;
@@ -177,8 +177,31 @@ impl Collector for ServerCollector {
             let mut metric = family.encode_family(&labels)?;
             metric.encode_counter::<NoLabelSet, _, u64>(&queue.rejected, None)?;
         }
-        Ok(())
+        connections(fleet(&self.0), &mut encoder)
     }
+}
+
+/// Name, help text and value of a gauge of each class of connections.
+type ConnectionGauge = (&'static str, &'static str, fn(&ConnectionStats) -> usize);
+
+const CONNECTION_GAUGES: [ConnectionGauge; 3] = [
+    ("connections_open", "Open connections to the server", |of| of.open),
+    ("connections_in_use", "Connections in use or being opened", |of| of.in_use),
+    ("connections_limit", "Connections that may be in use at one time", |of| of.max),
+];
+
+/// Encodes the connections to each server by class.
+fn connections(fleet: &Fleet, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let stats: Vec<(&str, ConnectionStats)> = fleet.connections().collect();
+    for (name, help, value) in CONNECTION_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (server, of) in &stats {
+            let value = i64::try_from(value(of)).unwrap_or(i64::MAX);
+            let labels = [("server", *server), ("class", of.class)];
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Encodes one gauge for each log.

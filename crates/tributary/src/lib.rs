@@ -94,6 +94,7 @@
 compile_error!("enable the feature `mysql` or `sqlite`, or both");
 
 mod apply;
+mod backoff;
 mod changes;
 mod clock;
 pub mod config;

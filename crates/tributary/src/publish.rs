@@ -4,11 +4,14 @@
 //! except [`WriteError::InDoubt`] nothing is stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::backoff::Backoff;
 use crate::clock::now_ms;
 use crate::config::Write;
 use crate::freshness::Freshness;
@@ -26,6 +29,8 @@ pub(crate) const FOLLOWS_MAX: usize = 1_000;
 const IDS_TRIED_MAX: usize = 8;
 /// Attempts for one write; another write can make it fail (a deadlock or a lock wait).
 const TRIES_MAX: usize = 3;
+/// Pause before an attempt that follows a deadlock or a wait for a lock, before jitter.
+const REPEAT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A committed post.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -336,10 +341,12 @@ where
     F: Future<Output = Result<T, ShardError>>,
 {
     let mut in_doubt = false;
+    let mut backoff = Backoff::steady(REPEAT_PAUSE);
     for _ in 0..TRIES_MAX {
         match call(Arc::clone(shard), deadline.half()).await {
             Ok(done) => return Ok(done),
-            Err(ShardError::Slow(_)) => {}
+            // Another write blocked this one, perhaps one that is repeated at the same moment.
+            Err(ShardError::Slow(_)) => sleep(backoff.pause()).await,
             Err(ShardError::InDoubt(reason)) => {
                 debug!(shard = shard.name(), reason, "Commit is in doubt; repeating the write");
                 in_doubt = true;

@@ -10,6 +10,7 @@ use tracing::{debug, error, warn};
 
 use super::Applier;
 use super::entry::{CacheKey, CachedEntry};
+use crate::backoff::Backoff;
 use crate::changes::Bounds;
 use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
 use crate::model::FOLLOWEES_MAX;
@@ -24,9 +25,8 @@ const FILLS_MAX: usize = 2;
 const QUEUE_MAX: usize = 16_384;
 /// Deadline of a fill. No request waits for it.
 const FILL_DEADLINE: Duration = Duration::from_secs(5);
-/// Base of the retry back-off: the pauses are 10, 20, 40 and 80 ms, then [`RETRY_MAX`].
-const RETRY: Duration = Duration::from_millis(5);
-/// Longest pause between two retries.
+/// First and longest pause between two retries, before jitter.
+const RETRY: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 /// Retries of a request. After the last one it is dropped; the next reader repeats it.
 const RETRIES_MAX: u32 = 20;
@@ -74,7 +74,7 @@ pub(super) struct Fills {
 struct QueuedFill {
     key: CacheKey,
     not_before: Option<Instant>,
-    retries: u32,
+    retries: Backoff,
     /// Fill this request alone. One unreadable row fails every request in its batch.
     alone: bool,
 }
@@ -126,18 +126,17 @@ impl Fills {
             *known = depth.max(*known);
         } else if self.waiting.len() < QUEUE_MAX {
             self.depths.insert(key, depth);
-            self.waiting.push_back(QueuedFill { key, not_before: None, retries: 0, alone: false });
+            let retries = Backoff::new(RETRY, RETRY_MAX);
+            self.waiting.push_back(QueuedFill { key, not_before: None, retries, alone: false });
         }
     }
 
     /// Queues a request again after a pause. Returns false after the last retry: it is dropped.
     fn retry(&mut self, mut waiting: QueuedFill, depth: u32) -> bool {
-        waiting.retries += 1;
-        if waiting.retries > RETRIES_MAX {
+        if waiting.retries.failures() == RETRIES_MAX {
             return false;
         }
-        let pause = RETRY.saturating_mul(1 << waiting.retries.min(8)).min(RETRY_MAX);
-        waiting.not_before = Some(Instant::now() + pause);
+        waiting.not_before = Some(Instant::now() + waiting.retries.pause());
         if self.depths.insert(waiting.key, depth).is_none() {
             self.waiting.push_back(waiting);
         }

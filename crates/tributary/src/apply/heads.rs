@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Applier;
+use crate::backoff::Backoff;
 use crate::changes::{Bounds, LogPosition};
 use crate::memory::{Memory, NO_POSTS, Slot, UNKNOWN};
 use crate::model::{ShardId, UserId};
@@ -29,7 +29,7 @@ const BATCHES_MAX: usize = 8;
 const RETRY_STALE: Duration = Duration::from_millis(50);
 /// First pause after an error, or after the heads became unknown again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Longest pause. Each pause is twice the one before, with a jitter of 25%.
+/// Longest pause, before jitter.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 /// If heads stay known for this long, the next pause is the first one again.
 const CALM: Duration = Duration::from_secs(600);
@@ -46,11 +46,12 @@ pub(super) struct HeadLoads {
 
 type Outcome = Result<HeadsRead, ShardError>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ShardHeads {
     state: HeadsState,
-    /// Loads that failed, or whose result became unknown, one soon after the other.
-    failures: u32,
+    /// The pauses after loads that failed, or whose result became unknown, one soon after the
+    /// other.
+    backoff: Backoff,
 }
 
 #[derive(Debug, Default)]
@@ -84,23 +85,27 @@ pub(super) enum Loaded {
     End(Outcome),
 }
 
+impl Default for ShardHeads {
+    fn default() -> Self {
+        Self { state: HeadsState::default(), backoff: Backoff::new(RETRY, RETRY_MAX) }
+    }
+}
+
 impl ShardHeads {
     /// Plans a load after a pause: `first`, doubled for each recent failure.
     fn retry(&mut self, first: Duration) {
-        let pause = first.saturating_mul(1 << self.failures.min(16)).min(RETRY_MAX);
-        let pause = pause * rand::rng().random_range(75..=125) / 100;
-        self.failures += 1;
+        let pause = self.backoff.pause_from(first);
         self.state = HeadsState::Due(Some(Instant::now() + pause));
     }
 
     /// Plans a load because known or half-loaded heads became unknown. The first one starts at
     /// once.
     fn reload(&mut self) {
-        if self.failures > 0 {
-            return self.retry(RETRY);
+        let is_first = self.backoff.failures() == 0;
+        self.retry(RETRY);
+        if is_first {
+            self.state = HeadsState::Due(None);
         }
-        self.failures = 1;
-        self.state = HeadsState::Due(None);
     }
 }
 
@@ -128,7 +133,7 @@ impl HeadLoads {
         let Some(heads) = self.shards.get_mut(&shard) else { return };
         match heads.state {
             HeadsState::Due(_) | HeadsState::Unavailable => return,
-            HeadsState::Known(since) if since.elapsed() >= CALM => heads.failures = 0,
+            HeadsState::Known(since) if since.elapsed() >= CALM => heads.backoff.reset(),
             HeadsState::Known(_) | HeadsState::Loading => {}
         }
         heads.reload();

@@ -27,8 +27,8 @@ pub use crate::model::{Direction, Follow};
 pub use crate::moment::{CalendarTime, PostTimes};
 pub use crate::post_json::PostJson;
 pub use crate::shard::{
-    Changes, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, migrate, mysql_tables,
-    mysql_writes_table,
+    Changes, ConnectionStats, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, migrate,
+    mysql_tables, mysql_writes_table,
 };
 #[cfg(feature = "mysql")]
 pub use crate::shard::{find_tables, stray_findings, survey};

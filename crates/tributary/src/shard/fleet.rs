@@ -14,7 +14,7 @@ use super::cold_pages::ColdPages;
 use super::gate::Gate;
 #[cfg(feature = "mysql")]
 use super::mysql::{Database, MySqlSource, Server};
-use super::queue::{Permit, QueueStats, Turn};
+use super::queue::{ConnectionStats, Permit, QueueStats, Turn};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, SqliteShard, SqliteSource};
 use super::{Access, Deadline, Shard, ShardError, Source, Store, restart};
@@ -239,6 +239,12 @@ impl Fleet {
     /// The cost of all pages for the databases so far.
     pub fn cold_pages(&self) -> &ColdPages {
         &self.cold_pages
+    }
+
+    /// The connections to each server, by class. Empty for SQLite files.
+    pub fn connections(&self) -> impl Iterator<Item = (&str, ConnectionStats)> {
+        let sources = self.sources.iter();
+        sources.flat_map(|source| source.connections().into_iter().map(|of| (source.name(), of)))
     }
 
     /// `Ok` if rows can be bulk-loaded into every shard.

@@ -68,6 +68,19 @@ pub struct QueueStats<'a> {
     pub rejected: u64,
 }
 
+/// The connections of one class, for metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionStats {
+    /// The class.
+    pub class: &'static str,
+    /// Open connections.
+    pub open: usize,
+    /// Connections in use, including those that are being opened.
+    pub in_use: usize,
+    /// The most that may be in use.
+    pub max: usize,
+}
+
 /// How many permits there are.
 #[derive(Debug)]
 struct Allowed {

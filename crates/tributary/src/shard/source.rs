@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 #[cfg(feature = "mysql")]
 use super::mysql::MySqlSource;
+use super::queue::ConnectionStats;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
@@ -180,6 +181,16 @@ impl Source {
             Self::MySql(source) => source.name(),
             #[cfg(feature = "sqlite")]
             Self::Sqlite(source) => source.name(),
+        }
+    }
+
+    /// The connections to the server, by class. Empty for a file.
+    pub(super) fn connections(&self) -> Vec<ConnectionStats> {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(source) => source.connections(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all};
 
 use super::view::Trust;
+use crate::backoff::Backoff;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::memory::{FollowedLog, Memory};
@@ -18,8 +19,9 @@ use crate::shard::{Deadline, ReadCheck, Source};
 /// Memory normally reaches a position within this time. Only after it, the server is asked whether
 /// its log has the position at all.
 const USUAL_LAG: Duration = Duration::from_millis(20);
-/// First pause between two questions whether a database shows a position; then it doubles.
+/// First and longest pause between two questions whether a database shows a position.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
+const VISIBLE_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// The positions of one request.
 #[derive(Debug, Default)]
@@ -210,7 +212,7 @@ impl RequiredPosition {
         source: &Source,
         patience: Deadline,
     ) -> bool {
-        let mut pause = VISIBLE_PAUSE;
+        let mut backoff = Backoff::new(VISIBLE_PAUSE, VISIBLE_PAUSE_MAX);
         while log.visible() < self.at {
             let answer = source.log_end(patience).await;
             let Some(end) = answer.ok().filter(|end| end.identity == self.identity) else {
@@ -225,8 +227,7 @@ impl RequiredPosition {
             if end.end < self.at || patience.is_over() {
                 return false;
             }
-            patience.limit(tokio::time::sleep(pause)).await;
-            pause *= 2;
+            patience.limit(tokio::time::sleep(backoff.pause())).await;
         }
         true
     }

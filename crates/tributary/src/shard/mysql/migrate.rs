@@ -5,7 +5,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
-use super::server::dial;
+use super::dial::dial;
 use crate::config::ServerConfig;
 use crate::mapping::Tables;
 use crate::shard::ShardError;

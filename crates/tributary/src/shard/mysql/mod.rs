@@ -2,7 +2,9 @@
 
 mod check;
 mod conditions;
+mod connections;
 mod database;
+mod dial;
 mod execute;
 mod follows;
 mod log_check;
@@ -45,9 +47,9 @@ pub(super) struct MySqlShard {
 }
 
 impl MySqlShard {
-    /// Closes the server's pool.
+    /// Closes the server's connections.
     pub(super) async fn close(&self) {
-        self.server.close().await;
+        self.server.connections().close().await;
     }
 
     /// The server and the database on it.
@@ -157,7 +159,7 @@ impl MySqlShard {
         let (statements, attempt) = (self.statements()?, Attempt::default());
         let follows = &self.database.write_statements().follows;
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.connections().request().await?;
             let row = |row: &Follow| {
                 let mut values = vec![row.follower.0.into(), row.followee.0.into()];
                 values.extend(follows.times());
@@ -189,7 +191,7 @@ impl MySqlShard {
         let (statements, attempt) = (self.statements()?, Attempt::default());
         let writes = self.database.write_statements();
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.connections().request().await?;
             let row = |Post { key, content }: &Post| {
                 let time = time_value(statements.unit, key.time);
                 let mut values = vec![key.post.0.into(), key.author.0.into(), content.into(), time];
@@ -317,6 +319,8 @@ impl From<Error> for ShardError {
     fn from(error: Error) -> Self {
         match &error {
             Error::Server(server) => match server.code {
+                // A limit of the server or of the account.
+                1040 | 1203 | 1226 => ShardError::Overloaded(error.to_string()),
                 // Lock waits, deadlock, interrupted, over the time limit (MariaDB, MySQL).
                 1205 | 1213 | 1317 | 1969 | 3024 => ShardError::Slow(error.to_string()),
                 // Missing: a right, database, column, table or index. A broken view, a column
@@ -332,7 +336,7 @@ impl From<Error> for ShardError {
                 | 1526 | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
                 // The disk or the table is full.
                 1021 | 1114 => ShardError::Full(error.to_string()),
-                // Too many connections, shutdown, out of a resource.
+                // Shutdown, out of a resource.
                 _ => ShardError::Unavailable(error.to_string()),
             },
             // The client's own text around it adds nothing.

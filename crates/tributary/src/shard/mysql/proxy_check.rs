@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::server::dial;
+use super::dial::dial;
 use super::source::ServerId;
 use super::source::log::FeedError;
 use super::source::wire::try_stream;

@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use rand::RngExt;
 
-use super::server::dial;
+use super::dial::dial;
 use super::settings;
 use super::source::labels;
 use super::statements::time_value;

@@ -9,9 +9,11 @@ use std::time::Duration;
 use mysql_async::{Conn, Error, Row, Transaction, TxOpts, Value};
 
 use super::conditions::{self, NewColumns};
+use super::connections::Class;
 use super::follows::FollowWrites;
 use super::statements::time_value;
 use super::{MySqlShard, execute, field, text_of, time_of};
+use crate::backoff::Backoff;
 use crate::mapping::Tables;
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{TimeUnit, Zone};
@@ -22,8 +24,9 @@ use crate::shard::{Deadline, ShardError, Written};
 
 /// Number of prepared statements of one shard, in addition to those in `statements.rs`.
 pub(super) const WRITES_PER_SHARD: usize = 8;
-/// Pause between two attempts to look up a commit in doubt.
+/// First and longest pause between two attempts to look up a commit in doubt.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(50);
+const LOOK_UP_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// The server's error code for a duplicate key.
 const DUPLICATE_KEY: u16 = 1062;
 
@@ -182,7 +185,7 @@ impl MySqlShard {
     ) -> Result<Option<Post>, ShardError> {
         self.statements()?;
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.connections().request().await?;
             let statements = self.database.write_statements();
             let row: Option<Row> =
                 execute::first(&mut connection, &statements.post, (author.0, post.0)).await?;
@@ -202,7 +205,7 @@ impl MySqlShard {
         self.database.writable()?;
         let (statements, attempt) = (self.database.write_statements(), Attempt::default());
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.connections().request().await?;
             let outcome = store(statements, &attempt, &mut connection, new).await?;
             Ok(self.written(outcome, &mut connection, until).await)
         };
@@ -233,24 +236,32 @@ impl MySqlShard {
     ) -> Result<Written<Option<StoreOutcome>>, ShardError> {
         let statements = self.database.write_statements();
         let find = async {
+            let mut backoff = Backoff::new(LOOK_UP_PAUSE, LOOK_UP_PAUSE_MAX);
             loop {
-                let look_up = async |connection: &mut Conn| {
-                    let found = look_up(statements, connection, new).await?;
-                    Ok(self.written(found, connection, until).await)
-                };
-                match self.server.on_extra_connection(look_up).await {
+                match self.look_up(statements, new, until).await {
                     Err(
                         ShardError::Unavailable(_)
                         | ShardError::Overloaded(_)
                         | ShardError::Slow(_),
-                    ) => {
-                        tokio::time::sleep(LOOK_UP_PAUSE).await;
-                    }
+                    ) => tokio::time::sleep(backoff.pause()).await,
                     found => return found,
                 }
             }
         };
         until.in_time(find).await
+    }
+
+    async fn look_up(
+        &self,
+        statements: &WriteStatements,
+        new: &NewPost,
+        until: Deadline,
+    ) -> Result<Written<Option<StoreOutcome>>, ShardError> {
+        let mut connection = self.server.connections().lease(Class::Doubt).await?;
+        let found = look_up(statements, &mut connection, new).await?;
+        let written = self.written(found, &mut connection, until).await;
+        connection.close().await;
+        Ok(written)
     }
 
     pub(in crate::shard) async fn delete_post(
@@ -295,7 +306,7 @@ impl MySqlShard {
         self.database.writable()?;
         let (attempt, values) = (Attempt::default(), values.into());
         let run = async {
-            let mut connection = self.server.connection().await?;
+            let mut connection = self.server.connections().request().await?;
             let mut transaction = attempt.begin(&mut connection).await?;
             execute::run(&mut transaction, sql, values).await?;
             let rows = usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);

@@ -17,7 +17,7 @@ use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::{Condition, Tables};
 use crate::model::ShardId;
-use crate::shard::mysql::server::Room;
+use crate::shard::mysql::connections::Class;
 use crate::shard::mysql::{check, execute, field, text_of};
 use crate::shard::schema::quoted;
 use crate::shard::{Deadline, ShardError};
@@ -217,10 +217,10 @@ impl FeedTask<'_> {
         }
         self.checks.last_reach = Some(Instant::now());
         let read = async {
-            let mut connection = self.source.server.own_connection(Room::Make).await?;
+            let mut connection = self.source.server.connections().lease(Class::Lookup).await?;
             let reach = reach(&mut connection, assembler.served()).await?;
             let (_, end, _) = log_end(&mut connection).await?;
-            drop(connection.disconnect().await);
+            connection.close().await;
             Ok::<_, FeedError>((reach, end))
         };
         // It is tried again after a pause.
@@ -268,7 +268,7 @@ impl MySqlSource {
         &self,
         tables: Vec<(usize, ServedTable)>,
     ) -> Result<(Vec<(usize, ServedTable)>, LogPosition), FeedError> {
-        let mut connection = self.server.own_connection(Room::Make).await?;
+        let mut connection = self.server.connections().lease(Class::Lookup).await?;
         show_generated_keys(&mut connection).await?;
         let mut defined = Vec::with_capacity(tables.len());
         for (index, table) in tables {
@@ -277,7 +277,7 @@ impl MySqlSource {
             defined.push((index, table.defined(&mut connection, &mapping).await?));
         }
         let (_, end, _) = log_end(&mut connection).await?;
-        drop(connection.disconnect().await);
+        connection.close().await;
         Ok((defined, end))
     }
 }

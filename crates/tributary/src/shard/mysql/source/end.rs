@@ -13,10 +13,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::fill::{SnapshotStart, visible_statement};
 use super::identity::ServerId;
-use super::lines::SourceConnection;
+use super::round_trip::round_trip;
 use super::{Delivered, MySqlSource};
 use crate::changes::LogPosition;
-use crate::shard::mysql::server::Room;
+use crate::shard::mysql::connections::{Class, Lease};
 use crate::shard::mysql::{field, text_of};
 use crate::shard::source::{LogEnd, ReadCheck};
 use crate::shard::{Deadline, ShardError};
@@ -26,15 +26,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Limit on the answer to a question of the feed.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The connection for the question, and the last answer.
+/// The turn to ask, with the last answer.
 #[derive(Debug, Default)]
-pub(super) struct EndQuestion(Mutex<QuestionState>);
-
-#[derive(Debug, Default)]
-struct QuestionState {
-    connection: Option<SourceConnection>,
-    answer: Option<EndAnswer>,
-}
+pub(super) struct EndQuestion(Mutex<Option<EndAnswer>>);
 
 /// The answer of a server about its log.
 #[derive(Clone, Debug)]
@@ -90,60 +84,44 @@ impl MySqlSource {
     pub(super) async fn ask(&self, until: Deadline) -> Result<EndAnswer, ShardError> {
         let arrived = Instant::now();
         let turn = until.limit(self.question.0.lock()).await;
-        let mut state = turn.ok_or_else(|| {
+        let mut last = turn.ok_or_else(|| {
             ShardError::Unavailable("the server did not report the end of its log in time".into())
         })?;
-        if let Some(answer) = state.answer.as_ref().filter(|answer| answer.asked >= arrived) {
+        if let Some(answer) = last.as_ref().filter(|answer| answer.asked >= arrived) {
             return Ok(answer.clone());
         }
-        // If this call is cancelled, the connection is dropped with its query.
-        let pooled = state.connection.take().filter(SourceConnection::is_young);
-        let answered = match pooled {
-            Some(connection) => match until.in_time(self.ask_on(connection)).await {
-                // The server may have closed it while it was idle.
-                Err(ShardError::Unavailable(_)) => {
-                    until.in_time(self.ask_on_new_connection()).await
+        let ask = async {
+            loop {
+                let mut lease = self.server.connections().lease(Class::Token).await?;
+                let answer = self.ask_on(&mut lease).await;
+                if let Some(answer) = lease.finish(answer).await {
+                    return answer;
                 }
-                answered => answered,
-            },
-            None => until.in_time(self.ask_on_new_connection()).await,
+            }
         };
-        let (answer, connection) = answered?;
-        (state.connection, state.answer) = (Some(connection), Some(answer.clone()));
+        let answer = until.in_time(ask).await?;
+        *last = Some(answer.clone());
         Ok(answer)
     }
 
-    /// Drops the connection for the question: it leads to another server than the log's.
-    pub(super) async fn forget_question_connection(&self) {
-        self.question.0.lock().await.connection = None;
-    }
-
-    async fn ask_on_new_connection(&self) -> Result<(EndAnswer, SourceConnection), ShardError> {
-        self.ask_on(self.dial(Room::Make).await?).await
-    }
-
-    async fn ask_on(
-        &self,
-        mut connection: SourceConnection,
-    ) -> Result<(EndAnswer, SourceConnection), ShardError> {
+    async fn ask_on(&self, connection: &mut Lease) -> Result<EndAnswer, ShardError> {
+        let (server, dialect) = connection.server().await?;
         let (delivered, asked) = (self.delivered(), Instant::now());
-        let dialect = connection.dialect;
         // The end is queried last, so every visible transaction is before it.
-        let statements =
-            [dialect.server_id(), visible_statement(dialect), dialect.log_status()].map(Into::into);
-        let rows = connection.query(&statements).await?;
-        let [id, visible, status] = rows.as_slice() else {
+        let statements = [visible_statement(dialect), dialect.log_status()].map(Into::into);
+        let rows = round_trip(connection, &statements).await?;
+        let [visible, status] = rows.as_slice() else {
             return Err(ShardError::Unavailable("the server answered too few statements".into()));
         };
         let start = SnapshotStart::of(dialect, visible, status)?;
         if let Some(events) = self.first_events_query(&start) {
-            let events = connection.query(&[events]).await?;
+            let events = round_trip(connection, &[events]).await?;
             self.note_first_events(&start, &events);
         }
         let file = status.first().map(|row| text_of(row, 0)).unwrap_or_default();
-        let (end, server) = (position_of(status)?, ServerId::of(id));
+        let end = position_of(status)?;
         let visible = self.low_bound(&start, delivered.as_ref());
-        Ok((EndAnswer { asked, server, file, end, visible, delivered }, connection))
+        Ok(EndAnswer { asked, server, file, end, visible, delivered })
     }
 }
 

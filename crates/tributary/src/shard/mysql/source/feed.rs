@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use mysql_async::binlog::events::Event as RawEvent;
-use rand::RngExt;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -14,22 +13,24 @@ use super::definitions::DefinitionChecks;
 use super::end::EndAnswer;
 use super::evidence::Evidence;
 use super::identity::{FileCreated, ServerId, file_name};
-use super::large::{EVENT_BYTES_MAX, PACKED_BYTES_SAFE};
+use super::large::PACKED_BYTES_SAFE;
 use super::log::{Executed, FeedError, ServerFacts, log_end};
 use super::wire::{StartAt, Stream, checked};
 use super::{Delivered, MySqlSource};
+use crate::backoff::Backoff;
 use crate::changes::assemble::{Assembler, Gtid, Step};
 use crate::changes::binlog::{self, kind, transaction_bytes};
 use crate::changes::tables::Exclusion;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
+use crate::shard::mysql::connections::Class;
 use crate::shard::{Deadline, ShardError};
 
 /// Limit on querying the server's state, on starting the stream, and on querying columns.
 pub(super) const FACTS_DEADLINE: Duration = Duration::from_secs(10);
-/// Back-off between two attempts: doubled after each, up to the maximum, with a jitter of 25%.
+/// First and longest pause between two attempts, before jitter.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Pause between two attempts while an operator must act.
+/// Pause between two attempts while an operator must act, before jitter.
 const OPERATOR_PAUSE: Duration = Duration::from_secs(3);
 /// Pause after a skipped transaction.
 const SKIP_PAUSE: Duration = Duration::from_millis(50);
@@ -138,7 +139,7 @@ impl<'a> FeedTask<'a> {
 
     async fn run(&mut self) {
         let mut reported: Option<String> = None;
-        let mut pause = RETRY_MIN;
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         while !self.events.is_closed() {
             // The client library panics at a truncated event.
             let session = AssertUnwindSafe(self.session()).catch_unwind().await;
@@ -149,27 +150,30 @@ impl<'a> FeedTask<'a> {
             };
             // The back-off is reset only after a connection that reached the end of the log.
             if std::mem::take(&mut self.connected) && std::mem::take(&mut self.alive_sent) {
-                (reported, pause) = (None, RETRY_MIN);
+                reported = None;
+                backoff.reset();
             }
             // Deliver the last batch: the next connection resumes after it.
             if self.flush().await.is_err() {
                 return;
             }
-            let (reason, wait) = match error {
+            let (reason, pause) = match error {
                 FeedError::Skipped => {
                     tokio::time::sleep(SKIP_PAUSE).await;
                     continue;
                 }
-                FeedError::TooLarge => ("an answer of the server is too large".into(), pause),
-                FeedError::NeedsOperator(reason) | FeedError::LogRefused(reason) => {
-                    (reason, OPERATOR_PAUSE)
+                FeedError::TooLarge => {
+                    ("an answer of the server is too large".into(), backoff.pause())
                 }
-                FeedError::Temporary(reason) => (reason, pause),
+                FeedError::NeedsOperator(reason) | FeedError::LogRefused(reason) => {
+                    (reason, Backoff::steady(OPERATOR_PAUSE).pause())
+                }
+                FeedError::Temporary(reason) => (reason, backoff.pause()),
                 FeedError::PositionLost(reason) => {
                     // Any other reason than a purge means that this is not the log that was read.
                     let is_other = !reason.contains("purged");
                     self.end_log(is_other);
-                    (reason, pause)
+                    (reason, backoff.pause())
                 }
             };
             if reported.as_ref() != Some(&reason) {
@@ -178,15 +182,14 @@ impl<'a> FeedTask<'a> {
                 }
                 reported = Some(reason);
             }
-            let percent = rand::rng().random_range(75..=125);
-            tokio::time::sleep(wait * percent / 100).await;
-            pause = (pause * 2).min(RETRY_MAX);
+            tokio::time::sleep(pause).await;
         }
     }
 
     /// One connection, from the login until it breaks.
     async fn session(&mut self) -> Result<std::convert::Infallible, FeedError> {
-        let mut connection = self.source.server.log_connection(EVENT_BYTES_MAX).await?;
+        let lease = self.source.server.connections().lease(Class::Feed).await?;
+        let (mut connection, _place) = lease.into_stream();
         let facts = Deadline::after(FACTS_DEADLINE).limit(self.source.facts(&mut connection)).await;
         let facts = facts.ok_or_else(|| {
             FeedError::Temporary("the server did not report its state within 10 s".into())
@@ -381,7 +384,7 @@ impl<'a> FeedTask<'a> {
                         "the address leads to another server now".into(),
                     ));
                 }
-                self.source.forget_question_connection().await;
+                self.source.server.connections().forget(Class::Token);
                 "the address leads to several servers; give each server its own address".to_owned()
             }
             Ok(answer) if answer.went_back() => {

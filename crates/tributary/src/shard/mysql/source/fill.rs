@@ -9,8 +9,7 @@ use mysql_async::{Row, Value};
 
 use super::answers::FillPlan;
 use super::end::{position, position_of};
-use super::identity::ServerId;
-use super::lines::Dialect;
+use super::identity::{Dialect, ServerId};
 use super::{Delivered, MySqlSource};
 use crate::changes::gtid::GtidSet;
 use crate::changes::{Bounds, LogIdentity, LogPosition};

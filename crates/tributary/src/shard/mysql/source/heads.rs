@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 
 use super::MySqlSource;
 use super::fill::{snapshot_start, snapshot_statements};
-use super::lines::{Dialect, SourceConnection};
+use super::identity::Dialect;
+use super::round_trip::round_trip;
 use crate::model::{ID_MAX, ShardId, UserId};
 use crate::moment::TimeUnit;
-use crate::shard::mysql::server::Room;
+use crate::shard::mysql::connections::{Class, Lease};
 use crate::shard::mysql::statements::Statements;
 use crate::shard::mysql::{field, time_of};
 use crate::shard::source::{HeadBatch, HeadsRead};
@@ -22,7 +23,7 @@ const BATCH_HEADS: usize = 4_096;
 /// Limit on the statement that reads all authors of a database, in seconds. It allows for some
 /// millions of index lookups.
 const STATEMENT_LIMIT_S: u64 = 600;
-/// Limit on each step: connecting, the first row of a statement, one batch of rows, or the wait
+/// Limit on each step: the first row of a statement, one batch of rows, or the wait
 /// for the receiver to take a batch.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -34,7 +35,7 @@ impl MySqlSource {
     ) -> Result<HeadsRead, ShardError> {
         self.server.gate().health().map_err(ShardError::Unavailable)?;
         // The read takes long and needs other session limits, so it uses no pooled connection.
-        let mut connection = Deadline::after(STEP_TIMEOUT).in_time(self.dial(Room::Make)).await?;
+        let mut connection = self.server.connections().lease(Class::Heads).await?;
         let outcome = self.heads_on(&mut connection, shards, heads).await;
         connection.close().await;
         outcome
@@ -42,16 +43,18 @@ impl MySqlSource {
 
     async fn heads_on(
         &self,
-        connection: &mut SourceConnection,
+        connection: &mut Lease,
         shards: &[ShardId],
         heads: mpsc::Sender<HeadBatch>,
     ) -> Result<HeadsRead, ShardError> {
         let delivered = self.delivered();
-        let mut statements = vec![session_limits(connection.dialect)];
-        statements.extend(snapshot_statements(connection.dialect));
-        let rows = Deadline::after(STEP_TIMEOUT).in_time(connection.query(&statements)).await?;
-        let (start, _) = snapshot_start(connection.dialect, rows.get(1..).unwrap_or_default())?;
-        let identity = self.identity_of(connection.server, &start).await?;
+        let step = || Deadline::after(STEP_TIMEOUT);
+        let (server, dialect) = step().in_time(connection.server()).await?;
+        let mut statements = vec![session_limits(dialect)];
+        statements.extend(snapshot_statements(dialect));
+        let rows = step().in_time(round_trip(connection, &statements)).await?;
+        let (start, _) = snapshot_start(dialect, rows.get(1..).unwrap_or_default())?;
+        let identity = self.identity_of(server, &start).await?;
         let mut failed = Vec::new();
         for (shard, database) in self.shards.iter().filter(|(shard, _)| shards.contains(shard)) {
             let statements = match database.statements() {
@@ -67,19 +70,19 @@ impl MySqlSource {
                 sent => sent?,
             }
         }
-        let bounds = self.bounds(&start, delivered.as_ref(), Deadline::after(STEP_TIMEOUT)).await?;
+        let bounds = self.bounds(&start, delivered.as_ref(), step()).await?;
         Ok(HeadsRead { identity, bounds, failed })
     }
 }
 
 /// Sends the heads of one shard in batches.
 async fn send_heads(
-    connection: &mut SourceConnection,
+    connection: &mut Lease,
     shard: ShardId,
     statements: &Statements,
     heads: &mpsc::Sender<HeadBatch>,
 ) -> Result<(), ShardError> {
-    let query = connection.conn.query_iter(statements.fills.heads.as_str());
+    let query = connection.query_iter(statements.fills.heads.as_str());
     let query = async { Ok(query.await?) };
     let mut result = Deadline::after(STEP_TIMEOUT).in_time(query).await?;
     while let Some(batch) = next_heads(&mut result, shard, statements.unit).await? {

@@ -13,14 +13,14 @@ use mysql_async::{Conn, Row};
 use sha2::{Digest, Sha256};
 
 use super::end::position_of;
-use super::lines::Dialect;
 use super::log::FeedError;
 use super::wire::{StartAt, Stream};
 use super::{Delivered, is_mariadb};
 use crate::changes::binlog::kind;
 use crate::changes::{LogIdentity, LogPosition};
+use crate::shard::mysql::connections::Class;
 use crate::shard::mysql::log_check::log_status;
-use crate::shard::mysql::server::{Room, Server};
+use crate::shard::mysql::server::Server;
 use crate::shard::mysql::text_of;
 use crate::shard::source::{ReadCheck, ReadChecks};
 use crate::shard::{Deadline, ShardError};
@@ -33,6 +33,17 @@ const EVENTS_MAX: usize = 4;
 /// Names a server. It does not depend on the address of the connection, nor on the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::shard::mysql) struct ServerId(u64);
+
+/// The kind of server, which determines the statements that query its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard::mysql) enum Dialect {
+    MariaDb {
+        /// Whether the server has the variable `server_uid`.
+        has_uid: bool,
+    },
+    /// With the statement that returns the end of its log.
+    MySql { log_status: &'static str },
+}
 
 /// When a log file was created, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +188,7 @@ impl Dialect {
     }
 
     /// The statement that returns the variables of [`ServerId`].
-    pub(super) fn server_id(self) -> &'static str {
+    pub(in crate::shard::mysql) fn server_id(self) -> &'static str {
         match self {
             Self::MySql { .. } => "SELECT @@GLOBAL.server_uuid",
             Self::MariaDb { has_uid: false } => {
@@ -201,7 +212,7 @@ impl Dialect {
 
 impl ServerId {
     /// The id in the result of [`Dialect::server_id`].
-    pub(super) fn of(rows: &[Row]) -> Self {
+    pub(in crate::shard::mysql) fn of(rows: &[Row]) -> Self {
         let values = rows.first().map_or(0, Row::len);
         let texts = (0..values).map(|column| text_of(&rows[0], column));
         Self(digest(texts))
@@ -245,7 +256,7 @@ impl Server {
     pub(super) async fn file_created(&self, name: &str) -> Result<Option<FileCreated>, FeedError> {
         let Some(file) = LogPosition::file_number(name) else { return Ok(None) };
         let start = LogPosition::in_file(file, FIRST_OFFSET);
-        let connection = self.own_connection(Room::Make).await?;
+        let (connection, _place) = self.connections().lease(Class::Lookup).await?.into_stream();
         let mut stream = match Stream::open(connection, StartAt::Offset(name, start)).await {
             Err(FeedError::PositionLost(_)) => return Ok(None),
             stream => stream?,

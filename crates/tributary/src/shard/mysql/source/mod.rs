@@ -10,9 +10,9 @@ mod fill;
 mod heads;
 mod identity;
 mod large;
-mod lines;
 pub(crate) mod log;
 mod reach;
+mod round_trip;
 pub(crate) mod wire;
 
 use std::collections::BTreeSet;
@@ -23,9 +23,8 @@ use mysql_async::prelude::Queryable;
 
 pub(super) use self::definitions::{labels, show_generated_keys};
 use self::end::EndQuestion;
-pub(super) use self::identity::{KnownLog, ServerId};
+pub(super) use self::identity::{Dialect, KnownLog, ServerId};
 pub(super) use self::large::EVENT_BYTES_MAX;
-pub(super) use self::lines::SourcePool;
 pub(super) use self::reach::reads_definitions;
 use super::database::Database;
 use super::server::Server;
@@ -34,6 +33,7 @@ use crate::changes::gtid::GtidSet;
 use crate::model::ShardId;
 use crate::problems::{ProblemCause, Problems};
 use crate::shard::ShardError;
+use crate::shard::queue::ConnectionStats;
 
 /// One server, with those of its databases that are shards.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl MySqlSource {
 
     pub(in crate::shard) fn name(&self) -> &str {
         self.server.gate().server()
+    }
+
+    /// The connections to this server, by class.
+    pub(in crate::shard) fn connections(&self) -> Vec<ConnectionStats> {
+        self.server.connections().stats()
     }
 
     /// The problems of this server and its log.
