@@ -45,6 +45,7 @@ impl Feed {
             let times = fleet.times();
             say(readable(&page, self.user, times, &missing, &self.source.flags()));
         }
+        tributary.close().await;
         Ok(if complete { Outcome::Done } else { Outcome::Partial })
     }
 }

@@ -106,7 +106,8 @@ fn prerequisite(text: impl ToString) -> OpenError {
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) async fn serve(bound: http::BoundServer, tributary: Tributary) {
-    bound.serve(tributary, stopped()).await;
+    bound.serve(tributary.clone(), stopped()).await;
+    tributary.close().await;
     info!("Server stopped");
 }
 

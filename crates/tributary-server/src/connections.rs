@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 use tributary::config::Http;
+use tributary::internal::stats::Occurrences;
 
 /// Bytes of all answers that clients have not received yet.
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
@@ -21,8 +22,6 @@ const SMALL_ANSWER_BYTES: usize = 1024;
 const MIN_AGE_MS: u64 = 1_000;
 /// The value of [`Connection::waiting_since`] while the server works on a request.
 const WORKING: u64 = u64::MAX;
-/// Minimum time between two log lines about the same limit.
-const REPEAT_LOG_AFTER: Duration = Duration::from_secs(60);
 
 /// All open connections.
 #[derive(Debug)]
@@ -31,6 +30,8 @@ pub(super) struct Connections {
     per_address_max: usize,
     limits: Http,
     open: Mutex<Open>,
+    /// The connections that were closed or refused, by reason.
+    ended: [Occurrences; EndReason::ALL.len()],
     answers: Budget,
     bodies: Budget,
     start: Instant,
@@ -42,7 +43,6 @@ struct Open {
     all: HashMap<u64, Arc<Connection>>,
     /// The number of connections of each address that is not trusted.
     per_address: HashMap<IpAddr, usize>,
-    logged: HashMap<&'static str, Instant>,
 }
 
 /// A number of bytes that all connections share.
@@ -81,6 +81,61 @@ pub(super) struct HeldAnswer {
 #[derive(Debug)]
 pub(super) struct OpenConnection(pub(super) Arc<Connection>);
 
+/// Why the server closes or refuses a connection before its client is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndReason {
+    /// It waited longest of those of an address that has too many.
+    AddressLimit,
+    /// Its address has too many, all at work.
+    Refused,
+    /// It waited longest of all, and all were taken.
+    ConnectionLimit,
+    /// The same, because another one could not be accepted.
+    FileLimit,
+    /// Its answer or its request held bytes that others needed.
+    ByteLimit,
+    /// Its client did not read its answer.
+    NotReading,
+}
+
+impl EndReason {
+    const ALL: [Self; 6] = [
+        Self::AddressLimit,
+        Self::Refused,
+        Self::ConnectionLimit,
+        Self::FileLimit,
+        Self::ByteLimit,
+        Self::NotReading,
+    ];
+
+    /// The name in the metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::AddressLimit => "address_limit",
+            Self::Refused => "refused",
+            Self::ConnectionLimit => "connection_limit",
+            Self::FileLimit => "file_limit",
+            Self::ByteLimit => "byte_limit",
+            Self::NotReading => "not_reading",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::AddressLimit => {
+                "Connections of one address are all taken; its longest idle one is closed"
+            }
+            Self::Refused => "Connections of one address are all at work; another one is refused",
+            Self::ConnectionLimit => "Connections are all taken; the longest idle one is closed",
+            Self::FileLimit => "Cannot accept a connection; the longest idle one is closed",
+            Self::ByteLimit => {
+                "Slow clients hold too many bytes; the oldest of their requests are ended"
+            }
+            Self::NotReading => "Client did not read its answer for 10 s; its connection is closed",
+        }
+    }
+}
+
 /// Why a client is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
@@ -98,6 +153,7 @@ impl Connections {
             per_address_max: limits.connections_per_address,
             limits,
             open: Mutex::default(),
+            ended: Default::default(),
             answers: Budget { used: AtomicUsize::new(0), max: ANSWERS_BYTES_MAX },
             bodies: Budget { used: AtomicUsize::new(0), max: BODIES_BYTES_MAX },
             start: Instant::now(),
@@ -111,13 +167,14 @@ impl Connections {
         let mut open = self.lock();
         let of_address = address.and_then(|address| open.per_address.get(&address)).copied();
         if of_address.unwrap_or(0) >= self.per_address_max {
-            open.log_closed(
-                "Connections of one address are all taken; its longest idle one is closed",
-            );
-            open.close_longest_waiting(|other| other.address == address).ok_or(Full::Address)?;
+            if open.close_longest_waiting(|other| other.address == address).is_none() {
+                self.note(EndReason::Refused, open.all.len());
+                return Err(Full::Address);
+            }
+            self.note(EndReason::AddressLimit, open.all.len());
         } else if open.all.len() >= self.max {
-            open.log_closed("Connections are all taken; the longest idle one is closed");
             open.close_longest_waiting(|_| true).ok_or(Full::Server)?;
+            self.note(EndReason::ConnectionLimit, open.all.len());
         }
         open.next += 1;
         let connection = Arc::new(Connection {
@@ -141,18 +198,32 @@ impl Connections {
     /// Closes the connection that waits longest for its client, because another one cannot be
     /// accepted. The usual cause is that file descriptors ran out.
     pub(super) fn close_one(&self, error: &std::io::Error) {
-        let mut open = self.lock();
-        open.log_closed("Cannot accept a connection; the longest idle one is closed");
+        let open = self.lock();
         debug!(%error, "Cannot accept a connection; retrying");
-        open.close_longest_waiting(|_| true);
+        if open.close_longest_waiting(|_| true).is_some() {
+            self.note(EndReason::FileLimit, open.all.len());
+        }
+    }
+
+    /// Counts a connection that is closed or refused, and logs the reason at most once an hour.
+    fn note(&self, reason: EndReason, connections: usize) {
+        if self.ended[reason as usize].note() {
+            warn!(connections, "{}", reason.text());
+        }
+    }
+
+    /// The number of open connections, and of those that were closed or refused by reason.
+    pub(super) fn stats(&self) -> (usize, impl Iterator<Item = (&'static str, u64)>) {
+        let ended = EndReason::ALL.into_iter().zip(&self.ended);
+        let ended = ended.map(|(reason, ended)| (reason.name(), ended.count()));
+        (self.lock().all.len(), ended)
     }
 
     /// Ends the oldest requests for which `held` counts bytes, until `bytes` are or will be free.
     /// The connection that needs them stays.
     fn free(&self, bytes: usize, by: &Connection, held: fn(&Connection) -> usize) -> bool {
         let now = self.now_ms();
-        let mut open = self.lock();
-        open.log_closed("Slow clients hold too many bytes; the oldest of their requests are ended");
+        let open = self.lock();
         let mut old: Vec<(u64, &Arc<Connection>)> = open
             .all
             .values()
@@ -170,7 +241,9 @@ impl Connections {
             let holds = held(connection);
             if holds > 0 {
                 freed += holds;
-                connection.close();
+                if connection.close() {
+                    self.note(EndReason::ByteLimit, open.all.len());
+                }
             }
         }
         freed >= bytes
@@ -193,16 +266,9 @@ impl Open {
         let longest = waiting.min_by_key(|connection| {
             (connection.waiting_since.load(Ordering::Relaxed), connection.number)
         });
-        longest.map(|connection| connection.close())
-    }
-
-    /// Logs that a limit was reached, at most once per [`REPEAT_LOG_AFTER`].
-    fn log_closed(&mut self, text: &'static str) {
-        let due = self.logged.get(text).is_none_or(|at| at.elapsed() > REPEAT_LOG_AFTER);
-        if due {
-            self.logged.insert(text, Instant::now());
-            warn!(connections = self.all.len(), "{text}");
-        }
+        longest.map(|connection| {
+            connection.close();
+        })
     }
 }
 
@@ -266,10 +332,19 @@ impl Connection {
         self.waiting_since.load(Ordering::Relaxed) != WORKING
     }
 
-    fn close(&self) {
-        if !self.closing.swap(true, Ordering::Relaxed) {
+    /// Returns false if it is being closed already.
+    fn close(&self) -> bool {
+        let is_first = !self.closing.swap(true, Ordering::Relaxed);
+        if is_first {
             self.close.notify_one();
         }
+        is_first
+    }
+
+    /// The client does not read its answer, so the connection ends.
+    pub(super) fn stalled(&self) {
+        let connections = self.all.lock().all.len();
+        self.all.note(EndReason::NotReading, connections);
     }
 
     /// Whether the connection is being closed to make room.
@@ -328,6 +403,8 @@ fn network_of(peer: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn connections(max: usize, per_address: usize) -> Arc<Connections> {
@@ -364,6 +441,9 @@ mod tests {
         assert_eq!(all.open(peer(6)).unwrap_err(), Full::Server);
         drop((a, b));
         assert!(all.open(peer(6)).is_ok());
+        let (open, ended) = all.stats();
+        let ended: Vec<_> = ended.filter(|(_, count)| *count > 0).collect();
+        assert_eq!((open, ended.as_slice()), (2, [("connection_limit", 2)].as_slice()));
     }
 
     #[test]
@@ -376,6 +456,7 @@ mod tests {
         assert!(closing(&a));
         let [d, _e, _f] = [1, 2, 3].map(|n| all.open(v6(&format!("2001:db8::{n}"))).unwrap());
         assert!(closing(&d));
+        assert_eq!(all.stats().1.find(|(_, count)| *count > 0), Some(("address_limit", 2)));
         assert!(!closing(&all.open(v6("2001:db8:0:1::1")).unwrap()));
         let local: Vec<_> = (0..50).map(|_| all.open(v6("127.0.0.1")).unwrap()).collect();
         assert!(!local.iter().any(closing));

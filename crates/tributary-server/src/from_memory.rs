@@ -22,7 +22,7 @@ const PARAMETERS_MAX: usize = 8;
 /// The page, if the request is authorized to read a home timeline and memory has all of it. Else
 /// `None`: the routes answer, and they also report all errors.
 pub(super) fn feed_from_memory<B: Body>(
-    App { tributary, access, cursor_keys: keys }: &App,
+    App { tributary, access, cursor_keys: keys, .. }: &App,
     request: &Request<B>,
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;

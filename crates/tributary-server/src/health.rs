@@ -4,11 +4,13 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tributary::Tributary;
-use tributary::internal::{MemoryStats, fleet};
+use tributary::internal::fleet;
+use tributary::internal::stats::MemoryStats;
 
+use super::TaskList;
 use super::auth::SeesState;
 use super::timeline::json;
-use super::wire::{LogState, Ready, ShardState};
+use super::wire::{LogState, Ready, ShardState, TaskState};
 
 /// `GET /livez`, `GET /healthz`: 200 while the process answers. Shards are not checked, because a
 /// restart of this process would not repair a dead database.
@@ -16,12 +18,14 @@ pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 200 `ok` if all shards are in service, 200 `degraded` if at least one answers
-/// reads, else 503. With `?strict`, `degraded` is 503 too. The state of memory is listed and does
-/// not change the status: without memory pages are only slower.
-/// Names of shards and logs are for principals that may see the state of the process.
+/// `GET /readyz`: 200 `ok` if all shards are in service and no background task fails, 200
+/// `degraded` if at least one shard answers reads, else 503. With `?strict`, `degraded` is 503 too.
+/// The state of memory is listed and does not change the status: without memory pages are only
+/// slower. Names of shards, logs and tasks are for principals that may see the state of the
+/// process.
 pub(super) async fn ready(
     State(tributary): State<Tributary>,
+    State(TaskList(tasks)): State<TaskList>,
     SeesState(sees_state): SeesState,
     query: RawQuery,
 ) -> Response {
@@ -41,9 +45,11 @@ pub(super) async fn ready(
             },
         })
         .collect();
+    let failing: Vec<TaskState> =
+        tasks.into_iter().filter(|task| task.is_failing).map(TaskState::new).collect();
     let status = match up {
         0 => "unavailable",
-        _ if shards.iter().all(|shard| shard.status == "ok") => "ok",
+        _ if failing.is_empty() && shards.iter().all(|shard| shard.status == "ok") => "ok",
         _ => "degraded",
     };
     let code = match status {
@@ -52,9 +58,13 @@ pub(super) async fn ready(
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     if !sees_state {
-        return (code, json(&Ready { status, shards: None, memory: Vec::new() })).into_response();
+        return (
+            code,
+            json(&Ready { status, shards: None, memory: Vec::new(), failing: Vec::new() }),
+        )
+            .into_response();
     }
     let stats = MemoryStats::of(&tributary);
     let memory = stats.iter().flat_map(|stats| &stats.logs).map(LogState::new).collect();
-    (code, json(&Ready { status, shards: Some(shards), memory })).into_response()
+    (code, json(&Ready { status, shards: Some(shards), memory, failing })).into_response()
 }

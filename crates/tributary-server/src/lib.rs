@@ -14,20 +14,30 @@ mod stream;
 mod timeline;
 mod wire;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, put};
 use tributary::Tributary;
-use tributary::internal::{Draft, Fleet};
+use tributary::internal::tasks::TaskStats;
+use tributary::internal::{Draft, Fleet, fleet};
 
 pub use self::auth::{
     Access, Credentials, CredentialsError, CursorKeys, CursorKeysError, KeyFile, KeySecret,
     KeysError, Scope, ServiceKey, TOKEN_LIFE_MAX_S, UnknownScope,
 };
+use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::{BodyLimit, Frame};
 pub use self::serve::{BoundServer, bind, bind_with};
+
+/// The connections of clients. `None` if the application has them.
+struct Clients(Option<Arc<Connections>>);
+
+/// The background tasks of the process.
+struct TaskList(Vec<TaskStats>);
 
 /// How [`router`] answers.
 #[derive(Clone, Debug)]
@@ -54,11 +64,27 @@ struct App {
     tributary: Tributary,
     access: Access,
     cursor_keys: CursorKeys,
+    /// The connections of clients. `None` if the application has them.
+    clients: Option<Arc<Connections>>,
 }
 
 impl FromRef<App> for Tributary {
     fn from_ref(app: &App) -> Self {
         app.tributary.clone()
+    }
+}
+
+impl FromRef<App> for TaskList {
+    fn from_ref(app: &App) -> Self {
+        let mut tasks = fleet(&app.tributary).tasks().stats();
+        tasks.extend(app.access.tasks());
+        Self(tasks)
+    }
+}
+
+impl FromRef<App> for Clients {
+    fn from_ref(app: &App) -> Self {
+        Self(app.clients.clone())
     }
 }
 
@@ -75,7 +101,7 @@ impl FromRef<App> for CursorKeys {
 /// prefix.
 pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
     let RouterOptions { access, cursor_keys } = options;
-    routes(App { tributary, access, cursor_keys })
+    routes(App { tributary, access, cursor_keys, clients: None })
 }
 
 /// The route table. The handler of each route names the permission that it needs.

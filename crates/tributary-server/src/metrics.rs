@@ -2,6 +2,7 @@
 //! servers, in OpenMetrics text format.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
@@ -11,10 +12,14 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tributary::Tributary;
-use tributary::internal::{ConnectionStats, Fleet, LogStats, MemoryStats, fleet};
+use tributary::internal::stats::{ConnectionStats, LogStats, MemoryStats};
+use tributary::internal::tasks::TaskStats;
+use tributary::internal::{Fleet, fleet};
 
 use super::auth::{AllowedHere, ReadMetrics};
+use super::connections::Connections;
 use super::error::ApiError;
+use super::{Clients, TaskList};
 
 /// The content type of OpenMetrics text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,6 +51,8 @@ const LOG_COUNTERS: [LogCounter; 9] = [
 /// `GET /metrics`.
 pub(super) async fn metrics(
     State(tributary): State<Tributary>,
+    State(TaskList(tasks)): State<TaskList>,
+    State(Clients(clients)): State<Clients>,
     _: AllowedHere<ReadMetrics>,
 ) -> Result<Response, ApiError> {
     let mut registry = Registry::with_prefix("tributary");
@@ -55,6 +62,7 @@ pub(super) async fn metrics(
     cold.register_collector(Box::new(ColdCollector(tributary.clone())));
     let servers = registry.sub_registry_with_prefix("server");
     servers.register_collector(Box::new(ServerCollector(tributary)));
+    registry.register_collector(Box::new(ProcessCollector { tasks, clients }));
     let mut body = String::new();
     text::encode(&mut body, &registry).map_err(|_| ApiError::Internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
@@ -202,6 +210,48 @@ fn connections(fleet: &Fleet, encoder: &mut DescriptorEncoder<'_>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The background tasks and the connections of clients.
+#[derive(Debug)]
+struct ProcessCollector {
+    tasks: Vec<TaskStats>,
+    clients: Option<Arc<Connections>>,
+}
+
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "1 if the background task runs now; a task that has done its work does not";
+        let mut family =
+            encoder.encode_descriptor("task_running", help, None, MetricType::Gauge)?;
+        for task in &self.tasks {
+            let labels = [("task", task.name), ("of", task.of.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&i64::from(task.is_running))?;
+        }
+        let help = "Times that the background task panicked and was started again";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("task_restarts", help, None, kind)?;
+        for task in &self.tasks {
+            let labels = [("task", task.name), ("of", task.of.as_str())];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&task.restarts, None)?;
+        }
+        let Some(clients) = &self.clients else { return Ok(()) };
+        let (open, ended) = clients.stats();
+        let (help, open) = ("Open connections of clients", i64::try_from(open).unwrap_or(i64::MAX));
+        encoder
+            .encode_descriptor("client_connections", help, None, MetricType::Gauge)?
+            .encode_gauge(&open)?;
+        let help = "Connections of clients that were closed or refused because of a limit";
+        let name = "client_connections_closed";
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for (reason, count) in ended {
+            let labels = [("reason", reason)];
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
 }
 
 /// Encodes one gauge for each log.

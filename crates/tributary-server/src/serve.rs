@@ -27,6 +27,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 use tributary::Tributary;
 use tributary::config::Http;
+use tributary::internal::tasks::Backoff;
 
 use super::auth::{Access, CursorKeys};
 use super::connections::{Connection, Connections, Full as AllTaken, OpenConnection};
@@ -44,8 +45,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The time limit for requests in flight after the signal to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
-/// The pause after an error of `accept`; the usual cause is that file descriptors ran out.
+/// First and longest pause after an error of `accept`, whose usual cause is that file descriptors
+/// ran out, and while all connections are at work.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Clients that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 /// Bytes of an answer that the system buffers for one connection. More would let clients that do
@@ -192,16 +195,18 @@ impl BoundServer {
     /// most eight seconds for the requests in flight.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
         let RouterOptions { access, cursor_keys } = self.options;
-        let app = App { tributary, access, cursor_keys };
-        let routes = TowerToHyperService::new(routes(app.clone()));
         let connections = Connections::new(connections_max(), self.limits);
+        let clients = Some(Arc::clone(&connections));
+        let app = App { tributary, access, cursor_keys, clients };
+        let routes = TowerToHyperService::new(routes(app.clone()));
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
+        let mut backoff = Backoff::new(ACCEPT_PAUSE, ACCEPT_PAUSE_MAX);
         loop {
             // `stop` cancels `accept` only between two connections, so no connection is lost.
             let accepted = tokio::select! {
                 () = &mut stop => break,
-                accepted = accept(&self.listener, &connections) => accepted,
+                accepted = accept(&self.listener, &connections, &mut backoff) => accepted,
             };
             let Some((socket, open)) = accepted else { continue };
             let connection = Arc::clone(&open.0);
@@ -232,6 +237,7 @@ impl BoundServer {
         if timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
             warn!("Some requests did not end within 8 s; their connections are closed");
         }
+        app.access.close().await;
     }
 }
 
@@ -239,6 +245,7 @@ impl BoundServer {
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Connections>,
+    backoff: &mut Backoff,
 ) -> Option<(TcpStream, OpenConnection)> {
     let (socket, peer) = match listener.accept().await {
         Ok(accepted) => accepted,
@@ -246,7 +253,7 @@ async fn accept(
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return None,
         Err(error) => {
             connections.close_one(&error);
-            sleep(ACCEPT_PAUSE).await;
+            sleep(backoff.pause()).await;
             return None;
         }
     };
@@ -256,10 +263,13 @@ async fn accept(
     }
     loop {
         match connections.open(peer.ip()) {
-            Ok(open) => return Some((socket, open)),
+            Ok(open) => {
+                backoff.reset();
+                return Some((socket, open));
+            }
             Err(AllTaken::Address) => return None,
             // All are at work, which ends within the deadline of requests.
-            Err(AllTaken::Server) => sleep(ACCEPT_PAUSE).await,
+            Err(AllTaken::Server) => sleep(backoff.pause()).await,
         }
     }
 }

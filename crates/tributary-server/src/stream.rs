@@ -51,6 +51,7 @@ impl ClientStream {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
         ready!(stalled.as_mut().poll(context));
         self.abort = true;
+        self.connection.stalled();
         let text = "the client did not read its answer for 10 s";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use tributary::config::TimeUnit;
-use tributary::internal::{Draft, DraftPost, Fleet, LogStats, PostJson, PostTimes, rfc3339_ms};
+use tributary::internal::stats::LogStats;
+use tributary::internal::tasks::TaskStats;
+use tributary::internal::{Draft, DraftPost, Fleet, PostJson, PostTimes, rfc3339_ms};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
 use super::auth::{CursorKeys, Purpose};
@@ -104,6 +106,25 @@ pub(super) struct Ready<'a> {
     /// One entry for each log; empty if memory is off, or if the request may not see it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) memory: Vec<LogState<'a>>,
+    /// Background tasks that have panicked; empty if the request may not see them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) failing: Vec<TaskState>,
+}
+
+/// A background task that has panicked in the last minute, or waits to start again.
+#[derive(Serialize)]
+pub(super) struct TaskState {
+    task: &'static str,
+    of: String,
+    running: bool,
+    restarts: u64,
+}
+
+impl TaskState {
+    pub(super) fn new(task: TaskStats) -> Self {
+        let TaskStats { name, of, is_running, restarts, .. } = task;
+        Self { task: name, of, running: is_running, restarts }
+    }
 }
 
 /// The state of memory for one log.

@@ -7,7 +7,7 @@ use rand::RngExt;
 
 /// The pauses of one series of attempts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     max: Duration,
     failures: u32,
@@ -15,34 +15,34 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// The first pause is `first`, and no pause is longer than `max`, both before jitter.
-    pub(crate) const fn new(first: Duration, max: Duration) -> Self {
+    pub const fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
 
     /// All pauses are the same, before jitter.
-    pub(crate) const fn steady(pause: Duration) -> Self {
+    pub const fn steady(pause: Duration) -> Self {
         Self::new(pause, pause)
     }
 
     /// The pause after another failed attempt.
-    pub(crate) fn pause(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         self.pause_from(self.first)
     }
 
     /// As [`Backoff::pause`], with another first pause: the cause of this failure is another one.
-    pub(crate) fn pause_from(&mut self, first: Duration) -> Duration {
+    pub fn pause_from(&mut self, first: Duration) -> Duration {
         let doubled = first.saturating_mul(1 << self.failures.min(20));
         self.failures = self.failures.saturating_add(1);
         doubled.min(self.max) * rand::rng().random_range(75..=125) / 100
     }
 
     /// The failed attempts since the last reset.
-    pub(crate) fn failures(&self) -> u32 {
+    pub fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Starts another series, because an attempt has succeeded.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -113,12 +113,12 @@ mod post_json;
 mod problems;
 mod publish;
 mod shard;
+mod tasks;
 mod timeline;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use apply::Writers;
 pub use config::Config;
 pub use cursor::{BadCursor, Cursor};
 pub use freshness::{BadFreshness, Freshness};
@@ -130,7 +130,6 @@ use shard::{Access, Fleet};
 pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
 pub use timeline::{Limit, Page, PageRequest, ReadError};
-use tokio::sync::Mutex;
 
 /// A fleet of shards, opened for reading and writing, and its memory. Cheap to clone; all clones
 /// share connections and memory. Background tasks end when the last clone is dropped.
@@ -143,7 +142,6 @@ struct Parts {
     publisher: Publisher,
     memory: Option<Arc<Memory>>,
     flights: TimelineFlights,
-    writers: Mutex<Writers>,
 }
 
 /// A part of a follow list.
@@ -201,9 +199,7 @@ impl Tributary {
         let budget = if access == Access::Own { config.memory.bytes() } else { 0 };
         let flights = TimelineFlights::new();
         if budget == 0 {
-            let parts =
-                Parts { fleet, publisher, memory: None, flights, writers: Mutex::default() };
-            return Ok(Self(Arc::new(parts)));
+            return Ok(Self(Arc::new(Parts { fleet, publisher, memory: None, flights })));
         }
         let names = fleet
             .sources()
@@ -211,10 +207,8 @@ impl Tributary {
             .map(|source| LogName { name: source.name().to_owned(), shards: source.shards() });
         let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
         let (memory, queues) = Memory::new(budget, names.collect(), placement, times);
-        let writers = Writers::start(&memory, fleet.sources(), queues);
-        let parts =
-            Parts { fleet, publisher, memory: Some(memory), flights, writers: Mutex::new(writers) };
-        Ok(Self(Arc::new(parts)))
+        apply::start(&memory, fleet.sources(), queues, fleet.tasks());
+        Ok(Self(Arc::new(Parts { fleet, publisher, memory: Some(memory), flights })))
     }
 
     /// A page of posts by everyone `reader` follows. An unknown reader has an empty timeline.
@@ -358,7 +352,6 @@ impl Tributary {
     /// Returns when all of them have ended. Other clones must not be used after that: their writes
     /// fail, and their reads have no memory.
     pub async fn close(self) {
-        self.0.writers.lock().await.close().await;
         self.0.fleet.close().await;
     }
 

@@ -89,22 +89,42 @@ impl ProblemCause {
 }
 
 /// The problems of one server, database or file.
-#[derive(Debug)]
-pub(crate) struct Problems {
-    started: Instant,
-    causes: [Occurrences; ProblemCause::ALL.len()],
-}
-
 #[derive(Debug, Default)]
-struct Occurrences {
+pub(crate) struct Problems([Occurrences; ProblemCause::ALL.len()]);
+
+/// The occurrences of one problem.
+#[derive(Debug)]
+pub struct Occurrences {
+    started: Instant,
     count: AtomicU64,
-    /// When the cause was logged last, in milliseconds after `started`, plus one. 0 if never.
+    /// When the problem was logged last, in milliseconds after `started`, plus one. 0 if never.
     logged_ms: AtomicU64,
 }
 
-impl Default for Problems {
+impl Default for Occurrences {
     fn default() -> Self {
-        Self { started: Instant::now(), causes: Default::default() }
+        Self { started: Instant::now(), count: AtomicU64::new(0), logged_ms: AtomicU64::new(0) }
+    }
+}
+
+impl Occurrences {
+    /// Counts an occurrence. Returns true if the caller must log it now.
+    #[must_use]
+    pub fn note(&self) -> bool {
+        self.note_at(self.started.elapsed())
+    }
+
+    fn note_at(&self, elapsed: Duration) -> bool {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1);
+        let (now, pause) = (ms(elapsed) + 1, ms(REPEAT_LOG_AFTER));
+        let due = |last: u64| (last == 0 || now.saturating_sub(last) >= pause).then_some(now);
+        self.logged_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+    }
+
+    /// The number of occurrences since the start.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -112,21 +132,12 @@ impl Problems {
     /// Counts an occurrence. Returns true if the caller must log it now.
     #[must_use]
     pub(crate) fn note(&self, cause: ProblemCause) -> bool {
-        self.note_at(cause, self.started.elapsed())
-    }
-
-    fn note_at(&self, cause: ProblemCause, elapsed: Duration) -> bool {
-        let Occurrences { count, logged_ms } = &self.causes[cause as usize];
-        count.fetch_add(1, Ordering::Relaxed);
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1);
-        let (now, pause) = (ms(elapsed) + 1, ms(REPEAT_LOG_AFTER));
-        let due = |last: u64| (last == 0 || now.saturating_sub(last) >= pause).then_some(now);
-        logged_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+        self.0[cause as usize].note()
     }
 
     /// The number of occurrences since the start.
     pub(crate) fn count(&self, cause: ProblemCause) -> u64 {
-        self.causes[cause as usize].count.load(Ordering::Relaxed)
+        self.0[cause as usize].count()
     }
 }
 
@@ -136,13 +147,15 @@ mod tests {
 
     #[test]
     fn each_cause_is_logged_once_an_hour_and_always_counted() {
-        let problems = Problems::default();
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let at = |time| problems.note_at(ProblemCause::Statement, time);
-        let logged = [0, 1, 59, 60, 61, 119, 120].map(|time| at(minutes(time)));
+        let occurrences = Occurrences::default();
+        let at = |minutes: u64| occurrences.note_at(Duration::from_secs(60 * minutes));
+        let logged = [0, 1, 59, 60, 61, 119, 120].map(at);
         assert_eq!(logged, [true, false, false, true, false, false, true]);
-        assert!(problems.note_at(ProblemCause::Event, minutes(1)), "causes are independent");
-        assert_eq!(problems.count(ProblemCause::Statement), 7);
+        assert_eq!(occurrences.count(), 7);
+        let problems = Problems::default();
+        assert!(problems.note(ProblemCause::Statement) && !problems.note(ProblemCause::Statement));
+        assert!(problems.note(ProblemCause::Event), "causes are independent");
+        assert_eq!(problems.count(ProblemCause::Statement), 2);
         assert_eq!(problems.count(ProblemCause::Event), 1);
         let indexes = ProblemCause::ALL.map(|cause| cause as usize);
         assert!(indexes.iter().copied().eq(0..indexes.len()));

@@ -36,6 +36,7 @@ mod proxies;
 mod rows;
 mod servers;
 mod support;
+mod tasks;
 mod tidy;
 mod visible;
 mod writes;

@@ -313,6 +313,7 @@ fn a_server_without_free_connections_returns_when_one_is_free() {
         assert_eq!(counters["tributary_server_rejected"], 0, "{counters:?}");
         // Two, and those that are tried again every ten seconds.
         assert!(counters["tributary_server_connections"] <= 8, "{counters:?}");
+        assert!(counters["tributary_server_connections_open"] <= 4, "{counters:?}");
     });
 }
 

@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderValue, header};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, error, info};
 use tributary::config::Auth;
 use tributary::internal::now_ms;
+use tributary::internal::tasks::{TaskStats, Tasks, blocking};
 
 use super::files;
 use super::keys::KeyFile;
@@ -41,6 +41,8 @@ struct Shared {
     state: ArcSwap<State>,
     /// The last problem with the files, so that each is logged once.
     problem: Mutex<Option<String>>,
+    /// Reads the files again.
+    tasks: Tasks,
 }
 
 /// Where credentials come from.
@@ -97,10 +99,22 @@ impl Credentials {
         let files = Files { keys, tokens };
         let texts = files.read()?;
         let state = ArcSwap::from_pointee(files.parse(texts)?);
-        let shared = Arc::new(Shared { files, state, problem: Mutex::new(None) });
+        let tasks = Tasks::default();
+        let shared = Arc::new(Shared { files, state, problem: Mutex::new(None), tasks });
         shared.state.load().log("Credentials were read");
-        tokio::spawn(watch(Arc::downgrade(&shared)));
+        let reloaded = Arc::downgrade(&shared);
+        shared.tasks.spawn("credentials", "", move || watch(Weak::clone(&reloaded)));
         Ok(Some(Self(shared)))
+    }
+
+    /// The task that reads the files again.
+    pub(super) fn tasks(&self) -> Vec<TaskStats> {
+        self.0.tasks.stats()
+    }
+
+    /// Ends this task.
+    pub(super) async fn close(&self) {
+        self.0.tasks.close().await;
     }
 
     /// The principal of a request: anonymous if it has no credential.
@@ -232,7 +246,7 @@ async fn watch(shared: Weak<Shared>) {
         sleep(RELOAD_PAUSE).await;
         let Some(shared) = shared.upgrade() else { return };
         // A panic, as every other fault of one look, leaves the earlier state in effect.
-        let _ = spawn_blocking(move || shared.reload()).await;
+        blocking(move || shared.reload()).await;
     }
 }
 

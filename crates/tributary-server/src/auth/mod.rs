@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use tributary::internal::tasks::TaskStats;
 
 pub use self::credentials::{Credentials, CredentialsError};
 pub(crate) use self::guard::{
@@ -62,6 +63,21 @@ impl Access {
     /// or one of `hosts`; it must not come through a proxy or from a web page of another site.
     pub fn local(hosts: &[String]) -> Self {
         Self(Kind::Local(LocalOnly::new(hosts)))
+    }
+
+    /// The background tasks that keep the credentials current.
+    pub(super) fn tasks(&self) -> Vec<TaskStats> {
+        match &self.0 {
+            Kind::Credentials(credentials) => credentials.tasks(),
+            Kind::Local(_) | Kind::Insecure => Vec::new(),
+        }
+    }
+
+    /// Ends these tasks.
+    pub(super) async fn close(&self) {
+        if let Kind::Credentials(credentials) = &self.0 {
+            credentials.close().await;
+        }
     }
 
     /// Every request needs a credential, except those for the health of the process.

@@ -7,8 +7,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,6 +14,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tracing::warn;
+use tributary::internal::stats::Occurrences;
 use tributary::{Cursor, Freshness, UserId};
 
 use super::files;
@@ -30,8 +29,6 @@ const SEAL_CHARACTERS: usize = (KEY_ID + MAC) * 4 / 3;
 const KEY: usize = 32;
 /// Largest file of keys in bytes; two keys and a comment are much shorter.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
-/// Seconds between two warnings about texts of unknown keys.
-const WARNING_PAUSE_S: u64 = 60;
 
 /// The keys that seal cursors and freshness tokens. The first one seals; all open. Cheap to clone.
 #[derive(Clone)]
@@ -41,9 +38,8 @@ struct Keys {
     sealing: SealKey,
     /// Also accepted, while keys are rotated.
     previous: Option<SealKey>,
-    started: Instant,
-    /// The second since `started` from which the next warning is allowed.
-    warn_from: AtomicU64,
+    /// The texts that no known key has sealed.
+    unknown: Occurrences,
 }
 
 struct SealKey {
@@ -123,8 +119,7 @@ impl CursorKeys {
         Self(Arc::new(Keys {
             sealing: SealKey::new(sealing),
             previous: previous.map(SealKey::new),
-            started: Instant::now(),
-            warn_from: AtomicU64::new(0),
+            unknown: Occurrences::default(),
         }))
     }
 
@@ -221,14 +216,9 @@ impl CursorKeys {
             .ok_or(BadSeal)
     }
 
-    /// Logs, at most once a minute, that a text of an unknown key has arrived.
+    /// Logs, at most once an hour, that a text of an unknown key has arrived.
     fn warn_of_unknown_key(&self, purpose: Purpose) {
-        let now = self.0.started.elapsed().as_secs();
-        let from = self.0.warn_from.load(Ordering::Relaxed);
-        let turn = (Ordering::Relaxed, Ordering::Relaxed);
-        let next = now + WARNING_PAUSE_S;
-        let warns = || self.0.warn_from.compare_exchange(from, next, turn.0, turn.1).is_ok();
-        if now >= from && warns() {
+        if self.0.unknown.note() {
             let what = if purpose == Purpose::Freshness { "freshness token" } else { "cursor" };
             warn!(
                 what,

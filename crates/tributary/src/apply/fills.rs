@@ -16,6 +16,7 @@ use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
 use crate::model::FOLLOWEES_MAX;
 use crate::problems::ProblemCause;
 use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
+use crate::tasks::caught;
 
 /// Requests per fill. One statement reads up to 50 authors.
 const BATCH: usize = 50;
@@ -92,7 +93,7 @@ pub(super) struct FinishedFill {
 impl Fills {
     /// The next fill that finishes; `None` if none is in flight. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<FinishedFill> {
-        // A fill that panicked leaves its keys pending until another log identity begins.
+        // Panics of a fill are caught, so an error means that the runtime is shutting down.
         self.tasks.join_next().await?.ok()
     }
 
@@ -211,13 +212,17 @@ impl Applier {
             if requested.is_empty() {
                 return;
             }
+            let Some(runtime) = &self.runtime else { return };
             let source = Arc::clone(&self.source);
-            self.fills.tasks.spawn(async move {
+            let fill = async move {
                 let requests: Vec<FillRequest> =
                     requested.iter().map(|(_, _, request)| *request).collect();
-                let outcome = source.fill(&requests, Deadline::after(FILL_DEADLINE)).await;
+                let fill = source.fill(&requests, Deadline::after(FILL_DEADLINE));
+                let failed = |panic| Err(ShardError::Unavailable(panic));
+                let outcome = caught(fill).await.unwrap_or_else(failed);
                 FinishedFill { requested, outcome }
-            });
+            };
+            self.fills.tasks.spawn_on(fill, runtime);
         }
     }
 

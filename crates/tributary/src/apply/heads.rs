@@ -21,6 +21,7 @@ use crate::memory::{Memory, NO_POSTS, Slot, UNKNOWN};
 use crate::model::{ShardId, UserId};
 use crate::problems::ProblemCause;
 use crate::shard::{HeadBatch, HeadsRead, ShardError, Source};
+use crate::tasks::caught;
 
 /// Batches that can wait.
 const BATCHES_MAX: usize = 8;
@@ -157,8 +158,8 @@ impl HeadLoads {
         {
             return Some(Loaded::Batch(batch));
         }
-        let panicked = |_| Err(ShardError::Unavailable("heads could not be read".into()));
-        Some(Loaded::End(self.tasks.join_next().await?.unwrap_or_else(panicked)))
+        // Panics of a load are caught, so an error means that the runtime is shutting down.
+        self.tasks.join_next().await?.ok().map(Loaded::End)
     }
 
     /// Whether all heads are known or will not be loaded.
@@ -204,14 +205,15 @@ impl Applier {
             return;
         }
         let shards = self.heads.due();
-        if shards.is_empty() {
-            return;
-        }
+        let Some(runtime) = self.runtime.as_ref().filter(|_| !shards.is_empty()) else { return };
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         self.heads.set_state(&shards, || HeadsState::Loading);
         let source: Arc<Source> = Arc::clone(&self.source);
         let wanted: Vec<ShardId> = shards.iter().copied().collect();
-        self.heads.tasks.spawn(async move { source.heads(&wanted, sender).await });
+        let failed = |panic| Err(ShardError::Unavailable(panic));
+        let load =
+            async move { caught(source.heads(&wanted, sender)).await.unwrap_or_else(failed) };
+        self.heads.tasks.spawn_on(load, runtime);
         self.heads.loading = Some(Box::new(Loading {
             shards,
             registered: self.keeper.high_water(),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -24,7 +25,7 @@ use self::heads::HeadLoads;
 use self::listing::Listing;
 use self::residents::Residents;
 use self::unknown::UnknownPosts;
-pub(crate) use self::writers::Writers;
+pub(crate) use self::writers::start;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock;
 use crate::memory::{
@@ -46,6 +47,8 @@ pub(crate) struct Applier {
     /// Index of the log in [`Memory::logs`].
     index: usize,
     source: Arc<Source>,
+    /// Runs the reads of the databases. `None` if there are none.
+    runtime: Option<Handle>,
     pub(crate) keeper: Keeper<CacheKey, CachedEntry>,
     /// The identity of the followed log.
     identity: Option<LogIdentity>,
@@ -58,12 +61,18 @@ pub(crate) struct Applier {
 }
 
 impl Applier {
-    pub(crate) fn new(memory: Arc<Memory>, index: usize, source: Arc<Source>) -> Self {
+    pub(crate) fn new(
+        memory: Arc<Memory>,
+        index: usize,
+        source: Arc<Source>,
+        runtime: Option<Handle>,
+    ) -> Self {
         let shards = memory.logs()[index].shards().to_vec();
         Self {
             memory,
             index,
             source,
+            runtime,
             keeper: Keeper::new(),
             identity: None,
             residents: Residents::default(),

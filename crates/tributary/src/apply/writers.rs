@@ -1,29 +1,61 @@
-//! The threads that write memory, one per log. They are not threads of the runtime, because a
-//! writer visits all users now and then, and requests must not wait for that.
+//! The tasks of memory: for each log a feed, which receives changes, and a writer, which applies
+//! them. A writer has a thread of its own, because it visits all users now and then, and requests
+//! must not wait for that.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::error;
 
 use super::{Applier, BATCHES_MAX};
+use crate::changes::FeedEvent;
 use crate::memory::{Memory, Miss};
 use crate::shard::Source;
+use crate::tasks::Tasks;
 
-/// Pause before a writer that has failed is started again.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
+type Events = mpsc::Receiver<Vec<FeedEvent>>;
 
-/// The writers of all logs. They end when this is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Writers {
-    /// Dropping it stops the threads.
-    stop: Option<watch::Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
+/// Starts the feed and the writer of each log on the current runtime.
+pub(crate) fn start(
+    memory: &Arc<Memory>,
+    sources: &[Arc<Source>],
+    queues: Vec<mpsc::Receiver<Miss>>,
+    tasks: &Tasks,
+) {
+    for (index, (source, queue)) in sources.iter().zip(queues).enumerate() {
+        source.issue_tokens();
+        let (feeds, started) = mpsc::channel(1);
+        let mut writer = Writer {
+            memory: Arc::clone(memory),
+            index,
+            source: Arc::clone(source),
+            queue,
+            feeds: started,
+            runtime: Handle::current(),
+        };
+        let write = async move || writer.run().await;
+        if let Err(error) = tasks.spawn_thread("memory", source.name(), write) {
+            error!(%error, "Cannot start a thread; a log is not followed");
+            continue;
+        }
+        let followed = Arc::clone(source);
+        tasks.spawn("feed", source.name(), move || feed(Arc::clone(&followed), feeds.clone()));
+    }
+}
+
+/// Delivers the log to one writer after the other.
+async fn feed(source: Arc<Source>, feeds: mpsc::Sender<Events>) {
+    loop {
+        let (sender, events) = mpsc::channel(BATCHES_MAX);
+        if feeds.send(events).await.is_err() {
+            return;
+        }
+        // It returns once the writer has dropped `events`.
+        Arc::clone(&source).follow(sender).await;
+    }
 }
 
 /// The parts of one writer that remain when it starts again.
@@ -32,70 +64,23 @@ struct Writer {
     index: usize,
     source: Arc<Source>,
     queue: mpsc::Receiver<Miss>,
-}
-
-impl Writers {
-    /// Starts the feed and the writer of each log.
-    pub(crate) fn start(
-        memory: &Arc<Memory>,
-        sources: &[Arc<Source>],
-        queues: Vec<mpsc::Receiver<Miss>>,
-    ) -> Self {
-        let (stop, stopped) = watch::channel(());
-        let mut threads = Vec::new();
-        for (index, (source, queue)) in sources.iter().zip(queues).enumerate() {
-            source.issue_tokens();
-            let (memory, source) = (Arc::clone(memory), Arc::clone(source));
-            let (runtime, mut stopped) = (Handle::current(), stopped.clone());
-            let name = format!("memory {}", source.name());
-            let mut writer = Writer { memory, index, source, queue };
-            let run = move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        _ = stopped.changed() => {}
-                        () = writer.run() => {}
-                    }
-                });
-            };
-            match Builder::new().name(name).spawn(run) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    error!(%error, "Cannot start a thread; a log is not followed");
-                }
-            }
-        }
-        Self { stop: Some(stop), threads }
-    }
-
-    /// Ends all writers and waits for them.
-    pub(crate) async fn close(&mut self) {
-        self.stop = None;
-        let threads = std::mem::take(&mut self.threads);
-        // The writers catch their panics.
-        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
-        drop(tokio::task::spawn_blocking(join).await);
-    }
+    feeds: mpsc::Receiver<Events>,
+    /// Runs the reads of the databases.
+    runtime: Handle,
 }
 
 impl Writer {
-    /// Runs until it is dropped. A panic of the feed or of the writer costs what memory holds of
-    /// the log.
+    /// Runs until the feed has ended. A panic of either costs what memory holds of the log.
     async fn run(&mut self) {
-        loop {
-            let (sender, events) = mpsc::channel(BATCHES_MAX);
-            let feed = tokio::spawn(Arc::clone(&self.source).follow(sender));
+        while let Some(events) = self.feeds.recv().await {
             let (memory, source) = (Arc::clone(&self.memory), Arc::clone(&self.source));
-            let applier = Applier::new(memory, self.index, source);
+            let applier = Applier::new(memory, self.index, source, Some(self.runtime.clone()));
             let run = AssertUnwindSafe(applier.run(events, &mut self.queue)).catch_unwind();
-            let failed = if run.await.is_err() { "the writer" } else { "the feed" };
-            feed.abort();
-            error!(
-                server = self.source.name(),
-                failed, "Task failed; memory of this log is empty and starts again in 1 s"
-            );
+            let outcome = run.await;
             self.memory.clear(self.index);
-            tokio::time::sleep(RESTART_PAUSE).await;
+            if let Err(panic) = outcome {
+                resume_unwind(panic);
+            }
         }
     }
 }

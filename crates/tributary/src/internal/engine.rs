@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
-use super::MemoryStats;
+use super::stats::MemoryStats;
 use crate::apply::{Applier, CacheKey};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
@@ -57,7 +57,7 @@ impl<'a> EngineMemory<'a> {
         let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
         let (memory, mut queues) = Memory::new(budget, names, placement, times);
         let queue = queues.pop()?;
-        let mut applier = Applier::new(Arc::clone(&memory), 0, Arc::clone(source));
+        let mut applier = Applier::new(Arc::clone(&memory), 0, Arc::clone(source), None);
         applier.begin(LogIdentity(1), LogPosition(1));
         applier.install_heads(Vec::new());
         Some(Self { fleet, memory, flights: TimelineFlights::new(), applier, queue })

@@ -8,7 +8,8 @@ mod new_folder;
 #[cfg(feature = "mysql")]
 mod recorded_log;
 mod requests;
-mod stats;
+pub mod stats;
+pub mod tasks;
 
 pub use self::engine::{EngineMemory, Miss};
 pub use self::log_source::TestLog;
@@ -17,7 +18,6 @@ pub use self::new_folder::FolderRows;
 #[cfg(feature = "mysql")]
 pub use self::recorded_log::RecordedLog;
 pub use self::requests::fleet;
-pub use self::stats::{LogStats, MemoryStats};
 pub use crate::changes::{Bounds, Change, Commit, FeedEvent, LogIdentity, LogPosition};
 pub use crate::clock::{now_ms, rfc3339_ms};
 pub use crate::cursor::{Edge, FollowingCursor};
@@ -27,8 +27,8 @@ pub use crate::model::{Direction, Follow};
 pub use crate::moment::{CalendarTime, PostTimes};
 pub use crate::post_json::PostJson;
 pub use crate::shard::{
-    Changes, ConnectionStats, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, migrate,
-    mysql_tables, mysql_writes_table,
+    Changes, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, migrate, mysql_tables,
+    mysql_writes_table,
 };
 #[cfg(feature = "mysql")]
 pub use crate::shard::{find_tables, stray_findings, survey};

@@ -1,10 +1,12 @@
-//! The figures of memory, read at one moment for `/metrics` and `/readyz`.
+//! Figures, read at one moment for `/metrics` and `/readyz`.
 
 use std::sync::atomic::Ordering;
 
 use crate::Tributary;
 use crate::memory::{FollowedLog, Memory, NotFresh};
+pub use crate::problems::Occurrences;
 use crate::problems::ProblemCause;
+pub use crate::shard::ConnectionStats;
 
 /// The size and the use of memory.
 #[derive(Clone, Debug, Default)]

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use thiserror::Error;
-use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::cold_pages::ColdPages;
@@ -17,7 +15,7 @@ use super::mysql::{Database, MySqlSource, Server};
 use super::queue::{ConnectionStats, Permit, QueueStats, Turn};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, SqliteShard, SqliteSource};
-use super::{Access, Deadline, Shard, ShardError, Source, Store, restart};
+use super::{Access, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
 #[cfg(feature = "sqlite")]
 use crate::config::Embedded;
@@ -25,6 +23,7 @@ use crate::config::{Config, FleetConfig};
 use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
+use crate::tasks::{Tasks, blocking};
 
 /// Minimum age at which an idempotency key is deleted: one day. Clients repeat a request within
 /// minutes.
@@ -54,9 +53,8 @@ pub struct Fleet {
     times: PostTimes,
     sources: Vec<Arc<Source>>,
     cold_pages: ColdPages,
-    /// One supervisor task per server, and the task that deletes old idempotency keys. Dropping
-    /// the fleet aborts them.
-    supervisors: Mutex<JoinSet<()>>,
+    /// The background tasks of the fleet and of its memory.
+    tasks: Arc<Tasks>,
 }
 
 /// Why a fleet does not start. An unreachable server does not prevent the start.
@@ -119,18 +117,16 @@ impl Fleet {
     /// # Errors
     /// A wrong password, schema or index. The text contains the cure.
     pub(crate) async fn open(config: &Config, access: Access) -> Result<Self, OpenError> {
-        let mut supervisors = JoinSet::new();
+        let tasks = Arc::new(Tasks::default());
         let shards = match &config.fleet {
             #[cfg(feature = "sqlite")]
-            FleetConfig::Embedded(embedded) => open_folder(embedded, access).await?,
+            FleetConfig::Embedded(embedded) => open_folder(embedded, access, &tasks).await?,
             #[cfg(feature = "mysql")]
             FleetConfig::Servers(servers) => {
                 let (servers, shards) = Server::connect_all(servers, config).await?;
                 for server in servers {
-                    let name = format!("supervisor of {}", server.gate().server());
-                    supervisors.spawn(async move {
-                        restart::after_panic(&name, || Arc::clone(&server).supervise()).await;
-                    });
+                    let name = server.gate().server().to_owned();
+                    tasks.spawn("supervisor", &name, move || Arc::clone(&server).supervise());
                 }
                 shards
             }
@@ -149,32 +145,30 @@ impl Fleet {
         let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
         #[cfg(feature = "sqlite")]
         if matches!(config.fleet, FleetConfig::Embedded(_)) && access == Access::Own {
-            supervisors.spawn(watch_files(shards.iter().map(Arc::downgrade).collect()));
-            supervisors.spawn(check_files(shards.iter().map(Arc::downgrade).collect()));
+            let files = weak(&shards);
+            tasks.spawn("watch_files", "", move || watch_files(files.clone()));
+            let files = weak(&shards);
+            tasks.spawn("check_files", "", move || check_files(files.clone()));
         }
         if config.write.enabled && access == Access::Own {
-            let shards: Vec<Weak<Shard>> = shards.iter().map(Arc::downgrade).collect();
-            supervisors.spawn(async move {
-                restart::after_panic("deletion of old keys", || expire_keys(&shards)).await;
-            });
+            let shards = weak(&shards);
+            tasks.spawn("expire_keys", "", move || expire_keys(shards.clone()));
         }
         let sources = sources(&shards);
-        Ok(Self {
-            placement,
-            shards,
-            read_deadline,
-            times,
-            sources,
-            cold_pages: ColdPages::default(),
-            supervisors: Mutex::new(supervisors),
-        })
+        let cold_pages = ColdPages::default();
+        Ok(Self { placement, shards, read_deadline, times, sources, cold_pages, tasks })
     }
 
     /// Ends the background tasks, commits the writes that SQLite shards have queued, and closes the
     /// pooled connections to servers.
     pub(crate) async fn close(&self) {
-        self.supervisors.lock().await.shutdown().await;
+        self.tasks.close().await;
         join_all(self.shards.iter().map(|shard| shard.close())).await;
+    }
+
+    /// The background tasks of the fleet and of its memory.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// The rule that maps users to shards.
@@ -430,8 +424,13 @@ where
     join_all(lanes).await.into_iter().flatten().collect()
 }
 
+/// References that do not keep the files of the shards open.
+fn weak(shards: &[Arc<Shard>]) -> Vec<Weak<Shard>> {
+    shards.iter().map(Arc::downgrade).collect()
+}
+
 /// Deletes old idempotency keys in small batches, until the shards are dropped.
-async fn expire_keys(shards: &[Weak<Shard>]) {
+async fn expire_keys(shards: Vec<Weak<Shard>>) {
     loop {
         tokio::time::sleep(EXPIRE_PAUSE).await;
         let before_ms = now_ms() - KEY_RETENTION_MS;
@@ -499,13 +498,18 @@ fn files(shards: &[Arc<Shard>]) -> impl Iterator<Item = SqliteSource> {
 }
 
 #[cfg(feature = "sqlite")]
-async fn open_folder(folder: &Embedded, access: Access) -> Result<Vec<Shard>, OpenError> {
+async fn open_folder(
+    folder: &Embedded,
+    access: Access,
+    tasks: &Arc<Tasks>,
+) -> Result<Vec<Shard>, OpenError> {
+    let tasks = Arc::clone(tasks);
     let Embedded { dir, shards, .. } = folder.clone();
     let open = move || {
         let folder = Folder::open(&dir, shards, access)?;
         let files = folder.shard_files().into_iter();
         let shards = files.map(|(number, name, path)| {
-            let file = SqliteShard::open(number, &path, access, &folder)?;
+            let file = SqliteShard::open(number, &path, access, (&folder, &tasks))?;
             Ok(Shard { name, store: Store::Sqlite(Arc::new(file)) })
         });
         shards.collect()
@@ -519,7 +523,7 @@ async fn open_folder(folder: &Embedded, access: Access) -> Result<Vec<Shard>, Op
 async fn check_files(shards: Vec<Weak<Shard>>) {
     for shard in shards {
         let Some(shard) = shard.upgrade() else { return };
-        drop(tokio::task::spawn_blocking(move || shard.check_file()).await);
+        blocking(move || shard.check_file()).await;
     }
 }
 
@@ -531,7 +535,6 @@ async fn watch_files(shards: Vec<Weak<Shard>>) {
         let shards: Option<Vec<Arc<Shard>>> = shards.iter().map(Weak::upgrade).collect();
         let Some(shards) = shards else { return };
         let look = move || shards.iter().for_each(|shard| shard.look_at_file());
-        // A panic was logged when it happened; the next look may succeed.
-        drop(tokio::task::spawn_blocking(look).await);
+        blocking(look).await;
     }
 }

@@ -127,7 +127,7 @@ impl Gate {
                     self.note_failure(error);
                 }
             }
-            Err(ShardError::Overloaded(_)) => {}
+            Err(ShardError::Overloaded(reason)) => self.queue.note_limited(reason),
             // Any other error is an answer, so the server is alive.
             Ok(_) | Err(_) => self.note_success(),
         }

@@ -17,7 +17,6 @@ mod migrate;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 mod queue;
-mod restart;
 mod schema;
 mod source;
 #[cfg(feature = "sqlite")]

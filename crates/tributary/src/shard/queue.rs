@@ -214,6 +214,18 @@ impl Queue {
         }
     }
 
+    /// The server has refused a statement because of a limit of the account.
+    pub(super) fn note_limited(&self, reason: &str) {
+        if self.problems.note(ProblemCause::ConnectionsRefused) {
+            warn!(
+                server = self.server,
+                reason,
+                "Server refuses statements because of a limit; its shards are missing from pages. \
+                 Raise the limit of the account"
+            );
+        }
+    }
+
     pub(super) fn problems(&self) -> &Problems {
         &self.problems
     }

@@ -63,6 +63,14 @@ fn assert_served(serving: &Serving, path: &str) {
     assert!(start.elapsed() < Duration::from_secs(8), "{path} took {:?}", start.elapsed());
 }
 
+/// The connections that were closed for this reason.
+fn closed(serving: &Serving, reason: &str) -> u64 {
+    let metrics = serving.get("/metrics");
+    let name = format!("tributary_client_connections_closed_total{{reason=\"{reason}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    value.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
+}
+
 #[test]
 fn clients_that_do_not_read_are_disconnected_and_hold_few_bytes() {
     let dir = scratch();
@@ -87,6 +95,7 @@ fn clients_that_do_not_read_are_disconnected_and_hold_few_bytes() {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("  disconnected after {:.1?}", start.elapsed());
+    assert!(closed(&serving, "not_reading") > 0);
     drop(clients);
     assert_served(&serving, "/v1/users/4/posts?limit=10");
 }
@@ -106,6 +115,7 @@ fn a_new_client_is_served_while_idle_clients_take_all_connections() {
         assert_served(&serving, "/readyz?strict");
         assert_served(&serving, "/v1/users/1/feed");
     }
+    assert!(closed(&serving, "connection_limit") > 0);
     // The newest idle connections are still open.
     let last = clients.last_mut().unwrap();
     last.write_all(format!(r#""content":"x"}}{}"#, " ".repeat(985)).as_bytes()).unwrap();

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
-use tributary::internal::{
-    LogIdentity, LogPosition, LogStats, MemoryStats, mysql_tables, mysql_writes_table, now_ms,
-};
+use tributary::internal::stats::{LogStats, MemoryStats};
+use tributary::internal::{LogIdentity, LogPosition, mysql_tables, mysql_writes_table, now_ms};
 use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
 use super::{BUSY_FACTOR, alone, make_shard};

@@ -237,8 +237,8 @@ impl Server {
         }
     }
 
-    /// Checks every database on a connection of the pool, each within [`CHECK_DEADLINE`]. Returns the faults of
-    /// databases that an operator must fix.
+    /// Checks every database on a connection of the pool, each within [`CHECK_DEADLINE`]. Returns
+    /// the faults of databases that an operator must fix.
     ///
     /// # Errors
     /// An error of the whole server.

@@ -29,6 +29,7 @@ use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Access, Deadline, OpenError, ShardError};
 use crate::model::{Post, PostId, PostKey, UserId};
 use crate::shard::Written;
+use crate::tasks::Tasks;
 
 /// Reading connections of one shard for requests. Reads are short and the file is in the system's
 /// page cache, so more connections would only use more memory.
@@ -71,7 +72,7 @@ impl SqliteShard {
         number: u16,
         path: &Path,
         access: Access,
-        folder: &Arc<Folder>,
+        (folder, tasks): (&Arc<Folder>, &Tasks),
     ) -> Result<Self, OpenError> {
         let wrong = |error: rusqlite::Error| unusable(path, &error);
         let issues_tokens = AtomicBool::new(false);
@@ -83,7 +84,7 @@ impl SqliteShard {
         }
         let opened = folder.open_shard(number)?;
         let file = Arc::new(ShardFile::owned(opened.file, Arc::clone(folder))?);
-        let writer = Some(Writer::start(opened.connection, Arc::clone(&file))?);
+        let writer = Some(Writer::start(opened.connection, Arc::clone(&file), tasks)?);
         let background = Some(Readers::open(&file, BACKGROUND_READERS).map_err(wrong)?);
         let readers = Readers::open(&file, READERS).map_err(wrong)?;
         Ok(Self { readers, writer, background, issues_tokens, file })
@@ -91,9 +92,6 @@ impl SqliteShard {
 
     /// `Ok` if the shard is in service, else the reason.
     pub(super) fn health(&self) -> Result<(), String> {
-        if self.writer.as_ref().is_some_and(Writer::has_ended) {
-            return Err("its writing thread has ended".into());
-        }
         self.file.usable().map_err(|error| error.to_string())
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
+use crate::backoff::Backoff;
 use crate::changes::{Bounds, Commit, FeedEvent};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
 use crate::problems::{ProblemCause, Problems};
@@ -22,6 +23,8 @@ use crate::shard::{Deadline, ShardError};
 /// Interval between two polls of the log while this process writes nothing. Each poll finds what
 /// other programs wrote, and sends [`FeedEvent::Alive`].
 const POLL: Duration = Duration::from_millis(500);
+/// Longest pause between two polls that fail, before jitter.
+const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Limit on one poll of the log, which reads the local disk.
 const POLL_DEADLINE: Duration = Duration::from_secs(5);
 /// Authors per batch of heads.
@@ -68,7 +71,7 @@ impl SqliteSource {
         let mut commits = writer.log().commits();
         let bookmark = Bookmark::new(Arc::clone(writer.log()));
         let mut position = None;
-        let mut failed = false;
+        let (mut failed, mut backoff) = (false, Backoff::new(POLL, RETRY_MAX));
         loop {
             let batch = match self.poll_log(&mut position).await {
                 Ok(batch) => batch,
@@ -82,10 +85,14 @@ impl SqliteSource {
             if let Some(position) = &position {
                 bookmark.at(position.at);
             }
+            if !failed {
+                backoff.reset();
+            }
+            let pause = if failed { backoff.pause() } else { POLL };
             // The writer outlives this task, so `changed` never fails.
             tokio::select! {
                 _ = commits.changed(), if !failed => {}
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = events.closed() => return,
             }
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ use super::log::{self, SqliteLog};
 use super::{BUSY_TIMEOUT, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::problems::{ProblemCause, Problems};
 use crate::shard::{Deadline, OpenError, ShardError};
+use crate::tasks::Tasks;
 
 /// Maximum jobs per transaction. A commit of 64 rows takes eight times as long as one of a single
 /// row; more jobs would delay the first one.
@@ -61,20 +62,25 @@ impl Claim {
 
 impl Writer {
     /// Starts the thread. `file` keeps the folder locked until the thread ends.
-    pub(super) fn start(connection: Connection, file: Arc<ShardFile>) -> Result<Self, OpenError> {
+    pub(super) fn start(
+        connection: Connection,
+        file: Arc<ShardFile>,
+        tasks: &Tasks,
+    ) -> Result<Self, OpenError> {
         let wrong = |error: &dyn fmt::Display| super::unusable(file.path(), error);
-        let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
+        let (jobs, mut waiting) = mpsc::channel(JOBS_WAITING_MAX);
         let problems = Arc::new(Problems::default());
         let log = Arc::new(SqliteLog::default());
-        let writer_thread = WriterThread {
+        let mut writer_thread = WriterThread {
             data_version: data_version(&connection).map_err(|error| wrong(&error))?,
             connection,
             file: Arc::clone(&file),
             problems: Arc::clone(&problems),
             log: Arc::clone(&log),
         };
-        let run = move || writer_thread.work(waiting);
-        let thread = thread::Builder::new().name("sqlite-writer".into()).spawn(run);
+        let name = file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let work = move || writer_thread.work(&mut waiting);
+        let thread = tasks.spawn_blocking_thread("writer", &name, work);
         let thread = thread.map_err(|error| wrong(&error))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
@@ -136,11 +142,6 @@ impl Writer {
         &self.problems
     }
 
-    /// Whether the thread has ended, although the shard is open.
-    pub(super) fn has_ended(&self) -> bool {
-        locked(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
-    }
-
     /// How many times another program was found to have written to the file.
     pub(super) fn foreign_writes(&self) -> u64 {
         self.problems.count(ProblemCause::ForeignWrite)
@@ -153,7 +154,9 @@ impl Writer {
         drop(locked(&self.jobs).take());
         let thread = locked(&self.thread).take();
         if let Some(thread) = thread {
-            // A panic of the thread was logged when it happened.
+            // It may pause after a panic.
+            thread.thread().unpark();
+            // Its panics were caught and logged when they happened.
             drop(thread.join());
         }
     }
@@ -188,7 +191,12 @@ struct WriterThread {
 }
 
 impl WriterThread {
-    fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
+    /// Runs jobs until the queue is closed.
+    fn work(&mut self, waiting: &mut mpsc::Receiver<Job>) {
+        // A panic may have left a transaction open.
+        if !self.connection.is_autocommit() {
+            drop(self.connection.execute_batch("ROLLBACK"));
+        }
         while let Some(first) = waiting.blocking_recv() {
             let mut jobs = vec![first];
             while jobs.len() < JOBS_PER_COMMIT
@@ -356,7 +364,7 @@ mod tests {
         let folder = Folder::open(dir.path(), 1, Access::Own).unwrap();
         let opened = folder.open_shard(0).unwrap();
         let file = Arc::new(ShardFile::owned(opened.file, folder).unwrap());
-        (dir, Writer::start(opened.connection, file).unwrap())
+        (dir, Writer::start(opened.connection, file, &Tasks::default()).unwrap())
     }
 
     fn soon() -> Deadline {
@@ -429,7 +437,7 @@ mod tests {
         let (_dir, writer) = writer();
         let short = || Deadline::after(Duration::from_millis(50));
         let slow = |connection: &Connection| {
-            thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             post(1, "slow".into())(connection)
         };
         let late = async {
