@@ -1,7 +1,7 @@
 # Build with `docker build -t tributary .`; docs/operations.md describes how to run it.
 
 # Both stages use the same Debian release, so the binary finds the C library it was linked with.
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates

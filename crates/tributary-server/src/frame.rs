@@ -51,7 +51,7 @@ pub(super) struct TraceId(String);
 
 impl TraceId {
     /// The trace id of the `traceparent` header if that header is valid, else a random one.
-    fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let given = parent.and_then(|parent| parent.split('-').nth(1)).filter(|id| {
             id.len() == 32

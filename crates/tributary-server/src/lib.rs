@@ -2,6 +2,8 @@
 
 mod auth;
 mod connections;
+#[doc(hidden)]
+pub mod decoders;
 mod error;
 mod frame;
 mod from_memory;

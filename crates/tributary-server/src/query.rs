@@ -123,15 +123,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
         let read = timeout(BODY_TIMEOUT, read_body(request.into_body(), limit));
         let body = read.await.map_err(|_| ApiError::SlowBody)??;
-        // serde would also take an array of the values of the fields.
-        if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(ApiError::BadBody("expected an object".to_owned()));
-        }
-        let parsed = serde_json::from_slice(&body);
-        parsed.map(Self).map_err(|error| {
-            ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
-        })
+        parse_body(&body).map(Self)
     }
+}
+
+/// The JSON object in a body.
+pub(super) fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // serde would also take an array of the values of the fields.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::BadBody("expected an object".to_owned()));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
+    })
 }
 
 /// Refuses a query string with a parameter that appears twice, whether or not the route knows it.

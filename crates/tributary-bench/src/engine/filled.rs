@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
-use tributary::internal::{Draft, EngineMemory, Fleet, Miss};
+use tributary::internal::{Draft, EngineMemory, Fleet};
 use tributary::{Cursor, Limit, PageRequest, Post, UserId};
 
 use super::report::{Footprint, PageTimings};
@@ -136,10 +136,10 @@ impl<'a> FilledMemory<'a> {
             if let Some(draft) = self.page(request) {
                 return Ok(draft);
             }
-            for miss in self.memory.misses() {
-                let Miss::Tail { author, depth } = miss else {
-                    bail!("the follow list of {} is not in memory", request.reader);
-                };
+            let Some(tails) = self.memory.missing_tails() else {
+                bail!("the follow list of {} is not in memory", request.reader);
+            };
+            for (author, depth) in tails {
                 let author = u32::try_from(author.get())?;
                 let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
                 self.fill_tail(author, depth).context("a tail does not fit")?;

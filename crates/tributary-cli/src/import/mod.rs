@@ -3,6 +3,7 @@
 //! A row is stored as it is meant, or refused with its line and the correction. A refused row does
 //! not stop the import: all other rows are loaded.
 
+pub(crate) mod decoders;
 mod header;
 mod input;
 mod mysql;

@@ -259,7 +259,8 @@ fn the_image_is_built_from_existing_files_with_our_rust_version() {
     let all = dockerfile();
     let from: Vec<&str> =
         all.iter().filter(|(key, _)| key == "FROM").map(|(_, image)| image.as_str()).collect();
-    let rust = env!("CARGO_PKG_RUST_VERSION");
+    let toolchain: Table = read("rust-toolchain.toml").parse().unwrap();
+    let rust = toolchain["toolchain"]["channel"].as_str().unwrap();
     let debian = from[1].strip_prefix("debian:").unwrap().strip_suffix("-slim").unwrap();
     assert_eq!(from[0], format!("rust:{rust}-slim-{debian} AS build"));
     assert_eq!(from.len(), 2);

@@ -5,6 +5,7 @@
 //! do. The extractors of `guard` call it and give handlers authorized ids only.
 
 mod credentials;
+mod decoders;
 mod files;
 mod guard;
 mod keys;
@@ -23,6 +24,7 @@ use axum::http::Request;
 use tributary::internal::tasks::TaskStats;
 
 pub use self::credentials::{Credentials, CredentialsError};
+pub use self::decoders::{service_keys, token_keys, user_token};
 pub(crate) use self::guard::{
     Allowed, AllowedHere, DeletePost, Follow, Publish, ReadAuthor, ReadFollowing, ReadHome,
     ReadMetrics, ReadPost, SeesState,

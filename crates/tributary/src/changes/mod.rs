@@ -6,13 +6,13 @@
 pub(crate) mod assemble;
 pub(crate) mod binlog;
 mod bytes;
-mod columns;
+pub(crate) mod columns;
 pub(crate) mod gtid;
 mod metadata;
-mod pending;
+pub(crate) mod pending;
 pub(crate) mod reach;
 pub(crate) mod rows;
-mod statement;
+pub(crate) mod statement;
 pub(crate) mod tables;
 mod tokens;
 

@@ -11,7 +11,7 @@ use super::stats::MemoryStats;
 use crate::apply::{Applier, CacheKey};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
 use crate::clock::now_ms;
-use crate::memory::{self, Installed, LogName, Memory, Slot};
+use crate::memory::{Installed, LogName, Memory, Miss, Slot};
 use crate::model::{FOLLOWEES_MAX, Post, PostKey, ShardId, UserId};
 use crate::shard::{FillAnswer, FillRequest, FillTarget, Fleet};
 use crate::timeline::{self, Draft, PageRequest, TimelineFlights, View};
@@ -22,24 +22,7 @@ pub struct EngineMemory<'a> {
     memory: Arc<Memory>,
     flights: TimelineFlights,
     applier: Applier,
-    queue: mpsc::Receiver<memory::Miss>,
-}
-
-/// Something that a page needs and memory does not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miss {
-    /// At least the `depth` newest posts of the author.
-    Tail {
-        /// The author.
-        author: UserId,
-        /// A number of posts.
-        depth: u32,
-    },
-    /// The reader's follow list.
-    Follows {
-        /// The reader.
-        reader: UserId,
-    },
+    queue: mpsc::Receiver<Miss>,
 }
 
 impl fmt::Debug for EngineMemory<'_> {
@@ -122,16 +105,15 @@ impl<'a> EngineMemory<'a> {
         page?.ok().filter(|draft| draft.waves == 0 && draft.queried.is_empty())
     }
 
-    /// The entries that pages needed and did not find since the last call.
-    pub fn misses(&mut self) -> Vec<Miss> {
+    /// The authors whose tails pages needed since the last call, each with the number of posts that
+    /// its tail must have at least. `None` if a page needed a follow list that is not in memory.
+    pub fn missing_tails(&mut self) -> Option<Vec<(UserId, u32)>> {
         let misses = std::iter::from_fn(|| self.queue.try_recv().ok());
-        let to_public = |miss| match miss {
-            memory::Miss::Tail { slot, depth } => {
-                Miss::Tail { author: self.memory.user(slot), depth }
-            }
-            memory::Miss::Follows { user } => Miss::Follows { reader: user },
+        let to_tail = |miss| match miss {
+            Miss::Tail { slot, depth } => Some((self.memory.user(slot), depth)),
+            Miss::Follows { .. } => None,
         };
-        misses.map(to_public).collect()
+        misses.map(to_tail).collect()
     }
 
     /// Whether memory holds this post; `None` if it does not reach down to it.

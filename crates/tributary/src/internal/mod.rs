@@ -1,6 +1,7 @@
 //! Items for the project's own crates and tests, beyond the public names. They may change in any
 //! release: nothing here is part of the library's stable interface. At most 40 items.
 
+pub mod decoders;
 mod engine;
 mod log_source;
 #[cfg(feature = "sqlite")]
@@ -11,7 +12,7 @@ mod requests;
 pub mod stats;
 pub mod tasks;
 
-pub use self::engine::{EngineMemory, Miss};
+pub use self::engine::EngineMemory;
 pub use self::log_source::TestLog;
 #[cfg(feature = "sqlite")]
 pub use self::new_folder::FolderRows;

@@ -2,6 +2,7 @@
 //! benchmark measures its cost.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use mysql_async::binlog::BinlogVersion;
@@ -72,14 +73,16 @@ impl<'a> RecordedLog<'a> {
 
     /// The next event, decoded as the client library decodes it from a packet.
     fn next(&mut self) -> Result<Option<RawEvent>, String> {
-        // The client library panics at a truncated event, and the file may still be written to.
+        // The client library panics at a truncated event, and the file may still be written to. It
+        // also panics at some damaged events.
         let length = self.rest.get(9..13).and_then(|bytes| bytes.first_chunk());
         let length = length.map(|bytes| u32::from_le_bytes(*bytes));
         let length = length.and_then(|length| usize::try_from(length).ok());
         let Some(one) = length.and_then(|length| self.rest.get(..length)) else { return Ok(None) };
         self.rest = &self.rest[one.len()..];
         let wrong = |error: std::io::Error| format!("an event cannot be decoded: {error}");
-        let event = RawEvent::read(&self.format, one).map_err(wrong)?;
+        let read = catch_unwind(AssertUnwindSafe(|| RawEvent::read(&self.format, one)));
+        let event = read.map_err(|_| "an event is damaged")?.map_err(wrong)?;
         match event.header().event_type_raw() {
             kind::FORMAT => {
                 let format = event.read_event::<FormatDescriptionEvent<'_>>().map_err(wrong)?;
@@ -106,7 +109,8 @@ fn reason(error: FeedError) -> String {
     }
 }
 
-fn layout(database: &str) -> Layout {
+/// The default tables of one database, which owns all users.
+pub(super) fn layout(database: &str) -> Layout {
     let tables = Tables::default();
     let (posts, follows) = (&tables.posts, &tables.follows);
     let served = |role, table: &String, columns: &[&String]| ServedTable {

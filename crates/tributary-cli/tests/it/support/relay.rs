@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -29,7 +29,17 @@ pub(crate) struct Rules {
     pub(crate) rejects_prepared: bool,
     /// Answers statements with `JSON_TABLE` with error 1064, as old servers do.
     pub(crate) knows_no_json_table: bool,
+    /// Cuts off an event in each of the first [`CUTS`] logs.
+    pub(crate) cuts_events: bool,
 }
+
+/// The number of logs in which an event is cut off.
+pub(crate) const CUTS: usize = 3;
+/// The rotate event, the format event and the event after them precede it.
+const CUT_AT: usize = 3;
+/// The zero byte before an event, its header, and a part of its body that is too short for a
+/// checksum.
+const CUT_BYTES: usize = 1 + 19 + 2;
 
 /// A relay on a port of its own; it runs until the runtime ends.
 pub(crate) struct Relay {
@@ -42,18 +52,25 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (targets, next) = (targets.to_vec(), AtomicUsize::new(0));
+        let logs = Arc::new(AtomicUsize::new(0));
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let target = targets[next.fetch_add(1, Ordering::Relaxed) % targets.len()];
-                tokio::spawn(async move { drop(forward(client, target, rules).await) });
+                let logs = Arc::clone(&logs);
+                tokio::spawn(async move { drop(forward(client, target, rules, logs).await) });
             }
         });
         Self { port }
     }
 }
 
-async fn forward(client: TcpStream, target: u16, rules: Rules) -> io::Result<()> {
+async fn forward(
+    client: TcpStream,
+    target: u16,
+    rules: Rules,
+    logs: Arc<AtomicUsize>,
+) -> io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", target)).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -66,9 +83,16 @@ async fn forward(client: TcpStream, target: u16, rules: Rules) -> io::Result<()>
     let to_client = Arc::new(Mutex::new(to_client));
     to_client.lock().await.write_all(&greeting).await?;
     let answers = Arc::clone(&to_client);
+    let sends_log = AtomicBool::new(false);
+    let answer = async {
+        match rules.cuts_events {
+            true => pump_packets(from_server, to_client, &sends_log, &logs).await,
+            false => pump(from_server, to_client).await,
+        }
+    };
     tokio::select! {
-        ended = commands(from_client, to_server, answers, rules) => ended,
-        ended = pump(from_server, to_client) => ended,
+        ended = commands(from_client, to_server, answers, rules, &sends_log) => ended,
+        ended = answer => ended,
     }
 }
 
@@ -78,9 +102,13 @@ async fn commands(
     mut to: OwnedWriteHalf,
     answers: Arc<Mutex<OwnedWriteHalf>>,
     rules: Rules,
+    sends_log: &AtomicBool,
 ) -> io::Result<()> {
     loop {
         let packet = packet(&mut from).await?;
+        if LOG_COMMANDS[1..].contains(&packet[4]) {
+            sends_log.store(true, Ordering::Relaxed);
+        }
         match refusal(&packet, rules) {
             Some(code) => answers.lock().await.write_all(&error(code)).await?,
             None => to.write_all(&packet).await?,
@@ -142,5 +170,25 @@ async fn pump(mut from: OwnedReadHalf, to: Arc<Mutex<OwnedWriteHalf>>) -> io::Re
             return Ok(());
         }
         to.lock().await.write_all(&buffer[..count]).await?;
+    }
+}
+
+/// Forwards the packets of a server, and cuts off one event of its log.
+async fn pump_packets(
+    mut from: OwnedReadHalf,
+    to: Arc<Mutex<OwnedWriteHalf>>,
+    sends_log: &AtomicBool,
+    logs: &AtomicUsize,
+) -> io::Result<()> {
+    let mut events = 0;
+    loop {
+        let mut packet = packet(&mut from).await?;
+        if sends_log.load(Ordering::Relaxed) {
+            events += 1;
+        }
+        if events == CUT_AT && logs.fetch_add(1, Ordering::Relaxed) < CUTS {
+            packet = framed(packet[3], &packet[4..4 + CUT_BYTES]);
+        }
+        to.lock().await.write_all(&packet).await?;
     }
 }

@@ -1,5 +1,6 @@
 //! The stream of a server's log: the request that starts it, and its events with their checksums.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use flate2::Crc;
@@ -27,6 +28,8 @@ const PACKET_TOO_LARGE: &str = "larger than max_allowed_packet";
 /// Errors of proxies and of hosted servers that send no log: unknown command, syntax, unknown
 /// error, not supported yet, not in this protocol.
 const REFUSALS: [u16; 5] = [1047, 1064, 1105, 1235, 1295];
+/// The reason for a new connection after an event that cannot be decoded.
+const DAMAGED: &str = "an event arrived damaged";
 /// The size of an event's checksum.
 const CHECKSUM_BYTES: usize = 4;
 
@@ -83,8 +86,8 @@ impl Stream {
     /// The next event. Fails if none arrives within the time in which a live server sends one.
     pub(super) async fn next(&mut self) -> Result<RawEvent, FeedError> {
         let patience = if self.has_received { SILENCE_MAX } else { FIRST_SILENCE_MAX };
-        match tokio::time::timeout(patience, self.stream.next()).await {
-            Ok(event) => self.read(event),
+        match tokio::time::timeout(patience, self.receive()).await {
+            Ok(event) => event,
             Err(_) => Err(FeedError::Temporary(format!(
                 "the server sent nothing for {} s",
                 patience.as_secs()
@@ -94,8 +97,15 @@ impl Stream {
 
     /// The next event, if it has already arrived.
     pub(super) fn ready(&mut self) -> Option<Result<RawEvent, FeedError>> {
-        let event = self.stream.next().now_or_never()?;
-        Some(self.read(event))
+        self.receive().now_or_never()
+    }
+
+    /// The client library panics at some damaged events, before their checksum can be verified.
+    async fn receive(&mut self) -> Result<RawEvent, FeedError> {
+        match AssertUnwindSafe(self.stream.next()).catch_unwind().await {
+            Ok(event) => self.read(event),
+            Err(_) => Err(FeedError::Temporary(DAMAGED.into())),
+        }
     }
 
     fn read(&mut self, event: Option<Result<RawEvent, Error>>) -> Result<RawEvent, FeedError> {
@@ -168,9 +178,8 @@ pub(crate) fn checked(raw: &RawEvent, in_payload: bool) -> Result<Event<'_>, Fee
     if matches!(raw.footer().get_checksum_alg(), Ok(Some(known)) if known == crc) {
         let sent = raw.checksum().map(u32::from_le_bytes);
         if sent != Some(checksum(&event, header.event_size(), data)) {
-            return Err(FeedError::Temporary(
-                "an event arrived damaged: its checksum does not match".into(),
-            ));
+            let mismatch = format!("{DAMAGED}: its checksum does not match");
+            return Err(FeedError::Temporary(mismatch));
         }
     } else if event.kind == kind::ROTATE
         && let Some((body, sum)) = data.split_last_chunk::<CHECKSUM_BYTES>()

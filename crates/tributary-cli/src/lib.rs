@@ -1,0 +1,190 @@
+//! The command line: the commands and their arguments, their output and their exit codes.
+
+mod bench;
+mod check;
+#[doc(hidden)]
+pub mod decoders;
+mod demo;
+mod dsn;
+mod feed;
+mod import;
+mod keys;
+mod migrate;
+mod serve;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::level_filters::LevelFilter;
+
+use tributary::config::{ConfigError, environment};
+use tributary::{Config, OpenError};
+use tributary_server::KeysError;
+
+use crate::dsn::DsnError;
+
+/// The default folder of `tributary demo` and `tributary feed`.
+const DEMO_FOLDER: &str = "tributary-demo";
+/// The default folder of `serve`, `import` and `migrate`.
+const DATA_FOLDER: &str = "tributary-data";
+
+// Exit codes. In addition, 0 is success.
+const FAILED: u8 = 1;
+/// Wrong usage; clap exits with the same code.
+const USAGE: u8 = 2;
+const PREREQUISITE: u8 = 3;
+const PARTIAL: u8 = 4;
+
+/// Home timelines from sharded MySQL, MariaDB or embedded SQLite.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite or the \
+                  configuration is wrong, 4 partly done."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Generate a social graph to try Tributary with, once, and serve it
+    Demo(demo::Demo),
+    /// Serve timelines over HTTP
+    Serve(serve::Serve),
+    /// Load follows and posts from CSV or NDJSON files
+    Import(import::Import),
+    /// Inspect servers: print a configuration for them, and the problems to fix first
+    Check(check::Check),
+    /// Print the home timeline of a user
+    Feed(feed::Feed),
+    /// Create the tables that the write path needs
+    Migrate(migrate::Migrate),
+    /// Make, list, rotate and revoke credentials for the HTTP API
+    Keys(keys::Keys),
+    /// Measure the speed of a server, and check its answers at the same time
+    Bench(bench::Bench),
+}
+
+/// The shards that a command works on.
+#[derive(Args, Debug)]
+struct DataSource {
+    /// Configuration file (TOML) that names servers and shards
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    config: Option<PathBuf>,
+    /// Folder of embedded shards
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DataSource {
+    /// The flags of this command line, for a command that the output suggests.
+    fn flags(&self) -> String {
+        match (&self.config, &self.data) {
+            (Some(file), _) => format!(" --config {}", file.display()),
+            (None, Some(folder)) => format!(" --data {}", folder.display()),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// Loads the configuration. Without flags it is that of embedded shards in `folder`.
+    fn load(&self, folder: &str) -> Result<Config, ConfigError> {
+        match &self.config {
+            Some(file) => Config::from_file(file, environment()),
+            None => {
+                let folder = self.data.as_deref().unwrap_or(Path::new(folder));
+                Config::from_folder(folder, environment())
+            }
+        }
+    }
+}
+
+/// The result of a command that did not fail.
+enum Outcome {
+    Done,
+    /// Partly done; the command printed the exceptions.
+    Partial,
+    /// The command printed problems that must be fixed first.
+    NotReady,
+}
+
+/// Runs the command of the command line to its end, and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.context("cannot start the runtime").and_then(|runtime| {
+        let outcome = runtime.block_on(async {
+            match cli.command {
+                Command::Demo(demo) => demo.run().await,
+                Command::Serve(serve) => serve.run().await,
+                Command::Import(import) => import.run().await,
+                Command::Check(check) => check.run().await,
+                Command::Feed(feed) => feed.run().await,
+                Command::Migrate(migrate) => migrate.run().await,
+                Command::Keys(keys) => keys.run(),
+                Command::Bench(bench) => bench.run().await,
+            }
+        });
+        // Queries that still run have no caller any more, so they may be cut off after a second.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        outcome
+    });
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Partial) => ExitCode::from(PARTIAL),
+        Ok(Outcome::NotReady) => ExitCode::from(PREREQUISITE),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "tributary: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<DsnError>() {
+        USAGE
+    } else if error.is::<OpenError>() || error.is::<ConfigError>() || error.is::<KeysError>() {
+        PREREQUISITE
+    } else {
+        FAILED
+    }
+}
+
+/// Starts logging to standard error, in colour on a terminal unless `NO_COLOR` is set. The
+/// variable `TRIBUTARY_LOG` sets the level: `error`, `warn`, `info` (the default), `debug` or
+/// `trace`.
+fn start_log() {
+    let level = std::env::var("TRIBUTARY_LOG").ok().and_then(|level| level.parse().ok());
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
+        .init();
+}
+
+/// Prints a line to standard output. Errors are ignored: the command does not fail because the
+/// reader of a pipe has exited.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A progress bar on standard error; invisible if that is no terminal.
+fn progress(total: u64, unit: &'static str, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = match unit {
+        "bytes" => "{msg} {wide_bar} {bytes}/{total_bytes} {eta}",
+        _ => "{msg} {wide_bar} {human_pos}/{human_len} {eta}",
+    };
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
+    bar.with_message(what)
+}

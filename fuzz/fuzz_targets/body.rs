@@ -1,0 +1,4 @@
+//! Fuzzes `tributary_server::decoders::body`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tributary_server::decoders::body(data));

@@ -1,0 +1,4 @@
+//! Fuzzes `tributary::internal::decoders::unpacked`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tributary::internal::decoders::unpacked(data));
