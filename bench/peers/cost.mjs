@@ -9,6 +9,7 @@ const { values, positionals: urls } = parseArgs({
   options: {
     pid: { type: 'string', multiple: true, default: [] },
     readers: { type: 'string', default: '20000' },
+    first: { type: 'string', default: '1' },
     pages: { type: 'string', default: '300' },
     rounds: { type: 'string', default: '5' },
     connections: { type: 'string', default: '1' },
@@ -16,8 +17,8 @@ const { values, positionals: urls } = parseArgs({
     compare: { type: 'boolean', default: false },
   },
 });
-const [readers, pages, rounds, connections] =
-  [values.readers, values.pages, values.rounds, values.connections].map(Number);
+const [readers, first, pages, rounds, connections] =
+  [values.readers, values.first, values.pages, values.rounds, values.connections].map(Number);
 const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
 
 function get(url) {
@@ -43,7 +44,7 @@ function chosen(round) {
   let state = 12345 + round;
   return Array.from({ length: pages }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return 1 + Math.floor((state / 2 ** 32) * readers);
+    return first + Math.floor((state / 2 ** 32) * readers);
   });
 }
 
