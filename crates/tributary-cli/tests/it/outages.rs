@@ -349,11 +349,14 @@ fn a_log_that_is_not_fresh_costs_only_the_readers_of_its_users() {
         for reader in [local, READER] {
             until_warm(&tributary, reader, 20).await;
         }
-        // The page is rendered once. After that each answer is a page cache hit.
-        let path = format!("/v1/users/{local}/feed");
+        assert_eq!(http.get(&format!("/v1/users/{READER}/feed")).await.status, 200);
+        assert_eq!(watch.counters().await["pages"], 0, "a page that is requested once is cached");
+        // The second answer is cached, and the next ones are page cache hits. Parameters that the
+        // route does not know make no other page.
         let hits = async || {
             let before = watch.counters().await["page_cache_hits"];
-            for _ in 0..3 {
+            for number in 0..3 {
+                let path = format!("/v1/users/{local}/feed?unknown={number}");
                 let page = http.get(&path).await.json();
                 assert_eq!((&page["complete"], &page["stale_shards"]), (&true.into(), &json!([])));
             }
@@ -365,6 +368,7 @@ fn a_log_that_is_not_fresh_costs_only_the_readers_of_its_users() {
         }
         servers[1].kill();
         watch.until("stale", |counters| counters["fresh"] == 1).await;
+        assert_eq!(watch.counters().await["pages"], 1);
         assert_eq!(hits().await, 3, "one log that is not fresh turns off the page cache");
         let page = read(&tributary, Cursor::newest()).await;
         assert!(!page.stale.is_empty() || !page.missing.is_empty(), "{page:?}");

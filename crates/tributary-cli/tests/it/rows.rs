@@ -44,6 +44,11 @@ enum Shape {
     Deep,
 }
 
+/// The posts of the deep author: a million in one world of `./dev soak`.
+fn deep_posts(followees: u64) -> i64 {
+    if followees == 50 { size(20_000, 1_000_000) } else { 20_000 }
+}
+
 fn world(shape: Shape, followees: u64, random: &mut StdRng) -> World {
     let mut world = World::default();
     let mut post = 0;
@@ -53,7 +58,7 @@ fn world(shape: Shape, followees: u64, random: &mut StdRng) -> World {
             Shape::Dense | Shape::OneTime => 12,
             Shape::Deep => {
                 if author == 1 {
-                    20_000
+                    deep_posts(followees)
                 } else {
                     12
                 }
@@ -86,7 +91,7 @@ fn world(shape: Shape, followees: u64, random: &mut StdRng) -> World {
                 Shape::Tied => random.random_range(0..3),
                 Shape::OneTime => 7,
                 Shape::Deep if author == 1 => n,
-                Shape::Deep => random.random_range(100_000..1_000_000),
+                Shape::Deep => random.random_range(1_000_000..2_000_000),
             };
             // Ids are not in time order.
             world.post(author, time, (post * 2_654_435_761) % 4_294_967_296);
