@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
+use super::tokens::UserTokens;
+
 /// Longer replies are an error. A page of the server is far shorter.
 const REPLY_BYTES_MAX: usize = 4 << 20;
 const BUFFER_BYTES: usize = 64 << 10;
@@ -37,6 +39,7 @@ pub(super) struct Target {
     prefix: String,
     /// The `Authorization` header with its line end; empty if no credential is given.
     authorization: String,
+    tokens: Option<UserTokens>,
 }
 
 impl std::fmt::Debug for Target {
@@ -67,7 +70,12 @@ impl Target {
             Ok(credential) => format!("authorization: Bearer {credential}\r\n"),
             Err(_) => String::new(),
         };
-        Ok(Self { address, host: format!("{host}:{port}"), prefix, authorization })
+        Ok(Self { address, host: format!("{host}:{port}"), prefix, authorization, tokens: None })
+    }
+
+    /// Sends the token of its user with each request, instead of one credential for all.
+    pub(super) fn with_tokens(self, tokens: Option<UserTokens>) -> Self {
+        Self { tokens, ..self }
     }
 }
 
@@ -132,8 +140,12 @@ impl Client {
     }
 
     fn write(&mut self, request: Request<'_>) {
-        let Target { host, prefix, authorization, .. } = &self.target;
+        let Target { host, prefix, authorization, tokens, .. } = &self.target;
         let Request { method, path, freshness, body } = request;
+        let authorization = match tokens {
+            Some(tokens) => tokens.header_of(path),
+            None => authorization,
+        };
         let buffer = &mut self.request;
         buffer.clear();
         let mut put = |parts: &[&str]| parts.iter().for_each(|part| buffer.extend(part.as_bytes()));

@@ -20,6 +20,7 @@ use super::process::{Usage, usage};
 use super::record::{Record, micros};
 use super::report::{Report, RunUsage};
 use super::schedule::Schedule;
+use super::tokens::UserTokens;
 use super::worker::Worker;
 use super::world::World;
 
@@ -31,6 +32,8 @@ const STORM_CONNECTIONS: usize = 8;
 pub struct LoadPlan {
     /// The server's address: `http://host:port`.
     pub url: String,
+    /// The server's address for operators, which has its metrics; none if empty.
+    pub admin_url: String,
     /// Which requests are sent, and how often each.
     pub mix: Mix,
     /// Requests per second; `None` means as many as the connections can send.
@@ -47,6 +50,8 @@ pub struct LoadPlan {
     pub check_every: u64,
     /// The process ids of the server, on this machine.
     pub server_pids: Vec<u32>,
+    /// The tokens of the users; without them all requests have one credential, or none.
+    pub tokens: Option<UserTokens>,
 }
 
 /// The state that all connections of a run share.
@@ -105,7 +110,7 @@ pub fn drive(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report>
 }
 
 async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report> {
-    let target = Target::find(&plan.url).await?;
+    let target = Target::find(&plan.url).await?.with_tokens(plan.tokens.clone());
     let shards = shards(&target).await?;
     let readers = Readers::new(users, plan.seed);
     let polls = polls(&plan, &target, &readers, users).await?;
@@ -156,7 +161,7 @@ async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report>
     }
     let used = used.await.context("the task that measures processes failed")?;
     let unsent = schedule.unsent().await;
-    let memory = memory(&run.target).await;
+    let memory = memory(&run.plan.admin_url).await;
     let run = Rc::into_inner(run).context("a task did not end")?;
     let record = run.record.into_inner();
     if record.answers == 0 {
@@ -228,8 +233,9 @@ async fn shards(target: &Target) -> Result<usize> {
 }
 
 /// The server's memory metrics: the lines of `/metrics` that begin with `tributary_memory_`.
-async fn memory(target: &Target) -> Vec<(String, f64)> {
-    let mut client = Client::new(target.clone());
+async fn memory(admin_url: &str) -> Vec<(String, f64)> {
+    let Ok(target) = Target::find(admin_url).await else { return Vec::new() };
+    let mut client = Client::new(target);
     let Ok(reply) = client.exchange(Request::get("/metrics")).await else { return Vec::new() };
     let text = std::str::from_utf8(reply.body).unwrap_or_default();
     let lines = text.lines().filter(|line| line.starts_with("tributary_memory_"));

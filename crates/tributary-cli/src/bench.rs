@@ -12,7 +12,7 @@ use tributary::config::{FleetConfig, TimeUnit};
 use tributary::internal::{Fleet, Loaded};
 use tributary::{Config, OpenError};
 use tributary_bench::{
-    EnginePlan, LoadPlan, Mix, World, WorldSize, ceiling, drive, engine, plot, ratio,
+    EnginePlan, LoadPlan, Mix, UserTokens, World, WorldSize, ceiling, drive, engine, plot, ratio,
 };
 
 use crate::{DataSource, Outcome, progress, say};
@@ -186,6 +186,15 @@ struct Load {
     /// Duration of the load before the measurement
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     warmup: f64,
+    /// JWKS file with an HS256 key: each request has a token of its user, signed with this key
+    #[arg(long, value_name = "FILE", requires = "issuer", requires = "audience")]
+    token_keys: Option<PathBuf>,
+    /// Issuer of the tokens
+    #[arg(long, value_name = "TEXT")]
+    issuer: Option<String>,
+    /// Audience of the tokens
+    #[arg(long, value_name = "TEXT")]
+    audience: Option<String>,
     #[command(flatten)]
     data: Data,
 }
@@ -201,6 +210,9 @@ struct Run {
     /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7878")]
     url: String,
+    /// Address of the server for operators; its metrics are added to the report
+    #[arg(long, value_name = "URL", default_value = "")]
+    admin_url: String,
     #[command(flatten)]
     load: Load,
     /// Requests per second, or `max`: each connection sends the next request after each answer
@@ -222,9 +234,9 @@ struct Run {
 
 impl Run {
     async fn run(self) -> Result<Outcome> {
-        let Self { url, load, rate, check_every, server_pids, .. } = self;
+        let Self { url, admin_url, load, rate, check_every, server_pids, .. } = self;
         let plan = load.plan(&url, Mix::Read, server_pids)?;
-        let plan = LoadPlan { rate: rate.0, check_every, ..plan };
+        let plan = LoadPlan { rate: rate.0, check_every, admin_url, ..plan };
         let users = load.data.size.world().users;
         if check_every == 0 && plan.mix.writes() {
             bail!(
@@ -262,8 +274,16 @@ impl Load {
                 bail!("process {pid} does not exist on this machine");
             }
         }
+        let tokens = match (&self.token_keys, &self.issuer, &self.audience) {
+            (Some(file), Some(issuer), Some(audience)) => {
+                let users = self.data.size.world().users;
+                Some(UserTokens::sign(file, issuer, audience, users)?)
+            }
+            _ => None,
+        };
         Ok(LoadPlan {
             url: url.to_owned(),
+            admin_url: String::new(),
             mix: self.mix.unwrap_or(mix),
             rate: None,
             connections: self.connections.into(),
@@ -272,6 +292,7 @@ impl Load {
             seed: self.data.seed,
             check_every: 0,
             server_pids,
+            tokens,
         })
     }
 }

@@ -1,4 +1,5 @@
-//! `tributary demo`: generates a social graph once, then serves it.
+//! `tributary demo`: generates a social graph once, then serves it, with the routes for operators
+//! on the same address.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ impl Demo {
     pub(crate) async fn run(self) -> Result<Outcome> {
         let source = DataSource { config: None, data: Some(self.data.clone()) };
         let config = source.load(DEMO_FOLDER)?;
-        let bound = self.listen.bind(&config).await?;
+        let bound = self.listen.bind(&config).await?.with_admin_routes();
         if !self.data.join(MARKER_FILE).exists() {
             if fs::read_dir(&self.data).is_ok_and(|mut files| files.next().is_some()) {
                 let text = format!(
@@ -43,11 +44,11 @@ impl Demo {
         }
         let tributary = Tributary::open(&config).await?;
         let bound = bound.cursor_keys(cursor_keys(&config)?);
-        let address = bound.address();
+        let url = bound.url();
         let folder = fs::canonicalize(&self.data).unwrap_or(self.data);
         say(format_args!(
-            "Tributary serves the home timelines of {} users on http://{address}\n\n  \
-             curl 'http://{address}/v1/users/{}/feed?limit=5'\n\n\
+            "Tributary serves the home timelines of {} users on {url}\n\n  \
+             curl '{url}/v1/users/{}/feed?limit=5'\n\n\
              The data is in {}; delete the folder to start again with new data. Ctrl-C stops the \
              server.",
             SIZE.users,

@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::signal;
 use tracing::{info, warn};
 use tributary::{Config, OpenError, Tributary};
-use tributary_server::{self as http, Access, Credentials, CursorKeys, RouterOptions};
+use tributary_server::{self as http, Access, Certificate, Credentials, CursorKeys, RouterOptions};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, say};
 
@@ -34,12 +34,30 @@ impl Serve {
     pub(crate) async fn run(self) -> Result<Outcome> {
         let config = self.source.load(DATA_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
+        let (bound, admin) = with_admin(bound, &config).await?;
         let tributary = Tributary::open(&config).await?;
         let bound = bound.cursor_keys(cursor_keys(&config)?);
-        say(format_args!("Serving timelines on http://{}", bound.address()));
+        say(format_args!("Serving timelines on {}", bound.url()));
+        say(format_args!("Serving metrics and administration on {admin}"));
         serve(bound, tributary).await;
         Ok(Outcome::Done)
     }
+}
+
+/// Opens the listening socket for operators. Returns its address too.
+async fn with_admin(
+    bound: http::BoundServer,
+    config: &Config,
+) -> Result<(http::BoundServer, SocketAddr)> {
+    let address = config.admin.listen;
+    let bound = bound.with_admin(address).await;
+    bound.map_err(|error| {
+        prerequisite(format!(
+            "cannot listen on {address} for operators: {error}; choose another address with \
+             admin.listen"
+        ))
+        .into()
+    })
 }
 
 impl Listen {
@@ -49,23 +67,42 @@ impl Listen {
     pub(crate) async fn bind(&self, config: &Config) -> Result<http::BoundServer> {
         let address = self.listen.unwrap_or(config.http.listen);
         let options = self.options(address, config)?;
-        let bound = http::bind_with(address, options).await;
-        bound.map(|bound| bound.with_limits(&config.http)).map_err(|error| {
+        let bound = http::bind_with(address, options).await.map_err(|error| {
             prerequisite(format!(
                 "cannot listen on {address}: {error}; choose another address with --listen"
             ))
-            .into()
-        })
+        })?;
+        let bound = bound.with_limits(&config.http);
+        let Some(tls) = &config.http.tls else { return Ok(bound) };
+        let bound = bound.with_tls(Certificate::open(tls).map_err(prerequisite)?);
+        let Some(address) = config.http.plain_listen else { return Ok(bound) };
+        let bound = bound.with_plain(address).await;
+        let (bound, address) = bound.map_err(|error| {
+            prerequisite(format!("cannot listen on {address} (http.plain_listen): {error}"))
+        })?;
+        info!(%address, "Serving plain HTTP beside TLS");
+        Ok(bound)
     }
 
     fn options(&self, address: SocketAddr, config: &Config) -> Result<RouterOptions, OpenError> {
         let mut options = RouterOptions::default();
+        options.limits = config.limits;
+        options.trusted_proxies.clone_from(&config.http.trusted_proxies);
         options.access = match Credentials::open(&config.auth).map_err(prerequisite)? {
             Some(_) if self.insecure => {
                 let text = "--insecure contradicts auth.keys_file; remove one of them";
                 return Err(prerequisite(text));
             }
-            Some(credentials) => Access::credentials(credentials),
+            Some(credentials) => {
+                if config.http.tls.is_none() && !address.ip().is_loopback() {
+                    warn!(
+                        %address,
+                        "Other machines are served without TLS; their credentials cross the network \
+                         unencrypted. Set [http.tls], or put a proxy with TLS in front"
+                    );
+                }
+                Access::credentials(credentials)
+            }
             None if self.insecure => {
                 warn!(
                     %address,

@@ -1,16 +1,18 @@
 //! The open connections: how many there are, how many bytes they hold, and which of them is closed
 //! to make room. The longest wait for a client ends first, so a new client always gets in.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 use tributary::config::Http;
 use tributary::internal::stats::Occurrences;
+
+use super::address::network_of;
 
 /// Bytes of all answers that clients have not received yet.
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
@@ -20,8 +22,11 @@ const BODIES_BYTES_MAX: usize = 16 << 20;
 const SMALL_ANSWER_BYTES: usize = 1024;
 /// A request that is younger is not ended to free its bytes.
 const MIN_AGE_MS: u64 = 1_000;
-/// The value of [`Connection::waiting_since`] while the server works on a request.
-const WORKING: u64 = u64::MAX;
+/// The longest time from the arrival of an HTTP/2 request until its answer is sent. A client can
+/// take one answer slowly while it takes others, so progress on the connection does not count.
+const STREAM_AGE_MAX_MS: u64 = 60_000;
+/// An HTTP/2 connection without requests is closed after this time.
+const IDLE_MAX_MS: u64 = 10_000;
 
 /// All open connections.
 #[derive(Debug)]
@@ -59,22 +64,47 @@ pub(super) struct Connection {
     number: u64,
     /// `None` for a trusted proxy.
     address: Option<IpAddr>,
-    /// Since when the server waits for the client, or [`WORKING`]. Times are in milliseconds since
-    /// the start.
+    /// The requests that the server works on, so that it does not wait for the client.
+    working: AtomicUsize,
+    /// Since when the server waits for the client. Times are in milliseconds since the start.
     waiting_since: AtomicU64,
     /// When the head of the last request arrived.
     request_at: AtomicU64,
+    /// Of an HTTP/2 connection: its requests whose answers are not sent yet, by number, with their
+    /// arrival. The oldest one is the first.
+    streams: OnceLock<Mutex<VecDeque<(u64, u64)>>>,
+    next_stream: AtomicU64,
     answer_bytes: AtomicUsize,
     body_bytes: AtomicUsize,
     closing: AtomicBool,
     close: Notify,
 }
 
+/// A request until its answer is sent. Dropping it returns the bytes of its body.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    connection: Arc<Connection>,
+    /// The number of its stream on an HTTP/2 connection.
+    stream: u64,
+    is_working: AtomicBool,
+    body_bytes: AtomicUsize,
+}
+
 /// Bytes of an answer. Dropping it returns them to the budget.
 #[derive(Debug)]
 pub(super) struct HeldAnswer {
-    connection: Arc<Connection>,
+    exchange: Arc<Exchange>,
     bytes: usize,
+}
+
+/// The state of an HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Fine,
+    /// It has had no request for a while.
+    Idle,
+    /// The client does not take an answer.
+    Stuck,
 }
 
 /// An open connection. Dropping it makes room for another one.
@@ -131,7 +161,7 @@ impl EndReason {
             Self::ByteLimit => {
                 "Slow clients hold too many bytes; the oldest of their requests are ended"
             }
-            Self::NotReading => "Client did not read its answer for 10 s; its connection is closed",
+            Self::NotReading => "Client did not read its answer in time; its connection is closed",
         }
     }
 }
@@ -181,8 +211,11 @@ impl Connections {
             all: Arc::clone(self),
             number: open.next,
             address,
+            working: AtomicUsize::new(0),
             waiting_since: AtomicU64::new(now),
             request_at: AtomicU64::new(now),
+            streams: OnceLock::new(),
+            next_stream: AtomicU64::new(0),
             answer_bytes: AtomicUsize::new(0),
             body_bytes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
@@ -227,8 +260,9 @@ impl Connections {
         let mut old: Vec<(u64, &Arc<Connection>)> = open
             .all
             .values()
-            .map(|connection| (connection.request_at.load(Ordering::Relaxed), connection))
-            .filter(|(at, connection)| at + MIN_AGE_MS <= now && connection.is_waiting())
+            .filter(|connection| connection.is_waiting() || connection.is_multiplexed())
+            .map(|connection| (connection.oldest_request(), connection))
+            .filter(|(at, _)| at + MIN_AGE_MS <= now)
             .filter(|(_, connection)| connection.number != by.number)
             .collect();
         // Bytes of connections that are closing will be free in a moment.
@@ -273,26 +307,31 @@ impl Open {
 }
 
 impl Connection {
+    /// The client has chosen HTTP/2: the connection has several requests at a time.
+    pub(super) fn multiplexes(&self) {
+        self.streams.get_or_init(Mutex::default);
+    }
+
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.streams.get().is_some()
+    }
+
     /// The head of a request has arrived.
-    pub(super) fn request_arrived(&self) {
-        self.request_at.store(self.all.now_ms(), Ordering::Relaxed);
-        self.works();
-    }
-
-    /// The server works on the request, for which it does not wait for the client.
-    pub(super) fn works(&self) {
-        self.waiting_since.store(WORKING, Ordering::Relaxed);
-    }
-
-    /// The server waits for the client from now on.
-    pub(super) fn waits(&self) {
-        self.waiting_since.store(self.all.now_ms(), Ordering::Relaxed);
-    }
-
-    /// The request has an answer, which the client still has to receive.
-    pub(super) fn answered(&self) {
-        self.release_body();
-        self.waits();
+    pub(super) fn request_arrived(self: &Arc<Self>) -> Arc<Exchange> {
+        let now = self.all.now_ms();
+        self.request_at.store(now, Ordering::Relaxed);
+        self.working.fetch_add(1, Ordering::Relaxed);
+        let mut stream = 0;
+        if let Some(streams) = self.streams.get() {
+            stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
+            streams.lock().unwrap_or_else(PoisonError::into_inner).push_back((stream, now));
+        }
+        Arc::new(Exchange {
+            connection: Arc::clone(self),
+            stream,
+            is_working: AtomicBool::new(true),
+            body_bytes: AtomicUsize::new(0),
+        })
     }
 
     /// The client has received a part of an answer.
@@ -302,37 +341,43 @@ impl Connection {
         }
     }
 
-    /// Takes the bytes of an answer from the budget. `None` if too many are in flight, except for
-    /// an answer that `must` be sent.
-    pub(super) fn hold_answer(self: &Arc<Self>, bytes: usize, must: bool) -> Option<HeldAnswer> {
-        self.answer_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let held = HeldAnswer { connection: Arc::clone(self), bytes };
-        let excess = self.all.answers.take(bytes);
-        let of = |connection: &Connection| connection.answer_bytes.load(Ordering::Relaxed);
-        let has_room =
-            excess == 0 || bytes <= SMALL_ANSWER_BYTES || self.all.free(excess, self, of) || must;
-        has_room.then_some(held)
+    /// The server waits for the client from now on.
+    fn waits(&self) {
+        self.waiting_since.store(self.all.now_ms(), Ordering::Relaxed);
     }
 
-    /// Takes the bytes of a part of a request body from the budget, until the request is answered.
-    /// False if too many are being received.
-    pub(super) fn hold_body(&self, bytes: usize) -> bool {
-        self.body_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let excess = self.all.bodies.take(bytes);
-        let of = |connection: &Connection| connection.body_bytes.load(Ordering::Relaxed);
-        excess == 0 || self.all.free(excess, self, of)
+    /// When the oldest request arrived whose answer is not sent yet. On an HTTP/1.1 connection it
+    /// is the last request.
+    fn oldest_request(&self) -> u64 {
+        let Some(streams) = self.streams.get() else {
+            return self.request_at.load(Ordering::Relaxed);
+        };
+        let streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.front().map_or(u64::MAX / 2, |(_, at)| *at)
     }
 
-    fn release_body(&self) {
-        let bytes = self.body_bytes.swap(0, Ordering::Relaxed);
-        self.all.bodies.used.fetch_sub(bytes, Ordering::Relaxed);
+    /// Whether an HTTP/2 connection is in use, and its client takes all answers.
+    pub(super) fn look(&self) -> Look {
+        self.look_at(self.all.now_ms())
+    }
+
+    fn look_at(&self, now: u64) -> Look {
+        let Some(streams) = self.streams.get() else { return Look::Fine };
+        let streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        match streams.front() {
+            Some((_, at)) if at + STREAM_AGE_MAX_MS < now => Look::Stuck,
+            Some(_) => Look::Fine,
+            None if self.waiting_since.load(Ordering::Relaxed) + IDLE_MAX_MS < now => Look::Idle,
+            None => Look::Fine,
+        }
     }
 
     fn is_waiting(&self) -> bool {
-        self.waiting_since.load(Ordering::Relaxed) != WORKING
+        self.working.load(Ordering::Relaxed) == 0
     }
 
-    /// Returns false if it is being closed already.
+    /// Closes the connection without waiting for its client. Returns false if it is being closed
+    /// already.
     fn close(&self) -> bool {
         let is_first = !self.closing.swap(true, Ordering::Relaxed);
         if is_first {
@@ -343,6 +388,7 @@ impl Connection {
 
     /// The client does not read its answer, so the connection ends.
     pub(super) fn stalled(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         let connections = self.all.lock().all.len();
         self.all.note(EndReason::NotReading, connections);
     }
@@ -358,6 +404,61 @@ impl Connection {
     }
 }
 
+impl Exchange {
+    /// The server works on the request, for which it does not wait for the client.
+    pub(super) fn works(&self) {
+        if !self.is_working.swap(true, Ordering::Relaxed) {
+            self.connection.working.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The server waits for a part of the request, or for the client to receive its answer.
+    pub(super) fn waits(&self) {
+        if self.is_working.swap(false, Ordering::Relaxed) {
+            self.connection.working.fetch_sub(1, Ordering::Relaxed);
+            self.connection.waits();
+        }
+    }
+
+    /// The request has an answer, which the client still has to receive.
+    pub(super) fn answered(&self) {
+        self.release_body();
+        self.waits();
+    }
+
+    /// Takes the bytes of an answer from the budget. `None` if too many are in flight, except for
+    /// an answer that `must` be sent.
+    pub(super) fn hold_answer(self: &Arc<Self>, bytes: usize, must: bool) -> Option<HeldAnswer> {
+        let connection = &self.connection;
+        connection.answer_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let held = HeldAnswer { exchange: Arc::clone(self), bytes };
+        let excess = connection.all.answers.take(bytes);
+        let of = |connection: &Connection| connection.answer_bytes.load(Ordering::Relaxed);
+        let has_room = excess == 0
+            || bytes <= SMALL_ANSWER_BYTES
+            || connection.all.free(excess, connection, of)
+            || must;
+        has_room.then_some(held)
+    }
+
+    /// Takes the bytes of a part of a request body from the budget, until the request is answered.
+    /// False if too many are being received.
+    pub(super) fn hold_body(&self, bytes: usize) -> bool {
+        let connection = &self.connection;
+        self.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+        connection.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let excess = connection.all.bodies.take(bytes);
+        let of = |connection: &Connection| connection.body_bytes.load(Ordering::Relaxed);
+        excess == 0 || connection.all.free(excess, connection, of)
+    }
+
+    fn release_body(&self) {
+        let bytes = self.body_bytes.swap(0, Ordering::Relaxed);
+        self.connection.body_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.connection.all.bodies.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Budget {
     /// Takes bytes. Returns by how many the budget is exceeded.
     fn take(&self, bytes: usize) -> usize {
@@ -368,15 +469,27 @@ impl Budget {
 
 impl Drop for HeldAnswer {
     fn drop(&mut self) {
-        self.connection.answer_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.connection.all.answers.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        let connection = &self.exchange.connection;
+        connection.answer_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        connection.all.answers.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.answered();
+        let Some(streams) = self.connection.streams.get() else { return };
+        let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|(stream, _)| *stream != self.stream);
+        if streams.is_empty() {
+            self.connection.waits();
+        }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let Self(connection) = self;
-        connection.release_body();
         let mut open = connection.all.lock();
         open.all.remove(&connection.number);
         if let Some(address) = connection.address
@@ -387,17 +500,6 @@ impl Drop for OpenConnection {
                 open.per_address.remove(&address);
             }
         }
-    }
-}
-
-/// The address that connections are counted for. One client may have a whole IPv6 network of
-/// 64 bits.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -428,16 +530,16 @@ mod tests {
             connection.0.waiting_since.store(since, Ordering::Relaxed);
         };
         let [a, b, c] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-        a.0.request_arrived();
+        let _of_a = a.0.request_arrived();
         wait(&b, 7);
         wait(&c, 5);
         let d = all.open(peer(4)).unwrap();
         assert_eq!([&a, &b, &c, &d].map(closing), [false, false, true, false]);
         drop(c);
-        d.0.request_arrived();
+        let _of_d = d.0.request_arrived();
         let e = all.open(peer(5)).unwrap();
         assert_eq!([&a, &b, &d, &e].map(closing), [false, true, false, false]);
-        e.0.request_arrived();
+        let _of_e = e.0.request_arrived();
         assert_eq!(all.open(peer(6)).unwrap_err(), Full::Server);
         drop((a, b));
         assert!(all.open(peer(6)).is_ok());
@@ -467,20 +569,46 @@ mod tests {
         let all = connections(100, 100);
         let half = ANSWERS_BYTES_MAX / 2;
         let [old, young, new] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-        let held = [&old, &young].map(|open| open.0.hold_answer(half, false).unwrap());
-        assert!(new.0.hold_answer(half, false).is_none(), "both requests are young");
-        assert!(new.0.hold_answer(SMALL_ANSWER_BYTES, false).is_some());
-        assert!(new.0.hold_answer(half, true).is_some());
+        let requests = [&old, &young, &new].map(|open| open.0.request_arrived());
+        requests.iter().for_each(|request| request.answered());
+        let [of_old, of_young, of_new] = requests;
+        let held = [&of_old, &of_young].map(|request| request.hold_answer(half, false).unwrap());
+        assert!(of_new.hold_answer(half, false).is_none(), "both requests are young");
+        assert!(of_new.hold_answer(SMALL_ANSWER_BYTES, false).is_some());
+        assert!(of_new.hold_answer(half, true).is_some());
         // As if the process had run for longer.
         let all_later = |open: &OpenConnection, at| open.0.request_at.store(at, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(MIN_AGE_MS + 50));
         all_later(&young, 10);
-        let taken = new.0.hold_answer(half, false).unwrap();
+        let taken = of_new.hold_answer(half, false).unwrap();
         assert_eq!([&old, &young, &new].map(closing), [true, false, false]);
         drop((held, taken));
         assert_eq!(all.answers.used.load(Ordering::Relaxed), 0);
-        assert!(new.0.hold_body(10) && !new.0.hold_body(BODIES_BYTES_MAX));
-        new.0.answered();
+        assert!(of_new.hold_body(10) && !of_new.hold_body(BODIES_BYTES_MAX));
+        of_new.answered();
         assert_eq!(all.bodies.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_slow_stream_is_noticed_while_its_connection_is_busy() {
+        let all = connections(100, 100);
+        let [slow, new] = [1, 2].map(|last| all.open(peer(last)).unwrap());
+        slow.0.multiplexes();
+        let stuck = slow.0.request_arrived();
+        stuck.answered();
+        let held = stuck.hold_answer(ANSWERS_BYTES_MAX, false).unwrap();
+        drop(stuck);
+        std::thread::sleep(Duration::from_millis(MIN_AGE_MS + 50));
+        // Other requests of the connection are young, and one is being worked on.
+        let busy = slow.0.request_arrived();
+        assert_eq!(slow.0.look(), Look::Fine);
+        assert_eq!(slow.0.look_at(STREAM_AGE_MAX_MS + MIN_AGE_MS), Look::Stuck);
+        let of_new = new.0.request_arrived();
+        assert!(of_new.hold_answer(10 * SMALL_ANSWER_BYTES, false).is_some());
+        assert!(closing(&slow) && !closing(&new));
+        drop((held, busy));
+        assert_eq!(slow.0.look_at(STREAM_AGE_MAX_MS + MIN_AGE_MS), Look::Idle);
+        assert_eq!(slow.0.look(), Look::Fine);
+        assert_eq!(new.0.look_at(u64::MAX), Look::Fine, "HTTP/1.1 has its own timeouts");
     }
 }

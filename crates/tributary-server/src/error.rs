@@ -52,12 +52,18 @@ pub(super) enum ApiError {
     Unauthenticated,
     #[error("the credential is not allowed to do this; a key needs the scope {0}")]
     MissingScope(Scope),
+    #[error("the client has used the units of its limit for the {limit}; wait and try again")]
+    TooManyRequests { limit: &'static str, retry_after_s: u32 },
+    #[error("more than {max} requests of this {limit} are in flight; wait for their answers")]
+    TooManyInFlight { limit: &'static str, max: u32 },
     #[error("nothing exists at this address")]
     NotFound,
     #[error("this address does not support this method; see the Allow header")]
     MethodNotAllowed,
     #[error("the request body is larger than {0} bytes")]
     BodyTooLarge(u64),
+    #[error("the request has more than {0} headers")]
+    TooManyHeaders(usize),
     #[error("the address is longer than {0} bytes")]
     UriTooLong(usize),
     #[error(
@@ -80,6 +86,9 @@ pub(super) enum ApiError {
     Internal,
 }
 
+/// The problem type of a client that has used its units.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
@@ -88,6 +97,9 @@ struct Problem<'a> {
     code: &'static str,
     detail: String,
     trace_id: &'a str,
+    /// As in draft-ietf-httpapi-ratelimit-headers.
+    #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    violated_policies: Option<[&'static str; 1]>,
 }
 
 impl ApiError {
@@ -108,9 +120,14 @@ impl ApiError {
             Self::LocalOnly(_) => (StatusCode::FORBIDDEN, "local_only"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Self::MissingScope(_) => (StatusCode::FORBIDDEN, "missing_scope"),
+            Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
+            Self::TooManyInFlight { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::TooManyHeaders(_) => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers")
+            }
             Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
             Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
@@ -121,17 +138,34 @@ impl ApiError {
         }
     }
 
+    /// After how many seconds the request may succeed, if that is known or likely.
+    fn retry_after_s(&self, status: StatusCode) -> Option<u32> {
+        match self {
+            Self::TooManyRequests { retry_after_s, .. } => Some(*retry_after_s),
+            Self::TooManyInFlight { .. } => Some(1),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        }
+    }
+
     /// Replaces the body of `response` by the problem details of this error. The other headers of
-    /// `response` stay. A 503 gets `Retry-After: 1`.
+    /// `response` stay. A 429 and a 503 get `Retry-After`.
     pub(super) fn render(&self, trace_id: &TraceId, mut response: Response) -> Response {
         let (status, code) = self.status_and_code();
+        let violated_policies = match self {
+            Self::TooManyRequests { limit, .. } => Some([*limit]),
+            _ => None,
+        };
         let problem = Problem {
-            r#type: "about:blank",
+            r#type: match violated_policies {
+                Some(_) => QUOTA_EXCEEDED,
+                None => "about:blank",
+            },
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,
             detail: self.to_string(),
             trace_id: trace_id.as_str(),
+            violated_policies,
         };
         *response.body_mut() = serde_json::to_vec(&problem).unwrap_or_default().into();
         let headers = response.headers_mut();
@@ -141,8 +175,8 @@ impl ApiError {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_s(status) {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -1,22 +1,29 @@
 //! The middleware of every route. It assigns a trace id, limits the size of the request, and
 //! renders errors as problem details. A panic ends only its own request.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, error, info_span, warn};
 use tributary::Tributary;
 
-use super::auth::Access;
+use super::App;
+use super::auth::{Access, Principal};
 use super::error::ApiError;
+use super::health;
+use super::limits::{Admission, Cost, Limiter, Refusal};
 use super::query::check_query;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
 pub(super) const URI_BYTES_MAX: usize = 8 * 1024;
+/// Most headers of a request.
+pub(super) const HEADERS_MAX: usize = 100;
 /// Largest body of a request in bytes, unless the configuration allows longer posts. Routes
 /// without a body ignore a body up to this size.
 const BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -40,8 +47,32 @@ impl BodyLimit {
 /// The settings of the middleware, the same for all requests.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
-    pub(super) limit: BodyLimit,
-    pub(super) access: Access,
+    limit: BodyLimit,
+    access: Access,
+    limiter: Option<Arc<Limiter>>,
+}
+
+impl Frame {
+    pub(super) fn of(app: &App) -> Self {
+        let limit = BodyLimit::of(&app.tributary);
+        Self { limit, access: app.access.clone(), limiter: app.limiter.clone() }
+    }
+
+    /// Admits a request, unless its client exceeds a limit. A probe of the health of this process
+    /// has no limit: an answer is as cheap as a refusal.
+    fn admit(
+        &self,
+        request: &Request,
+        principal: &Principal,
+    ) -> Result<Option<Admission>, Refusal> {
+        let Some(limiter) = &self.limiter else { return Ok(None) };
+        if health::PATHS.contains(&request.uri().path()) {
+            return Ok(None);
+        }
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
+        limiter.enter(principal, peer, request.headers()).map(Some)
+    }
 }
 
 /// Identifies one request in its answer and in the log: 32 hexadecimal digits, as in W3C Trace
@@ -69,33 +100,36 @@ impl TraceId {
     }
 }
 
-/// Handles one request: checks its size, finds its principal, runs its route, renders an error, and
-/// sets the headers that all answers share. A panic of the route is answered with 500 and logged.
+/// Handles one request: finds its principal, checks the limits of its client and its size, runs its
+/// route, renders an error, and sets the headers that all answers share.
 pub(super) async fn handle(
-    State(Frame { limit, access }): State<Frame>,
+    State(frame): State<Frame>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let trace_id = TraceId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    request.extensions_mut().insert(limit);
-    let admitted = match oversize(&request, limit) {
-        Some(error) => Err(error),
-        None => access
-            .admit(&request)
-            .and_then(|principal| check_query(request.uri()).map(|()| principal)),
-    };
-    let mut response = match admitted {
-        Err(error) => error.into_response(),
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            // The span adds the trace id to every line that the route logs.
-            let run =
-                next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
-            AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
-                error!(trace_id = trace_id.as_str(), "Request panicked; it was answered with 500");
-                ApiError::Internal.into_response()
-            })
+    request.extensions_mut().insert(frame.limit);
+    let principal = frame.access.admit(&request);
+    // A request without a valid credential counts for its address.
+    let counted = principal.as_ref().unwrap_or(&Principal::Anonymous);
+    let mut response = match frame.admit(&request, counted) {
+        Err(refusal) => {
+            let mut response = refusal.error.clone().into_response();
+            refusal.set_headers(response.headers_mut());
+            response
+        }
+        Ok(admission) => {
+            let is_write = !method.is_safe();
+            let mut response = match check(&request, frame.limit).and(principal) {
+                Ok(principal) => run(request, principal, next, &trace_id).await,
+                Err(error) => error.into_response(),
+            };
+            if let Some(admission) = admission {
+                let cost = cost_of(&mut response, is_write);
+                admission.finish(cost, response.headers_mut());
+            }
+            response
         }
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -106,6 +140,31 @@ pub(super) async fn handle(
     }
     set_common_headers(response.headers_mut());
     response
+}
+
+/// Runs the route of a request. A panic is answered with 500.
+async fn run(
+    mut request: Request,
+    principal: Principal,
+    next: Next,
+    trace_id: &TraceId,
+) -> Response {
+    request.extensions_mut().insert(principal);
+    // The span adds the trace id to every line that the route logs.
+    let run = next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
+    AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+        error!(trace_id = trace_id.as_str(), "Request panicked; it was answered with 500");
+        ApiError::Internal.into_response()
+    })
+}
+
+/// The cost that the handler has stated, or that of an answer without one. A 422 or 5xx may come
+/// late, after queries.
+fn cost_of(response: &mut Response, is_write: bool) -> Cost {
+    let status = response.status();
+    let is_late_error = status.is_server_error() || status == StatusCode::UNPROCESSABLE_ENTITY;
+    let stated = response.extensions_mut().remove();
+    stated.unwrap_or(Cost::by_default(is_write, is_late_error))
 }
 
 /// Sets the headers that all answers share. A timeline belongs to one reader: shared caches must
@@ -130,11 +189,19 @@ pub(super) fn uri_bytes<B>(request: &axum::http::Request<B>) -> usize {
     request.uri().path_and_query().map_or(0, |uri| uri.as_str().len())
 }
 
-/// The error for an address that is too long, or for a `Content-Length` above the limit.
-fn oversize(request: &Request, limit: BodyLimit) -> Option<ApiError> {
+/// Checks the size of a request, and its query.
+fn check(request: &Request, limit: BodyLimit) -> Result<(), ApiError> {
     if uri_bytes(request) > URI_BYTES_MAX {
-        return Some(ApiError::UriTooLong(URI_BYTES_MAX));
+        return Err(ApiError::UriTooLong(URI_BYTES_MAX));
     }
-    let length = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>();
-    (length.ok()? > limit.0).then_some(ApiError::BodyTooLarge(limit.0))
+    // HTTP/1.1 connections refuse them earlier, with an empty 431.
+    if request.headers().len() > HEADERS_MAX {
+        return Err(ApiError::TooManyHeaders(HEADERS_MAX));
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit.0) {
+        return Err(ApiError::BodyTooLarge(limit.0));
+    }
+    check_query(request.uri())
 }

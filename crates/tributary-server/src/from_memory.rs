@@ -1,6 +1,8 @@
 //! Home timeline pages that memory answers: from the page cache, or built from the posts in memory.
 //! This runs before the router, because routing and its middleware cost more than such an answer.
 
+use std::net::IpAddr;
+
 use axum::http::{Method, Request};
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use tributary::{Cursor, Limit, PageRequest, UserId};
 use super::App;
 use super::auth::{Action, Object, Purpose, authorize};
 use super::frame::{self, URI_BYTES_MAX, uri_bytes};
+use super::limits::Cost;
 use super::query::freshness_of;
 use super::timeline::{page_response, render_home};
 
@@ -19,19 +22,26 @@ const ID_DIGITS_MAX: usize = 20;
 /// Parameters of a query that are compared with each other; the routes check longer queries.
 const PARAMETERS_MAX: usize = 8;
 
-/// The page, if the request is authorized to read a home timeline and memory has all of it. Else
-/// `None`: the routes answer, and they also report all errors.
+/// The page, if the request is authorized to read a home timeline, its client has not reached a
+/// limit, and memory has all of the page. Else `None`: the routes answer, and they also report all
+/// errors.
 pub(super) fn feed_from_memory<B: Body>(
-    App { tributary, access, cursor_keys: keys, .. }: &App,
+    App { tributary, access, cursor_keys: keys, limiter, .. }: &App,
     request: &Request<B>,
+    peer: IpAddr,
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;
     let (sealed, posts) = query_of(request.uri().query().unwrap_or_default())?;
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
     let at_least = freshness_of(request.headers(), keys).ok()?;
-    let mut response = match SentPage::cached(tributary, reader, (sealed, posts), &at_least) {
-        Some((page, freshness)) => page_response(page, (&freshness, keys), true),
+    let clients = limiter
+        .as_ref()
+        .map(|limiter| (limiter, limiter.clients(&principal, Some(peer), request.headers())));
+    let (mut response, cost) = match SentPage::cached(tributary, reader, (sealed, posts), &at_least)
+    {
+        Some((page, freshness)) => (page_response(page, (&freshness, keys), true), Cost::default()),
+        None if clients.is_some_and(|(limiter, clients)| limiter.is_spent(clients)) => return None,
         None => {
             let limit = Limit::new(u8::try_from(posts).ok()?)?;
             let cursor = match sealed {
@@ -50,9 +60,14 @@ pub(super) fn feed_from_memory<B: Body>(
             if is_newest || (is_newer && page.posts.is_empty()) {
                 sent.cache(tributary, reader, (sealed, posts), &page);
             }
-            page_response(sent, (&page.freshness, keys), true)
+            (page_response(sent, (&page.freshness, keys), true), Cost::of_page(&page))
         }
     };
+    if let Some((limiter, clients)) = clients
+        && !limiter.pass(clients, cost, response.headers_mut())
+    {
+        return None;
+    }
     frame::set_common_headers(response.headers_mut());
     Some(response)
 }

@@ -3,14 +3,17 @@
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use tributary::Tributary;
 use tributary::internal::fleet;
 use tributary::internal::stats::MemoryStats;
+use tributary::{ShardHealth, Tributary};
 
 use super::TaskList;
 use super::auth::SeesState;
 use super::timeline::json;
 use super::wire::{LogState, Ready, ShardState, TaskState};
+
+/// The paths of these routes.
+pub(super) const PATHS: [&str; 3] = ["/livez", "/healthz", "/readyz"];
 
 /// `GET /livez`, `GET /healthz`: 200 while the process answers. Shards are not checked, because a
 /// restart of this process would not repair a dead database.
@@ -36,14 +39,7 @@ pub(super) async fn ready(
     let up = health.iter().filter(|shard| shard.state.is_ok()).count();
     let shards: Vec<ShardState<'_>> = health
         .iter()
-        .map(|shard| ShardState {
-            name: shard.name,
-            status: match (&shard.state, &shard.write_fault) {
-                (Err(_), _) => "missing",
-                (Ok(()), Some(_)) => "read_only",
-                (Ok(()), None) => "ok",
-            },
-        })
+        .map(|shard| ShardState { name: shard.name, status: status_of(shard) })
         .collect();
     let failing: Vec<TaskState> =
         tasks.into_iter().filter(|task| task.is_failing).map(TaskState::new).collect();
@@ -67,4 +63,13 @@ pub(super) async fn ready(
     let stats = MemoryStats::of(&tributary);
     let memory = stats.iter().flat_map(|stats| &stats.logs).map(LogState::new).collect();
     (code, json(&Ready { status, shards: Some(shards), memory, failing })).into_response()
+}
+
+/// The state of a shard as a word.
+pub(super) fn status_of(shard: &ShardHealth<'_>) -> &'static str {
+    match (&shard.state, &shard.write_fault) {
+        (Err(_), _) => "missing",
+        (Ok(()), Some(_)) => "read_only",
+        (Ok(()), None) => "ok",
+    }
 }

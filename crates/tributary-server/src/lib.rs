@@ -1,19 +1,29 @@
-//! The HTTP server: the listening socket, pages from memory, the route table and the middleware.
+//! The HTTP server: the listening sockets, TLS, pages from memory, the route table and the
+//! middleware.
 
+mod address;
+mod admin;
+mod audit;
 mod auth;
 mod connections;
 #[doc(hidden)]
 pub mod decoders;
 mod error;
+mod files;
 mod frame;
 mod from_memory;
 mod health;
+mod limits;
+mod listener;
 mod metrics;
 mod publish;
 mod query;
 mod serve;
+mod service;
 mod stream;
 mod timeline;
+mod tls;
+mod watched;
 mod wire;
 
 use std::sync::Arc;
@@ -21,19 +31,23 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use tributary::Tributary;
+use tributary::config::{Http, Limits, Network};
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, Fleet, fleet};
 
+use self::admin::Reloadable;
 pub use self::auth::{
     Access, Credentials, CredentialsError, CursorKeys, CursorKeysError, KeyFile, KeySecret,
     KeysError, Scope, ServiceKey, TOKEN_LIFE_MAX_S, UnknownScope,
 };
 use self::connections::Connections;
 use self::error::ApiError;
-use self::frame::{BodyLimit, Frame};
+use self::frame::Frame;
+use self::limits::Limiter;
 pub use self::serve::{BoundServer, bind, bind_with};
+pub use self::tls::{Certificate, CertificateError};
 
 /// The connections of clients. `None` if the application has them.
 struct Clients(Option<Arc<Connections>>);
@@ -52,11 +66,21 @@ pub struct RouterOptions {
     /// The keys that seal cursors and freshness tokens. By default a random key, so that both end
     /// with the process.
     pub cursor_keys: CursorKeys,
+    /// The limits of each client, unless only this machine is served.
+    pub limits: Limits,
+    /// Proxies whose `X-Forwarded-For` names the address of a client; by default this machine's.
+    /// Limits of addresses need `ConnectInfo`.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for RouterOptions {
     fn default() -> Self {
-        Self { access: Access::default(), cursor_keys: CursorKeys::random() }
+        Self {
+            access: Access::default(),
+            cursor_keys: CursorKeys::random(),
+            limits: Limits::default(),
+            trusted_proxies: Http::default().trusted_proxies,
+        }
     }
 }
 
@@ -68,6 +92,28 @@ struct App {
     cursor_keys: CursorKeys,
     /// The connections of clients. `None` if the application has them.
     clients: Option<Arc<Connections>>,
+    /// `None` without limits.
+    limiter: Option<Arc<Limiter>>,
+    certificate: Option<Certificate>,
+}
+
+/// Which routes a listener has, beside those of health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// For clients.
+    Public,
+    /// For operators.
+    Admin,
+    Both,
+}
+
+impl App {
+    fn new(tributary: Tributary, options: RouterOptions) -> Self {
+        let RouterOptions { access, cursor_keys, limits, trusted_proxies } = options;
+        let limiter = (!access.is_local()).then(|| Limiter::new(&limits, &trusted_proxies));
+        let limiter = limiter.map(Arc::new);
+        Self { tributary, access, cursor_keys, clients: None, limiter, certificate: None }
+    }
 }
 
 impl FromRef<App> for Tributary {
@@ -80,6 +126,7 @@ impl FromRef<App> for TaskList {
     fn from_ref(app: &App) -> Self {
         let mut tasks = fleet(&app.tributary).tasks().stats();
         tasks.extend(app.access.tasks());
+        tasks.extend(app.certificate.iter().flat_map(Certificate::tasks));
         Self(tasks)
     }
 }
@@ -96,19 +143,48 @@ impl FromRef<App> for CursorKeys {
     }
 }
 
-/// All routes of the HTTP API, to be mounted in an axum application, also under a prefix with
-/// [`Router::nest`]. It checks access, limits request bodies, catches panics and sets trace ids;
-/// the application limits connections and stops them. It does not use the page cache, which
-/// [`BoundServer`] has in front of the routes. The `Link` headers of pages name paths without the
-/// prefix.
+impl FromRef<App> for Reloadable {
+    fn from_ref(app: &App) -> Self {
+        let credentials = app.access.configured().cloned();
+        Self { credentials, certificate: app.certificate.clone() }
+    }
+}
+
+/// The routes of the HTTP API for clients, to be mounted in an axum application, also under a
+/// prefix with [`Router::nest`]. It checks access, limits clients and request bodies, catches
+/// panics and sets trace ids; the application limits connections and stops them. It does not use
+/// the page cache, which [`BoundServer`] has in front of the routes. The `Link` headers of pages
+/// name paths without the prefix.
 pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
-    let RouterOptions { access, cursor_keys } = options;
-    routes(App { tributary, access, cursor_keys, clients: None })
+    routes(App::new(tributary, options), Role::Public)
+}
+
+/// The routes for operators: metrics, the state of shards and keys, the reload of files. Without
+/// credentials, serve them on a loopback address only.
+pub fn admin_router(tributary: Tributary, options: RouterOptions) -> Router {
+    routes(App::new(tributary, options), Role::Admin)
+}
+
+/// The routes of a role, within the middleware.
+fn routes(app: App, role: Role) -> Router {
+    let frame = Frame::of(&app);
+    let routes = match role {
+        Role::Public => public_routes(),
+        Role::Admin => admin_routes(),
+        Role::Both => public_routes().merge(admin_routes()),
+    };
+    routes
+        .route("/livez", get(health::live))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(from_fn_with_state(frame, frame::handle))
+        .with_state(app)
 }
 
 /// The route table. The handler of each route names the permission that it needs.
-fn routes(app: App) -> Router {
-    let frame = Frame { limit: BodyLimit::of(&app.tributary), access: app.access.clone() };
+fn public_routes() -> Router<App> {
     Router::new()
         .route("/user/feed/{user_id}", get(timeline::express_feed))
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
@@ -122,14 +198,15 @@ fn routes(app: App) -> Router {
             "/v1/users/{user_id}/following/{followee_id}",
             put(publish::follow).delete(publish::unfollow),
         )
+}
+
+/// The routes for operators, as above.
+fn admin_routes() -> Router<App> {
+    Router::new()
         .route("/metrics", get(metrics::metrics))
-        .route("/livez", get(health::live))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn_with_state(frame, frame::handle))
-        .with_state(app)
+        .route("/shards", get(admin::shards))
+        .route("/keys", get(admin::keys))
+        .route("/reload", post(admin::reload))
 }
 
 /// The JSON of `GET /v1/users/{id}/feed`, indented over several lines. Its cursors have no seal, so

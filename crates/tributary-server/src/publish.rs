@@ -8,8 +8,9 @@ use tributary::{Followed, Freshness, PostId, Published, Tributary, UserId};
 
 use super::auth::{Allowed, CursorKeys, DeletePost, Follow, Publish, ReadPost};
 use super::error::ApiError;
+use super::limits::Cost;
 use super::query::{JsonBody, idempotency_key};
-use super::timeline::{json, set_freshness_headers};
+use super::timeline::{costing, json, set_freshness_headers};
 use super::wire::{self, NewFollows, NewPost};
 
 /// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
@@ -53,7 +54,10 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let found = tributary.post(author, post).await?;
     match found.post {
-        Some(post) => Ok(json(&PostJson::new(&post, fleet(&tributary).times()))),
+        Some(post) => {
+            let answer = json(&PostJson::new(&post, fleet(&tributary).times()));
+            Ok(costing(Cost::QUERY, answer))
+        }
         None if found.missing.is_empty() => Err(ApiError::NotFound),
         None => Err(ApiError::ShardUnavailable),
     }
@@ -99,5 +103,6 @@ pub(super) async fn follow_all(
     let ids = follow.iter().map(|id| id.parse().map_err(|_| ApiError::BadUserId));
     let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
     let Followed { added, freshness, .. } = tributary.follow_all(follower, &followees).await?;
-    Ok(with_freshness((&freshness, &cursor_keys), json(&wire::Followed { added })))
+    let answer = with_freshness((&freshness, &cursor_keys), json(&wire::Followed { added }));
+    Ok(costing(Cost::of_follows(followees.len()), answer))
 }

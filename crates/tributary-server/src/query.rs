@@ -31,6 +31,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest header with freshness tokens. A token of a hundred logs has about 2,160 characters.
 const FRESHNESS_CHARACTERS_MAX: usize = 8_192;
 
+/// Levels of arrays and objects in a body. Known bodies have two.
+const JSON_DEPTH_MAX: usize = 8;
+
 /// Longest error text about an invalid body. The text may quote field names that the client chose.
 const PROBLEM_CHARACTERS: usize = 200;
 
@@ -133,9 +136,32 @@ pub(super) fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::BadBody("expected an object".to_owned()));
     }
+    if depth_of(body) > JSON_DEPTH_MAX {
+        let text = format!("it is nested more than {JSON_DEPTH_MAX} levels deep");
+        return Err(ApiError::BadBody(text));
+    }
     serde_json::from_slice(body).map_err(|error| {
         ApiError::BadBody(error.to_string().chars().take(PROBLEM_CHARACTERS).collect())
     })
+}
+
+/// The deepest nesting of arrays and objects in a JSON text, which may be damaged.
+fn depth_of(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Refuses a query string with a parameter that appears twice, whether or not the route knows it.
@@ -204,5 +230,24 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
     match (key, values.next()) {
         (Some(key), None) => Ok(Some(key)),
         _ => Err(ApiError::BadIdempotencyKey),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_in_texts_are_no_levels() {
+        for (json, depth) in [
+            ("1", 0),
+            ("{}", 1),
+            (r#"{"a": [], "b": [[1]]}"#, 3),
+            (r#"{"a": "[[[{{{\"[[["}"#, 1),
+            (r#"{"\\": [1]}"#, 2),
+            ("]]}}[", 1),
+        ] {
+            assert_eq!(depth_of(json.as_bytes()), depth, "{json}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::connections::{Connection, HeldAnswer};
+use super::connections::{Connection, Exchange, HeldAnswer};
 
 /// How long an answer may make no progress because its client does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +35,10 @@ pub(super) struct ClientStream {
 impl ClientStream {
     pub(super) fn new(socket: TcpStream, connection: Arc<Connection>) -> Self {
         Self { socket, connection, stalled: None, abort: false }
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
     }
 
     /// Notes progress. An error if there was none for [`WRITE_TIMEOUT`].
@@ -171,7 +175,7 @@ impl hyper::body::Body for AnswerBody {
 #[derive(Debug)]
 pub(super) struct RequestBody {
     body: Incoming,
-    connection: Arc<Connection>,
+    exchange: Arc<Exchange>,
 }
 
 /// Too many bytes of request bodies are held.
@@ -180,8 +184,8 @@ pub(super) struct RequestBody {
 pub(super) struct TooManyBytes;
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
-        Self { body, connection }
+    pub(super) fn new(body: Incoming, exchange: Arc<Exchange>) -> Self {
+        Self { body, exchange }
     }
 }
 
@@ -195,13 +199,13 @@ impl hyper::body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
-            this.connection.waits();
+            this.exchange.waits();
             return Poll::Pending;
         };
-        this.connection.works();
+        this.exchange.works();
         let Some(frame) = frame else { return Poll::Ready(None) };
         let bytes = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
-        Poll::Ready(Some(match this.connection.hold_body(bytes) {
+        Poll::Ready(Some(match this.exchange.hold_body(bytes) {
             true => frame.map_err(Into::into),
             false => Err(TooManyBytes.into()),
         }))

@@ -14,6 +14,7 @@ use tributary::{Freshness, Limit, Tributary, UserId};
 
 use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadHome};
 use super::error::ApiError;
+use super::limits::Cost;
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 
@@ -27,10 +28,11 @@ pub(super) async fn express_feed(
     let draft = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
     parameters.accept(draft.is_whole())?;
     let next = Cursors::sealed(&draft, keys, purpose).next;
+    let cost = Cost::of_page(&draft);
     let page = draft.into_page();
     let mut response = json(&ExpressFeed::new(&page, next, fleet(&tributary)));
     set_freshness_headers(response.headers_mut(), (&page.freshness, keys), page.fresh_enough);
-    Ok(response)
+    Ok(costing(cost, response))
 }
 
 /// `GET /v1/users/{user_id}/feed`: the home timeline. `from_memory` answers most of its requests
@@ -44,7 +46,8 @@ pub(super) async fn feed(
     let page = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
     parameters.accept(page.is_whole())?;
     let sent = render_home(&page, &tributary, keys, (user, parameters.limit))?;
-    Ok(page_response(sent, (&page.freshness, keys), page.fresh_enough).map(Body::from))
+    let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
+    Ok(costing(Cost::of_page(&page), response.map(Body::from)))
 }
 
 /// A page of the home timeline of this reader as it is sent.
@@ -72,7 +75,8 @@ pub(super) async fn posts(
     let cursors = Cursors::sealed(&page, keys, purpose);
     let path = format!("/v1/users/{author}/posts");
     let sent = render_page(&page, &cursors, &tributary, (&path, request.limit))?;
-    Ok(page_response(sent, (&page.freshness, keys), page.fresh_enough).map(Body::from))
+    let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
+    Ok(costing(Cost::of_page(&page), response.map(Body::from)))
 }
 
 /// `GET /v1/users/{user_id}/following`: the follow list, by rising id, read from the reader's
@@ -98,7 +102,13 @@ pub(super) async fn following(
     };
     let mut response = json(&body);
     set_link_header(response.headers_mut(), links.into());
-    Ok(response)
+    Ok(costing(Cost::QUERY, response))
+}
+
+/// Adds the cost of an answer, for the limits of its client.
+pub(super) fn costing(cost: Cost, mut response: Response) -> Response {
+    response.extensions_mut().insert(cost);
+    response
 }
 
 /// Renders the JSON body and the links of a page of a `v1` timeline.
@@ -113,6 +123,9 @@ fn render_page(
     Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
 }
 
+/// Headers of a page, with those of limits and the date. Their map is allocated once.
+const PAGE_HEADERS: usize = 12;
+
 /// The HTTP response that carries this page.
 pub(super) fn page_response(
     sent: SentPage,
@@ -121,6 +134,7 @@ pub(super) fn page_response(
 ) -> Response<Bytes> {
     let mut response = Response::new(sent.body);
     let headers = response.headers_mut();
+    headers.reserve(PAGE_HEADERS);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     set_link_header(headers, sent.links);
     set_freshness_headers(headers, freshness, fresh_enough);

@@ -10,7 +10,7 @@ use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, PostJson, PostTimes, rfc3339_ms};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
-use super::auth::{CursorKeys, Purpose};
+use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
 
 /// Allowance in bytes for the end of a page without its cursors.
 const PAGE_END_BYTES: usize = 256;
@@ -147,6 +147,125 @@ struct FilledAhead {
 pub(super) struct ShardState<'a> {
     pub(super) name: &'a str,
     pub(super) status: &'static str,
+}
+
+/// The answer of `GET /shards`.
+#[derive(Serialize)]
+pub(super) struct ShardsState<'a> {
+    /// Empty for a folder of embedded shards.
+    pub(super) servers: Vec<ServerState<'a>>,
+    pub(super) shards: Vec<ShardDetails<'a>>,
+    /// One entry for each log; empty if memory is off.
+    pub(super) memory: Vec<LogState<'a>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ServerState<'a> {
+    pub(super) name: &'a str,
+    /// The connections that requests may use.
+    pub(super) connections: usize,
+    /// The requests that wait for one.
+    pub(super) waiting: usize,
+    /// The requests that were rejected since the start.
+    pub(super) rejected: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShardDetails<'a> {
+    pub(super) name: &'a str,
+    pub(super) server: Option<&'a str>,
+    pub(super) status: &'static str,
+    /// Why the shard is missing or read-only.
+    pub(super) reason: Option<&'a String>,
+    pub(super) foreign_writes: u64,
+}
+
+/// One file or pair of files in the answer of `POST /reload`.
+#[derive(Serialize)]
+pub(super) struct Reloaded {
+    pub(super) files: &'static str,
+    pub(super) changed: bool,
+    /// Why the earlier content stays in effect.
+    pub(super) problem: Option<String>,
+}
+
+/// The answer of `GET /keys`.
+#[derive(Default, Serialize)]
+pub(crate) struct KeysState<'a> {
+    /// Whether requests need credentials.
+    configured: bool,
+    service_keys: Vec<ServiceKeyState<'a>>,
+    token_keys: Vec<&'a str>,
+    revoked: RevokedState<'a>,
+    /// Why the files cannot be read again at the moment.
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ServiceKeyState<'a> {
+    id: &'a str,
+    name: &'a str,
+    scopes: Vec<&'static str>,
+    created: String,
+    expires: Option<String>,
+    secrets: Vec<SecretState>,
+}
+
+#[derive(Serialize)]
+struct SecretState {
+    id: u32,
+    created: String,
+    expires: Option<String>,
+}
+
+#[derive(Default, Serialize)]
+struct RevokedState<'a> {
+    kids: Vec<&'a str>,
+    users: Vec<RevokedUser>,
+}
+
+/// Tokens of the user that were issued before this time are refused.
+#[derive(Serialize)]
+struct RevokedUser {
+    user_id: String,
+    issued_from: String,
+}
+
+impl<'a> KeysState<'a> {
+    pub(crate) fn new(
+        keys: &'a KeyFile,
+        token_keys: Vec<&'a str>,
+        problem: Option<String>,
+    ) -> Self {
+        let at = |seconds: i64| rfc3339_ms(seconds.saturating_mul(1_000));
+        let secret = |secret: &KeySecret| SecretState {
+            id: secret.id,
+            created: at(secret.created),
+            expires: secret.expires.map(at),
+        };
+        let key = |(id, key): (&'a String, &'a ServiceKey)| ServiceKeyState {
+            id,
+            name: &key.name,
+            scopes: key.scopes.iter().map(|scope| scope.name()).collect(),
+            created: at(key.created),
+            expires: key.expires.map(at),
+            secrets: key.secrets.iter().map(secret).collect(),
+        };
+        let user = |(user, issued_from): (UserId, i64)| RevokedUser {
+            user_id: user.to_string(),
+            issued_from: at(issued_from),
+        };
+        Self {
+            configured: true,
+            service_keys: keys.keys().iter().map(key).collect(),
+            token_keys,
+            revoked: RevokedState {
+                kids: keys.revoked_kids().collect(),
+                users: keys.revoked_users().map(user).collect(),
+            },
+            problem,
+        }
+    }
 }
 
 impl<'a> LogState<'a> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hyper::{Method, Request};
 use tributary::{Config, Cursor, Tributary};
-use tributary_server::{Access, Credentials, Scope};
+use tributary_server::{Access, Scope};
 
 use crate::commands::{Serving, output, tributary};
 use crate::support::credentials::TestCredentials;
@@ -42,6 +42,9 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
     ("/healthz", Method::GET, "/healthz", "", Open::Everybody),
     ("/readyz", Method::GET, "/readyz", "", Open::Everybody),
     ("/metrics", Method::GET, "/metrics", "", Open::Admin),
+    ("/shards", Method::GET, "/shards", "", Open::Admin),
+    ("/keys", Method::GET, "/keys", "", Open::Admin),
+    ("/reload", Method::POST, "/reload", "", Open::Admin),
     ("/user/feed/{user_id}", Method::GET, "/user/feed/1", "", Open::Owner),
     ("/v1/users/{user_id}/feed", Method::GET, "/v1/users/1/feed", "", Open::Owner),
     ("/v1/users/{user_id}/posts", Method::GET, "/v1/users/1/posts", "", Open::Readers),
@@ -79,6 +82,14 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
 ];
 
 async fn protected(credentials: &TestCredentials) -> (TestServer, TestFleet) {
+    let (tributary, access, fleet) = protected_fleet(credentials).await;
+    (TestServer::start_with(tributary, access).await, fleet)
+}
+
+/// Users with posts and follows, and access with these credentials.
+pub(crate) async fn protected_fleet(
+    credentials: &TestCredentials,
+) -> (Tributary, Access, TestFleet) {
     let mut world = World::default();
     world.follow(OWNER, 2);
     world.follow(OWNER, 4);
@@ -88,12 +99,9 @@ async fn protected(credentials: &TestCredentials) -> (TestServer, TestFleet) {
     }
     let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
     fleet.load(&world).await;
-    let text = format!("[embedded]\ndir = \"unused\"\n{}", credentials.section());
-    let auth = Config::from_text(&text, []).unwrap().auth;
-    let access = Access::credentials(Credentials::open(&auth).unwrap().unwrap());
     let mut config = fleet.config_with_memory(32 << 20);
     config.write.enabled = true;
-    (TestServer::start_with(Tributary::open(&config).await.unwrap(), access).await, fleet)
+    (Tributary::open(&config).await.unwrap(), credentials.access(), fleet)
 }
 
 /// Sends a request with a credential, if there is one.

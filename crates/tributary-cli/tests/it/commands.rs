@@ -15,9 +15,12 @@ use crate::support::{run, scratch};
 
 pub(crate) fn tributary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env(ADMIN, "127.0.0.1:0");
     command
 }
+
+/// The variable with the address for operators. Servers of tests choose a free port.
+pub(crate) const ADMIN: &str = "TRIBUTARY_ADMIN__LISTEN";
 
 /// Exit code, standard output and standard error.
 pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
@@ -35,7 +38,8 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        command.env(ADMIN, "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut printed = String::new();
         let address = loop {

@@ -11,9 +11,12 @@ use std::time::Instant;
 
 use flate2::read::GzDecoder;
 use tributary::internal::Follow;
-use tributary::{Tributary, UserId};
+use tributary::{Post, Tributary, UserId};
+use tributary_server::Scope;
 
+use crate::support::credentials::TestCredentials;
 use crate::support::fleet::{Backend, Tables, TestFleet};
+use crate::support::http::TestServer;
 use crate::support::watch::Watch;
 use crate::support::world::{Oracle, Walk, World, check_walk};
 use crate::support::{post_id, run, shared_data, size, user_id};
@@ -43,12 +46,12 @@ fn follows(dir: &Path) -> Vec<Follow> {
     rows.map(follow).collect()
 }
 
-fn posts(dir: &Path) -> Vec<tributary::Post> {
+fn posts(dir: &Path) -> Vec<Post> {
     let mut reader = csv(dir, "tweets.csv.gz");
     let rows = reader.deserialize::<(u64, u64, String, i64)>().map(Result::unwrap);
     let post = |(post, author, content, time)| {
         let key = tributary::PostKey { time, post: post_id(post), author: user_id(author) };
-        tributary::Post::new(key, content)
+        Post::new(key, content)
     };
     rows.map(post).collect()
 }
@@ -191,14 +194,22 @@ async fn walk_all(
     tasks.join_all().await.into_iter().sum()
 }
 
-/// HTTP preserves ids above 2^53, and emoji, newlines and quotes in texts, byte for byte.
+/// Pages that are read with a credential.
+const PAGES_WITH_CREDENTIAL: usize = 10;
+
+/// HTTP preserves ids above 2^53, and emoji, newlines and quotes in texts, byte for byte. A reader
+/// gets the same posts with a key, with a token, and without credentials.
 #[test]
-fn congress_over_http_is_byte_exact() {
+fn congress_over_http_is_byte_exact_with_and_without_credentials() {
     let Some((world, oracle)) = congress() else { return };
+    let credentials = TestCredentials::new();
+    let key = credentials.key(&[Scope::ActAsUser]);
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         fleet.load(world).await;
-        let server = crate::support::http::TestServer::start(fleet.open().await).await;
+        let tributary = fleet.open().await;
+        let server = TestServer::start(tributary.clone()).await;
+        let protected = TestServer::start_with(tributary, credentials.access()).await;
         let contents: HashMap<String, &str> = world
             .posts
             .iter()
@@ -212,6 +223,35 @@ fn congress_over_http_is_byte_exact() {
                 let id = tweet["tweet_id"].as_str().unwrap();
                 assert_eq!(tweet["content"].as_str().unwrap(), contents[id]);
             }
+            let token = credentials.token(reader.get());
+            for credential in [&key, &token] {
+                with_credential(&protected, credential, *reader, &oracle.feed(*reader)).await;
+            }
         }
     });
+}
+
+/// Compares the first pages of a reader with the oracle.
+async fn with_credential(
+    server: &TestServer,
+    credential: &str,
+    reader: UserId,
+    expected: &[&Post],
+) {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    for _ in 0..PAGES_WITH_CREDENTIAL {
+        let path = format!("/v1/users/{reader}/feed?limit=100{cursor}");
+        let page = server.get_as(&path, credential).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let page = page.json();
+        for post in page["posts"].as_array().unwrap() {
+            found.push((post["post_id"].to_string(), post["author_id"].to_string()));
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let text =
+        |post: &&Post| (format!("\"{}\"", post.key.post), format!("\"{}\"", post.key.author));
+    let first: Vec<_> = expected.iter().take(100 * PAGES_WITH_CREDENTIAL).map(text).collect();
+    assert!(found == first, "reader {reader}: {} posts, not {}", found.len(), first.len());
 }

@@ -217,6 +217,17 @@ fn methods_bodies_and_heads_have_limits() {
         let many =
             format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(40_000));
         assert!(raw(&server, many.as_bytes()).starts_with("HTTP/1.1 431"));
+        let count = |headers: usize| {
+            let headers = "X: 1\r\n".repeat(headers - 2);
+            raw(
+                &server,
+                format!(
+                    "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+                )
+                .as_bytes(),
+            )
+        };
+        assert!(count(100).starts_with("HTTP/1.1 200") && count(101).starts_with("HTTP/1.1 431"));
         for garbage in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n"] {
             assert!(raw(&server, garbage.as_bytes()).starts_with("HTTP/1.1 400"), "{garbage:?}");
         }
@@ -234,6 +245,13 @@ fn methods_bodies_and_heads_have_limits() {
             let path = format!("/v1/users/1/{path}");
             let answer = server.post(&path, array, None).await;
             assert_eq!(answer.problem(), (400, "invalid_body".into()), "{array}");
+        }
+        for (levels, problem) in [(8, "unknown field"), (9, "levels deep")] {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            let body = format!(r#"{{"content": "x", "other": {open}{close}}}"#);
+            let answer = server.post("/v1/users/1/posts", &body, None).await;
+            assert_eq!(answer.problem(), (400, "invalid_body".into()));
+            assert!(answer.body.contains(problem), "{}", answer.body);
         }
         assert_eq!(server.get("/livez").await.status, 200);
     });

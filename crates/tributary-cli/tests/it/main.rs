@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "an unexpected error fails the test")]
 
 mod access;
+mod admin;
 mod adopted;
 mod adopted_writes;
 mod bench;
@@ -26,6 +27,7 @@ mod http;
 mod http_writes;
 mod import;
 mod layers;
+mod limits;
 mod memory;
 mod migrate;
 mod missing;
@@ -40,5 +42,6 @@ mod supply;
 mod support;
 mod tasks;
 mod tidy;
+mod tls;
 mod visible;
 mod writes;

@@ -160,12 +160,14 @@ fn the_configuration_in_the_container_matches_the_compose_file() {
         assert_eq!(text(&environment["MARIADB_DATABASE"]), shard.database);
     }
     assert_eq!(list(&ours["depends_on"]), fleet.servers.keys().cloned().collect::<Vec<_>>());
-    let port = config.http.listen.port();
-    assert_eq!(list(&ours["ports"]), [format!("127.0.0.1:{port}:{port}")]);
+    let ports = [config.http.listen.port(), config.admin.listen.port()];
+    assert_eq!(list(&ours["ports"]), ports.map(|port| format!("127.0.0.1:{port}:{port}")));
     assert_eq!(text(&ours["configs"][0]["target"]), CONFIG_IN_PLACE);
     let command = list(&ours["command"]);
     assert!(
-        command.iter().any(|flag| flag == "--insecure") && !config.http.listen.ip().is_loopback()
+        command.iter().any(|flag| flag == "--insecure")
+            && !config.http.listen.ip().is_loopback()
+            && !config.admin.listen.ip().is_loopback()
     );
     assert!(command.iter().any(|argument| argument == CONFIG_IN_PLACE));
     assert_accepted(&command);
@@ -389,15 +391,15 @@ fn the_example_configuration_shows_every_key_with_its_default() {
             "shards" => ("[[shards]]".to_owned(), table["shards"][0].as_table()),
             _ => (format!("[{section}]"), table[&section].as_table()),
         };
-        if section == "tables" {
-            for part in ["follows", "posts", "users"] {
-                let shown = table["tables"][part].as_table().unwrap();
-                for key in known(&format!("[tables.{part}]")) {
-                    assert!(
-                        shown.contains_key(&key),
-                        "the example does not contain tables.{part}.{key}"
-                    );
-                }
+        const PARTS: [(&str, [&str; 3]); 2] =
+            [("tables", ["follows", "posts", "users"]), ("limits", ["keys", "users", "addresses"])];
+        for part in PARTS.iter().filter(|(name, _)| *name == section).flat_map(|(_, parts)| parts) {
+            let shown = table[&section][*part].as_table().unwrap();
+            for key in known(&format!("[{section}.{part}]")) {
+                assert!(
+                    shown.contains_key(&key),
+                    "the example does not contain {section}.{part}.{key}"
+                );
             }
         }
         for key in known(&header).iter().filter(|key| *key != "password") {

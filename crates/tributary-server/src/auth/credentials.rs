@@ -5,27 +5,25 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderValue, header};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tokio::time::sleep;
 use tracing::{debug, error, info};
 use tributary::config::Auth;
 use tributary::internal::now_ms;
-use tributary::internal::tasks::{TaskStats, Tasks, blocking};
+use tributary::internal::tasks::TaskStats;
 
-use super::files;
 use super::keys::KeyFile;
 use super::policy::Principal;
 use super::tokens::{TokenKeys, Verified};
+use crate::audit;
 use crate::error::ApiError;
+use crate::files;
+use crate::watched::{Files, Watched};
+use crate::wire::KeysState;
 
-/// The pause between two looks at the files. Revocations take effect within it.
-const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 /// Largest file of token keys, in bytes.
 const TOKEN_KEYS_BYTES_MAX: u64 = 256 * 1024;
 /// Cached verifications; each takes 64 bytes.
@@ -34,19 +32,10 @@ const VERIFIED_MAX: usize = 65_536;
 /// The credentials of clients: service keys and, if configured, user tokens. Cheap to clone. The
 /// files are read again within a second after a change, until the last clone is dropped.
 #[derive(Clone)]
-pub struct Credentials(Arc<Shared>);
-
-struct Shared {
-    files: Files,
-    state: ArcSwap<State>,
-    /// The last problem with the files, so that each is logged once.
-    problem: Mutex<Option<String>>,
-    /// Reads the files again.
-    tasks: Tasks,
-}
+pub struct Credentials(Arc<Watched<CredentialFiles>>);
 
 /// Where credentials come from.
-struct Files {
+struct CredentialFiles {
     keys: PathBuf,
     tokens: Option<TokenFile>,
 }
@@ -59,7 +48,6 @@ struct TokenFile {
 
 /// The content of the files, and the tokens that were verified with it.
 struct State {
-    texts: Texts,
     keys: KeyFile,
     tokens: TokenKeys,
     verified: VerifiedTokens,
@@ -96,25 +84,33 @@ impl Credentials {
             issuer: issuer.to_owned(),
             audience: audience.to_owned(),
         });
-        let files = Files { keys, tokens };
-        let texts = files.read()?;
-        let state = ArcSwap::from_pointee(files.parse(texts)?);
-        let tasks = Tasks::default();
-        let shared = Arc::new(Shared { files, state, problem: Mutex::new(None), tasks });
-        shared.state.load().log("Credentials were read");
-        let reloaded = Arc::downgrade(&shared);
-        shared.tasks.spawn("credentials", "", move || watch(Weak::clone(&reloaded)));
-        Ok(Some(Self(shared)))
+        let watched = Watched::open(CredentialFiles { keys, tokens });
+        watched.map(|watched| Some(Self(watched))).map_err(CredentialsError)
+    }
+
+    /// Reads the files now. Returns whether they have changed.
+    ///
+    /// # Errors
+    /// They cannot be used. The earlier ones stay in effect.
+    pub(crate) fn reload(&self) -> Result<bool, String> {
+        self.0.reload()
+    }
+
+    /// The credentials in effect, without their secrets.
+    pub(crate) fn with_state<T>(&self, show: impl FnOnce(KeysState<'_>) -> T) -> T {
+        let current = self.0.current();
+        let State { keys, tokens, .. } = &current.value;
+        show(KeysState::new(keys, tokens.kids(), self.0.problem()))
     }
 
     /// The task that reads the files again.
     pub(super) fn tasks(&self) -> Vec<TaskStats> {
-        self.0.tasks.stats()
+        self.0.tasks()
     }
 
     /// Ends this task.
     pub(super) async fn close(&self) {
-        self.0.tasks.close().await;
+        self.0.close().await;
     }
 
     /// The principal of a request: anonymous if it has no credential.
@@ -129,7 +125,7 @@ impl Credentials {
             _ => None,
         };
         let credential = credential.ok_or(ApiError::Unauthenticated)?;
-        self.0.state.load().principal(credential, now()).ok_or(ApiError::Unauthenticated)
+        self.0.current().value.principal(credential, now()).ok_or(ApiError::Unauthenticated)
     }
 }
 
@@ -137,7 +133,8 @@ impl State {
     fn principal(&self, credential: &str, now: i64) -> Option<Principal> {
         if KeyFile::is_key(credential) {
             let key = self.keys.find(credential, now)?;
-            return Some(Principal::Service { scopes: Arc::clone(&key.scopes) });
+            let (id, scopes) = (Arc::clone(&key.id), Arc::clone(&key.scopes));
+            return Some(Principal::Service { id, scopes });
         }
         if self.tokens.len() == 0 {
             return None;
@@ -170,8 +167,13 @@ impl State {
     }
 }
 
-impl Files {
-    fn read(&self) -> Result<Texts, CredentialsError> {
+impl Files for CredentialFiles {
+    const NAME: &'static str = "credentials";
+
+    type Texts = Texts;
+    type Value = State;
+
+    fn read(&self) -> Result<Texts, String> {
         let keys = KeyFile::read_text(&self.keys).map_err(|error| {
             let create = match error.kind() {
                 std::io::ErrorKind::NotFound => "; create it with `tributary keys create`",
@@ -186,7 +188,7 @@ impl Files {
         Ok(Texts { keys, tokens: self.tokens.as_ref().map(read).transpose()? })
     }
 
-    fn parse(&self, texts: Texts) -> Result<State, CredentialsError> {
+    fn parse(&self, texts: &Texts) -> Result<State, String> {
         let keys = KeyFile::parse(&texts.keys).map_err(|text| at(&self.keys, &text))?;
         let tokens = match (&self.tokens, &texts.tokens) {
             (Some(file), Some((text, private))) => {
@@ -202,51 +204,25 @@ impl Files {
             _ => TokenKeys::default(),
         };
         let cells = if tokens.len() == 0 { 0 } else { VERIFIED_MAX };
-        Ok(State { texts, keys, tokens, verified: VerifiedTokens::new(cells) })
+        Ok(State { keys, tokens, verified: VerifiedTokens::new(cells) })
     }
-}
 
-impl Shared {
-    /// Reads the files, and replaces the state if they have changed. If they cannot be used, the
-    /// earlier state stays in effect.
-    fn reload(&self) {
-        let changed = self.files.read().and_then(|texts| {
-            if texts == self.state.load().texts {
-                Ok(None)
-            } else {
-                self.files.parse(texts).map(Some)
-            }
-        });
-        let mut problem = self.problem.lock().unwrap_or_else(|lock| lock.into_inner());
-        match changed {
-            Ok(state) => {
-                *problem = None;
-                if let Some(state) = state {
-                    state.log("Credentials were read again");
-                    self.state.store(Arc::new(state));
-                }
-            }
-            Err(CredentialsError(text)) => {
-                if problem.as_ref() != Some(&text) {
-                    error!(
-                        problem = text,
-                        "Credentials cannot be read again; the earlier ones stay in effect, and \
-                         revocations since then do not"
-                    );
-                }
-                *problem = Some(text);
-            }
+    fn log_read(&self, old: Option<&State>, state: &State) {
+        let Some(old) = old else { return state.log("Credentials were read") };
+        state.log("Credentials were read again");
+        audit::keys_changed(&old.keys, &state.keys);
+        let (before, now) = (old.tokens.kids(), state.tokens.kids());
+        if before != now {
+            audit::token_keys_changed(&before, &now);
         }
     }
-}
 
-/// Reads the files again and again, until the credentials are dropped.
-async fn watch(shared: Weak<Shared>) {
-    loop {
-        sleep(RELOAD_PAUSE).await;
-        let Some(shared) = shared.upgrade() else { return };
-        // A panic, as every other fault of one look, leaves the earlier state in effect.
-        blocking(move || shared.reload()).await;
+    fn log_kept(&self, problem: &str) {
+        error!(
+            problem,
+            "Credentials cannot be read again; the earlier ones stay in effect, and revocations \
+             since then do not"
+        );
     }
 }
 
@@ -256,8 +232,8 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(credential.trim_matches(' '))
 }
 
-fn at(path: &Path, text: &str) -> CredentialsError {
-    CredentialsError(format!("{}: {text}", path.display()))
+fn at(path: &Path, text: &str) -> String {
+    format!("{}: {text}", path.display())
 }
 
 /// Seconds since 1970.

@@ -25,7 +25,7 @@ macro_rules! permissions {
 }
 
 permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, DeletePost, Follow);
-permissions!(ReadMetrics);
+permissions!(ReadMetrics, ReadState, ReadKeys, Reload);
 
 /// The ids in the path of a request: that of the user to which the action `P` may be applied,
 /// and perhaps a second one.
@@ -87,14 +87,19 @@ async fn two_ids<S: Send + Sync>(
 }
 
 /// The action `P` on this process is authorized.
-pub(crate) struct AllowedHere<P>(PhantomData<P>);
+pub(crate) struct AllowedHere<P> {
+    /// The client, for the audit log.
+    pub(crate) principal: Principal,
+    permission: PhantomData<P>,
+}
 
 impl<S: Send + Sync, P: Permission> FromRequestParts<S> for AllowedHere<P> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        authorize(&principal_of(parts), P::ACTION, Object::Node)?;
-        Ok(Self(PhantomData))
+        let principal = principal_of(parts);
+        authorize(&principal, P::ACTION, Object::Node)?;
+        Ok(Self { principal, permission: PhantomData })
     }
 }
 

@@ -21,8 +21,8 @@ use toml::Value;
 use toml::value::{Datetime, Table};
 use tributary::UserId;
 
-use super::files;
 use super::policy::Scope;
+use crate::files;
 
 /// Largest file of keys in bytes: about 2,000 keys, or 20,000 users whose tokens are revoked.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -57,6 +57,8 @@ pub struct KeyFile {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServiceKey {
+    /// The public id, which is part of each credential.
+    pub id: Arc<str>,
     /// The purpose of the key, in the operator's words.
     pub name: String,
     /// The actions that a service with this key may do.
@@ -174,7 +176,7 @@ impl KeyFile {
         })?;
         let mut keys = BTreeMap::new();
         for (id, table) in document.keys {
-            let key = table.check().map_err(|problem| format!("key {id}: {problem}"))?;
+            let key = table.check(&id).map_err(|problem| format!("key {id}: {problem}"))?;
             keys.insert(id, key);
         }
         let mut issued_from = BTreeMap::new();
@@ -186,7 +188,7 @@ impl KeyFile {
     }
 
     /// The text of the file.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let keys = self.keys.iter().map(|(id, key)| (id.clone(), key.table().into()));
         let users = self.revoked.issued_from.iter();
         let users = users.map(|(user, from)| (user.to_string(), datetime(*from)));
@@ -264,7 +266,9 @@ impl KeyFile {
         let id = files::hex(&rand::random::<[u8; ID_DIGITS / 2]>());
         let (secret, credential) = new_secret(&id, 1, now);
         let secrets = vec![secret];
-        let key = ServiceKey { name: name.to_owned(), scopes, created: now, expires, secrets };
+        let name = name.to_owned();
+        let key =
+            ServiceKey { id: id.as_str().into(), name, scopes, created: now, expires, secrets };
         self.keys.insert(id, key);
         Ok(credential)
     }
@@ -336,7 +340,7 @@ impl KeyFile {
 }
 
 impl KeyTable {
-    fn check(self) -> Result<ServiceKey, String> {
+    fn check(self, id: &str) -> Result<ServiceKey, String> {
         let scope = |name: String| name.parse().map_err(|error| format!("`{name}` is {error}"));
         let scopes: Vec<Scope> = self.scopes.into_iter().map(scope).collect::<Result<_, _>>()?;
         if self.secrets.is_empty() || self.secrets.len() > SECRETS_MAX {
@@ -352,6 +356,7 @@ impl KeyTable {
             })
         };
         Ok(ServiceKey {
+            id: id.into(),
             name: self.name,
             scopes: scopes.into(),
             created: seconds(&self.created)?,

@@ -6,7 +6,6 @@
 
 mod credentials;
 mod decoders;
-mod files;
 mod guard;
 mod keys;
 mod local;
@@ -27,7 +26,7 @@ pub use self::credentials::{Credentials, CredentialsError};
 pub use self::decoders::{service_keys, token_keys, user_token};
 pub(crate) use self::guard::{
     Allowed, AllowedHere, DeletePost, Follow, Publish, ReadAuthor, ReadFollowing, ReadHome,
-    ReadMetrics, ReadPost, SeesState,
+    ReadKeys, ReadMetrics, ReadPost, ReadState, Reload, SeesState,
 };
 pub use self::keys::{KeyFile, KeySecret, KeysError, ServiceKey};
 use self::local::LocalOnly;
@@ -92,9 +91,31 @@ impl Access {
         Self(Kind::Insecure)
     }
 
+    /// The access of a listener for operators on this address. If the public one is open to all
+    /// machines, this one is too, unless it has a loopback address.
+    pub(crate) fn on(&self, address: SocketAddr) -> Self {
+        match &self.0 {
+            Kind::Insecure if address.ip().is_loopback() => Self::default(),
+            _ => self.clone(),
+        }
+    }
+
+    /// The credentials, if some are configured.
+    pub(crate) fn configured(&self) -> Option<&Credentials> {
+        match &self.0 {
+            Kind::Credentials(credentials) => Some(credentials),
+            _ => None,
+        }
+    }
+
+    /// Whether only this machine is served.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.0, Kind::Local(_))
+    }
+
     /// Whether a server on this address would answer other machines although it must not.
     pub(crate) fn refuses(&self, address: SocketAddr) -> bool {
-        matches!(self.0, Kind::Local(_)) && !address.ip().is_loopback()
+        self.is_local() && !address.ip().is_loopback()
     }
 
     /// The principal of a request.

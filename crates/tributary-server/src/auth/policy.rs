@@ -17,7 +17,7 @@ pub enum Scope {
     ActAsUser,
     /// Read how a page was built: `explain`. No route needs it yet.
     Explain,
-    /// Read metrics and the state of shards: `admin`.
+    /// Read metrics and the state of shards and keys, reload files: `admin`.
     Admin,
 }
 
@@ -64,6 +64,8 @@ pub(crate) enum Principal {
     Anonymous,
     /// A service with a key.
     Service {
+        /// The public id of the key.
+        id: Arc<str>,
         /// The scopes of the key.
         scopes: Arc<[Scope]>,
     },
@@ -93,6 +95,8 @@ pub(crate) enum Action {
     Follow,
     ReadMetrics,
     ReadState,
+    ReadKeys,
+    Reload,
 }
 
 /// The object of an action.
@@ -141,7 +145,7 @@ impl Action {
             | Self::Publish
             | Self::DeletePost
             | Self::Follow => Rule { users: Users::Owner, scopes: &[Scope::ActAsUser] },
-            Self::ReadMetrics | Self::ReadState => {
+            Self::ReadMetrics | Self::ReadState | Self::ReadKeys | Self::Reload => {
                 Rule { users: Users::None, scopes: &[Scope::Admin] }
             }
         }
@@ -163,7 +167,7 @@ pub(crate) fn authorize(
     match principal {
         Principal::Open => Ok(()),
         Principal::Anonymous => Err(Denied::Unauthenticated),
-        Principal::Service { scopes: held } => {
+        Principal::Service { scopes: held, .. } => {
             held.iter().any(|scope| scopes.contains(scope)).then_some(()).ok_or(missing)
         }
         Principal::User(user) => match users {
@@ -179,7 +183,7 @@ pub(crate) fn authorize(
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 9] = [
+    const ACTIONS: [Action; 11] = [
         Action::ReadHome,
         Action::ReadFollowing,
         Action::ReadAuthor,
@@ -189,6 +193,8 @@ mod tests {
         Action::Follow,
         Action::ReadMetrics,
         Action::ReadState,
+        Action::ReadKeys,
+        Action::Reload,
     ];
 
     /// One letter for each action, in the order above: `+` allowed, `h` hidden, `s` missing scope,
@@ -207,19 +213,20 @@ mod tests {
     fn every_principal_may_do_only_what_its_rule_allows() {
         let (own, other) = (Object::Of(UserId::from(7)), Object::Of(UserId::from(8)));
         let user = Principal::User(UserId::from(7));
-        let service = |scopes: &[Scope]| Principal::Service { scopes: scopes.into() };
+        let service =
+            |scopes: &[Scope]| Principal::Service { id: "k".into(), scopes: scopes.into() };
         let table = [
-            (Principal::Open, own, "+++++++++"),
-            (Principal::Anonymous, own, "uuuuuuuuu"),
-            (user.clone(), own, "+++++++ss"),
-            (user.clone(), other, "hh++hhhss"),
-            (user, Object::Node, "hh++hhhss"),
-            (service(&[]), own, "sssssssss"),
-            (service(&[Scope::ReadTimelines]), own, "ss++sssss"),
-            (service(&[Scope::ActAsUser]), own, "+++++++ss"),
-            (service(&[Scope::Explain]), own, "sssssssss"),
-            (service(&[Scope::Admin]), own, "sssssss++"),
-            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++"),
+            (Principal::Open, own, "+++++++++++"),
+            (Principal::Anonymous, own, "uuuuuuuuuuu"),
+            (user.clone(), own, "+++++++ssss"),
+            (user.clone(), other, "hh++hhhssss"),
+            (user, Object::Node, "hh++hhhssss"),
+            (service(&[]), own, "sssssssssss"),
+            (service(&[Scope::ReadTimelines]), own, "ss++sssssss"),
+            (service(&[Scope::ActAsUser]), own, "+++++++ssss"),
+            (service(&[Scope::Explain]), own, "sssssssssss"),
+            (service(&[Scope::Admin]), own, "sssssss++++"),
+            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++++"),
         ];
         for (principal, object, expected) in table {
             assert_eq!(decisions(&principal, object), expected, "{principal:?} {object:?}");

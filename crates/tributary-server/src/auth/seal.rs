@@ -17,7 +17,7 @@ use tracing::warn;
 use tributary::internal::stats::Occurrences;
 use tributary::{Cursor, Freshness, UserId};
 
-use super::files;
+use crate::files;
 
 /// Bytes of the id of a key.
 const KEY_ID: usize = 2;

@@ -81,6 +81,13 @@ impl TokenKeys {
         Ok(keys)
     }
 
+    /// The ids of the keys, in order.
+    pub(crate) fn kids(&self) -> Vec<&str> {
+        let mut kids: Vec<&str> = self.keys.keys().map(String::as_str).collect();
+        kids.sort_unstable();
+        kids
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     CONNECTIONS_DEFAULT, Config, ConfigError, Document, EMBEDDED_SHARDS_DEFAULT, Embedded,
-    FleetConfig, Secret, ServerConfig, Servers, ShardConfig, Tables, Tls,
+    FleetConfig, HttpTls, Secret, ServerConfig, Servers, ShardConfig, Tables, Tls,
 };
 
 /// Name of the file that holds the keys for cursors and freshness tokens.
@@ -99,6 +99,13 @@ impl ServerConfig {
     #[must_use]
     pub fn connections_max(self, connections: usize) -> Self {
         Self { connections_max: connections, ..self }
+    }
+}
+
+impl HttpTls {
+    /// A certificate and its private key.
+    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self { certificate: certificate.into(), key: key.into() }
     }
 }
 

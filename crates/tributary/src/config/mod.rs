@@ -3,6 +3,7 @@
 //! similar known key.
 
 mod build;
+mod limits;
 mod memory_limit;
 mod network;
 mod source;
@@ -19,6 +20,7 @@ use thiserror::Error;
 use toml::{Table, Value};
 use tracing::warn;
 
+pub use self::limits::{ClientLimit, Limits};
 use self::memory_limit::machine_memory;
 pub use self::network::Network;
 use self::network::networks;
@@ -36,6 +38,8 @@ use crate::placement::{Placement, PlacementError, SHARDS_MAX};
 
 /// Default address of the HTTP server: this machine only, since no credentials are configured.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
+/// Default address for operators: this machine only.
+pub const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:7979";
 /// Default of `http.connections_per_address`.
 pub const CONNECTIONS_PER_ADDRESS_DEFAULT: usize = 1_024;
 /// Default of `request.deadline_ms`. One wave may use half of the time that is left: a silent
@@ -60,8 +64,12 @@ const CONTENT_BYTES_MAX: usize = 1 << 20;
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
+    /// The HTTP server for operators.
+    pub admin: Admin,
     /// The credentials that requests need.
     pub auth: Auth,
+    /// Limits of one client.
+    pub limits: Limits,
     /// Limits of one request.
     pub request: Request,
     /// The memory that timelines are read from.
@@ -88,9 +96,33 @@ pub struct Http {
     /// counts as one IPv6 address.
     #[serde(deserialize_with = "number")]
     pub connections_per_address: usize,
+    /// The certificate of the listener, which then speaks TLS only.
+    pub tls: Option<HttpTls>,
+    /// A second address, for plain HTTP beside TLS.
+    pub plain_listen: Option<SocketAddr>,
     /// Addresses without this bound. Default: this machine's own, which a proxy on it uses.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<Network>,
+}
+
+/// `[http.tls]`: PEM files, read again when they change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct HttpTls {
+    /// The certificate of the server, followed by those of its authorities.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`: the routes for operators, apart from those of clients.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Admin {
+    /// The address to listen on; port 0 lets the system choose a port.
+    pub listen: SocketAddr,
 }
 
 /// `[auth]`. Without a file of keys, the HTTP server answers this machine only.
@@ -272,7 +304,11 @@ struct Document {
     #[serde(default)]
     http: Http,
     #[serde(default)]
+    admin: Admin,
+    #[serde(default)]
     auth: Auth,
+    #[serde(default)]
+    limits: Limits,
     #[serde(default)]
     request: RequestKeys,
     /// Obsolete: the old name of `[request]`.
@@ -350,13 +386,23 @@ impl Document {
 
     fn check(self) -> Result<Config, ConfigError> {
         let Self {
-            http, auth, memory, write, placement, embedded, servers, shards, tables, ..
+            http,
+            admin,
+            auth,
+            limits,
+            memory,
+            write,
+            placement,
+            embedded,
+            servers,
+            shards,
+            tables,
+            ..
         } = self;
         auth.check()?;
+        limits.check()?;
         let request = self.request.check(self.read)?;
-        if http.connections_per_address == 0 {
-            return fail("http.connections_per_address must be at least 1");
-        }
+        http.check()?;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -384,7 +430,7 @@ impl Document {
             enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
             content_bytes_max: write.content_bytes_max,
         };
-        Ok(Config { http, auth, request, memory, write, placement, fleet })
+        Ok(Config { http, admin, auth, limits, request, memory, write, placement, fleet })
     }
 }
 
@@ -561,6 +607,12 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: ADMIN_LISTEN_DEFAULT.parse().expect("the constant is an address") }
+    }
+}
+
 impl Default for Http {
     fn default() -> Self {
         let listen = LISTEN_DEFAULT.parse().expect("the constant is an address");
@@ -568,12 +620,24 @@ impl Default for Http {
             listen,
             hosts: Vec::new(),
             connections_per_address: CONNECTIONS_PER_ADDRESS_DEFAULT,
+            tls: None,
+            plain_listen: None,
             trusted_proxies: Network::loopback(),
         }
     }
 }
 
 impl Http {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.connections_per_address == 0 {
+            return fail("http.connections_per_address must be at least 1");
+        }
+        if self.plain_listen.is_some() && self.tls.is_none() {
+            return fail("http.plain_listen is for plain HTTP beside [http.tls], which is missing");
+        }
+        Ok(())
+    }
+
     /// Whether a connection from this address may be that of a proxy, which has many clients.
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|network| network.contains(address))

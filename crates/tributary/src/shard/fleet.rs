@@ -90,6 +90,8 @@ pub enum FolloweesError {
 pub struct ShardHealth<'a> {
     /// The configured name.
     pub name: &'a str,
+    /// The configured name of its server; `None` for a SQLite file.
+    pub server: Option<&'a str>,
     /// `Ok` if the shard is in service, else the reason.
     pub state: Result<(), String>,
     /// Why the last write to the SQLite file failed, or why its folder cannot be written.
@@ -212,6 +214,7 @@ impl Fleet {
             .iter()
             .map(|shard| ShardHealth {
                 name: shard.name(),
+                server: shard.gate().map(Gate::server),
                 state: shard.health(),
                 write_fault: shard.write_fault(),
                 foreign_writes: shard.foreign_writes(),

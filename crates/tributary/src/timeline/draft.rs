@@ -72,6 +72,8 @@ pub struct Draft {
     pub waves: u32,
     /// The shards that were queried.
     pub queried: BTreeSet<ShardId>,
+    /// The authors whose posts can be on the page.
+    pub authors: usize,
     pub freshness: Freshness,
     pub fresh_enough: bool,
     /// Memory's version, if the whole page comes from fresh memory: the page may then be cached.
@@ -216,6 +218,7 @@ impl Draft {
             handles: BTreeMap::new(),
             waves: 0,
             queried: BTreeSet::new(),
+            authors: 0,
             freshness: Freshness::default(),
             fresh_enough: true,
             as_of: None,

@@ -36,17 +36,14 @@ pub(super) async fn page(
         texts: HashMap::new(),
         handles: BTreeMap::new(),
         waves: 0,
-        rows: if plan.queried.is_some() {
-            plan.from_databases.len() + plan.slots().len()
-        } else {
-            0
-        },
+        rows: if plan.queried.is_some() { plan.authors() } else { 0 },
         queried: BTreeSet::from_iter(plan.queried),
     };
     let mut draft = match cursor.direction {
         Direction::Older => reading.older_page(&plan, request).await,
         Direction::Newer => reading.newer_page(&plan, request).await,
     };
+    draft.authors = plan.authors();
     draft.stale = plan.stale;
     draft.handles = reading.handles;
     let authors: BTreeSet<UserId> = draft.posts.iter().map(|post| post.key().author).collect();

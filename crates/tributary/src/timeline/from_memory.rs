@@ -43,6 +43,7 @@ pub(super) fn page(
             Draft::newer(cursor, (posts, ends), older, BTreeSet::new())
         }
     };
+    draft.authors = plan.authors();
     draft.stale = plan.stale;
     view.finish_from_memory(&mut draft);
     Some(draft)

@@ -34,6 +34,11 @@ impl Default for KnownAuthors {
 }
 
 impl Plan {
+    /// The number of all authors.
+    pub(super) fn authors(&self) -> usize {
+        self.slots().len() + self.from_databases.len()
+    }
+
     /// The authors that are read from memory.
     pub(super) fn slots(&self) -> &[Slot] {
         match &self.from_memory {

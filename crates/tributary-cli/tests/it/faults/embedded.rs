@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{BUSY_FACTOR, COMPLETE_WITHIN};
+use crate::commands::ADMIN;
 use crate::support::{scratch, skip};
 
 /// Serves a folder on a 2 MiB file system. It is mounted in a namespace of this shell alone, so it
@@ -58,6 +59,7 @@ impl Serving {
 
     fn run(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let command = command.env(ADMIN, "127.0.0.1:0");
         let mut process = command.spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();

@@ -8,8 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::json;
 use tempfile::TempDir;
+use tributary::Config;
 use tributary::internal::now_ms;
-use tributary_server::{KeyFile, Scope};
+use tributary_server::{Access, Credentials, KeyFile, Scope};
 
 use super::scratch;
 
@@ -46,6 +47,13 @@ impl TestCredentials {
             "[auth]\nkeys_file = \"{dir}/keys.toml\"\ntoken_keys_file = \"{dir}/jwks.json\"\n\
              issuer = \"backend\"\naudience = \"feeds\"\n"
         )
+    }
+
+    /// The access that these files allow. The files are watched on the current runtime.
+    pub(crate) fn access(&self) -> Access {
+        let text = format!("[embedded]\ndir = \"unused\"\n{}", self.section());
+        let auth = Config::from_text(&text, []).unwrap().auth;
+        Access::credentials(Credentials::open(&auth).unwrap().unwrap())
     }
 
     /// The credential of a new service key.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tributary::Tributary;
 use tributary_server::{self as http, Access, CursorKeys, RouterOptions};
 
-/// A server that stops when dropped. Each request uses a new connection.
+/// A server with all routes that stops when dropped. Each request uses a new connection.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     /// The keys that seal the server's cursors and freshness tokens.
@@ -36,8 +36,13 @@ impl TestServer {
     pub(crate) async fn start_with(tributary: Tributary, access: Access) -> Self {
         let mut options = RouterOptions::default();
         options.access = access;
+        Self::start_as(tributary, options).await
+    }
+
+    pub(crate) async fn start_as(tributary: Tributary, options: RouterOptions) -> Self {
         let cursor_keys = options.cursor_keys.clone();
         let bound = http::bind_with("127.0.0.1:0".parse().unwrap(), options).await.unwrap();
+        let bound = bound.with_admin_routes();
         let address = bound.address();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
@@ -46,6 +51,11 @@ impl TestServer {
 
     pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.send(Request::get(path)).await
+    }
+
+    pub(crate) async fn get_as(&self, path: &str, credential: &str) -> TestResponse {
+        let authorization = format!("Bearer {credential}");
+        self.send(Request::get(path).header("authorization", authorization)).await
     }
 
     /// Posts JSON, under an `Idempotency-Key` if there is one.

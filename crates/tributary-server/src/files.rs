@@ -1,13 +1,13 @@
-//! Files with secrets: only their owner may read them, and their size is limited.
+//! Files of credentials and certificates: their size is limited, and secrets are readable by few.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Reads a file that only its owner can read, if it has at most `bytes_max` bytes.
-pub(super) fn read_private(path: &Path, bytes_max: u64) -> io::Result<String> {
+pub(crate) fn read_private(path: &Path, bytes_max: u64) -> io::Result<String> {
     let file = File::open(path)?;
-    if !is_private(&file)? {
+    if !is_closed_to(&file, GROUP_AND_OTHERS)? {
         return Err(io::Error::other(
             "other users of this machine can read or change the file; run chmod 600 on it",
         ));
@@ -15,10 +15,22 @@ pub(super) fn read_private(path: &Path, bytes_max: u64) -> io::Result<String> {
     read_file(file, bytes_max)
 }
 
-/// Reads a file of at most `bytes_max` bytes, and says whether only its owner can read it.
-pub(super) fn read_any(path: &Path, bytes_max: u64) -> io::Result<(String, bool)> {
+/// Reads a file that only its owner and its group can read, if it has at most `bytes_max` bytes.
+/// Private keys often belong to a group of services.
+pub(crate) fn read_hidden(path: &Path, bytes_max: u64) -> io::Result<String> {
     let file = File::open(path)?;
-    let private = is_private(&file)?;
+    if !is_closed_to(&file, OTHERS)? {
+        return Err(io::Error::other(
+            "every user of this machine can read or change the file; run chmod 640 on it",
+        ));
+    }
+    read_file(file, bytes_max)
+}
+
+/// Reads a file of at most `bytes_max` bytes, and says whether only its owner can read it.
+pub(crate) fn read_any(path: &Path, bytes_max: u64) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let private = is_closed_to(&file, GROUP_AND_OTHERS)?;
     Ok((read_file(file, bytes_max)?, private))
 }
 
@@ -31,22 +43,30 @@ fn read_file(file: File, bytes_max: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whether only the owner can read and change the file. Always true where there are no such rights.
-fn is_private(file: &File) -> io::Result<bool> {
+// Rights of a file.
+const GROUP_AND_OTHERS: u32 = 0o077;
+const OTHERS: u32 = 0o007;
+
+/// Whether the file grants none of these rights. Always true where there are no such rights.
+fn is_closed_to(file: &File, rights: u32) -> io::Result<bool> {
+    let metadata = file.metadata()?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        Ok(file.metadata()?.permissions().mode() & 0o077 == 0)
+        Ok(metadata.permissions().mode() & rights == 0)
     }
     #[cfg(not(unix))]
-    Ok(file.metadata().is_ok())
+    {
+        let _ = (metadata, rights);
+        Ok(true)
+    }
 }
 
 /// Creates a file that only its owner can read. Readers see the whole text or no file.
 ///
 /// # Errors
 /// The file exists already, or it cannot be written.
-pub(super) fn create_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn create_private(path: &Path, text: &str) -> io::Result<()> {
     let temporary = write_beside(path, text)?;
     let created = keep_owner(path, &temporary).and_then(|()| std::fs::hard_link(&temporary, path));
     let _ = std::fs::remove_file(&temporary);
@@ -54,7 +74,7 @@ pub(super) fn create_private(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Replaces a file, readable by its owner only. Readers see the old or the new text, never a part.
-pub(super) fn replace_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace_private(path: &Path, text: &str) -> io::Result<()> {
     let temporary = write_beside(path, text)?;
     let replaced = keep_owner(path, &temporary).and_then(|()| std::fs::rename(&temporary, path));
     if replaced.is_err() {
@@ -102,12 +122,12 @@ fn write_beside(path: &Path, text: &str) -> io::Result<PathBuf> {
 }
 
 /// Bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes of a text of exactly `2 * N` hexadecimal digits.
-pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -1,0 +1,181 @@
+//! TLS of a listener: the certificate and its key, from PEM files that are read again when they
+//! change, and the handshake.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{error, info};
+use tributary::config::HttpTls;
+use tributary::internal::tasks::TaskStats;
+
+use super::audit;
+use super::files;
+use super::stream::ClientStream;
+use super::watched::{Files, Watched};
+
+/// The time limit of a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest PEM file, in bytes.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Largest chain of certificates.
+const CHAIN_MAX: usize = 10;
+/// The first byte of every TLS connection: a record of the type "handshake".
+const HANDSHAKE_RECORD: u8 = 0x16;
+/// The answer to a client that does not speak TLS.
+const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Connection: close\r\nContent-Length: 47\r\n\r\nThis port speaks TLS only; use https:// for it.";
+
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// The certificate of a listener. Cheap to clone. The files are read again within a second after a
+/// change, until the last clone is dropped.
+#[derive(Clone)]
+pub struct Certificate(Arc<Watched<HttpTls>>);
+
+/// A certificate that cannot be used; the text says what to change.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct CertificateError(String);
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[certificate]")
+    }
+}
+
+impl Certificate {
+    /// Reads the files, and starts a task on the current tokio runtime that reads them again.
+    ///
+    /// # Errors
+    /// A file cannot be read, other users can read the key, or the two do not belong together.
+    pub fn open(files: &HttpTls) -> Result<Self, CertificateError> {
+        Watched::open(files.clone()).map(Self).map_err(CertificateError)
+    }
+
+    /// Reads the files now. Returns whether they have changed.
+    ///
+    /// # Errors
+    /// They cannot be used. The earlier certificate stays in effect.
+    pub(super) fn reload(&self) -> Result<bool, String> {
+        self.0.reload()
+    }
+
+    /// The task that reads the files again.
+    pub(super) fn tasks(&self) -> Vec<TaskStats> {
+        self.0.tasks()
+    }
+
+    /// Ends this task.
+    pub(super) async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// The handshake with a client. `None` if it does not speak TLS; it is answered why.
+    ///
+    /// # Errors
+    /// The handshake fails or takes too long.
+    pub(super) async fn accept(
+        &self,
+        stream: ClientStream,
+    ) -> io::Result<Option<TlsStream<ClientStream>>> {
+        let config = Arc::clone(&self.0.current().value);
+        let accept = async {
+            if !speaks_tls(stream.socket()).await? {
+                refuse(stream).await?;
+                return Ok(None);
+            }
+            TlsAcceptor::from(config).accept(stream).await.map(Some)
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
+        timeout(HANDSHAKE_TIMEOUT, accept).await.map_err(|_| late())?
+    }
+}
+
+/// Whether the client has chosen HTTP/2.
+pub(super) fn chose_http2(stream: &TlsStream<ClientStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
+}
+
+/// Whether the first byte of the client is one of TLS. A client that closes speaks nothing.
+async fn speaks_tls(socket: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    let bytes = socket.peek(&mut first).await?;
+    Ok(bytes == 0 || first == [HANDSHAKE_RECORD])
+}
+
+/// Answers a client that sends plain HTTP. Unread bytes would make the system drop the answer.
+async fn refuse(mut stream: ClientStream) -> io::Result<()> {
+    let mut request = Vec::with_capacity(16 * 1024);
+    stream.read_buf(&mut request).await?;
+    stream.write_all(NO_TLS).await?;
+    stream.shutdown().await
+}
+
+impl Files for HttpTls {
+    const NAME: &'static str = "certificate";
+    /// The certificate and the key.
+    type Texts = [String; 2];
+    type Value = Arc<ServerConfig>;
+
+    fn read(&self) -> Result<[String; 2], String> {
+        let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        let certificate = files::read_any(&self.certificate, FILE_BYTES_MAX);
+        let (certificate, _) = certificate.map_err(|error| at(&self.certificate, error))?;
+        let key = files::read_hidden(&self.key, FILE_BYTES_MAX);
+        Ok([certificate, key.map_err(|error| at(&self.key, error))?])
+    }
+
+    fn parse(&self, [certificate, key]: &[String; 2]) -> Result<Arc<ServerConfig>, String> {
+        let at = |path: &Path, text: &str| format!("{}: {text}", path.display());
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(certificate.as_bytes()).take(CHAIN_MAX + 1).collect();
+        let chain = chain.ok().filter(|chain| (1..=CHAIN_MAX).contains(&chain.len()));
+        let text = format!("not 1 to {CHAIN_MAX} certificates in PEM format");
+        let chain = chain.ok_or_else(|| at(&self.certificate, &text))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|_| at(&self.key, "not an unencrypted private key in PEM format"))?;
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_no_client_auth()
+            .with_single_cert(chain, key);
+        let mut config = config.map_err(|error| {
+            let text = format!("does not fit to the key {}: {error}", self.key.display());
+            at(&self.certificate, &text)
+        })?;
+        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    fn log_read(&self, old: Option<&Arc<ServerConfig>>, _: &Arc<ServerConfig>) {
+        let certificate = self.certificate.display();
+        match old {
+            None => info!(%certificate, "Certificate was read"),
+            Some(_) => {
+                info!(%certificate, "Certificate was read again; new connections use it");
+                audit::certificate_changed(&certificate.to_string());
+            }
+        }
+    }
+
+    fn log_kept(&self, problem: &str) {
+        error!(
+            problem,
+            "Certificate cannot be read again; the earlier one stays in effect until it expires"
+        );
+    }
+}

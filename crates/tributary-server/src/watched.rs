@@ -1,0 +1,133 @@
+//! Values that are made from files, and made again when the files change: credentials and the
+//! certificate. If the files cannot be used, the earlier value stays in effect.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::time::sleep;
+use tributary::internal::tasks::{TaskStats, Tasks, blocking};
+
+/// The pause between two looks at the files. A change takes effect within it.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Files, and the value that they contain.
+pub(crate) trait Files: Send + Sync + 'static {
+    /// The name of the task that reads them again.
+    const NAME: &'static str;
+    type Texts: PartialEq + Send + Sync;
+    type Value: Send + Sync;
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The reason, with the name of the file.
+    fn read(&self) -> Result<Self::Texts, String>;
+
+    /// Makes the value.
+    ///
+    /// # Errors
+    /// As [`Files::read`].
+    fn parse(&self, texts: &Self::Texts) -> Result<Self::Value, String>;
+
+    /// Logs that a value takes effect, in place of an earlier one or as the first.
+    fn log_read(&self, old: Option<&Self::Value>, new: &Self::Value);
+
+    /// Logs why the earlier value stays in effect.
+    fn log_kept(&self, problem: &str);
+}
+
+/// The value of files.
+pub(crate) struct Watched<F: Files> {
+    files: F,
+    current: ArcSwap<Current<F>>,
+    /// The problem with the files at the last look, so that each is logged once.
+    problem: Mutex<Option<String>>,
+    /// Reads the files again.
+    tasks: Tasks,
+}
+
+/// A value, and the texts that it was made from.
+pub(crate) struct Current<F: Files> {
+    texts: F::Texts,
+    pub(crate) value: F::Value,
+}
+
+impl<F: Files> Watched<F> {
+    /// Reads the files, and starts a task on the current tokio runtime that reads them again, until
+    /// the last reference is dropped.
+    ///
+    /// # Errors
+    /// The files cannot be used.
+    pub(crate) fn open(files: F) -> Result<Arc<Self>, String> {
+        let texts = files.read()?;
+        let value = files.parse(&texts)?;
+        files.log_read(None, &value);
+        let current = ArcSwap::from_pointee(Current { texts, value });
+        let (problem, tasks) = (Mutex::new(None), Tasks::default());
+        let watched = Arc::new(Self { files, current, problem, tasks });
+        let weak = Arc::downgrade(&watched);
+        watched.tasks.spawn(F::NAME, "", move || watch(Weak::clone(&weak)));
+        Ok(watched)
+    }
+
+    /// The task that reads the files again.
+    pub(crate) fn tasks(&self) -> Vec<TaskStats> {
+        self.tasks.stats()
+    }
+
+    /// Ends this task.
+    pub(crate) async fn close(&self) {
+        self.tasks.close().await;
+    }
+
+    /// The value in effect.
+    pub(crate) fn current(&self) -> Guard<Arc<Current<F>>> {
+        self.current.load()
+    }
+
+    /// Why the files could not be used at the last look.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files, and replaces the value if they have changed. Returns whether they have.
+    ///
+    /// # Errors
+    /// The files cannot be used. The earlier value stays in effect.
+    pub(crate) fn reload(&self) -> Result<bool, String> {
+        let made = self.files.read().and_then(|texts| {
+            if texts == self.current.load().texts {
+                return Ok(None);
+            }
+            self.files.parse(&texts).map(|value| Some(Current { texts, value }))
+        });
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        match made {
+            Ok(made) => {
+                *problem = None;
+                let Some(made) = made else { return Ok(false) };
+                self.files.log_read(Some(&self.current.load().value), &made.value);
+                self.current.store(Arc::new(made));
+                Ok(true)
+            }
+            Err(text) => {
+                if problem.as_ref() != Some(&text) {
+                    self.files.log_kept(&text);
+                }
+                *problem = Some(text.clone());
+                Err(text)
+            }
+        }
+    }
+}
+
+/// Reads the files again and again, until the value is dropped.
+async fn watch<F: Files>(watched: Weak<Watched<F>>) {
+    loop {
+        sleep(RELOAD_PAUSE).await;
+        let Some(watched) = watched.upgrade() else { return };
+        // A panic, as every other fault of one look, leaves the earlier value in effect.
+        blocking(move || drop(watched.reload())).await;
+    }
+}
