@@ -190,6 +190,7 @@ fn write_status(error: WriteError) -> (StatusCode, &'static str) {
         }
         WriteError::Refused => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
         WriteError::TooManyFollows => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_follows"),
+        WriteError::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
         WriteError::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
         WriteError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
         WriteError::InDoubt => (StatusCode::SERVICE_UNAVAILABLE, "in_doubt"),

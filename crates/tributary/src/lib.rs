@@ -330,6 +330,12 @@ impl Tributary {
     /// Makes `follower` follow all of `followees`, at most [`Tributary::FOLLOWS_MAX`], in one
     /// transaction. Returns the number of new follows. If the commit was in doubt and the write
     /// was repeated, follows that the first commit stored are not counted.
+    ///
+    /// # Errors
+    /// [`WriteError::TooManyFollowees`] if the list would have more than
+    /// [`Tributary::FOLLOWEES_MAX`] users. Calls at the same time, also of other processes, do not
+    /// exceed the limit as long as there are no more than 32 of them for one follower. Rows that
+    /// other programs write are not limited.
     pub async fn follow_all(
         &self,
         follower: UserId,

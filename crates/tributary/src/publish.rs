@@ -15,11 +15,11 @@ use crate::backoff::Backoff;
 use crate::clock::now_ms;
 use crate::config::Write;
 use crate::freshness::Freshness;
-use crate::model::{Follow, IdempotencyKey, Post, PostId, PostKey, UserId};
+use crate::model::{FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostId, PostKey, UserId};
 use crate::post_id::IdGenerator;
 use crate::shard::{
-    Access, Deadline, EarlierPost, Fleet, IdempotencyRecord, NewPost, Shard, ShardError,
-    StoreOutcome, Written,
+    Access, Deadline, EarlierPost, Fleet, FollowOutcome, IdempotencyRecord, NewPost, Shard,
+    ShardError, StoreOutcome, Written,
 };
 
 /// Upper bound for the follows of one call, which are one transaction and should stay short.
@@ -81,6 +81,12 @@ pub enum WriteError {
     /// The call has more than [`crate::Tributary::FOLLOWS_MAX`] follows.
     #[error("at most {FOLLOWS_MAX} users can be followed in one request")]
     TooManyFollows,
+    /// The follower would follow more than [`crate::Tributary::FOLLOWEES_MAX`] users.
+    #[error(
+        "a user can follow at most {FOLLOWEES_MAX} users, or the home timeline could not be read; \
+         nothing was stored; unfollow some users first"
+    )]
+    TooManyFollowees,
     /// The user's shard cannot take the write now: it is unreachable, overloaded, locked or faulty.
     #[error("the user's shard is not available; nothing was stored; try again")]
     Unavailable,
@@ -198,11 +204,14 @@ impl Publisher {
             let rows = Arc::clone(&rows);
             async move {
                 shard.writable()?;
-                shard.insert_follows(&rows, until).await
+                shard.follow(&rows, FOLLOWEES_MAX, until).await
             }
         };
         let written = repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await?;
-        Ok(Followed { added: written.outcome, freshness: freshness(&written) })
+        match written.outcome {
+            FollowOutcome::Added(added) => Ok(Followed { added, freshness: freshness(&written) }),
+            FollowOutcome::TooLong => Err(WriteError::TooManyFollowees),
+        }
     }
 
     pub(crate) async fn unfollow(

@@ -51,7 +51,9 @@ pub(crate) use self::source::{ReadCheck, Source};
 use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::{Folder, OpenedFile, insert_follows, insert_posts, lock};
-pub(crate) use self::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome, Written};
+pub(crate) use self::write::{
+    EarlierPost, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,
+};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
 
@@ -376,6 +378,25 @@ impl Shard {
             Store::Sqlite(shard) => shard.expire_keys(before_ms, max, until).await,
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.expire_keys(before_ms, max, until).await,
+        }
+    }
+
+    /// Adds follows of one user in one transaction, and skips those that exist. Adds none if the
+    /// list would have more than `max` users. Up to 32 transactions of one user at the same time
+    /// do not exceed the limit either.
+    pub(crate) async fn follow(
+        &self,
+        rows: &[Follow],
+        max: usize,
+        until: Deadline,
+    ) -> Result<Written<FollowOutcome>, ShardError> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => {
+                Ok(shard.written(shard.follow(rows, max, until).await?, until).await)
+            }
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.follow(rows, max, until).await,
         }
     }
 

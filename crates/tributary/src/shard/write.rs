@@ -18,6 +18,15 @@ impl<T> Written<T> {
     }
 }
 
+/// The outcome of new follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FollowOutcome {
+    /// The number of new follows; the others existed.
+    Added(usize),
+    /// The follow list would be too long. Nothing was stored.
+    TooLong,
+}
+
 /// A post to store, with its generated id.
 #[derive(Clone, Debug)]
 pub(crate) struct NewPost {

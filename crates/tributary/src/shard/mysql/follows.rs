@@ -8,15 +8,21 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Row, Transaction, Value};
 
 use super::conditions::{self, NewColumns};
-use super::field;
+use super::write::Attempt;
+use super::{MySqlShard, execute, field};
 use crate::mapping::Tables;
 use crate::model::Follow;
 use crate::moment::Zone;
-use crate::shard::ShardError;
 use crate::shard::schema::quoted;
+use crate::shard::write::FollowOutcome;
+use crate::shard::{Deadline, ShardError, Written};
 
 /// Follows in one statement, at most. They are literals.
 const FOLLOWS_PER_STATEMENT: usize = 500;
+
+/// A list that is at least this much shorter than its limit is not locked. Up to 32 transactions of
+/// 1,000 follows each can then not exceed the limit together.
+const ROOM_WITHOUT_LOCK: usize = 32_000;
 
 /// The statements that remove and show follows.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(super) struct FollowWrites {
     restore: Option<String>,
     /// () -> the number of visible rows, without the condition on their keys.
     count_visible: String,
+    /// (follower). Locks the first row of a list, so that one transaction at a time extends it.
+    lock_list: String,
     /// Follower and followee.
     key: String,
     /// Whether the table has conditions.
@@ -52,6 +60,10 @@ impl FollowWrites {
             delete_is_timed: delete.timed,
             restore: conditions::restore(&table, follows.conditions(), &follows.removal()),
             count_visible: format!("SELECT COUNT(DISTINCT {key}) FROM {table} WHERE TRUE{visible}"),
+            lock_list: format!(
+                "SELECT {followed} FROM {table} WHERE {follower} = ? ORDER BY {followed} LIMIT 1
+                 FOR UPDATE"
+            ),
             key,
             conditional: !follows.conditions().is_empty(),
             new_times: NewColumns::new(follows.conditions()).times,
@@ -90,15 +102,11 @@ impl FollowWrites {
         rows.dedup();
         let mut restored = 0;
         for chunk in rows.chunks(FOLLOWS_PER_STATEMENT) {
-            let keys = self.keys(chunk);
             if let Some(sql) = &self.restore {
-                transaction.query_drop(format!("{sql}{keys}")).await?;
+                transaction.query_drop(format!("{sql}{}", self.keys(chunk))).await?;
                 restored += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
             }
-            let count: Option<Row> =
-                transaction.query_first(format!("{}{keys}", self.count_visible)).await?;
-            let visible: usize = count.map_or(Ok(0), |row| field(&row, 0))?;
-            if visible < chunk.len() {
+            if self.count_visible(transaction, chunk).await? < chunk.len() {
                 return Err(ShardError::Refused(
                     "a row of the same users exists and is not visible, such as a request or a \
                      block; it stays unchanged"
@@ -109,10 +117,86 @@ impl FollowWrites {
         Ok(restored)
     }
 
+    /// The number of these follows that are visible.
+    async fn count_visible(
+        &self,
+        transaction: &mut Transaction<'_>,
+        rows: &[Follow],
+    ) -> Result<usize, ShardError> {
+        let mut visible = 0;
+        for chunk in rows.chunks(FOLLOWS_PER_STATEMENT) {
+            let sql = format!("{}{}", self.count_visible, self.keys(chunk));
+            let count: Option<Row> = transaction.query_first(sql).await?;
+            visible += count.map_or(Ok(0), |row| field::<usize>(&row, 0))?;
+        }
+        Ok(visible)
+    }
+
     /// The condition that a row is one of `follows`, with a leading `AND`.
     fn keys(&self, follows: &[Follow]) -> String {
         let pair = |follow: &Follow| format!("({}, {})", follow.follower, follow.followee);
         let pairs: Vec<String> = follows.iter().map(pair).collect();
         format!(" AND ({}) IN ({})", self.key, pairs.join(", "))
+    }
+}
+
+impl MySqlShard {
+    /// Adds follows of one user, unless the list would have more than `max` users.
+    ///
+    /// Near the limit, transactions that extend the same list wait for each other. A transaction
+    /// counts after it holds the lock, so its snapshot contains the previous one's follows.
+    pub(in crate::shard) async fn follow(
+        &self,
+        rows: &[Follow],
+        max: usize,
+        until: Deadline,
+    ) -> Result<Written<FollowOutcome>, ShardError> {
+        let attempt = Attempt::default();
+        let run = async {
+            let mut connection = self.server.connections().request().await?;
+            let mut transaction = attempt.begin(&mut connection).await?;
+            let listed = self.count_followees(&mut transaction, rows, max).await?;
+            if listed.saturating_add(rows.len() + ROOM_WITHOUT_LOCK) > max {
+                transaction.rollback().await?;
+                transaction = attempt.begin(&mut connection).await?;
+                if !self.lock_and_count(&mut transaction, rows, max).await? {
+                    transaction.rollback().await?;
+                    return Ok(Written { outcome: FollowOutcome::TooLong, at: None });
+                }
+            }
+            let added = self.add_follows(&attempt, transaction, rows).await?;
+            Ok(self.written(FollowOutcome::Added(added), &mut connection, until).await)
+        };
+        self.attempt(until, &attempt, run).await
+    }
+
+    /// Locks the list. Returns whether it has at most `max` users with these follows.
+    async fn lock_and_count(
+        &self,
+        transaction: &mut Transaction<'_>,
+        rows: &[Follow],
+        max: usize,
+    ) -> Result<bool, ShardError> {
+        let follows = &self.database.write_statements().follows;
+        let Some(Follow { follower, .. }) = rows.first() else { return Ok(true) };
+        let _locked: Option<Row> =
+            execute::first(transaction, &follows.lock_list, (follower.0,)).await?;
+        let listed = self.count_followees(transaction, rows, max).await?;
+        let new = rows.len() - follows.count_visible(transaction, rows).await?;
+        Ok(new == 0 || listed.saturating_add(new) <= max)
+    }
+
+    /// The length of the follow list, or a greater number than `max`.
+    async fn count_followees(
+        &self,
+        transaction: &mut Transaction<'_>,
+        rows: &[Follow],
+        max: usize,
+    ) -> Result<usize, ShardError> {
+        let Some(Follow { follower, .. }) = rows.first() else { return Ok(0) };
+        let sql = &self.statements()?.count_followees;
+        let values = (follower.0, 0u64, max as u64 + 1);
+        let count: Option<Row> = execute::first(transaction, sql, values).await?;
+        Ok(count.map_or(Ok(0), |row| field(&row, 0))?)
     }
 }

@@ -156,31 +156,42 @@ impl MySqlShard {
         rows: &[Follow],
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
-        let (statements, attempt) = (self.statements()?, Attempt::default());
-        let follows = &self.database.write_statements().follows;
+        let attempt = Attempt::default();
         let run = async {
             let mut connection = self.server.connections().request().await?;
-            let row = |row: &Follow| {
-                let mut values = vec![row.follower.0.into(), row.followee.0.into()];
-                values.extend(follows.times());
-                values
-            };
-            let mut transaction = attempt.begin(&mut connection).await?;
-            let sql = &statements.insert_follows;
-            let mut added = insert(&mut transaction, sql, rows, row).await?;
-            if added < rows.len() {
-                match follows.show_existing(&mut transaction, rows).await {
-                    Ok(restored) => added += restored,
-                    Err(error) => {
-                        transaction.rollback().await?;
-                        return Err(error);
-                    }
-                }
-            }
-            attempt.commit(transaction).await?;
+            let transaction = attempt.begin(&mut connection).await?;
+            let added = self.add_follows(&attempt, transaction, rows).await?;
             Ok(self.written(added, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
+    }
+
+    /// Inserts follows and commits. Returns the number of new follows.
+    async fn add_follows(
+        &self,
+        attempt: &Attempt,
+        mut transaction: Transaction<'_>,
+        rows: &[Follow],
+    ) -> Result<usize, ShardError> {
+        let follows = &self.database.write_statements().follows;
+        let row = |row: &Follow| {
+            let mut values = vec![row.follower.0.into(), row.followee.0.into()];
+            values.extend(follows.times());
+            values
+        };
+        let sql = &self.statements()?.insert_follows;
+        let mut added = insert(&mut transaction, sql, rows, row).await?;
+        if added < rows.len() {
+            match follows.show_existing(&mut transaction, rows).await {
+                Ok(restored) => added += restored,
+                Err(error) => {
+                    transaction.rollback().await?;
+                    return Err(error);
+                }
+            }
+        }
+        attempt.commit(transaction).await?;
+        Ok(added)
     }
 
     pub(super) async fn insert_posts(

@@ -46,6 +46,8 @@ pub(super) struct Statements {
     pub(super) unit: TimeUnit,
     /// (reader, from, max) -> followee, rising.
     pub(super) followees: String,
+    /// (reader, 0, max) -> the number of followees, or `max` if there are more.
+    pub(super) count_followees: String,
     older: Tails,
     newer: Tails,
     older_with_texts: Tails,
@@ -133,9 +135,11 @@ impl Statements {
         let database = quoted(database);
         let posts = Posts::new(&database, &tables.posts, &indexes.posts);
         let texts = format!(", {}", posts.content);
+        let followees = followees(&database, tables, &indexes.follows);
         Self {
             unit: tables.posts.unit,
-            followees: followees(&database, tables, &indexes.follows),
+            count_followees: format!("SELECT COUNT(*) FROM ({followees}) AS listed"),
+            followees,
             older: Tails::new(&posts, Direction::Older, ""),
             newer: Tails::new(&posts, Direction::Newer, ""),
             older_with_texts: Tails::new(&posts, Direction::Older, &texts),

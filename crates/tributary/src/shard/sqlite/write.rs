@@ -7,7 +7,7 @@ use super::writer::Writer;
 use super::{SqliteShard, log, signed, unsigned};
 use crate::changes::LogPosition;
 use crate::model::{Follow, Post, PostId, UserId};
-use crate::shard::write::{EarlierPost, NewPost, StoreOutcome};
+use crate::shard::write::{EarlierPost, FollowOutcome, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 impl SqliteShard {
@@ -18,6 +18,23 @@ impl SqliteShard {
     ) -> Result<usize, ShardError> {
         let rows = rows.to_vec();
         self.writer()?.run(until, move |connection| add_follows(connection, &rows)).await
+    }
+
+    /// Adds follows of one user, unless the list would have more than `max` users.
+    pub(in crate::shard) async fn follow(
+        &self,
+        rows: &[Follow],
+        max: usize,
+        until: Deadline,
+    ) -> Result<FollowOutcome, ShardError> {
+        let rows = rows.to_vec();
+        let follow = move |connection: &Connection| {
+            if !list_has_room(connection, &rows, max)? {
+                return Ok(FollowOutcome::TooLong);
+            }
+            add_follows(connection, &rows).map(FollowOutcome::Added)
+        };
+        self.writer()?.run(until, follow).await
     }
 
     pub(in crate::shard) async fn insert_posts(
@@ -159,6 +176,28 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
          WHERE user_id = ? AND timestamp = ? AND tweet_id = ? AND content = ?",
     )?;
     statement.exists(params![signed(key.author.0), key.time, signed(key.post.0), post.content])
+}
+
+/// Whether the follow list has at most `max` users with these follows of one user.
+fn list_has_room(connection: &Connection, rows: &[Follow], max: usize) -> rusqlite::Result<bool> {
+    let Some(Follow { follower, .. }) = rows.first() else { return Ok(true) };
+    let mut count = connection.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM followers WHERE follower_user_id = ? LIMIT ?)",
+    )?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1);
+    let listed: i64 = count.query_row([signed(follower.0), limit], |row| row.get(0))?;
+    let listed = usize::try_from(listed).unwrap_or(usize::MAX);
+    if listed.saturating_add(rows.len()) <= max {
+        return Ok(true);
+    }
+    let mut is_listed = connection.prepare_cached(
+        "SELECT 1 FROM followers WHERE follower_user_id = ? AND followed_user_id = ?",
+    )?;
+    let mut new = 0;
+    for row in rows {
+        new += usize::from(!is_listed.exists([signed(row.follower.0), signed(row.followee.0)])?);
+    }
+    Ok(new == 0 || listed.saturating_add(new) <= max)
 }
 
 /// Uses `OR IGNORE`, so that the statement cannot fail; otherwise an import takes twice as long.
