@@ -152,9 +152,11 @@ impl FromRef<App> for Reloadable {
 
 /// The routes of the HTTP API for clients, to be mounted in an axum application, also under a
 /// prefix with [`Router::nest`]. It checks access, limits clients and request bodies, catches
-/// panics and sets trace ids; the application limits connections and stops them. It does not use
-/// the page cache, which [`BoundServer`] has in front of the routes. The `Link` headers of pages
-/// name paths without the prefix.
+/// panics and sets trace ids; the application limits connections and stops them. It must also limit
+/// the bytes of all answers that wait for their clients, and of all request bodies, as
+/// [`BoundServer`] does: an answer has about 1 MiB, and a request body six times the longest text.
+/// It does not use the page cache, which [`BoundServer`] has in front of the routes. The `Link`
+/// headers of pages name paths without the prefix.
 pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
     routes(App::new(tributary, options), Role::Public)
 }

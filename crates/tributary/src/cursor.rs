@@ -117,6 +117,15 @@ impl Cursor {
         Self { direction: Direction::Newer, edge, shard_edges: BTreeMap::new() }
     }
 
+    /// Whether no shard starts further than the others: the page has read all of those down, or up,
+    /// to `edge`, and a missing shard less. Every cursor of this server is like that.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.shard_edges.values().all(|edge| match self.direction {
+            Direction::Older => *edge >= self.edge,
+            Direction::Newer => *edge <= self.edge,
+        })
+    }
+
     /// The edge where the page starts on `shard`.
     pub fn edge_on(&self, shard: ShardId) -> Edge {
         self.shard_edges.get(&shard).copied().unwrap_or(self.edge)

@@ -9,6 +9,7 @@ mod admin;
 mod adopted;
 mod adopted_writes;
 mod bench;
+mod budget;
 mod check;
 mod coherence;
 mod cold;

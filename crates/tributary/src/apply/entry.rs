@@ -13,6 +13,8 @@ pub(crate) enum CacheKey {
     Tail(Slot),
     /// The follow list of the reader at this slot.
     Follows(Slot),
+    /// A deeper tail, which replaces [`CacheKey::Tail`] as soon as it can be read.
+    DeeperTail(Slot),
     /// A second copy of [`CacheKey::Tail`], which the auditor compares with it.
     TailAudit(Slot),
     /// A second copy of [`CacheKey::Follows`], which the auditor compares with it.
@@ -53,6 +55,7 @@ impl CacheKey {
         match self {
             Self::Tail(slot)
             | Self::Follows(slot)
+            | Self::DeeperTail(slot)
             | Self::TailAudit(slot)
             | Self::FollowsAudit(slot) => slot,
         }
@@ -61,7 +64,9 @@ impl CacheKey {
     /// The key of the auditor's copy.
     pub(super) fn audit(self) -> Self {
         match self {
-            Self::Tail(slot) | Self::TailAudit(slot) => Self::TailAudit(slot),
+            Self::Tail(slot) | Self::DeeperTail(slot) | Self::TailAudit(slot) => {
+                Self::TailAudit(slot)
+            }
             Self::Follows(slot) | Self::FollowsAudit(slot) => Self::FollowsAudit(slot),
         }
     }
@@ -71,8 +76,18 @@ impl CacheKey {
         match self {
             Self::TailAudit(slot) => Some(Self::Tail(slot)),
             Self::FollowsAudit(slot) => Some(Self::Follows(slot)),
-            Self::Tail(_) | Self::Follows(_) => None,
+            Self::Tail(_) | Self::Follows(_) | Self::DeeperTail(_) => None,
         }
+    }
+
+    /// All keys of the tail of one author.
+    pub(super) fn tails(author: Slot) -> [Self; 3] {
+        [Self::Tail(author), Self::DeeperTail(author), Self::TailAudit(author)]
+    }
+
+    /// All keys of the follow list of one reader.
+    pub(super) fn lists(reader: Slot) -> [Self; 2] {
+        [Self::Follows(reader), Self::FollowsAudit(reader)]
     }
 }
 
@@ -107,6 +122,19 @@ impl Difference {
 }
 
 impl CachedEntry {
+    /// Approximate size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Tail(tail) => tail.bytes(),
+            Self::Follows(list) => list.bytes(),
+        }
+    }
+
+    /// Whether a follow list may contain slots that have got other users.
+    pub(super) fn is_outdated(&self, frees: u64) -> bool {
+        matches!(self, Self::Follows(list) if list.is_outdated(frees))
+    }
+
     /// How both values differ where both answer.
     pub(super) fn difference(&self, other: &Self) -> Option<Difference> {
         match (self, other) {
@@ -125,6 +153,11 @@ impl CachedEntry {
                 let posts = posts.map(|(count, first)| Difference::Posts { count, first });
                 posts.or((one.handle() != other.handle()).then_some(Difference::Handle))
             }
+            (Self::Follows(one), Self::Follows(other))
+                if one.is_too_long() != other.is_too_long() =>
+            {
+                Some(Difference::Kind)
+            }
             (Self::Follows(one), Self::Follows(other)) => {
                 let [one, other] = [one, other].map(|list| BTreeSet::from_iter(list.slots()));
                 let slots: Vec<Slot> =
@@ -140,11 +173,12 @@ impl CachedEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::TailPost;
+    use crate::memory::{TailLimits, TailPost};
 
     fn tail(keys: &[(i64, u64)], complete: bool) -> CachedEntry {
         let rows = keys.iter().map(|key| TailPost { key: *key, body: "x".into() }).collect();
-        CachedEntry::Tail(Arc::new(Tail::new(rows, complete, keys.len(), None)))
+        let limits = TailLimits { depth: keys.len(), bytes: usize::MAX };
+        CachedEntry::Tail(Arc::new(Tail::new(rows, complete, limits, None)))
     }
 
     #[test]

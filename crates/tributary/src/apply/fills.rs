@@ -1,25 +1,34 @@
 //! Fills: the writer reads from the databases what readers missed, in batches, off the requests.
+//! The bytes of a fill are reserved before it reads.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::Applier;
 use super::entry::{CacheKey, CachedEntry};
 use crate::backoff::Backoff;
 use crate::changes::Bounds;
-use crate::memory::{FollowList, Installed, Miss, Slot, Tail, Ticket, count};
-use crate::model::FOLLOWEES_MAX;
+use crate::memory::{
+    FillReservation, FollowList, Installed, Miss, Slot, Tail, TailLimits, Ticket, count,
+};
+use crate::model::{FOLLOWEES_MAX, UserId};
 use crate::problems::ProblemCause;
 use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
 use crate::tasks::caught;
 
 /// Requests per fill. One statement reads up to 50 authors.
 const BATCH: usize = 50;
+/// Posts that the requests of one fill may have together.
+const BATCH_POSTS: u32 = 8_192;
+/// Posts of the first fill, since their size is unknown. The number doubles after each fill that
+/// was small enough, up to [`BATCH_POSTS`], and is halved after one that was too large.
+const BATCH_POSTS_FIRST: u32 = 16;
 /// Concurrent fills per log. Few, so that a cold memory does not starve the reads.
 const FILLS_MAX: usize = 2;
 /// Requests that can wait. Later ones are dropped; the next reader repeats them.
@@ -40,31 +49,28 @@ const PREFILL_PERCENT: usize = 70;
 /// Pause of the fills after an eviction of data in use. Measured with a budget of 1/12 of the
 /// data read: 0.3 s and 4 s serve three fifths of the pages that 1 s serves.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Pause between two audits.
-const AUDIT_PAUSE: Duration = Duration::from_secs(1);
-/// Values per audit, and the posts that they may have together. One value is always audited.
-const AUDIT_BATCH: usize = 4;
-const AUDIT_POSTS_MAX: usize = 2_048;
-/// The auditor waits this many upkeep rounds (5 s) for both copies to reach the same position.
-const AUDIT_ROUNDS_MAX: u32 = 250;
 
 /// Fills that fail one after the other before a line is logged.
 const FAILURES_LOGGED: u32 = 10;
 
 /// The queue of fill requests, the fills in flight, the prefill and the audits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fills {
-    waiting: VecDeque<QueuedFill>,
+    pub(super) waiting: VecDeque<QueuedFill>,
     /// The requested depth of each queued key.
-    depths: HashMap<CacheKey, u32>,
+    pub(super) depths: HashMap<CacheKey, u32>,
+    /// Posts that the requests of the next fill may have together.
+    posts_max: u32,
     tasks: JoinSet<FinishedFill>,
     /// Authors to prefill, the author with the newest post last.
     prefill: Vec<Slot>,
     /// Number of authors in the prefill at its start.
     planned: usize,
+    /// The right to prefill now.
+    turn: Option<OwnedSemaphorePermit>,
     /// Keys of the audits, with the number of rounds each has waited.
-    audits: HashMap<CacheKey, u32>,
-    next_audit: Option<Instant>,
+    pub(super) audits: HashMap<CacheKey, u32>,
+    pub(super) next_audit: Option<Instant>,
     /// End of the pause, if fills are paused.
     paused_until: Option<Instant>,
     /// Fills that failed since the last one that succeeded.
@@ -72,25 +78,59 @@ pub(super) struct Fills {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct QueuedFill {
-    key: CacheKey,
-    not_before: Option<Instant>,
+pub(super) struct QueuedFill {
+    pub(super) key: CacheKey,
+    pub(super) not_before: Option<Instant>,
     retries: Backoff,
     /// Fill this request alone. One unreadable row fails every request in its batch.
     alone: bool,
+    /// The registration of a request that is read again. Its changes are still buffered.
+    registration: Option<Registration>,
+}
+
+/// The registration of a key at the keeper.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registration {
+    ticket: Ticket,
+    /// [`crate::memory::Memory::frees`] at that moment. Buffered changes have slots since then.
+    frees: u64,
+}
+
+impl QueuedFill {
+    fn new(key: CacheKey) -> Self {
+        let retries = Backoff::new(RETRY, RETRY_MAX);
+        Self { key, not_before: None, retries, alone: false, registration: None }
+    }
 }
 
 /// The requests of one fill.
-type RequestedFills = Vec<(QueuedFill, Ticket, FillRequest)>;
+pub(super) type RequestedFills = Vec<(QueuedFill, Registration, FillRequest)>;
 
 /// A finished fill.
 #[derive(Debug)]
 pub(super) struct FinishedFill {
-    requested: RequestedFills,
-    outcome: Result<FillBatch, ShardError>,
+    pub(super) requested: RequestedFills,
+    pub(super) outcome: Result<FillBatch, ShardError>,
+    pub(super) reserved: FillReservation,
 }
 
 impl Fills {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            depths: HashMap::new(),
+            posts_max: BATCH_POSTS_FIRST,
+            tasks: JoinSet::new(),
+            prefill: Vec::new(),
+            planned: 0,
+            turn: None,
+            audits: HashMap::new(),
+            next_audit: None,
+            paused_until: None,
+            failures: 0,
+        }
+    }
+
     /// The next fill that finishes; `None` if none is in flight. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<FinishedFill> {
         // Panics of a fill are caught, so an error means that the runtime is shutting down.
@@ -109,11 +149,16 @@ impl Fills {
         self.prefill.extend(heads.into_iter().map(|(slot, _)| slot));
     }
 
-    /// Drops the queued requests of readers and pauses the fills.
-    pub(super) fn pause(&mut self) {
-        self.paused_until = Some(Instant::now() + PAUSE);
-        self.waiting.retain(|waiting| waiting.key.audited().is_some());
-        self.depths.retain(|key, _| key.audited().is_some());
+    /// Takes the queued requests out of the queue that `drops` is true for.
+    fn take_queued(&mut self, drops: impl Fn(CacheKey) -> bool) -> Vec<QueuedFill> {
+        let all = std::mem::take(&mut self.waiting);
+        let (dropped, kept): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|queued| drops(queued.key));
+        self.waiting = kept.into();
+        for queued in &dropped {
+            self.depths.remove(&queued.key);
+        }
+        dropped
     }
 
     /// Whether fills are paused.
@@ -122,14 +167,18 @@ impl Fills {
         self.paused_until.is_some()
     }
 
-    fn enqueue(&mut self, key: CacheKey, depth: u32) {
+    pub(super) fn enqueue(&mut self, key: CacheKey, depth: u32) {
         if let Some(known) = self.depths.get_mut(&key) {
             *known = depth.max(*known);
         } else if self.waiting.len() < QUEUE_MAX {
             self.depths.insert(key, depth);
-            let retries = Backoff::new(RETRY, RETRY_MAX);
-            self.waiting.push_back(QueuedFill { key, not_before: None, retries, alone: false });
+            self.waiting.push_back(QueuedFill::new(key));
         }
+    }
+
+    /// Whether a request for this key is queued.
+    pub(super) fn is_queued(&self, key: CacheKey) -> bool {
+        self.depths.contains_key(&key)
     }
 
     /// Queues a request again after a pause. Returns false after the last retry: it is dropped.
@@ -138,22 +187,34 @@ impl Fills {
             return false;
         }
         waiting.not_before = Some(Instant::now() + waiting.retries.pause());
-        if self.depths.insert(waiting.key, depth).is_none() {
-            self.waiting.push_back(waiting);
-        }
+        self.queue_again(waiting, depth);
         true
     }
 
-    /// Takes up to one batch of due requests, with their depths.
+    fn queue_again(&mut self, waiting: QueuedFill, depth: u32) {
+        if self.depths.insert(waiting.key, depth).is_none() {
+            self.waiting.push_back(waiting);
+        } else if let Some(queued) = self.waiting.iter_mut().find(|q| q.key == waiting.key) {
+            // A reader has requested it again in the meantime.
+            queued.registration = waiting.registration.or(queued.registration);
+        }
+    }
+
+    /// Takes the due requests of at most one batch, with their depths.
     fn take_due(&mut self) -> Vec<(QueuedFill, u32)> {
         let now = Instant::now();
         let mut due: Vec<(QueuedFill, u32)> = Vec::new();
+        let mut posts = 0;
         for _ in 0..self.waiting.len() {
-            let full = due.len() == BATCH || due.first().is_some_and(|(first, _)| first.alone);
+            let is_alone = due.first().is_some_and(|(first, _)| first.alone);
+            let full = due.len() == BATCH || is_alone || posts >= self.posts_max;
             let Some(waiting) = self.waiting.pop_front_if(|_| !full) else { break };
-            let fits = !waiting.alone || due.is_empty();
+            let depth = self.depths.get(&waiting.key).copied().unwrap_or(DEPTH);
+            let depth = depth.min(self.posts_max);
+            let fits = due.is_empty() || !waiting.alone && posts + depth <= self.posts_max;
             if fits && waiting.not_before.is_none_or(|time| time <= now) {
-                let depth = self.depths.remove(&waiting.key).unwrap_or(DEPTH);
+                self.depths.remove(&waiting.key);
+                posts += depth;
                 due.push((waiting, depth));
             } else {
                 self.waiting.push_back(waiting);
@@ -161,19 +222,24 @@ impl Fills {
         }
         due
     }
+
+    /// Adapts the number of posts per fill to their size.
+    fn note_size(&mut self, posts: u32, fits: bool) {
+        let double = self.posts_max.saturating_mul(2).min(BATCH_POSTS);
+        self.posts_max = if fits { double } else { (posts / 2).max(1) };
+    }
 }
 
 impl Applier {
     /// Queues the fill of something that a reader missed.
     pub(super) fn queue_miss(&mut self, miss: Miss) {
-        let user = match miss {
-            Miss::Tail { slot, .. } => self.memory.user(slot),
-            Miss::Follows { user } => user,
-        };
-        if self.fills.is_paused() || self.is_excluded(user) {
+        let memory = Arc::clone(&self.memory);
+        let _slots = memory.hold_slots();
+        if self.fills.is_paused() {
             return;
         }
         match miss {
+            Miss::Tail { slot, .. } if !self.may_fill(self.memory.user(slot)) => {}
             Miss::Tail { slot, depth } => {
                 let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
                 let key = CacheKey::Tail(slot);
@@ -181,13 +247,15 @@ impl Applier {
                     if tail.floor().is_none() || tail.depth() >= depth as usize {
                         return;
                     }
-                    // The tail is too shallow. Readers query the databases until it is filled
-                    // again.
-                    self.evict(key);
+                    // The shallow tail serves newer pages until the deeper one can be read.
+                    return self.fills.enqueue(CacheKey::DeeperTail(slot), depth);
                 }
                 self.fills.enqueue(key, depth);
             }
             Miss::Follows { user } => {
+                if self.is_excluded(user) {
+                    return;
+                }
                 if let Some(slot) = self.memory.register_user(user) {
                     self.fills.enqueue(CacheKey::Follows(slot), 1);
                 }
@@ -195,41 +263,86 @@ impl Applier {
         }
     }
 
+    /// Drops the queued requests of readers, and pauses the fills.
+    pub(super) fn pause_fills(&mut self) {
+        self.fills.paused_until = Some(Instant::now() + PAUSE);
+        for dropped in self.fills.take_queued(|key| key.audited().is_none()) {
+            self.drop_fill(dropped);
+        }
+    }
+
+    /// Ends a request that is not read again.
+    fn drop_fill(&mut self, QueuedFill { key, registration, .. }: QueuedFill) {
+        if let Some(registration) = registration {
+            self.keeper.give_up(key, registration.ticket);
+        }
+    }
+
     pub(super) fn start_fills(&mut self) {
         if self.identity.is_none() || !self.log().is_fresh(self.memory.now_ms()) {
             return;
         }
-        while self.fills.tasks.len() < FILLS_MAX {
-            let mut requested = RequestedFills::new();
-            for (waiting, depth) in self.fills.take_due() {
-                if self.is_excluded(self.memory.user(waiting.key.slot())) {
-                    continue;
-                }
-                if let Some(ticket) = self.keeper.register(waiting.key) {
-                    requested.push((waiting, ticket, self.request_of(waiting.key, depth)));
-                }
-            }
+        let budget = Arc::clone(self.memory.budget());
+        while self.fills.tasks.len() < FILLS_MAX && !self.fills.waiting.is_empty() {
+            let Some(reserved) = budget.reserve_fill() else { return };
+            let requested = self.take_requests();
             if requested.is_empty() {
                 return;
             }
             let Some(runtime) = &self.runtime else { return };
-            let source = Arc::clone(&self.source);
+            let (source, rows_bytes) = (Arc::clone(&self.source), budget.fill_rows_bytes());
             let fill = async move {
                 let requests: Vec<FillRequest> =
                     requested.iter().map(|(_, _, request)| *request).collect();
-                let fill = source.fill(&requests, Deadline::after(FILL_DEADLINE));
+                let fill = source.fill(&requests, rows_bytes, Deadline::after(FILL_DEADLINE));
                 let failed = |panic| Err(ShardError::Unavailable(panic));
                 let outcome = caught(fill).await.unwrap_or_else(failed);
-                FinishedFill { requested, outcome }
+                FinishedFill { requested, outcome, reserved }
             };
             self.fills.tasks.spawn_on(fill, runtime);
         }
     }
 
+    /// The requests of the next fill, with their tickets.
+    pub(super) fn take_requests(&mut self) -> RequestedFills {
+        let mut requested = RequestedFills::new();
+        for (waiting, depth) in self.fills.take_due() {
+            let user = self.memory.user(waiting.key.slot());
+            if !self.may_fill(user) {
+                self.drop_fill(waiting);
+                continue;
+            }
+            if let Some(registration) = self.register(&waiting) {
+                requested.push((waiting, registration, self.request_of(waiting.key, depth)));
+            }
+        }
+        requested
+    }
+
+    /// The registration of a request: the one it has, if it is still valid, else a new one. `None`
+    /// if the key is being filled already.
+    fn register(&mut self, queued: &QueuedFill) -> Option<Registration> {
+        let awaited = |kept: &Registration| self.keeper.awaits(queued.key, kept.ticket);
+        if let Some(kept) = queued.registration.filter(awaited) {
+            return Some(kept);
+        }
+        let ticket = self.keeper.register(queued.key)?;
+        Some(Registration { ticket, frees: self.memory.frees() })
+    }
+
+    /// Whether the user's data can be filled: it is registered, belongs to this log, and is not
+    /// excluded. The slot of a request can have been freed, or have got another user.
+    fn may_fill(&self, user: UserId) -> bool {
+        let is_ours = self.memory.log_index(user) == self.index;
+        is_ours && self.memory.find(user).is_some() && !self.is_excluded(user)
+    }
+
     fn request_of(&self, key: CacheKey, depth: u32) -> FillRequest {
         let user = self.memory.user(key.slot());
         let target = match key {
-            CacheKey::Tail(_) | CacheKey::TailAudit(_) => FillTarget::Tail { depth },
+            CacheKey::Tail(_) | CacheKey::DeeperTail(_) | CacheKey::TailAudit(_) => {
+                FillTarget::Tail { depth }
+            }
             CacheKey::Follows(_) | CacheKey::FollowsAudit(_) => {
                 FillTarget::Follows { max: u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX) }
             }
@@ -239,62 +352,93 @@ impl Applier {
 
     /// Installs what a fill has read.
     pub(super) fn install(&mut self, done: FinishedFill) {
-        let FinishedFill { requested, outcome } = done;
+        let memory = Arc::clone(&self.memory);
+        let _slots = memory.hold_slots();
+        let FinishedFill { requested, outcome, mut reserved } = done;
         let filled = match outcome {
             Ok(filled) if Some(filled.identity) == self.identity => filled,
             Ok(_) => return self.give_up(requested),
-            Err(error) => {
-                let server = self.source.name();
-                debug!(server, %error, "Fill failed; its requests are retried one by one");
-                self.fills.failures += 1;
-                if self.fills.failures >= FAILURES_LOGGED
-                    && self.source.problems().note(ProblemCause::FillsFailed)
-                {
-                    warn!(
-                        server,
-                        %error,
-                        "Fills fail one after the other; pages are read from the databases until \
-                         this is fixed. If a proxy is at the address, set it to the server itself"
-                    );
-                }
-                let alone = |(waiting, ticket, request)| {
-                    (QueuedFill { alone: true, ..waiting }, ticket, request)
-                };
-                let single = requested.len() == 1;
-                for (waiting, ticket, request) in requested.into_iter().map(alone) {
-                    self.keeper.give_up(waiting.key, ticket);
-                    let dropped = !self.fills.retry(waiting, depth_of(&request));
-                    // Only an error of this request alone is about its table.
-                    if single && waiting.key.audited().is_some() {
-                        self.audit_failed(waiting.key, &error, dropped);
-                    }
-                }
-                return;
-            }
+            Err(error) => return self.fill_failed(requested, &error),
         };
         self.fills.failures = 0;
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
         self.log().note_visible(low);
-        for ((waiting, ticket, request), answer) in requested.into_iter().zip(filled.answers) {
-            match self.entry_of(&request, answer) {
-                Some(entry) => self.install_one((waiting, ticket, request), filled.bounds, entry),
-                None => self.keeper.give_up(waiting.key, ticket),
+        let requests = requested.len();
+        let posts = requested.iter().map(|(_, _, request)| depth_of(request)).sum();
+        let mut answers = requested.iter().zip(&filled.answers);
+        let fits = answers.all(|((_, _, request), answer)| !is_cut(request, answer));
+        self.fills.note_size(posts, fits);
+        for ((waiting, registration, request), answer) in requested.into_iter().zip(filled.answers)
+        {
+            let Registration { ticket, frees } = registration;
+            let again = QueuedFill { registration: Some(registration), ..waiting };
+            if answer == FillAnswer::TooLarge && requests > 1 {
+                // A smaller fill reads it.
+                self.fills.queue_again(again, depth_of(&request));
+                continue;
+            }
+            let Some(entry) = self.entry_of(&request, answer, frees) else {
+                self.keeper.give_up(waiting.key, ticket);
+                continue;
+            };
+            let bytes = reserved.bytes.split(entry.bytes());
+            match self.install_one(waiting.key, ticket, filled.bounds, entry) {
+                Installed::Ready | Installed::Void => {}
+                Installed::Held => self.visible.reserve(waiting.key, bytes),
+                Installed::Retry => self.read_again(again, depth_of(&request)),
+            }
+        }
+    }
+
+    /// Reads again what a snapshot that was too old contained. The changes since the registration
+    /// stay buffered under the same ticket.
+    fn read_again(&mut self, waiting: QueuedFill, depth: u32) {
+        if !self.fills.retry(waiting, depth) {
+            self.drop_fill(waiting);
+        }
+    }
+
+    fn fill_failed(&mut self, requested: RequestedFills, error: &ShardError) {
+        let server = self.source.name();
+        debug!(server, %error, "Fill failed; its requests are retried one by one");
+        self.fills.failures += 1;
+        if self.fills.failures >= FAILURES_LOGGED
+            && self.source.problems().note(ProblemCause::FillsFailed)
+        {
+            warn!(
+                server,
+                %error,
+                "Fills fail one after the other; pages are read from the databases until this is \
+                 fixed. If a proxy is at the address, set it to the server itself"
+            );
+        }
+        let single = requested.len() == 1;
+        for (waiting, registration, request) in requested {
+            self.keeper.give_up(waiting.key, registration.ticket);
+            let alone = QueuedFill { alone: true, registration: None, ..waiting };
+            let dropped = !self.fills.retry(alone, depth_of(&request));
+            // Only an error of this request alone is about its table.
+            if single && waiting.key.audited().is_some() {
+                self.audit_failed(waiting.key, error, dropped);
             }
         }
     }
 
     fn install_one(
         &mut self,
-        (waiting, ticket, request): (QueuedFill, Ticket, FillRequest),
+        key: CacheKey,
+        ticket: Ticket,
         bounds: Bounds,
         entry: CachedEntry,
-    ) {
-        let key = waiting.key;
+    ) -> Installed {
         // A value is not readable before the log has reached its position. Otherwise a page would
         // hold more than its freshness token says.
         let bounds = match bounds {
             Bounds::Exact(at) => Bounds::Window { low: at, high: at },
-            bounds @ Bounds::Window { .. } => bounds,
+            Bounds::Window { low, high } => {
+                debug_assert!(low <= high, "the bounds of a fill are reversed");
+                bounds
+            }
         };
         let installed = self.keeper.install(key, ticket, bounds, entry);
         // Audits have counters of their own.
@@ -305,63 +449,93 @@ impl Applier {
                 Installed::Retry | Installed::Void => count(&counters.fills_refused),
             }
         }
-        match installed {
-            Installed::Ready => self.show_filled(key),
-            // It becomes readable when the log reaches its upper bound.
-            Installed::Held | Installed::Void => {}
-            Installed::Retry => {
-                self.keeper.give_up(key, ticket);
-                self.fills.retry(waiting, depth_of(&request));
-            }
+        if installed == Installed::Ready {
+            self.show_filled(key);
         }
+        installed
     }
 
-    /// Makes a filled value visible, and takes the author's head from a filled tail.
+    /// Makes a filled value visible, and takes the author's head from a filled tail. A deeper tail
+    /// replaces the shallow one.
     pub(crate) fn show_filled(&mut self, key: CacheKey) {
-        let value = self.keeper.get(key).map(|(value, _)| value);
-        super::show(&self.memory, &mut self.residents, &mut self.listing, (key, value));
-        if let (CacheKey::Tail(slot), Some(CachedEntry::Tail(tail))) = (key, value) {
-            self.set_head_from_tail(slot, tail.newest());
+        let shown = match key {
+            CacheKey::DeeperTail(slot) => {
+                self.keeper.replace(CacheKey::Tail(slot), key);
+                self.visible.show(key, None);
+                CacheKey::Tail(slot)
+            }
+            _ => key,
+        };
+        let found = self.keeper.get(shown);
+        debug_assert!(
+            found.is_none_or(|(_, at)| at == self.keeper.high_water()),
+            "a value is ahead of the log, so a page would hold more than its token says"
+        );
+        let value = found.map(|(value, _)| value);
+        self.visible.show(shown, value);
+        if let (CacheKey::Tail(slot), Some(CachedEntry::Tail(tail))) = (shown, value) {
+            let newest = tail.newest();
+            self.set_head_from_tail(slot, newest);
         }
+        self.drop_outdated();
     }
 
     fn give_up(&mut self, requested: RequestedFills) {
-        for (waiting, ticket, request) in requested {
-            self.keeper.give_up(waiting.key, ticket);
-            self.fills.retry(waiting, depth_of(&request));
+        for (waiting, registration, request) in requested {
+            self.keeper.give_up(waiting.key, registration.ticket);
+            let again = QueuedFill { registration: None, ..waiting };
+            self.fills.retry(again, depth_of(&request));
         }
     }
 
-    /// The cached value of an answer. `None` if it cannot be cached.
+    /// The cached value of an answer, registered after memory had freed slots `frees` times. `None`
+    /// if it cannot be cached.
     pub(crate) fn entry_of(
         &self,
         request: &FillRequest,
         answer: FillAnswer,
+        frees: u64,
     ) -> Option<CachedEntry> {
+        let is_cut = is_cut(request, &answer);
         match answer {
             FillAnswer::Tail { posts, complete, handle } => {
-                let depth = depth_of(request) as usize;
-                let rows = posts.iter().map(|post| self.memory.tail_post(post)).collect();
-                let tail = Tail::new(rows, complete, depth, handle.map(Into::into));
+                // Each post is dropped as soon as it is encoded.
+                let rows = posts.into_iter().map(|post| self.memory.tail_post(&post)).collect();
+                let bytes = self.memory.budget().fill_rows_bytes();
+                // A deeper fill of large posts would have no more of them.
+                let depth = if is_cut { DEPTH_MAX } else { depth_of(request) };
+                let limits = TailLimits { depth: depth as usize, bytes };
+                let tail = Tail::new(rows, complete, limits, handle.map(Into::into));
                 Some(CachedEntry::Tail(Arc::new(tail)))
             }
             FillAnswer::Follows(followees) => {
                 let slots: Option<Vec<Slot>> =
                     followees.into_iter().map(|user| self.memory.register_user(user)).collect();
-                Some(CachedEntry::Follows(Arc::new(FollowList::new(slots?, FOLLOWEES_MAX))))
+                let list = FollowList::new(slots?, FOLLOWEES_MAX, frees);
+                Some(CachedEntry::Follows(Arc::new(list)))
             }
-            FillAnswer::TooLong => None,
+            FillAnswer::TooLong => {
+                Some(CachedEntry::Follows(Arc::new(FollowList::too_long(FOLLOWEES_MAX))))
+            }
+            FillAnswer::TooLarge => None,
         }
     }
 
-    /// Queues authors of the prefill if no request waits and there is room.
+    /// Queues authors of the prefill if no request waits, there is room, and it is this log's turn.
+    /// All logs together prefill as many batches at a time as there are processors, so that
+    /// requests find a free one.
     pub(super) fn queue_prefill(&mut self) {
         let budget = self.memory.budget();
         let room = budget.used() < budget.max() / 100 * PREFILL_PERCENT;
-        if room && self.fills.waiting.is_empty() {
-            let next = self.fills.prefill.len().saturating_sub(BATCH * FILLS_MAX);
-            for slot in self.fills.prefill.split_off(next).into_iter().rev() {
-                self.fills.enqueue(CacheKey::Tail(slot), DEPTH);
+        if self.fills.waiting.is_empty() && self.fills.tasks.is_empty() {
+            let is_next = room && !self.fills.prefill.is_empty();
+            let may = is_next && self.log().is_fresh(self.memory.now_ms());
+            self.fills.turn = if may { self.memory.prefill_turn() } else { None };
+            if self.fills.turn.is_some() {
+                let next = self.fills.prefill.len().saturating_sub(BATCH * FILLS_MAX);
+                for slot in self.fills.prefill.split_off(next).into_iter().rev() {
+                    self.fills.enqueue(CacheKey::Tail(slot), DEPTH);
+                }
             }
         }
         let Fills { prefill, planned, .. } = &self.fills;
@@ -372,118 +546,16 @@ impl Applier {
         let done = known && ended && (prefill.is_empty() || !room);
         self.log().prefill.note(*planned, planned - prefill.len(), done);
     }
+}
 
-    /// Reads a few cached values again, and compares both copies when they are at the same
-    /// position.
-    pub(super) fn audit(&mut self) {
-        self.compare_audits();
-        let now = Instant::now();
-        if self.fills.next_audit.is_some_and(|time| time > now) {
-            return;
+/// Whether the answer has less than was requested, because that has too many bytes.
+fn is_cut(request: &FillRequest, answer: &FillAnswer) -> bool {
+    match answer {
+        FillAnswer::Tail { posts, complete, .. } => {
+            !complete && posts.len() < depth_of(request) as usize
         }
-        self.fills.next_audit = Some(now + AUDIT_PAUSE);
-        let mut posts = 0;
-        for _ in 0..AUDIT_BATCH {
-            let Some(key) = self.residents.next() else { return };
-            // Everything that the entry holds is compared.
-            let held = match self.keeper.get(key) {
-                Some((CachedEntry::Tail(tail), _)) => tail.keys().len().max(1),
-                _ => 1,
-            };
-            self.fills.audits.insert(key.audit(), 0);
-            // One row more shows a post that is missing at the end of the entry.
-            self.fills.enqueue(key.audit(), u32::try_from(held + 1).unwrap_or(u32::MAX));
-            posts += held;
-            if posts > AUDIT_POSTS_MAX {
-                return;
-            }
-        }
-    }
-
-    /// The value of an audit cannot be read. If its table is at fault, the entries of its shard are
-    /// evicted: pages then list the shard as missing.
-    fn audit_failed(&mut self, key: CacheKey, error: &ShardError, dropped: bool) {
-        let is_faulty = matches!(error, ShardError::Faulty(_));
-        if !is_faulty && !dropped {
-            return;
-        }
-        self.fills.audits.remove(&key);
-        self.fills.depths.remove(&key);
-        self.fills.waiting.retain(|waiting| waiting.key != key);
-        self.keeper.evict(key);
-        count(&self.log().counters.audits_failed);
-        let user = self.memory.user(key.slot());
-        let shard = self.memory.placement().shard_of(user);
-        if is_faulty {
-            self.forget_shard(shard);
-        }
-        if self.source.problems().note(ProblemCause::Unverified) {
-            warn!(
-                server = self.source.name(),
-                shard = shard.index(),
-                %user,
-                %error,
-                "Audit cannot read the database; what is cached of a table at fault is evicted"
-            );
-        }
-    }
-
-    fn compare_audits(&mut self) {
-        let mut audits = std::mem::take(&mut self.fills.audits);
-        audits.retain(|key, rounds| {
-            *rounds += 1;
-            let open = !self.compare_audit(*key) && !self.give_up_audit(*key, *rounds);
-            if !open {
-                self.keeper.evict(*key);
-            }
-            open
-        });
-        self.fills.audits = audits;
-    }
-
-    /// Whether the audit has waited too long: the value could not be read again, or the two copies
-    /// never were at the same position.
-    fn give_up_audit(&self, key: CacheKey, rounds: u32) -> bool {
-        let is_late = rounds >= AUDIT_ROUNDS_MAX;
-        if is_late && self.source.problems().note(ProblemCause::Unverified) {
-            let (server, user) = (self.source.name(), self.memory.user(key.slot()));
-            warn!(
-                server,
-                %user,
-                "Memory could not be compared with the database within 5 s; the comparison is \
-                 skipped. Check the server's load and the account's rights"
-            );
-        }
-        is_late
-    }
-
-    /// Whether the audit of this key is finished.
-    fn compare_audit(&mut self, key: CacheKey) -> bool {
-        let Some(shown) = key.audited() else { return true };
-        // The value may have been evicted in the meantime.
-        let Some((entry, at)) = self.keeper.get(shown) else { return true };
-        let Some((again, read_at)) = self.keeper.get(key) else { return false };
-        if at != read_at {
-            return false;
-        }
-        let counters = &self.log().counters;
-        count(&counters.audited);
-        if let Some(difference) = entry.difference(again) {
-            count(&counters.mismatched);
-            let (server, user) = (self.source.name(), self.memory.user(shown.slot()));
-            if self.source.problems().note(ProblemCause::Mismatch) {
-                error!(
-                    server,
-                    %user,
-                    ?at,
-                    difference = difference.describe(|slot| self.memory.user(slot)),
-                    "Memory differs from the database; the cached value is evicted"
-                );
-            }
-            self.source.doubt(self.memory.placement().shard_of(self.memory.user(shown.slot())));
-            self.evict(shown);
-        }
-        true
+        FillAnswer::TooLarge => true,
+        FillAnswer::Follows(_) | FillAnswer::TooLong => false,
     }
 }
 

@@ -41,6 +41,8 @@ const CALM: Duration = Duration::from_secs(600);
 pub(super) struct HeadLoads {
     shards: BTreeMap<ShardId, ShardHeads>,
     loading: Option<Box<Loading>>,
+    /// The number of registered users when the heads were given up, since they had no room.
+    given_up: Option<usize>,
     /// At most one task.
     tasks: JoinSet<Outcome>,
 }
@@ -113,11 +115,12 @@ impl ShardHeads {
 impl HeadLoads {
     pub(super) fn new(shards: Vec<ShardId>) -> Self {
         let shards = shards.into_iter().map(|shard| (shard, ShardHeads::default())).collect();
-        Self { shards, loading: None, tasks: JoinSet::new() }
+        Self { shards, loading: None, given_up: None, tasks: JoinSet::new() }
     }
 
     /// Forgets all heads, because another log identity begins.
     pub(super) fn restart(&mut self) {
+        self.given_up = None;
         let shards: Vec<ShardId> = self.shards.keys().copied().collect();
         for shard in shards {
             self.invalidate(shard);
@@ -168,6 +171,18 @@ impl HeadLoads {
         self.shards.values().all(|heads| settled(&heads.state))
     }
 
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
+    /// Plans a load of the heads that were given up, if an eighth of the users has been removed
+    /// from the index since.
+    fn retry_given_up(&mut self, users: usize) {
+        let Some(_) = self.given_up.take_if(|before| users < *before - *before / 8) else { return };
+        let unavailable = |heads: &&mut ShardHeads| matches!(heads.state, HeadsState::Unavailable);
+        self.shards.values_mut().filter(unavailable).for_each(|heads| heads.retry(RETRY));
+    }
+
     fn is_known(&self, shard: ShardId) -> bool {
         self.shards.get(&shard).is_some_and(|heads| matches!(heads.state, HeadsState::Known(_)))
     }
@@ -204,6 +219,7 @@ impl Applier {
         if !idle || !self.log().is_fresh(self.memory.now_ms()) {
             return;
         }
+        self.heads.retry_given_up(self.memory.users());
         let shards = self.heads.due();
         let Some(runtime) = self.runtime.as_ref().filter(|_| !shards.is_empty()) else { return };
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
@@ -253,7 +269,7 @@ impl Applier {
         if !self.heads.is_known(shard) && self.heads.loading(shard).is_none() {
             return None;
         }
-        let slot = self.memory.register_user(author);
+        let slot = self.memory.register_author(author);
         if slot.is_none() {
             self.give_up_heads();
         }
@@ -281,11 +297,14 @@ impl Applier {
         self.heads.stop();
         let all: BTreeSet<ShardId> = self.heads.shards.keys().copied().collect();
         self.heads.set_state(&all, || HeadsState::Unavailable);
+        self.heads.given_up = Some(self.memory.users());
         self.memory.forget_heads(self.log().shards());
     }
 
     /// Handles a result of the load.
     pub(super) fn load_heads(&mut self, loaded: Loaded) {
+        let memory = Arc::clone(&self.memory);
+        let _slots = memory.hold_slots();
         match loaded {
             Loaded::Batch(batch) => self.stage_heads(&batch),
             Loaded::End(Ok(read)) => self.end_heads(&read),
@@ -318,7 +337,7 @@ impl Applier {
             if self.heads.loading(batch.shard).is_none() {
                 return;
             }
-            let Some(slot) = memory.register_user(*author) else { return self.give_up_heads() };
+            let Some(slot) = memory.register_author(*author) else { return self.give_up_heads() };
             if let Some(loading) = self.heads.loading(batch.shard) {
                 loading.staged.push((batch.shard, slot, *time));
             }
@@ -427,6 +446,19 @@ mod tests {
             assert!((limit * 7 / 10..=limit * 5 / 4).contains(pause), "{pauses:?}");
         }
         assert_eq!(is_due(&loads, SHARDS[1]), None);
+    }
+
+    #[test]
+    fn heads_that_were_given_up_are_loaded_after_users_were_removed() {
+        let mut loads = HeadLoads::new(SHARDS.to_vec());
+        loads.given_up = Some(800);
+        loads.retry_given_up(700);
+        assert_eq!(is_due(&loads, SHARDS[0]), None);
+        loads.retry_given_up(699);
+        assert!(SHARDS.iter().all(|shard| is_due(&loads, *shard).is_some()));
+        loads.set_state(&BTreeSet::from(SHARDS), || HeadsState::Unavailable);
+        loads.retry_given_up(0);
+        assert_eq!(is_due(&loads, SHARDS[0]), None, "once for each time");
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl Listing {
         self.tails.insert(author);
     }
 
+    /// Whether the author's tail is queued.
+    pub(super) fn waits_for(&self, author: Slot) -> bool {
+        self.tails.contains(&author)
+    }
+
     /// Adds the queued posts. Must be called before the log advances past their transaction.
     pub(super) fn list_posts(&mut self, memory: &Memory) {
         memory.list_posts(std::mem::take(&mut self.posts));

@@ -1,12 +1,17 @@
 //! The writer of memory, one thread per log. It applies the log's changes to cached values, fills
 //! what readers missed, and evicts what was not used for long.
 
+mod audit;
 mod entry;
 mod fills;
 mod heads;
 mod listing;
 mod residents;
+mod sweep;
+#[cfg(test)]
+mod tests;
 mod unknown;
+mod visible;
 mod writers;
 
 use std::sync::Arc;
@@ -15,16 +20,15 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{self, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 pub(crate) use self::entry::CacheKey;
 use self::entry::{CachedChange, CachedEntry};
 use self::fills::Fills;
 use self::heads::HeadLoads;
-use self::listing::Listing;
-use self::residents::Residents;
 use self::unknown::UnknownPosts;
+use self::visible::Visible;
 pub(crate) use self::writers::start;
 use crate::changes::{Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::clock;
@@ -52,10 +56,11 @@ pub(crate) struct Applier {
     pub(crate) keeper: Keeper<CacheKey, CachedEntry>,
     /// The identity of the followed log.
     identity: Option<LogIdentity>,
-    residents: Residents,
-    listing: Listing,
+    visible: Visible,
     fills: Fills,
     heads: HeadLoads,
+    /// When unused users may be looked for again.
+    next_sweep: Option<time::Instant>,
     /// The reason why the log is not followed, as logged last.
     logged_reason: Option<String>,
 }
@@ -69,16 +74,16 @@ impl Applier {
     ) -> Self {
         let shards = memory.logs()[index].shards().to_vec();
         Self {
+            visible: Visible::new(Arc::clone(&memory)),
             memory,
             index,
             source,
             runtime,
             keeper: Keeper::new(),
             identity: None,
-            residents: Residents::default(),
-            listing: Listing::default(),
-            fills: Fills::default(),
+            fills: Fills::new(),
             heads: HeadLoads::new(shards),
+            next_sweep: None,
             logged_reason: None,
         }
     }
@@ -113,6 +118,8 @@ impl Applier {
     }
 
     pub(crate) fn take(&mut self, batch: Vec<FeedEvent>) {
+        let memory = Arc::clone(&self.memory);
+        let _slots = memory.hold_slots();
         for event in batch {
             match event {
                 FeedEvent::Began { identity, at } => self.begin(identity, at),
@@ -159,8 +166,8 @@ impl Applier {
     /// Starts another log identity: everything from the previous one is dropped.
     pub(crate) fn begin(&mut self, identity: LogIdentity, at: LogPosition) {
         self.keeper.begin(at);
-        for key in self.residents.keys().to_vec() {
-            self.hide(key);
+        for key in self.visible.residents.keys().to_vec() {
+            self.visible.show(key, None);
         }
         self.memory.forget_heads(self.log().shards());
         self.fills.clear_prefill();
@@ -185,10 +192,13 @@ impl Applier {
         count(&log.counters.transactions);
         log.counters.changes.fetch_add(translated.len() as u64, Ordering::Relaxed);
         log.announce(at);
-        let (memory, residents, listing) = (&self.memory, &mut self.residents, &mut self.listing);
-        self.keeper
-            .commit(at, translated, |key, value| show(memory, residents, listing, (*key, value)));
-        self.listing.list_posts(&self.memory);
+        let visible = &mut self.visible;
+        self.keeper.commit(at, translated, |key, value| visible.show(*key, value));
+        for key in std::mem::take(&mut self.visible.deeper) {
+            self.show_filled(key);
+        }
+        self.drop_outdated();
+        self.visible.listing.list_posts(&self.memory);
         self.log().advance(at);
     }
 
@@ -217,7 +227,7 @@ impl Applier {
             Change::Post(post) => {
                 let registered = self.raise_head(user, post.key.time);
                 let slot = registered.or_else(|| self.memory.find(user));
-                self.listing.add_post(&self.memory, slot, &post.key);
+                self.visible.listing.add_post(&self.memory, slot, &post.key);
                 self.push_tail(slot, translated, |memory| TailChange::Put(memory.tail_post(&post)));
             }
             Change::PostGone(key) => {
@@ -232,9 +242,13 @@ impl Applier {
                 });
             }
             Change::Unfollow(follow) => {
-                // A user without a slot is on no cached follow list.
-                if let Some(followee) = self.memory.find(follow.followee) {
-                    self.push_follow(user, translated, |_| FollowChange::Remove(followee));
+                // A user without a slot is on no list, except perhaps on one that is being read.
+                if self.memory.find(follow.followee).is_some() || self.is_reading_list(user) {
+                    self.push_follow(user, translated, |memory| {
+                        memory
+                            .register_user(follow.followee)
+                            .map_or(FollowChange::Unknown, FollowChange::Remove)
+                    });
                 }
             }
             Change::AuthorUnknown(_) => {
@@ -257,11 +271,19 @@ impl Applier {
         change: impl Fn(&Memory) -> TailChange,
     ) {
         let Some(slot) = author else { return };
-        for key in [CacheKey::Tail(slot), CacheKey::TailAudit(slot)] {
+        for key in CacheKey::tails(slot) {
             if self.keeper.contains(key) {
                 translated.push((key, CachedChange::Tail(change(&self.memory))));
             }
         }
+    }
+
+    /// Whether the follow list of this reader is being read.
+    fn is_reading_list(&self, reader: UserId) -> bool {
+        let keys = self.memory.find(reader).into_iter().flat_map(CacheKey::lists);
+        let mut read =
+            keys.filter(|key| self.keeper.contains(*key) && self.keeper.get(*key).is_none());
+        read.next().is_some()
     }
 
     fn push_follow(
@@ -271,7 +293,7 @@ impl Applier {
         change: impl Fn(&Memory) -> FollowChange,
     ) {
         let Some(slot) = self.memory.find(reader) else { return };
-        for key in [CacheKey::Follows(slot), CacheKey::FollowsAudit(slot)] {
+        for key in CacheKey::lists(slot) {
             if self.keeper.contains(key) {
                 translated.push((key, CachedChange::Follows(change(&self.memory))));
             }
@@ -303,24 +325,28 @@ impl Applier {
 
     pub(crate) fn evict(&mut self, key: CacheKey) {
         self.keeper.evict(key);
-        self.hide(key);
+        self.visible.show(key, None);
     }
 
-    fn hide(&mut self, key: CacheKey) {
-        show(&self.memory, &mut self.residents, &mut self.listing, (key, None));
+    /// Drops the follow lists that must not become visible.
+    fn drop_outdated(&mut self) {
+        for key in std::mem::take(&mut self.visible.outdated) {
+            self.evict(key);
+        }
     }
 
-    /// Evicts approximately the least recently used entries until memory is within budget. If
+    /// Evicts approximately the least recently used entries until memory has room for one fill. If
     /// even those were used in the last 10 s, fills pause for a second, because they would only
     /// thrash.
     pub(crate) fn make_room(&mut self) {
-        while self.memory.budget().is_over() {
+        let budget = Arc::clone(self.memory.budget());
+        while !budget.has_room(budget.fill_bytes()) {
             let memory = &self.memory;
-            let oldest = self.residents.oldest(|key| memory.used(key.slot()));
+            let oldest = self.visible.residents.oldest(|key| memory.used(key.slot()));
             let Some(key) = oldest else { return };
             let (used, tick) = (memory.used(key.slot()), memory.tick());
             if used > 0 && tick.saturating_sub(used) <= IN_USE_SECS {
-                self.fills.pause();
+                self.pause_fills();
                 self.log().accept_requests(false);
             }
             self.evict(key);
@@ -338,36 +364,8 @@ impl Applier {
         self.log().accept_requests(!paused);
         self.start_heads();
         self.queue_prefill();
-        self.listing.list_tails(&self.memory);
+        self.visible.listing.list_tails(&self.memory);
         self.audit();
-    }
-}
-
-/// Makes the value of a key visible to readers, or removes it. Audit copies are never visible.
-fn show(
-    memory: &Memory,
-    residents: &mut Residents,
-    listing: &mut Listing,
-    (key, value): (CacheKey, Option<&CachedEntry>),
-) {
-    match (key, value) {
-        (CacheKey::Tail(slot), Some(CachedEntry::Tail(tail))) => {
-            if memory.show_tail(slot, Some(Arc::clone(tail))) {
-                listing.add_tail(slot);
-            }
-        }
-        (CacheKey::Tail(slot), _) => {
-            memory.show_tail(slot, None);
-        }
-        (CacheKey::Follows(slot), Some(CachedEntry::Follows(list))) => {
-            memory.show_follows(slot, Some(Arc::clone(list)));
-        }
-        (CacheKey::Follows(slot), _) => memory.show_follows(slot, None),
-        (CacheKey::TailAudit(_) | CacheKey::FollowsAudit(_), _) => return,
-    }
-    if value.is_some() {
-        residents.add(key);
-    } else {
-        residents.remove(key);
+        self.sweep();
     }
 }

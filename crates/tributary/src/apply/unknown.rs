@@ -85,7 +85,7 @@ impl Applier {
         };
         let tails = self.keeper.keys().filter(affected);
         let of_users = unknown.authors.iter().filter_map(|user| self.memory.find(*user));
-        let of_users = of_users.flat_map(|slot| [CacheKey::Tail(slot), CacheKey::TailAudit(slot)]);
+        let of_users = of_users.flat_map(CacheKey::tails);
         let of_users = of_users.filter(|key| self.keeper.contains(*key));
         let change = |key| (key, CachedChange::Tail(TailChange::Unknown));
         translated.extend(tails.chain(of_users).map(change));

@@ -61,7 +61,7 @@ impl<'a> EngineMemory<'a> {
     pub fn load_heads(&mut self, heads: &[(UserId, i64)]) -> Option<()> {
         let staged: Option<Vec<(Slot, i64)>> = heads
             .iter()
-            .map(|(user, time)| Some((self.memory.register_user(*user)?, *time)))
+            .map(|(user, time)| Some((self.memory.register_author(*user)?, *time)))
             .collect();
         self.applier.install_heads(staged?);
         Some(())
@@ -91,8 +91,8 @@ impl<'a> EngineMemory<'a> {
         applier.evict(key);
         let at = applier.keeper.high_water();
         let ticket = applier.keeper.register(key)?;
-        let entry =
-            applier.entry_of(&FillRequest { shard: ShardId(0), user, target: what }, answer)?;
+        let request = FillRequest { shard: ShardId(0), user, target: what };
+        let entry = applier.entry_of(&request, answer, self.memory.frees())?;
         let installed = applier.keeper.install(key, ticket, Bounds::Exact(at), entry);
         (installed == Installed::Ready).then(|| applier.show_filled(key))
     }

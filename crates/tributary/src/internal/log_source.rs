@@ -65,7 +65,7 @@ impl TestLog {
         requests: &[FillRequest],
         within: Duration,
     ) -> Result<FillBatch, ShardError> {
-        self.0.fill(requests, Deadline::after(within)).await
+        self.0.fill(requests, usize::MAX, Deadline::after(within)).await
     }
 
     pub async fn heads(

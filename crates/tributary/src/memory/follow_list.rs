@@ -19,35 +19,61 @@ pub(crate) enum FollowChange {
     Unknown,
 }
 
-/// The users that one reader follows: four bytes each.
+/// The users that one reader follows, four bytes each, or the fact that they are too many.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FollowList {
     /// In ascending order.
     slots: Vec<Slot>,
     max: usize,
+    /// [`super::Memory::frees`] when the slots were found.
+    frees: u64,
+    /// More than `max` users; they are not listed.
+    too_long: bool,
     /// The logs of these users, once they were needed.
     logs: OnceLock<LogSet>,
 }
 
 impl FollowList {
-    /// A complete list, in any order, with at most `max` users.
-    pub(crate) fn new(mut slots: Vec<Slot>, max: usize) -> Self {
+    /// A complete list, in any order, with at most `max` users. Their slots were found after memory
+    /// had freed slots `frees` times.
+    pub(crate) fn new(mut slots: Vec<Slot>, max: usize, frees: u64) -> Self {
         slots.sort_unstable();
         slots.dedup();
         slots.shrink_to_fit();
-        Self { slots, max, logs: OnceLock::new() }
+        Self { slots, max, frees, too_long: false, logs: OnceLock::new() }
     }
 
-    /// Applies a change. Returns false if the list can no longer be known, or is longer than
-    /// `max`.
+    /// A list of more than `max` users. It stays too long until the reader unfollows someone.
+    pub(crate) fn too_long(max: usize) -> Self {
+        Self { max, too_long: true, ..Self::default() }
+    }
+
+    /// Whether slots of the list may belong to other users by now, unless the list has been visible
+    /// all the time.
+    pub(crate) fn is_outdated(&self, frees: u64) -> bool {
+        !self.too_long && self.frees != frees
+    }
+
+    /// Whether there are more than `max` users, which are not listed.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
+    /// Applies a change. Returns false if the list can no longer be known.
     pub(crate) fn apply(&mut self, change: FollowChange) -> bool {
+        if self.too_long {
+            return matches!(change, FollowChange::Add(_));
+        }
         self.logs = OnceLock::new();
         match change {
             FollowChange::Add(slot) => {
                 if let Err(index) = self.slots.binary_search(&slot) {
                     self.slots.insert(index, slot);
                 }
-                self.slots.len() <= self.max
+                if self.slots.len() > self.max {
+                    *self = Self::too_long(self.max);
+                }
+                true
             }
             FollowChange::Remove(slot) => {
                 if let Ok(index) = self.slots.binary_search(&slot) {
@@ -87,14 +113,17 @@ mod tests {
 
     #[test]
     fn a_list_is_a_set_with_a_limit() {
-        let mut list = FollowList::new(vec![5, 1, 5], 3);
+        let mut list = FollowList::new(vec![5, 1, 5], 3, 0);
         assert_eq!(list.slots(), [1, 5]);
         assert!(list.apply(FollowChange::Add(3)) && list.apply(FollowChange::Add(3)));
         assert_eq!(list.slots(), [1, 3, 5]);
         assert!(list.apply(FollowChange::Remove(1)) && list.apply(FollowChange::Remove(1)));
         assert!(list.apply(FollowChange::Add(9)));
         assert_eq!(list.slots(), [3, 5, 9]);
-        assert!(!list.apply(FollowChange::Add(8)), "a longer list is not cached");
+        assert!(!list.clone().apply(FollowChange::Unknown));
+        assert!(list.apply(FollowChange::Add(8)) && list.is_too_long());
+        assert!(list.slots().is_empty() && list.apply(FollowChange::Add(3)));
+        assert!(!list.clone().apply(FollowChange::Remove(1)), "it may have three users again");
         assert!(!list.apply(FollowChange::Unknown));
     }
 }

@@ -17,14 +17,11 @@
 //! There is one keeper per log. `model.rs` checks every possible run of a small one;
 //! `simulator.rs` checks thousands of long random runs of a large one.
 
-mod weakness;
-
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use crate::changes::{Bounds, LogPosition};
-use weakness::{Weakness, Weaknesses};
 
 /// At most this many changes are buffered for one key while it is read. If there are more, the
 /// key is given up and reads go to the database. That happens to an author who posts more than
@@ -88,7 +85,6 @@ pub(crate) struct Keeper<K, V: Replica> {
     /// The pending keys whose values wait for the log, by the position they wait for.
     held: BTreeSet<(LogPosition, K)>,
     ready: usize,
-    weaknesses: Weaknesses,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +133,6 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
             entries: HashMap::new(),
             held: BTreeSet::new(),
             ready: 0,
-            weaknesses: Weaknesses::default(),
         }
     }
 
@@ -147,7 +142,6 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
     pub(crate) fn begin(&mut self, at: LogPosition) {
         self.epoch += 1;
         self.high_water = at;
-        self.weaknesses.set_delivered(at);
         self.entries.clear();
         self.held.clear();
         self.ready = 0;
@@ -202,8 +196,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
     pub(crate) fn register(&mut self, key: K) -> Option<Ticket> {
         let Slot::Vacant(vacant) = self.entries.entry(key) else { return None };
         self.generation += 1;
-        let registered = self.weaknesses.registration(self.high_water);
-        let ticket = Ticket { epoch: self.epoch, generation: self.generation, registered };
+        let (epoch, generation, registered) = (self.epoch, self.generation, self.high_water);
+        let ticket = Ticket { epoch, generation, registered };
         let pending = Pending { ticket, buffered: Vec::new(), held: None };
         vacant.insert(Tracked::Pending(Box::new(pending)));
         Some(ticket)
@@ -221,8 +215,7 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         changes: impl IntoIterator<Item = (K, V::Change)>,
         mut shown: impl FnMut(&K, Option<&V>),
     ) {
-        self.weaknesses.set_delivered(at);
-        if at <= self.high_water && !self.weaknesses.has(Weakness::NoFence) {
+        if at <= self.high_water {
             return;
         }
         let mut touched = Vec::new();
@@ -231,8 +224,12 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
                 touched.push(key);
             }
         }
-        self.high_water = self.high_water.max(at);
+        self.high_water = at;
         self.release(&mut touched);
+        debug_assert!(
+            self.held.first().is_none_or(|(high, _)| *high > at),
+            "a value is held although the log has reached it"
+        );
         touched.sort_unstable();
         touched.dedup();
         for key in &touched {
@@ -258,11 +255,10 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
             Bounds::Exact(at) => (at, LogPosition::default()),
             Bounds::Window { low, high } => (low, high),
         };
-        if low < registered && !self.weaknesses.trusts_any_read() {
+        if low < registered {
             return Installed::Retry;
         }
-        let waits = high > self.high_water && !self.weaknesses.has(Weakness::NoHold);
-        if !waits || self.weaknesses.trusts_any_read() {
+        if high <= self.high_water {
             return self.settle(key, low, value);
         }
         // The value contains an unknown subset of the transactions from `low` to `high`. Applying
@@ -272,6 +268,25 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
             self.held.insert((high, key));
         }
         Installed::Held
+    }
+
+    /// Whether a value can still be installed for this ticket.
+    pub(crate) fn awaits(&self, key: K, ticket: Ticket) -> bool {
+        self.waiting(key, ticket).is_some()
+    }
+
+    /// Moves a readable value to another key, whose own value or ticket is dropped. Both keys must
+    /// have received all changes of one user.
+    pub(crate) fn replace(&mut self, key: K, by: K) {
+        if !matches!(self.entries.get(&by), Some(Tracked::Ready { .. })) {
+            return;
+        }
+        if let Some(entry) = self.entries.remove(&by) {
+            self.ready -= 1;
+            self.forget(key);
+            self.entries.insert(key, entry);
+            self.ready += 1;
+        }
     }
 
     /// Reports that the read failed. Forgets the key if it still belongs to this ticket.
@@ -290,9 +305,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
     /// The pending key of this ticket, if the key has no value yet.
     fn waiting(&self, key: K, ticket: Ticket) -> Option<&Pending<V, V::Change>> {
         let Some(Tracked::Pending(pending)) = self.entries.get(&key) else { return None };
-        let same = pending.ticket.epoch == ticket.epoch
-            && pending.ticket.generation == ticket.generation
-            || self.weaknesses.has(Weakness::NoTickets);
+        let same =
+            pending.ticket.epoch == ticket.epoch && pending.ticket.generation == ticket.generation;
         (same && pending.held.is_none()).then_some(pending)
     }
 
@@ -301,15 +315,14 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         let shown = match self.entries.get_mut(&key) {
             None => return false,
             Some(Tracked::Ready { fence, value }) => {
-                let seen = at <= *fence && !self.weaknesses.has(Weakness::NoFence);
+                let seen = at <= *fence;
                 if seen || value.apply(&change) {
                     return !seen;
                 }
                 true
             }
             Some(Tracked::Pending(pending)) => {
-                let room = pending.buffered.len() < BUFFERED_MAX;
-                if room && !self.weaknesses.has(Weakness::VoidOnChange) {
+                if pending.buffered.len() < BUFFERED_MAX {
                     pending.buffered.push((at, change));
                     return false;
                 }
@@ -343,11 +356,12 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
         let Some(Tracked::Pending(pending)) = self.entries.get(&key) else {
             return Installed::Void;
         };
-        let all = self.weaknesses.has(Weakness::NoPositions);
-        let unseen = pending.buffered.iter().filter(|(at, _)| *at > low || all);
-        let lost = self.weaknesses.has(Weakness::NoBuffer);
-        let known = lost || unseen.into_iter().all(|(_, change)| value.apply(change));
-        if !known {
+        let (registered, buffered) = (pending.ticket.registered, &pending.buffered);
+        debug_assert!(low >= registered, "changes before the registration were not buffered");
+        debug_assert!(buffered.is_sorted_by_key(|(at, _)| *at), "changes out of order");
+        debug_assert!(buffered.first().is_none_or(|(at, _)| *at > registered));
+        let mut unseen = buffered.iter().filter(|(at, _)| *at > low);
+        if !unseen.all(|(_, change)| value.apply(change)) {
             self.forget(key);
             return Installed::Void;
         }
@@ -362,7 +376,8 @@ impl<K: Copy + Eq + Hash + Ord, V: Replica> Keeper<K, V> {
             Some(Tracked::Ready { .. }) => self.ready -= 1,
             Some(Tracked::Pending(pending)) => {
                 if let Some(held) = &pending.held {
-                    self.held.remove(&(held.high, key));
+                    let was_held = self.held.remove(&(held.high, key));
+                    debug_assert!(was_held, "a held value has no position to wait for");
                 }
             }
         }
@@ -378,3 +393,5 @@ mod model;
 mod simulator;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weakness;

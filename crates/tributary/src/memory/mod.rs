@@ -16,13 +16,14 @@ mod slots;
 mod tail;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-pub(crate) use self::budget::Budget;
+pub(crate) use self::budget::{Budget, FillReservation, Reservation};
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
 pub(crate) use self::log::{FollowedLog, LogSet, NotFresh, count};
@@ -30,9 +31,9 @@ use self::pages::PageCache;
 pub use self::pages::SentPage;
 pub(crate) use self::pages::{CachedPage, PageQuery, Version};
 pub(crate) use self::recent::{Recent, RecentEntry};
+use self::slots::Slots;
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
-use self::slots::{SLOT_BYTES, Slots};
-pub(crate) use self::tail::{Tail, TailChange, TailKey, TailPost};
+pub(crate) use self::tail::{Tail, TailChange, TailKey, TailLimits, TailPost};
 use crate::model::{Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
@@ -62,11 +63,14 @@ pub(crate) enum Miss {
 /// Everything that is cached, and the state of the logs that keep it up to date.
 pub(crate) struct Memory {
     slots: Slots,
+    /// Held by a writer while it uses slots that no visible value protects, and exclusively while
+    /// slots are freed. Requests never take it.
+    slots_held: RwLock<()>,
     pages: PageCache,
     /// Number of page cache hits.
     page_cache_hits: AtomicU64,
     recent: Recent,
-    budget: Budget,
+    budget: Arc<Budget>,
     logs: Vec<FollowedLog>,
     /// The index in `logs` of each shard's log, by shard index.
     log_of: Vec<usize>,
@@ -75,6 +79,8 @@ pub(crate) struct Memory {
     placement: Placement,
     times: PostTimes,
     started: Instant,
+    /// One permit for each log that may prefill at the same time.
+    prefills: Arc<Semaphore>,
 }
 
 /// The name of a log to follow, and its shards.
@@ -104,10 +110,11 @@ impl Memory {
             queues.push(queue);
         }
         let (slots, started) = (Slots::new(), Instant::now());
-        let (pages, budget) = (PageCache::new(budget), Budget::new(budget));
-        budget.add_index(pages.index_bytes());
+        let pages = PageCache::new(budget);
+        let budget = Arc::new(Budget::new(budget, pages.index_bytes()));
         let memory = Self {
             slots,
+            slots_held: RwLock::new(()),
             pages,
             page_cache_hits: AtomicU64::new(0),
             recent: Recent::new(budget.max()),
@@ -118,8 +125,14 @@ impl Memory {
             placement,
             times,
             started,
+            prefills: Arc::new(Semaphore::new(processors())),
         };
         (Arc::new(memory), queues)
+    }
+
+    /// The right to prefill one batch now. `None` if as many logs as there are processors do so.
+    pub(crate) fn prefill_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.prefills).try_acquire_owned().ok()
     }
 
     /// The followed logs.
@@ -169,7 +182,7 @@ impl Memory {
     }
 
     /// The memory budget and its usage.
-    pub(crate) fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
@@ -205,28 +218,69 @@ impl Memory {
         self.slots.find(user)
     }
 
-    /// The slot of a user; registers the user if necessary. Returns `None` if the index has no
-    /// room left in the budget.
+    /// The slot of a reader, or of a user on a follow list; registers the user if necessary.
+    /// Returns `None` if the index has no room left in the budget for such users.
     pub(crate) fn register_user(&self, user: UserId) -> Option<Slot> {
+        self.register(user, false)
+    }
+
+    /// The slot of an author of posts; registers the author if necessary. Returns `None` if the
+    /// index has no room left in the budget.
+    pub(crate) fn register_author(&self, author: UserId) -> Option<Slot> {
+        self.register(author, true)
+    }
+
+    fn register(&self, user: UserId, is_author: bool) -> Option<Slot> {
         if let Some(slot) = self.slots.find(user) {
             return Some(slot);
         }
-        if !self.budget.has_index_room(SLOT_BYTES) {
-            return None;
-        }
         let head = if self.knows_heads_with(user) { NO_POSTS } else { UNKNOWN };
-        let before = self.slots.len();
-        let slot = self.slots.add(user, head)?;
+        let has_room = |bytes| self.budget.index_may_have(bytes, is_author);
+        let slot = self.slots.add(user, head, has_room)?;
         // [`Memory::forget_heads`] clears the flag first and then visits all users. If it missed
         // the new user, this check sees the cleared flag.
         if !self.knows_heads_with(user) {
             self.slots.set_head(slot, UNKNOWN);
         }
-        // If another user was registered at the same time, its thread counts it too.
-        if self.slots.len() > before {
-            self.budget.add_index(SLOT_BYTES);
-        }
+        self.budget.set_index(self.slots.bytes());
         Some(slot)
+    }
+
+    /// Keeps all slots assigned to their users while the result exists. A writer must hold it
+    /// from the moment it finds or registers a user until the value with the slot is visible.
+    pub(crate) fn hold_slots(&self) -> RwLockReadGuard<'_, ()> {
+        self.slots_held.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of times that slots were freed. A request must be repeated, and a value that is not
+    /// visible must be dropped, if slots were freed since their users were found.
+    #[inline]
+    pub(crate) fn frees(&self) -> u64 {
+        self.slots.frees()
+    }
+
+    /// Frees those of these slots that are on no visible follow list. They must have no visible
+    /// values, and belong to users of the caller's log. Returns their number. Visits all follow
+    /// lists while no writer uses slots.
+    pub(crate) fn free_slots(&self, mut unused: Vec<Slot>) -> usize {
+        let _exclusive = self.slots_held.write().unwrap_or_else(PoisonError::into_inner);
+        unused.sort_unstable();
+        let mut listed = vec![false; unused.len()];
+        for reader in self.slots.all() {
+            let Some(list) = self.slots.follows(reader) else { continue };
+            for slot in list.slots() {
+                if let Ok(index) = unused.binary_search(slot) {
+                    listed[index] = true;
+                }
+            }
+        }
+        let mut is_listed = listed.into_iter();
+        unused.retain(|_| !is_listed.next().unwrap_or(true));
+        if !unused.is_empty() {
+            self.slots.free(&unused);
+            self.budget.set_index(self.slots.bytes());
+        }
+        unused.len()
     }
 
     /// The user of a slot.
@@ -269,6 +323,24 @@ impl Memory {
         let follows = self.slots.follows(slot)?;
         self.slots.touch(slot, tick);
         Some(follows)
+    }
+
+    /// Whether a reader's follow list is visible.
+    pub(crate) fn shows_follows(&self, reader: Slot) -> bool {
+        self.slots.follows(reader).is_some()
+    }
+
+    /// Whether memory would lose nothing without this slot, if its user is on no follow list.
+    /// An empty tail of an author without posts counts as nothing.
+    pub(crate) fn is_unused(&self, slot: Slot) -> bool {
+        let tail = self.slots.tail(slot);
+        let is_forgettable = if self.knows_heads_with(self.user(slot)) {
+            let is_empty = |tail: &Tail| tail.keys().is_empty() && tail.floor().is_none();
+            self.head(slot) == NO_POSTS && tail.is_none_or(|tail| is_empty(&tail))
+        } else {
+            self.head(slot) == UNKNOWN && tail.is_none()
+        };
+        is_forgettable && !self.shows_follows(slot)
     }
 
     /// The tick in which a reader last used the user's data.
@@ -364,6 +436,7 @@ impl Memory {
         query: PageQuery<'_>,
         now_ms: u64,
     ) -> Option<Arc<CachedPage>> {
+        let frees = self.frees();
         let slot = self.slots.find(reader)?;
         let page = self.pages.get(slot, query)?;
         let lagging = self.lagging(now_ms);
@@ -374,7 +447,7 @@ impl Memory {
                 return None;
             }
         }
-        if !self.slots.timeline_unchanged_since(slot, page.as_of) {
+        if !self.slots.timeline_unchanged_since(slot, page.as_of) || self.frees() != frees {
             return None;
         }
         count(&self.page_cache_hits);
@@ -401,7 +474,7 @@ impl Memory {
 
     /// Caches a page. The version of the page must have been read before its data.
     pub(crate) fn cache_page(&self, page: CachedPage) {
-        self.pages.put(page, &self.budget.pages);
+        self.pages.put(page, &self.budget);
     }
 
     /// Sends a miss to the writer, which fills it later. Dropped if the queue is full.
@@ -442,12 +515,16 @@ impl Memory {
     pub(crate) fn for_each_of(&self, shards: &[ShardId], mut each: impl FnMut(Slot)) {
         let mut wanted = vec![false; self.log_of.len()];
         shards.iter().for_each(|shard| wanted[shard.index()] = true);
-        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+        for slot in self.slots.all() {
             if wanted[self.placement.shard_of(self.slots.id(slot)).index()] {
                 each(slot);
             }
         }
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn tick_at(now_ms: u64) -> u32 {

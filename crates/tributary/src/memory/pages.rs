@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use super::budget::Usage;
+use super::budget::Budget;
 use super::follow_list::Slot;
 
 /// The page cache can take this fraction of the budget (1/8). The data that pages are built from
@@ -169,10 +169,12 @@ impl PageCache {
 
     /// Caches a page and replaces the one in its cell. If the page does not fit, the cell becomes
     /// empty.
-    pub(super) fn put(&self, page: CachedPage, used: &Usage) {
+    pub(super) fn put(&self, page: CachedPage, budget: &Budget) {
         let Some(cell) = self.cell(page.reader, page.query()) else { return };
         let bytes = page.bytes();
-        let fits = bytes <= PAGE_BYTES_MAX && used.bytes() + bytes <= self.bytes_max;
+        let used = &budget.pages;
+        let within_share = bytes <= PAGE_BYTES_MAX && used.bytes() + bytes <= self.bytes_max;
+        let fits = within_share && budget.has_room(bytes);
         let bytes = if fits { bytes } else { 0 };
         let before = cell.page.swap(fits.then(|| Arc::new(page)));
         let bytes_before = before.map_or(0, |page| page.bytes());
@@ -199,11 +201,12 @@ mod tests {
     #[test]
     fn pages_share_cells_and_stay_within_their_limit() {
         let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
-        let used = Usage::default();
+        let budget = Budget::new(32 * PAGES_SHARE * PAGE_BYTES, 0);
+        let used = &budget.pages;
         let queries = [newest(20), PageQuery { cursor: "x", limit: 20 }];
         for reader in 0..1_000 {
             let query = queries[reader as usize / 3 % 2];
-            pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &used);
+            pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &budget);
             assert!(used.bytes() <= 32 * PAGE_BYTES);
         }
         let cached: Vec<usize> = (0..1_000)
@@ -213,12 +216,12 @@ mod tests {
             .collect();
         assert!((5..=32).contains(&cached.len()), "{}", cached.len());
         assert_eq!((cached.len(), cached.iter().sum::<usize>()), (used.users(), used.bytes()));
-        pages.put(page(7, newest(20), PAGE_BYTES_MAX), &used);
+        pages.put(page(7, newest(20), PAGE_BYTES_MAX), &budget);
         assert!(pages.get(7, newest(20)).is_none(), "the page is too long");
-        pages.put(page(7, newest(9), 10), &used);
+        pages.put(page(7, newest(9), 10), &budget);
         assert!(pages.get(7, newest(9)).is_some() && pages.get(7, newest(20)).is_none());
         let poll = PageQuery { cursor: "a", limit: 20 };
-        pages.put(page(7, poll, 10), &used);
+        pages.put(page(7, poll, 10), &budget);
         assert!(pages.get(7, newest(9)).is_some() && pages.get(7, poll).is_some());
         assert!(pages.get(7 + 16, newest(9)).is_none(), "in the same cell");
     }
@@ -239,8 +242,8 @@ mod tests {
 
     #[test]
     fn a_small_budget_caches_no_pages() {
-        let (pages, used) = (PageCache::new(15 << 10), Usage::default());
-        pages.put(page(7, newest(20), 10), &used);
+        let (pages, budget) = (PageCache::new(15 << 10), Budget::new(15 << 10, 0));
+        pages.put(page(7, newest(20), 10), &budget);
         assert!(pages.get(7, newest(20)).is_none());
         assert_eq!(pages.request(7, newest(20), Version(1)), None);
     }

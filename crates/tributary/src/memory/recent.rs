@@ -247,7 +247,7 @@ mod tests {
             max in prop_oneof![0usize..40, 1_000usize..9_000],
             from in (0i64..300, 0u64..9),
         ) {
-            let budget = Budget::new(max * BUDGET_SHARE * size_of::<RecentEntry>());
+            let budget = Budget::new(max * BUDGET_SHARE * size_of::<RecentEntry>(), 0);
             let recent = Recent::new(budget.max());
             let mut all = BTreeSet::new();
             for entries in puts {
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_new_post_copies_the_newest_entries_and_no_chunk() {
-        let (recent, budget) = (Recent::new(64 << 20), Budget::new(64 << 20));
+        let (recent, budget) = (Recent::new(64 << 20), Budget::new(64 << 20, 0));
         recent.put((0..100_000).map(|n| entry(n, 1, 1)).collect(), &budget);
         let before = recent.load();
         recent.put(vec![entry(100_000, 1, 1)], &budget);

@@ -1,12 +1,17 @@
 //! The tables of memory: one row per registered user, read by all threads without locks.
 //!
-//! When memory registers a user, the user gets the next *slot*, a small number, permanently. Its
-//! data is at that index of several arrays. Comparing the heads of a thousand followees is a
-//! thousand loads from one array. The tables grow by whole chunks, which never move.
+//! When memory registers a user, the user gets a *slot*, a small number. Its data is at that index
+//! of several arrays. Comparing the heads of a thousand followees is a thousand loads from one
+//! array. The tables grow by whole chunks, which never move.
+//!
+//! A writer frees the slots of unused users, and other users get them. A request takes no lock, so
+//! it may look at a slot while that happens. It therefore compares [`Slots::frees`] before and
+//! after it, and is repeated if slots were freed in between. Cached pages become invalid, because
+//! a slot's data has a new version for its next user.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 use papaya::HashMap;
@@ -20,8 +25,13 @@ use crate::model::UserId;
 const CHUNK: usize = 1 << 16;
 /// Maximum number of chunks: more users than any budget holds.
 const CHUNKS_MAX: usize = 1 << 12;
-/// Bytes per user: 56 in the tables and about 48 in the map of ids.
-pub(crate) const SLOT_BYTES: usize = 104;
+/// Bytes of a slot, which stay allocated when it is free: 56 in the tables and about 16 in the map
+/// of ids.
+const SLOT_BYTES: usize = 72;
+/// Bytes of a user's entry in the map of ids.
+const ENTRY_BYTES: usize = 32;
+/// The id of a free slot. It is no user's id.
+const FREE: u64 = u64::MAX;
 
 /// Tails that are loaded at the same time; `arc_swap` lends a thread up to eight values cheaply.
 const TAILS_AT_ONCE: usize = 7;
@@ -35,10 +45,19 @@ pub(crate) const NO_POSTS: i64 = i64::MIN;
 pub(crate) struct Slots {
     by_id: HashMap<u64, Slot>,
     chunks: Box<[OnceLock<Chunk>]>,
-    /// Number of users. Locked while one is added.
-    len: Mutex<usize>,
+    assigned: Mutex<Assigned>,
+    /// Number of times that slots were freed.
+    frees: AtomicU64,
     /// Counts all changes that readers can see.
     version: AtomicU64,
+}
+
+/// The slots that exist. Locked while one is assigned or freed.
+#[derive(Default)]
+struct Assigned {
+    /// Number of slots, including the free ones.
+    len: usize,
+    free: Vec<Slot>,
 }
 
 /// The data of one chunk of users. Times are in arrays of their own: a page reads the times of
@@ -79,12 +98,20 @@ impl Chunk {
     }
 }
 
+impl Assigned {
+    /// Size of the index in bytes.
+    fn bytes(&self) -> usize {
+        self.len * SLOT_BYTES + (self.len - self.free.len()) * ENTRY_BYTES
+    }
+}
+
 impl Slots {
     pub(crate) fn new() -> Self {
         Self {
             by_id: HashMap::new(),
             chunks: (0..CHUNKS_MAX).map(|_| OnceLock::new()).collect(),
-            len: Mutex::new(0),
+            assigned: Mutex::new(Assigned::default()),
+            frees: AtomicU64::new(0),
             version: AtomicU64::new(0),
         }
     }
@@ -121,29 +148,94 @@ impl Slots {
         self.by_id.pin().get(&user.0).copied()
     }
 
-    /// The slot of a user, a new one if necessary. Returns `None` if all chunks are full.
-    pub(crate) fn add(&self, user: UserId, head: i64) -> Option<Slot> {
+    /// The slot of a user, a new one if necessary. Returns `None` if all chunks are full, or if the
+    /// index would get more bytes than `has_room` allows.
+    pub(crate) fn add(
+        &self,
+        user: UserId,
+        head: i64,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Option<Slot> {
         let by_id = self.by_id.pin();
         if let Some(slot) = by_id.get(&user.0) {
             return Some(*slot);
         }
-        let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut assigned = self.assigned();
         if let Some(slot) = by_id.get(&user.0) {
             return Some(*slot);
         }
-        let chunk = self.chunks.get(*len / CHUNK)?.get_or_init(Chunk::new);
-        let slot = Slot::try_from(*len).ok()?;
-        chunk.users[*len % CHUNK].id.store(user.0, Ordering::Relaxed);
-        chunk.heads[*len % CHUNK].store(head, Ordering::Relaxed);
+        let is_new = assigned.free.is_empty();
+        if !has_room(assigned.bytes() + ENTRY_BYTES + if is_new { SLOT_BYTES } else { 0 }) {
+            return None;
+        }
+        let slot = match assigned.free.pop() {
+            Some(slot) => slot,
+            None => self.new_slot(&mut assigned)?,
+        };
+        let (chunk, index) = (self.chunk(slot), slot as usize % CHUNK);
+        chunk.users[index].id.store(user.0, Ordering::Release);
+        chunk.heads[index].store(head, Ordering::Release);
+        if !is_new {
+            self.note_change(slot);
+        }
         // A thread that finds the slot in the map also sees the stores above.
         by_id.insert(user.0, slot);
-        *len += 1;
         Some(slot)
+    }
+
+    fn new_slot(&self, assigned: &mut Assigned) -> Option<Slot> {
+        self.chunks.get(assigned.len / CHUNK)?.get_or_init(Chunk::new);
+        let slot = Slot::try_from(assigned.len).ok()?;
+        assigned.len += 1;
+        Some(slot)
+    }
+
+    /// Frees slots without a tail and a follow list, which are on no visible follow list. No other
+    /// thread may register a user at the same time.
+    pub(crate) fn free(&self, slots: &[Slot]) {
+        let (by_id, mut assigned) = (self.by_id.pin(), self.assigned());
+        // Before the first store: a request that sees any of them also sees this.
+        self.frees.fetch_add(1, Ordering::AcqRel);
+        for &slot in slots {
+            let (chunk, index) = (self.chunk(slot), slot as usize % CHUNK);
+            let user = &chunk.users[index];
+            debug_assert!(user.tail.load().is_none() && user.follows.load().is_none());
+            by_id.remove(&user.id.load(Ordering::Relaxed));
+            user.id.store(FREE, Ordering::Release);
+            user.used.store(0, Ordering::Relaxed);
+            chunk.heads[index].store(UNKNOWN, Ordering::Release);
+            chunk.unlisted[index].store(UNKNOWN, Ordering::Release);
+            self.note_change(slot);
+            assigned.free.push(slot);
+        }
+    }
+
+    /// Number of times that slots were freed. The slots that a request found are those of the same
+    /// users as long as this is unchanged.
+    pub(crate) fn frees(&self) -> u64 {
+        fence(Ordering::Acquire);
+        self.frees.load(Ordering::Acquire)
+    }
+
+    fn assigned(&self) -> MutexGuard<'_, Assigned> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of registered users.
     pub(crate) fn len(&self) -> usize {
-        *self.len.lock().unwrap_or_else(PoisonError::into_inner)
+        let assigned = self.assigned();
+        assigned.len - assigned.free.len()
+    }
+
+    /// Size of the index in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.assigned().bytes()
+    }
+
+    /// The slots of all registered users.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Slot> {
+        let len = u32::try_from(self.assigned().len).unwrap_or(u32::MAX);
+        (0..len).filter(|slot| self.user(*slot).id.load(Ordering::Acquire) != FREE)
     }
 
     /// The user of a slot.
@@ -277,7 +369,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for id in ids.clone() {
-                        slots.add(UserId(id * 7), NO_POSTS).unwrap();
+                        slots.add(UserId(id * 7), NO_POSTS, |_| true).unwrap();
                     }
                 });
             }
@@ -293,7 +385,7 @@ mod tests {
     #[test]
     fn heads_rise_and_unknown_heads_stay_unknown() {
         let slots = Slots::new();
-        let slot = slots.add(UserId(1), NO_POSTS).unwrap();
+        let slot = slots.add(UserId(1), NO_POSTS, |_| true).unwrap();
         for (time, head) in [(5, 5), (3, 5), (8, 8)] {
             slots.raise_head(slot, time);
             assert_eq!(slots.head(slot), head);
@@ -301,5 +393,24 @@ mod tests {
         slots.set_head(slot, UNKNOWN);
         slots.raise_head(slot, 9);
         assert_eq!(slots.head(slot), UNKNOWN);
+    }
+
+    #[test]
+    fn a_freed_slot_is_reused_without_anything_of_its_user() {
+        let slots = Slots::new();
+        let add = |user| slots.add(UserId(user), NO_POSTS, |bytes| bytes <= 2 * 104);
+        let (one, two) = (add(1).unwrap(), add(2).unwrap());
+        assert_eq!((add(3), slots.len(), slots.bytes()), (None, 2, 208));
+        let (version, frees) = (slots.version(), slots.frees());
+        slots.set_unlisted(one, 7);
+        slots.free(&[one]);
+        assert_eq!((slots.find(UserId(1)), slots.len(), slots.bytes()), (None, 1, 176));
+        assert_ne!(slots.frees(), frees);
+        assert_eq!(slots.all().collect::<Vec<_>>(), [two]);
+        assert_eq!(add(3), Some(one));
+        assert_eq!((slots.id(one), slots.head(one)), (UserId(3), NO_POSTS));
+        assert_eq!((slots.unlisted(one), slots.used(one)), (UNKNOWN, 0));
+        assert!(slots.changed(one) > version, "a cached page of the previous user is invalid");
+        assert_eq!((add(1), slots.len()), (None, 2));
     }
 }

@@ -36,12 +36,20 @@ pub(crate) struct Tail {
     bodies: Vec<Arc<str>>,
     /// The lowest key that the tail answers for. `None` if it holds all posts.
     floor: Option<TailKey>,
-    /// Maximum number of posts it was filled with. It holds at most twice as many.
-    depth: usize,
+    limits: TailLimits,
     /// The author's display name, if the shards have one.
     handle: Option<Arc<str>>,
     /// Size of the bodies in bytes.
     bytes: usize,
+}
+
+/// The size of a tail when it is filled. It holds at most twice as much, and at least one post.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TailLimits {
+    /// Maximum number of posts.
+    pub(crate) depth: usize,
+    /// Maximum size of the bodies in bytes.
+    pub(crate) bytes: usize,
 }
 
 /// Overhead of one body in bytes: two counters, and the rounding of the allocator.
@@ -59,7 +67,7 @@ impl Clone for Tail {
             keys: with_room(&self.keys),
             bodies: with_room(&self.bodies),
             floor: self.floor,
-            depth: self.depth,
+            limits: self.limits,
             handle: self.handle.clone(),
             bytes: self.bytes,
         }
@@ -72,22 +80,38 @@ fn with_room<T: Clone>(items: &[T]) -> Vec<T> {
     copy
 }
 
+impl TailLimits {
+    /// How many of these bodies a tail may have when it is filled: at least one.
+    fn fitting<'a>(self, bodies: impl Iterator<Item = &'a Arc<str>>) -> usize {
+        let mut bytes = 0;
+        let fits = |(index, body): &(usize, &Arc<str>)| {
+            bytes += TEXT_BYTES + body.len();
+            *index == 0 || (*index < self.depth && bytes <= self.bytes)
+        };
+        bodies.enumerate().take_while(fits).count()
+    }
+}
+
 impl Tail {
-    /// A tail filled with `rows`: the newest `depth` posts, newest first. `complete` means that
-    /// the author has no other posts. `handle` is the author's display name.
+    /// A tail filled with `rows`, the newest posts, newest first. `complete` means that the author
+    /// has no other posts. Rows beyond the limits are dropped. `handle` is the author's display
+    /// name.
     pub(crate) fn new(
-        rows: Vec<TailPost>,
+        mut rows: Vec<TailPost>,
         complete: bool,
-        depth: usize,
+        limits: TailLimits,
         handle: Option<Arc<str>>,
     ) -> Self {
+        let fitting = limits.fitting(rows.iter().map(|row| &row.body));
+        let complete = complete && fitting == rows.len();
+        rows.truncate(fitting);
         let floor = if complete { None } else { rows.last().map(|row| row.key) };
         let bytes = rows.iter().map(|row| TEXT_BYTES + row.body.len()).sum();
         let (mut keys, mut bodies): (Vec<TailKey>, Vec<Arc<str>>) =
             rows.into_iter().map(|row| (row.key, row.body)).unzip();
         keys.shrink_to_fit();
         bodies.shrink_to_fit();
-        Self { keys, bodies, floor, depth, handle, bytes }
+        Self { keys, bodies, floor, limits, handle, bytes }
     }
 
     /// Applies a change. Returns false if the author's posts can no longer be known.
@@ -114,9 +138,9 @@ impl Tail {
                 self.bytes += TEXT_BYTES + row.body.len();
                 self.keys.insert(index, row.key);
                 self.bodies.insert(index, Arc::clone(&row.body));
-                self.trim();
             }
         }
+        self.trim();
     }
 
     fn remove(&mut self, key: TailKey) {
@@ -126,12 +150,14 @@ impl Tail {
         }
     }
 
-    /// Cuts the tail to `depth` posts when it exceeds twice as many, and raises the floor.
+    /// Cuts the tail to its limits when it exceeds twice as much, and raises the floor.
     fn trim(&mut self) {
-        if self.keys.len() <= 2 * self.depth.max(1) {
+        let TailLimits { depth, bytes } = self.limits;
+        let is_long = self.keys.len() > 2 * depth.max(1) || self.bytes > bytes.saturating_mul(2);
+        let keep = self.limits.fitting(self.bodies.iter());
+        if !is_long || keep == self.keys.len() {
             return;
         }
-        let keep = self.depth.max(1);
         let gone: usize = self.bodies.drain(keep..).map(|body| TEXT_BYTES + body.len()).sum();
         self.bytes -= gone;
         self.keys.truncate(keep);
@@ -175,7 +201,7 @@ impl Tail {
 
     /// Maximum number of posts it was filled with.
     pub(crate) fn depth(&self) -> usize {
-        self.depth
+        self.limits.depth
     }
 
     /// Approximate size in bytes.
@@ -207,12 +233,14 @@ mod tests {
             before in prop::collection::btree_set((0i64..30, 0u64..4), 0..40),
             changes in prop::collection::vec((any::<bool>(), 0i64..30, 0u64..4), 0..120),
             depth in 1usize..9,
+            bytes in prop_oneof![Just(usize::MAX), 30usize..200],
         ) {
+            let limits = TailLimits { depth, bytes };
             let mut world: BTreeMap<TailKey, String> =
                 before.into_iter().map(|key| (key, "old".to_owned())).collect();
             let newest = world.iter().rev().take(depth);
             let rows = newest.map(|(key, text)| row(key.0, key.1, text)).collect();
-            let mut tail = Tail::new(rows, world.len() <= depth, depth, None);
+            let mut tail = Tail::new(rows, world.len() <= depth, limits, None);
             let mut floor = tail.floor();
             for (number, (put, time, post)) in changes.into_iter().enumerate() {
                 let change = if put {
@@ -237,21 +265,24 @@ mod tests {
                     .collect();
                 prop_assert_eq!(&held, &expected);
                 prop_assert!(held.len() <= 2 * depth);
-                let bytes: usize = held.iter().map(|(_, text)| TEXT_BYTES + text.len()).sum();
-                prop_assert_eq!(tail.bytes, bytes);
+                let size: usize = held.iter().map(|(_, text)| TEXT_BYTES + text.len()).sum();
+                prop_assert_eq!(tail.bytes, size);
+                prop_assert!(held.len() <= 1 || size <= bytes.saturating_mul(2));
             }
         }
     }
 
+    const TWO: TailLimits = TailLimits { depth: 2, bytes: usize::MAX };
+
     #[test]
     fn a_tail_whose_posts_are_all_deleted_reports_posts_below() {
-        let mut tail = Tail::new(vec![row(9, 1, "a"), row(8, 1, "b")], false, 2, None);
+        let mut tail = Tail::new(vec![row(9, 1, "a"), row(8, 1, "b")], false, TWO, None);
         assert_eq!(tail.newest(), Some(9));
         for key in [(9, 1), (8, 1)] {
             assert!(tail.apply(&TailChange::Remove(key)));
         }
         assert_eq!(tail.newest(), Some(8));
-        let mut all = Tail::new(vec![row(9, 1, "a")], true, 2, None);
+        let mut all = Tail::new(vec![row(9, 1, "a")], true, TWO, None);
         assert!(all.apply(&TailChange::Remove((9, 1))));
         assert_eq!(all.newest(), None);
     }

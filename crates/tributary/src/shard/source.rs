@@ -92,6 +92,37 @@ pub enum FillAnswer {
     Follows(Vec<UserId>),
     /// The follow list is longer than the requested maximum.
     TooLong,
+    /// The values of the batch have more bytes than it may read.
+    TooLarge,
+}
+
+/// The bytes of rows that a fill may still read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowBytes(usize);
+
+impl RowBytes {
+    /// A followee takes as much here as on a cached follow list.
+    const FOLLOW: usize = size_of::<u32>();
+
+    pub(super) fn new(max: usize) -> Self {
+        Self(max)
+    }
+
+    /// Takes the bytes of a post. Returns false if they exceed the limit.
+    pub(super) fn take_post(&mut self, post: &Post) -> bool {
+        self.take(size_of::<Post>() + post.content.len())
+    }
+
+    /// Takes the bytes of a followee. Returns false if they exceed the limit.
+    pub(super) fn take_follow(&mut self) -> bool {
+        self.take(Self::FOLLOW)
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.0;
+        self.0 = self.0.saturating_sub(bytes);
+        fits
+    }
 }
 
 /// The heads of some authors of one shard.
@@ -261,16 +292,20 @@ impl Source {
 
     /// Answers up to fifty fill requests from one snapshot, in one round trip. It uses connections
     /// of its own, so it takes none from the requests of clients.
+    ///
+    /// It reads about `bytes_max` bytes of rows at most. A single request for a tail is then
+    /// answered with fewer posts, at least one. All other answers are [`FillAnswer::TooLarge`].
     pub(crate) async fn fill(
         &self,
         requests: &[FillRequest],
+        bytes_max: usize,
         until: Deadline,
     ) -> Result<FillBatch, ShardError> {
         match self {
             #[cfg(feature = "mysql")]
-            Self::MySql(source) => source.fill(requests, until).await,
+            Self::MySql(source) => source.fill(requests, bytes_max, until).await,
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(source) => source.fill(requests, until).await,
+            Self::Sqlite(source) => source.fill(requests, bytes_max, until).await,
         }
     }
 

@@ -132,7 +132,9 @@ fn moved(from: &Cursor, missing: &BTreeSet<ShardId>, end: Edge) -> Cursor {
         from.shard_edges.iter().map(|(shard, edge)| (*shard, further(*edge))).collect();
     shard_edges.extend(missing.iter().map(|shard| (*shard, from.edge_on(*shard))));
     shard_edges.retain(|_, shard_edge| *shard_edge != edge);
-    Cursor { direction: from.direction, edge, shard_edges }
+    let moved = Cursor { direction: from.direction, edge, shard_edges };
+    debug_assert!(!from.is_ordered() || moved.is_ordered(), "{moved:?} skips posts");
+    moved
 }
 
 impl Draft {

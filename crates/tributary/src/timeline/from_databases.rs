@@ -20,6 +20,22 @@ pub(super) async fn page(
     timeline: Timeline,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
+    loop {
+        let frees = view.frees();
+        let page = page_once(view, attempt, timeline, request).await;
+        // Otherwise slots that the page was read from may have got other users.
+        if view.frees() == frees {
+            return page;
+        }
+    }
+}
+
+async fn page_once(
+    view: &View<'_>,
+    attempt: Attempt,
+    timeline: Timeline,
+    request: &PageRequest,
+) -> Result<Draft, ReadError> {
     let cursor = &request.cursor;
     let plan = match timeline {
         Timeline::Author(author) => view.plan(&[author], cursor),

@@ -14,7 +14,7 @@ pub(super) fn page(
     timeline: Timeline,
     request: &PageRequest,
 ) -> Option<Draft> {
-    let cursor = &request.cursor;
+    let (frees, cursor) = (view.frees(), &request.cursor);
     let plan = match timeline {
         Timeline::Home(reader) => view.plan_from_memory(reader, cursor)?,
         Timeline::Author(author) => view.plan(&[author], cursor),
@@ -43,6 +43,10 @@ pub(super) fn page(
             Draft::newer(cursor, (posts, ends), older, BTreeSet::new())
         }
     };
+    if view.frees() != frees {
+        // Slots that the page was read from may have got other users.
+        return None;
+    }
     draft.authors = plan.authors();
     draft.stale = plan.stale;
     view.finish_from_memory(&mut draft);

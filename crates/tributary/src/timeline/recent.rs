@@ -148,7 +148,7 @@ mod tests {
 
     use super::super::warm;
     use super::*;
-    use crate::memory::{LogName, RecentEntry, Tail, TailChange, TailPost, UNKNOWN};
+    use crate::memory::{LogName, RecentEntry, Tail, TailChange, TailLimits, TailPost, UNKNOWN};
     use crate::model::{PostId, ShardId, UserId};
     use crate::moment::PostTimes;
     use crate::placement::Placement;
@@ -221,7 +221,8 @@ mod tests {
             let rows: Vec<TailPost> = posts.iter().rev().take(depth).map(row).collect();
             let (complete, head) = (posts.len() <= depth, posts.last().map_or(NO_POSTS, |p| p.0));
             self.show(slot, None);
-            self.show(slot, Some(Tail::new(rows, complete, depth, None)));
+            let limits = TailLimits { depth, bytes: usize::MAX };
+            self.show(slot, Some(Tail::new(rows, complete, limits, None)));
             self.memory.set_head(slot, head);
         }
 
@@ -278,7 +279,7 @@ mod tests {
         let (time, post) = (chance.random_range(0..TIMES), PostId(chance.random_range(0..4)));
         let key = PostKey { time, post, author: UserId(chance.random_range(0..AUTHORS)) };
         let edge = Edge::Beside { key, above: chance.random_bool(0.5) };
-        (FollowList::new(follows, 100), Span { edge, need: chance.random_range(1..8) })
+        (FollowList::new(follows, 100, 0), Span { edge, need: chance.random_range(1..8) })
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl<'a> View<'a> {
         self.memory_lags
     }
 
+    /// Number of times that memory gave slots of users to others.
+    pub(super) fn frees(&self) -> u64 {
+        self.memory.map_or(0, Memory::frees)
+    }
+
     pub(super) fn fleet(&self) -> &Fleet {
         self.fleet
     }
@@ -222,7 +227,8 @@ impl<'a> View<'a> {
     pub(super) fn plan_from_memory(&self, reader: UserId, cursor: &Cursor) -> Option<Plan> {
         let memory = self.memory?;
         let trust = self.trust_of(memory, reader);
-        let list = memory.follows(reader, memory.tick()).filter(|_| trust != Trust::Nothing)?;
+        let list = memory.follows(reader, memory.tick());
+        let list = list.filter(|list| trust != Trust::Nothing && !list.is_too_long())?;
         let mut plan = self.plan_of_list(memory, list, cursor);
         if let Trust::Stale(as_of) = trust {
             plan.stale.insert(self.fleet.placement().shard_of(reader), as_of);
@@ -241,24 +247,38 @@ impl<'a> View<'a> {
         if let Some(plan) = self.plan_from_memory(reader, cursor) {
             return Followees::Known(plan);
         }
+        if self.knows_too_many(reader) {
+            return Followees::TooMany;
+        }
         let own = self.fleet.placement().shard_of(reader);
         if attempt == Attempt::MemoryOnly {
             return Followees::Missing(own);
         }
         match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
             Ok(followees) => {
-                self.request_follows_fill(reader, &followees);
+                self.request_follows_fill(reader, followees.is_empty());
                 Followees::Known(Plan { queried: Some(own), ..self.plan(&followees, cursor) })
             }
-            Err(FolloweesError::TooMany) => Followees::TooMany,
+            Err(FolloweesError::TooMany) => {
+                // Memory then knows that the list is too long.
+                self.request_follows_fill(reader, false);
+                Followees::TooMany
+            }
             Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
         }
     }
 
-    /// Unknown ids with an empty list get no fill: a slot in memory is never freed.
-    fn request_follows_fill(&self, reader: UserId, followees: &[UserId]) {
+    /// Whether memory knows that the follow list is too long.
+    fn knows_too_many(&self, reader: UserId) -> bool {
+        let list = self.memory.and_then(|memory| memory.follows(reader, memory.tick()));
+        let is_trusted = |memory| self.trust_of(memory, reader) != Trust::Nothing;
+        list.is_some_and(|list| list.is_too_long()) && self.memory.is_some_and(is_trusted)
+    }
+
+    /// Unknown ids with an empty list get no fill, or each would take a slot in memory.
+    fn request_follows_fill(&self, reader: UserId, is_empty: bool) {
         let Some(memory) = self.memory else { return };
-        if !followees.is_empty() || memory.find(reader).is_some() {
+        if !is_empty || memory.find(reader).is_some() {
             memory.request_fill(Miss::Follows { user: reader });
         }
     }

@@ -20,8 +20,8 @@ use std::time::Instant;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::bits::{Bits, Change};
-use super::weakness::Weakness;
-use super::{Installed, Keeper, Ticket, Tracked};
+use super::weakness::{TestKeeper, Weakness};
+use super::{Installed, Ticket, Tracked};
 use crate::changes::{Bounds, LogPosition};
 
 /// Number of posts of the author.
@@ -105,7 +105,7 @@ struct State {
     old: Option<ModelLog>,
     /// Number of transactions of the followed log that were delivered. Falls after a lost link.
     delivered: u8,
-    keeper: Keeper<(), Bits>,
+    keeper: TestKeeper<()>,
     fills: [Option<Fill>; FILLS],
     /// The greatest position that a reader of memory saw under this log identity.
     seen: u8,
@@ -186,7 +186,7 @@ fn bits(tail: &Bits) -> u8 {
 
 impl State {
     fn has(&self, weakness: Weakness) -> bool {
-        self.keeper.weaknesses.has(weakness)
+        self.keeper.has(weakness)
     }
 
     /// The tail that a reader gets from memory, and its position.
@@ -423,8 +423,7 @@ impl Model for World {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let mut keeper = Keeper::new();
-        keeper.weaknesses.weakness = self.weakness;
+        let mut keeper = TestKeeper::new(self.weakness);
         keeper.begin(position(0));
         vec![State {
             log: ModelLog::default(),
@@ -500,7 +499,7 @@ impl Model for World {
             Action::Rewind(to) => {
                 state.rewinds -= 1;
                 state.delivered = to;
-                state.keeper.weaknesses.set_delivered(position(to));
+                state.keeper.set_delivered(position(to));
             }
             Action::TakeOver(len) => state.take_over(len),
             Action::Notice => state.notice(),

@@ -12,8 +12,8 @@ use std::env;
 use std::fmt::{self, Debug};
 
 use super::bits::Bits;
-use super::weakness::Weakness;
-use super::{BUFFERED_MAX, Installed, Keeper, Ticket, Tracked};
+use super::weakness::{TestKeeper, Weakness};
+use super::{BUFFERED_MAX, Installed, Ticket, Tracked};
 use crate::changes::{Bounds, LogPosition};
 use count::{ALL, COUNTS, Count};
 use server::{Chance, GAP, Server, SimLog};
@@ -101,7 +101,7 @@ struct Run {
     linked: bool,
     /// Number of transactions that were delivered.
     delivered: usize,
-    keeper: Keeper<u8, Bits>,
+    keeper: TestKeeper<u8>,
     fills: Vec<Fill>,
     readers: [Reader; READERS],
     /// The values that the keeper reported.
@@ -127,8 +127,7 @@ impl Run {
         // Each run has frequencies of its own, so that some runs are full of otherwise rare
         // events.
         let weights = WEIGHTS.map(|(step, weight)| (step, weight * [1, 2, 6][chance.below(3)]));
-        let mut keeper = Keeper::new();
-        keeper.weaknesses.weakness = weakness;
+        let mut keeper = TestKeeper::new(weakness);
         keeper.begin(LogPosition(0));
         Self {
             depth: [1, 2, 4, 64][chance.below(4)],
@@ -311,7 +310,7 @@ impl Run {
             return self.begin();
         }
         self.delivered -= self.chance.below(10).min(self.delivered);
-        self.keeper.weaknesses.set_delivered(LogPosition(self.server.log.end_of(self.delivered)));
+        self.keeper.set_delivered(LogPosition(self.server.log.end_of(self.delivered)));
     }
 
     fn begin(&mut self) {
@@ -416,7 +415,7 @@ impl Run {
             return self.fail(index);
         }
         let bounds = if fill.exact { Bounds::Exact(low) } else { Bounds::Window { low, high } };
-        let waited = self.keeper.waiting(fill.author, fill.ticket).is_some();
+        let waited = self.keeper.is_waiting(fill.author, fill.ticket);
         let installed = self.keeper.install(fill.author, fill.ticket, bounds, tail);
         match installed {
             Installed::Ready => {

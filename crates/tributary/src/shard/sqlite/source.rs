@@ -16,7 +16,7 @@ use crate::changes::{Bounds, Commit, FeedEvent};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
 use crate::problems::{ProblemCause, Problems};
 use crate::shard::source::{
-    FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, HeadsRead, LogEnd,
+    FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, HeadsRead, LogEnd, RowBytes,
 };
 use crate::shard::{Deadline, ShardError};
 
@@ -130,14 +130,16 @@ impl SqliteSource {
     pub(in crate::shard) async fn fill(
         &self,
         requests: &[FillRequest],
+        bytes_max: usize,
         until: Deadline,
     ) -> Result<FillBatch, ShardError> {
-        let requests = requests.to_vec();
+        let (requests, mut bytes) = (requests.to_vec(), RowBytes::new(bytes_max));
+        let is_single = requests.len() == 1;
         let fill = move |snapshot: &Connection| {
             let (identity, at) = log::end(snapshot)?;
             let answers = requests
                 .iter()
-                .map(|request| fill_one(snapshot, request))
+                .map(|request| fill_one(snapshot, request, &mut bytes, is_single))
                 .collect::<Result<_, _>>()?;
             Ok(FillBatch { identity, bounds: Bounds::Exact(at), answers })
         };
@@ -198,14 +200,27 @@ fn in_snapshot<T>(
     work(&snapshot)
 }
 
-fn fill_one(snapshot: &Connection, request: &FillRequest) -> rusqlite::Result<FillAnswer> {
+/// Answers one request. If the limit is reached, a single request for a tail gets fewer posts, at
+/// least one.
+fn fill_one(
+    snapshot: &Connection,
+    request: &FillRequest,
+    bytes: &mut RowBytes,
+    is_single: bool,
+) -> rusqlite::Result<FillAnswer> {
     match request.target {
-        FillTarget::Tail { depth } => tail(snapshot, request.user, depth),
-        FillTarget::Follows { max } => follows(snapshot, request.user, max),
+        FillTarget::Tail { depth } => tail(snapshot, request.user, depth, bytes, is_single),
+        FillTarget::Follows { max } => follows(snapshot, request.user, max, bytes),
     }
 }
 
-fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<FillAnswer> {
+fn tail(
+    snapshot: &Connection,
+    author: UserId,
+    depth: u32,
+    bytes: &mut RowBytes,
+    is_single: bool,
+) -> rusqlite::Result<FillAnswer> {
     let mut statement = snapshot.prepare_cached(
         "SELECT timestamp, tweet_id, content FROM tweets WHERE user_id = ?
          ORDER BY timestamp DESC, tweet_id DESC LIMIT ?",
@@ -214,14 +229,29 @@ fn tail(snapshot: &Connection, author: UserId, depth: u32) -> rusqlite::Result<F
         let key = PostKey { time: row.get(0)?, post: PostId(unsigned(row, 1)?), author };
         Ok(Post { key, content: text_of(row, 2)? })
     })?;
-    let mut posts: Vec<Post> = rows.collect::<Result<_, _>>()?;
     let depth = usize::try_from(depth).unwrap_or(usize::MAX);
-    let complete = posts.len() <= depth;
-    posts.truncate(depth);
+    let (mut posts, mut complete): (Vec<Post>, bool) = (Vec::new(), true);
+    for post in rows {
+        let post = post?;
+        let fits = bytes.take_post(&post);
+        if !fits && !is_single {
+            return Ok(FillAnswer::TooLarge);
+        }
+        if posts.len() == depth || !fits && !posts.is_empty() {
+            complete = false;
+            break;
+        }
+        posts.push(post);
+    }
     Ok(FillAnswer::Tail { posts, complete, handle: None })
 }
 
-fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<FillAnswer> {
+fn follows(
+    snapshot: &Connection,
+    reader: UserId,
+    max: u32,
+    bytes: &mut RowBytes,
+) -> rusqlite::Result<FillAnswer> {
     let mut statement = snapshot.prepare_cached(
         "SELECT followed_user_id FROM followers WHERE follower_user_id = ?
          ORDER BY followed_user_id LIMIT ?",
@@ -229,7 +259,13 @@ fn follows(snapshot: &Connection, reader: UserId, max: u32) -> rusqlite::Result<
     let rows = statement.query_map(params![signed(reader.0), i64::from(max) + 1], |row| {
         Ok(UserId(unsigned(row, 0)?))
     })?;
-    let users: Vec<UserId> = rows.collect::<Result<_, _>>()?;
+    let mut users: Vec<UserId> = Vec::new();
+    for user in rows {
+        if !bytes.take_follow() {
+            return Ok(FillAnswer::TooLarge);
+        }
+        users.push(user?);
+    }
     let is_long = users.len() > usize::try_from(max).unwrap_or(usize::MAX);
     Ok(if is_long { FillAnswer::TooLong } else { FillAnswer::Follows(users) })
 }

@@ -11,7 +11,7 @@ use crate::shard::ShardError;
 use crate::shard::mysql::database::Database;
 use crate::shard::mysql::statements::{AUTHORS_PER_STATEMENT, Statements};
 use crate::shard::mysql::{field, key_of, text_of};
-use crate::shard::source::{FillAnswer, FillRequest, FillTarget};
+use crate::shard::source::{FillAnswer, FillRequest, FillTarget, RowBytes};
 
 /// The statements that answer a batch of fill requests.
 #[derive(Debug, Default)]
@@ -37,8 +37,12 @@ struct ShardRequests {
 }
 
 /// The rows of all statements, by shard and user.
-#[derive(Default)]
-struct RowsRead {
+#[derive(Debug)]
+pub(super) struct FillRows<'a> {
+    plan: &'a FillPlan,
+    bytes: RowBytes,
+    /// Whether all rows were within the limit.
+    is_whole: bool,
     posts: HashMap<(ShardId, UserId), Vec<Post>>,
     follows: HashMap<(ShardId, UserId), Vec<UserId>>,
     handles: HashMap<(ShardId, UserId), String>,
@@ -75,10 +79,11 @@ impl FillPlan {
         let (tails, follows): (Vec<_>, Vec<_>) =
             (requests.tails.into_iter().collect(), requests.follows.into_iter().collect());
         for users in tails.chunks(AUTHORS_PER_STATEMENT) {
-            self.push(shard, StatementKind::Tails(*unit), fills.tails(users));
+            // Handles are read before the rows that may exceed the limit.
             if let Some(sql) = fills.handles(users) {
                 self.push(shard, StatementKind::Handles, sql);
             }
+            self.push(shard, StatementKind::Tails(*unit), fills.tails(users));
         }
         for users in follows.chunks(AUTHORS_PER_STATEMENT) {
             self.push(shard, StatementKind::Follows, fills.follows(users));
@@ -94,36 +99,40 @@ impl FillPlan {
         &self.statements
     }
 
-    /// The answers to `requests`, from the rows that each statement returned.
-    pub(super) fn answers(
-        &self,
-        rows: &[Vec<Row>],
-        requests: &[FillRequest],
-    ) -> Result<Vec<FillAnswer>, ShardError> {
-        let mut rows_read = RowsRead::default();
-        for ((shard, kind), rows) in self.kinds.iter().zip(rows) {
-            for row in rows {
-                rows_read.add(*shard, *kind, row)?;
-            }
+    /// Takes the rows of the statements, of at most about `bytes_max` bytes.
+    pub(super) fn rows(&self, bytes_max: usize) -> FillRows<'_> {
+        FillRows {
+            plan: self,
+            bytes: RowBytes::new(bytes_max),
+            is_whole: true,
+            posts: HashMap::new(),
+            follows: HashMap::new(),
+            handles: HashMap::new(),
         }
-        rows_read.sort();
-        Ok(requests.iter().map(|request| rows_read.answer(request)).collect())
     }
 }
 
-impl RowsRead {
-    fn add(
-        &mut self,
-        shard: ShardId,
-        kind: StatementKind,
-        row: &Row,
-    ) -> Result<(), mysql_async::Error> {
+impl FillRows<'_> {
+    /// Whether all rows were within the limit.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Takes one row of a statement. Returns false if the limit is reached, and no more rows must
+    /// be read.
+    pub(super) fn add(&mut self, statement: usize, row: &Row) -> Result<bool, mysql_async::Error> {
+        let Some((shard, kind)) = self.plan.kinds.get(statement).copied() else { return Ok(true) };
         match kind {
             StatementKind::Tails(unit) => {
                 let post = Post { key: key_of(unit, row)?, content: text_of(row, 3) };
-                self.posts.entry((shard, post.key.author)).or_default().push(post);
+                self.is_whole = self.bytes.take_post(&post);
+                let posts = self.posts.entry((shard, post.key.author)).or_default();
+                if self.is_whole || posts.is_empty() {
+                    posts.push(post);
+                }
             }
             StatementKind::Follows => {
+                self.is_whole = self.bytes.take_follow();
                 let follows = self.follows.entry((shard, UserId(field(row, 0)?))).or_default();
                 follows.push(UserId(field(row, 1)?));
             }
@@ -131,26 +140,34 @@ impl RowsRead {
                 self.handles.insert((shard, UserId(field(row, 0)?)), text_of(row, 1));
             }
         }
-        Ok(())
+        Ok(self.is_whole)
     }
 
-    /// Sorts the rows, because a server may return the parts of a `UNION ALL` in any order.
-    fn sort(&mut self) {
+    /// The answers to `requests`, from the rows that were read.
+    pub(super) fn answers(mut self, requests: &[FillRequest]) -> Vec<FillAnswer> {
+        // The rows of one author come newest first. With several authors, a server may return the
+        // parts of a `UNION ALL` in any order.
+        if !self.is_whole && requests.len() > 1 {
+            return vec![FillAnswer::TooLarge; requests.len()];
+        }
         for posts in self.posts.values_mut() {
             posts.sort_by_key(|post| std::cmp::Reverse(post.key));
         }
         self.follows.values_mut().for_each(|follows| follows.sort_unstable());
+        requests.iter().map(|request| self.answer(request)).collect()
     }
 
     fn answer(&self, request: &FillRequest) -> FillAnswer {
         let user = (request.shard, request.user);
         match request.target {
             FillTarget::Tail { depth } => {
+                // A tail and its audit can be in one batch.
                 let all = self.posts.get(&user).map_or(&[][..], Vec::as_slice);
                 let posts = all.get(..to_usize(depth)).unwrap_or(all).to_vec();
-                let complete = posts.len() == all.len();
+                let complete = self.is_whole && posts.len() == all.len();
                 FillAnswer::Tail { posts, complete, handle: self.handles.get(&user).cloned() }
             }
+            FillTarget::Follows { .. } if !self.is_whole => FillAnswer::TooLarge,
             FillTarget::Follows { max } => match self.follows.get(&user) {
                 Some(follows) if follows.len() > to_usize(max) => FillAnswer::TooLong,
                 follows => FillAnswer::Follows(follows.cloned().unwrap_or_default()),

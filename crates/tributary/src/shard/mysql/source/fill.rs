@@ -20,6 +20,9 @@ use crate::shard::{Deadline, ShardError};
 /// Takes a snapshot of the committed rows in all databases of the server.
 const START_SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
+/// The number of [`snapshot_statements`].
+const SNAPSHOT_STATEMENTS: usize = 3;
+
 /// Events that are searched for the first transaction of a MariaDB log file. Before it come the
 /// format, possibly the encryption key, the GTID list of earlier files, and a few checkpoints.
 const FIRST_EVENTS: u32 = 32;
@@ -28,6 +31,7 @@ impl MySqlSource {
     pub(in crate::shard) async fn fill(
         &self,
         requests: &[FillRequest],
+        bytes_max: usize,
         until: Deadline,
     ) -> Result<FillBatch, ShardError> {
         let plan = FillPlan::new(&self.shards, requests)?;
@@ -38,11 +42,12 @@ impl MySqlSource {
             statements.push("COMMIT".into());
             statements
         };
-        let reply = self.query(statements, until).await?;
-        let (start, rest) = snapshot_start(reply.dialect, &reply.rows)?;
+        let rows = || plan.rows(bytes_max);
+        let (reply, rows) = self.query_rows(statements, SNAPSHOT_STATEMENTS, rows, until).await?;
+        let (start, _) = snapshot_start(reply.dialect, &reply.rows)?;
         let identity = until.in_time(self.identity_of(reply.server, &start)).await?;
         let bounds = self.bounds(&start, delivered.as_ref(), until).await?;
-        Ok(FillBatch { identity, bounds, answers: plan.answers(rest, requests)? })
+        Ok(FillBatch { identity, bounds, answers: rows.answers(requests) })
     }
 
     /// The identity of the log that the bounds of a snapshot refer to.

@@ -189,7 +189,7 @@ impl Listener {
             request(FillTarget::Tail { depth: 100_000 }),
             request(FillTarget::Follows { max: 1_000 }),
         ];
-        let filled = self.source.fill(&requests, soon()).await.unwrap();
+        let filled = self.source.fill(&requests, usize::MAX, soon()).await.unwrap();
         assert_eq!(filled.identity, self.identity);
         Rows::filled(user, &filled)
     }
@@ -560,7 +560,8 @@ async fn fills_return_at_most_the_requested_depth() {
         let key = PostKey { time: n, post: PostId(n.unsigned_abs()), author: UserId(0) };
         Post { key, content: "text".to_owned() }
     };
-    let filled = tributary.0.fleet.sources()[0].fill(&requests, soon()).await.unwrap();
+    let source = &tributary.0.fleet.sources()[0];
+    let filled = source.fill(&requests, usize::MAX, soon()).await.unwrap();
     let tail = |posts, complete| FillAnswer::Tail { posts, complete, handle: None };
     let expected = [
         tail(vec![post(4), post(2)], false),
@@ -569,4 +570,9 @@ async fn fills_return_at_most_the_requested_depth() {
         FillAnswer::Follows(vec![UserId(7), UserId(9)]),
     ];
     assert_eq!(filled.answers, expected);
+    // Beyond the limit in bytes, one request gets one post, and several get nothing.
+    let filled = source.fill(&requests[..1], 1, soon()).await.unwrap();
+    assert_eq!(filled.answers, [tail(vec![post(4)], false)]);
+    let filled = source.fill(&requests, 1, soon()).await.unwrap();
+    assert_eq!(filled.answers, vec![FillAnswer::TooLarge; 4]);
 }
