@@ -39,9 +39,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const CLOSE_ALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum time between two renewals of the pool, however many writes find the server read-only.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
-/// First and longest pause after the server has refused a connection, until it is tried again.
+/// Pause after the server has refused a connection, until the pool is tried again. It does not grow:
+/// an open connection becomes free in a moment.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
-const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The use of a connection beside the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Connections {
     /// refuses another connection because of a limit, the permits are reduced, and the request
     /// waits for one that is open.
     pub(super) async fn request(&self) -> Result<Conn, ShardError> {
-        let mut refused = Backoff::new(REFUSED_PAUSE, REFUSED_PAUSE_MAX);
+        let mut refused = Backoff::steady(REFUSED_PAUSE);
         loop {
             match self.pooled().await {
                 Err(ShardError::Overloaded(reason)) => {
