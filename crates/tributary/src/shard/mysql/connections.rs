@@ -439,3 +439,35 @@ impl fmt::Debug for Connections {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Connections {
+        let gate = Arc::new(Gate::new("db", 16));
+        // Nothing listens on this port.
+        Connections::new(gate, Opts::from_url("mysql://user@127.0.0.1:1/").unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_class_has_connections_of_its_own() {
+        let connections = connections();
+        let limits: Vec<(&str, usize)> =
+            connections.stats().iter().map(|of| (of.class, of.max)).collect();
+        let beside = [("doubt", 4), ("token", 1), ("fill", 3), ("heads", 1), ("feed", 2)];
+        let expected = [&[("request", 16)], beside.as_slice(), &[("lookup", 2)]].concat();
+        assert_eq!(limits, expected);
+        assert!(Class::ALL.iter().all(|class| connections.class(*class).class == *class));
+
+        let fills = &connections.class(Class::Fill).permits;
+        let _all = fills.acquire_many(3).await.unwrap();
+        let error = connections.lease(Class::Token).await.err().unwrap();
+        assert!(error.to_string().contains("refused"), "{error}");
+        let busy = |of: &ConnectionStats| (of.class == "fill").then_some(of.in_use);
+        assert_eq!(connections.stats().iter().find_map(busy), Some(3));
+        assert!(connections.stats().iter().all(|of| of.open == 0));
+        let error = connections.lease(Class::Fill).await.err().unwrap();
+        assert!(error.to_string().contains("`fill`"), "{error}");
+    }
+}
