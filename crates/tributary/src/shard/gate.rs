@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -110,6 +110,7 @@ impl Gate {
     ///
     /// Only [`ShardError::Unavailable`] without `progress` counts as a failure of the server, and
     /// only if the request had at least 250 ms. Late work with progress was too much for its time.
+    /// If the server has refused a connection because of a limit, it is alive.
     ///
     /// # Errors
     /// [`ShardError::Unavailable`] at the deadline, else the error of `work`.
@@ -119,11 +120,11 @@ impl Gate {
         progress: &Progress,
         work: impl Future<Output = Result<T, ShardError>>,
     ) -> Result<T, ShardError> {
-        let is_counted = until.remaining() >= COUNTED_FROM;
+        let (is_counted, since) = (until.remaining() >= COUNTED_FROM, Instant::now());
         let outcome = until.in_time(work).await;
         match &outcome {
             Err(error @ ShardError::Unavailable(_)) if !progress.is_made() => {
-                if is_counted {
+                if is_counted && !self.queue.was_refused_since(since) {
                     self.note_failure(error);
                 }
             }
@@ -142,7 +143,10 @@ impl Gate {
         work: impl Future<Output = Result<(), ShardError>>,
     ) {
         let Ok(_permit) = self.enter(Turn::Next, until.half()).await else { return };
-        if let Err(error @ ShardError::Unavailable(_)) = until.in_time(work).await {
+        let since = Instant::now();
+        if let Err(error @ ShardError::Unavailable(_)) = until.in_time(work).await
+            && !self.queue.was_refused_since(since)
+        {
             self.note_failure(&error);
         }
     }
@@ -281,6 +285,11 @@ mod tests {
             gate.pass(counted(), &Progress::default(), refused()).await.unwrap_err();
             let late = async { Err::<(), _>(ShardError::Unavailable("late".into())) };
             gate.pass(counted(), &progress, late).await.unwrap_err();
+            let limited = async {
+                gate.queue().note_refused();
+                silent().await
+            };
+            gate.pass(counted(), &Progress::default(), limited).await.unwrap_err();
         }
         assert!(gate.health().is_ok(), "overload closed the gate");
     }

@@ -196,6 +196,16 @@ impl Queue {
         true
     }
 
+    /// Records that the server has refused a connection.
+    pub(super) fn note_refused(&self) {
+        self.allowed().refused = Some(Instant::now());
+    }
+
+    /// Whether the server has refused a connection since then.
+    pub(super) fn was_refused_since(&self, since: Instant) -> bool {
+        self.allowed().refused.is_some_and(|at| at >= since)
+    }
+
     /// Gives one permit back, if the server has not refused a connection lately.
     pub(super) fn grow(&self) {
         let mut allowed = self.allowed();

@@ -39,8 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 const CLOSE_ALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum time between two renewals of the pool, however many writes find the server read-only.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after the server has refused a connection, until the pool is tried again. It does not grow:
-/// an open connection becomes free in a moment.
+/// Pause after the server has refused a connection, until the pool is tried again. It does not
+/// grow, because an open connection becomes free in a moment.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// The use of a connection beside the pool.
@@ -175,6 +175,7 @@ impl Connections {
         loop {
             match self.pooled().await {
                 Err(ShardError::Overloaded(reason)) => {
+                    self.gate.queue().note_refused();
                     if refused.failures() == 0 && !self.gate.queue().shrink(&reason) {
                         return Err(ShardError::Unavailable(reason));
                     }
