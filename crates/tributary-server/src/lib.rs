@@ -16,6 +16,7 @@ mod health;
 mod limits;
 mod listener;
 mod metrics;
+mod news;
 mod publish;
 mod query;
 mod serve;
@@ -190,6 +191,7 @@ fn public_routes() -> Router<App> {
     Router::new()
         .route("/user/feed/{user_id}", get(timeline::express_feed))
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
+        .route("/v1/users/{user_id}/feed/new", get(news::news))
         .route("/v1/users/{user_id}/posts", get(timeline::posts).post(publish::publish))
         .route(
             "/v1/users/{user_id}/posts/{post_id}",

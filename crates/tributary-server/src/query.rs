@@ -75,14 +75,7 @@ where
             Some("complete") => true,
             Some(_) => return Err(ApiError::BadQuery("the only value of `require` is `complete`")),
         };
-        let limit = match limit {
-            None => Limit::DEFAULT,
-            Some(text) => Some(text)
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|text| text.parse().ok())
-                .and_then(Limit::new)
-                .ok_or(ApiError::BadLimit)?,
-        };
+        let limit = parse_limit(limit.as_deref())?;
         let at_least = freshness_of(&parts.headers, &cursor_keys)?;
         Ok(Self { cursor, limit, require_complete, at_least, cursor_keys })
     }
@@ -110,6 +103,16 @@ impl Parameters {
     pub(super) fn accept(&self, complete: bool) -> Result<(), ApiError> {
         if self.require_complete && !complete { Err(ApiError::Incomplete) } else { Ok(()) }
     }
+}
+
+/// The value of the parameter `limit`.
+pub(super) fn parse_limit(text: Option<&str>) -> Result<Limit, ApiError> {
+    let Some(text) = text else { return Ok(Limit::DEFAULT) };
+    Some(text)
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .and_then(Limit::new)
+        .ok_or(ApiError::BadLimit)
 }
 
 /// The JSON body as a `T`. Its length is limited by [`BodyLimit`], its arrival by

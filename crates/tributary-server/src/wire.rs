@@ -1,6 +1,6 @@
 //! The JSON of the API. Ids are strings, because JavaScript's numbers lose digits above 2^53.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,7 @@ struct PageEnd<'a> {
 
 /// A shard that cannot be queried: its posts come from memory, in their state of `as_of`.
 #[derive(Serialize)]
-struct StaleShard<'a> {
+pub(super) struct StaleShard<'a> {
     shard: &'a str,
     as_of: String,
 }
@@ -350,26 +350,16 @@ pub(super) fn posts_json(
                 serde_json::to_writer(&mut json, &post)?;
             }
             DraftPost::FromMemory(found) => {
-                json.extend(found.body().as_bytes());
-                if let Some(handle) = found.handle() {
-                    json.pop();
-                    json.extend(br#","author_handle":"#);
-                    serde_json::to_writer(&mut json, handle)?;
-                    json.push(b'}');
-                }
+                push_post(&mut json, found.body(), found.handle())?;
             }
         }
     }
-    let stale = |(shard, as_of): (&ShardId, &i64)| StaleShard {
-        shard: fleet.shard_name(*shard),
-        as_of: rfc3339_ms(*as_of),
-    };
     let end = PageEnd {
         next: cursors.next.as_deref(),
         prev: &cursors.prev,
         complete: draft.is_complete(),
         missing_shards: shard_names(&draft.missing, fleet),
-        stale_shards: draft.stale.iter().map(stale).collect(),
+        stale_shards: stale_shards(&draft.stale, fleet),
     };
     json.extend(b"],");
     let start = json.len();
@@ -380,6 +370,34 @@ pub(super) fn posts_json(
         json.shrink_to_fit();
     }
     Ok(json)
+}
+
+/// Copies a post that is already JSON, and adds its author's handle.
+pub(super) fn push_post(
+    json: &mut Vec<u8>,
+    body: &str,
+    handle: Option<&str>,
+) -> serde_json::Result<()> {
+    json.extend(body.as_bytes());
+    if let Some(handle) = handle {
+        json.pop();
+        json.extend(br#","author_handle":"#);
+        serde_json::to_writer(&mut *json, handle)?;
+        json.push(b'}');
+    }
+    Ok(())
+}
+
+/// The shards whose data comes from memory that may be old.
+pub(super) fn stale_shards<'a>(
+    stale: &BTreeMap<ShardId, i64>,
+    fleet: &'a Fleet,
+) -> Vec<StaleShard<'a>> {
+    let named = |(shard, as_of): (&ShardId, &i64)| StaleShard {
+        shard: fleet.shard_name(*shard),
+        as_of: rfc3339_ms(*as_of),
+    };
+    stale.iter().map(named).collect()
 }
 
 impl From<&UserId> for Followee {

@@ -11,18 +11,27 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 
-use crate::changes::{LogIdentity, LogPosition};
+use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 
 /// Longer texts are rejected before they are decoded. A token of a hundred logs has 2,135
 /// characters.
 pub(crate) const FRESHNESS_TEXT_MAX: usize = 8_192;
 
-/// The first byte of every encoded token.
+/// The first byte of an encoded token without, and with, positions between changes.
 const VERSION: u8 = 1;
+const VERSION_WITH_CHANGES: u8 = 2;
 
 /// A set of log positions, at most one for each log identity. The default has none.
+///
+/// An answer that was read while its log went on reflects all changes up to one position, and
+/// perhaps some up to a later one. A page that requires the token reflects the later one; the
+/// changes since the token begin at the earlier one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Freshness(Vec<(LogIdentity, LogPosition)>);
+pub struct Freshness {
+    positions: Vec<(LogIdentity, LogPosition)>,
+    /// The earlier position, for the logs where it differs from the one in `positions`.
+    earlier: Vec<(LogIdentity, ChangePosition)>,
+}
 
 /// The text is not a freshness token that this server made.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -30,40 +39,165 @@ pub struct Freshness(Vec<(LogIdentity, LogPosition)>);
 pub struct BadFreshness;
 
 impl Freshness {
-    /// Adds a position; of two positions with the same identity the later one is kept.
-    /// O(positions).
+    /// Adds a position that is reflected; of two positions with the same identity the later one is
+    /// kept. O(positions).
     pub fn add(&mut self, identity: LogIdentity, at: LogPosition) {
-        match self.0.iter_mut().find(|(known, _)| *known == identity) {
-            Some((_, position)) => *position = at.max(*position),
-            None => self.0.push((identity, at)),
+        let Some((_, position)) = self.positions.iter_mut().find(|(known, _)| *known == identity)
+        else {
+            return self.positions.push((identity, at));
+        };
+        *position = at.max(*position);
+        let (position, at) = (*position, ChangePosition::after(at));
+        if !self.earlier.is_empty() {
+            self.earlier.retain_mut(|(known, earlier)| {
+                *earlier = if *known == identity { at.max(*earlier) } else { *earlier };
+                *known != identity || *earlier < ChangePosition::after(position)
+            });
         }
+    }
+
+    /// Adds that changes up to `at` may be reflected, beyond those that are known to be.
+    pub(crate) fn widen(&mut self, identity: LogIdentity, at: LogPosition) {
+        match self.changes_seen(identity) {
+            Some(seen) if seen < ChangePosition::after(at) => self.set(identity, seen, at),
+            Some(_) => {}
+            None => self.set(identity, ChangePosition::default(), at),
+        }
+    }
+
+    /// Sets that all changes up to `seen` are reflected, and perhaps others up to `at`.
+    pub(crate) fn set(&mut self, identity: LogIdentity, seen: ChangePosition, at: LogPosition) {
+        match self.positions.iter_mut().find(|(known, _)| *known == identity) {
+            Some((_, position)) => *position = at,
+            None => self.positions.push((identity, at)),
+        }
+        self.earlier.retain(|(known, _)| *known != identity);
+        if seen < ChangePosition::after(at) {
+            self.earlier.push((identity, seen));
+        }
+    }
+
+    /// The position in this log up to which all changes are reflected.
+    pub(crate) fn changes_seen(&self, identity: LogIdentity) -> Option<ChangePosition> {
+        let earlier = self.earlier.iter().find(|(known, _)| *known == identity);
+        let earlier = earlier.map(|(_, seen)| *seen);
+        earlier.or_else(|| {
+            let position = self.positions.iter().find(|(known, _)| *known == identity);
+            position.map(|(_, at)| ChangePosition::after(*at))
+        })
     }
 
     /// Adds all positions of `other`.
     pub fn merge(&mut self, other: &Self) {
-        other.0.iter().for_each(|(identity, at)| self.add(*identity, *at));
+        other.positions.iter().for_each(|(identity, at)| self.add(*identity, *at));
     }
 
     /// The positions, one for each log identity.
     pub fn positions(&self) -> &[(LogIdentity, LogPosition)] {
-        &self.0
+        &self.positions
     }
 
     /// Whether the token requires nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.positions.is_empty()
+    }
+
+    /// The positions between changes, as numbers: of each, the index of its log, how far it is
+    /// before the log's position, and the changes.
+    fn encode_earlier(&self, bytes: &mut Vec<u8>) {
+        for (index, (identity, at)) in (0..).zip(&self.positions) {
+            let Some((_, seen)) = self.earlier.iter().find(|(known, _)| known == identity) else {
+                continue;
+            };
+            push_number(bytes, index);
+            push_number(bytes, at.0.saturating_sub(seen.after.0));
+            push_number(bytes, seen.changes.into());
+        }
+    }
+
+    /// `None` if these are not bytes of [`Freshness::encode_earlier`].
+    fn decode_earlier(&mut self, mut bytes: &[u8]) -> Option<()> {
+        while !bytes.is_empty() {
+            let index = usize::try_from(take_number(&mut bytes)?).ok()?;
+            let (identity, at) = *self.positions.get(index)?;
+            let after = LogPosition(at.0.checked_sub(take_number(&mut bytes)?)?);
+            let changes = u32::try_from(take_number(&mut bytes)?).ok()?;
+            self.set(identity, ChangePosition { after, changes }, at);
+        }
+        Some(())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first()?;
+        let (entries, earlier) = match *version {
+            VERSION => (rest, &[][..]),
+            VERSION_WITH_CHANGES => {
+                let (count, rest) = rest.split_first_chunk()?;
+                rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 16)?
+            }
+            _ => return None,
+        };
+        let (entries, left) = entries.as_chunks::<16>();
+        if !left.is_empty() {
+            return None;
+        }
+        let mut token = Self::default();
+        for entry in entries {
+            let [identity, at] = [&entry[..8], &entry[8..]]
+                .map(|half| half.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte)));
+            token.add(LogIdentity(identity), LogPosition(at));
+        }
+        token.decode_earlier(earlier)?;
+        Some(token)
     }
 }
 
+/// Seven bits a byte, the lowest first; the highest bit says that another byte follows.
+fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low & 0x7f);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7f);
+        number |= bits.checked_shl(shift).filter(|shifted| shifted >> shift == bits)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
 /// `version`, then identity and position of each log: eight bytes each, big-endian, as unpadded
-/// URL-safe base64.
+/// URL-safe base64. Version 2 has the number of logs in two bytes after the version, and the
+/// positions between changes at the end.
 impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(1 + 16 * self.0.len());
-        bytes.push(VERSION);
-        for (identity, at) in &self.0 {
+        let mut bytes = Vec::with_capacity(3 + 16 * self.positions.len());
+        let count = u16::try_from(self.positions.len()).ok().filter(|_| !self.earlier.is_empty());
+        match count {
+            None => bytes.push(VERSION),
+            Some(count) => {
+                bytes.push(VERSION_WITH_CHANGES);
+                bytes.extend(count.to_be_bytes());
+            }
+        }
+        for (identity, at) in &self.positions {
             bytes.extend(identity.0.to_be_bytes());
             bytes.extend(at.0.to_be_bytes());
+        }
+        if count.is_some() {
+            self.encode_earlier(&mut bytes);
         }
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
@@ -77,20 +211,16 @@ impl FromStr for Freshness {
         if text.len() > FRESHNESS_TEXT_MAX {
             return Err(BadFreshness);
         }
+        let decode = |token: &str| {
+            let bytes = URL_SAFE_NO_PAD.decode(token.trim()).ok()?;
+            Self::decode(&bytes)
+        };
+        if !text.contains(',') {
+            return decode(text).ok_or(BadFreshness);
+        }
         let mut all = Self::default();
         for token in text.split(',') {
-            let bytes = URL_SAFE_NO_PAD.decode(token.trim()).map_err(|_| BadFreshness)?;
-            let Some((&VERSION, rest)) = bytes.split_first() else { return Err(BadFreshness) };
-            let (entries, left) = rest.as_chunks::<16>();
-            if !left.is_empty() {
-                return Err(BadFreshness);
-            }
-            for entry in entries {
-                let [identity, at] = [&entry[..8], &entry[8..]].map(|half| {
-                    half.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte))
-                });
-                all.add(LogIdentity(identity), LogPosition(at));
-            }
+            all.merge(&decode(token).ok_or(BadFreshness)?);
         }
         Ok(all)
     }
@@ -113,9 +243,49 @@ mod tests {
         }
 
         #[test]
+        fn positions_between_changes_survive_encoding(
+            entries in prop::collection::btree_map(any::<u64>(), (any::<u64>(), any::<u64>(), any::<u32>()), 0..9)
+        ) {
+            let mut token = Freshness::default();
+            for (identity, (at, after, changes)) in entries {
+                let seen = ChangePosition { after: LogPosition(after.min(at)), changes };
+                token.set(LogIdentity(identity), seen, LogPosition(at));
+            }
+            prop_assert_eq!(token.to_string().parse(), Ok(token));
+        }
+
+        #[test]
         fn any_text_is_a_token_or_refused(text in "[A-Za-z0-9_=,-]{0,80}") {
             let _: Result<Freshness, BadFreshness> = text.parse();
         }
+    }
+
+    #[test]
+    fn a_token_of_64_logs_has_less_than_2048_characters() {
+        let mut token = Freshness::default();
+        for log in 0..64 {
+            let at = LogPosition::in_file(1_000_000, 900_000_000);
+            let seen = ChangePosition::within(LogPosition(at.0 - 100_000), 1);
+            token.set(LogIdentity(u64::MAX - log), seen, at);
+        }
+        // The seal takes 24 characters more.
+        assert!(token.to_string().len() <= 2_048 - 24, "{}", token.to_string().len());
+    }
+
+    #[test]
+    fn a_token_keeps_what_is_surely_reflected() {
+        let (log, after) = (LogIdentity(1), |at| ChangePosition::after(LogPosition(at)));
+        let mut token = Freshness::default();
+        token.add(log, LogPosition(5));
+        token.widen(log, LogPosition(9));
+        assert_eq!(token.positions(), [(log, LogPosition(9))]);
+        assert_eq!(token.changes_seen(log), Some(after(5)));
+        token.add(log, LogPosition(7));
+        assert_eq!(token.changes_seen(log), Some(after(7)));
+        token.add(log, LogPosition(11));
+        assert_eq!((token.changes_seen(log), token.earlier.len()), (Some(after(11)), 0));
+        token.widen(LogIdentity(2), LogPosition(3));
+        assert_eq!(token.changes_seen(LogIdentity(2)), Some(after(0)));
     }
 
     #[test]
@@ -127,7 +297,7 @@ mod tests {
         };
         let text = format!("{}, {}", token(&[(1, 5), (2, 7)]), token(&[(2, 6), (3, 1), (1, 9)]));
         assert_eq!(text.parse(), Ok(token(&[(1, 9), (2, 7), (3, 1)])));
-        for bad in ["", ",", "AQ,", "AgAA", "AQAA", "x y"] {
+        for bad in ["", ",", "AQ,", "AgABAA", "AwAA", "AQAA", "x y"] {
             assert_eq!(bad.parse::<Freshness>(), Err(BadFreshness), "{bad:?}");
         }
     }

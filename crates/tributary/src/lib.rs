@@ -129,7 +129,7 @@ pub use publish::{Followed, Published, WriteError};
 use shard::{Access, Fleet};
 pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
-pub use timeline::{Limit, Page, PageRequest, ReadError};
+pub use timeline::{Limit, Page, PageRequest, ReadError, news};
 
 /// A fleet of shards, opened for reading and writing, and its memory. Cheap to clone; all clones
 /// share connections and memory. Background tasks end when the last clone is dropped.
@@ -238,6 +238,36 @@ impl Tributary {
         request: &PageRequest,
     ) -> Result<Page, ReadError> {
         Ok(Draft::author(self, author, request).await.into_page())
+    }
+
+    /// The changes of `reader`'s home timeline since a token, at most `limit`. With
+    /// no token, the token to begin with: read a page that requires it, then ask for news since it.
+    ///
+    /// After [`news::News::gap`], read the page again. Cost: a look-up in memory for each followee.
+    /// The call returns within `request.deadline_ms`.
+    ///
+    /// # Errors
+    /// As [`Tributary::home_timeline`].
+    pub async fn news(
+        &self,
+        reader: UserId,
+        since: Option<&Freshness>,
+        limit: Limit,
+    ) -> Result<news::News, ReadError> {
+        news::news(&mut self.view(), reader, since, limit).await
+    }
+
+    /// The number of posts that became visible in `reader`'s home timeline since a token and still
+    /// are. The second value says whether they are all: see its `gap`, `missing` and `stale`.
+    ///
+    /// # Errors
+    /// As [`Tributary::home_timeline`].
+    pub async fn count_new_posts(
+        &self,
+        reader: UserId,
+        since: &Freshness,
+    ) -> Result<(usize, news::News), ReadError> {
+        news::count(&mut self.view(), reader, since).await
     }
 
     fn view(&self) -> View<'_> {

@@ -106,7 +106,7 @@ fn read(bytes: &[u8], database: &str) -> Result<(LogContents, u64)> {
             done.transactions += usize::from(!commit.changes.is_empty());
             for (_, change) in commit.changes {
                 match change {
-                    Change::Post(post) => done.posts.push(post.key),
+                    Change::Post(post) | Change::PostEdited(post) => done.posts.push(post.key),
                     Change::Follow(follow) => done.follows.push(follow),
                     _ => bail!("the log holds other changes than new posts and follows"),
                 }

@@ -208,6 +208,7 @@ fn word((shard, change): &(ShardId, Change)) -> String {
     let key = |key: &tributary::PostKey| format!("{}/{}@{}", key.author, key.post, key.time);
     let text = match change {
         Change::Post(post) => format!("{} {:?}", key(&post.key), post.content),
+        Change::PostEdited(post) => format!("{} now {:?}", key(&post.key), post.content),
         Change::PostGone(gone) => format!("{} gone", key(gone)),
         Change::Follow(follow) => format!("{} follows {}", follow.follower, follow.followee),
         Change::Unfollow(follow) => format!("{} leaves {}", follow.follower, follow.followee),
@@ -235,7 +236,7 @@ fn rows_are_delivered_as_whole_transactions() {
                     ],
                     &[
                         "s0 7/1@100 \"a 🎉\"",
-                        "s0 7/1@100 \"b\"",
+                        "s0 7/1@100 now \"b\"",
                         "s0 7/1@100 gone, s0 7/1@90 \"b\"",
                         "s0 7/1@90 gone",
                     ],
@@ -296,7 +297,7 @@ fn changes_logged_as_text_make_shards_unknown() {
                 ],
                 &[
                     "s0 9/4@8 \"a\"",
-                    "s0 9/4@8 \"b\"",
+                    "s0 9/4@8 now \"b\"",
                     "s0 9/4@8 gone, s0 author 9?",
                     "s0 9/4@9 gone",
                 ],

@@ -32,6 +32,7 @@ mod limits;
 mod memory;
 mod migrate;
 mod missing;
+mod news;
 mod outages;
 mod overload;
 mod packaging;

@@ -2,6 +2,7 @@
 //! of a processor.
 
 use tributary::internal::Draft;
+use tributary::news::News;
 
 /// Further units of an answer, beside the one that every request takes at its start. The handler
 /// adds it to the extensions of its answer.
@@ -27,6 +28,11 @@ impl Cost {
     /// Of a page, by the number of its authors, and by whether memory had it.
     pub(crate) fn of_page(page: &Draft) -> Self {
         Self::of_authors(page.authors, page.queried.is_empty() && page.waves == 0)
+    }
+
+    /// Of an answer with what is new.
+    pub(crate) fn of_news(news: &News) -> Self {
+        Self::of_authors(news.authors, !news.queried)
     }
 
     fn of_authors(authors: usize, in_memory: bool) -> Self {

@@ -6,6 +6,7 @@ mod entry;
 mod fills;
 mod heads;
 mod listing;
+mod news;
 mod residents;
 mod sweep;
 #[cfg(test)]
@@ -124,7 +125,10 @@ impl Applier {
             match event {
                 FeedEvent::Began { identity, at } => self.begin(identity, at),
                 FeedEvent::Excluded(shards) => self.exclude(&shards),
-                FeedEvent::ShardUnknown(shard) => self.forget_shard(shard),
+                FeedEvent::ShardUnknown(shard) => {
+                    self.forget_shard(shard);
+                    self.lose_news(shard);
+                }
                 FeedEvent::Renamed { identity } => {
                     self.identity = Some(identity);
                     self.log().rename(identity);
@@ -172,6 +176,7 @@ impl Applier {
         self.memory.forget_heads(self.log().shards());
         self.fills.clear_prefill();
         self.identity = Some(identity);
+        self.log().news.begin(at, &self.memory.budget().news);
         self.log().begin(identity, at);
         count(&self.log().counters.log_identities);
         self.heads.restart();
@@ -184,6 +189,7 @@ impl Applier {
         }
         let mut translated = Vec::new();
         let unknown = UnknownPosts::of(&changes);
+        let news = self.news(&changes);
         for (shard, change) in changes {
             self.translate(shard, change, &mut translated);
         }
@@ -192,6 +198,8 @@ impl Applier {
         count(&log.counters.transactions);
         log.counters.changes.fetch_add(translated.len() as u64, Ordering::Relaxed);
         log.announce(at);
+        // Before readers see the changes: a reader that sees one also finds it here.
+        self.add_news(at, news);
         let visible = &mut self.visible;
         self.keeper.commit(at, translated, |key, value| visible.show(*key, value));
         for key in std::mem::take(&mut self.visible.deeper) {
@@ -211,7 +219,7 @@ impl Applier {
         translated: &mut Vec<(CacheKey, CachedChange)>,
     ) {
         let user = match &change {
-            Change::Post(post) => post.key.author,
+            Change::Post(post) | Change::PostEdited(post) => post.key.author,
             Change::PostGone(key) => key.author,
             Change::Follow(follow) | Change::Unfollow(follow) => follow.follower,
             Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => *user,
@@ -224,7 +232,7 @@ impl Applier {
             return;
         }
         match change {
-            Change::Post(post) => {
+            Change::Post(post) | Change::PostEdited(post) => {
                 let registered = self.raise_head(user, post.key.time);
                 let slot = registered.or_else(|| self.memory.find(user));
                 self.visible.listing.add_post(&self.memory, slot, &post.key);
@@ -308,9 +316,11 @@ impl Applier {
                 (false, true) => {
                     self.memory.set_excluded(shard, true);
                     self.forget_shard(shard);
+                    self.lose_news(shard);
                 }
                 (true, false) => {
                     self.forget_shard(shard);
+                    self.lose_news(shard);
                     self.memory.set_excluded(shard, false);
                 }
                 _ => {}

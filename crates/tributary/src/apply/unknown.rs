@@ -28,7 +28,9 @@ impl UnknownPosts {
             return Self::default();
         }
         let stored = |(shard, change): &(ShardId, Change)| match change {
-            Change::Post(post) => Some((post.key.author, (*shard, post.key.post))),
+            Change::Post(post) | Change::PostEdited(post) => {
+                Some((post.key.author, (*shard, post.key.post)))
+            }
             _ => None,
         };
         let authors = changes.iter().filter_map(stored);

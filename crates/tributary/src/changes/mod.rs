@@ -55,6 +55,26 @@ impl LogPosition {
     }
 }
 
+/// A position between two changes of a log: after all transactions up to `after`, and after the
+/// first `changes` changes of the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ChangePosition {
+    pub(crate) after: LogPosition,
+    pub(crate) changes: u32,
+}
+
+impl ChangePosition {
+    /// The position after all changes of the transactions up to this one.
+    pub(crate) fn after(at: LogPosition) -> Self {
+        Self { after: at, changes: 0 }
+    }
+
+    /// The position after the change with this index of the transaction that ends at `at`.
+    pub(crate) fn within(at: LogPosition, index: u32) -> Self {
+        Self { after: LogPosition(at.0.saturating_sub(1)), changes: index.saturating_add(1) }
+    }
+}
+
 /// Identifies one log. Positions of two logs cannot be compared. Another server that takes over
 /// has another identity. A server's log gets a new one when it is reset, a SQLite file when the
 /// feed finds that a backup was restored. A restart of the server does not change it.
@@ -64,8 +84,10 @@ pub struct LogIdentity(pub u64);
 /// A change of one row, or the report that something changed in an unknown way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The post is visible with this text: it is new, or it was changed.
+    /// The post has become visible.
     Post(Post),
+    /// The post was visible before under the same key, and has this text now.
+    PostEdited(Post),
     /// The post is no longer visible.
     PostGone(PostKey),
     /// The follower follows the followee.

@@ -62,7 +62,7 @@ impl Pending {
             self.note(shard, &change);
             return;
         }
-        if let Change::Post(post) = &change {
+        if let Change::Post(post) | Change::PostEdited(post) = &change {
             self.text_bytes += post.content.len();
         }
         self.rows.push((shard, change));
@@ -82,7 +82,7 @@ impl Pending {
 
     fn note(&mut self, shard: ShardId, change: &Change) {
         let user = match change {
-            Change::Post(post) => Touched::Author(post.key.author),
+            Change::Post(post) | Change::PostEdited(post) => Touched::Author(post.key.author),
             Change::PostGone(key) => Touched::Author(key.author),
             Change::AuthorUnknown(author) => Touched::Author(*author),
             Change::Follow(follow) | Change::Unfollow(follow) => Touched::Reader(follow.follower),

@@ -272,6 +272,9 @@ impl TablePlan {
             Row::Post(post) => {
                 match old {
                     Ok(Some(key)) if key != post.key => pending.push(shard, Change::PostGone(key)),
+                    Ok(Some(_)) if self.is_visible(before, POST_CONDITIONS) == Some(true) => {
+                        return pending.push(shard, Change::PostEdited(post));
+                    }
                     Ok(_) => {}
                     Err(Some(author)) => pending.push(shard, Change::AuthorUnknown(author)),
                     Err(None) => pending.push_wide(shard, Change::ShardUnknown),

@@ -57,10 +57,14 @@ impl SentPage {
         if !at_least.positions().iter().all(has) {
             return None;
         }
-        let page = memory.cached_page(reader, PageQuery { cursor, limit }, now_ms)?;
+        // Read before the page is compared with memory: it has all changes up to here.
         let mut freshness = Freshness::default();
-        for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
+        for (identity, at) in memory.logs().iter().filter_map(FollowedLog::position) {
             freshness.add(identity, at);
+        }
+        let page = memory.cached_page(reader, PageQuery { cursor, limit }, now_ms)?;
+        for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
+            freshness.widen(identity, at);
         }
         Some((page.sent.clone(), freshness))
     }

@@ -42,6 +42,8 @@ pub(crate) struct Budget {
     pub(crate) pages: Usage,
     /// The recent log; items are entries.
     pub(crate) recent: Usage,
+    /// The newest changes of all logs; items are changes.
+    pub(crate) news: Usage,
 }
 
 /// Bytes of the budget that are taken until this is dropped: by a read in flight, or by a value
@@ -123,11 +125,11 @@ impl Usage {
 impl Budget {
     /// A budget of `max` bytes, of which the page cache takes `cells` from the start.
     pub(crate) fn new(max: usize, cells: usize) -> Self {
-        let [tails, follows, pages, recent] = Default::default();
+        let [tails, follows, pages, recent, news] = Default::default();
         let [index, reserved] = Default::default();
         let fills = (max / FILLS_SHARE).checked_div(fill_bytes(max)).unwrap_or(0).max(1);
         let fills = Arc::new(Semaphore::new(fills));
-        Self { max, cells, index, reserved, fills, tails, follows, pages, recent }
+        Self { max, cells, index, reserved, fills, tails, follows, pages, recent, news }
     }
 
     /// The limit in bytes.
@@ -142,7 +144,7 @@ impl Budget {
 
     /// Bytes used in total.
     pub(crate) fn used(&self) -> usize {
-        let kinds = [&self.tails, &self.follows, &self.pages, &self.recent];
+        let kinds = [&self.tails, &self.follows, &self.pages, &self.recent, &self.news];
         let cached = kinds.map(Usage::bytes).iter().sum::<usize>();
         self.index() + cached + self.reserved.load(Ordering::Relaxed)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize,
 use tokio::sync::{Notify, mpsc};
 
 use super::Miss;
+use super::news::News;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::model::ShardId;
 
@@ -60,6 +61,7 @@ pub(crate) struct FollowedLog {
     heads_known: Vec<AtomicBool>,
     pub(crate) prefill: Prefill,
     pub(crate) counters: Counters,
+    pub(crate) news: News,
 }
 
 /// Why memory is not fresh for a log.
@@ -159,6 +161,7 @@ impl FollowedLog {
             heads_known,
             prefill: Prefill::default(),
             counters: Counters::default(),
+            news: News::default(),
         }
     }
 
@@ -246,6 +249,13 @@ impl FollowedLog {
     /// Records that database reads see all transactions up to here.
     pub(crate) fn note_visible(&self, at: LogPosition) {
         self.visible.fetch_max(at.0, Ordering::AcqRel);
+    }
+
+    /// [`FollowedLog::note_visible`], if the position belongs to the followed identity.
+    pub(crate) fn note_visible_in(&self, identity: LogIdentity, at: LogPosition) {
+        if self.position().is_some_and(|(followed, _)| followed == identity) {
+            self.note_visible(at);
+        }
     }
 
     /// Every new database read sees all transactions up to here.

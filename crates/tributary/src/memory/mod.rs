@@ -10,6 +10,7 @@ mod budget;
 mod follow_list;
 mod keeper;
 mod log;
+mod news;
 mod pages;
 mod recent;
 mod slots;
@@ -27,6 +28,7 @@ pub(crate) use self::budget::{Budget, FillReservation, Reservation};
 pub(crate) use self::follow_list::{FollowChange, FollowList, Slot};
 pub(crate) use self::keeper::{Installed, Keeper, Replica, Ticket};
 pub(crate) use self::log::{FollowedLog, LogSet, NotFresh, count};
+pub(crate) use self::news::{Gap, NewsChange, NewsItem, NewsRange, Subject};
 use self::pages::PageCache;
 pub use self::pages::SentPage;
 pub(crate) use self::pages::{CachedPage, PageQuery, Version};
@@ -42,6 +44,9 @@ use crate::post_json;
 /// Fill requests that can wait per log. A request that does not fit is dropped; the next reader
 /// repeats it.
 const REQUESTS_MAX: usize = 4_096;
+
+/// The newest changes of all logs can take this fraction of the budget (1/16).
+const NEWS_SHARE: usize = 16;
 
 /// Something that a reader needed and memory did not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,6 +216,11 @@ impl Memory {
     pub(crate) fn tail_post(&self, post: &Post) -> TailPost {
         let body = post_json::encode(post, &self.times).into();
         TailPost { key: (post.key.time, post.key.post.0), body }
+    }
+
+    /// Most bytes of the newest changes of one log.
+    pub(crate) fn news_bytes_max(&self) -> usize {
+        self.budget.max() / NEWS_SHARE / self.logs.len().max(1)
     }
 
     /// The slot of a registered user.

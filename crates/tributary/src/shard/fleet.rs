@@ -51,6 +51,7 @@ pub struct Fleet {
     shards: Vec<Arc<Shard>>,
     read_deadline: Duration,
     times: PostTimes,
+    stores_handles: bool,
     sources: Vec<Arc<Source>>,
     cold_pages: ColdPages,
     /// The background tasks of the fleet and of its memory.
@@ -140,9 +141,11 @@ impl Fleet {
             .build(&shards.iter().map(Shard::name).collect::<Vec<_>>())
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
         let read_deadline = config.request.deadline();
-        let times = match &config.fleet {
-            FleetConfig::Embedded(_) => PostTimes::MILLISECONDS,
-            FleetConfig::Servers(servers) => servers.tables.posts.times(),
+        let (times, stores_handles) = match &config.fleet {
+            FleetConfig::Embedded(_) => (PostTimes::MILLISECONDS, false),
+            FleetConfig::Servers(servers) => {
+                (servers.tables.posts.times(), servers.tables.users.is_some())
+            }
         };
         let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
         #[cfg(feature = "sqlite")]
@@ -157,8 +160,16 @@ impl Fleet {
             tasks.spawn("expire_keys", "", move || expire_keys(shards.clone()));
         }
         let sources = sources(&shards);
-        let cold_pages = ColdPages::default();
-        Ok(Self { placement, shards, read_deadline, times, sources, cold_pages, tasks })
+        Ok(Self {
+            placement,
+            shards,
+            read_deadline,
+            times,
+            stores_handles,
+            sources,
+            cold_pages: ColdPages::default(),
+            tasks,
+        })
     }
 
     /// Ends the background tasks, commits the writes that SQLite shards have queued, and closes the
@@ -186,6 +197,11 @@ impl Fleet {
     /// The unit and the zone of the times in post keys.
     pub fn times(&self) -> &PostTimes {
         &self.times
+    }
+
+    /// Whether the shards have a table of handles.
+    pub(crate) fn stores_handles(&self) -> bool {
+        self.stores_handles
     }
 
     /// The configured name of a shard.

@@ -37,12 +37,12 @@ CREATE INDEX IF NOT EXISTS tributary_writes_by_age ON tributary_writes (created_
 
 /// The log of an embedded shard. Triggers add rows for every change, in commit order, whatever
 /// program makes it. The kinds are:
-/// - 1: a post was stored; 2: a post may be gone.
+/// - 1: a post was stored; 2: a post may be gone; 5: a post has another text.
 /// - 3: a follow was stored; 4: a follow may be gone.
 ///
 /// A row replaced by `INSERT OR REPLACE` or `UPDATE OR REPLACE` fires no delete trigger. So a
 /// `BEFORE` trigger logs the post that already has the new id. A follow can only be replaced by an
-/// equal one, so follows need no such trigger.
+/// equal one, so follows need no such trigger. An older release had `tributary_post_changed`.
 pub(super) const SQLITE_LOG: &str = "
 CREATE TABLE IF NOT EXISTS tributary_log (
     seq INTEGER PRIMARY KEY,
@@ -68,12 +68,17 @@ CREATE TRIGGER IF NOT EXISTS tributary_post_stored AFTER INSERT ON tweets BEGIN
     INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
     VALUES (1, NEW.user_id, NEW.tweet_id, NEW.timestamp);
 END;
-CREATE TRIGGER IF NOT EXISTS tributary_post_changed AFTER UPDATE ON tweets BEGIN
+DROP TRIGGER IF EXISTS tributary_post_changed;
+CREATE TRIGGER IF NOT EXISTS tributary_post_edited AFTER UPDATE ON tweets
+WHEN (OLD.user_id, OLD.timestamp, OLD.tweet_id) = (NEW.user_id, NEW.timestamp, NEW.tweet_id) BEGIN
     INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
-    SELECT 2, OLD.user_id, OLD.tweet_id, OLD.timestamp
-    WHERE (OLD.user_id, OLD.timestamp, OLD.tweet_id) <> (NEW.user_id, NEW.timestamp, NEW.tweet_id);
+    VALUES (5, NEW.user_id, NEW.tweet_id, NEW.timestamp);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_post_moved AFTER UPDATE ON tweets
+WHEN (OLD.user_id, OLD.timestamp, OLD.tweet_id) <> (NEW.user_id, NEW.timestamp, NEW.tweet_id) BEGIN
     INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
-    VALUES (1, NEW.user_id, NEW.tweet_id, NEW.timestamp);
+    VALUES (2, OLD.user_id, OLD.tweet_id, OLD.timestamp),
+           (1, NEW.user_id, NEW.tweet_id, NEW.timestamp);
 END;
 CREATE TRIGGER IF NOT EXISTS tributary_post_deleted AFTER DELETE ON tweets BEGIN
     INSERT INTO tributary_log (kind, user_id, other_id, timestamp)

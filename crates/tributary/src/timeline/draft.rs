@@ -13,7 +13,7 @@ use crate::timeline::Page;
 
 /// Bytes of the posts of one page as JSON. A page that would be longer ends early. A single post
 /// may be longer.
-const PAGE_JSON_MAX: usize = 1 << 20;
+pub(super) const PAGE_JSON_MAX: usize = 1 << 20;
 /// About the bytes of the JSON of a post without its text.
 const FIELD_BYTES: usize = 128;
 /// About the bytes of a handle in the JSON of a post, without its text.

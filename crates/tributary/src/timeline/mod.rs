@@ -13,6 +13,7 @@ mod flight;
 mod from_databases;
 mod from_memory;
 mod merge;
+pub mod news;
 mod page;
 mod plan;
 mod recent;

@@ -17,7 +17,7 @@ use super::recent;
 use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
 use super::{Attempt, TimelineFlights};
-use crate::changes::{LogIdentity, LogPosition};
+use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Version};
@@ -37,8 +37,31 @@ pub(crate) struct View<'a> {
     required: Required,
     /// Memory has not reached the request's token, so the databases are queried instead.
     memory_lags: bool,
+    /// The position of every log before the first read.
+    start: Vec<LogStart>,
     /// The end of all waits for the request's token together: half of the time for the page.
     patience: Deadline,
+}
+
+/// A log at the start of a request.
+#[derive(Clone, Copy, Debug)]
+struct LogStart {
+    identity: LogIdentity,
+    /// Memory has every change up to here.
+    position: LogPosition,
+    /// Every database read sees all changes up to here.
+    visible: LogPosition,
+}
+
+impl LogStart {
+    /// `None` while another identity begins.
+    fn of(log: &FollowedLog) -> Option<Self> {
+        let (identity, position) = log.position()?;
+        let visible = log.visible();
+        // The visible position belongs to the same identity if that is unchanged.
+        let (same, _) = log.position()?;
+        (same == identity).then_some(Self { identity, position, visible })
+    }
 }
 
 /// How far memory is trusted for the shards of one log.
@@ -69,6 +92,7 @@ impl<'a> View<'a> {
     ) -> Self {
         let deadline = fleet.read_deadline();
         let version = memory.map(Memory::version).unwrap_or_default();
+        let start = memory.map(starts).unwrap_or_default();
         let trust = memory.map_or_else(Vec::new, |memory| trust(fleet, memory));
         Self {
             fleet,
@@ -79,6 +103,7 @@ impl<'a> View<'a> {
             trust,
             required: Required::default(),
             memory_lags: false,
+            start,
             patience: deadline.half(),
         }
     }
@@ -121,7 +146,7 @@ impl<'a> View<'a> {
         let Some(memory) = self.memory.filter(|_| !at_least.is_empty()) else { return true };
         self.required = Required::new(at_least);
         let is_reached = self.required.is_reached(memory) && self.trust.is_empty();
-        self.version = memory.version();
+        self.begin_again();
         is_reached
     }
 
@@ -140,7 +165,15 @@ impl<'a> View<'a> {
             self.trust.resize(memory.logs().len(), Trust::Fresh);
             self.trust[index] = Trust::Nothing;
         }
-        self.version = memory.version();
+        self.begin_again();
+    }
+
+    /// Takes the version of memory and the positions of the logs again, before the first read.
+    pub(super) fn begin_again(&mut self) {
+        if let Some(memory) = self.memory {
+            self.version = memory.version();
+            self.start = starts(memory);
+        }
     }
 
     fn trust_at(&self, index: usize) -> Trust {
@@ -174,7 +207,8 @@ impl<'a> View<'a> {
     pub(super) fn finish_from_memory(&mut self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
-            draft.freshness.add(identity, at);
+            let seen = self.start_of(identity).map_or(LogPosition::default(), |log| log.position);
+            draft.freshness.set(identity, ChangePosition::after(seen), at);
         }
         self.set_freshness(draft);
         draft.as_of = draft.is_whole().then_some(self.version);
@@ -186,8 +220,8 @@ impl<'a> View<'a> {
         let logs = memory.logs().iter().zip(self.fleet.sources());
         let queried = &draft.queried;
         let positions = logs.map(|(log, source)| self.position_after(log, source, queried));
-        for (identity, at) in join_all(positions).await.into_iter().flatten() {
-            draft.freshness.add(identity, at);
+        for (identity, seen, at) in join_all(positions).await.into_iter().flatten() {
+            draft.freshness.set(identity, seen, at);
         }
         draft.stale.retain(|shard, _| !draft.missing.contains(shard));
         self.set_freshness(draft);
@@ -208,18 +242,84 @@ impl<'a> View<'a> {
         self.required.reached().for_each(|(identity, at)| draft.freshness.add(identity, at));
     }
 
-    /// The position that a page reflects. A queried database may show more than its log has
-    /// delivered, so the position is then the current end of its log (one query).
+    fn start_of(&self, identity: LogIdentity) -> Option<&LogStart> {
+        self.start.iter().find(|start| start.identity == identity)
+    }
+
+    /// Two positions: a page reflects all changes up to the first, and perhaps some up to the
+    /// second. A queried database may show more than its log has delivered, so the second one is
+    /// then the current end of its log (one query).
     async fn position_after(
         &self,
         log: &FollowedLog,
         source: &Source,
         queried: &BTreeSet<ShardId>,
-    ) -> Option<(LogIdentity, LogPosition)> {
-        if log.shards().iter().any(|shard| queried.contains(shard)) {
-            source.log_end(self.deadline).await.ok().map(|end| (end.identity, end.end))
+    ) -> Option<(LogIdentity, ChangePosition, LogPosition)> {
+        let is_queried = log.shards().iter().any(|shard| queried.contains(shard));
+        let (identity, at) = if is_queried {
+            let end = source.log_end(self.deadline).await.ok()?;
+            log.note_visible_in(end.identity, end.visible);
+            (end.identity, end.end)
         } else {
-            log.announced()
+            log.announced()?
+        };
+        let seen = self.start_of(identity).map_or(LogPosition::default(), |start| {
+            if is_queried { start.position.min(start.visible) } else { start.position }
+        });
+        Some((identity, ChangePosition::after(seen), at))
+    }
+
+    pub(super) fn memory(&self) -> Option<&'a Memory> {
+        self.memory
+    }
+
+    /// The position of every log at the start of the request: memory has all changes up to there.
+    pub(super) fn reached(&self) -> Freshness {
+        let mut reached = Freshness::default();
+        self.start.iter().for_each(|start| reached.add(start.identity, start.position));
+        reached
+    }
+
+    /// The users that `reader` follows, at least as of the position at the start of the request,
+    /// and whether they were queried.
+    pub(super) async fn followed_users(
+        &mut self,
+        reader: UserId,
+    ) -> Result<(Vec<UserId>, bool), FolloweesError> {
+        if let Some(memory) =
+            self.memory.filter(|memory| self.trust_of(memory, reader) != Trust::Nothing)
+        {
+            let frees = memory.frees();
+            let list = memory.follows(reader, memory.tick());
+            if list.as_ref().is_some_and(|list| list.is_too_long()) {
+                return Err(FolloweesError::TooMany);
+            }
+            let users =
+                list.map(|list| list.slots().iter().map(|slot| memory.user(*slot)).collect());
+            // A slot that was freed during the read may belong to another user now.
+            if let Some(users) = users.filter(|_| memory.frees() == frees) {
+                return Ok((users, false));
+            }
+        }
+        let own = self.fleet.placement().shard_of(reader);
+        if let Some(memory) = self.memory {
+            let identity = memory.log_of(reader).position().map(|(identity, _)| identity);
+            let mut required = Freshness::default();
+            if let Some(start) = identity.and_then(|identity| self.start_of(identity)) {
+                required.add(start.identity, start.position);
+            }
+            self.required = Required::new(&required);
+        }
+        self.wait_until_visible().await;
+        let followees = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await?;
+        self.request_follows_fill(reader, followees.is_empty());
+        if let Some(memory) = self.memory {
+            self.required.check_after_reads(memory);
+        }
+        // The list that was queried may be older than the position.
+        match self.required.is_any_lost() {
+            true => Err(FolloweesError::Missing(own)),
+            false => Ok((followees, true)),
         }
     }
 
@@ -371,6 +471,10 @@ impl<'a> View<'a> {
             None => Older::None,
         }
     }
+}
+
+fn starts(memory: &Memory) -> Vec<LogStart> {
+    memory.logs().iter().filter_map(LogStart::of).collect()
 }
 
 /// Empty if every log is fresh, which is the usual case and costs one comparison for each log.

@@ -143,7 +143,7 @@ async fn partial_json(feed: &mut FeedTest) {
         "UPDATE D.`Sta``tus` SET meta = JSON_SET(meta, '$.n', 3), body = 'c', likes = 1 WHERE id < 3",
         "UPDATE D.`Sta``tus` SET body = 'd' WHERE id = 2",
     ];
-    let expected = ["s0 7/1@5 \"c\", s0 7/2@6 \"c\"", "s0 7/2@6 \"d\""];
+    let expected = ["s0 7/1@5 now \"c\", s0 7/2@6 now \"c\"", "s0 7/2@6 now \"d\""];
     feed.check(&statements, &expected).await;
 }
 

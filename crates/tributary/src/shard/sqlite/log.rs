@@ -32,6 +32,7 @@ const POST_STORED: i64 = 1;
 const POST_GONE: i64 = 2;
 const FOLLOW_STORED: i64 = 3;
 const FOLLOW_GONE: i64 = 4;
+const POST_EDITED: i64 = 5;
 
 /// The state that the writer of a file and the feeds of its log share.
 #[derive(Debug)]
@@ -218,7 +219,7 @@ fn log_row(row: &Row<'_>) -> rusqlite::Result<LogRow> {
 /// The users whose rows changed after `at`. Too many users make the whole shard unknown.
 fn users_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<Change>> {
     let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT user_id, kind IN (1, 2) FROM tributary_log
+        "SELECT DISTINCT user_id, kind IN (1, 2, 5) FROM tributary_log
          WHERE seq > ? AND user_id >= 0 LIMIT ?",
     )?;
     let rows = statement.query_map(params![signed(at.0), ROWS_DELIVERED_MAX + 1], |row| {
@@ -243,11 +244,11 @@ fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Cha
         let Ok(user) = u64::try_from(row.user).map(UserId) else { continue };
         let other = u64::try_from(row.other);
         let change = match (row.kind, other) {
-            (POST_STORED | POST_GONE, Ok(post)) => {
+            (POST_STORED | POST_EDITED | POST_GONE, Ok(post)) => {
                 let key = PostKey { time: row.time, post: PostId(post), author: user };
-                post_now(connection, key, row.kind == POST_STORED, &mut room)?
+                post_now(connection, key, row.kind, &mut room)?
             }
-            (POST_STORED | POST_GONE, Err(_)) => Some(Change::AuthorUnknown(user)),
+            (POST_STORED | POST_EDITED | POST_GONE, Err(_)) => Some(Change::AuthorUnknown(user)),
             (FOLLOW_STORED | FOLLOW_GONE, Ok(followee)) => {
                 let follow = Follow { follower: user, followee: UserId(followee) };
                 follow_now(connection, follow, row.kind == FOLLOW_STORED)?
@@ -265,7 +266,7 @@ fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Cha
 fn post_now(
     connection: &Connection,
     key: PostKey,
-    stored: bool,
+    kind: i64,
     room: &mut usize,
 ) -> rusqlite::Result<Option<Change>> {
     let mut statement = connection.prepare_cached(
@@ -274,7 +275,7 @@ fn post_now(
     let key_params = params![signed(key.author.0), key.time, signed(key.post.0)];
     let mut found = statement.query(key_params)?;
     let Some(row) = found.next()? else { return Ok(Some(Change::PostGone(key))) };
-    if !stored {
+    if kind == POST_GONE {
         return Ok(None);
     }
     let content = text_of(row, 0)?;
@@ -282,7 +283,8 @@ fn post_now(
         return Ok(Some(Change::AuthorUnknown(key.author)));
     };
     *room = left;
-    Ok(Some(Change::Post(Post { key, content })))
+    let post = Post { key, content };
+    Ok(Some(if kind == POST_EDITED { Change::PostEdited(post) } else { Change::Post(post) }))
 }
 
 /// The state of a follow. `None` if it may be gone but exists, as in [`post_now`].

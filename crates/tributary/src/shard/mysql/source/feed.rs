@@ -590,7 +590,7 @@ impl ResumePoint {
 /// The bytes of post text in a transaction.
 pub(crate) fn text_bytes(commit: &Commit) -> usize {
     let bytes = commit.changes.iter().map(|(_, change)| match change {
-        Change::Post(post) => post.content.len(),
+        Change::Post(post) | Change::PostEdited(post) => post.content.len(),
         _ => 0,
     });
     bytes.sum()

@@ -86,7 +86,9 @@ impl Rows {
 
     fn take(&mut self, change: &Change) {
         match change {
-            Change::Post(post) => drop(self.posts.insert(post.key, post.content.clone())),
+            Change::Post(post) | Change::PostEdited(post) => {
+                drop(self.posts.insert(post.key, post.content.clone()))
+            }
             Change::PostGone(key) => drop(self.posts.remove(key)),
             Change::Follow(follow) => drop(self.follows.insert(*follow)),
             Change::Unfollow(follow) => drop(self.follows.remove(follow)),

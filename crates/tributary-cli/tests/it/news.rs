@@ -1,0 +1,368 @@
+//! `GET .../feed/new`: clients that read a timeline once and then only what is new never miss a
+//! change, whatever its time says, and whatever other programs write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tributary::news::NewsEvent;
+use tributary::{Freshness, Limit, PageRequest, Post, Tributary, UserId};
+
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
+use crate::support::http::TestServer;
+use crate::support::watch::Watch;
+use crate::support::{run, seed, size, user_id};
+
+const AUTHORS: u64 = 12;
+/// A reader with a fixed follow list, and one whose list changes.
+const STEADY: UserId = user_id(100);
+const CHANGING: UserId = user_id(101);
+const MEMORY: usize = 64 << 20;
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Executes statements on one shard in a transaction, as another program would.
+async fn execute(fleet: &TestFleet, shard: u64, statements: Vec<String>, pause: Duration) {
+    let index = usize::try_from(shard).unwrap();
+    let Some((server, database)) = fleet.databases.get(index) else {
+        let file = fleet.dir.path().join(format!("data/shard-{shard}.sqlite"));
+        let work = move || {
+            let mut connection = rusqlite::Connection::open(file).unwrap();
+            connection.busy_timeout(WAIT_MAX).unwrap();
+            let kind = rusqlite::TransactionBehavior::Immediate;
+            let transaction = connection.transaction_with_behavior(kind).unwrap();
+            for sql in statements {
+                transaction.execute_batch(&sql.replace("D.", "")).unwrap();
+            }
+            transaction.commit().unwrap();
+        };
+        return tokio::task::spawn_blocking(work).await.unwrap();
+    };
+    let mut connection = server.connect().await;
+    let sql = |text: &str| text.replace("D.", &format!("{database}."));
+    connection.query_drop("BEGIN").await.unwrap();
+    for statement in statements {
+        connection.query_drop(sql(&statement)).await.unwrap();
+    }
+    // Posts of other shards, with later times, become visible during this pause.
+    sleep(pause).await;
+    connection.query_drop("COMMIT").await.unwrap();
+}
+
+/// Writes random changes until `ended`: late and equal times, edits, moves, deletions, follows,
+/// and transactions that are larger than an answer.
+async fn write(fleet: &TestFleet, shard: u64, ended: &AtomicBool) {
+    let mut rng = StdRng::seed_from_u64(seed(900 + shard));
+    let mut next = (shard + 1) * 1_000_000;
+    while !ended.load(Ordering::Relaxed) {
+        let author = rng.random_range(0..AUTHORS / SHARDS) * SHARDS + shard;
+        // Many posts have the same time, and some an old one.
+        let time = 1_000 * (100 + next % 1_000_000 / 20) - rng.random_range(0..3) * 7_000;
+        let mut insert = |text: &str| {
+            next += 1;
+            format!(
+                "INSERT INTO D.tweets (tweet_id, user_id, content, timestamp) \
+                 VALUES ({next}, {author}, '{text} {next}', {time})"
+            )
+        };
+        let some = format!("user_id = {author} AND tweet_id % 7 = {}", rng.random_range(0..7));
+        let statements = match rng.random_range(0..10) {
+            0 => (0..rng.random_range(2..40)).map(|_| insert("one of many")).collect(),
+            1 => vec![format!("UPDATE D.tweets SET content = 'edit {next}' WHERE {some}")],
+            2 => vec![format!("UPDATE D.tweets SET timestamp = timestamp + 1 WHERE {some}")],
+            3 => vec![format!("DELETE FROM D.tweets WHERE {some}")],
+            4 => {
+                let first = insert("replaced");
+                let same = format!("UPDATE D.tweets SET content = 'twice' WHERE tweet_id = {next}");
+                vec![first, same]
+            }
+            5 if CHANGING.get() % SHARDS == shard => {
+                let (reader, user) = (CHANGING, rng.random_range(0..AUTHORS));
+                let leave = format!(
+                    "DELETE FROM D.followers WHERE follower_user_id = {reader} \
+                     AND followed_user_id = {user}"
+                );
+                let follow = format!("INSERT INTO D.followers VALUES ({reader}, {user})");
+                match rng.random_range(0..3) {
+                    0 => vec![leave],
+                    1 => vec![leave, follow],
+                    _ => vec![leave.clone(), follow, leave],
+                }
+            }
+            _ => vec![insert("post")],
+        };
+        let pause = Duration::from_millis(rng.random_range(0..20));
+        execute(fleet, shard, statements, pause).await;
+        sleep(pause / 4).await;
+    }
+}
+
+/// A timeline by (author, post): time and text.
+type Timeline = BTreeMap<(UserId, u64), (i64, String)>;
+
+fn entry(post: &Post) -> ((UserId, u64), (i64, String)) {
+    ((post.key.author, post.key.post.get()), (post.key.time, post.content.clone()))
+}
+
+/// The whole timeline, at least as fresh as `token`.
+async fn whole(tributary: &Tributary, reader: UserId, token: &Freshness) -> Timeline {
+    let mut timeline = Timeline::new();
+    let limit = Limit::new(Limit::MAX).unwrap();
+    let mut request = PageRequest::default().limit(limit).at_least(token.clone());
+    loop {
+        let page = tributary.home_timeline(reader, &request).await.unwrap();
+        assert!(page.is_complete() && page.fresh_enough, "{:?}", page.missing);
+        timeline.extend(page.posts.iter().map(entry));
+        let Some(next) = page.next else { return timeline };
+        request = request.from(next);
+    }
+}
+
+/// A client that follows the rules of the documentation.
+struct Client {
+    reader: UserId,
+    timeline: Timeline,
+    token: Freshness,
+    /// Texts that were received, to tell a missed change from a late one.
+    received: usize,
+    rereads: usize,
+    gaps: usize,
+}
+
+impl Client {
+    async fn start(node: &Tributary, reader: UserId) -> Self {
+        let first = node.news(reader, None, Limit::DEFAULT).await.unwrap();
+        assert!(first.events.is_empty() && !first.gap && !first.freshness.is_empty());
+        let timeline = whole(node, reader, &first.freshness).await;
+        Self { reader, timeline, token: first.freshness, received: 0, rereads: 0, gaps: 0 }
+    }
+
+    /// Starts with a page and its own token, as clients do that know no other.
+    async fn start_with_page(node: &Tributary, reader: UserId) -> Self {
+        let page = node.home_timeline(reader, &PageRequest::default()).await.unwrap();
+        let timeline = whole(node, reader, &page.freshness).await;
+        let token = page.freshness.to_string().parse().unwrap();
+        Self { reader, timeline, token, received: 0, rereads: 0, gaps: 0 }
+    }
+
+    /// Asks once. Returns whether more is known already.
+    async fn poll(&mut self, node: &Tributary, limit: u8) -> bool {
+        let limit = Limit::new(limit).unwrap();
+        let news = node.news(self.reader, Some(&self.token), limit).await.unwrap();
+        assert!(news.events.len() <= limit.get());
+        if news.gap {
+            assert!(news.events.is_empty());
+            self.gaps += 1;
+            self.timeline = whole(node, self.reader, &news.freshness).await;
+        }
+        for event in news.events {
+            self.received += 1;
+            match event {
+                NewsEvent::Post(post) | NewsEvent::Update(post) => {
+                    self.timeline.extend([entry(&post.to_post())]);
+                }
+                NewsEvent::Delete { author, post } => {
+                    self.timeline.remove(&(author, post.get()));
+                }
+                NewsEvent::Follow { freshness, .. } => {
+                    self.rereads += 1;
+                    self.timeline = whole(node, self.reader, &freshness).await;
+                }
+                NewsEvent::Unfollow { user, .. } => {
+                    self.timeline.retain(|(author, _), _| *author != user);
+                }
+            }
+        }
+        self.token = news.freshness;
+        news.more
+    }
+
+    /// Asks until the position of every shard in `end` is reached.
+    async fn finish(&mut self, node: &Tributary, end: &Freshness) {
+        let start = Instant::now();
+        let positions = |token: &Freshness| -> BTreeMap<_, _> {
+            token.positions().iter().map(|(identity, at)| (identity.0, at.0)).collect()
+        };
+        let end = positions(end);
+        loop {
+            let more = self.poll(node, 50).await;
+            let token = positions(&self.token);
+            if !more && end.iter().all(|(identity, at)| token.get(identity) >= Some(at)) {
+                return;
+            }
+            assert!(start.elapsed() < WAIT_MAX, "{token:?} does not reach {end:?}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn assert_same(client: &Client, expected: &Timeline, context: &str) {
+    let differs: BTreeSet<_> = client
+        .timeline
+        .iter()
+        .filter(|(key, value)| expected.get(*key) != Some(*value))
+        .chain(expected.iter().filter(|(key, value)| client.timeline.get(*key) != Some(*value)))
+        .collect();
+    let (gaps, received, rereads) = (client.gaps, client.received, client.rereads);
+    assert!(
+        differs.is_empty(),
+        "{context}, reader {}, {received} events, {rereads} rereads, {gaps} gaps: {differs:?}",
+        client.reader
+    );
+}
+
+async fn prepare(fleet: &TestFleet, backend: Backend) -> Vec<Tributary> {
+    let nodes = if backend == Backend::Sqlite { 1 } else { 2 };
+    let mut opened = Vec::new();
+    for _ in 0..nodes {
+        opened.push(Tributary::open(&fleet.config_with_memory(MEMORY)).await.unwrap());
+    }
+    for reader in [STEADY, CHANGING] {
+        let rows: Vec<String> = (0..AUTHORS).map(|user| format!("({reader}, {user})")).collect();
+        let sql = format!("INSERT INTO D.followers VALUES {}", rows.join(","));
+        execute(fleet, reader.get() % SHARDS, vec![sql], Duration::ZERO).await;
+    }
+    for node in &opened {
+        Watch::start(node).await.until_heads_known().await;
+    }
+    opened
+}
+
+#[test]
+fn a_client_of_news_misses_nothing_that_anyone_writes() {
+    run(async {
+        for (backend, fleet) in every_backend().await {
+            let nodes = prepare(&fleet, backend).await;
+            let ended = AtomicBool::new(false);
+            let writers = join_all((0..SHARDS).map(|shard| write(&fleet, shard, &ended)));
+            let read = async {
+                let last = nodes.last().unwrap();
+                let mut clients = [
+                    Client::start(&nodes[0], STEADY).await,
+                    Client::start_with_page(last, STEADY).await,
+                    Client::start(last, CHANGING).await,
+                ];
+                let mut rng = StdRng::seed_from_u64(seed(950));
+                let enough = size(400, 5_000);
+                let start = Instant::now();
+                while clients.iter().any(|client| client.received < enough) {
+                    assert!(start.elapsed() < WAIT_MAX * 4, "{}", clients[0].received);
+                    let client = rng.random_range(0..clients.len());
+                    // A token of one node is good on the other.
+                    let node = &nodes[rng.random_range(0..nodes.len())];
+                    clients[client].poll(node, rng.random_range(1..30)).await;
+                    sleep(Duration::from_millis(rng.random_range(0..20))).await;
+                }
+                ended.store(true, Ordering::Relaxed);
+                clients
+            };
+            let (_, mut clients) = futures_util::future::join(writers, read).await;
+            let mut end = Freshness::default();
+            for shard in 0..SHARDS {
+                end.merge(&nodes[0].freshness(user_id(shard)).await);
+            }
+            let checked = Tributary::open_read_only(&fleet.config()).await.unwrap();
+            // The first page that is read from a database does not know which position it shows.
+            let gaps_max = [0, usize::from(backend != Backend::Sqlite), 0];
+            for (client, gaps_max) in clients.iter_mut().zip(gaps_max) {
+                client.finish(&nodes[0], &end).await;
+                let expected = whole(&checked, client.reader, &Freshness::default()).await;
+                assert_same(client, &expected, &format!("{backend:?}"));
+                assert!(client.gaps <= gaps_max, "{backend:?}: {} gaps", client.gaps);
+            }
+            assert!(clients[2].rereads > 0, "{backend:?}: no follow was seen");
+        }
+    });
+}
+
+async fn get(server: &TestServer, reader: UserId, query: &str) -> Value {
+    let answer = server.get(&format!("/v1/users/{reader}/feed/new?{query}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+/// Asks until there is an event.
+async fn events(server: &TestServer, reader: UserId, token: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let answer = get(server, reader, &format!("since={token}")).await;
+        if answer["events"] != json!([]) || answer["gap"] == true {
+            return answer;
+        }
+        assert!(start.elapsed() < WAIT_MAX, "{answer}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn news_are_read_over_http() {
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        let mut config = fleet.config_with_memory(MEMORY);
+        config.write.enabled = true;
+        let tributary = Tributary::open(&config).await.unwrap();
+        let (reader, author) = (user_id(7), user_id(9));
+        let server = TestServer::start(tributary.clone()).await;
+        Watch::start(&tributary).await.until_heads_known().await;
+        let start = get(&server, reader, "").await;
+        assert_eq!(start["events"], json!([]));
+        assert_eq!(
+            (&start["gap"], &start["more"], &start["complete"]),
+            (&json!(false), &json!(false), &json!(true))
+        );
+        let token = |answer: &Value| answer["token"].as_str().unwrap().to_owned();
+
+        tributary.follow(reader, author).await.unwrap();
+        let followed = events(&server, reader, &token(&start)).await;
+        assert_eq!(followed["events"][0]["type"], "follow");
+        assert_eq!(followed["events"][0]["user_id"], "9");
+        let request = hyper::Request::get("/v1/users/7/feed")
+            .header("tributary-freshness", followed["events"][0]["token"].as_str().unwrap());
+        assert_eq!(server.send(request).await.json()["posts"], json!([]));
+
+        let published = tributary.publish(author, "a \"text\"", None).await.unwrap();
+        let post = events(&server, reader, &token(&followed)).await;
+        assert_eq!(post["events"][0]["type"], "post");
+        let page = server.get("/v1/users/7/feed").await.json();
+        assert_eq!(post["events"][0]["post"], page["posts"][0]);
+        let count = get(&server, reader, &format!("count=1&since={}", token(&followed))).await;
+        assert_eq!((&count["posts"], &count["gap"]), (&json!(1), &json!(false)));
+
+        tributary.delete_post(author, published.post.key.post).await.unwrap();
+        let deleted = events(&server, reader, &token(&post)).await;
+        let id = published.post.key.post.to_string();
+        let expected = json!([{"type": "delete", "author_id": "9", "post_id": id}]);
+        assert_eq!(deleted["events"], expected);
+        // The post is gone, so a client that has not seen it never does.
+        let both = events(&server, reader, &token(&followed)).await;
+        assert_eq!(both["events"], expected);
+
+        tributary.unfollow(reader, author).await.unwrap();
+        let left = events(&server, reader, &token(&deleted)).await;
+        assert_eq!(left["events"][0]["type"], "unfollow");
+        let nothing = get(&server, reader, &format!("since={}&limit=5", token(&left))).await;
+        assert_eq!(nothing["events"], json!([]));
+
+        for (query, code) in [
+            ("since=x", "invalid_freshness"),
+            ("limit=0", "invalid_limit"),
+            ("count=1", "invalid_query"),
+            ("count=2", "invalid_query"),
+        ] {
+            let answer = server.get(&format!("/v1/users/7/feed/new?{query}")).await;
+            assert_eq!(answer.problem(), (400, code.to_owned()), "{query}");
+        }
+        // A position that this process has not followed is a gap, and its answer continues.
+        let keys = server.cursor_keys.clone();
+        let old = keys.seal_freshness(&Freshness::default());
+        let gap = get(&server, reader, &format!("since={old}")).await;
+        assert_eq!((&gap["gap"], &gap["events"]), (&json!(true), &json!([])));
+        let next = get(&server, reader, &format!("since={}", token(&gap))).await;
+        assert_eq!((&next["gap"], &next["events"]), (&json!(false), &json!([])));
+    });
+}

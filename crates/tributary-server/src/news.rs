@@ -1,0 +1,156 @@
+//! `GET /v1/users/{user_id}/feed/new`: what has become visible in a home timeline since a token.
+
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tributary::internal::{Fleet, fleet};
+use tributary::news::{News, NewsEvent, NewsPost};
+use tributary::{Freshness, Tributary, UserId};
+
+use super::auth::{Allowed, CursorKeys, Purpose, ReadHome};
+use super::error::ApiError;
+use super::limits::Cost;
+use super::query::parse_limit;
+use super::timeline::{costing, json};
+use super::wire::{StaleShard, push_post, shard_names, stale_shards};
+
+#[derive(Deserialize)]
+pub(super) struct RawParameters {
+    since: Option<String>,
+    limit: Option<String>,
+    count: Option<String>,
+}
+
+/// The fields after the events.
+#[derive(Serialize)]
+struct NewsEnd<'a> {
+    more: bool,
+    gap: bool,
+    token: Option<String>,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+    stale_shards: Vec<StaleShard<'a>>,
+}
+
+/// The answer with `count=1`.
+#[derive(Serialize)]
+struct Count<'a> {
+    posts: usize,
+    gap: bool,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+    stale_shards: Vec<StaleShard<'a>>,
+}
+
+/// An event without a post.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Event {
+    Delete { author_id: String, post_id: String },
+    Follow(NewFollow),
+    Unfollow(NewFollow),
+}
+
+#[derive(Serialize)]
+struct NewFollow {
+    user_id: String,
+    token: String,
+}
+
+/// `GET /v1/users/{user_id}/feed/new`.
+pub(super) async fn news(
+    State(tributary): State<Tributary>,
+    State(keys): State<CursorKeys>,
+    Allowed { user, .. }: Allowed<ReadHome>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let query = Query::<RawParameters>::try_from_uri(&uri);
+    let Query(RawParameters { since, limit, count }) = query
+        .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
+    let since = since.map(|token| open(&keys, &token)).transpose()?;
+    let limit = parse_limit(limit.as_deref())?;
+    match (count.as_deref(), &since) {
+        (None, _) => {}
+        (Some("1"), Some(since)) => {
+            let (posts, news) = tributary.count_new_posts(user, since).await?;
+            let count = json(&Count::new(posts, &news, fleet(&tributary)));
+            return Ok(costing(Cost::of_news(&news), count));
+        }
+        (Some("1"), None) => return Err(ApiError::BadQuery("`count` needs `since`")),
+        (Some(_), _) => return Err(ApiError::BadQuery("the only value of `count` is `1`")),
+    }
+    let news = tributary.news(user, since.as_ref(), limit).await?;
+    let body = news_json(&news, &keys, fleet(&tributary)).map_err(|_| ApiError::Internal)?;
+    let kind = HeaderValue::from_static("application/json");
+    let response = ([(header::CONTENT_TYPE, kind)], body).into_response();
+    Ok(costing(Cost::of_news(&news), response))
+}
+
+/// The token of an earlier answer.
+fn open(keys: &CursorKeys, token: &str) -> Result<Freshness, ApiError> {
+    let opened = keys.open(Purpose::Freshness, token).ok().and_then(|text| text.parse().ok());
+    opened.ok_or(ApiError::BadFreshness)
+}
+
+impl<'a> Count<'a> {
+    fn new(posts: usize, news: &News, fleet: &'a Fleet) -> Self {
+        Self {
+            posts,
+            gap: news.gap,
+            complete: news.is_complete(),
+            missing_shards: shard_names(&news.missing, fleet),
+            stale_shards: stale_shards(&news.stale, fleet),
+        }
+    }
+}
+
+/// Encodes the answer. Posts are already JSON and are copied unchanged.
+fn news_json(news: &News, keys: &CursorKeys, fleet: &Fleet) -> serde_json::Result<Vec<u8>> {
+    let mut json = br#"{"events":["#.to_vec();
+    for (index, event) in news.events.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        push_event(&mut json, event, keys)?;
+    }
+    let token = Some(&news.freshness).filter(|token| !token.is_empty());
+    let end = NewsEnd {
+        more: news.more,
+        gap: news.gap,
+        token: token.map(|token| keys.seal_freshness(token)),
+        complete: news.is_complete(),
+        missing_shards: shard_names(&news.missing, fleet),
+        stale_shards: stale_shards(&news.stale, fleet),
+    };
+    json.extend(b"],");
+    let start = json.len();
+    serde_json::to_writer(&mut json, &end)?;
+    // `end` was encoded as an object of its own; its `{` is removed to continue the object.
+    json.remove(start);
+    Ok(json)
+}
+
+fn push_event(json: &mut Vec<u8>, event: &NewsEvent, keys: &CursorKeys) -> serde_json::Result<()> {
+    let follow = |user: &UserId, freshness| NewFollow {
+        user_id: user.to_string(),
+        token: keys.seal_freshness(freshness),
+    };
+    let event = match event {
+        NewsEvent::Post(post) => return push_post_event(json, "post", post),
+        NewsEvent::Update(post) => return push_post_event(json, "update", post),
+        NewsEvent::Delete { author, post } => {
+            Event::Delete { author_id: author.to_string(), post_id: post.to_string() }
+        }
+        NewsEvent::Follow { user, freshness } => Event::Follow(follow(user, freshness)),
+        NewsEvent::Unfollow { user, freshness } => Event::Unfollow(follow(user, freshness)),
+    };
+    serde_json::to_writer(json, &event)
+}
+
+fn push_post_event(json: &mut Vec<u8>, kind: &str, post: &NewsPost) -> serde_json::Result<()> {
+    json.extend(format!(r#"{{"type":"{kind}","post":"#).as_bytes());
+    push_post(json, post.json(), post.handle())?;
+    json.push(b'}');
+    Ok(())
+}

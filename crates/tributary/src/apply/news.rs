@@ -1,0 +1,67 @@
+//! Keeps the changes of the log for requests for what is new.
+
+use super::Applier;
+use crate::changes::{Change, LogPosition};
+use crate::memory::{NewsChange, Subject};
+use crate::model::ShardId;
+
+/// A change with its index in the transaction.
+pub(super) type IndexedNews = (u32, Subject, NewsChange);
+
+impl Applier {
+    /// The changes of a transaction that readers can see. The same transaction has the
+    /// same indexes on every node.
+    pub(super) fn news(&self, changes: &[(ShardId, Change)]) -> Vec<IndexedNews> {
+        let news = (0..).zip(changes).filter_map(|(index, (shard, change))| {
+            let (subject, change) = self.subject_of(*shard, change)?;
+            Some((index, subject, change))
+        });
+        news.collect()
+    }
+
+    pub(super) fn add_news(&self, at: LogPosition, news: Vec<IndexedNews>) {
+        if !news.is_empty() {
+            let limit = (&self.memory.budget().news, self.memory.news_bytes_max());
+            self.log().news.add(at, news, limit);
+        }
+    }
+
+    /// Any row of the shard may have changed without a transaction.
+    pub(super) fn lose_news(&self, shard: ShardId) {
+        self.log().news.lose(shard, self.keeper.high_water());
+    }
+
+    /// `None` for changes that no reader sees: the shard does not own the user, or is excluded.
+    fn subject_of(&self, shard: ShardId, change: &Change) -> Option<(Subject, NewsChange)> {
+        let (subject, change) = match change {
+            Change::Post(post) => {
+                let news = NewsChange::Post(self.memory.tail_post(post));
+                (Subject::Author(post.key.author), news)
+            }
+            Change::PostEdited(post) => {
+                let news = NewsChange::Edited(self.memory.tail_post(post));
+                (Subject::Author(post.key.author), news)
+            }
+            Change::PostGone(key) => {
+                (Subject::Author(key.author), NewsChange::Gone((key.time, key.post.0)))
+            }
+            Change::Follow(follow) => {
+                (Subject::Reader(follow.follower), NewsChange::Follow(follow.followee))
+            }
+            Change::Unfollow(follow) => {
+                (Subject::Reader(follow.follower), NewsChange::Unfollow(follow.followee))
+            }
+            Change::AuthorUnknown(user) => (Subject::Author(*user), NewsChange::Unknown),
+            Change::ReaderUnknown(user) => (Subject::Reader(*user), NewsChange::Unknown),
+            Change::ReadersUnknown => (Subject::Readers(shard), NewsChange::Unknown),
+            Change::PostUnknown(_) | Change::ShardUnknown => {
+                (Subject::Shard(shard), NewsChange::Unknown)
+            }
+        };
+        let owner = match subject {
+            Subject::Author(user) | Subject::Reader(user) => self.memory.placement().shard_of(user),
+            Subject::Shard(_) | Subject::Readers(_) => shard,
+        };
+        (owner == shard && !self.memory.excludes(shard)).then_some((subject, change))
+    }
+}

@@ -1,0 +1,419 @@
+//! The newest changes of one log, in log order, so that a reader can learn what has become
+//! visible since a position.
+//!
+//! The changes of one author, or of one reader's follow list, form a chain from the newest to the
+//! oldest. A request therefore costs a look-up for each author that it asks for, and the changes
+//! that it gets, whatever else is in the log. The oldest changes are dropped when the share of the
+//! budget is used up; a position before them is a gap.
+//!
+//! A post is returned as it is now: a request after an edit returns the new text for the older
+//! change too, and a request after a deletion returns only the deletion.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::budget::Usage;
+use super::tail::{TailKey, TailPost};
+use crate::changes::{ChangePosition, LogPosition};
+use crate::model::{PostId, ShardId, UserId};
+
+/// About the bytes of a change without its text: the change, its chain, and free space.
+const ITEM_BYTES: usize = 160;
+/// About the bytes of a text apart from its own: its entry in the map, counters, free space.
+const TEXT_BYTES: usize = 160;
+
+/// The user or the shard that a change concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    /// The posts of this author.
+    Author(UserId),
+    /// The follow list of this reader.
+    Reader(UserId),
+    /// All posts and follow lists of this shard.
+    Shard(ShardId),
+    /// All follow lists of this shard.
+    Readers(ShardId),
+}
+
+/// A change of one log, without its place.
+#[derive(Clone, Debug)]
+pub(crate) enum NewsChange {
+    /// The post has become visible.
+    Post(TailPost),
+    /// The post has another text.
+    Edited(TailPost),
+    /// The post is no longer visible.
+    Gone(TailKey),
+    /// The reader follows this user.
+    Follow(UserId),
+    /// The reader does not follow this user any more.
+    Unfollow(UserId),
+    /// The subject changed in an unknown way.
+    Unknown,
+}
+
+/// A change as a request gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct NewsItem {
+    /// The position right after the change.
+    pub(crate) position: ChangePosition,
+    /// The end of its transaction.
+    pub(crate) at: LogPosition,
+    pub(crate) subject: Subject,
+    pub(crate) change: NewsChange,
+}
+
+/// The request cannot be answered: changes after its position were dropped or are unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap;
+
+/// The part of a log that a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewsRange<'a> {
+    /// Only changes after this position.
+    pub(crate) since: ChangePosition,
+    /// Only changes of transactions up to this position.
+    pub(crate) until: LogPosition,
+    /// Each subject once.
+    pub(crate) subjects: &'a [Subject],
+    /// The shards that own the subjects.
+    pub(crate) shards: &'a [ShardId],
+    /// At most this many changes, the oldest ones.
+    pub(crate) limit: usize,
+}
+
+/// The newest changes of one log. One writer, many readers.
+#[derive(Debug, Default)]
+pub(crate) struct News(RwLock<Changes>);
+
+#[derive(Debug, Default)]
+struct Changes {
+    items: VecDeque<Item>,
+    /// The number of the first item; numbers begin at 1 and rise by one.
+    first: u64,
+    /// The number of the newest item of each subject.
+    newest: HashMap<Subject, u64>,
+    /// The posts of the items as they are now; a deleted one is absent.
+    posts: HashMap<(UserId, PostId), Stored>,
+    /// Changes before this position are dropped.
+    floor: ChangePosition,
+    /// Shards that changed without a transaction, and the position that the log had then.
+    lost_at: HashMap<ShardId, LogPosition>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Item {
+    at: LogPosition,
+    index: u32,
+    subject: Subject,
+    /// The number of the subject's previous item, or 0.
+    previous: u64,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Post(TailKey),
+    Edited(TailKey),
+    Gone(TailKey),
+    Follow(UserId),
+    Unfollow(UserId),
+    Unknown,
+}
+
+/// The current text of a post.
+#[derive(Debug)]
+struct Stored {
+    post: TailPost,
+    /// The number of the newest item that stored it.
+    number: u64,
+}
+
+impl News {
+    fn read(&self) -> RwLockReadGuard<'_, Changes> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Changes> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops everything: the log begins, or begins again, at this position.
+    pub(crate) fn begin(&self, at: LogPosition, usage: &Usage) {
+        let mut changes = self.write();
+        let before = changes.size();
+        *changes = Changes { floor: ChangePosition::after(at), first: 1, ..Changes::default() };
+        usage.change(before, changes.size());
+    }
+
+    /// Adds the changes of a transaction that ends at `at`, each with its index in the
+    /// transaction. Drops the oldest changes beyond `bytes_max`.
+    pub(crate) fn add(
+        &self,
+        at: LogPosition,
+        added: impl IntoIterator<Item = (u32, Subject, NewsChange)>,
+        (usage, bytes_max): (&Usage, usize),
+    ) {
+        let mut changes = self.write();
+        let before = changes.size();
+        for (index, subject, change) in added {
+            changes.push(at, index, subject, change);
+        }
+        while changes.bytes > bytes_max && changes.drop_oldest() {}
+        usage.change(before, changes.size());
+    }
+
+    /// Records that the shard changed without a transaction while the log was at `at`.
+    pub(crate) fn lose(&self, shard: ShardId, at: LogPosition) {
+        self.write().lost_at.insert(shard, at);
+    }
+
+    /// The changes of a range, oldest first. Cost: a look-up for each subject, and the changes of
+    /// the subjects since the position.
+    ///
+    /// # Errors
+    /// [`Gap`] if changes since the position were dropped, or one of them is unknown.
+    pub(crate) fn of(&self, range: NewsRange<'_>) -> Result<Vec<NewsItem>, Gap> {
+        self.read().of(range)
+    }
+
+    /// The position before which all changes are dropped.
+    #[cfg(test)]
+    fn floor(&self) -> ChangePosition {
+        self.read().floor
+    }
+}
+
+impl Changes {
+    /// Bytes and number of changes.
+    fn size(&self) -> (usize, usize) {
+        (self.bytes, self.items.len())
+    }
+
+    fn push(&mut self, at: LogPosition, index: u32, subject: Subject, change: NewsChange) {
+        let number = self.first + self.items.len() as u64;
+        let kind = match change {
+            NewsChange::Post(post) => Kind::Post(self.store(subject, post, number)),
+            NewsChange::Edited(post) => Kind::Edited(self.store(subject, post, number)),
+            NewsChange::Gone(key) => {
+                // A post that was moved to another time is stored under that time already.
+                let place = post_of(subject, key);
+                match self.posts.get(&place) {
+                    Some(stored) if stored.post.key != key => return,
+                    _ => self.forget(place),
+                }
+                Kind::Gone(key)
+            }
+            NewsChange::Follow(user) => Kind::Follow(user),
+            NewsChange::Unfollow(user) => Kind::Unfollow(user),
+            NewsChange::Unknown => Kind::Unknown,
+        };
+        let previous = self.newest.insert(subject, number).unwrap_or_default();
+        self.items.push_back(Item { at, index, subject, previous, kind });
+        self.bytes += ITEM_BYTES;
+    }
+
+    fn store(&mut self, subject: Subject, post: TailPost, number: u64) -> TailKey {
+        let key = post.key;
+        self.forget(post_of(subject, key));
+        self.bytes += TEXT_BYTES + post.body.len();
+        self.posts.insert(post_of(subject, key), Stored { post, number });
+        key
+    }
+
+    fn forget(&mut self, post: (UserId, PostId)) {
+        if let Some(stored) = self.posts.remove(&post) {
+            self.bytes -= TEXT_BYTES + stored.post.body.len();
+        }
+    }
+
+    /// Returns false if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(item) = self.items.pop_front() else { return false };
+        let number = self.first;
+        self.first += 1;
+        self.bytes -= ITEM_BYTES;
+        self.floor = ChangePosition::within(item.at, item.index);
+        let floor = self.floor.after;
+        self.lost_at.retain(|_, at| *at >= floor);
+        if let Entry::Occupied(newest) = self.newest.entry(item.subject)
+            && *newest.get() == number
+        {
+            newest.remove();
+        }
+        if let Kind::Post(key) | Kind::Edited(key) = item.kind {
+            let post = post_of(item.subject, key);
+            if self.posts.get(&post).is_some_and(|stored| stored.number == number) {
+                self.forget(post);
+            }
+        }
+        true
+    }
+
+    fn of(&self, range: NewsRange<'_>) -> Result<Vec<NewsItem>, Gap> {
+        let is_lost =
+            |shard: &ShardId| self.lost_at.get(shard).is_some_and(|at| range.since.after <= *at);
+        if range.since < self.floor || range.shards.iter().any(is_lost) {
+            return Err(Gap);
+        }
+        let mut numbers = Vec::new();
+        for subject in range.subjects {
+            self.chain(*subject, &range, &mut numbers);
+        }
+        numbers.sort_unstable();
+        let items = numbers.iter().filter_map(|number| self.item(*number));
+        if items.clone().any(|item| matches!(item.kind, Kind::Unknown)) {
+            return Err(Gap);
+        }
+        Ok(items.filter_map(|item| self.as_it_is_now(item)).take(range.limit).collect())
+    }
+
+    /// The numbers of the subject's items in the range, newest first.
+    fn chain(&self, subject: Subject, range: &NewsRange<'_>, numbers: &mut Vec<u64>) {
+        let mut number = self.newest.get(&subject).copied().unwrap_or_default();
+        while let Some(item) = self.item(number).filter(|item| item.is_after(range.since)) {
+            if item.at <= range.until {
+                numbers.push(number);
+            }
+            number = item.previous;
+        }
+    }
+
+    fn item(&self, number: u64) -> Option<&Item> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.items.get(index)
+    }
+
+    /// The item with the current text of its post. `None` if the post was deleted since.
+    fn as_it_is_now(&self, item: &Item) -> Option<NewsItem> {
+        let stored = |key| {
+            let stored = self.posts.get(&post_of(item.subject, key));
+            stored.filter(|stored| stored.post.key == key).map(|stored| stored.post.clone())
+        };
+        let change = match item.kind {
+            Kind::Post(key) => NewsChange::Post(stored(key)?),
+            Kind::Edited(key) => NewsChange::Edited(stored(key)?),
+            Kind::Gone(key) => NewsChange::Gone(key),
+            Kind::Follow(user) => NewsChange::Follow(user),
+            Kind::Unfollow(user) => NewsChange::Unfollow(user),
+            Kind::Unknown => NewsChange::Unknown,
+        };
+        let position = ChangePosition::within(item.at, item.index);
+        Some(NewsItem { position, at: item.at, subject: item.subject, change })
+    }
+}
+
+impl Item {
+    fn is_after(&self, since: ChangePosition) -> bool {
+        ChangePosition::within(self.at, self.index) > since
+    }
+}
+
+/// The post with this key of the author that is the subject.
+fn post_of(subject: Subject, (_, post): TailKey) -> (UserId, PostId) {
+    match subject {
+        Subject::Author(author) => (author, PostId(post)),
+        // Only authors have posts.
+        Subject::Reader(_) | Subject::Shard(_) | Subject::Readers(_) => (UserId(0), PostId(post)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Subject = Subject::Author(UserId(1));
+    const BOB: Subject = Subject::Author(UserId(2));
+    const HOME: ShardId = ShardId(0);
+
+    struct Kept(News, Usage);
+
+    impl Kept {
+        fn new() -> Self {
+            let kept = Self(News::default(), Usage::default());
+            kept.0.begin(LogPosition(10), &kept.1);
+            kept
+        }
+
+        fn add(&self, at: u64, changes: &[(Subject, NewsChange)]) {
+            let changes = (0..)
+                .zip(changes)
+                .map(|(index, (subject, change))| (index, *subject, change.clone()));
+            self.0.add(LogPosition(at), changes, (&self.1, 20 * ITEM_BYTES));
+        }
+
+        /// The changes since a position, as words.
+        fn since(&self, since: ChangePosition, subjects: &[Subject]) -> Result<String, Gap> {
+            let (until, shards, limit) = (LogPosition(u64::MAX), &[HOME][..], usize::MAX);
+            let items = self.0.of(NewsRange { since, until, subjects, shards, limit })?;
+            let words = items.iter().map(|item| match &item.change {
+                NewsChange::Post(post) => format!("+{}", post.body),
+                NewsChange::Edited(post) => format!("={}", post.body),
+                NewsChange::Gone((_, post)) => format!("-{post}"),
+                change => format!("{change:?}"),
+            });
+            Ok(words.collect::<Vec<_>>().join(" "))
+        }
+    }
+
+    fn at(after: u64) -> ChangePosition {
+        ChangePosition::after(LogPosition(after))
+    }
+
+    fn post(id: u64, body: &str) -> NewsChange {
+        NewsChange::Post(TailPost { key: (5, id), body: body.into() })
+    }
+
+    fn edited(id: u64, body: &str) -> NewsChange {
+        NewsChange::Edited(TailPost { key: (5, id), body: body.into() })
+    }
+
+    #[test]
+    fn changes_of_the_asked_subjects_are_returned_in_log_order() {
+        let news = Kept::new();
+        news.add(20, &[(ANN, post(1, "a")), (BOB, post(2, "b")), (ANN, post(3, "c"))]);
+        news.add(30, &[(BOB, edited(2, "B"))]);
+        assert_eq!(news.since(at(10), &[ANN, BOB]), Ok("+a +B +c =B".into()));
+        assert_eq!(news.since(at(10), &[ANN]), Ok("+a +c".into()));
+        assert_eq!(news.since(at(15), &[BOB]), Ok("+B =B".into()));
+        assert_eq!(news.since(at(20), &[ANN, BOB]), Ok("=B".into()));
+        assert_eq!(news.since(at(30), &[ANN, BOB]), Ok(String::new()));
+        let within = ChangePosition::within(LogPosition(20), 0);
+        assert_eq!(news.since(within, &[ANN, BOB]), Ok("+B +c =B".into()));
+        assert_eq!(news.since(at(9), &[ANN]), Err(Gap));
+    }
+
+    #[test]
+    fn a_deleted_post_is_no_longer_returned_and_a_moved_one_is_not_deleted() {
+        let news = Kept::new();
+        news.add(20, &[(ANN, post(1, "a")), (ANN, post(2, "b"))]);
+        news.add(30, &[(ANN, NewsChange::Gone((5, 1)))]);
+        assert_eq!(news.since(at(10), &[ANN]), Ok("+b -1".into()));
+        let moved = NewsChange::Post(TailPost { key: (6, 2), body: "b6".into() });
+        news.add(40, &[(ANN, moved), (ANN, NewsChange::Gone((5, 2)))]);
+        assert_eq!(news.since(at(30), &[ANN]), Ok("+b6".into()));
+    }
+
+    #[test]
+    fn dropped_and_unknown_changes_are_gaps() {
+        let news = Kept::new();
+        for number in 0..100 {
+            news.add(20 + number, &[(ANN, post(number, "text"))]);
+        }
+        let floor = news.0.floor();
+        assert!(floor > at(100) && floor < at(119), "{floor:?}");
+        assert_eq!(news.since(at(floor.after.0), &[BOB]), Err(Gap));
+        assert_eq!(news.since(floor, &[BOB]), Ok(String::new()));
+        assert!(news.since(floor, &[ANN]).is_ok_and(|words| words.starts_with("+text +text")));
+        assert!(news.1.bytes() <= 20 * ITEM_BYTES);
+        news.add(130, &[(ANN, NewsChange::Unknown)]);
+        assert_eq!(news.since(at(119), &[ANN]), Err(Gap));
+        assert_eq!(news.since(at(119), &[BOB]), Ok(String::new()));
+        assert_eq!(news.since(at(130), &[ANN]), Ok(String::new()));
+        news.0.lose(HOME, LogPosition(130));
+        assert_eq!(news.since(at(130), &[BOB]), Err(Gap));
+        assert_eq!(news.since(at(131), &[BOB]), Ok(String::new()));
+    }
+}

@@ -1,0 +1,424 @@
+//! The changes of a home timeline since a freshness token, in log order.
+//!
+//! The order of posts cannot answer this: a post can become visible below posts that were shown
+//! before. Each server's log has all changes in the order in which they became visible, so the
+//! answer is read from the newest changes that memory keeps of each log.
+//!
+//! Logs of different servers have no common order. The follow list is read after the positions
+//! that the answer reaches, so it is at least as new as the answer. A reader who has followed
+//! a user gets that as an event with a token, and reads the page again with it: that page has
+//! the earlier posts of the new followee, and the events after it have the later ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::draft::PAGE_JSON_MAX;
+use super::view::View;
+use super::{Limit, ReadError};
+use crate::changes::{LogIdentity, LogPosition};
+use crate::freshness::Freshness;
+use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject, TailPost};
+use crate::model::{Post, PostId, PostKey, ShardId, UserId};
+use crate::post_json::decode_content;
+use crate::shard::{FolloweesError, Shard, Turn};
+
+/// How often the follow list is read if it changes during the read. After that, an answer may have
+/// posts of a followee whose follow comes in the next answer.
+const LIST_TRIES: u32 = 3;
+
+/// The changes of a home timeline since a token.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct News {
+    /// The changes, in log order for each server. None if there is a gap.
+    pub events: Vec<NewsEvent>,
+    /// Changes since the token are not known any more. Read the page again with `freshness`, and
+    /// continue from `freshness`.
+    pub gap: bool,
+    /// More changes are known already: ask again with `freshness` at once.
+    pub more: bool,
+    /// The token to continue from. Empty without memory.
+    pub freshness: Freshness,
+    /// Shards whose changes since the token could not be read now. They are not lost: they come
+    /// in a later answer.
+    pub missing: BTreeSet<ShardId>,
+    /// Shards whose server does not answer, with the time that the changes reach, in milliseconds
+    /// since 1970 (UTC).
+    pub stale: BTreeMap<ShardId, i64>,
+    /// The followees whose changes were looked up.
+    pub authors: usize,
+    /// Whether a database was queried, for the follow list or for handles.
+    pub queried: bool,
+}
+
+/// A change of a home timeline.
+#[derive(Clone, Debug)]
+pub enum NewsEvent {
+    /// The post has become visible.
+    Post(NewsPost),
+    /// A visible post has another text.
+    Update(NewsPost),
+    /// A post is no longer visible.
+    Delete {
+        /// The author of the post.
+        author: UserId,
+        /// The post.
+        post: PostId,
+    },
+    /// The reader follows this user. Earlier posts of the user are on a page with this token.
+    Follow {
+        /// The new followee.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+    /// The reader does not follow this user any more: the user's posts leave the timeline.
+    Unfollow {
+        /// The former followee.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+}
+
+/// A post as it is now, which may be newer than the change.
+#[derive(Clone, Debug)]
+pub struct NewsPost {
+    key: PostKey,
+    json: Arc<str>,
+    handle: Option<Arc<str>>,
+}
+
+impl NewsPost {
+    /// The post's time, id and author.
+    pub fn key(&self) -> PostKey {
+        self.key
+    }
+
+    /// The post with its text.
+    pub fn to_post(&self) -> Post {
+        Post { key: self.key, content: decode_content(&self.json) }
+    }
+
+    /// The JSON of the post, without its author's handle.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// The author's handle, if the shards store handles.
+    pub fn handle(&self) -> Option<&str> {
+        self.handle.as_deref()
+    }
+}
+
+impl News {
+    /// Whether no shard is missing.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    fn gap(freshness: Freshness) -> Self {
+        Self { gap: true, freshness, ..Self::default() }
+    }
+}
+
+/// The changes of `reader`'s home timeline since a token, at most `limit`. Without a token, the
+/// token to begin with.
+pub(crate) async fn news(
+    view: &mut View<'_>,
+    reader: UserId,
+    since: Option<&Freshness>,
+    limit: Limit,
+) -> Result<News, ReadError> {
+    let Some(memory) = view.memory() else { return Ok(News::gap(Freshness::default())) };
+    let Some(since) = since else {
+        return Ok(News { freshness: view.reached(), ..News::default() });
+    };
+    let asked = match Asked::new(view, memory, reader, since).await? {
+        Ok(asked) => asked,
+        Err(unread) => return Ok(unread),
+    };
+    let mut news = asked.read(limit.get());
+    news.queried |= add_handles(view, memory, &mut news.events).await;
+    Ok(news)
+}
+
+/// The number of posts that became visible in `reader`'s home timeline since a token and still
+/// are, and the rest of an answer without events.
+pub(crate) async fn count(
+    view: &mut View<'_>,
+    reader: UserId,
+    since: &Freshness,
+) -> Result<(usize, News), ReadError> {
+    let Some(memory) = view.memory() else { return Ok((0, News::gap(Freshness::default()))) };
+    let asked = match Asked::new(view, memory, reader, since).await? {
+        Ok(asked) => asked,
+        Err(unread) => return Ok((0, unread)),
+    };
+    let news = asked.read(usize::MAX);
+    let posts: HashSet<PostKey> = news
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            NewsEvent::Post(post) => Some(post.key),
+            _ => None,
+        })
+        .collect();
+    Ok((posts.len(), News { events: Vec::new(), more: false, ..news }))
+}
+
+/// A request for news with everything that its answer depends on.
+struct Asked<'a> {
+    memory: &'a Memory,
+    since: &'a Freshness,
+    authors: usize,
+    /// Whether the follow list was queried.
+    queried: bool,
+    /// Memory's positions, read before the follow list.
+    reached: Freshness,
+    /// The subjects and their shards by the index of their log, the reader's own log first.
+    logs: Vec<(usize, Subjects)>,
+}
+
+/// The part of a request that concerns one log.
+#[derive(Debug, Default)]
+struct Subjects {
+    subjects: Vec<Subject>,
+    shards: BTreeSet<ShardId>,
+}
+
+/// The changes of one log.
+enum LogNews {
+    /// Changes up to this position.
+    Items(LogIdentity, Vec<NewsItem>),
+    /// Memory has not begun to follow the log, or has not reached the token.
+    NotReached,
+}
+
+impl<'a> Asked<'a> {
+    /// Waits for the token and reads the follow list. The inner error is the answer of a request
+    /// that cannot be read now.
+    async fn new(
+        view: &mut View<'_>,
+        memory: &'a Memory,
+        reader: UserId,
+        since: &'a Freshness,
+    ) -> Result<Result<Self, News>, ReadError> {
+        if !view.has_reached(since) {
+            view.wait_until_fresh().await;
+        }
+        let mut tries = 1;
+        loop {
+            let reached = view.reached();
+            let (authors, queried) = match view.followed_users(reader).await {
+                Ok(authors) => authors,
+                Err(FolloweesError::TooMany) => return Err(ReadError::TooManyFollowees),
+                Err(FolloweesError::Missing(shard)) => {
+                    let missing = BTreeSet::from([shard]);
+                    let freshness = since.clone();
+                    return Ok(Err(News { freshness, missing, ..News::default() }));
+                }
+            };
+            // The list in memory may be newer than the position.
+            if tries == LIST_TRIES || !follows_changed(memory, reader, &reached) {
+                let logs = subjects(memory, reader, &authors);
+                let authors = authors.len();
+                return Ok(Ok(Self { memory, since, authors, queried, reached, logs }));
+            }
+            view.begin_again();
+            tries += 1;
+        }
+    }
+
+    fn read(&self, limit: usize) -> News {
+        let news = self.try_read(limit).unwrap_or_else(|Gap| News::gap(self.reached.clone()));
+        News { authors: self.authors, queried: self.queried, ..news }
+    }
+
+    fn try_read(&self, limit: usize) -> Result<News, Gap> {
+        let mut news = News { freshness: self.start(), ..News::default() };
+        let mut bytes = 0;
+        for (index, asked) in &self.logs {
+            let log = &self.memory.logs()[*index];
+            self.note_stale(log, asked, &mut news);
+            let room = limit - news.events.len();
+            let (identity, items) = match self.changes(log, asked, room.saturating_add(1))? {
+                LogNews::Items(identity, items) => (identity, items),
+                LogNews::NotReached => {
+                    news.missing.extend(&asked.shards);
+                    continue;
+                }
+            };
+            let mut all = true;
+            for item in items {
+                bytes += bytes_of(&item);
+                if news.events.len() == limit || (bytes > PAGE_JSON_MAX && !news.events.is_empty())
+                {
+                    news.more = true;
+                    all = false;
+                    break;
+                }
+                news.freshness.set(identity, item.position, item.at);
+                let event = self.event(item, &news.freshness);
+                news.events.push(event);
+            }
+            if all {
+                self.pass(identity, &mut news.freshness);
+            }
+        }
+        Ok(news)
+    }
+
+    /// The positions before the first event: those of the token for the logs that are asked, and
+    /// the reached ones for all others.
+    fn start(&self) -> Freshness {
+        let mut start = self.reached.clone();
+        for (index, _) in &self.logs {
+            let Some((identity, at)) = self.memory.logs()[*index].position() else { continue };
+            if let Some(seen) = self.since.changes_seen(identity) {
+                start.set(identity, seen, at.max(seen.after));
+            }
+        }
+        // Logs that have not begun may have the identities that the token names.
+        let begun = self.memory.logs().iter().all(|log| log.position().is_some());
+        for (identity, at) in self.since.positions().iter().filter(|_| !begun) {
+            if start.changes_seen(*identity).is_none() {
+                start.add(*identity, *at);
+            }
+        }
+        start
+    }
+
+    /// Moves the token past all changes of the log that were read.
+    fn pass(&self, identity: LogIdentity, freshness: &mut Freshness) {
+        let reached = self.reached.changes_seen(identity).unwrap_or_default();
+        let seen = freshness.changes_seen(identity).unwrap_or_default().max(reached);
+        freshness.set(identity, seen, seen.after);
+    }
+
+    fn note_stale(&self, log: &FollowedLog, asked: &Subjects, news: &mut News) {
+        if let (false, Some(as_of)) = (log.is_fresh(self.memory.now_ms()), log.as_of_ms()) {
+            news.stale.extend(asked.shards.iter().map(|shard| (*shard, as_of)));
+        }
+    }
+
+    /// The asked changes of one log since the token.
+    fn changes(&self, log: &FollowedLog, asked: &Subjects, limit: usize) -> Result<LogNews, Gap> {
+        let Some((identity, _)) = log.position() else { return Ok(LogNews::NotReached) };
+        let shards: Vec<ShardId> = asked.shards.iter().copied().collect();
+        if shards.iter().any(|shard| self.memory.excludes(*shard)) {
+            return Err(Gap);
+        }
+        let since = self.since.changes_seen(identity).ok_or(Gap)?;
+        let until = self.reached.changes_seen(identity).ok_or(Gap)?.after;
+        if until < since.after {
+            return Ok(LogNews::NotReached);
+        }
+        let subjects = asked.subjects.as_slice();
+        let items = log.news.of(NewsRange { since, until, subjects, shards: &shards, limit })?;
+        // Another identity may have begun since; its changes are not those that were requested.
+        match log.position() {
+            Some((same, _)) if same == identity => Ok(LogNews::Items(identity, items)),
+            _ => Err(Gap),
+        }
+    }
+
+    fn event(&self, item: NewsItem, freshness: &Freshness) -> NewsEvent {
+        let author = match item.subject {
+            Subject::Author(author) => author,
+            // Follows have no author.
+            Subject::Reader(_) | Subject::Shard(_) | Subject::Readers(_) => UserId(0),
+        };
+        let freshness = || freshness.clone();
+        match item.change {
+            NewsChange::Post(post) => NewsEvent::Post(NewsPost::new(author, post)),
+            NewsChange::Edited(post) => NewsEvent::Update(NewsPost::new(author, post)),
+            NewsChange::Gone((_, post)) => NewsEvent::Delete { author, post: PostId(post) },
+            NewsChange::Follow(user) => NewsEvent::Follow { user, freshness: freshness() },
+            NewsChange::Unfollow(user) => NewsEvent::Unfollow { user, freshness: freshness() },
+            NewsChange::Unknown => unreachable!("an unknown change is a gap"),
+        }
+    }
+}
+
+impl NewsPost {
+    fn new(author: UserId, post: TailPost) -> Self {
+        let (time, id) = post.key;
+        Self { key: PostKey { time, post: PostId(id), author }, json: post.body, handle: None }
+    }
+}
+
+/// Whether the reader has followed or left a user after these positions.
+fn follows_changed(memory: &Memory, reader: UserId, reached: &Freshness) -> bool {
+    let log = memory.log_of(reader);
+    let since = log.position().and_then(|(identity, _)| reached.changes_seen(identity));
+    let Some(since) = since else { return false };
+    let (until, subjects) = (LogPosition(u64::MAX), &[Subject::Reader(reader)]);
+    let range = NewsRange { since, until, subjects, shards: &[], limit: 1 };
+    log.news.of(range).map_or(true, |changes| !changes.is_empty())
+}
+
+fn bytes_of(item: &NewsItem) -> usize {
+    match &item.change {
+        NewsChange::Post(post) | NewsChange::Edited(post) => post.body.len(),
+        _ => 0,
+    }
+}
+
+/// The subjects of a home timeline, by the index of their log. The reader's own log is the first
+/// one, so that a follow comes before the posts of the new followee.
+fn subjects(memory: &Memory, reader: UserId, authors: &[UserId]) -> Vec<(usize, Subjects)> {
+    let own = memory.log_index(reader);
+    let mut logs: BTreeMap<(bool, usize), Subjects> = BTreeMap::new();
+    let mut add = |user: UserId, subject: Subject| {
+        let (index, shard) = (memory.log_index(user), memory.placement().shard_of(user));
+        let log = logs.entry((index != own, index)).or_default();
+        log.subjects.push(subject);
+        if log.shards.insert(shard) {
+            log.subjects.push(Subject::Shard(shard));
+        }
+    };
+    add(reader, Subject::Reader(reader));
+    authors.iter().for_each(|author| add(*author, Subject::Author(*author)));
+    if let Some(log) = logs.get_mut(&(false, own)) {
+        log.subjects.push(Subject::Readers(memory.placement().shard_of(reader)));
+    }
+    logs.into_iter().map(|((_, index), subjects)| (index, subjects)).collect()
+}
+
+/// Adds the handles of the authors: from memory, or else by one wave of queries. Returns whether
+/// there was one.
+async fn add_handles(view: &View<'_>, memory: &Memory, events: &mut [NewsEvent]) -> bool {
+    let tick = memory.tick();
+    let mut unknown = Vec::new();
+    let mut known: BTreeMap<UserId, Arc<str>> = BTreeMap::new();
+    for post in posts_of(events) {
+        let author = post.key.author;
+        let tail = memory.find(author).and_then(|slot| memory.tail(slot, tick));
+        match tail {
+            Some(tail) => known.extend(tail.handle().map(|handle| (author, Arc::clone(handle)))),
+            None => unknown.push(post.key),
+        }
+    }
+    let queried = view.fleet().stores_handles() && !unknown.is_empty();
+    if queried {
+        let work = view.fleet().placement().group(unknown, |key| key.author);
+        let handles = |shard: Arc<Shard>, keys: Vec<PostKey>, until| async move {
+            shard.handles(&keys, until).await
+        };
+        let found = view.fleet().scatter(work, Turn::Next, view.deadline(), handles).await;
+        let found = found.answers.into_iter().flatten();
+        known.extend(found.map(|(user, handle)| (user, handle.into())));
+    }
+    for post in posts_of(events) {
+        post.handle = known.get(&post.key.author).cloned();
+    }
+    queried
+}
+
+fn posts_of(events: &mut [NewsEvent]) -> impl Iterator<Item = &mut NewsPost> {
+    events.iter_mut().filter_map(|event| match event {
+        NewsEvent::Post(post) | NewsEvent::Update(post) => Some(post),
+        _ => None,
+    })
+}
