@@ -2,17 +2,20 @@
 
 mod bench;
 mod check;
+mod config;
 #[doc(hidden)]
 pub mod decoders;
 mod demo;
 mod dsn;
 mod feed;
+mod generate;
 mod import;
 mod keys;
+mod log;
 mod migrate;
 mod serve;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,8 +23,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tracing::level_filters::LevelFilter;
-
 use tributary::config::{ConfigError, environment};
 use tributary::{Config, OpenError};
 use tributary_server::KeysError;
@@ -69,6 +70,12 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Make, list, rotate and revoke credentials for the HTTP API
     Keys(keys::Keys),
+    /// Print the settings that are in effect, or a commented file with all of them
+    Config(config::ConfigCommand),
+    /// Print a script that completes the command line in a shell
+    Completions(generate::Completions),
+    /// Write manual pages
+    Man(generate::ManPages),
     /// Measure the speed of a server, and check its answers at the same time
     Bench(bench::Bench),
 }
@@ -96,13 +103,15 @@ impl DataSource {
 
     /// Loads the configuration. Without flags it is that of embedded shards in `folder`.
     fn load(&self, folder: &str) -> Result<Config, ConfigError> {
-        match &self.config {
+        let config = match &self.config {
             Some(file) => Config::from_file(file, environment()),
             None => {
                 let folder = self.data.as_deref().unwrap_or(Path::new(folder));
                 Config::from_folder(folder, environment())
             }
-        }
+        }?;
+        log::apply(&config.log);
+        Ok(config)
     }
 }
 
@@ -118,7 +127,7 @@ enum Outcome {
 /// Runs the command of the command line to its end, and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log();
+    log::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = runtime.context("cannot start the runtime").and_then(|runtime| {
         let outcome = runtime.block_on(async {
@@ -130,6 +139,9 @@ pub fn main() -> ExitCode {
                 Command::Feed(feed) => feed.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
                 Command::Keys(keys) => keys.run(),
+                Command::Config(config) => config.run(),
+                Command::Completions(completions) => Ok(completions.run()),
+                Command::Man(pages) => pages.run(),
                 Command::Bench(bench) => bench.run().await,
             }
         });
@@ -156,20 +168,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     } else {
         FAILED
     }
-}
-
-/// Starts logging to standard error, in colour on a terminal unless `NO_COLOR` is set. The
-/// variable `TRIBUTARY_LOG` sets the level: `error`, `warn`, `info` (the default), `debug` or
-/// `trace`.
-fn start_log() {
-    let level = std::env::var("TRIBUTARY_LOG").ok().and_then(|level| level.parse().ok());
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .with_max_level(level.unwrap_or(LevelFilter::INFO))
-        .init();
 }
 
 /// Prints a line to standard output. Errors are ignored: the command does not fail because the

@@ -194,6 +194,9 @@ impl Tributary {
     }
 
     async fn open_with(config: &Config, access: Access) -> Result<Self, OpenError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let fleet = Fleet::open(config, access).await?;
         let publisher = Publisher::new(&config.write, access, fleet.health().len());
         let budget = if access == Access::Own { config.memory.bytes() } else { 0 };

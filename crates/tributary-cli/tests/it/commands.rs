@@ -38,7 +38,12 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) fn start(command: &mut Command) -> Self {
-        command.env(ADMIN, "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::null());
+        Self::start_with_errors(command, Stdio::null())
+    }
+
+    /// Starts the process with its log in this place.
+    pub(crate) fn start_with_errors(command: &mut Command, errors: impl Into<Stdio>) -> Self {
+        command.env(ADMIN, "127.0.0.1:0").stdout(Stdio::piped()).stderr(errors);
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut printed = String::new();

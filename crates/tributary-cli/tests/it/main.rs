@@ -40,6 +40,7 @@ mod prose;
 mod proxies;
 mod rows;
 mod servers;
+mod settings;
 mod supply;
 mod support;
 mod tasks;

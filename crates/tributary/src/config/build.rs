@@ -16,7 +16,7 @@ impl Config {
     pub fn embedded(dir: &Path) -> Self {
         let embedded = Embedded { dir: dir.to_path_buf(), shards: EMBEDDED_SHARDS_DEFAULT };
         let document = Document { embedded: Some(embedded), ..Document::default() };
-        document.check().expect("the defaults are valid")
+        document.check(Vec::new()).expect("the defaults are valid")
     }
 
     /// Databases on servers, with the defaults of all other settings. Ignores the environment.
@@ -26,7 +26,8 @@ impl Config {
     /// an invalid address.
     pub fn servers(fleet: Servers) -> Result<Self, ConfigError> {
         let Servers { servers, shards, tables } = fleet;
-        Document { servers, shards, tables: Some(tables), ..Document::default() }.check()
+        let document = Document { servers, shards, tables: Some(tables), ..Document::default() };
+        document.check(Vec::new())
     }
 
     /// Where the keys for cursors and freshness tokens are by default: beside the service keys,

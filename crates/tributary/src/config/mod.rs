@@ -3,14 +3,19 @@
 //! similar known key.
 
 mod build;
+mod defaults;
 mod limits;
+mod log;
 mod memory_limit;
 mod network;
+mod request;
+mod show;
 mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,15 +23,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
-use tracing::warn;
 
+use self::defaults::ServerDefaults;
 pub use self::limits::{ClientLimit, Limits};
+pub use self::log::{Log, LogFormat, LogLevel};
 use self::memory_limit::machine_memory;
 pub use self::network::Network;
 use self::network::networks;
+use self::request::RequestKeys;
+pub use self::show::{Setting, settings};
 use self::source::{
-    ENV_PREFIX, bytes, explain, number, optional_number, read_text, set_from_environment,
-    suggestion, switch,
+    ENV_PREFIX, bytes, explain, number, read_text, set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 pub use crate::mapping::{
@@ -49,6 +56,9 @@ pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
 pub const CONNECTIONS_DEFAULT: usize = 16;
 /// Upper bound for the default of `memory.budget`: 4 GiB.
 pub const MEMORY_BUDGET_DEFAULT_MAX: usize = 4 << 30;
+/// Largest configuration file, and largest file with a password, in bytes. A fleet of a thousand
+/// servers and shards takes about 200 KiB.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Upper bound for `connections_max`; no known server accepts more.
 const CONNECTIONS_MAX: usize = 10_000;
 /// Shards of a new folder.
@@ -80,6 +90,10 @@ pub struct Config {
     pub placement: PlacementConfig,
     /// The databases that hold the rows.
     pub fleet: FleetConfig,
+    /// The log of the command.
+    pub log: Log,
+    /// Probable mistakes that prevent nothing. [`crate::Tributary::open`] logs them.
+    pub warnings: Vec<String>,
 }
 
 /// `[http]`.
@@ -149,14 +163,6 @@ pub struct Auth {
 pub struct Request {
     /// Upper bound for the duration of one read or write, in milliseconds; at least 1.
     pub deadline_ms: u64,
-}
-
-/// The keys of `[request]`, and of the obsolete `[read]`, which has the same key.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RequestKeys {
-    #[serde(deserialize_with = "optional_number")]
-    deadline_ms: Option<u64>,
 }
 
 /// `[memory]`.
@@ -243,6 +249,7 @@ pub struct ServerConfig {
     /// `host:port`. The host name is resolved for every new connection.
     pub address: String,
     /// The user name of the account.
+    #[serde(default)]
     pub user: String,
     /// The password; only the environment can set it.
     #[serde(default)]
@@ -326,6 +333,11 @@ struct Document {
     #[serde(default)]
     shards: Vec<ShardConfig>,
     tables: Option<Tables>,
+    #[serde(default)]
+    log: Log,
+    /// Copied to the servers before this type is read.
+    #[serde(default, rename = "server_defaults")]
+    _server_defaults: ServerDefaults,
 }
 
 impl Config {
@@ -339,10 +351,8 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let at = |text: &str| ConfigError(format!("{}: {text}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| at(&error.to_string()))?;
-        let mut table = read_text(&text, at)?;
-        set_from_environment(&mut table, environment)?;
-        Document::from_table(table)?.check()
+        let text = read_bounded(path).map_err(|error| at(&error.to_string()))?;
+        Document::build(read_text(&text, at)?, environment)
     }
 
     /// Like [`Config::from_file`], from a text.
@@ -350,9 +360,7 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut table = read_text(text, |text| ConfigError(text.to_owned()))?;
-        set_from_environment(&mut table, environment)?;
-        Document::from_table(table)?.check()
+        Document::build(read_text(text, |text| ConfigError(text.to_owned()))?, environment)
     }
 
     /// The configuration of a folder of shards. All other keys have their defaults or come from
@@ -365,7 +373,8 @@ impl Config {
         let is_server = |(name, _): &(String, String)| {
             name.strip_prefix(ENV_PREFIX).is_some_and(|key| key.starts_with("SERVERS__"))
         };
-        set_from_environment(&mut table, environment.into_iter().filter(|v| !is_server(v)))?;
+        let environment = environment.into_iter().filter(|variable| !is_server(variable));
+        let warnings = set_from_environment(&mut table, environment)?;
         table.remove("tables");
         let dir = Value::String(dir.to_string_lossy().into_owned());
         match table.get_mut("embedded") {
@@ -374,17 +383,26 @@ impl Config {
                 table.insert("embedded".into(), Table::from_iter([("dir".to_owned(), dir)]).into()),
             ),
         }
-        Document::from_table(table)?.check()
+        Document::from_table(table)?.check(warnings)
     }
 }
 
 impl Document {
+    fn build(
+        mut table: Table,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let warnings = set_from_environment(&mut table, environment)?;
+        defaults::apply(&mut table);
+        Self::from_table(table)?.check(warnings)
+    }
+
     fn from_table(table: Table) -> Result<Self, ConfigError> {
         let document = Self::deserialize(Value::Table(table));
         document.map_err(|error| ConfigError(explain(error.message())))
     }
 
-    fn check(self) -> Result<Config, ConfigError> {
+    fn check(self, mut warnings: Vec<String>) -> Result<Config, ConfigError> {
         let Self {
             http,
             admin,
@@ -397,11 +415,12 @@ impl Document {
             servers,
             shards,
             tables,
+            log,
             ..
         } = self;
         auth.check()?;
         limits.check()?;
-        let request = self.request.check(self.read)?;
+        let request = self.request.check(self.read, &mut warnings)?;
         http.check()?;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
@@ -430,7 +449,19 @@ impl Document {
             enabled: write.enabled.unwrap_or(matches!(fleet, FleetConfig::Embedded(_))),
             content_bytes_max: write.content_bytes_max,
         };
-        Ok(Config { http, admin, auth, limits, request, memory, write, placement, fleet })
+        Ok(Config {
+            http,
+            admin,
+            auth,
+            limits,
+            request,
+            memory,
+            write,
+            placement,
+            fleet,
+            log,
+            warnings,
+        })
     }
 }
 
@@ -467,31 +498,6 @@ fn check_servers(fleet: Servers) -> Result<Servers, ConfigError> {
         server.check().map_err(|error| ConfigError(format!("servers.{name}: {error}")))?;
     }
     Ok(fleet)
-}
-
-impl RequestKeys {
-    fn check(self, read: Self) -> Result<Request, ConfigError> {
-        let (key, deadline_ms) = match (self.deadline_ms, read.deadline_ms) {
-            (Some(_), Some(_)) => {
-                return fail(
-                    "request.deadline_ms and read.deadline_ms are both given; remove \
-                     read.deadline_ms, which is the old name of the same limit",
-                );
-            }
-            (None, Some(old)) => {
-                warn!(
-                    "Configuration key read.deadline_ms is obsolete but still applied; \
-                     rename it to request.deadline_ms"
-                );
-                ("read.deadline_ms", old)
-            }
-            (new, None) => ("request.deadline_ms", new.unwrap_or(DEADLINE_MS_DEFAULT)),
-        };
-        if deadline_ms == 0 {
-            return fail(format!("{key} must be at least 1"));
-        }
-        Ok(Request { deadline_ms })
-    }
 }
 
 impl Request {
@@ -576,7 +582,7 @@ impl ServerConfig {
         match (&self.password, &self.password_file) {
             (Some(secret), _) => Ok(Some(secret.clone())),
             (None, None) => Ok(None),
-            (None, Some(path)) => match fs::read_to_string(path) {
+            (None, Some(path)) => match read_bounded(path) {
                 Ok(text) => Ok(Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))),
                 Err(error) => fail(format!("password_file {}: {error}", path.display())),
             },
@@ -586,6 +592,9 @@ impl ServerConfig {
     fn check(&self) -> Result<(), ConfigError> {
         if self.host_and_port().is_none() {
             return fail(format!("address `{}` is not of the form host:port", self.address));
+        }
+        if self.user.is_empty() {
+            return fail("user is missing; set it here, or for all servers in [server_defaults]");
         }
         if !(1..=CONNECTIONS_MAX).contains(&self.connections_max) {
             return fail(format!("connections_max must be from 1 to {CONNECTIONS_MAX}"));
@@ -647,6 +656,16 @@ impl Http {
 impl Default for WriteKeys {
     fn default() -> Self {
         Self { enabled: None, content_bytes_max: CONTENT_BYTES_DEFAULT }
+    }
+}
+
+/// The text of a file of at most [`FILE_BYTES_MAX`]. A path may lead to a device without an end.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes"))),
+        false => Ok(text),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Networks of IP addresses, as the configuration names them.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -55,6 +56,14 @@ impl FromStr for Network {
             return Err(WRONG);
         }
         Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = if self.address.is_ipv4() { 32 } else { 128 };
+        write!(f, "{}", self.address)?;
+        if self.prefix < bits { write!(f, "/{}", self.prefix) } else { Ok(()) }
     }
 }
 

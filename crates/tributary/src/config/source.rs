@@ -6,10 +6,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use super::defaults::SECTION;
 use super::{ConfigError, Document, fail};
 
 /// Prefix of the environment variables that set a key: `TRIBUTARY_HTTP__LISTEN`.
 pub(super) const ENV_PREFIX: &str = "TRIBUTARY_";
+/// The starts of other variables with this prefix: those of the log, of `./dev` and of tests.
+const OTHER_VARIABLES: [&str; 10] =
+    ["LOG", "CACHE", "FUZZ_", "KEEP", "MARIADB", "MYSQLD", "SEED", "SIZE", "SKIPS", "TEST_"];
 /// Separates the parts of a key in a variable's name.
 const ENV_SEPARATOR: &str = "__";
 
@@ -34,16 +38,22 @@ pub(super) fn read_text(
     let servers = table.get("servers").and_then(Value::as_table);
     for (name, server) in servers.into_iter().flatten() {
         if server.get("password").is_some() {
-            let variable = password_variable(name);
-            return Err(at(&format!(
-                "servers.{name}: passwords are not allowed in this file; put the password into \
-                 another file and name it in password_file, or set {variable}"
-            )));
+            return Err(at(&misplaced(&format!("servers.{name}"), &password_variable(name))));
         }
+    }
+    if table.get(SECTION).and_then(|defaults| defaults.get("password")).is_some() {
+        return Err(at(&misplaced(SECTION, "TRIBUTARY_SERVER_DEFAULTS__PASSWORD")));
     }
     // Checked here as well as after the environment, because only this error has a line number.
     toml::from_str::<Document>(text).map_err(|error| located(&error))?;
     Ok(table)
+}
+
+fn misplaced(section: &str, variable: &str) -> String {
+    format!(
+        "{section}: passwords are not allowed in this file; put the password into another file \
+         and name it in password_file, or set {variable}"
+    )
 }
 
 /// The environment variable that holds the password of a server.
@@ -51,19 +61,34 @@ pub fn password_variable(server: &str) -> String {
     format!("{ENV_PREFIX}SERVERS__{}__PASSWORD", server.to_uppercase())
 }
 
-/// Sets the keys that environment variables name.
+/// Sets the keys that environment variables name. Returns warnings about variables that have our
+/// prefix and set nothing.
 pub(super) fn set_from_environment(
     table: &mut Table,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
-    environment.into_iter().try_for_each(|(name, text)| set_from_variable(table, &name, text))
+) -> Result<Vec<String>, ConfigError> {
+    let mut warnings = Vec::new();
+    for (name, text) in environment {
+        let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
+        if key.contains(ENV_SEPARATOR) {
+            set_from_variable(table, &name, key, text)?;
+        } else if !OTHER_VARIABLES.iter().any(|known| key.starts_with(known)) {
+            warnings.push(format!(
+                "Environment variable {name} sets nothing; two underscores separate a section \
+                 from a key, as in TRIBUTARY_HTTP__LISTEN"
+            ));
+        }
+    }
+    Ok(warnings)
 }
 
-/// Sets the key that one variable names; ignores variables without the prefix or a separator.
-fn set_from_variable(table: &mut Table, name: &str, text: String) -> Result<(), ConfigError> {
-    let Some(key) = name.strip_prefix(ENV_PREFIX).filter(|key| key.contains(ENV_SEPARATOR)) else {
-        return Ok(());
-    };
+/// Sets the key that one variable names.
+fn set_from_variable(
+    table: &mut Table,
+    name: &str,
+    key: &str,
+    text: String,
+) -> Result<(), ConfigError> {
     let path: Vec<String> = key.split(ENV_SEPARATOR).map(str::to_lowercase).collect();
     let Some((last, sections)) = path.split_last() else { return Ok(()) };
     let mut table = table;

@@ -1,5 +1,7 @@
 //! Configurations that are accepted and refused.
 
+use std::fs;
+
 use super::*;
 
 const FLEET: &str = r#"
@@ -116,15 +118,10 @@ fn user_tokens_need_all_their_settings_and_a_file_of_keys() {
 
 #[test]
 fn the_old_deadline_key_is_read_with_one_warning() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let log = std::sync::Arc::new(file.reopen().unwrap());
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log).finish();
-    let text = format!("[read]\ndeadline_ms = 300\n{FLEET}");
-    let config = tracing::subscriber::with_default(subscriber, || load(&text, &[])).unwrap();
+    let config = load(&format!("[read]\ndeadline_ms = 300\n{FLEET}"), &[]).unwrap();
     assert_eq!(config.request.deadline_ms, 300);
-    let logged = fs::read_to_string(file.path()).unwrap();
-    assert!(logged.contains("WARN") && logged.contains("rename it to request.deadline_ms"));
-    assert_eq!(logged.lines().count(), 1, "{logged}");
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("rename it to request.deadline_ms"));
     let old = [("TRIBUTARY_READ__DEADLINE_MS", "400")];
     assert_eq!(load(FLEET, &old).unwrap().request.deadline_ms, 400);
 }
@@ -203,4 +200,69 @@ fn a_placement_map_names_shards() {
     assert!(
         wrong.build(&["s0", "s1"]).unwrap_err().0.contains("no shard `s2`; did you mean `s0`?")
     );
+}
+
+#[test]
+fn defaults_apply_to_servers_without_own_values() {
+    let defaults =
+        "[server_defaults]\nuser = \"common\"\nconnections_max = 4\ntls = \"required\"\n";
+    let bare = FLEET.replace("user = \"reader\"\n", "tls = \"disabled\"\n");
+    let environment = [("TRIBUTARY_SERVER_DEFAULTS__PASSWORD", "secret")];
+    let config = load(&format!("{defaults}{bare}"), &environment).unwrap();
+    let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
+    let server = &fleet.servers["db1"];
+    assert_eq!((server.user.as_str(), server.connections_max), ("common", 4));
+    assert_eq!(server.tls, Some(Tls::Disabled));
+    assert_eq!(server.secret().unwrap().unwrap().reveal(), "secret");
+    let own = [environment[0], ("TRIBUTARY_SERVERS__DB1__PASSWORD", "own")];
+    let config = load(&format!("{defaults}{bare}"), &own).unwrap();
+    let FleetConfig::Servers(fleet) = &config.fleet else { panic!("servers were named") };
+    assert_eq!(fleet.servers["db1"].secret().unwrap().unwrap().reveal(), "own");
+    let error = load(&bare, &[]).unwrap_err();
+    assert_eq!(
+        error,
+        "servers.db1: user is missing; set it here, or for all servers in [server_defaults]"
+    );
+    let error = load(&format!("[server_defaults]\npassword = \"x\"\n{FLEET}"), &[]).unwrap_err();
+    assert!(error.contains("TRIBUTARY_SERVER_DEFAULTS__PASSWORD"), "{error}");
+    let error = load(&format!("[server_defaults]\nadress = \"x\"\n{FLEET}"), &[]).unwrap_err();
+    assert!(error.contains("unknown key `adress`"), "{error}");
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_a_warning() {
+    let environment = [("TRIBUTARY_HTTP_LISTEN", "127.0.0.1:1"), ("TRIBUTARY_LOG", "debug")];
+    let warnings = load(FLEET, &environment).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("TRIBUTARY_HTTP_LISTEN sets nothing"), "{warnings:?}");
+}
+
+#[test]
+fn every_setting_is_shown_with_its_origin_and_passwords_are_masked() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("[server_defaults]\nconnections_max = 4\n[http]\nhosts = [\"a\"]\n{FLEET}");
+    fs::write(file.path(), text).unwrap();
+    let environment =
+        [("TRIBUTARY_REQUEST__DEADLINE_MS", "400"), ("TRIBUTARY_SERVERS__DB1__PASSWORD", "secret")];
+    let variables = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = settings(file.path(), variables).unwrap();
+    let path = file.path().display().to_string();
+    let shown = |key: &str| {
+        let setting = settings.iter().find(|setting| setting.key == key);
+        let setting = setting.unwrap_or_else(|| panic!("{key} is not shown: {settings:#?}"));
+        (setting.value.clone(), setting.origin.replace(&path, "FILE"))
+    };
+    let pair = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    assert_eq!(shown("http.listen"), pair("\"127.0.0.1:7878\"", "default"));
+    assert_eq!(shown("http.hosts"), pair("[\"a\"]", "FILE"));
+    assert_eq!(shown("request.deadline_ms"), pair("400", "TRIBUTARY_REQUEST__DEADLINE_MS"));
+    assert_eq!(shown("servers.db1.user"), pair("\"reader\"", "FILE"));
+    assert_eq!(shown("servers.db1.connections_max"), pair("4", "server_defaults"));
+    assert_eq!(shown("servers.db1.tls"), pair("\"disabled\"", "default"));
+    assert_eq!(
+        shown("servers.db1.password"),
+        pair("\"********\"", "TRIBUTARY_SERVERS__DB1__PASSWORD")
+    );
+    assert_eq!(shown("shards[1].name"), pair("\"s1\"", "FILE"));
+    assert!(!format!("{settings:?}").contains("secret"));
 }

@@ -2,7 +2,7 @@
 //!
 //! This module makes all decisions of a read; `shard` fetches rows, `memory` holds copies of them:
 //! 1. `View` decides which parts of memory may be used, and `required` waits for the request's
-//!    token. The [`Plan`] of a page says which of its authors are read from memory.
+//!    token. The `Plan` of a page says which of its authors are read from memory.
 //! 2. The first attempt, `from_memory`, waits for nothing: `warm` and `recent` collect posts.
 //! 3. If memory does not have all of the page, `from_databases` reads the rest. `merge` decides
 //!    which authors are queried, in waves over the shards that own them.

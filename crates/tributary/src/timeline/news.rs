@@ -117,7 +117,7 @@ impl News {
         self.missing.is_empty()
     }
 
-    fn gap(freshness: Freshness) -> Self {
+    fn with_gap(freshness: Freshness) -> Self {
         Self { gap: true, freshness, ..Self::default() }
     }
 }
@@ -130,7 +130,7 @@ pub(crate) async fn news(
     since: Option<&Freshness>,
     limit: Limit,
 ) -> Result<News, ReadError> {
-    let Some(memory) = view.memory() else { return Ok(News::gap(Freshness::default())) };
+    let Some(memory) = view.memory() else { return Ok(News::with_gap(Freshness::default())) };
     let Some(since) = since else {
         return Ok(News { freshness: view.reached(), ..News::default() });
     };
@@ -150,7 +150,7 @@ pub(crate) async fn count(
     reader: UserId,
     since: &Freshness,
 ) -> Result<(usize, News), ReadError> {
-    let Some(memory) = view.memory() else { return Ok((0, News::gap(Freshness::default()))) };
+    let Some(memory) = view.memory() else { return Ok((0, News::with_gap(Freshness::default()))) };
     let asked = match Asked::new(view, memory, reader, since).await? {
         Ok(asked) => asked,
         Err(unread) => return Ok((0, unread)),
@@ -231,7 +231,7 @@ impl<'a> Asked<'a> {
     }
 
     fn read(&self, limit: usize) -> News {
-        let news = self.try_read(limit).unwrap_or_else(|Gap| News::gap(self.reached.clone()));
+        let news = self.try_read(limit).unwrap_or_else(|Gap| News::with_gap(self.reached.clone()));
         News { authors: self.authors, queried: self.queried, ..news }
     }
 
