@@ -87,9 +87,21 @@ impl Freshness {
         })
     }
 
-    /// Adds all positions of `other`.
+    /// Adds all positions of `other`. The changes since the result begin where those since the
+    /// earlier one of both begin.
     pub fn merge(&mut self, other: &Self) {
-        other.positions.iter().for_each(|(identity, at)| self.add(*identity, *at));
+        for (identity, at) in &other.positions {
+            let (own, theirs) = (self.changes_seen(*identity), other.changes_seen(*identity));
+            let seen = own.into_iter().chain(theirs).min().unwrap_or_default();
+            let at = self.position(*identity).map_or(*at, |own| own.max(*at));
+            self.set(*identity, seen, at);
+        }
+    }
+
+    /// The position in this log that a page must have reached.
+    pub(crate) fn position(&self, identity: LogIdentity) -> Option<LogPosition> {
+        let position = self.positions.iter().find(|(known, _)| *known == identity);
+        position.map(|(_, at)| *at)
     }
 
     /// The positions, one for each log identity.
@@ -284,6 +296,13 @@ mod tests {
         assert_eq!(token.changes_seen(log), Some(after(7)));
         token.add(log, LogPosition(11));
         assert_eq!((token.changes_seen(log), token.earlier.len()), (Some(after(11)), 0));
+        let mut page = Freshness::default();
+        page.set(log, after(4), LogPosition(20));
+        token.merge(&page);
+        assert_eq!(
+            (token.position(log), token.changes_seen(log)),
+            (Some(LogPosition(20)), Some(after(4)))
+        );
         token.widen(LogIdentity(2), LogPosition(3));
         assert_eq!(token.changes_seen(LogIdentity(2)), Some(after(0)));
     }
@@ -296,7 +315,8 @@ mod tests {
             token
         };
         let text = format!("{}, {}", token(&[(1, 5), (2, 7)]), token(&[(2, 6), (3, 1), (1, 9)]));
-        assert_eq!(text.parse(), Ok(token(&[(1, 9), (2, 7), (3, 1)])));
+        let merged: Freshness = text.parse().unwrap();
+        assert_eq!(merged.positions(), token(&[(1, 9), (2, 7), (3, 1)]).positions());
         for bad in ["", ",", "AQ,", "AgABAA", "AwAA", "AQAA", "x y"] {
             assert_eq!(bad.parse::<Freshness>(), Err(BadFreshness), "{bad:?}");
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -29,10 +30,19 @@ pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
+/// The answer to a `GET` of this path on a new connection.
+pub(crate) fn get(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    std::io::read_to_string(stream).unwrap()
+}
+
 /// A server process. Dropping it kills the process.
 pub(crate) struct Serving {
     pub(crate) process: Child,
     pub(crate) address: String,
+    /// The address for operators, once it is printed.
+    admin: Receiver<String>,
     printed: String,
 }
 
@@ -55,15 +65,24 @@ impl Serving {
             }
         };
         // Further output is read and dropped, so that the process never blocks on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address, printed }
+        let (send, admin) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("administration on ") {
+                    let _ = send.send(address.to_owned());
+                }
+            }
+        });
+        Self { process, address, admin, printed }
     }
 
     pub(crate) fn get(&self, path: &str) -> String {
-        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        std::io::read_to_string(stream).unwrap()
+        get(&self.address, path)
+    }
+
+    /// The address for operators, which only `serve` prints. To be called once.
+    pub(crate) fn admin_address(&self) -> String {
+        self.admin.recv_timeout(Duration::from_secs(30)).unwrap()
     }
 
     fn signal(&self, signal: &str) {

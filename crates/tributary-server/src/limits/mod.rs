@@ -65,6 +65,8 @@ type Clients = [Option<Client>; 2];
 pub(super) struct Admission {
     limiter: Arc<Limiter>,
     clients: Clients,
+    /// The request was admitted and has no answer yet.
+    is_open: bool,
 }
 
 /// A request that is refused.
@@ -96,7 +98,8 @@ impl Limiter {
         headers: &HeaderMap,
     ) -> Result<Admission, Refusal> {
         let now = self.now();
-        let mut admission = Admission { limiter: Arc::clone(self), clients: [None; 2] };
+        let (limiter, clients) = (Arc::clone(self), [None; 2]);
+        let mut admission = Admission { limiter, clients, is_open: false };
         let clients = self.clients(principal, peer, headers);
         for (entered, client) in admission.clients.iter_mut().zip(clients) {
             let Some(client) = client else { continue };
@@ -107,6 +110,7 @@ impl Limiter {
             })?;
             *entered = Some(client);
         }
+        admission.is_open = true;
         Ok(admission)
     }
 
@@ -220,7 +224,8 @@ fn digits(number: u32) -> usize {
 
 impl Admission {
     /// Charges the cost of the request and sets the headers of its answer.
-    pub(super) fn finish(self, cost: Cost, headers: &mut HeaderMap) {
+    pub(super) fn finish(mut self, cost: Cost, headers: &mut HeaderMap) {
+        self.is_open = false;
         let now = self.limiter.now();
         let mut reported = None;
         for (kind, client) in self.clients.into_iter().flatten() {
@@ -235,8 +240,14 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        let now = self.limiter.now();
         for (kind, client) in self.clients.into_iter().flatten() {
-            self.limiter.kinds[kind].meter.leave(client);
+            let meter = &self.limiter.kinds[kind].meter;
+            // The client has left before the answer; the databases may have been queried.
+            if self.is_open {
+                meter.charge(client, now, Cost::QUERY.units());
+            }
+            meter.leave(client);
         }
     }
 }

@@ -173,6 +173,7 @@ impl Applier {
         for key in self.visible.residents.keys().to_vec() {
             self.visible.show(key, None);
         }
+        self.visible.reserved.clear();
         self.memory.forget_heads(self.log().shards());
         self.fills.clear_prefill();
         self.identity = Some(identity);

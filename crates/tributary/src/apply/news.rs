@@ -1,5 +1,7 @@
 //! Keeps the changes of the log for requests for what is new.
 
+use std::collections::BTreeSet;
+
 use super::Applier;
 use crate::changes::{Change, LogPosition};
 use crate::memory::{NewsChange, Subject};
@@ -9,14 +11,25 @@ use crate::model::ShardId;
 pub(super) type IndexedNews = (u32, Subject, NewsChange);
 
 impl Applier {
-    /// The changes of a transaction that readers can see. The same transaction has the
-    /// same indexes on every node.
+    /// The changes of a transaction that readers can see. The same transaction has the same indexes
+    /// on every node, except for unknown changes: they come last, so that a position within the
+    /// transaction is before them.
     pub(super) fn news(&self, changes: &[(ShardId, Change)]) -> Vec<IndexedNews> {
-        let news = (0..).zip(changes).filter_map(|(index, (shard, change))| {
+        let known = (0..).zip(changes).filter_map(|(index, (shard, change))| {
             let (subject, change) = self.subject_of(*shard, change)?;
             Some((index, subject, change))
         });
-        news.collect()
+        let (mut unknown, mut known): (Vec<IndexedNews>, _) =
+            known.partition(|(.., change)| matches!(change, NewsChange::Unknown));
+        // An unknown shard has no other changes here, so those of others have other indexes.
+        if changes.iter().any(|(_, change)| *change == Change::ShardUnknown) {
+            let shards: BTreeSet<ShardId> = changes.iter().map(|(shard, _)| *shard).collect();
+            let all =
+                shards.into_iter().map(|shard| (0, Subject::Shard(shard), NewsChange::Unknown));
+            unknown = all.collect();
+        }
+        known.extend(unknown.into_iter().map(|(_, subject, change)| (u32::MAX, subject, change)));
+        known
     }
 
     pub(super) fn add_news(&self, at: LogPosition, news: Vec<IndexedNews>) {

@@ -44,7 +44,7 @@ impl Applier {
             }
         }
         unused.retain(|slot| !self.is_busy(*slot));
-        if unused.is_empty() { 0 } else { self.memory.free_slots(unused) }
+        if unused.is_empty() { 0 } else { self.memory.free_slots(self.index, unused) }
     }
 
     /// Whether this writer has work in progress for the user of a slot.

@@ -16,7 +16,7 @@ pub(super) struct Visible {
     pub(super) residents: Residents,
     pub(super) listing: Listing,
     /// The bytes of values that wait for the log, and of the auditor's copies.
-    reserved: HashMap<CacheKey, Reservation>,
+    pub(super) reserved: HashMap<CacheKey, Reservation>,
     /// Deeper tails that can be read now and replace the shallow ones.
     pub(super) deeper: Vec<CacheKey>,
     /// Follow lists that must not become visible, because slots were freed while they were read.

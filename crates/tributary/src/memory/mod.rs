@@ -269,11 +269,16 @@ impl Memory {
         self.slots.frees()
     }
 
-    /// Frees those of these slots that are on no visible follow list. They must have no visible
-    /// values, and belong to users of the caller's log. Returns their number. Visits all follow
-    /// lists while no writer uses slots.
-    pub(crate) fn free_slots(&self, mut unused: Vec<Slot>) -> usize {
+    /// Frees those of these slots that still belong to unused users of this log and are on no
+    /// visible follow list. Returns their number. Visits all follow lists while no writer uses
+    /// slots.
+    pub(crate) fn free_slots(&self, index: usize, mut unused: Vec<Slot>) -> usize {
         let _exclusive = self.slots_held.write().unwrap_or_else(PoisonError::into_inner);
+        // Another log may have freed a slot since it was found.
+        unused.retain(|slot| {
+            let user = self.slots.registered(*slot);
+            user.is_some_and(|user| self.log_index(user) == index) && self.is_unused(*slot)
+        });
         unused.sort_unstable();
         let mut listed = vec![false; unused.len()];
         for reader in self.slots.all() {
@@ -526,7 +531,8 @@ impl Memory {
         let mut wanted = vec![false; self.log_of.len()];
         shards.iter().for_each(|shard| wanted[shard.index()] = true);
         for slot in self.slots.all() {
-            if wanted[self.placement.shard_of(self.slots.id(slot)).index()] {
+            let user = self.slots.registered(slot);
+            if user.is_some_and(|user| wanted[self.placement.shard_of(user).index()]) {
                 each(slot);
             }
         }

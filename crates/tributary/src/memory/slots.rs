@@ -191,7 +191,7 @@ impl Slots {
     }
 
     /// Frees slots without a tail and a follow list, which are on no visible follow list. No other
-    /// thread may register a user at the same time.
+    /// thread may register or free a user at the same time.
     pub(crate) fn free(&self, slots: &[Slot]) {
         let (by_id, mut assigned) = (self.by_id.pin(), self.assigned());
         // Before the first store: a request that sees any of them also sees this.
@@ -208,6 +208,9 @@ impl Slots {
             self.note_change(slot);
             assigned.free.push(slot);
         }
+        // Once more, before any slot has another user: a request that began in between and found
+        // one of these slots sees this.
+        self.frees.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Number of times that slots were freed. The slots that a request found are those of the same
@@ -236,6 +239,12 @@ impl Slots {
     pub(crate) fn all(&self) -> impl Iterator<Item = Slot> {
         let len = u32::try_from(self.assigned().len).unwrap_or(u32::MAX);
         (0..len).filter(|slot| self.user(*slot).id.load(Ordering::Acquire) != FREE)
+    }
+
+    /// The user of a slot; `None` if the slot is free.
+    pub(crate) fn registered(&self, slot: Slot) -> Option<UserId> {
+        let id = self.user(slot).id.load(Ordering::Acquire);
+        (id != FREE).then_some(UserId(id))
     }
 
     /// The user of a slot.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::draft::PAGE_JSON_MAX;
 use super::view::View;
 use super::{Limit, ReadError};
-use crate::changes::{LogIdentity, LogPosition};
+use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject, TailPost};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
@@ -138,7 +138,7 @@ pub(crate) async fn news(
         Ok(asked) => asked,
         Err(unread) => return Ok(unread),
     };
-    let mut news = asked.read(limit.get());
+    let mut news = asked.read(limit.get(), PAGE_JSON_MAX);
     news.queried |= add_handles(view, memory, &mut news.events).await;
     Ok(news)
 }
@@ -155,7 +155,7 @@ pub(crate) async fn count(
         Ok(asked) => asked,
         Err(unread) => return Ok((0, unread)),
     };
-    let news = asked.read(usize::MAX);
+    let news = asked.read(usize::MAX, usize::MAX);
     let posts: HashSet<PostKey> = news
         .events
         .iter()
@@ -230,12 +230,14 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn read(&self, limit: usize) -> News {
-        let news = self.try_read(limit).unwrap_or_else(|Gap| News::with_gap(self.reached.clone()));
+    fn read(&self, limit: usize, bytes_max: usize) -> News {
+        let news = self
+            .try_read(limit, bytes_max)
+            .unwrap_or_else(|Gap| News::with_gap(self.reached.clone()));
         News { authors: self.authors, queried: self.queried, ..news }
     }
 
-    fn try_read(&self, limit: usize) -> Result<News, Gap> {
+    fn try_read(&self, limit: usize, bytes_max: usize) -> Result<News, Gap> {
         let mut news = News { freshness: self.start(), ..News::default() };
         let mut bytes = 0;
         for (index, asked) in &self.logs {
@@ -252,8 +254,7 @@ impl<'a> Asked<'a> {
             let mut all = true;
             for item in items {
                 bytes += bytes_of(&item);
-                if news.events.len() == limit || (bytes > PAGE_JSON_MAX && !news.events.is_empty())
-                {
+                if news.events.len() == limit || (bytes > bytes_max && !news.events.is_empty()) {
                     news.more = true;
                     all = false;
                     break;
@@ -276,14 +277,16 @@ impl<'a> Asked<'a> {
         for (index, _) in &self.logs {
             let Some((identity, at)) = self.memory.logs()[*index].position() else { continue };
             if let Some(seen) = self.since.changes_seen(identity) {
-                start.set(identity, seen, at.max(seen.after));
+                let required = self.since.position(identity).unwrap_or_default();
+                start.set(identity, seen, at.max(seen.after).max(required));
             }
         }
         // Logs that have not begun may have the identities that the token names.
         let begun = self.memory.logs().iter().all(|log| log.position().is_some());
         for (identity, at) in self.since.positions().iter().filter(|_| !begun) {
             if start.changes_seen(*identity).is_none() {
-                start.add(*identity, *at);
+                let seen = self.since.changes_seen(*identity).unwrap_or_default();
+                start.set(*identity, seen, *at);
             }
         }
         start
@@ -293,7 +296,8 @@ impl<'a> Asked<'a> {
     fn pass(&self, identity: LogIdentity, freshness: &mut Freshness) {
         let reached = self.reached.changes_seen(identity).unwrap_or_default();
         let seen = freshness.changes_seen(identity).unwrap_or_default().max(reached);
-        freshness.set(identity, seen, seen.after);
+        let required = self.since.position(identity).unwrap_or_default();
+        freshness.set(identity, seen, seen.after.max(required));
     }
 
     fn note_stale(&self, log: &FollowedLog, asked: &Subjects, news: &mut News) {
@@ -311,7 +315,7 @@ impl<'a> Asked<'a> {
         }
         let since = self.since.changes_seen(identity).ok_or(Gap)?;
         let until = self.reached.changes_seen(identity).ok_or(Gap)?.after;
-        if until < since.after {
+        if ChangePosition::after(until) < since {
             return Ok(LogNews::NotReached);
         }
         let subjects = asked.subjects.as_slice();
@@ -389,7 +393,7 @@ fn subjects(memory: &Memory, reader: UserId, authors: &[UserId]) -> Vec<(usize, 
 /// Adds the handles of the authors: from memory, or else by one wave of queries. Returns whether
 /// there was one.
 async fn add_handles(view: &View<'_>, memory: &Memory, events: &mut [NewsEvent]) -> bool {
-    let tick = memory.tick();
+    let (tick, frees) = (memory.tick(), memory.frees());
     let mut unknown = Vec::new();
     let mut known: BTreeMap<UserId, Arc<str>> = BTreeMap::new();
     for post in posts_of(events) {
@@ -399,6 +403,11 @@ async fn add_handles(view: &View<'_>, memory: &Memory, events: &mut [NewsEvent])
             Some(tail) => known.extend(tail.handle().map(|handle| (author, Arc::clone(handle)))),
             None => unknown.push(post.key),
         }
+    }
+    // A slot that was freed during this may have another user's handle.
+    if memory.frees() != frees {
+        known.clear();
+        unknown = posts_of(events).map(|post| post.key).collect();
     }
     let queried = view.fleet().stores_handles() && !unknown.is_empty();
     if queried {

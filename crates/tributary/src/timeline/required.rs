@@ -78,6 +78,13 @@ impl Required {
         }
     }
 
+    /// Marks the positions of this log as lost that memory has not reached.
+    pub(super) fn lose_unreached(&mut self, log: &FollowedLog) {
+        for position in self.positions.iter_mut().filter(|position| position.is_in(log)) {
+            position.lost |= !log.has_reached(position.identity, position.at);
+        }
+    }
+
     /// Waits for memory, for all positions at the same time. `logs` has every followed log, in the
     /// order of the shards' log indexes.
     /// Returns the indexes of those whose memory does not reach its position.

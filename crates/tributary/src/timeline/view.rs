@@ -188,6 +188,8 @@ impl<'a> View<'a> {
             let is_missing = log.shards().iter().any(|shard| missing.contains(shard));
             if let (true, Trust::Nothing, Some(as_of)) = (is_missing, *trust, log.as_of_ms()) {
                 *trust = Trust::Stale(as_of);
+                // The page then has what memory holds, whatever the databases have shown.
+                self.required.lose_unreached(log);
                 any = true;
             }
         }

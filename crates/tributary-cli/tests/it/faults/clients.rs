@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::commands::Serving;
+use crate::commands::{Serving, get};
 use crate::support::scratch;
 
 const MIB: u64 = 1 << 20;
@@ -65,7 +65,7 @@ fn assert_served(serving: &Serving, path: &str) {
 
 /// The connections that were closed for this reason.
 fn closed(serving: &Serving, reason: &str) -> u64 {
-    let metrics = serving.get("/metrics");
+    let metrics = get(&serving.admin_address(), "/metrics");
     let name = format!("tributary_client_connections_closed_total{{reason=\"{reason}\"}} ");
     let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
     value.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
