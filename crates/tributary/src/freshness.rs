@@ -74,6 +74,8 @@ impl Freshness {
         self.earlier.retain(|(known, _)| *known != identity);
         if seen < ChangePosition::after(at) {
             self.earlier.push((identity, seen));
+            // Equal tokens are equal, in whatever order they were made.
+            self.earlier.sort_unstable_by_key(|(identity, _)| identity.0);
         }
     }
 

@@ -27,8 +27,20 @@ fn peer(last: u8) -> Option<IpAddr> {
 
 /// How many of ten requests are admitted.
 fn admitted(limiter: &Arc<Limiter>, principal: &Principal, peer: Option<IpAddr>) -> usize {
-    let enter = |_: &i32| limiter.enter(principal, peer, &HeaderMap::new()).is_ok();
+    let free = Cost::by_default(false, false);
+    let enter = |_: &i32| {
+        let admission = limiter.enter(principal, peer, &HeaderMap::new());
+        admission.map(|admission| admission.finish(free, &mut HeaderMap::new())).is_ok()
+    };
     (0..10).filter(enter).count()
+}
+
+/// A client that cancels its requests pays for what the databases may have done for it.
+#[test]
+fn a_request_that_its_client_cancels_is_charged() {
+    let limiter = limiter(25, 25, 25);
+    drop(limiter.enter(&key("a"), None, &HeaderMap::new()).unwrap());
+    assert_eq!(admitted(&limiter, &key("a"), None), 4);
 }
 
 #[test]
