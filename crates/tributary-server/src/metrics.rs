@@ -269,7 +269,7 @@ fn gauges(
 }
 
 /// Name, help text and value of the gauges for the content of memory and its bytes.
-fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 12] {
+fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 14] {
     [
         ("budget_bytes", "Limit of the bytes in memory (memory.budget)", memory.budget_bytes),
         ("users", "Users known to memory", memory.users),
@@ -283,5 +283,11 @@ fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 12] {
         ("page_bytes", "Bytes of the page cache", memory.page_bytes),
         ("recent_entries", "Entries in the recent log", memory.recent_entries),
         ("recent_bytes", "Bytes of the recent log", memory.recent_bytes),
+        (
+            "news_changes",
+            "Changes in memory that requests for news are answered from",
+            memory.news_changes,
+        ),
+        ("news_bytes", "Bytes of these changes", memory.news_bytes),
     ]
 }

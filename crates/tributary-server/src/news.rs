@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::limits::Cost;
 use super::query::parse_limit;
 use super::timeline::{costing, json};
-use super::wire::{StaleShard, push_post, shard_names, stale_shards};
+use super::wire::{StaleShard, push_end, push_post, shard_names, stale_shards};
 
 #[derive(Deserialize)]
 pub(super) struct RawParameters {
@@ -123,11 +123,7 @@ fn news_json(news: &News, keys: &CursorKeys, fleet: &Fleet) -> serde_json::Resul
         missing_shards: shard_names(&news.missing, fleet),
         stale_shards: stale_shards(&news.stale, fleet),
     };
-    json.extend(b"],");
-    let start = json.len();
-    serde_json::to_writer(&mut json, &end)?;
-    // `end` was encoded as an object of its own; its `{` is removed to continue the object.
-    json.remove(start);
+    push_end(&mut json, &end)?;
     Ok(json)
 }
 

@@ -361,15 +361,21 @@ pub(super) fn posts_json(
         missing_shards: shard_names(&draft.missing, fleet),
         stale_shards: stale_shards(&draft.stale, fleet),
     };
-    json.extend(b"],");
-    let start = json.len();
-    serde_json::to_writer(&mut json, &end)?;
-    // `end` was encoded as an object of its own; its `{` is removed to continue the page's object.
-    json.remove(start);
+    push_end(&mut json, &end)?;
     if json.capacity() > json.len() + json.len() / 8 + PAGE_END_BYTES {
         json.shrink_to_fit();
     }
     Ok(json)
+}
+
+/// Ends the list that is the first field of an object, and adds the fields of `end` to the object.
+pub(super) fn push_end(json: &mut Vec<u8>, end: &impl Serialize) -> serde_json::Result<()> {
+    json.extend(b"],");
+    let start = json.len();
+    serde_json::to_writer(&mut *json, end)?;
+    // `end` is encoded as an object of its own; its `{` is removed to continue the other one.
+    json.remove(start);
+    Ok(())
 }
 
 /// Copies a post that is already JSON, and adds its author's handle.

@@ -27,7 +27,7 @@ pub(super) struct ServerDefaults {
     connections_max: Option<usize>,
 }
 
-/// Gives each server the settings that it lacks.
+/// Copies the common settings to each server that does not set them itself.
 pub(super) fn apply(table: &mut Table) {
     let Some(Value::Table(defaults)) = table.get(SECTION).cloned() else { return };
     let servers = table.get_mut("servers").and_then(Value::as_table_mut);
