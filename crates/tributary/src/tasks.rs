@@ -87,7 +87,13 @@ impl Tasks {
         let (state, stopped) = (self.add(name, of), self.stop.subscribe());
         let mut restarts = Restarts::new(&state);
         let run = async move {
-            while let Some(pause) = restarts.after(AssertUnwindSafe(task()).catch_unwind().await) {
+            loop {
+                // Making the future can panic, and so can running it.
+                let outcome = match catch_unwind(AssertUnwindSafe(&task)) {
+                    Ok(future) => AssertUnwindSafe(future).catch_unwind().await,
+                    Err(panic) => Err(panic),
+                };
+                let Some(pause) = restarts.after(outcome) else { return };
                 sleep(pause).await;
                 restarts.begin();
             }
@@ -309,6 +315,7 @@ mod tests {
         let (counter, note) = (Arc::clone(&starts), Arc::clone(&ended));
         tasks.spawn("test", "db0", move || {
             let (start, note) = (counter.fetch_add(1, Ordering::SeqCst), Arc::clone(&note));
+            assert!(start != 1, "the second start fails before it has a future");
             async move {
                 assert!(start > 0, "the first start fails");
                 let _note = NoteEnd(note);
@@ -316,11 +323,11 @@ mod tests {
             }
         });
         wait_for(&tasks, "test", |task| !task.is_running && task.is_failing).await;
-        wait_for(&tasks, "test", |task| task.is_running).await;
+        wait_for(&tasks, "test", |task| task.is_running && task.restarts == 2).await;
         let stats = tasks.stats();
         let [task] = stats.as_slice() else { panic!("{stats:?}") };
-        assert_eq!((task.of.as_str(), task.is_failing, task.restarts), ("db0", true, 1));
-        assert_eq!(starts.load(Ordering::SeqCst), 2);
+        assert_eq!((task.of.as_str(), task.is_failing), ("db0", true));
+        assert_eq!(starts.load(Ordering::SeqCst), 3);
         assert!(!ended.load(Ordering::SeqCst));
         tasks.close().await;
         assert!(ended.load(Ordering::SeqCst));
