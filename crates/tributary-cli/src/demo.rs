@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use tributary::internal::{FolderRows, now_ms};
+use tributary::internal::folders::FolderRows;
+use tributary::internal::now_ms;
 use tributary::{OpenError, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
 

@@ -1,5 +1,6 @@
 //! The command line: the commands and their arguments, their output and their exit codes.
 
+mod backup;
 mod bench;
 mod check;
 mod config;
@@ -62,6 +63,10 @@ enum Command {
     Serve(serve::Serve),
     /// Load follows and posts from CSV or NDJSON files
     Import(import::Import),
+    /// Copy a folder of embedded shards, also while another process serves it
+    Backup(backup::BackUp),
+    /// Copy a back-up of embedded shards to a new folder
+    Restore(backup::Restore),
     /// Inspect servers: print a configuration for them, and the problems to fix first
     Check(check::Check),
     /// Print the home timeline of a user
@@ -135,6 +140,8 @@ pub fn main() -> ExitCode {
                 Command::Demo(demo) => demo.run().await,
                 Command::Serve(serve) => serve.run().await,
                 Command::Import(import) => import.run().await,
+                Command::Backup(backup) => backup.run().await,
+                Command::Restore(restore) => restore.run().await,
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
                 Command::Migrate(migrate) => migrate.run().await,

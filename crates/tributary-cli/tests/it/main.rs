@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod adopted;
 mod adopted_writes;
+mod backup;
 mod bench;
 mod budget;
 mod check;

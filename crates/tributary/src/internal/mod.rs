@@ -3,9 +3,9 @@
 
 pub mod decoders;
 mod engine;
-mod log_source;
 #[cfg(feature = "sqlite")]
-mod new_folder;
+pub mod folders;
+mod log_source;
 #[cfg(feature = "mysql")]
 mod recorded_log;
 mod requests;
@@ -14,8 +14,6 @@ pub mod tasks;
 
 pub use self::engine::EngineMemory;
 pub use self::log_source::TestLog;
-#[cfg(feature = "sqlite")]
-pub use self::new_folder::FolderRows;
 #[cfg(feature = "mysql")]
 pub use self::recorded_log::RecordedLog;
 pub use self::requests::fleet;

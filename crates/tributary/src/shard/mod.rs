@@ -50,6 +50,8 @@ pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
+pub use self::sqlite::{CopiedShard, back_up, restore};
+#[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::{Folder, OpenedFile, insert_follows, insert_posts, lock};
 pub(crate) use self::write::{
     EarlierPost, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,

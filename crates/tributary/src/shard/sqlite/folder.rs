@@ -21,7 +21,7 @@ const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 const FOLDER_VERSION: u32 = 2;
 /// The version without an id: its files do not say which shard they hold.
 const VERSION_WITHOUT_ID: u32 = 1;
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 
 /// A folder with one SQLite file per shard, owned by at most one process.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct Folder {
 /// fixed when the folder is created.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FolderFile {
+pub(super) struct FolderFile {
     version: u32,
     shards: u16,
     /// A random number that the files of the folder have too.
@@ -118,13 +118,18 @@ impl Folder {
         }
     }
 
+    /// The number of shards, and the id that their files have too; `None` for a folder without id.
+    pub(super) fn identity(&self) -> Option<(u16, i32)> {
+        Some((self.shards, self.id?))
+    }
+
     /// The file that the owner of the folder holds locked.
     pub(super) fn lock_path(&self) -> PathBuf {
         self.dir.join(LOCK_FILE)
     }
 }
 
-fn shard_file(dir: &Path, number: u16) -> PathBuf {
+pub(super) fn shard_file(dir: &Path, number: u16) -> PathBuf {
     dir.join(format!("shard-{number}.sqlite"))
 }
 
@@ -151,7 +156,7 @@ fn sign(connection: &Connection, identity: Identity) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
-fn write_folder_file(dir: &Path, shards: u16, id: i32) -> Result<FolderFile, OpenError> {
+pub(super) fn write_folder_file(dir: &Path, shards: u16, id: i32) -> Result<FolderFile, OpenError> {
     let (path, new) = (dir.join(Folder::FILE), dir.join("folder.new"));
     let text = format!("version = {FOLDER_VERSION}\nshards = {shards}\nid = {id}\n");
     let written = File::create(&new)

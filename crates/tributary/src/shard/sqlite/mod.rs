@@ -1,5 +1,6 @@
 //! A shard in one SQLite file: its connections, its reads, and the decoding of rows.
 
+mod copy;
 mod file;
 mod folder;
 mod log;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
+pub use self::copy::{CopiedShard, back_up, restore};
 use self::file::ShardFile;
 pub(super) use self::folder::tables;
 use self::folder::unusable;

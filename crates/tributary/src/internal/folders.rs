@@ -1,4 +1,4 @@
-//! A new folder of SQLite shards, filled at once: the demo's data.
+//! Whole folders of SQLite shards: back-up and restore, and the demo's data, filled at once.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -9,6 +9,7 @@ use crate::OpenError;
 use crate::model::{Follow, Post, ShardId};
 use crate::placement::Placement;
 use crate::shard::{Access, Folder, OpenedFile, insert_follows, insert_posts, lock};
+pub use crate::shard::{CopiedShard, back_up, restore};
 
 /// Rows of one transaction. Large ones are faster, and nothing else writes to the folder.
 const ROWS_PER_COMMIT: usize = 20_000;
