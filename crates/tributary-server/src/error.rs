@@ -37,8 +37,8 @@ pub(super) enum ApiError {
         "the cursor is not valid for this list and reader; omit it to start at the newest page"
     )]
     BadCursor,
-    #[error("the Tributary-Freshness header is not a valid freshness token; omit the header")]
-    BadFreshness,
+    #[error("{0} is not a valid freshness token; omit it")]
+    BadFreshness(&'static str),
     #[error("the query string is invalid: {0}")]
     BadQuery(&'static str),
     #[error(
@@ -114,7 +114,7 @@ impl ApiError {
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::BadLimit => (StatusCode::BAD_REQUEST, "invalid_limit"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "invalid_cursor"),
-            Self::BadFreshness => (StatusCode::BAD_REQUEST, "invalid_freshness"),
+            Self::BadFreshness(_) => (StatusCode::BAD_REQUEST, "invalid_freshness"),
             Self::BadQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
             Self::LocalOnly(_) => (StatusCode::FORBIDDEN, "local_only"),

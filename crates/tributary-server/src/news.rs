@@ -90,7 +90,7 @@ pub(super) async fn news(
 /// The token of an earlier answer.
 fn open(keys: &CursorKeys, token: &str) -> Result<Freshness, ApiError> {
     let opened = keys.open(Purpose::Freshness, token).ok().and_then(|text| text.parse().ok());
-    opened.ok_or(ApiError::BadFreshness)
+    opened.ok_or(ApiError::BadFreshness("`since`"))
 }
 
 impl<'a> Count<'a> {

@@ -207,6 +207,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
 
+const BAD_HEADER: ApiError = ApiError::BadFreshness("the Tributary-Freshness header");
+
 /// The freshness tokens of a request, merged; there may be several headers, and several tokens in
 /// one of them.
 pub(super) fn freshness_of(
@@ -216,10 +218,10 @@ pub(super) fn freshness_of(
     let mut all = Freshness::default();
     for value in headers.get_all(FRESHNESS_HEADER) {
         let text = value.to_str().ok().filter(|text| text.len() <= FRESHNESS_CHARACTERS_MAX);
-        for sealed in text.ok_or(ApiError::BadFreshness)?.split(',') {
+        for sealed in text.ok_or(BAD_HEADER)?.split(',') {
             let token = cursor_keys.open(Purpose::Freshness, sealed.trim());
             let token = token.ok().and_then(|token| token.parse().ok());
-            all.merge(&token.ok_or(ApiError::BadFreshness)?);
+            all.merge(&token.ok_or(BAD_HEADER)?);
         }
     }
     Ok(all)

@@ -134,6 +134,14 @@ pub(super) struct LogState<'a> {
     followed: bool,
     newest_times: bool,
     filled_ahead: FilledAhead,
+    news: NewsSize,
+}
+
+/// The changes that requests for news are answered from.
+#[derive(Serialize)]
+struct NewsSize {
+    bytes: usize,
+    bytes_max: usize,
 }
 
 #[derive(Serialize)]
@@ -279,6 +287,7 @@ impl<'a> LogState<'a> {
                 of: log.prefill_planned,
                 done: log.prefill_done,
             },
+            news: NewsSize { bytes: log.news_bytes, bytes_max: log.news_bytes_max },
         }
     }
 }

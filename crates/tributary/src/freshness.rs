@@ -29,7 +29,8 @@ const VERSION_WITH_CHANGES: u8 = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
     positions: Vec<(LogIdentity, LogPosition)>,
-    /// The earlier position, for the logs where it differs from the one in `positions`.
+    /// The position up to which all changes are reflected, for the logs where that is not exactly
+    /// the one in `positions`.
     earlier: Vec<(LogIdentity, ChangePosition)>,
 }
 
@@ -51,7 +52,7 @@ impl Freshness {
         if !self.earlier.is_empty() {
             self.earlier.retain_mut(|(known, earlier)| {
                 *earlier = if *known == identity { at.max(*earlier) } else { *earlier };
-                *known != identity || *earlier < ChangePosition::after(position)
+                *known != identity || *earlier != ChangePosition::after(position)
             });
         }
     }
@@ -72,7 +73,7 @@ impl Freshness {
             None => self.positions.push((identity, at)),
         }
         self.earlier.retain(|(known, _)| *known != identity);
-        if seen < ChangePosition::after(at) {
+        if seen != ChangePosition::after(at) {
             self.earlier.push((identity, seen));
             // Equal tokens are equal, in whatever order they were made.
             self.earlier.sort_unstable_by_key(|(identity, _)| identity.0);
@@ -307,6 +308,20 @@ mod tests {
         );
         token.widen(LogIdentity(2), LogPosition(3));
         assert_eq!(token.changes_seen(LogIdentity(2)), Some(after(0)));
+    }
+
+    #[test]
+    fn a_mark_after_the_position_survives_encoding() {
+        let (log, at) = (LogIdentity(1), LogPosition(5));
+        let marked = ChangePosition::after_loss(at, 1_764_200_000);
+        let mut token = Freshness::default();
+        token.set(log, marked, at);
+        let mut token: Freshness = token.to_string().parse().unwrap();
+        assert_eq!((token.position(log), token.changes_seen(log)), (Some(at), Some(marked)));
+        token.add(log, at);
+        assert_eq!(token.changes_seen(log), Some(marked));
+        token.add(log, LogPosition(9));
+        assert_eq!(token.changes_seen(log), Some(ChangePosition::after(LogPosition(9))));
     }
 
     #[test]

@@ -122,7 +122,7 @@ use std::sync::Arc;
 pub use config::Config;
 pub use cursor::{BadCursor, Cursor};
 pub use freshness::{BadFreshness, Freshness};
-use memory::{LogName, Memory};
+use memory::{LogName, Memory, MemorySizes};
 pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 use publish::Publisher;
 pub use publish::{Followed, Published, WriteError};
@@ -209,7 +209,8 @@ impl Tributary {
             .iter()
             .map(|source| LogName { name: source.name().to_owned(), shards: source.shards() });
         let (placement, times) = (fleet.placement().clone(), fleet.times().clone());
-        let (memory, queues) = Memory::new(budget, names.collect(), placement, times);
+        let sizes = MemorySizes { budget, news: config.memory.news_bytes() };
+        let (memory, queues) = Memory::new(sizes, names.collect(), placement, times);
         apply::start(&memory, fleet.sources(), queues, fleet.tasks());
         Ok(Self(Arc::new(Parts { fleet, publisher, memory: Some(memory), flights })))
     }

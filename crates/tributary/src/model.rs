@@ -8,6 +8,10 @@ use thiserror::Error;
 /// The largest id that is accepted, 2^63 - 1: SQLite integers are signed.
 pub(crate) const ID_MAX: u64 = i64::MAX.unsigned_abs();
 
+/// Unless it is configured, the newest changes of all logs take this fraction of the budget of
+/// memory (1/16).
+pub(crate) const NEWS_SHARE_DEFAULT: usize = 16;
+
 /// A longer follow list is refused and never cut, since a cut list would be a silently incomplete
 /// timeline. At this length the list takes 800 KB, and its heads some 2,000 statements.
 pub(crate) const FOLLOWEES_MAX: usize = 100_000;

@@ -387,10 +387,13 @@ fn readyz_reports_how_much_of_memory_is_filled() {
             );
             let logs = ready["memory"].as_array().unwrap();
             if logs.iter().all(|log| log["filled_ahead"]["done"] == true) {
+                let news = &logs[0]["news"];
+                assert_eq!(news["bytes"], 0, "nothing was written since the start");
                 let log = |shard: u64, authors: u64| {
                     json!({
                         "log": format!("shard-{shard}"), "followed": true, "newest_times": true,
                         "filled_ahead": {"authors": authors, "of": authors, "done": true},
+                        "news": news,
                     })
                 };
                 assert_eq!(ready["memory"], json!([log(0, 1), log(1, 1), log(2, 1), log(3, 0)]));

@@ -356,9 +356,19 @@ fn news_are_read_over_http() {
         ] {
             let answer = server.get(&format!("/v1/users/7/feed/new?{query}")).await;
             assert_eq!(answer.problem(), (400, code.to_owned()), "{query}");
+            let parameter = query.split('=').next().unwrap();
+            assert!(answer.body.contains(parameter), "{answer:?}");
         }
-        // A position that this process has not followed is a gap, and its answer continues.
         let keys = server.cursor_keys.clone();
+        // The log was restored from a backup and is shorter than the token.
+        let mut beyond = tributary.freshness(author).await;
+        let (identity, mut end) = beyond.positions()[0];
+        end.0 += 1_000;
+        beyond.add(identity, end);
+        let shorter =
+            get(&server, reader, &format!("since={}", keys.seal_freshness(&beyond))).await;
+        assert_eq!((&shorter["gap"], &shorter["complete"]), (&json!(true), &json!(true)));
+        // A position that this process has not followed is a gap, and its answer continues.
         let old = keys.seal_freshness(&Freshness::default());
         let gap = get(&server, reader, &format!("since={old}")).await;
         assert_eq!((&gap["gap"], &gap["events"]), (&json!(true), &json!([])));

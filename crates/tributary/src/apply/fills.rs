@@ -362,7 +362,7 @@ impl Applier {
         };
         self.fills.failures = 0;
         let (Bounds::Exact(low) | Bounds::Window { low, .. }) = filled.bounds;
-        self.log().note_visible(low);
+        self.log().note_visible(filled.identity, low);
         let requests = requested.len();
         let posts = requested.iter().map(|(_, _, request)| depth_of(request)).sum();
         let mut answers = requested.iter().zip(&filled.answers);

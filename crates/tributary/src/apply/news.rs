@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Applier;
 use crate::changes::{Change, LogPosition};
+use crate::clock;
 use crate::memory::{NewsChange, Subject};
 use crate::model::ShardId;
 
@@ -41,7 +42,8 @@ impl Applier {
 
     /// Any row of the shard may have changed without a transaction.
     pub(super) fn lose_news(&self, shard: ShardId) {
-        self.log().news.lose(shard, self.keeper.high_water());
+        let now_s = u32::try_from(clock::now_ms() / 1_000).unwrap_or(u32::MAX);
+        self.log().lose(shard, now_s);
     }
 
     /// `None` for changes that no reader sees: the shard does not own the user, or is excluded.

@@ -69,6 +69,14 @@ impl ChangePosition {
         Self { after: at, changes: 0 }
     }
 
+    /// The position after changes without a transaction, while the log is at `at`. The mark is the
+    /// time when they were noticed, in seconds since 1970, so that those of all nodes can be
+    /// compared. The next transaction of the log must end at `at + 2` or later, as it does in a
+    /// log whose positions are offsets.
+    pub(crate) fn after_loss(at: LogPosition, mark: u32) -> Self {
+        Self { after: at, changes: mark }
+    }
+
     /// The position after the change with this index of the transaction that ends at `at`.
     pub(crate) fn within(at: LogPosition, index: u32) -> Self {
         Self { after: LogPosition(at.0.saturating_sub(1)), changes: index.saturating_add(1) }

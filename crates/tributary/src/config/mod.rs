@@ -6,6 +6,7 @@ mod build;
 mod defaults;
 mod limits;
 mod log;
+mod memory;
 mod memory_limit;
 mod network;
 mod request;
@@ -27,13 +28,13 @@ use toml::{Table, Value};
 use self::defaults::ServerDefaults;
 pub use self::limits::{ClientLimit, Limits};
 pub use self::log::{Log, LogFormat, LogLevel};
-use self::memory_limit::machine_memory;
+pub use self::memory::{MEMORY_BUDGET_DEFAULT_MAX, MemoryConfig};
 pub use self::network::Network;
 use self::network::networks;
 use self::request::RequestKeys;
 pub use self::show::{Setting, settings};
 use self::source::{
-    ENV_PREFIX, bytes, explain, number, read_text, set_from_environment, suggestion, switch,
+    ENV_PREFIX, explain, number, read_text, set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 pub use crate::mapping::{
@@ -54,8 +55,6 @@ pub const CONNECTIONS_PER_ADDRESS_DEFAULT: usize = 1_024;
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
 /// Default connections to one server. A page needs one for each shard and wave, for about 1 ms.
 pub const CONNECTIONS_DEFAULT: usize = 16;
-/// Upper bound for the default of `memory.budget`: 4 GiB.
-pub const MEMORY_BUDGET_DEFAULT_MAX: usize = 4 << 30;
 /// Largest configuration file, and largest file with a password, in bytes. A fleet of a thousand
 /// servers and shards takes about 200 KiB.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -163,18 +162,6 @@ pub struct Auth {
 pub struct Request {
     /// Upper bound for the duration of one read or write, in milliseconds; at least 1.
     pub deadline_ms: u64,
-}
-
-/// `[memory]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct MemoryConfig {
-    /// Upper bound for the copies in memory, in bytes; 0 turns memory off. If absent, a quarter of
-    /// the memory of the machine or of the process's cgroup, at most
-    /// [`MEMORY_BUDGET_DEFAULT_MAX`].
-    #[serde(deserialize_with = "bytes")]
-    pub budget: Option<usize>,
 }
 
 /// `[write]`.
@@ -422,6 +409,7 @@ impl Document {
         limits.check()?;
         let request = self.request.check(self.read, &mut warnings)?;
         http.check()?;
+        memory.check()?;
         let fleet = match embedded {
             Some(_) if !(servers.is_empty() && shards.is_empty()) => {
                 return fail("[embedded] and [servers] exclude each other; remove one of them");
@@ -504,13 +492,6 @@ impl Request {
     /// Upper bound for the duration of one read or write.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
-    }
-}
-
-impl MemoryConfig {
-    /// The budget in bytes; the default if none is configured.
-    pub fn bytes(&self) -> usize {
-        self.budget.unwrap_or_else(|| (machine_memory() / 4).min(MEMORY_BUDGET_DEFAULT_MAX))
     }
 }
 

@@ -112,6 +112,7 @@ fn effective(config: &Config) -> Vec<(String, String)> {
         ("admin.listen", text(config.admin.listen)),
         ("request.deadline_ms", config.request.deadline_ms.to_string()),
         ("memory.budget", config.memory.bytes().to_string()),
+        ("memory.news", config.memory.news_bytes().to_string()),
         ("write.enabled", config.write.enabled.to_string()),
         ("write.content_bytes_max", config.write.content_bytes_max.to_string()),
         ("log.level", text(config.log.level.as_str())),

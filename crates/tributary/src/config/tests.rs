@@ -266,3 +266,13 @@ fn every_setting_is_shown_with_its_origin_and_passwords_are_masked() {
     assert_eq!(shown("shards[1].name"), pair("\"s1\"", "FILE"));
     assert!(!format!("{settings:?}").contains("secret"));
 }
+
+#[test]
+fn the_changes_take_at_most_half_of_the_budget() {
+    let read = |memory: &str| {
+        load(&format!("[memory]\n{memory}\n{FLEET}"), &[]).map(|config| config.memory.news_bytes())
+    };
+    assert_eq!(read("budget = '64MiB'"), Ok(4 << 20));
+    assert_eq!(read("budget = '64MiB'\nnews = '32MiB'"), Ok(32 << 20));
+    assert!(read("budget = '64MiB'\nnews = '33MiB'").unwrap_err().contains("memory.news"));
+}

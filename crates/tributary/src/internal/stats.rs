@@ -44,6 +44,8 @@ pub struct LogStats {
     pub prefill_planned: usize,
     pub prefill_started: usize,
     pub prefill_done: bool,
+    pub news_bytes: usize,
+    pub news_bytes_max: usize,
     pub transactions: u64,
     pub changes: u64,
     pub log_identities: u64,
@@ -89,13 +91,13 @@ impl MemoryStats {
             news_bytes: budget.news.bytes(),
             walked_pages: memory.recent().walks(),
             page_cache_hits: memory.page_cache_hits(),
-            logs: memory.logs().iter().map(|log| LogStats::of(log, now_ms)).collect(),
+            logs: memory.logs().iter().map(|log| LogStats::of(log, memory, now_ms)).collect(),
         }
     }
 }
 
 impl LogStats {
-    fn of(log: &FollowedLog, now_ms: u64) -> Self {
+    fn of(log: &FollowedLog, memory: &Memory, now_ms: u64) -> Self {
         let (prefill, counters) = (&log.prefill, &log.counters);
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
@@ -106,6 +108,8 @@ impl LogStats {
             prefill_planned: prefill.planned(),
             prefill_started: prefill.started(),
             prefill_done: prefill.is_done(),
+            news_bytes: log.news.bytes(),
+            news_bytes_max: memory.news_bytes_max(),
             transactions: count(&counters.transactions),
             changes: count(&counters.changes),
             log_identities: count(&counters.log_identities),

@@ -1,12 +1,15 @@
 //! The state of one followed log, as readers see it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 
 use super::Miss;
 use super::news::News;
-use crate::changes::{LogIdentity, LogPosition};
+use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::model::ShardId;
 
 /// Lease of a log in milliseconds. It is renewed every second.
@@ -55,6 +58,12 @@ pub(crate) struct FollowedLog {
     /// Every new database read sees all transactions up to here; a position of the current
     /// identity.
     visible: AtomicU64,
+    /// Held while the identity or `visible` changes, so that no position of another identity is
+    /// recorded as visible.
+    changes: Mutex<()>,
+    /// The mark of the last change without a transaction since `position`, or 0: see
+    /// [`ChangePosition::after_loss`].
+    loss: AtomicU32,
     /// Why the lease is not renewed, as a [`NotFresh`].
     not_fresh: AtomicU8,
     /// For each of `shards`: whether the heads of all its authors are loaded.
@@ -157,6 +166,8 @@ impl FollowedLog {
             fresh_until_ms: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             visible: AtomicU64::new(0),
+            changes: Mutex::new(()),
+            loss: AtomicU32::new(0),
             not_fresh: AtomicU8::new(NotFresh::Starting as u8),
             heads_known,
             prefill: Prefill::default(),
@@ -189,13 +200,20 @@ impl FollowedLog {
     /// Starts another log identity at this position. The caller has already removed all values of
     /// the previous one.
     pub(crate) fn begin(&self, identity: LogIdentity, at: LogPosition) {
+        let changes = self.changes();
         self.identity.store(0, Ordering::Release);
         self.position.store(at.0, Ordering::Release);
         self.announced.store(at.0, Ordering::Release);
         self.visible.store(0, Ordering::Release);
         self.fresh_until_ms.store(0, Ordering::Release);
+        self.loss.store(0, Ordering::Release);
         self.identity.store(identity.0, Ordering::Release);
+        drop(changes);
         self.reached.notify_waiters();
+    }
+
+    fn changes(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Memory is not fresh until the lease is renewed.
@@ -205,6 +223,7 @@ impl FollowedLog {
 
     /// Gives the log another identity. All values and positions stay valid.
     pub(crate) fn rename(&self, identity: LogIdentity) {
+        let _changes = self.changes();
         self.identity.store(identity.0, Ordering::Release);
     }
 
@@ -217,6 +236,28 @@ impl FollowedLog {
     /// Records that readers see every change up to here.
     pub(crate) fn advance(&self, at: LogPosition) {
         self.position.store(at.0, Ordering::Release);
+        if self.loss.load(Ordering::Relaxed) != 0 {
+            self.loss.store(0, Ordering::Release);
+        }
+    }
+
+    /// Records that rows of the shard changed without a transaction. Memory must have forgotten the
+    /// shard. Only the writer of the log may call this.
+    pub(crate) fn lose(&self, shard: ShardId, now_s: u32) {
+        let mark = now_s.max(self.loss.load(Ordering::Relaxed).saturating_add(1));
+        let at = LogPosition(self.position.load(Ordering::Acquire));
+        // First, so that a reader that has the mark has read the shard after its loss.
+        self.news.lose(shard, ChangePosition::after_loss(at, mark));
+        self.loss.store(mark, Ordering::Release);
+    }
+
+    /// Readers see every change up to this position, and what changed without a transaction until
+    /// its mark. `None` while another identity begins.
+    pub(crate) fn reached(&self) -> Option<(LogIdentity, ChangePosition)> {
+        let (identity, at) = self.position()?;
+        // A mark that belongs to a later position is harmless: no transaction is after it.
+        let mark = self.loss.load(Ordering::Acquire);
+        Some((identity, ChangePosition::after_loss(at, mark)))
     }
 
     /// Wakes the waiting tasks. One call covers any number of [`FollowedLog::advance`].
@@ -246,15 +287,12 @@ impl FollowedLog {
         self.position().is_some_and(|(known, position)| known == identity && position >= at)
     }
 
-    /// Records that database reads see all transactions up to here.
-    pub(crate) fn note_visible(&self, at: LogPosition) {
-        self.visible.fetch_max(at.0, Ordering::AcqRel);
-    }
-
-    /// [`FollowedLog::note_visible`], if the position belongs to the followed identity.
-    pub(crate) fn note_visible_in(&self, identity: LogIdentity, at: LogPosition) {
-        if self.position().is_some_and(|(followed, _)| followed == identity) {
-            self.note_visible(at);
+    /// Records that database reads see all transactions up to here, unless another identity is
+    /// followed by now.
+    pub(crate) fn note_visible(&self, identity: LogIdentity, at: LogPosition) {
+        let _changes = self.changes();
+        if self.identity.load(Ordering::Acquire) == identity.0 {
+            self.visible.fetch_max(at.0, Ordering::AcqRel);
         }
     }
 
@@ -350,4 +388,66 @@ impl FollowedLog {
 /// Adds one to a counter.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Usage;
+    use super::super::news::{Gap, NewsRange, Subject};
+    use super::*;
+    use crate::model::UserId;
+
+    const HOME: ShardId = ShardId(0);
+
+    fn log() -> FollowedLog {
+        let log = FollowedLog::new("log".into(), vec![HOME], mpsc::channel(1).0);
+        log.news.begin(LogPosition(10), &Usage::default());
+        log.begin(LogIdentity(1), LogPosition(10));
+        log
+    }
+
+    fn is_gap(log: &FollowedLog, since: ChangePosition) -> bool {
+        let subjects = &[Subject::Author(UserId(1))];
+        let range =
+            NewsRange { since, until: LogPosition(u64::MAX), subjects, shards: &[HOME], limit: 1 };
+        matches!(log.news.of(range), Err(Gap))
+    }
+
+    fn reached(log: &FollowedLog) -> ChangePosition {
+        log.reached().unwrap().1
+    }
+
+    #[test]
+    fn a_loss_is_one_gap_although_nothing_is_written_after_it() {
+        let (log, other) = (log(), log());
+        let before = reached(&log);
+        assert!(!is_gap(&log, before));
+        log.lose(HOME, 7);
+        let once = reached(&log);
+        assert_eq!([before, once].map(|since| is_gap(&log, since)), [true, false]);
+        log.lose(HOME, 7);
+        let twice = reached(&log);
+        assert_eq!([once, twice].map(|since| is_gap(&log, since)), [true, false]);
+        // Another node has not noticed it yet, and notices it later.
+        assert!(!is_gap(&other, twice));
+        other.lose(HOME, 9);
+        assert_eq!([twice, reached(&other)].map(|since| is_gap(&other, since)), [true, false]);
+        assert!(!is_gap(&log, reached(&other)));
+        log.advance(LogPosition(20));
+        assert_eq!(reached(&log), ChangePosition::after(LogPosition(20)));
+        assert!(is_gap(&log, once) && !is_gap(&log, reached(&log)));
+    }
+
+    #[test]
+    fn the_visible_position_is_that_of_the_followed_identity() {
+        let log = log();
+        log.note_visible(LogIdentity(2), LogPosition(90));
+        assert_eq!(log.visible(), LogPosition(0));
+        log.note_visible(LogIdentity(1), LogPosition(30));
+        log.note_visible(LogIdentity(1), LogPosition(20));
+        assert_eq!(log.visible(), LogPosition(30));
+        log.begin(LogIdentity(2), LogPosition(5));
+        log.note_visible(LogIdentity(1), LogPosition(40));
+        assert_eq!(log.visible(), LogPosition(0));
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) use self::recent::{Recent, RecentEntry};
 use self::slots::Slots;
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 pub(crate) use self::tail::{Tail, TailChange, TailKey, TailLimits, TailPost};
-use crate::model::{Post, ShardId, UserId};
+use crate::model::{NEWS_SHARE_DEFAULT, Post, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
 use crate::post_json;
@@ -44,9 +44,6 @@ use crate::post_json;
 /// Fill requests that can wait per log. A request that does not fit is dropped; the next reader
 /// repeats it.
 const REQUESTS_MAX: usize = 4_096;
-
-/// The newest changes of all logs can take this fraction of the budget (1/16).
-const NEWS_SHARE: usize = 16;
 
 /// Something that a reader needed and memory did not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +73,7 @@ pub(crate) struct Memory {
     page_cache_hits: AtomicU64,
     recent: Recent,
     budget: Arc<Budget>,
+    news_bytes_max: usize,
     logs: Vec<FollowedLog>,
     /// The index in `logs` of each shard's log, by shard index.
     log_of: Vec<usize>,
@@ -88,6 +86,22 @@ pub(crate) struct Memory {
     prefills: Arc<Semaphore>,
 }
 
+/// The sizes of memory in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemorySizes {
+    /// Everything together.
+    pub(crate) budget: usize,
+    /// The newest changes of all logs.
+    pub(crate) news: usize,
+}
+
+impl From<usize> for MemorySizes {
+    /// A budget with the default for news.
+    fn from(budget: usize) -> Self {
+        Self { budget, news: budget / NEWS_SHARE_DEFAULT }
+    }
+}
+
 /// The name of a log to follow, and its shards.
 pub(crate) struct LogName {
     pub(crate) name: String,
@@ -98,7 +112,7 @@ impl Memory {
     /// An empty memory with a budget of `budget` bytes, and the queue of fill requests of each
     /// log.
     pub(crate) fn new(
-        budget: usize,
+        sizes: impl Into<MemorySizes>,
         names: Vec<LogName>,
         placement: Placement,
         times: PostTimes,
@@ -115,7 +129,9 @@ impl Memory {
             queues.push(queue);
         }
         let (slots, started) = (Slots::new(), Instant::now());
+        let MemorySizes { budget, news } = sizes.into();
         let pages = PageCache::new(budget);
+        let news_bytes_max = news / logs.len().max(1);
         let budget = Arc::new(Budget::new(budget, pages.index_bytes()));
         let memory = Self {
             slots,
@@ -124,6 +140,7 @@ impl Memory {
             page_cache_hits: AtomicU64::new(0),
             recent: Recent::new(budget.max()),
             budget,
+            news_bytes_max,
             logs,
             excluded: log_of.iter().map(|_| AtomicBool::new(false)).collect(),
             log_of,
@@ -220,7 +237,7 @@ impl Memory {
 
     /// Most bytes of the newest changes of one log.
     pub(crate) fn news_bytes_max(&self) -> usize {
-        self.budget.max() / NEWS_SHARE / self.logs.len().max(1)
+        self.news_bytes_max
     }
 
     /// The slot of a registered user.

@@ -39,6 +39,16 @@ pub(crate) enum Subject {
     Readers(ShardId),
 }
 
+impl Subject {
+    /// The author of a post. Other subjects have none.
+    pub(crate) fn author(self) -> UserId {
+        match self {
+            Self::Author(author) => author,
+            Self::Reader(_) | Self::Shard(_) | Self::Readers(_) => UserId(0),
+        }
+    }
+}
+
 /// A change of one log, without its place.
 #[derive(Clone, Debug)]
 pub(crate) enum NewsChange {
@@ -101,8 +111,8 @@ struct Changes {
     posts: HashMap<(UserId, PostId), Stored>,
     /// Changes before this position are dropped.
     floor: ChangePosition,
-    /// Shards that changed without a transaction, and the position that the log had then.
-    lost_at: HashMap<ShardId, LogPosition>,
+    /// Shards that changed without a transaction, and the position right after it.
+    lost_at: HashMap<ShardId, ChangePosition>,
     bytes: usize,
 }
 
@@ -168,9 +178,9 @@ impl News {
         usage.change(before, changes.size());
     }
 
-    /// Records that the shard changed without a transaction while the log was at `at`.
-    pub(crate) fn lose(&self, shard: ShardId, at: LogPosition) {
-        self.write().lost_at.insert(shard, at);
+    /// Records that the shard changed without a transaction, right before `position`.
+    pub(super) fn lose(&self, shard: ShardId, position: ChangePosition) {
+        self.write().lost_at.insert(shard, position);
     }
 
     /// The changes of a range, oldest first. Cost: a look-up for each subject, and the changes of
@@ -180,6 +190,11 @@ impl News {
     /// [`Gap`] if changes since the position were dropped, or one of them is unknown.
     pub(crate) fn of(&self, range: NewsRange<'_>) -> Result<Vec<NewsItem>, Gap> {
         self.read().of(range)
+    }
+
+    /// Bytes of the changes and their texts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.read().bytes
     }
 
     /// The position before which all changes are dropped.
@@ -241,8 +256,8 @@ impl Changes {
         self.first += 1;
         self.bytes -= ITEM_BYTES;
         self.floor = ChangePosition::within(item.at, item.index);
-        let floor = self.floor.after;
-        self.lost_at.retain(|_, at| *at >= floor);
+        let floor = self.floor;
+        self.lost_at.retain(|_, position| *position > floor);
         if let Entry::Occupied(newest) = self.newest.entry(item.subject)
             && *newest.get() == number
         {
@@ -259,7 +274,7 @@ impl Changes {
 
     fn of(&self, range: NewsRange<'_>) -> Result<Vec<NewsItem>, Gap> {
         let is_lost =
-            |shard: &ShardId| self.lost_at.get(shard).is_some_and(|at| range.since.after <= *at);
+            |shard: &ShardId| self.lost_at.get(shard).is_some_and(|lost| range.since < *lost);
         if range.since < self.floor || range.shards.iter().any(is_lost) {
             return Err(Gap);
         }
@@ -321,11 +336,7 @@ impl Item {
 
 /// The post with this key of the author that is the subject.
 fn post_of(subject: Subject, (_, post): TailKey) -> (UserId, PostId) {
-    match subject {
-        Subject::Author(author) => (author, PostId(post)),
-        // Only authors have posts.
-        Subject::Reader(_) | Subject::Shard(_) | Subject::Readers(_) => (UserId(0), PostId(post)),
-    }
+    (subject.author(), PostId(post))
 }
 
 #[cfg(test)]
@@ -424,8 +435,9 @@ mod tests {
         assert_eq!(news.since(at(119), &[ANN]), Err(Gap));
         assert_eq!(news.since(at(119), &[BOB]), Ok(String::new()));
         assert_eq!(news.since(at(130), &[ANN]), Ok(String::new()));
-        news.0.lose(HOME, LogPosition(130));
+        let lost = ChangePosition::after_loss(LogPosition(130), 7);
+        news.0.lose(HOME, lost);
         assert_eq!(news.since(at(130), &[BOB]), Err(Gap));
-        assert_eq!(news.since(at(131), &[BOB]), Ok(String::new()));
+        assert_eq!(news.since(lost, &[BOB]), Ok(String::new()));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::draft::PAGE_JSON_MAX;
 use super::view::View;
 use super::{Limit, ReadError};
-use crate::changes::{ChangePosition, LogIdentity, LogPosition};
+use crate::changes::{LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject, TailPost};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
@@ -155,22 +155,17 @@ pub(crate) async fn count(
         Ok(asked) => asked,
         Err(unread) => return Ok((0, unread)),
     };
-    let news = asked.read(usize::MAX, usize::MAX);
-    let posts: HashSet<PostKey> = news
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            NewsEvent::Post(post) => Some(post.key),
-            _ => None,
-        })
-        .collect();
-    Ok((posts.len(), News { events: Vec::new(), more: false, ..news }))
+    let (posts, news) =
+        asked.count().unwrap_or_else(|Gap| (0, News::with_gap(asked.reached.clone())));
+    Ok((posts, asked.with_cost(news)))
 }
 
 /// A request for news with everything that its answer depends on.
 struct Asked<'a> {
     memory: &'a Memory,
     since: &'a Freshness,
+    /// The logs that end before the position of the token.
+    beyond_end: Vec<LogIdentity>,
     authors: usize,
     /// Whether the follow list was queried.
     queried: bool,
@@ -207,6 +202,8 @@ impl<'a> Asked<'a> {
         if !view.has_reached(since) {
             view.wait_until_fresh().await;
         }
+        let identities = since.positions().iter().map(|(identity, _)| *identity);
+        let beyond_end = identities.filter(|identity| view.is_beyond_end(*identity)).collect();
         let mut tries = 1;
         loop {
             let reached = view.reached();
@@ -223,7 +220,7 @@ impl<'a> Asked<'a> {
             if tries == LIST_TRIES || !follows_changed(memory, reader, &reached) {
                 let logs = subjects(memory, reader, &authors);
                 let authors = authors.len();
-                return Ok(Ok(Self { memory, since, authors, queried, reached, logs }));
+                return Ok(Ok(Self { memory, since, beyond_end, authors, queried, reached, logs }));
             }
             view.begin_again();
             tries += 1;
@@ -231,43 +228,47 @@ impl<'a> Asked<'a> {
     }
 
     fn read(&self, limit: usize, bytes_max: usize) -> News {
-        let news = self
-            .try_read(limit, bytes_max)
-            .unwrap_or_else(|Gap| News::with_gap(self.reached.clone()));
-        News { authors: self.authors, queried: self.queried, ..news }
+        let news = self.try_read(limit, bytes_max);
+        self.with_cost(news.unwrap_or_else(|Gap| News::with_gap(self.reached.clone())))
     }
 
     fn try_read(&self, limit: usize, bytes_max: usize) -> Result<News, Gap> {
+        let mut answer = Answer::new(self.start(), limit, bytes_max);
+        for (index, asked) in &self.logs {
+            let log = &self.memory.logs()[*index];
+            self.note_stale(log, asked, &mut answer.news);
+            match self.changes(log, asked, answer.room().saturating_add(1))? {
+                LogNews::Items(identity, items) => {
+                    if items.into_iter().all(|item| answer.add(identity, item)) {
+                        self.pass(identity, &mut answer.news.freshness);
+                    }
+                }
+                LogNews::NotReached => answer.news.missing.extend(&asked.shards),
+            }
+        }
+        Ok(answer.news)
+    }
+
+    /// Counts the posts, whatever their bytes.
+    fn count(&self) -> Result<(usize, News), Gap> {
         let mut news = News { freshness: self.start(), ..News::default() };
-        let mut bytes = 0;
+        let mut posts: HashSet<PostKey> = HashSet::new();
         for (index, asked) in &self.logs {
             let log = &self.memory.logs()[*index];
             self.note_stale(log, asked, &mut news);
-            let room = limit - news.events.len();
-            let (identity, items) = match self.changes(log, asked, room.saturating_add(1))? {
-                LogNews::Items(identity, items) => (identity, items),
-                LogNews::NotReached => {
-                    news.missing.extend(&asked.shards);
-                    continue;
+            match self.changes(log, asked, usize::MAX)? {
+                LogNews::Items(identity, items) => {
+                    posts.extend(items.iter().filter_map(NewsItem::new_post));
+                    self.pass(identity, &mut news.freshness);
                 }
-            };
-            let mut all = true;
-            for item in items {
-                bytes += bytes_of(&item);
-                if news.events.len() == limit || (bytes > bytes_max && !news.events.is_empty()) {
-                    news.more = true;
-                    all = false;
-                    break;
-                }
-                news.freshness.set(identity, item.position, item.at);
-                let event = self.event(item, &news.freshness);
-                news.events.push(event);
-            }
-            if all {
-                self.pass(identity, &mut news.freshness);
+                LogNews::NotReached => news.missing.extend(&asked.shards),
             }
         }
-        Ok(news)
+        Ok((posts.len(), news))
+    }
+
+    fn with_cost(&self, news: News) -> News {
+        News { authors: self.authors, queried: self.queried, ..news }
     }
 
     /// The positions before the first event: those of the token for the logs that are asked, and
@@ -314,8 +315,13 @@ impl<'a> Asked<'a> {
             return Err(Gap);
         }
         let since = self.since.changes_seen(identity).ok_or(Gap)?;
-        let until = self.reached.changes_seen(identity).ok_or(Gap)?.after;
-        if ChangePosition::after(until) < since {
+        let reached = self.reached.changes_seen(identity).ok_or(Gap)?;
+        let (until, required) = (reached.after, self.since.position(identity).unwrap_or_default());
+        if self.beyond_end.contains(&identity) {
+            return Err(Gap);
+        }
+        // Of a mark of another node nothing is known here, and nothing is after it.
+        if since.after > until || (since > reached && required > until) {
             return Ok(LogNews::NotReached);
         }
         let subjects = asked.subjects.as_slice();
@@ -326,29 +332,71 @@ impl<'a> Asked<'a> {
             _ => Err(Gap),
         }
     }
+}
 
-    fn event(&self, item: NewsItem, freshness: &Freshness) -> NewsEvent {
-        let author = match item.subject {
-            Subject::Author(author) => author,
-            // Follows have no author.
-            Subject::Reader(_) | Subject::Shard(_) | Subject::Readers(_) => UserId(0),
-        };
-        let freshness = || freshness.clone();
-        match item.change {
-            NewsChange::Post(post) => NewsEvent::Post(NewsPost::new(author, post)),
-            NewsChange::Edited(post) => NewsEvent::Update(NewsPost::new(author, post)),
-            NewsChange::Gone((_, post)) => NewsEvent::Delete { author, post: PostId(post) },
-            NewsChange::Follow(user) => NewsEvent::Follow { user, freshness: freshness() },
-            NewsChange::Unfollow(user) => NewsEvent::Unfollow { user, freshness: freshness() },
-            NewsChange::Unknown => unreachable!("an unknown change is a gap"),
+/// An answer that is being made, within its limits.
+struct Answer {
+    news: News,
+    limit: usize,
+    /// The bytes of JSON that are left.
+    bytes: usize,
+}
+
+impl Answer {
+    fn new(start: Freshness, limit: usize, bytes: usize) -> Self {
+        Self { news: News { freshness: start, ..News::default() }, limit, bytes }
+    }
+
+    /// The events that are left.
+    fn room(&self) -> usize {
+        self.limit - self.news.events.len()
+    }
+
+    /// Adds a change and moves the token past it. False if there is no room: then more are known.
+    fn add(&mut self, identity: LogIdentity, item: NewsItem) -> bool {
+        let left = self.bytes.checked_sub(bytes_of(&item));
+        if self.room() == 0 || (left.is_none() && !self.news.events.is_empty()) {
+            self.news.more = true;
+            return false;
+        }
+        self.bytes = left.unwrap_or(0);
+        self.news.freshness.set(identity, item.position, item.at);
+        self.news.events.push(event(item, &self.news.freshness));
+        true
+    }
+}
+
+fn event(item: NewsItem, freshness: &Freshness) -> NewsEvent {
+    let author = item.subject.author();
+    let freshness = || freshness.clone();
+    match item.change {
+        NewsChange::Post(post) => NewsEvent::Post(NewsPost::new(author, post)),
+        NewsChange::Edited(post) => NewsEvent::Update(NewsPost::new(author, post)),
+        NewsChange::Gone((_, post)) => NewsEvent::Delete { author, post: PostId(post) },
+        NewsChange::Follow(user) => NewsEvent::Follow { user, freshness: freshness() },
+        NewsChange::Unfollow(user) => NewsEvent::Unfollow { user, freshness: freshness() },
+        NewsChange::Unknown => unreachable!("an unknown change is a gap"),
+    }
+}
+
+impl NewsItem {
+    /// The key of a post that has become visible.
+    fn new_post(&self) -> Option<PostKey> {
+        match &self.change {
+            NewsChange::Post(post) => Some(post_key(self.subject.author(), post)),
+            _ => None,
         }
     }
 }
 
+fn post_key(author: UserId, post: &TailPost) -> PostKey {
+    let (time, id) = post.key;
+    PostKey { time, post: PostId(id), author }
+}
+
 impl NewsPost {
     fn new(author: UserId, post: TailPost) -> Self {
-        let (time, id) = post.key;
-        Self { key: PostKey { time, post: PostId(id), author }, json: post.body, handle: None }
+        Self { key: post_key(author, &post), json: post.body, handle: None }
     }
 }
 

@@ -34,6 +34,8 @@ struct RequiredPosition {
     identity: LogIdentity,
     at: LogPosition,
     lost: bool,
+    /// The server itself has reported an earlier end of its log.
+    beyond_end: bool,
     /// Set as soon as the databases may be queried.
     read_check: Option<ReadCheck>,
 }
@@ -44,6 +46,7 @@ impl Required {
             identity: *identity,
             at: *at,
             lost: false,
+            beyond_end: false,
             read_check: None,
         };
         let positions = token.positions().iter().map(position).collect();
@@ -67,6 +70,11 @@ impl Required {
 
     pub(super) fn is_any_lost(&self) -> bool {
         self.positions.iter().any(|position| position.lost)
+    }
+
+    /// Whether the log with this identity ends before its position.
+    pub(super) fn is_beyond_end(&self, identity: LogIdentity) -> bool {
+        self.positions.iter().any(|position| position.identity == identity && position.beyond_end)
     }
 
     /// Marks positions as lost whose log has another identity by now, or whose rows were read from
@@ -99,6 +107,10 @@ impl Required {
                 Waited::Lagging(index) => Some(index),
                 Waited::Lost => {
                     position.lost = true;
+                    None
+                }
+                Waited::BeyondEnd => {
+                    (position.lost, position.beyond_end) = (true, true);
                     None
                 }
             }
@@ -134,6 +146,8 @@ enum Waited {
     /// The index of the log whose memory does not reach it.
     Lagging(usize),
     Lost,
+    /// The log ends before it.
+    BeyondEnd,
 }
 
 impl Waited {
@@ -176,18 +190,17 @@ impl RequiredPosition {
             return Waited::reached(reached);
         }
         let late = async {
-            let is_possible = async {
-                if self.is_beyond_end(source, patience).await {
-                    return false;
+            let is_impossible = async {
+                if !self.is_beyond_end(source, patience).await {
+                    std::future::pending().await
                 }
-                std::future::pending().await
             };
             tokio::select! {
-                reached = reached() => reached,
-                possible = is_possible => possible,
+                reached = reached() => Waited::reached(reached),
+                () = is_impossible => Waited::BeyondEnd,
             }
         };
-        patience.limit(late).await.map_or(Waited::Lagging(index), Waited::reached)
+        patience.limit(late).await.unwrap_or(Waited::Lagging(index))
     }
 
     /// The index of the log with the identity. Waits for logs that have no identity yet, shortly
@@ -225,9 +238,7 @@ impl RequiredPosition {
             let Some(end) = answer.ok().filter(|end| end.identity == self.identity) else {
                 return false;
             };
-            if self.is_in(log) {
-                log.note_visible(end.visible);
-            }
+            log.note_visible(end.identity, end.visible);
             if end.visible >= self.at {
                 return true;
             }

@@ -48,7 +48,7 @@ pub(crate) struct View<'a> {
 struct LogStart {
     identity: LogIdentity,
     /// Memory has every change up to here.
-    position: LogPosition,
+    seen: ChangePosition,
     /// Every database read sees all changes up to here.
     visible: LogPosition,
 }
@@ -56,11 +56,11 @@ struct LogStart {
 impl LogStart {
     /// `None` while another identity begins.
     fn of(log: &FollowedLog) -> Option<Self> {
-        let (identity, position) = log.position()?;
+        let (identity, seen) = log.reached()?;
         let visible = log.visible();
         // The visible position belongs to the same identity if that is unchanged.
         let (same, _) = log.position()?;
-        (same == identity).then_some(Self { identity, position, visible })
+        (same == identity).then_some(Self { identity, seen, visible })
     }
 }
 
@@ -196,6 +196,12 @@ impl<'a> View<'a> {
         any
     }
 
+    /// Whether the token of the request has a position that this log does not contain, so that
+    /// the log is shorter than it was.
+    pub(super) fn is_beyond_end(&self, identity: LogIdentity) -> bool {
+        self.required.is_beyond_end(identity)
+    }
+
     /// Waits until the databases show every position of the request's token, until `patience` at
     /// most. A database delivers a transaction in its log before its tables show it.
     pub(super) async fn wait_until_visible(&mut self) {
@@ -209,8 +215,8 @@ impl<'a> View<'a> {
     pub(super) fn finish_from_memory(&mut self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
-            let seen = self.start_of(identity).map_or(LogPosition::default(), |log| log.position);
-            draft.freshness.set(identity, ChangePosition::after(seen), at);
+            let seen = self.start_of(identity).map(|start| start.seen).unwrap_or_default();
+            draft.freshness.set(identity, seen, at);
         }
         self.set_freshness(draft);
         draft.as_of = draft.is_whole().then_some(self.version);
@@ -260,15 +266,19 @@ impl<'a> View<'a> {
         let is_queried = log.shards().iter().any(|shard| queried.contains(shard));
         let (identity, at) = if is_queried {
             let end = source.log_end(self.deadline).await.ok()?;
-            log.note_visible_in(end.identity, end.visible);
+            log.note_visible(end.identity, end.visible);
             (end.identity, end.end)
         } else {
             log.announced()?
         };
-        let seen = self.start_of(identity).map_or(LogPosition::default(), |start| {
-            if is_queried { start.position.min(start.visible) } else { start.position }
+        let seen = self.start_of(identity).map(|start| {
+            if is_queried {
+                start.seen.min(ChangePosition::after(start.visible))
+            } else {
+                start.seen
+            }
         });
-        Some((identity, ChangePosition::after(seen), at))
+        Some((identity, seen.unwrap_or_default(), at))
     }
 
     pub(super) fn memory(&self) -> Option<&'a Memory> {
@@ -278,7 +288,7 @@ impl<'a> View<'a> {
     /// The position of every log at the start of the request: memory has all changes up to there.
     pub(super) fn reached(&self) -> Freshness {
         let mut reached = Freshness::default();
-        self.start.iter().for_each(|start| reached.add(start.identity, start.position));
+        self.start.iter().for_each(|log| reached.set(log.identity, log.seen, log.seen.after));
         reached
     }
 
@@ -308,7 +318,7 @@ impl<'a> View<'a> {
             let identity = memory.log_of(reader).position().map(|(identity, _)| identity);
             let mut required = Freshness::default();
             if let Some(start) = identity.and_then(|identity| self.start_of(identity)) {
-                required.add(start.identity, start.position);
+                required.add(start.identity, start.seen.after);
             }
             self.required = Required::new(&required);
         }
