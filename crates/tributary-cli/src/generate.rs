@@ -1,4 +1,5 @@
-//! `tributary completions` and `tributary man`: files that the command line generates from itself.
+//! `tributary completions`, `tributary man` and `tributary openapi`: files that the program makes
+//! from itself.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,12 @@ pub(crate) struct ManPages {
     /// Folder for the pages; it is made if it does not exist
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+}
+
+/// Prints the document of `GET /openapi.json`.
+pub(crate) fn openapi() -> Outcome {
+    say(tributary_server::openapi_json().trim_end());
+    Outcome::Done
 }
 
 impl Completions {

@@ -79,6 +79,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Print a script that completes the command line in a shell
     Completions(generate::Completions),
+    /// Print the OpenAPI document of the HTTP interface
+    Openapi,
     /// Write manual pages
     Man(generate::ManPages),
     /// Measure the speed of a server, and check its answers at the same time
@@ -148,6 +150,7 @@ pub fn main() -> ExitCode {
                 Command::Keys(keys) => keys.run(),
                 Command::Config(config) => config.run(),
                 Command::Completions(completions) => Ok(completions.run()),
+                Command::Openapi => Ok(generate::openapi()),
                 Command::Man(pages) => pages.run(),
                 Command::Bench(bench) => bench.run().await,
             }

@@ -15,6 +15,11 @@ use super::tls::Certificate;
 use super::wire::{KeysState, LogState, Reloaded, ServerState, ShardDetails, ShardsState};
 
 /// `GET /shards`: every server and shard with its state. The reasons are those of the log.
+#[utoipa::path(
+    get, path = "/shards", operation_id = "shards", tag = "operators",
+    summary = "Every server and shard with its state", description = "",
+    responses((status = 200, description = "The state", body = ShardsState<'_>))
+)]
 pub(super) async fn shards(
     State(tributary): State<Tributary>,
     _: AllowedHere<ReadState>,
@@ -43,6 +48,11 @@ pub(super) async fn shards(
 }
 
 /// `GET /keys`: the credentials in effect, without their secrets.
+#[utoipa::path(
+    get, path = "/keys", operation_id = "keys", tag = "operators",
+    summary = "The credentials in effect, without their secrets", description = "",
+    responses((status = 200, description = "The credentials", body = KeysState<'_>))
+)]
 pub(super) async fn keys(
     State(files): State<Reloadable>,
     allowed: AllowedHere<ReadKeys>,
@@ -56,6 +66,15 @@ pub(super) async fn keys(
 
 /// `POST /reload`: reads the files of credentials and of the certificate now. 409 if one of them
 /// cannot be used; the earlier content stays in effect.
+#[utoipa::path(
+    post, path = "/reload", operation_id = "reload", tag = "operators",
+    summary = "Read the files of credentials and of the certificate now", description = "",
+    responses(
+        (status = 200, description = "All files are in effect", body = [Reloaded]),
+        (status = 409, description = "A file cannot be used; its earlier content stays in effect",
+         body = [Reloaded])
+    )
+)]
 pub(super) async fn reload(
     State(files): State<Reloadable>,
     allowed: AllowedHere<Reload>,

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use thiserror::Error;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
+use utoipa::ToSchema;
 
 use super::auth::{BadSeal, Denied, Scope};
 use super::frame::TraceId;
@@ -89,9 +90,11 @@ pub(super) enum ApiError {
 /// The problem type of a client that has used its units.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'static str,
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem<'a> {
+    /// The address of the description of this problem.
+    r#type: String,
     title: &'static str,
     status: u16,
     code: &'static str,
@@ -99,6 +102,7 @@ struct Problem<'a> {
     trace_id: &'a str,
     /// As in draft-ietf-httpapi-ratelimit-headers.
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     violated_policies: Option<[&'static str; 1]>,
 }
 
@@ -157,8 +161,8 @@ impl ApiError {
         };
         let problem = Problem {
             r#type: match violated_policies {
-                Some(_) => QUOTA_EXCEEDED,
-                None => "about:blank",
+                Some(_) => QUOTA_EXCEEDED.to_owned(),
+                None => format!("/docs#{code}"),
             },
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),

@@ -15,10 +15,25 @@ use super::wire::{LogState, Ready, ShardState, TaskState};
 /// The paths of these routes.
 pub(super) const PATHS: [&str; 3] = ["/livez", "/healthz", "/readyz"];
 
-/// `GET /livez`, `GET /healthz`: 200 while the process answers. Shards are not checked, because a
+/// `GET /livez`: 200 while the process answers. Shards are not checked, because a
 /// restart of this process would not repair a dead database.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "livez", tag = "health", security(()),
+    summary = "Whether the process answers", description = "",
+    responses((status = 200, description = "It does", body = String))
+)]
 pub(super) async fn live() -> &'static str {
     "ok\n"
+}
+
+/// `GET /healthz`: the same under another name.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "healthz", tag = "health", security(()),
+    summary = "Whether the process answers", description = "",
+    responses((status = 200, description = "It does", body = String))
+)]
+pub(super) async fn healthz() -> &'static str {
+    live().await
 }
 
 /// `GET /readyz`: 200 `ok` if all shards are in service and no background task fails, 200
@@ -26,6 +41,17 @@ pub(super) async fn live() -> &'static str {
 /// The state of memory is listed and does not change the status: without memory pages are only
 /// slower. Names of shards, logs and tasks are for principals that may see the state of the
 /// process.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readyz", tag = "health", security((), ("bearer" = [])),
+    summary = "Whether the shards answer",
+    description = "The lists are for keys with the scope `admin`.",
+    params(("strict" = Option<String>, Query, description = "`degraded` is then 503, too")),
+    responses(
+        (status = 200, description = "`ok` or `degraded`", body = Ready<'_>),
+        (status = 503, description = "`unavailable`, or `degraded` with `strict`",
+         body = Ready<'_>)
+    )
+)]
 pub(super) async fn ready(
     State(tributary): State<Tributary>,
     State(TaskList(tasks)): State<TaskList>,

@@ -17,6 +17,8 @@ mod limits;
 mod listener;
 mod metrics;
 mod news;
+mod openapi;
+mod problems;
 mod publish;
 mod query;
 mod serve;
@@ -47,6 +49,7 @@ use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::Frame;
 use self::limits::Limiter;
+pub use self::openapi::openapi_json;
 pub use self::serve::{BoundServer, bind, bind_with};
 pub use self::tls::{Certificate, CertificateError};
 
@@ -178,15 +181,18 @@ fn routes(app: App, role: Role) -> Router {
     };
     routes
         .route("/livez", get(health::live))
-        .route("/healthz", get(health::live))
+        .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(openapi::json))
+        .route("/docs", get(openapi::docs))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(from_fn_with_state(frame, frame::handle))
         .with_state(app)
 }
 
-/// The route table. The handler of each route names the permission that it needs.
+/// The route table. The handler of each route names the permission that it needs, and describes the
+/// route in the OpenAPI document.
 fn public_routes() -> Router<App> {
     Router::new()
         .route("/user/feed/{user_id}", get(timeline::express_feed))

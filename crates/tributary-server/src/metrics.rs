@@ -49,6 +49,14 @@ const LOG_COUNTERS: [LogCounter; 9] = [
 ];
 
 /// `GET /metrics`.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "operators",
+    summary = "Metrics for Prometheus", description = "",
+    responses((
+        status = 200, description = "OpenMetrics", body = String,
+        content_type = "application/openmetrics-text"
+    ))
+)]
 pub(super) async fn metrics(
     State(tributary): State<Tributary>,
     State(TaskList(tasks)): State<TaskList>,

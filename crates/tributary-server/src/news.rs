@@ -1,8 +1,8 @@
 //! `GET /v1/users/{user_id}/feed/new`: what has become visible in a home timeline since a token.
 
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::Uri;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tributary::internal::{Fleet, fleet};
 use tributary::news::{News, NewsEvent, NewsPost};
@@ -11,8 +11,9 @@ use tributary::{Freshness, Tributary, UserId};
 use super::auth::{Allowed, CursorKeys, Purpose, ReadHome};
 use super::error::ApiError;
 use super::limits::Cost;
+use super::openapi::schemas::{NewsAnswer, NewsQuery, OfUser};
 use super::query::parse_limit;
-use super::timeline::{costing, json};
+use super::timeline::{costing, json, json_bytes};
 use super::wire::{StaleShard, push_end, push_post, shard_names, stale_shards};
 
 #[derive(Deserialize)]
@@ -59,6 +60,24 @@ struct NewFollow {
 }
 
 /// `GET /v1/users/{user_id}/feed/new`.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/feed/new", operation_id = "news", tag = "timelines",
+    summary = "What became visible in a home timeline since a token", description = "",
+    params(OfUser, NewsQuery),
+    responses((
+        status = 200, description = "The events; only their number with `count=1`",
+        body = NewsAnswer,
+        links(
+            ("since" = (
+                operation_id = "news",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("since" = "$response.body#/token")
+                )
+            ))
+        )
+    ))
+)]
 pub(super) async fn news(
     State(tributary): State<Tributary>,
     State(keys): State<CursorKeys>,
@@ -82,9 +101,7 @@ pub(super) async fn news(
     }
     let news = tributary.news(user, since.as_ref(), limit).await?;
     let body = news_json(&news, &keys, fleet(&tributary)).map_err(|_| ApiError::Internal)?;
-    let kind = HeaderValue::from_static("application/json");
-    let response = ([(header::CONTENT_TYPE, kind)], body).into_response();
-    Ok(costing(Cost::of_news(&news), response))
+    Ok(costing(Cost::of_news(&news), json_bytes(body.into())))
 }
 
 /// The token of an earlier answer.

@@ -9,6 +9,7 @@ use tributary::{Followed, Freshness, PostId, Published, Tributary, UserId};
 use super::auth::{Allowed, CursorKeys, DeletePost, Follow, Publish, ReadPost};
 use super::error::ApiError;
 use super::limits::Cost;
+use super::openapi::schemas::{OfFollow, OfPost, OfUser, OnceKey, Post, Token};
 use super::query::{JsonBody, idempotency_key};
 use super::timeline::{costing, json, set_freshness_headers};
 use super::wire::{self, NewFollows, NewPost};
@@ -17,6 +18,43 @@ use super::wire::{self, NewFollows, NewPost};
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// `POST /v1/users/{user_id}/posts`: 201 with the post, and its address in `Location`.
+#[utoipa::path(
+    post, path = "/v1/users/{user_id}/posts", operation_id = "publish", tag = "posts",
+    summary = "Store a post", description = "",
+    params(OfUser, OnceKey),
+    request_body = NewPost,
+    responses((
+        status = 201, description = "The post is committed", body = Post,
+        headers(
+            ("Location" = String, description = "The address of the post"),
+            ("Idempotent-Replayed" = String, description = "`true` if an earlier answer is repeated"),
+            ("Tributary-Freshness" = Token, description = "Absent if there is no token"),
+        ),
+        links(
+            ("read" = (
+                operation_id = "read_post",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("post_id" = "$response.body#/post_id")
+                )
+            )),
+            ("delete" = (
+                operation_id = "delete_post",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("post_id" = "$response.body#/post_id")
+                )
+            )),
+            ("timeline" = (
+                operation_id = "author_timeline",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("Tributary-Freshness" = "$response.header.Tributary-Freshness")
+                )
+            ))
+        )
+    ))
+)]
 pub(super) async fn publish(
     State(tributary): State<Tributary>,
     State(cursor_keys): State<CursorKeys>,
@@ -48,6 +86,12 @@ fn with_freshness(freshness: (&Freshness, &CursorKeys), response: impl IntoRespo
 }
 
 /// `GET /v1/users/{user_id}/posts/{post_id}`: one query on the author's shard.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/posts/{post_id}", operation_id = "read_post", tag = "posts",
+    summary = "Read one post", description = "",
+    params(OfPost),
+    responses((status = 200, description = "The post", body = Post))
+)]
 pub(super) async fn post(
     State(tributary): State<Tributary>,
     Allowed { user: author, other: post, .. }: Allowed<ReadPost, PostId>,
@@ -64,6 +108,15 @@ pub(super) async fn post(
 }
 
 /// `DELETE /v1/users/{user_id}/posts/{post_id}`: 204, also if the post does not exist.
+#[utoipa::path(
+    delete, path = "/v1/users/{user_id}/posts/{post_id}", operation_id = "delete_post",
+    tag = "posts", summary = "Delete a post", description = "",
+    params(OfPost),
+    responses((
+        status = 204, description = "The post does not exist any more",
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+    ))
+)]
 pub(super) async fn delete_post(
     State(tributary): State<Tributary>,
     State(cursor_keys): State<CursorKeys>,
@@ -74,6 +127,31 @@ pub(super) async fn delete_post(
 }
 
 /// `PUT /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow exists already.
+#[utoipa::path(
+    put, path = "/v1/users/{user_id}/following/{followee_id}", operation_id = "follow",
+    tag = "follows", summary = "Follow a user", description = "",
+    params(OfFollow),
+    responses((
+        status = 204, description = "The follow exists",
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+        links(
+            ("unfollow" = (
+                operation_id = "unfollow",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("followee_id" = "$request.path.followee_id")
+                )
+            )),
+            ("timeline" = (
+                operation_id = "home_timeline",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("Tributary-Freshness" = "$response.header.Tributary-Freshness")
+                )
+            ))
+        )
+    ))
+)]
 pub(super) async fn follow(
     State(tributary): State<Tributary>,
     State(cursor_keys): State<CursorKeys>,
@@ -84,6 +162,15 @@ pub(super) async fn follow(
 }
 
 /// `DELETE /v1/users/{user_id}/following/{followee_id}`: 204, also if the follow does not exist.
+#[utoipa::path(
+    delete, path = "/v1/users/{user_id}/following/{followee_id}", operation_id = "unfollow",
+    tag = "follows", summary = "Stop to follow a user", description = "",
+    params(OfFollow),
+    responses((
+        status = 204, description = "The follow does not exist any more",
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+    ))
+)]
 pub(super) async fn unfollow(
     State(tributary): State<Tributary>,
     State(cursor_keys): State<CursorKeys>,
@@ -94,6 +181,22 @@ pub(super) async fn unfollow(
 }
 
 /// `POST /v1/users/{user_id}/following`: follows all listed users, in one transaction.
+#[utoipa::path(
+    post, path = "/v1/users/{user_id}/following", operation_id = "follow_all", tag = "follows",
+    summary = "Follow several users in one transaction", description = "",
+    params(OfUser),
+    request_body = NewFollows,
+    responses((
+        status = 200, description = "All follows exist", body = wire::Followed,
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+        links(
+            ("list" = (
+                operation_id = "following",
+                parameters(("user_id" = "$request.path.user_id"))
+            ))
+        )
+    ))
+)]
 pub(super) async fn follow_all(
     State(tributary): State<Tributary>,
     State(cursor_keys): State<CursorKeys>,

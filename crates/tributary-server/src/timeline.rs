@@ -15,10 +15,20 @@ use tributary::{Freshness, Limit, Tributary, UserId};
 use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadHome};
 use super::error::ApiError;
 use super::limits::Cost;
+use super::openapi::schemas::{AtLeast, OfUser, PageQuery, TimelinePage, Token};
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 
 /// `GET /user/feed/{user_id}`: the home timeline in the JSON shape of the Express handler.
+#[utoipa::path(
+    get, path = "/user/feed/{user_id}", operation_id = "express_timeline", tag = "timelines",
+    summary = "The home timeline in the format of the Express handler", description = "",
+    params(OfUser, PageQuery, AtLeast),
+    responses((
+        status = 200, description = "The page", body = ExpressFeed<'_>,
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+    ))
+)]
 pub(super) async fn express_feed(
     State(tributary): State<Tributary>,
     Allowed { user, .. }: Allowed<ReadHome>,
@@ -37,6 +47,38 @@ pub(super) async fn express_feed(
 
 /// `GET /v1/users/{user_id}/feed`: the home timeline. `from_memory` answers most of its requests
 /// before this.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/feed", operation_id = "home_timeline", tag = "timelines",
+    summary = "The posts of all users that a user follows, newest first", description = "",
+    params(OfUser, PageQuery, AtLeast),
+    responses((
+        status = 200, description = "The page", body = TimelinePage,
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+        links(
+            ("older" = (
+                operation_id = "home_timeline",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("cursor" = "$response.body#/next")
+                )
+            )),
+            ("newer" = (
+                operation_id = "home_timeline",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("cursor" = "$response.body#/prev")
+                )
+            )),
+            ("since" = (
+                operation_id = "news",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("since" = "$response.header.Tributary-Freshness")
+                )
+            ))
+        )
+    ))
+)]
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
     Allowed { user, .. }: Allowed<ReadHome>,
@@ -63,6 +105,31 @@ pub(super) fn render_home(
 }
 
 /// `GET /v1/users/{user_id}/posts`: the timeline of one author.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/posts", operation_id = "author_timeline", tag = "timelines",
+    summary = "The posts of one author, newest first", description = "",
+    params(OfUser, PageQuery, AtLeast),
+    responses((
+        status = 200, description = "The page", body = TimelinePage,
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+        links(
+            ("older" = (
+                operation_id = "author_timeline",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("cursor" = "$response.body#/next")
+                )
+            )),
+            ("post" = (
+                operation_id = "read_post",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("post_id" = "$response.body#/posts/0/post_id")
+                )
+            ))
+        )
+    ))
+)]
 pub(super) async fn posts(
     State(tributary): State<Tributary>,
     Allowed { user: author, viewer, .. }: Allowed<ReadAuthor>,
@@ -81,6 +148,23 @@ pub(super) async fn posts(
 
 /// `GET /v1/users/{user_id}/following`: the follow list, by rising id, read from the reader's
 /// shard.
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/following", operation_id = "following", tag = "follows",
+    summary = "The users that a user follows, by rising id", description = "",
+    params(OfUser, PageQuery),
+    responses((
+        status = 200, description = "A page of the list", body = Following<'_>,
+        links(
+            ("next" = (
+                operation_id = "following",
+                parameters(
+                    ("user_id" = "$request.path.user_id"),
+                    ("cursor" = "$response.body#/next")
+                )
+            ))
+        )
+    ))
+)]
 pub(super) async fn following(
     State(tributary): State<Tributary>,
     Allowed { user, .. }: Allowed<ReadFollowing>,
@@ -213,10 +297,13 @@ fn set_link_header(headers: &mut HeaderMap, links: Bytes) {
 /// A 200 response with this JSON body.
 pub(super) fn json(body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(bytes) => {
-            let json = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json)], bytes).into_response()
-        }
+        Ok(bytes) => json_bytes(bytes.into()),
         Err(_) => ApiError::Internal.into_response(),
     }
+}
+
+/// A 200 response with a body that is JSON already.
+pub(super) fn json_bytes(body: Bytes) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], body).into_response()
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use tributary::config::TimeUnit;
 use tributary::internal::stats::LogStats;
@@ -11,6 +12,7 @@ use tributary::internal::{Draft, DraftPost, Fleet, PostJson, PostTimes, rfc3339_
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
 use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
+use super::openapi::schemas::{self, Id};
 
 /// Allowance in bytes for the end of a page without its cursors.
 const PAGE_END_BYTES: usize = 256;
@@ -19,17 +21,20 @@ const CURSOR_CHARACTERS: usize = 64;
 
 /// The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this
 /// route replaces.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ExpressFeed<'a> {
     feed: Vec<Tweet<'a>>,
+    #[schema(value_type = Option<schemas::Cursor>, required = true)]
     next_cursor: Option<String>,
     complete: bool,
     missing_shards: Vec<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Tweet<'a> {
+    #[schema(value_type = Id)]
     tweet_id: String,
+    #[schema(value_type = Id)]
     user_id: String,
     content: &'a str,
     timestamp: Timestamp,
@@ -37,7 +42,7 @@ struct Tweet<'a> {
 
 /// A timestamp in the form of the Express handler: a stored number unchanged, a date as JavaScript
 /// formats it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Timestamp {
     Number(i64),
@@ -55,53 +60,60 @@ struct PageEnd<'a> {
 }
 
 /// A shard that cannot be queried: its posts come from memory, in their state of `as_of`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct StaleShard<'a> {
     shard: &'a str,
+    #[schema(format = "date-time")]
     as_of: String,
 }
 
 /// The answer of `GET /v1/users/{user_id}/following`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Following<'a> {
     pub(super) following: Vec<Followee>,
+    #[schema(value_type = Option<schemas::Cursor>, required = true)]
     pub(super) next: Option<String>,
     pub(super) complete: bool,
     pub(super) missing_shards: Vec<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Followee {
+    #[schema(value_type = Id)]
     user_id: String,
 }
 
 /// The body of `POST /v1/users/{user_id}/posts`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPost {
+    /// At most `write.content_bytes_max` bytes in UTF-8.
+    #[schema(min_length = 1, max_length = 10_000)]
     pub(super) content: String,
 }
 
 /// The body of `POST /v1/users/{user_id}/following`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewFollows {
+    #[schema(value_type = Vec<Id>, max_items = 1_000)]
     pub(super) follow: Vec<String>,
 }
 
 /// The answer of `POST /v1/users/{user_id}/following`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Followed {
     /// The number of follows that did not exist before.
     pub(super) added: usize,
 }
 
 /// The answer of `GET /readyz`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Ready<'a> {
     pub(super) status: &'static str,
     /// Absent if the request may not see it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(super) shards: Option<Vec<ShardState<'a>>>,
     /// One entry for each log; empty if memory is off, or if the request may not see it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -112,7 +124,7 @@ pub(super) struct Ready<'a> {
 }
 
 /// A background task that has panicked in the last minute, or waits to start again.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct TaskState {
     task: &'static str,
     of: String,
@@ -128,7 +140,7 @@ impl TaskState {
 }
 
 /// The state of memory for one log.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct LogState<'a> {
     log: &'a str,
     followed: bool,
@@ -138,27 +150,27 @@ pub(super) struct LogState<'a> {
 }
 
 /// The changes that requests for news are answered from.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NewsSize {
     bytes: usize,
     bytes_max: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct FilledAhead {
     authors: usize,
     of: usize,
     done: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ShardState<'a> {
     pub(super) name: &'a str,
     pub(super) status: &'static str,
 }
 
 /// The answer of `GET /shards`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ShardsState<'a> {
     /// Empty for a folder of embedded shards.
     pub(super) servers: Vec<ServerState<'a>>,
@@ -167,7 +179,7 @@ pub(super) struct ShardsState<'a> {
     pub(super) memory: Vec<LogState<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ServerState<'a> {
     pub(super) name: &'a str,
     /// The connections that requests may use.
@@ -178,27 +190,30 @@ pub(super) struct ServerState<'a> {
     pub(super) rejected: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ShardDetails<'a> {
     pub(super) name: &'a str,
+    #[schema(required = true)]
     pub(super) server: Option<&'a str>,
     pub(super) status: &'static str,
     /// Why the shard is missing or read-only.
+    #[schema(required = true)]
     pub(super) reason: Option<&'a String>,
     pub(super) foreign_writes: u64,
 }
 
 /// One file or pair of files in the answer of `POST /reload`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Reloaded {
     pub(super) files: &'static str,
     pub(super) changed: bool,
     /// Why the earlier content stays in effect.
+    #[schema(required = true)]
     pub(super) problem: Option<String>,
 }
 
 /// The answer of `GET /keys`.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 pub(crate) struct KeysState<'a> {
     /// Whether requests need credentials.
     configured: bool,
@@ -206,35 +221,39 @@ pub(crate) struct KeysState<'a> {
     token_keys: Vec<&'a str>,
     revoked: RevokedState<'a>,
     /// Why the files cannot be read again at the moment.
+    #[schema(required = true)]
     problem: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ServiceKeyState<'a> {
     id: &'a str,
     name: &'a str,
     scopes: Vec<&'static str>,
     created: String,
+    #[schema(required = true)]
     expires: Option<String>,
     secrets: Vec<SecretState>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SecretState {
     id: u32,
     created: String,
+    #[schema(required = true)]
     expires: Option<String>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 struct RevokedState<'a> {
     kids: Vec<&'a str>,
     users: Vec<RevokedUser>,
 }
 
 /// Tokens of the user that were issued before this time are refused.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RevokedUser {
+    #[schema(value_type = Id)]
     user_id: String,
     issued_from: String,
 }

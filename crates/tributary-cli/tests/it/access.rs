@@ -41,6 +41,8 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
     ("/livez", Method::GET, "/livez", "", Open::Everybody),
     ("/healthz", Method::GET, "/healthz", "", Open::Everybody),
     ("/readyz", Method::GET, "/readyz", "", Open::Everybody),
+    ("/openapi.json", Method::GET, "/openapi.json", "", Open::Everybody),
+    ("/docs", Method::GET, "/docs", "", Open::Everybody),
     ("/metrics", Method::GET, "/metrics", "", Open::Admin),
     ("/shards", Method::GET, "/shards", "", Open::Admin),
     ("/keys", Method::GET, "/keys", "", Open::Admin),

@@ -18,6 +18,7 @@ mod commands;
 mod conformance;
 mod congress;
 mod definitions;
+mod described;
 mod doubts;
 mod examples;
 mod faults;

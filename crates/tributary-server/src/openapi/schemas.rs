@@ -1,0 +1,175 @@
+//! Parameters and JSON of the interface, for its description only. Answers that copy stored JSON
+//! have no type of their own in the code; a test compares them with these.
+
+#![expect(dead_code, reason = "these types describe the interface and hold no values")]
+
+use utoipa::{IntoParams, ToSchema};
+
+use crate::wire::StaleShard;
+
+/// A user or a post: a decimal number from 0 to 2^63-1, as a string.
+#[derive(ToSchema)]
+#[schema(pattern = "^[0-9]+$", example = "42")]
+pub(crate) struct Id(String);
+
+/// A place in a list, opaque and URL-safe. It is sealed for its list and its reader.
+#[derive(ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9_-]+$", max_length = 4096)]
+pub(crate) struct Cursor(String);
+
+/// A position in the log of each server, opaque and URL-safe.
+#[derive(ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9_-]+$", max_length = 8192)]
+pub(crate) struct Token(String);
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct OfUser {
+    /// The user that the request is about.
+    user_id: Id,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct OfPost {
+    /// The author of the post.
+    user_id: Id,
+    /// The post; its id is unique for its author only.
+    post_id: Id,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct OfFollow {
+    /// The user that follows.
+    user_id: Id,
+    /// The user that is followed.
+    followee_id: Id,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// Entries on the page; 20 if absent.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u8>,
+    /// `next` or `prev` of an earlier page; the first page if absent.
+    cursor: Option<Cursor>,
+    /// Answer 503 `incomplete` instead of an incomplete, stale or lagging page.
+    require: Option<Require>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Require {
+    Complete,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct AtLeast {
+    /// The token of an earlier answer. The page includes everything up to it.
+    #[param(rename = "Tributary-Freshness")]
+    token: Option<Token>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct OnceKey {
+    /// Chosen by the client for one post. A repeat gets the first answer again.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
+    key: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NewsQuery {
+    /// The token of an earlier answer, or of a page. Without it, the answer is the token to begin
+    /// with.
+    since: Option<Token>,
+    /// Events in the answer; 20 if absent.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u8>,
+    /// Answer only the number of new posts; needs `since`.
+    count: Option<CountOnly>,
+}
+
+#[derive(ToSchema)]
+pub(crate) enum CountOnly {
+    #[schema(rename = "1")]
+    One,
+}
+
+/// A post.
+#[derive(ToSchema)]
+pub(crate) struct Post {
+    post_id: Id,
+    author_id: Id,
+    content: String,
+    /// UTC with milliseconds.
+    #[schema(format = "date-time")]
+    created_at: String,
+    /// Present if the configuration names a table of users and the author is in it.
+    #[schema(nullable = false)]
+    author_handle: Option<String>,
+}
+
+/// A page of a timeline.
+#[derive(ToSchema)]
+pub(crate) struct TimelinePage {
+    /// Newest first.
+    posts: Vec<Post>,
+    /// Leads to older posts; `null` if there are none.
+    #[schema(required = true)]
+    next: Option<Cursor>,
+    /// Leads to the posts nearest above the first one.
+    prev: Cursor,
+    /// Whether all shards have answered.
+    complete: bool,
+    missing_shards: Vec<String>,
+    stale_shards: Vec<StaleShard<'static>>,
+}
+
+/// The changes in a home timeline since a token.
+#[derive(ToSchema)]
+pub(crate) struct News {
+    events: Vec<NewsEvent>,
+    /// Whether there are more events: ask again at once.
+    more: bool,
+    /// Whether changes since the token are not known any more: read the page again.
+    gap: bool,
+    /// The position after these events; `null` without memory.
+    #[schema(required = true)]
+    token: Option<Token>,
+    complete: bool,
+    missing_shards: Vec<String>,
+    stale_shards: Vec<StaleShard<'static>>,
+}
+
+#[derive(ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum NewsEvent {
+    Post { post: Post },
+    Update { post: Post },
+    Delete { author_id: Id, post_id: Id },
+    Follow { user_id: Id, token: Token },
+    Unfollow { user_id: Id, token: Token },
+}
+
+/// The number of posts that became visible since a token, with `count=1`.
+#[derive(ToSchema)]
+pub(crate) struct NewsCount {
+    posts: u32,
+    gap: bool,
+    complete: bool,
+    missing_shards: Vec<String>,
+    stale_shards: Vec<StaleShard<'static>>,
+}
+
+/// The answer about news: the events, or only their number.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum NewsAnswer {
+    Events(News),
+    Count(NewsCount),
+}
