@@ -10,11 +10,14 @@ use tributary::internal::folders::FolderRows;
 use tributary::internal::now_ms;
 use tributary::{OpenError, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
+use tributary_server::Web;
 
 use crate::serve::{Listen, cursor_keys, serve};
 use crate::{DEMO_FOLDER, DataSource, Outcome, progress, say};
 
 const SIZE: NetworkSize = NetworkSize { users: 10_000, posts: 300_000, shards: 4 };
+/// The readers that the first page suggests.
+const EXAMPLES: usize = 6;
 /// A file that marks a folder as complete data of the demo.
 const MARKER_FILE: &str = "demo";
 
@@ -44,16 +47,19 @@ impl Demo {
             tokio::task::spawn_blocking(move || make(&data, SIZE)).await??;
         }
         let tributary = Tributary::open(&config).await?;
-        let bound = bound.cursor_keys(cursor_keys(&config)?);
+        let readers = readers(&tributary).await;
+        let reader = readers.first().copied().unwrap_or(UserId::from(1));
+        let web = Web::new(config.write.enabled).with_examples(readers);
+        let bound = bound.cursor_keys(cursor_keys(&config)?).with_web(web);
         let url = bound.url();
         let folder = fs::canonicalize(&self.data).unwrap_or(self.data);
         say(format_args!(
-            "Tributary serves the home timelines of {} users on {url}\n\n  \
-             curl '{url}/v1/users/{}/feed?limit=5'\n\n\
+            "Tributary serves the home timelines of {} users\n\n  \
+             in a browser: {url}/home/{reader}\n  \
+             as JSON:      curl '{url}/v1/users/{reader}/feed?limit=5'\n\n\
              The data is in {}; delete the folder to start again with new data. Ctrl-C stops the \
              server.",
             SIZE.users,
-            reader(&tributary).await,
             folder.display()
         ));
         serve(bound, tributary).await;
@@ -61,16 +67,20 @@ impl Demo {
     }
 }
 
-/// The first user with more followees than one page of the follow list, for the printed example.
-async fn reader(tributary: &Tributary) -> UserId {
+/// The first users with more followees than one page of the follow list, as examples.
+async fn readers(tributary: &Tributary) -> Vec<UserId> {
     let limit = tributary::Limit::DEFAULT;
-    for id in 1..=SIZE.users {
-        let page = tributary.following(UserId::from(id), UserId::from(0), limit).await;
+    let mut readers = Vec::new();
+    for id in (1..=SIZE.users).map(UserId::from) {
+        if readers.len() == EXAMPLES {
+            break;
+        }
+        let page = tributary.following(id, UserId::from(0), limit).await;
         if page.is_ok_and(|page| page.next.is_some()) {
-            return UserId::from(id);
+            readers.push(id);
         }
     }
-    UserId::from(1)
+    readers
 }
 
 /// Makes the folder with the demo's data.

@@ -7,7 +7,9 @@ use clap::Args;
 use tokio::signal;
 use tracing::{info, warn};
 use tributary::{Config, OpenError, Tributary};
-use tributary_server::{self as http, Access, Certificate, Credentials, CursorKeys, RouterOptions};
+use tributary_server::{
+    self as http, Access, Certificate, Credentials, CursorKeys, RouterOptions, Web,
+};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, say};
 
@@ -87,6 +89,7 @@ impl Listen {
     fn options(&self, address: SocketAddr, config: &Config) -> Result<RouterOptions, OpenError> {
         let mut options = RouterOptions::default();
         options.limits = config.limits;
+        options.web = config.web.enabled.then(|| Web::new(config.write.enabled));
         options.trusted_proxies.clone_from(&config.http.trusted_proxies);
         options.access = match Credentials::open(&config.auth).map_err(prerequisite)? {
             Some(_) if self.insecure => {

@@ -51,6 +51,10 @@ pub(super) enum ApiError {
     LocalOnly(&'static str),
     #[error("the request needs a valid credential: Authorization: Bearer, and a key or a token")]
     Unauthenticated,
+    #[error("the credential is not valid, or it is too long for a cookie")]
+    SignInRefused,
+    #[error("a page of another web site has sent the request")]
+    CrossSite,
     #[error("the credential is not allowed to do this; a key needs the scope {0}")]
     MissingScope(Scope),
     #[error("the client has used the units of its limit for the {limit}; wait and try again")]
@@ -123,6 +127,8 @@ impl ApiError {
             Self::UnknownHost => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
             Self::LocalOnly(_) => (StatusCode::FORBIDDEN, "local_only"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::SignInRefused => (StatusCode::UNAUTHORIZED, "sign_in_refused"),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::MissingScope(_) => (StatusCode::FORBIDDEN, "missing_scope"),
             Self::TooManyRequests { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             Self::TooManyInFlight { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_in_flight"),

@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::health;
 use super::limits::{Admission, Cost, Limiter, Refusal};
 use super::query::check_query;
+use super::web;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
 pub(super) const URI_BYTES_MAX: usize = 8 * 1024;
@@ -50,12 +51,15 @@ pub(super) struct Frame {
     limit: BodyLimit,
     access: Access,
     limiter: Option<Arc<Limiter>>,
+    /// Whether there are pages for people.
+    has_pages: bool,
 }
 
 impl Frame {
     pub(super) fn of(app: &App) -> Self {
         let limit = BodyLimit::of(&app.tributary);
-        Self { limit, access: app.access.clone(), limiter: app.limiter.clone() }
+        let has_pages = app.web.is_some();
+        Self { limit, access: app.access.clone(), limiter: app.limiter.clone(), has_pages }
     }
 
     /// Admits a request, unless its client exceeds a limit. A probe of the health of this process
@@ -109,6 +113,8 @@ pub(super) async fn handle(
 ) -> Response {
     let trace_id = TraceId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let page =
+        (frame.has_pages && web::wants_page(request.headers())).then(|| request.headers().clone());
     request.extensions_mut().insert(frame.limit);
     let principal = frame.access.admit(&request);
     // A request without a valid credential counts for its address.
@@ -137,6 +143,9 @@ pub(super) async fn handle(
             warn!(trace_id = trace_id.as_str(), %method, path, %error, "Request failed");
         }
         response = error.render(&trace_id, response);
+        if let Some(request_headers) = page {
+            response = web::error_page(&error, &trace_id, &request_headers, response);
+        }
     }
     set_common_headers(response.headers_mut());
     response
@@ -169,9 +178,10 @@ fn cost_of(response: &mut Response, is_write: bool) -> Cost {
 
 /// Sets the headers that all answers share. A timeline belongs to one reader: shared caches must
 /// not store it, a private cache must revalidate it, and a browser must not guess another content
-/// type.
+/// type. Only the files of pages say themselves how long they may be kept.
 pub(super) fn set_common_headers(headers: &mut HeaderMap) {
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    let private = HeaderValue::from_static("private, no-cache");
+    headers.entry(header::CACHE_CONTROL).or_insert(private);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

@@ -27,6 +27,7 @@ mod stream;
 mod timeline;
 mod tls;
 mod watched;
+mod web;
 mod wire;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use self::limits::Limiter;
 pub use self::openapi::openapi_json;
 pub use self::serve::{BoundServer, bind, bind_with};
 pub use self::tls::{Certificate, CertificateError};
+pub use self::web::Web;
 
 /// The connections of clients. `None` if the application has them.
 struct Clients(Option<Arc<Connections>>);
@@ -75,6 +77,8 @@ pub struct RouterOptions {
     /// Proxies whose `X-Forwarded-For` names the address of a client; by default this machine's.
     /// Limits of addresses need `ConnectInfo`.
     pub trusted_proxies: Vec<Network>,
+    /// The pages for people. By default there are none.
+    pub web: Option<Web>,
 }
 
 impl Default for RouterOptions {
@@ -84,6 +88,7 @@ impl Default for RouterOptions {
             cursor_keys: CursorKeys::random(),
             limits: Limits::default(),
             trusted_proxies: Http::default().trusted_proxies,
+            web: None,
         }
     }
 }
@@ -99,6 +104,8 @@ struct App {
     /// `None` without limits.
     limiter: Option<Arc<Limiter>>,
     certificate: Option<Certificate>,
+    /// `None` without pages for people.
+    web: Option<Web>,
 }
 
 /// Which routes a listener has, beside those of health.
@@ -113,16 +120,29 @@ enum Role {
 
 impl App {
     fn new(tributary: Tributary, options: RouterOptions) -> Self {
-        let RouterOptions { access, cursor_keys, limits, trusted_proxies } = options;
+        let RouterOptions { access, cursor_keys, limits, trusted_proxies, web } = options;
+        let access = if web.is_some() { access.with_cookies() } else { access };
         let limiter = (!access.is_local()).then(|| Limiter::new(&limits, &trusted_proxies));
         let limiter = limiter.map(Arc::new);
-        Self { tributary, access, cursor_keys, clients: None, limiter, certificate: None }
+        Self { tributary, access, cursor_keys, clients: None, limiter, certificate: None, web }
     }
 }
 
 impl FromRef<App> for Tributary {
     fn from_ref(app: &App) -> Self {
         app.tributary.clone()
+    }
+}
+
+impl FromRef<App> for Access {
+    fn from_ref(app: &App) -> Self {
+        app.access.clone()
+    }
+}
+
+impl FromRef<App> for Web {
+    fn from_ref(app: &App) -> Self {
+        app.web.clone().unwrap_or_default()
     }
 }
 
@@ -178,6 +198,11 @@ fn routes(app: App, role: Role) -> Router {
         Role::Public => public_routes(),
         Role::Admin => admin_routes(),
         Role::Both => public_routes().merge(admin_routes()),
+    };
+    let routes = match (&app.web, role) {
+        (None, _) => routes,
+        (Some(_), Role::Admin) => routes.merge(web::common_routes()),
+        (Some(_), _) => routes.merge(web::common_routes()).merge(web::page_routes()),
     };
     routes
         .route("/livez", get(health::live))

@@ -5,7 +5,7 @@
 pub(super) type ProblemKind = (u16, &'static str, &'static str);
 
 /// Sorted by status.
-pub(super) const PROBLEMS: [ProblemKind; 34] = [
+pub(super) const PROBLEMS: [ProblemKind; 36] = [
     (400, "invalid_user_id", "not a decimal number from 0 to 2^63-1"),
     (400, "invalid_limit", "not from 1 to 100"),
     (
@@ -24,6 +24,12 @@ pub(super) const PROBLEMS: [ProblemKind; 34] = [
     ),
     (400, "broken_body", "the body ended early, or its chunks are malformed"),
     (401, "unauthenticated", "no valid credential"),
+    (401, "sign_in_refused", "the credential of the form is not valid, or too long for a cookie"),
+    (
+        403,
+        "cross_site",
+        "the credential is in a cookie, or the request is a form, and no page of this server has sent it",
+    ),
     (403, "missing_scope", "the credential is not allowed to do this; the detail names the scope"),
     (
         403,

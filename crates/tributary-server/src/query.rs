@@ -31,6 +31,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest header with freshness tokens. A token of a hundred logs has about 2,160 characters.
 const FRESHNESS_CHARACTERS_MAX: usize = 8_192;
 
+/// Largest body of a form, in bytes.
+const FORM_BYTES_MAX: u64 = 16 * 1024;
+
 /// Levels of arrays and objects in a body. Known bodies have two.
 const JSON_DEPTH_MAX: usize = 8;
 
@@ -89,6 +92,11 @@ impl Parameters {
         Ok(request.at_least(self.at_least.clone()))
     }
 
+    /// Whether the request has a cursor.
+    pub(super) fn has_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
     /// The cursor of the request, if it has one.
     pub(super) fn cursor<C: FromStr<Err = BadCursor>>(
         &self,
@@ -131,6 +139,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let body = read.await.map_err(|_| ApiError::SlowBody)??;
         parse_body(&body).map(Self)
     }
+}
+
+/// The fields of a form that a page has sent, at most [`FORM_BYTES_MAX`].
+pub(super) async fn form_body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let read = timeout(BODY_TIMEOUT, read_body(request.into_body(), FORM_BYTES_MAX));
+    let body = read.await.map_err(|_| ApiError::SlowBody)??;
+    serde_urlencoded::from_bytes(&body)
+        .map_err(|_| ApiError::BadBody("expected the fields of the form".to_owned()))
 }
 
 /// The JSON object in a body.

@@ -18,7 +18,7 @@ use super::auth::{Access, CursorKeys};
 use super::connections::Connections;
 use super::listener::{Listener, Routes};
 use super::tls::Certificate;
-use super::{App, Role, RouterOptions, routes};
+use super::{App, Role, RouterOptions, Web, routes};
 
 /// Open connections at one time, if the process may open enough files.
 const CONNECTIONS_MAX: usize = 8_192;
@@ -90,6 +90,13 @@ impl BoundServer {
     #[must_use]
     pub fn with_limits(self, limits: &Http) -> Self {
         Self { limits: limits.clone(), ..self }
+    }
+
+    /// Serves pages for people too.
+    #[must_use]
+    pub fn with_web(mut self, web: Web) -> Self {
+        self.options.web = Some(web);
+        self
     }
 
     /// Serves TLS only, with this certificate. Call it before other listeners are added.

@@ -38,6 +38,7 @@ mod news;
 mod outages;
 mod overload;
 mod packaging;
+mod pages;
 mod prose;
 mod proxies;
 mod rows;

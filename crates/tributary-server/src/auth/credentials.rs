@@ -124,8 +124,13 @@ impl Credentials {
             (Some(value), None) => bearer(value),
             _ => None,
         };
-        let credential = credential.ok_or(ApiError::Unauthenticated)?;
-        self.0.current().value.principal(credential, now()).ok_or(ApiError::Unauthenticated)
+        let principal = credential.and_then(|credential| self.principal_of(credential));
+        principal.ok_or(ApiError::Unauthenticated)
+    }
+
+    /// The client with this credential. `None` if it is not valid.
+    pub(super) fn principal_of(&self, credential: &str) -> Option<Principal> {
+        self.0.current().value.principal(credential, now())
     }
 }
 

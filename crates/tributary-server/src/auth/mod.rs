@@ -4,6 +4,7 @@
 //! credentials, by the checks for local requests. `policy::authorize` decides what a principal may
 //! do. The extractors of `guard` call it and give handlers authorized ids only.
 
+pub(crate) mod cookie;
 mod credentials;
 mod decoders;
 mod guard;
@@ -19,7 +20,7 @@ mod tokens;
 use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::{Request, header};
 use tributary::internal::tasks::TaskStats;
 
 pub use self::credentials::{Credentials, CredentialsError};
@@ -48,8 +49,15 @@ pub struct Access(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Local(LocalOnly),
-    Credentials(Credentials),
+    Credentials(Credentials, Cookies),
     Insecure,
+}
+
+/// Whether a credential may be in a cookie, as that of a browser is.
+#[derive(Clone, Copy, Debug)]
+enum Cookies {
+    Ignored,
+    Accepted,
 }
 
 impl Default for Access {
@@ -69,21 +77,36 @@ impl Access {
     /// The background tasks that keep the credentials current.
     pub(super) fn tasks(&self) -> Vec<TaskStats> {
         match &self.0 {
-            Kind::Credentials(credentials) => credentials.tasks(),
+            Kind::Credentials(credentials, _) => credentials.tasks(),
             Kind::Local(_) | Kind::Insecure => Vec::new(),
         }
     }
 
     /// Ends these tasks.
     pub(super) async fn close(&self) {
-        if let Kind::Credentials(credentials) = &self.0 {
+        if let Kind::Credentials(credentials, _) = &self.0 {
             credentials.close().await;
         }
     }
 
     /// Every request needs a credential, except those for the health of the process.
     pub fn credentials(credentials: Credentials) -> Self {
-        Self(Kind::Credentials(credentials))
+        Self(Kind::Credentials(credentials, Cookies::Ignored))
+    }
+
+    /// Also accepts the credential of a browser that has signed in.
+    pub(crate) fn with_cookies(self) -> Self {
+        match self.0 {
+            Kind::Credentials(credentials, _) => {
+                Self(Kind::Credentials(credentials, Cookies::Accepted))
+            }
+            other => Self(other),
+        }
+    }
+
+    /// Whether requests with this credential would be answered.
+    pub(crate) fn is_valid(&self, credential: &str) -> bool {
+        self.configured().is_some_and(|known| known.principal_of(credential).is_some())
     }
 
     /// Everybody who reaches the listener may do everything.
@@ -103,7 +126,7 @@ impl Access {
     /// The credentials, if some are configured.
     pub(crate) fn configured(&self) -> Option<&Credentials> {
         match &self.0 {
-            Kind::Credentials(credentials) => Some(credentials),
+            Kind::Credentials(credentials, _) => Some(credentials),
             _ => None,
         }
     }
@@ -125,7 +148,21 @@ impl Access {
     pub(crate) fn admit<B>(&self, request: &Request<B>) -> Result<Principal, ApiError> {
         match &self.0 {
             Kind::Insecure => Ok(Principal::Open),
-            Kind::Credentials(credentials) => credentials.principal(request.headers()),
+            Kind::Credentials(credentials, cookies) => {
+                let headers = request.headers();
+                match (cookies, cookie::value(headers, cookie::SESSION)) {
+                    (Cookies::Accepted, Some(credential))
+                        if !headers.contains_key(header::AUTHORIZATION) =>
+                    {
+                        // Another site must not write with the cookie of its visitor.
+                        if !request.method().is_safe() && !cookie::is_same_origin(request) {
+                            return Err(ApiError::CrossSite);
+                        }
+                        credentials.principal_of(credential).ok_or(ApiError::Unauthenticated)
+                    }
+                    _ => credentials.principal(headers),
+                }
+            }
             Kind::Local(local) => {
                 // An application that mounts the routes may add the address of the client.
                 let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();

@@ -12,6 +12,7 @@ mod network;
 mod request;
 mod show;
 mod source;
+mod web;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,6 +38,7 @@ use self::source::{
     ENV_PREFIX, explain, number, read_text, set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
+pub use self::web::Web;
 pub use crate::mapping::{
     Condition, FollowsTable, Mark, PostsTable, Tables, UsersTable, conditions_text,
 };
@@ -75,6 +77,8 @@ pub struct Config {
     pub http: Http,
     /// The HTTP server for operators.
     pub admin: Admin,
+    /// The pages for people.
+    pub web: Web,
     /// The credentials that requests need.
     pub auth: Auth,
     /// Limits of one client.
@@ -300,6 +304,8 @@ struct Document {
     #[serde(default)]
     admin: Admin,
     #[serde(default)]
+    web: Web,
+    #[serde(default)]
     auth: Auth,
     #[serde(default)]
     limits: Limits,
@@ -393,6 +399,7 @@ impl Document {
         let Self {
             http,
             admin,
+            web,
             auth,
             limits,
             memory,
@@ -440,6 +447,7 @@ impl Document {
         Ok(Config {
             http,
             admin,
+            web,
             auth,
             limits,
             request,

@@ -110,6 +110,7 @@ fn effective(config: &Config) -> Vec<(String, String)> {
         ("http.connections_per_address", config.http.connections_per_address.to_string()),
         ("http.trusted_proxies", list(&config.http.trusted_proxies)),
         ("admin.listen", text(config.admin.listen)),
+        ("web.enabled", config.web.enabled.to_string()),
         ("request.deadline_ms", config.request.deadline_ms.to_string()),
         ("memory.budget", config.memory.bytes().to_string()),
         ("memory.news", config.memory.news_bytes().to_string()),

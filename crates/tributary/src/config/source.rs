@@ -12,8 +12,10 @@ use super::{ConfigError, Document, fail};
 /// Prefix of the environment variables that set a key: `TRIBUTARY_HTTP__LISTEN`.
 pub(super) const ENV_PREFIX: &str = "TRIBUTARY_";
 /// The starts of other variables with this prefix: those of the log, of `./dev` and of tests.
-const OTHER_VARIABLES: [&str; 10] =
-    ["LOG", "CACHE", "FUZZ_", "KEEP", "MARIADB", "MYSQLD", "SEED", "SIZE", "SKIPS", "TEST_"];
+const OTHER_VARIABLES: [&str; 11] = [
+    "LOG", "CACHE", "CHROMIUM", "FUZZ_", "KEEP", "MARIADB", "MYSQLD", "SEED", "SIZE", "SKIPS",
+    "TEST_",
+];
 /// Separates the parts of a key in a variable's name.
 const ENV_SEPARATOR: &str = "__";
 
@@ -177,6 +179,11 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         SwitchOrText::Switch(on) => Ok(Some(on)),
         SwitchOrText::Text(text) => text.parse().map(Some).map_err(|_| wrong()),
     }
+}
+
+/// True or false as [`switch`] reads it, for a key that has a default.
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    switch(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A number of bytes, also as text with a unit: `512MiB`.

@@ -1,0 +1,241 @@
+//! The pages for people over HTTP: who may see them, and that they can be read without scripts.
+
+use std::fs;
+
+use hyper::{Method, Request};
+use tributary::Tributary;
+use tributary_server::{RouterOptions, Scope, Web};
+
+use crate::access::protected_fleet;
+use crate::support::credentials::TestCredentials;
+use crate::support::fleet::{Backend, Tables, TestFleet};
+use crate::support::http::{TestResponse, TestServer};
+use crate::support::world::World;
+use crate::support::{root, run};
+
+const TEXT: &str = "<script>alert(1)</script> \"quoted\" & 'more'\n\u{5e9}\u{5dc}\u{5d5}\u{5dd} 👩‍💻";
+
+/// Every route of the pages, and a request to it of user 1.
+const ROUTES: [(&str, &str); 9] = [
+    ("/", "/"),
+    ("/open", "/open?user=1"),
+    ("/home/{reader}", "/home/1"),
+    ("/home/{reader}/open", "/home/1/open?user=2"),
+    ("/home/{reader}/following", "/home/1/following"),
+    ("/home/{reader}/authors/{author}", "/home/1/authors/2"),
+    ("/sign-in", ""),
+    ("/sign-out", ""),
+    ("/assets/{version}/{name}", ""),
+];
+
+fn options() -> RouterOptions {
+    let mut options = RouterOptions::default();
+    options.web = Some(Web::new(true));
+    options
+}
+
+/// Opens an address as a browser does.
+async fn open(server: &TestServer, path: &str, cookie: &str) -> TestResponse {
+    let accept = "text/html,application/xhtml+xml,*/*;q=0.8";
+    server.send(Request::get(path).header("accept", accept).header("cookie", cookie)).await
+}
+
+/// Sends a form from a page of this server.
+async fn submit(server: &TestServer, path: &str, body: &str, site: &str) -> TestResponse {
+    let request = Request::post(path)
+        .header("accept", "text/html")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", site);
+    server.send_with(request, body.to_owned().into()).await
+}
+
+#[test]
+fn a_browser_that_has_signed_in_may_do_what_its_credential_may() {
+    let table = fs::read_to_string(root().join("crates/tributary-server/src/web/mod.rs")).unwrap();
+    let paths: Vec<&str> =
+        table.split(".route(").skip(1).filter_map(|route| route.split('"').nth(1)).collect();
+    assert!(paths.iter().all(|path| ROUTES.iter().any(|(route, _)| route == path)), "{paths:?}");
+    let credentials = TestCredentials::new();
+    let service = session(&credentials.key(&[Scope::ActAsUser]));
+    let reads = session(&credentials.key(&[Scope::ReadTimelines]));
+    run(async {
+        let (tributary, access, _fleet) = protected_fleet(&credentials).await;
+        let mut options = options();
+        options.access = access;
+        let server = TestServer::start_as(tributary, options).await;
+        signing_in(&server, &credentials.token(1)).await;
+        let pages = ROUTES.iter().map(|(_, path)| *path).filter(|path| !path.is_empty());
+        let (own, other) = (session(&credentials.token(1)), session(&credentials.token(2)));
+        for path in pages {
+            let anonymous = open(&server, path, "").await;
+            let mut status = Vec::new();
+            for cookie in [&own, &service, &other, &reads] {
+                status.push(open(&server, path, cookie).await.status.as_u16());
+            }
+            if path.starts_with("/home/") {
+                assert_eq!(anonymous.status, 401, "{path}");
+                assert!(anonymous.body.contains("name=\"credential\""), "{}", anonymous.body);
+                assert!(status[0] < 400 && status[1] < 400, "{path}: {status:?}");
+                assert_eq!(status[2..], [404, 403], "{path}");
+            }
+        }
+        let answer = open(&server, "/", &own).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/home/1"));
+        assert_eq!(open(&server, "/", &service).await.status, 200);
+        writing(&server, &own).await;
+    });
+}
+
+fn session(credential: &str) -> String {
+    format!("tributary-session={credential}")
+}
+
+async fn signing_in(server: &TestServer, token: &str) {
+    let body = format!("credential={token}");
+    let answer = submit(server, "/sign-in", &body, "same-origin").await;
+    assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/"));
+    let cookie = answer.header("set-cookie");
+    assert_eq!(cookie, format!("{}; HttpOnly; SameSite=Strict; Path=/", session(token)));
+    for (body, site, status) in [
+        ("credential=x", "same-origin", 401),
+        ("other=x", "same-origin", 400),
+        (&body, "cross-site", 403),
+    ] {
+        let refused = submit(server, "/sign-in", body, site).await;
+        assert_eq!(refused.status, status, "{site}");
+        assert!(!refused.header("set-cookie").contains(token));
+    }
+    let expired = open(server, "/home/1", &session("eyJ.e30.x")).await;
+    assert_eq!(expired.status, 401);
+    assert!(expired.header("set-cookie").contains("Max-Age=0"), "{expired:?}");
+    let out = submit(server, "/sign-out", "", "same-origin").await;
+    assert!(out.status == 303 && out.header("set-cookie").contains("Max-Age=0"));
+}
+
+/// A cookie counts for reads, and for writes from own pages only.
+async fn writing(server: &TestServer, own: &str) {
+    let read = Request::get("/v1/users/1/feed").header("cookie", own);
+    assert_eq!(server.send(read).await.status, 200);
+    for (header, value, status) in [
+        ("sec-fetch-site", "same-origin", 204),
+        ("sec-fetch-site", "same-site", 403),
+        ("sec-fetch-site", "cross-site", 403),
+        ("origin", "http://localhost", 204),
+        ("origin", "http://localhost:81", 403),
+        ("x", "", 403),
+    ] {
+        let request = Request::builder().method(Method::PUT).uri("/v1/users/1/following/4");
+        let answer = server.send(request.header("cookie", own).header(header, value)).await;
+        assert_eq!(answer.status, status, "{header}: {value}");
+    }
+}
+
+#[test]
+fn a_cookie_is_no_credential_without_pages() {
+    let credentials = TestCredentials::new();
+    run(async {
+        let (tributary, access, _fleet) = protected_fleet(&credentials).await;
+        let server = TestServer::start_with(tributary, access).await;
+        let own = session(&credentials.token(1));
+        let read = server.send(Request::get("/v1/users/1/feed").header("cookie", own)).await;
+        assert_eq!(read.problem(), (401, "unauthenticated".into()));
+        assert_eq!(open(&server, "/", "").await.problem(), (404, "not_found".into()));
+    });
+}
+
+/// The texts of an attribute in a page.
+fn attributes<'a>(page: &'a str, start: &str) -> Vec<&'a str> {
+    page.split(start).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+async fn world() -> (Tributary, TestFleet) {
+    let mut world = World::default();
+    for author in [2, 3, 4] {
+        world.follow(1, author);
+    }
+    for n in 0..53_u64 {
+        world.post(
+            2 + n % 3,
+            1_650_000_000_000 + i64::try_from(n).unwrap() * 1_000,
+            100 + n * 7 % 53,
+        );
+    }
+    world.posts[50].content = TEXT.into();
+    let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+    fleet.load(&world).await;
+    (fleet.open().await, fleet)
+}
+
+#[test]
+fn pages_are_read_in_both_directions_without_scripts() {
+    run(async {
+        let (tributary, _fleet) = world().await;
+        let server = TestServer::start_as(tributary, options()).await;
+        let all = server.get("/v1/users/1/feed?limit=100").await.json();
+        let expected: Vec<String> = all["posts"].as_array().unwrap().iter().map(id_of).collect();
+        let (mut path, mut found, mut pages) = ("/home/1".to_owned(), Vec::new(), Vec::new());
+        while !path.is_empty() {
+            let page = open(&server, &path, "").await;
+            assert_eq!(page.status, 200);
+            found.extend(attributes(&page.body, "id=\"post-").into_iter().map(str::to_owned));
+            let next = attributes(&page.body, "rel=\"next\" href=\"");
+            path = next.first().map(ToString::to_string).unwrap_or_default();
+            pages.push(page.body);
+        }
+        assert_eq!(found, expected);
+        assert!(pages.len() == 3 && pages[2].contains("That is all"), "{}", pages.len());
+        let back = attributes(&pages[2], "rel=\"prev\" href=\"")[0];
+        let back = open(&server, back, "").await.body;
+        assert_eq!(attributes(&back, "id=\"post-"), attributes(&pages[1], "id=\"post-"));
+
+        let author = open(&server, "/home/1/authors/3", "").await.body;
+        assert!(author.contains("<h1>User 3</h1>") && author.contains("data-followed=\"true\""));
+        let following = open(&server, "/home/1/following", "").await.body;
+        assert!(following.contains("/home/1/authors/4"));
+        let moved = open(&server, "/home/1/open?user=%204", "").await;
+        assert_eq!((moved.status.as_u16(), moved.header("location")), (303, "/home/1/authors/4"));
+        for wrong in ["/home/x", "/home/1/open?user=x", "/open", "/home/1?cursor=x"] {
+            let answer = open(&server, wrong, "").await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.header("content-type")),
+                (400, "text/html; charset=utf-8")
+            );
+            // Programs get JSON.
+            assert_eq!(server.get(wrong).await.problem().0, 400);
+        }
+    });
+}
+
+fn id_of(post: &serde_json::Value) -> String {
+    let text = |name: &str| post[name].as_str().unwrap().to_owned();
+    format!("{}-{}", text("author_id"), text("post_id"))
+}
+
+#[test]
+fn pages_contain_texts_and_no_code() {
+    run(async {
+        let (tributary, _fleet) = world().await;
+        let server = TestServer::start_as(tributary, options()).await;
+        let page = open(&server, "/home/1", "").await;
+        let policy = page.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"));
+        let text =
+            "&#60;script&#62;alert(1)&#60;/script&#62; &#34;quoted&#34; &#38; &#39;more&#39;\n";
+        assert!(page.body.contains(text), "{}", page.body);
+        for code in ["<style", " style=", " onclick=", " onload=", "javascript:", "<script>"] {
+            assert!(!page.body.contains(code), "{code}");
+        }
+        let addresses = attributes(&page.body, "src=\"").into_iter();
+        for address in addresses.chain(attributes(&page.body, "href=\"")) {
+            assert!(address.starts_with(['/', '#']), "{address} is elsewhere");
+        }
+
+        let script = attributes(&page.body, "src=\"")[0];
+        let head = server.send(Request::head(script).header("accept-encoding", "br, gzip")).await;
+        assert_eq!(head.header("content-encoding"), "gzip");
+        assert_eq!(head.header("cache-control"), "public, max-age=31536000, immutable");
+        let plain = server.get(script).await;
+        assert!(plain.body.contains("import ") && plain.header("content-encoding").is_empty());
+        assert_eq!(server.get("/assets/0/app.js").await.problem().0, 404);
+    });
+}

@@ -1,0 +1,57 @@
+// The page around the parts: what is announced, what is shown for a moment, what keeps its place.
+
+/** The id of the reader whose pages are open; undefined on other pages. */
+export const reader = document.body.dataset.reader;
+
+export const quietMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** Creates an element. Children are texts or elements, so texts are never read as markup. */
+export function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Reports something to screen readers: never the text of a post. */
+export function announce(text) {
+  const live = document.getElementById("live");
+  if (live) live.textContent = text;
+}
+
+let shown;
+/** Shows a short message for some seconds, with screen readers too. */
+export function toast(text, link) {
+  shown?.remove();
+  shown = element("div", { className: "toast" }, text);
+  if (link) shown.append(" ", element("a", { href: link.href }, link.text));
+  document.body.append(shown);
+  announce(text);
+  const own = shown;
+  setTimeout(() => own.remove(), 6000);
+}
+
+/** A notice with a button that tries again. */
+export function failure(text, again) {
+  const notice = element("p", { className: "notice error" }, text);
+  notice.setAttribute("role", "alert");
+  if (again) notice.append(element("button", { type: "button", onclick: again }, "Try again"));
+  return notice;
+}
+
+/** Applies a change to the page, and keeps the first visible post where it is on the screen. */
+export function keepingPlace(change) {
+  const anchor = firstVisible();
+  const before = anchor?.getBoundingClientRect().top;
+  change();
+  if (anchor?.isConnected) scrollBy(0, anchor.getBoundingClientRect().top - before);
+}
+
+/** The first post that is at least partly on the screen. */
+export function firstVisible() {
+  for (const post of document.querySelectorAll("article.post")) {
+    if (post.getBoundingClientRect().bottom > 0) return post;
+  }
+  return undefined;
+}
+
+export const grouped = (number) => number.toLocaleString("en-US");

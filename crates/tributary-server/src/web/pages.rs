@@ -1,0 +1,327 @@
+//! The pages for readers: the first page, home timelines, author timelines, follow lists.
+
+use std::convert::Infallible;
+
+use askama::Template;
+use axum::extract::{FromRef, FromRequestParts, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tributary::internal::{Draft, FollowingCursor, fleet, now_ms, rfc3339_ms};
+use tributary::{Freshness, Limit, Page, Tributary, UserId};
+
+use super::view::{Frame, Notice, Person, PostView, Theme, absolute, listed};
+use super::{Web, assets, page};
+use crate::auth::{Allowed, CursorKeys, Principal, Purpose, ReadFollowing, ReadHome, cookie};
+use crate::error::ApiError;
+use crate::limits::Cost;
+use crate::query::Parameters;
+use crate::timeline::costing;
+use crate::wire::{Cursors, shard_names};
+
+/// Freshness tokens of one cookie. `api.js` keeps this many.
+const TOKENS_MAX: usize = 4;
+
+/// The facts about a request that all pages need.
+pub(super) struct Visit {
+    web: Web,
+    theme: Theme,
+    principal: Principal,
+    bytes_max: usize,
+    /// The freshness tokens of the reader's last writes, separated by `~`.
+    written: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visit
+where
+    Web: FromRef<S>,
+    Tributary: FromRef<S>,
+{
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            web: Web::from_ref(state),
+            theme: Theme::of(&parts.headers),
+            principal: parts.extensions.get().cloned().unwrap_or(Principal::Anonymous),
+            bytes_max: Tributary::from_ref(state).content_bytes_max(),
+            written: cookie::value(&parts.headers, cookie::FRESHNESS).map(str::to_owned),
+        })
+    }
+}
+
+impl Visit {
+    fn frame(&self, reader: Option<UserId>, section: &'static str) -> Frame {
+        Frame {
+            version: assets::version(),
+            theme: self.theme.name(),
+            reader: reader.map(|reader| Person::new(reader, None)),
+            signed_in: self.principal != Principal::Open,
+            chooses: self.principal.user().is_none(),
+            writes: self.web.writes,
+            bytes_max: self.bytes_max,
+            section,
+        }
+    }
+
+    /// Adds the freshness of the reader's last writes, so that a page that a link opens shows
+    /// them. A token that does not open is ignored: it may be of an earlier key.
+    fn require_written(&self, parameters: &mut Parameters) {
+        let written = self.written.iter().flat_map(|tokens| tokens.split('~'));
+        for sealed in written.take(TOKENS_MAX) {
+            let token = parameters.cursor_keys.open(Purpose::Freshness, sealed).ok();
+            if let Some(token) = token.and_then(|text| text.parse::<Freshness>().ok()) {
+                parameters.at_least.merge(&token);
+            }
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "start.html")]
+struct StartPage {
+    frame: Frame,
+    examples: Vec<Person>,
+}
+
+/// `GET /`: the reader's home timeline, or the choice of a reader.
+pub(super) async fn start(visit: Visit) -> Result<Response, ApiError> {
+    match &visit.principal {
+        Principal::Anonymous => Err(ApiError::Unauthenticated),
+        Principal::User(reader) => see_other(&format!("/home/{reader}")),
+        Principal::Open | Principal::Service { .. } => {
+            let examples = visit.web.examples.iter().map(|id| Person::new(*id, None)).collect();
+            Ok(page(&StartPage { frame: visit.frame(None, ""), examples }))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Chosen {
+    user: String,
+}
+
+impl Chosen {
+    fn id(query: Result<Query<Self>, impl Sized>) -> Result<UserId, ApiError> {
+        let Query(Self { user }) = query.map_err(|_| ApiError::BadUserId)?;
+        user.trim().parse().map_err(|_| ApiError::BadUserId)
+    }
+}
+
+type ChosenQuery = Result<Query<Chosen>, axum::extract::rejection::QueryRejection>;
+
+/// `GET /open?user=ID`: the home timeline of that user.
+pub(super) async fn open(query: ChosenQuery) -> Result<Response, ApiError> {
+    see_other(&format!("/home/{}", Chosen::id(query)?))
+}
+
+/// `GET /home/{reader}/open?user=ID`: the timeline of that author.
+pub(super) async fn open_author(
+    Allowed { user: reader, .. }: Allowed<ReadHome>,
+    query: ChosenQuery,
+) -> Result<Response, ApiError> {
+    see_other(&format!("/home/{reader}/authors/{}", Chosen::id(query)?))
+}
+
+fn see_other(path: &str) -> Result<Response, ApiError> {
+    let path = HeaderValue::try_from(path).map_err(|_| ApiError::Internal)?;
+    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response())
+}
+
+/// A page of a home timeline or of an author timeline.
+#[derive(Template)]
+#[template(path = "timeline.html")]
+struct TimelinePage {
+    frame: Frame,
+    reader: UserId,
+    /// `None` for a home timeline.
+    author: Option<Author>,
+    posts: Vec<PostView>,
+    notices: Vec<Notice>,
+    next: Option<String>,
+    prev: String,
+    /// Whether newer posts were skipped: the page is not the newest one.
+    is_deep: bool,
+    /// The freshness token of the page; empty if no logs are followed.
+    token: String,
+}
+
+struct Author {
+    person: Person,
+    is_reader: bool,
+    /// `None` if it is not known.
+    is_followed: Option<bool>,
+}
+
+/// `GET /home/{reader}`: the home timeline.
+pub(super) async fn home(
+    State(tributary): State<Tributary>,
+    Allowed { user: reader, .. }: Allowed<ReadHome>,
+    visit: Visit,
+    mut parameters: Parameters,
+) -> Result<Response, ApiError> {
+    visit.require_written(&mut parameters);
+    let purpose = Purpose::Home(reader);
+    let request = parameters.page(purpose)?;
+    let draft = Draft::home(&tributary, reader, &request).await?;
+    let of = Timeline { reader, author: None, purpose, path: format!("/home/{reader}") };
+    let frame = visit.frame(Some(reader), "home");
+    Ok(of.show(frame, draft, &parameters, &tributary))
+}
+
+/// `GET /home/{reader}/authors/{author}`: the posts of one author.
+pub(super) async fn author(
+    State(tributary): State<Tributary>,
+    Allowed { user: reader, other: author, viewer, .. }: Allowed<ReadHome, UserId>,
+    visit: Visit,
+    mut parameters: Parameters,
+) -> Result<Response, ApiError> {
+    visit.require_written(&mut parameters);
+    let purpose = Purpose::Author { author, viewer };
+    let draft = Draft::author(&tributary, author, &parameters.page(purpose)?).await;
+    let is_reader = author == reader;
+    let is_followed = match is_reader {
+        true => None,
+        false => follows(&tributary, reader, author).await?,
+    };
+    let handle = draft.handles.get(&author).map(String::as_str);
+    let author = Author { person: Person::new(author, handle), is_reader, is_followed };
+    let path = format!("/home/{reader}/authors/{}", author.person.id);
+    let of = Timeline { reader, author: Some(author), purpose, path };
+    let frame = visit.frame(Some(reader), if is_reader { "posts" } else { "author" });
+    Ok(of.show(frame, draft, &parameters, &tributary))
+}
+
+/// Whether `reader` follows `author`; `None` if the reader's shard does not answer.
+async fn follows(
+    tributary: &Tributary,
+    reader: UserId,
+    author: UserId,
+) -> Result<Option<bool>, ApiError> {
+    let one = Limit::new(1).unwrap_or_default();
+    let page = tributary.following(reader, author, one).await?;
+    let found = page.followees.first() == Some(&author);
+    Ok(page.missing.is_empty().then_some(found))
+}
+
+/// The timeline that a page shows.
+struct Timeline {
+    reader: UserId,
+    author: Option<Author>,
+    purpose: Purpose,
+    path: String,
+}
+
+impl Timeline {
+    fn show(
+        self,
+        frame: Frame,
+        draft: Draft,
+        parameters: &Parameters,
+        tributary: &Tributary,
+    ) -> Response {
+        let Self { reader, author, purpose, path } = self;
+        let keys = &parameters.cursor_keys;
+        let cursors = Cursors::sealed(&draft, keys, purpose);
+        let limit = parameters.limit.get();
+        let link = |cursor: &str| match limit == Limit::DEFAULT.get() {
+            true => format!("{path}?cursor={cursor}"),
+            false => format!("{path}?limit={limit}&cursor={cursor}"),
+        };
+        let cost = Cost::of_page(&draft);
+        let page = draft.into_page();
+        let times = fleet(tributary).times();
+        let seen_by = (reader, now_ms());
+        let post = |post| PostView::new(post, &page.handles, times, seen_by);
+        let template = TimelinePage {
+            frame,
+            reader,
+            author,
+            posts: page.posts.iter().map(post).collect(),
+            notices: notices(&page, tributary),
+            next: cursors.next.as_deref().map(link),
+            prev: link(&cursors.prev),
+            is_deep: parameters.has_cursor(),
+            token: token(&page.freshness, keys),
+        };
+        costing(cost, self::page(&template))
+    }
+}
+
+fn token(freshness: &Freshness, keys: &CursorKeys) -> String {
+    if freshness.is_empty() { String::new() } else { keys.seal_freshness(freshness) }
+}
+
+fn notices(page: &Page, tributary: &Tributary) -> Vec<Notice> {
+    let fleet = fleet(tributary);
+    let mut notices = Vec::new();
+    let missing = shard_names(&page.missing, fleet);
+    if !missing.is_empty() {
+        let (shards, verb) = plural(missing.len(), ("Shard", "does"), ("Shards", "do"));
+        let names = listed(&missing);
+        let text = format!(
+            "{shards} {names} {verb} not answer: posts by authors there may be missing. They come \
+             first once the shard is back."
+        );
+        notices.push(Notice { kind: "partial", text });
+    }
+    if let Some(as_of) = page.stale.values().min() {
+        let names: Vec<&str> = page.stale.keys().map(|shard| fleet.shard_name(*shard)).collect();
+        let (shards, verb) = plural(names.len(), ("Shard", "does"), ("Shards", "do"));
+        let (names, since) = (listed(&names), absolute(&rfc3339_ms(*as_of)));
+        let text = format!(
+            "{shards} {names} {verb} not answer: posts by authors there are shown as of {since}."
+        );
+        notices.push(Notice { kind: "stale", text });
+    }
+    if !page.fresh_enough {
+        let text = "This page does not show your last change yet. Load it again in a moment.";
+        notices.push(Notice { kind: "stale", text: text.to_owned() });
+    }
+    notices
+}
+
+fn plural<T>(number: usize, one: T, many: T) -> T {
+    if number == 1 { one } else { many }
+}
+
+#[derive(Template)]
+#[template(path = "following.html")]
+struct FollowingPage {
+    frame: Frame,
+    reader: UserId,
+    people: Vec<Person>,
+    notices: Vec<Notice>,
+    next: Option<String>,
+    is_deep: bool,
+}
+
+/// `GET /home/{reader}/following`: the follow list, by rising id.
+pub(super) async fn following(
+    State(tributary): State<Tributary>,
+    Allowed { user: reader, .. }: Allowed<ReadFollowing>,
+    visit: Visit,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let purpose = Purpose::Following(reader);
+    let cursor = parameters.cursor(purpose)?;
+    let from = cursor.map_or(UserId::from(0), |FollowingCursor(from)| from);
+    let list = tributary.following(reader, from, parameters.limit).await?;
+    let seal = |from| parameters.cursor_keys.seal(purpose, FollowingCursor(from).to_string());
+    let next = list.next.map(seal).map(|next| format!("/home/{reader}/following?cursor={next}"));
+    let missing = shard_names(&list.missing, fleet(&tributary));
+    let notice = |name: &&str| Notice {
+        kind: "partial",
+        text: format!("Shard {name} does not answer, so this list cannot be shown. Try again."),
+    };
+    let template = FollowingPage {
+        frame: visit.frame(Some(reader), "following"),
+        reader,
+        people: list.followees.iter().map(|id| Person::new(*id, None)).collect(),
+        notices: missing.iter().map(notice).collect(),
+        next,
+        is_deep: parameters.has_cursor(),
+    };
+    Ok(costing(Cost::QUERY, page(&template)))
+}

@@ -1,0 +1,209 @@
+//! The values in the templates: names, times, avatars and notices. Pure.
+
+use std::collections::BTreeMap;
+
+use axum::http::HeaderMap;
+use tributary::internal::{PostTimes, rfc3339_ms};
+use tributary::{Post, UserId};
+
+use super::assets;
+use crate::auth::cookie;
+
+/// The colours of a page: those of the system, unless the reader has chosen others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Theme {
+    #[default]
+    System,
+    Light,
+    Dark,
+}
+
+impl Theme {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        match cookie::value(headers, cookie::THEME) {
+            Some("light") => Self::Light,
+            Some("dark") => Self::Dark,
+            _ => Self::System,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Light => "light",
+            Self::Dark => "dark",
+        }
+    }
+}
+
+/// The parts around the content of every page.
+pub(super) struct Frame {
+    pub(super) version: &'static str,
+    pub(super) theme: &'static str,
+    pub(super) reader: Option<Person>,
+    /// Whether the reader has signed in and can sign out.
+    pub(super) signed_in: bool,
+    /// Whether the client may read as any user.
+    pub(super) chooses: bool,
+    /// Whether the page offers to write.
+    pub(super) writes: bool,
+    /// Largest text of a post, in bytes.
+    pub(super) bytes_max: usize,
+    /// The entry of the navigation that is this page.
+    pub(super) section: &'static str,
+}
+
+impl Frame {
+    pub(super) fn without_reader(theme: Theme) -> Self {
+        Self {
+            version: assets::version(),
+            theme: theme.name(),
+            reader: None,
+            signed_in: false,
+            chooses: false,
+            writes: false,
+            bytes_max: 0,
+            section: "",
+        }
+    }
+}
+
+/// A user as pages show it.
+pub(super) struct Person {
+    pub(super) id: UserId,
+    pub(super) name: String,
+    pub(super) avatar: Avatar,
+}
+
+impl Person {
+    /// A user with this handle. Without one, its id is the name.
+    pub(super) fn new(id: UserId, handle: Option<&str>) -> Self {
+        let name = match handle {
+            Some(handle) => format!("@{handle}"),
+            None => format!("User {id}"),
+        };
+        Self { id, name, avatar: Avatar::of(id) }
+    }
+}
+
+/// A picture that follows from the id: a symmetric pattern of five by five squares.
+pub(super) struct Avatar {
+    pub(super) hue: u64,
+    /// The squares as the data of an SVG path.
+    pub(super) squares: String,
+}
+
+impl Avatar {
+    fn of(id: UserId) -> Self {
+        // The steps of splitmix64: near ids must not have similar pictures.
+        let mut bits = id.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let (mut squares, pattern) = (String::new(), bits | 0b100_0000);
+        for index in (0..15).filter(|index| pattern >> index & 1 == 1) {
+            let (column, row) = (index / 5, index % 5);
+            for x in if column == 2 { vec![2] } else { vec![column, 4 - column] } {
+                squares.push_str(&format!("M{x} {row}h1v1h-1z"));
+            }
+        }
+        Self { hue: (bits >> 32) % 360, squares }
+    }
+}
+
+/// A post as pages show it.
+pub(super) struct PostView {
+    pub(super) id: String,
+    pub(super) author: Person,
+    pub(super) content: String,
+    /// RFC 3339.
+    pub(super) time: String,
+    /// For people, in UTC. A script replaces it by the local time.
+    pub(super) absolute: String,
+    pub(super) age: String,
+    /// Whether the reader has written it.
+    pub(super) is_own: bool,
+}
+
+impl PostView {
+    pub(super) fn new(
+        post: &Post,
+        handles: &BTreeMap<UserId, String>,
+        times: &PostTimes,
+        (reader, now_ms): (UserId, i64),
+    ) -> Self {
+        let ms = times.epoch_ms(post.key.time);
+        let time = rfc3339_ms(ms);
+        let author = post.key.author;
+        Self {
+            id: post.key.post.to_string(),
+            author: Person::new(author, handles.get(&author).map(String::as_str)),
+            content: post.content.clone(),
+            absolute: absolute(&time),
+            time,
+            age: age(now_ms.saturating_sub(ms)),
+            is_own: author == reader,
+        }
+    }
+}
+
+/// A time of RFC 3339 as people write it: `2026-11-27 12:09 UTC`.
+pub(super) fn absolute(time: &str) -> String {
+    match (time.get(..10), time.get(11..16)) {
+        (Some(day), Some(minute)) => format!("{day} {minute} UTC"),
+        _ => time.to_owned(),
+    }
+}
+
+/// The age of a post in whole units, in the largest unit that is not above the age. `feed.js` has
+/// the same rule.
+fn age(ms: i64) -> String {
+    const UNITS: [(i64, &str); 5] =
+        [(31_536_000_000, "y"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    match UNITS.iter().find(|(unit, _)| ms >= *unit) {
+        Some((unit, name)) => format!("{} {name}", ms / unit),
+        None => "now".to_owned(),
+    }
+}
+
+/// Something that readers should know about a page.
+pub(super) struct Notice {
+    /// `partial` or `stale`; the style has a colour for each.
+    pub(super) kind: &'static str,
+    pub(super) text: String,
+}
+
+/// Names in a sentence: `a`, `a and b`, `a, b and c`.
+pub(super) fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_names_are_readable() {
+        assert_eq!(absolute("2026-11-27T12:09:10.000Z"), "2026-11-27 12:09 UTC");
+        assert_eq!([age(-5), age(61_000), age(90_000_000)], ["now", "1 min", "1 d"]);
+        assert_eq!(listed(&["a", "b", "c"]), "a, b and c");
+    }
+
+    #[test]
+    fn avatars_are_symmetric_and_differ() {
+        let pictures: Vec<String> =
+            (1..200_u32).map(|id| Avatar::of(UserId::from(id)).squares).collect();
+        let distinct: std::collections::HashSet<&String> = pictures.iter().collect();
+        assert!(distinct.len() > 190, "{}", distinct.len());
+        assert!(pictures.iter().all(|squares| {
+            squares.split('M').skip(1).all(|square| {
+                let mirrored = 4 - square.as_bytes()[0].wrapping_sub(b'0');
+                squares.contains(&format!("M{mirrored}{}", &square[1..]))
+            })
+        }));
+    }
+}
