@@ -1,0 +1,510 @@
+// Generated from docs/openapi.json by generate.mjs. Do not edit.
+
+/** A place in a list, opaque and URL-safe. It is sealed for its list and its reader. */
+export type Cursor = string;
+
+/** The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this route replaces. */
+export type ExpressFeed = {
+  complete: boolean;
+  feed: Array<Tweet>;
+  missing_shards: Array<string>;
+  next_cursor: Cursor | null;
+};
+
+export type FilledAhead = {
+  authors: number;
+  done: boolean;
+  of: number;
+};
+
+/** The answer of `POST /v1/users/{user_id}/following`. */
+export type Followed = {
+  /** The number of follows that did not exist before. */
+  added: number;
+};
+
+export type Followee = {
+  user_id: Id;
+};
+
+/** The answer of `GET /v1/users/{user_id}/following`. */
+export type Following = {
+  complete: boolean;
+  following: Array<Followee>;
+  missing_shards: Array<string>;
+  next: Cursor | null;
+};
+
+/** A user or a post: a decimal number from 0 to 2^63-1, as a string. */
+export type Id = string;
+
+/** The answer of `GET /keys`. */
+export type KeysState = {
+  /** Whether requests need credentials. */
+  configured: boolean;
+  /** Why the files cannot be read again at the moment. */
+  problem: string | null;
+  revoked: RevokedState;
+  service_keys: Array<ServiceKeyState>;
+  token_keys: Array<string>;
+};
+
+/** The state of memory for one log. */
+export type LogState = {
+  filled_ahead: FilledAhead;
+  followed: boolean;
+  log: string;
+  newest_times: boolean;
+  news: NewsSize;
+};
+
+/** The body of `POST /v1/users/{user_id}/following`. */
+export type NewFollows = {
+  follow: Array<Id>;
+};
+
+/** The body of `POST /v1/users/{user_id}/posts`. */
+export type NewPost = {
+  /** At most `write.content_bytes_max` bytes in UTF-8. */
+  content: string;
+};
+
+/** The changes in a home timeline since a token. */
+export type News = {
+  complete: boolean;
+  events: Array<NewsEvent>;
+  /** Whether changes since the token are not known any more: read the page again. */
+  gap: boolean;
+  missing_shards: Array<string>;
+  /** Whether there are more events: ask again at once. */
+  more: boolean;
+  stale_shards: Array<StaleShard>;
+  token: Token | null;
+};
+
+/** The answer about news: the events, or only their number. */
+export type NewsAnswer = News | NewsCount;
+
+/** The number of posts that became visible since a token, with `count=1`. */
+export type NewsCount = {
+  complete: boolean;
+  gap: boolean;
+  missing_shards: Array<string>;
+  posts: number;
+  stale_shards: Array<StaleShard>;
+};
+
+export type NewsEvent = {
+  post: Post;
+  type: "post";
+} | {
+  post: Post;
+  type: "update";
+} | {
+  author_id: Id;
+  post_id: Id;
+  type: "delete";
+} | {
+  token: Token;
+  type: "follow";
+  user_id: Id;
+} | {
+  token: Token;
+  type: "unfollow";
+  user_id: Id;
+};
+
+/** The changes that requests for news are answered from. */
+export type NewsSize = {
+  bytes: number;
+  bytes_max: number;
+};
+
+/** A post. */
+export type Post = {
+  /** Present if the configuration names a table of users and the author is in it. */
+  author_handle?: string;
+  author_id: Id;
+  content: string;
+  /** UTC with milliseconds. */
+  created_at: string;
+  post_id: Id;
+};
+
+/** An error (RFC 9457). */
+export type Problem = {
+  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "storage_full";
+  detail: string;
+  status: number;
+  title: string;
+  trace_id: string;
+  /** The address of the description of this problem. */
+  type: string;
+  /** As in draft-ietf-httpapi-ratelimit-headers. */
+  "violated-policies"?: Array<string>;
+};
+
+/** The answer of `GET /readyz`. */
+export type Ready = {
+  /** Background tasks that have panicked; empty if the request may not see them. */
+  failing?: Array<TaskState>;
+  /** One entry for each log; empty if memory is off, or if the request may not see it. */
+  memory?: Array<LogState>;
+  /** Absent if the request may not see it. */
+  shards?: Array<ShardState>;
+  status: string;
+};
+
+/** One file or pair of files in the answer of `POST /reload`. */
+export type Reloaded = {
+  changed: boolean;
+  files: string;
+  /** Why the earlier content stays in effect. */
+  problem: string | null;
+};
+
+export type RevokedState = {
+  kids: Array<string>;
+  users: Array<RevokedUser>;
+};
+
+/** Tokens of the user that were issued before this time are refused. */
+export type RevokedUser = {
+  issued_from: string;
+  user_id: Id;
+};
+
+export type SecretState = {
+  created: string;
+  expires: string | null;
+  id: number;
+};
+
+export type ServerState = {
+  /** The connections that requests may use. */
+  connections: number;
+  name: string;
+  /** The requests that were rejected since the start. */
+  rejected: number;
+  /** The requests that wait for one. */
+  waiting: number;
+};
+
+export type ServiceKeyState = {
+  created: string;
+  expires: string | null;
+  id: string;
+  name: string;
+  scopes: Array<string>;
+  secrets: Array<SecretState>;
+};
+
+export type ShardDetails = {
+  foreign_writes: number;
+  name: string;
+  /** Why the shard is missing or read-only. */
+  reason: string | null;
+  server: string | null;
+  status: string;
+};
+
+export type ShardState = {
+  name: string;
+  status: string;
+};
+
+/** The answer of `GET /shards`. */
+export type ShardsState = {
+  /** One entry for each log; empty if memory is off. */
+  memory: Array<LogState>;
+  /** Empty for a folder of embedded shards. */
+  servers: Array<ServerState>;
+  shards: Array<ShardDetails>;
+};
+
+/** A shard that cannot be queried: its posts come from memory, in their state of `as_of`. */
+export type StaleShard = {
+  as_of: string;
+  shard: string;
+};
+
+/** A background task that has panicked in the last minute, or waits to start again. */
+export type TaskState = {
+  of: string;
+  restarts: number;
+  running: boolean;
+  task: string;
+};
+
+/** A page of a timeline. */
+export type TimelinePage = {
+  /** Whether all shards have answered. */
+  complete: boolean;
+  missing_shards: Array<string>;
+  next: Cursor | null;
+  /** Newest first. */
+  posts: Array<Post>;
+  /** Leads to the posts nearest above the first one. */
+  prev: Cursor;
+  stale_shards: Array<StaleShard>;
+};
+
+/** A timestamp in the form of the Express handler: a stored number unchanged, a date as JavaScript formats it. */
+export type Timestamp = number | string;
+
+/** A position in the log of each server, opaque and URL-safe. */
+export type Token = string;
+
+export type Tweet = {
+  content: string;
+  timestamp: Timestamp;
+  tweet_id: Id;
+  user_id: Id;
+};
+
+/** The parameters, the body and the answer of each operation. */
+export interface Operations {
+  /** This document and all problems as a page */
+  docs: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: string;
+  };
+  /** Whether the process answers */
+  healthz: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: string;
+  };
+  /** The credentials in effect, without their secrets */
+  keys: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: KeysState;
+  };
+  /** Whether the process answers */
+  livez: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: string;
+  };
+  /** Metrics for Prometheus */
+  metrics: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: string;
+  };
+  /** This document */
+  openapi: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: Record<string, unknown>;
+  };
+  /** Whether the shards answer */
+  readyz: {
+    path: Record<never, never>;
+    query: {
+      /** `degraded` is then 503, too */
+      strict?: string;
+    };
+    body: undefined;
+    answer: Ready;
+  };
+  /** Read the files of credentials and of the certificate now */
+  reload: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: Array<Reloaded>;
+  };
+  /** Every server and shard with its state */
+  shards: {
+    path: Record<never, never>;
+    query: Record<never, never>;
+    body: undefined;
+    answer: ShardsState;
+  };
+  /** The home timeline in the format of the Express handler */
+  express_timeline: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: ExpressFeed;
+  };
+  /** The posts of all users that a user follows, newest first */
+  home_timeline: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: TimelinePage;
+  };
+  /** What became visible in a home timeline since a token */
+  news: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** The token of an earlier answer, or of a page. Without it, the answer is the token to begin with. */
+      since?: Token;
+      /** Events in the answer; 20 if absent. */
+      limit?: number;
+      /** Answer only the number of new posts; needs `since`. */
+      count?: "1";
+    };
+    body: undefined;
+    answer: NewsAnswer;
+  };
+  /** The users that a user follows, by rising id */
+  following: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: Following;
+  };
+  /** Follow several users in one transaction */
+  follow_all: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: Record<never, never>;
+    body: NewFollows;
+    answer: Followed;
+  };
+  /** Follow a user */
+  follow: {
+    path: {
+      /** The user that follows. */
+      user_id: Id;
+      /** The user that is followed. */
+      followee_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** Stop to follow a user */
+  unfollow: {
+    path: {
+      /** The user that follows. */
+      user_id: Id;
+      /** The user that is followed. */
+      followee_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** The posts of one author, newest first */
+  author_timeline: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: TimelinePage;
+  };
+  /** Store a post */
+  publish: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: Record<never, never>;
+    body: NewPost;
+    answer: Post;
+  };
+  /** Read one post */
+  read_post: {
+    path: {
+      /** The author of the post. */
+      user_id: Id;
+      /** The post; its id is unique for its author only. */
+      post_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: Post;
+  };
+  /** Delete a post */
+  delete_post: {
+    path: {
+      /** The author of the post. */
+      user_id: Id;
+      /** The post; its id is unique for its author only. */
+      post_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+}
+
+/** The method and the path of each operation. */
+export const routes: Readonly<Record<keyof Operations, readonly [string, string]>> = {
+  docs: ["GET", "/docs"],
+  healthz: ["GET", "/healthz"],
+  keys: ["GET", "/keys"],
+  livez: ["GET", "/livez"],
+  metrics: ["GET", "/metrics"],
+  openapi: ["GET", "/openapi.json"],
+  readyz: ["GET", "/readyz"],
+  reload: ["POST", "/reload"],
+  shards: ["GET", "/shards"],
+  express_timeline: ["GET", "/user/feed/{user_id}"],
+  home_timeline: ["GET", "/v1/users/{user_id}/feed"],
+  news: ["GET", "/v1/users/{user_id}/feed/new"],
+  following: ["GET", "/v1/users/{user_id}/following"],
+  follow_all: ["POST", "/v1/users/{user_id}/following"],
+  follow: ["PUT", "/v1/users/{user_id}/following/{followee_id}"],
+  unfollow: ["DELETE", "/v1/users/{user_id}/following/{followee_id}"],
+  author_timeline: ["GET", "/v1/users/{user_id}/posts"],
+  publish: ["POST", "/v1/users/{user_id}/posts"],
+  read_post: ["GET", "/v1/users/{user_id}/posts/{post_id}"],
+  delete_post: ["DELETE", "/v1/users/{user_id}/posts/{post_id}"],
+};

@@ -1,0 +1,288 @@
+// The client. It sends requests, repeats those that may be repeated, carries freshness tokens, and
+// iterates pages.
+
+import { routes } from "./api.js";
+import type {
+  Cursor,
+  Followed,
+  Followee,
+  Following,
+  Id,
+  News,
+  NewsCount,
+  Operations,
+  Post,
+  Problem,
+  TimelinePage,
+  Token,
+} from "./api.js";
+
+const FRESHNESS = "Tributary-Freshness";
+/** Most tokens that are sent. A server accepts 8,192 characters, and that of a write has about 75. */
+const TOKENS_MAX = 64;
+
+export interface Options {
+  /** The address of the server, with a prefix if it has one. */
+  url: string;
+  /** A service key or a user token. A function is called for each request. */
+  credential?: string | (() => string | Promise<string>);
+  /** Attempts after the first one, for answers 429 and 503 and for broken connections: 3. */
+  retries?: number;
+  /** In place of the global `fetch`. */
+  fetch?: typeof fetch;
+}
+
+export interface PageOptions {
+  /** Entries on a page, 1 to 100. */
+  limit?: number;
+  /** Where to begin; the first page if absent. */
+  cursor?: Cursor;
+  /** Fail with `incomplete` instead of accepting an incomplete page. */
+  require?: "complete";
+  signal?: AbortSignal;
+}
+
+/** The parameters of a call. */
+export interface Call<K extends keyof Operations> {
+  path: Operations[K]["path"];
+  query?: Operations[K]["query"];
+  body?: Operations[K]["body"];
+  headers?: Record<string, string>;
+  signal?: AbortSignal | undefined;
+}
+
+/** An answer that is an error. */
+export class TributaryError extends Error {
+  override readonly name = "TributaryError";
+
+  constructor(
+    readonly status: number,
+    /** `undefined` if the answer is not a problem document, for example that of a proxy. */
+    readonly problem: Problem | undefined,
+  ) {
+    super(problem ? `${problem.code}: ${problem.detail}` : `the answer has the status ${status}`);
+  }
+}
+
+/** A client for one reader: what it has written and seen is on every later page. */
+export class Tributary {
+  readonly #options: Options;
+  #tokens: Token[] = [];
+
+  constructor(options: Options) {
+    this.#options = { ...options, url: options.url.replace(/\/+$/, "") };
+  }
+
+  /** The tokens that requests send, for example to continue in another process. */
+  get freshness(): string {
+    return this.#tokens.join(",");
+  }
+
+  set freshness(tokens: string) {
+    this.#tokens = tokens.split(",").filter((token) => token !== "");
+  }
+
+  /** A page of the home timeline. */
+  homeTimeline(user: Id, options: PageOptions = {}): Promise<TimelinePage> {
+    return this.call("home_timeline", page(user, options));
+  }
+
+  /** A page of the timeline of one author. */
+  authorTimeline(user: Id, options: PageOptions = {}): Promise<TimelinePage> {
+    return this.call("author_timeline", page(user, options));
+  }
+
+  /** A page of the users that a user follows. */
+  following(user: Id, options: PageOptions = {}): Promise<Following> {
+    return this.call("following", page(user, options));
+  }
+
+  /** All posts of the home timeline, newest first. */
+  async *homePosts(user: Id, options: PageOptions = {}): AsyncGenerator<Post, void, undefined> {
+    const read = (cursor?: Cursor) => this.homeTimeline(user, at(options, cursor));
+    for await (const { posts } of pages(read)) yield* posts;
+  }
+
+  /** All posts of one author, newest first. */
+  async *authorPosts(user: Id, options: PageOptions = {}): AsyncGenerator<Post, void, undefined> {
+    const read = (cursor?: Cursor) => this.authorTimeline(user, at(options, cursor));
+    for await (const { posts } of pages(read)) yield* posts;
+  }
+
+  /** All users that a user follows, by rising id. */
+  async *followees(user: Id, options: PageOptions = {}): AsyncGenerator<Followee, void, undefined> {
+    const read = (cursor?: Cursor) => this.following(user, at(options, cursor));
+    for await (const { following } of pages(read)) yield* following;
+  }
+
+  /** The events since a token. Without one, only the token to begin with. */
+  async news(user: Id, since?: Token, signal?: AbortSignal): Promise<News> {
+    const query = since === undefined ? {} : { since };
+    const news = await this.call("news", { path: { user_id: user }, query, signal });
+    if (!("events" in news)) throw new TypeError("the answer has no events");
+    return news;
+  }
+
+  /** The number of posts that became visible since a token. */
+  async newsCount(user: Id, since: Token, signal?: AbortSignal): Promise<NewsCount> {
+    const query = { since, count: "1" } as const;
+    const count = await this.call("news", { path: { user_id: user }, query, signal });
+    if (!("posts" in count)) throw new TypeError("the answer has no number of posts");
+    return count;
+  }
+
+  /** Stores a post. It is stored once, also if the request is repeated with the same key. */
+  publish(user: Id, content: string, key: string = crypto.randomUUID()): Promise<Post> {
+    const headers = { "Idempotency-Key": key };
+    return this.call("publish", { path: { user_id: user }, body: { content }, headers });
+  }
+
+  post(user: Id, post: Id): Promise<Post> {
+    return this.call("read_post", { path: { user_id: user, post_id: post } });
+  }
+
+  async deletePost(user: Id, post: Id): Promise<void> {
+    await this.call("delete_post", { path: { user_id: user, post_id: post } });
+  }
+
+  async follow(user: Id, followee: Id): Promise<void> {
+    await this.call("follow", { path: { user_id: user, followee_id: followee } });
+  }
+
+  async unfollow(user: Id, followee: Id): Promise<void> {
+    await this.call("unfollow", { path: { user_id: user, followee_id: followee } });
+  }
+
+  /** Follows up to 1,000 users in one transaction. */
+  followAll(user: Id, follow: Id[]): Promise<Followed> {
+    return this.call("follow_all", { path: { user_id: user }, body: { follow } });
+  }
+
+  /** Calls any operation, for those that have no method of their own. */
+  async call<K extends keyof Operations>(
+    operation: K,
+    call: Call<K>,
+  ): Promise<Operations[K]["answer"]> {
+    const response = await this.send(operation, call);
+    if (response.status === 204) return undefined as Operations[K]["answer"];
+    const isJson = response.headers.get("Content-Type") === "application/json";
+    return (await (isJson ? response.json() : response.text())) as Operations[K]["answer"];
+  }
+
+  /** The answer to a call, as soon as its headers are there. Errors are thrown. */
+  async send<K extends keyof Operations>(operation: K, call: Call<K>): Promise<Response> {
+    const [method, path] = routes[operation];
+    const url = this.#options.url + address(path, call.path) + search(call.query ?? {});
+    // Without a key, a repeated request would store a second post.
+    const isRepeatable = operation !== "publish" || call.headers?.["Idempotency-Key"] !== undefined;
+    const retries = isRepeatable ? (this.#options.retries ?? 3) : 0;
+    for (let attempt = 0; ; attempt += 1) {
+      const sent = this.#tokens;
+      const outcome = await this.#attempt(url, method, call, sent).catch((error: unknown) => {
+        if (call.signal?.aborted || attempt >= retries) throw error;
+        return undefined;
+      });
+      if (outcome?.ok) {
+        this.#learn(method, outcome, sent);
+        return outcome;
+      }
+      const again = outcome === undefined || outcome.status === 429 || outcome.status === 503;
+      if (!again || attempt >= retries) {
+        const error = await failure(outcome);
+        if (!isBadToken(error) || sent.length === 0) throw error;
+        // The server has other keys now: its answers bring new tokens.
+        this.#tokens = this.#tokens.filter((known) => !sent.includes(known));
+        continue;
+      }
+      await outcome?.body?.cancel();
+      await pause(Number(outcome?.headers.get("Retry-After") ?? 1), attempt, call.signal);
+    }
+  }
+
+  async #attempt(
+    url: string,
+    method: string,
+    call: Pick<Call<keyof Operations>, "body" | "headers" | "signal">,
+    tokens: Token[],
+  ): Promise<Response> {
+    const headers = new Headers(call.headers);
+    const { credential, fetch: send = fetch } = this.#options;
+    const bearer = typeof credential === "function" ? await credential() : credential;
+    if (bearer !== undefined) headers.set("Authorization", `Bearer ${bearer}`);
+    if (method === "GET" && tokens.length > 0) headers.set(FRESHNESS, tokens.join(","));
+    const init: RequestInit = { method, headers, signal: call.signal ?? null };
+    if (call.body !== undefined) {
+      headers.set("Content-Type", "application/json");
+      init.body = JSON.stringify(call.body);
+    }
+    return send(url, init);
+  }
+
+  /** The token of a page includes those of its request. That of a write is added to them. */
+  #learn(method: string, response: Response, sent: Token[]): void {
+    const token = response.headers.get(FRESHNESS);
+    if (token === null) return;
+    const kept = this.#tokens.filter((known) => method !== "GET" || !sent.includes(known));
+    this.#tokens = [...kept, token].slice(-TOKENS_MAX);
+  }
+}
+
+function page(user: Id, { signal, ...query }: PageOptions) {
+  return { path: { user_id: user }, query, signal };
+}
+
+function at(options: PageOptions, cursor: Cursor | undefined): PageOptions {
+  return cursor === undefined ? options : { ...options, cursor };
+}
+
+/** Follows `next` until it is null. */
+async function* pages<P extends { next: Cursor | null }>(
+  read: (cursor?: Cursor) => Promise<P>,
+): AsyncGenerator<P, void, undefined> {
+  let cursor: Cursor | null | undefined;
+  do {
+    const found: P = await read(cursor ?? undefined);
+    yield found;
+    cursor = found.next;
+  } while (cursor !== null);
+}
+
+function address(path: string, parameters: Record<string, string>): string {
+  return path.replace(/\{(\w+)\}/g, (_, name: string) =>
+    encodeURIComponent(parameters[name] ?? ""),
+  );
+}
+
+function search(parameters: Record<string, string | number | undefined>): string {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined);
+  if (given.length === 0) return "";
+  return `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`;
+}
+
+function isBadToken(error: Error): boolean {
+  return error instanceof TributaryError && error.problem?.code === "invalid_freshness";
+}
+
+async function failure(response: Response | undefined): Promise<Error> {
+  if (response === undefined) return new TypeError("the server did not answer");
+  const isProblem = response.headers.get("Content-Type") === "application/problem+json";
+  const problem = isProblem ? ((await response.json()) as Problem) : undefined;
+  return new TributaryError(response.status, problem);
+}
+
+/** Waits at least this many seconds, longer after each attempt, and not in step with others. */
+async function pause(
+  seconds: number,
+  attempt: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const milliseconds = seconds * 1_000 * (1 + attempt * Math.random());
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}

@@ -1,0 +1,87 @@
+// Uses the client against a running server, as a user of it would. The server's test starts this
+// with an address, and with a credential that may act as every user.
+
+import { Tributary, TributaryError } from "../src/index.js";
+
+declare const process: { env: Record<string, string | undefined> };
+
+const url = process.env["TRIBUTARY_URL"] ?? "";
+const credential = process.env["TRIBUTARY_CREDENTIAL"] ?? "";
+const [author, reader, other] = ["7001", "7002", "7003"] as const;
+
+function equal(found: unknown, expected: unknown, what: string): void {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
+  if (a !== b) throw new Error(`${what}: ${a} instead of ${b}`);
+}
+
+async function fails(action: Promise<unknown>): Promise<TributaryError> {
+  const outcome = await action.catch((error: unknown) => error);
+  if (!(outcome instanceof TributaryError)) throw new Error(`no error: ${outcome}`);
+  return outcome;
+}
+
+/** A server in front of the real one that refuses the first attempts. */
+function flaky(refusals: Response[]): typeof fetch {
+  return async (input, init) => refusals.shift() ?? fetch(input, init);
+}
+
+async function pagesAndFreshness(): Promise<void> {
+  const client = new Tributary({ url, credential: async () => credential });
+  await client.follow(reader, author);
+  equal(await client.followAll(reader, [author, other]), { added: 1 }, "new follows");
+  const texts = Array.from({ length: 25 }, (_, n) => `post ${n}`);
+  for (const text of texts) await client.publish(author, text);
+  // Without the tokens of the writes, the last posts could be absent.
+  const found: string[] = [];
+  for await (const post of client.homePosts(reader, { limit: 10 })) found.push(post.content);
+  equal(found, [...texts].reverse(), "the home timeline");
+  const list: string[] = [];
+  for await (const { user_id } of client.followees(reader, { limit: 1 })) list.push(user_id);
+  equal(list, [author, other], "the follow list");
+
+  const later = new Tributary({ url, credential });
+  later.freshness = client.freshness;
+  for await (const post of later.authorPosts(author, { limit: 1 })) {
+    equal(post.content, "post 24", "the newest post");
+    await client.deletePost(author, post.post_id);
+    equal((await fails(client.post(author, post.post_id))).status, 404, "a deleted post");
+    break;
+  }
+  later.freshness = "AAAA";
+  equal((await later.homeTimeline(reader)).complete, true, "a page after tokens became invalid");
+}
+
+async function news(): Promise<void> {
+  const client = new Tributary({ url, credential });
+  const { token } = await client.news(reader);
+  const post = await client.publish(author, "news");
+  if (token === null) throw new Error("news need memory");
+  const { events } = await client.news(reader, token);
+  equal(events, [{ type: "post", post }], "events");
+  equal((await client.newsCount(reader, token)).posts, 1, "the number of new posts");
+}
+
+async function errorsAndRepeats(): Promise<void> {
+  const busy = () => new Response(null, { status: 503, headers: { "Retry-After": "0" } });
+  const client = new Tributary({ url, credential, fetch: flaky([busy(), busy()]) });
+  equal((await client.homeTimeline(reader)).complete, true, "an answer after two refusals");
+  const impatient = new Tributary({ url, credential, retries: 0, fetch: flaky([busy()]) });
+  equal((await fails(impatient.homeTimeline(reader))).status, 503, "a refusal");
+
+  const one = await client.publish(author, "once", "key-of-one-post");
+  const again = await client.publish(author, "once", "key-of-one-post");
+  equal(again, one, "a repeated post");
+  const reused = await fails(client.publish(author, "another", "key-of-one-post"));
+  equal(reused.problem?.code, "idempotency_key_reused", "another text with the key");
+  equal((await fails(client.homeTimeline("x"))).problem?.code, "invalid_user_id", "a bad id");
+  const unknown = new Tributary({ url, credential: "nothing" });
+  equal((await fails(unknown.homeTimeline(reader))).status, 401, "an unknown credential");
+  const aborted = AbortSignal.abort();
+  const outcome = await client.homeTimeline(reader, { signal: aborted }).catch(() => "aborted");
+  equal(outcome, "aborted", "an aborted request");
+}
+
+await pagesAndFreshness();
+await news();
+await errorsAndRepeats();
+console.log("ok");
