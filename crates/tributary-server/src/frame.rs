@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -15,6 +15,7 @@ use tributary::Tributary;
 
 use super::App;
 use super::auth::{Access, Principal};
+use super::conditional::unless_known;
 use super::error::ApiError;
 use super::health;
 use super::limits::{Admission, Cost, Limiter, Refusal};
@@ -115,6 +116,8 @@ pub(super) async fn handle(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let page =
         (frame.has_pages && web::wants_page(request.headers())).then(|| request.headers().clone());
+    let known: Vec<HeaderValue> =
+        request.headers().get_all(header::IF_NONE_MATCH).iter().cloned().collect();
     request.extensions_mut().insert(frame.limit);
     let principal = frame.access.admit(&request);
     // A request without a valid credential counts for its address.
@@ -148,6 +151,18 @@ pub(super) async fn handle(
         }
     }
     set_common_headers(response.headers_mut());
+    conditional(&method, &known, response)
+}
+
+/// 304 for an answer that the client has. Only representations of their address have a tag.
+fn conditional(method: &Method, known: &[HeaderValue], mut response: Response) -> Response {
+    let status = response.status();
+    if method.is_safe() && status == StatusCode::OK {
+        return unless_known(known, response);
+    }
+    if status != StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(header::ETAG);
+    }
     response
 }
 
@@ -182,6 +197,7 @@ fn cost_of(response: &mut Response, is_write: bool) -> Cost {
 pub(super) fn set_common_headers(headers: &mut HeaderMap) {
     let private = HeaderValue::from_static("private, no-cache");
     headers.entry(header::CACHE_CONTROL).or_insert(private);
+    headers.append(header::VARY, HeaderValue::from_static("authorization, cookie"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{Method, Request};
+use axum::http::{Method, Request, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
@@ -12,6 +12,7 @@ use tributary::{Cursor, Limit, PageRequest, UserId};
 
 use super::App;
 use super::auth::{Action, Object, Purpose, authorize};
+use super::conditional::unless_known;
 use super::frame::{self, URI_BYTES_MAX, uri_bytes};
 use super::limits::Cost;
 use super::query::freshness_of;
@@ -69,7 +70,7 @@ pub(super) fn feed_from_memory<B: Body>(
         return None;
     }
     frame::set_common_headers(response.headers_mut());
-    Some(response)
+    Some(unless_known(request.headers().get_all(header::IF_NONE_MATCH), response))
 }
 
 /// The reader, if the request is a `GET` of a home timeline without a body.

@@ -5,7 +5,10 @@ mod address;
 mod admin;
 mod audit;
 mod auth;
+mod compression;
+mod conditional;
 mod connections;
+mod cors;
 #[doc(hidden)]
 pub mod decoders;
 mod error;
@@ -179,7 +182,9 @@ impl FromRef<App> for Reloadable {
 /// panics and sets trace ids; the application limits connections and stops them. It must also limit
 /// the bytes of all answers that wait for their clients, and of all request bodies, as
 /// [`BoundServer`] does: an answer has about 1 MiB, and a request body six times the longest text.
-/// It does not use the page cache, which [`BoundServer`] has in front of the routes. The `Link`
+/// It does not use the page cache and
+/// compresses nothing, and it has no headers for other origins; [`BoundServer`] does that in front
+/// of the routes. The `Link`
 /// headers of pages name paths without the prefix.
 pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
     routes(App::new(tributary, options), Role::Public)

@@ -20,6 +20,7 @@ use tracing::debug;
 use tributary::internal::tasks::Backoff;
 
 use super::connections::{Connection, Connections, Full, Look, OpenConnection};
+use super::cors::Cors;
 use super::frame;
 use super::service::RequestService;
 use super::stream::ClientStream;
@@ -66,6 +67,7 @@ pub(super) struct Listener {
 pub(super) struct Routes {
     pub(super) app: App,
     pub(super) router: TowerToHyperService<Router>,
+    pub(super) cors: Option<Cors>,
 }
 
 impl Listener {
@@ -95,6 +97,7 @@ impl Listener {
                 connection: Arc::clone(&connection),
                 peer,
                 role: self.role,
+                cors: routes.cors.clone(),
             };
             let stream = ClientStream::new(socket, Arc::clone(&connection));
             let (certificate, stop) = (self.certificate.clone(), stop.clone());

@@ -16,6 +16,7 @@ use tributary::config::Http;
 
 use super::auth::{Access, CursorKeys};
 use super::connections::Connections;
+use super::cors::Cors;
 use super::listener::{Listener, Routes};
 use super::tls::Certificate;
 use super::{App, Role, RouterOptions, Web, routes};
@@ -86,7 +87,8 @@ impl BoundServer {
         self
     }
 
-    /// Uses the limits of connections in this configuration instead of the defaults.
+    /// Uses the limits of connections and the origins of other sites in this configuration instead
+    /// of the defaults.
     #[must_use]
     pub fn with_limits(self, limits: &Http) -> Self {
         Self { limits: limits.clone(), ..self }
@@ -149,6 +151,7 @@ impl BoundServer {
     /// Serves until `stop` completes. Then it accepts no connection and no request, and waits at
     /// most eight seconds for the requests in flight.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
+        let cors = Cors::of(&self.limits.cors_origins);
         let connections = Connections::new(connections_max(), self.limits);
         let clients = Some(Arc::clone(&connections));
         let certificate = self.certificate;
@@ -160,7 +163,8 @@ impl BoundServer {
                 Role::Public | Role::Both => app.clone(),
             };
             let router = TowerToHyperService::new(routes(app.clone(), listener.role));
-            listener.serve(Routes { app, router }, connections.clone(), stopped.clone())
+            let cors = cors.clone().filter(|_| listener.role != Role::Admin);
+            listener.serve(Routes { app, router, cors }, connections.clone(), stopped.clone())
         });
         let serving = join_all(serving);
         tokio::select! {

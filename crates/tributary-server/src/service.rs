@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -18,7 +19,9 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::compression::{AnyBody, PlainBody, bytes_held, compressed};
 use super::connections::{Connection, Exchange};
+use super::cors::Cors;
 use super::error::ApiError;
 use super::frame;
 use super::from_memory::feed_from_memory;
@@ -33,9 +36,10 @@ pub(super) struct RequestService {
     pub(super) connection: Arc<Connection>,
     pub(super) peer: SocketAddr,
     pub(super) role: Role,
+    /// `None` without origins of other sites, and for operators.
+    pub(super) cors: Option<Cors>,
 }
 
-pub(super) type AnyBody = EitherBody<Full<Bytes>, AnswerBody>;
 type Answer = Result<Response<AnyBody>, Infallible>;
 
 impl Service<hyper::Request<Incoming>> for RequestService {
@@ -45,13 +49,25 @@ impl Service<hyper::Request<Incoming>> for RequestService {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let exchange = self.connection.request_arrived();
+        let cors = self.cors.as_ref().map(|cors| cors.headers(request.method(), request.headers()));
+        let cors = match cors {
+            Some((headers, true)) => {
+                exchange.answered();
+                return Either::Left(ready(Ok(with_headers(preflight(), Some(headers)))));
+            }
+            cors => cors.map(|(headers, _)| headers),
+        };
+        let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
         // If the page cache panics, the routes answer this request.
         let cached = || match self.role {
             Role::Public | Role::Both => feed_from_memory(&self.app, &request, self.peer.ip()),
             Role::Admin => None,
         };
         match catch_unwind(AssertUnwindSafe(cached)) {
-            Ok(Some(page)) => Either::Left(ready(Ok(cached_answer(&exchange, page)))),
+            Ok(Some(page)) => {
+                let answer = cached_answer(&exchange, accepted, page);
+                Either::Left(ready(Ok(with_headers(answer, cors))))
+            }
             Ok(None) | Err(_) => {
                 // The client must learn whether a write took effect.
                 let must = !request.method().is_safe();
@@ -60,38 +76,72 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 let answer = self.routes.call(request);
                 Either::Right(Box::pin(async move {
                     let Ok(response) = answer.await;
-                    Ok(answer_of_route(&exchange, response, must))
+                    let answer = answer_of_route(&exchange, response, (accepted, must));
+                    Ok(with_headers(answer, cors))
                 }))
             }
         }
     }
 }
 
+/// The empty answer to a preflight request; its headers are those of `Cors`.
+fn preflight() -> Response<AnyBody> {
+    Response::new(EitherBody::Left(EitherBody::Left(Full::default())))
+}
+
+/// Adds the headers for pages of other sites.
+fn with_headers(mut answer: Response<AnyBody>, cors: Option<HeaderMap>) -> Response<AnyBody> {
+    for (name, value) in cors.iter().flatten() {
+        answer.headers_mut().append(name, value.clone());
+    }
+    answer
+}
+
 /// A cached page, if the answers in flight have room for it.
-fn cached_answer(exchange: &Arc<Exchange>, page: Response<Bytes>) -> Response<AnyBody> {
+fn cached_answer(
+    exchange: &Arc<Exchange>,
+    accepted: Option<HeaderValue>,
+    page: Response<Bytes>,
+) -> Response<AnyBody> {
     exchange.answered();
-    match exchange.hold_answer(page.body().len(), false) {
-        Some(held) => page.map(|body| EitherBody::Left(Full::new(counted(body, held)))),
+    let bytes = bytes_held(accepted.as_ref(), page.body().len());
+    match exchange.hold_answer(bytes, false) {
+        Some(held) => {
+            let page = page.map(|body| EitherBody::Left(Full::new(counted(body, held))));
+            compressed(accepted, page)
+        }
         None => overloaded(),
     }
 }
 
-/// The answer of a route, if the answers in flight have room for it.
-fn answer_of_route(exchange: &Arc<Exchange>, response: Response, must: bool) -> Response<AnyBody> {
+/// The answer of a route, if the answers in flight have room for it. An answer that `must` be sent
+/// always has.
+fn answer_of_route(
+    exchange: &Arc<Exchange>,
+    response: Response,
+    (accepted, must): (Option<HeaderValue>, bool),
+) -> Response<AnyBody> {
     exchange.answered();
     let bytes = response.body().size_hint().exact().unwrap_or(0);
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes == 0 {
-        return response.map(|body| EitherBody::Right(AnswerBody::new(body, None)));
+        return response.map(|body| EitherBody::Left(plain(AnswerBody::new(body, None))));
     }
-    match exchange.hold_answer(bytes, must) {
-        Some(held) => response.map(|body| EitherBody::Right(AnswerBody::new(body, Some(held)))),
+    match exchange.hold_answer(bytes_held(accepted.as_ref(), bytes), must) {
+        Some(held) => {
+            let counted = response.map(|body| plain(AnswerBody::new(body, Some(held))));
+            compressed(accepted, counted)
+        }
         None => overloaded(),
     }
 }
 
+fn plain(body: AnswerBody) -> PlainBody {
+    EitherBody::Right(body)
+}
+
 /// 503, in place of an answer that has no room.
 fn overloaded() -> Response<AnyBody> {
-    frame::rejection(&ApiError::Overloaded)
-        .map(|body| EitherBody::Right(AnswerBody::new(body, None)))
+    let rejection = frame::rejection(&ApiError::Overloaded);
+    rejection.map(|body| EitherBody::Left(plain(AnswerBody::new(body, None))))
 }

@@ -13,6 +13,7 @@ use tributary::internal::{Draft, FollowingCursor, SentPage, fleet};
 use tributary::{Freshness, Limit, Tributary, UserId};
 
 use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadHome};
+use super::conditional::Tag;
 use super::error::ApiError;
 use super::limits::Cost;
 use super::openapi::schemas::{AtLeast, OfUser, PageQuery, TimelinePage, Token};
@@ -204,11 +205,12 @@ fn render_page(
 ) -> Result<SentPage, ApiError> {
     let relations = [("next", cursors.next.as_deref()), ("prev", Some(cursors.prev.as_str()))];
     let body = posts_json(page, cursors, fleet(tributary)).map_err(|_| ApiError::Internal)?;
-    Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into() })
+    let Tag(tag) = Tag::of(&body);
+    Ok(SentPage { body: body.into(), links: links(path, limit, &relations).into(), tag })
 }
 
 /// Headers of a page, with those of limits and the date. Their map is allocated once.
-const PAGE_HEADERS: usize = 12;
+const PAGE_HEADERS: usize = 14;
 
 /// The HTTP response that carries this page.
 pub(super) fn page_response(
@@ -220,6 +222,7 @@ pub(super) fn page_response(
     let headers = response.headers_mut();
     headers.reserve(PAGE_HEADERS);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Tag(sent.tag).set(headers);
     set_link_header(headers, sent.links);
     set_freshness_headers(headers, freshness, fresh_enough);
     response
@@ -302,8 +305,11 @@ pub(super) fn json(body: &impl Serialize) -> Response {
     }
 }
 
-/// A 200 response with a body that is JSON already.
+/// A 200 response with a body that is JSON already, and its tag.
 pub(super) fn json_bytes(body: Bytes) -> Response {
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], body).into_response()
+    let tag = Tag::of(&body);
+    let mut response = ([(header::CONTENT_TYPE, json)], body).into_response();
+    tag.set(response.headers_mut());
+    response
 }

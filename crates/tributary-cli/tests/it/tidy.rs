@@ -10,7 +10,7 @@ use crate::support::root;
 const FILE_LINES_MAX: usize = 700;
 
 /// Every file under `dir` whose name has this ending: its path from the root, and its text. Skips
-/// `target` and hidden folders.
+/// `target`, `node_modules` and hidden folders.
 fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![root().join(dir)];
@@ -19,7 +19,7 @@ fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 let name = path.file_name().unwrap().to_str().unwrap();
-                if name != "target" && !name.starts_with('.') {
+                if !["target", "node_modules"].contains(&name) && !name.starts_with('.') {
                     waiting.push(path);
                 }
             } else if path.to_str().unwrap().ends_with(ending) {

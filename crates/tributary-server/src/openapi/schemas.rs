@@ -19,7 +19,7 @@ pub(crate) struct Cursor(String);
 
 /// A position in the log of each server, opaque and URL-safe.
 #[derive(ToSchema)]
-#[schema(pattern = "^[A-Za-z0-9_-]+$", max_length = 8192)]
+#[schema(pattern = "^[A-Za-z0-9_-]+$", max_length = 8000)]
 pub(crate) struct Token(String);
 
 #[derive(IntoParams)]
@@ -56,6 +56,7 @@ pub(crate) struct PageQuery {
     /// `next` or `prev` of an earlier page; the first page if absent.
     cursor: Option<Cursor>,
     /// Answer 503 `incomplete` instead of an incomplete, stale or lagging page.
+    #[param(inline)]
     require: Option<Require>,
 }
 
@@ -91,6 +92,7 @@ pub(crate) struct NewsQuery {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u8>,
     /// Answer only the number of new posts; needs `since`.
+    #[param(inline)]
     count: Option<CountOnly>,
 }
 

@@ -9,6 +9,7 @@ mod log;
 mod memory;
 mod memory_limit;
 mod network;
+mod origin;
 mod request;
 mod show;
 mod source;
@@ -31,7 +32,8 @@ pub use self::limits::{ClientLimit, Limits};
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::memory::{MEMORY_BUDGET_DEFAULT_MAX, MemoryConfig};
 pub use self::network::Network;
-use self::network::networks;
+use self::network::texts;
+pub use self::origin::Origin;
 use self::request::RequestKeys;
 pub use self::show::{Setting, settings};
 use self::source::{
@@ -118,8 +120,11 @@ pub struct Http {
     /// A second address, for plain HTTP beside TLS.
     pub plain_listen: Option<SocketAddr>,
     /// Addresses without this bound. Default: this machine's own, which a proxy on it uses.
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "texts")]
     pub trusted_proxies: Vec<Network>,
+    /// Web sites whose pages may use the interface from a browser (CORS).
+    #[serde(deserialize_with = "texts")]
+    pub cors_origins: Vec<Origin>,
 }
 
 /// `[http.tls]`: PEM files, read again when they change.
@@ -621,6 +626,7 @@ impl Default for Http {
             tls: None,
             plain_listen: None,
             trusted_proxies: Network::loopback(),
+            cors_origins: Vec::new(),
         }
     }
 }

@@ -67,18 +67,20 @@ impl fmt::Display for Network {
     }
 }
 
-/// A list of networks: an array of texts, or one text with commas, as environment variables have
-/// it.
-pub(super) fn networks<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Network>, D::Error> {
+/// A list, for example of networks: an array of texts, or one text with commas, as environment
+/// variables have it.
+pub(super) fn texts<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err = &'static str>,
+    D: Deserializer<'de>,
+{
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum ListOrText {
         List(Vec<String>),
         Text(String),
     }
-    let wrong = || de::Error::custom("not a list of IP addresses and networks");
+    let wrong = || de::Error::custom("not a list of texts");
     let texts = match ListOrText::deserialize(deserializer).map_err(|_| wrong())? {
         ListOrText::List(texts) => texts,
         ListOrText::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),

@@ -109,6 +109,7 @@ fn effective(config: &Config) -> Vec<(String, String)> {
         ("http.hosts", list(&config.http.hosts)),
         ("http.connections_per_address", config.http.connections_per_address.to_string()),
         ("http.trusted_proxies", list(&config.http.trusted_proxies)),
+        ("http.cors_origins", list(&config.http.cors_origins)),
         ("admin.listen", text(config.admin.listen)),
         ("web.enabled", config.web.enabled.to_string()),
         ("request.deadline_ms", config.request.deadline_ms.to_string()),

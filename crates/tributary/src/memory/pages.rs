@@ -46,6 +46,8 @@ pub struct SentPage {
     pub body: Bytes,
     /// The value of the `Link` header.
     pub links: Bytes,
+    /// Identifies the body: equal bodies have equal tags.
+    pub tag: u64,
 }
 
 /// The part of a request for a home timeline that selects the page.
@@ -84,7 +86,8 @@ impl CachedPage {
     ) -> Self {
         let all: Bytes = [cursor.as_bytes(), &sent.links, &sent.body].concat().into();
         let (cursor, links) = (cursor.len(), cursor.len() + sent.links.len());
-        let sent = SentPage { links: all.slice(cursor..links), body: all.slice(links..) };
+        let sent =
+            SentPage { links: all.slice(cursor..links), body: all.slice(links..), tag: sent.tag };
         let used = AtomicU32::new(0);
         Self { reader, cursor: all.slice(..cursor), limit, as_of, authors, sent, used }
     }
@@ -191,8 +194,11 @@ mod tests {
     }
 
     fn page(reader: Slot, query: PageQuery<'_>, bytes: usize) -> CachedPage {
-        let sent =
-            SentPage { body: Bytes::from(vec![b'x'; bytes]), links: Bytes::from_static(b"l") };
+        let sent = SentPage {
+            body: Bytes::from(vec![b'x'; bytes]),
+            links: Bytes::from_static(b"l"),
+            tag: 1,
+        };
         let page = CachedPage::new((reader, query), Version(0), Box::default(), &sent);
         assert_eq!((&page.sent.body, &page.sent.links), (&sent.body, &sent.links));
         page

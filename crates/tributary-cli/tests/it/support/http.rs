@@ -1,7 +1,9 @@
 //! An HTTP server on a free port, and requests to it.
 
+use std::io::Read;
 use std::net::SocketAddr;
 
+use flate2::read::GzDecoder;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Request, StatusCode};
@@ -10,7 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tributary::Tributary;
-use tributary_server::{self as http, Access, CursorKeys, RouterOptions};
+use tributary_server::{self as http, Access, BoundServer, CursorKeys, RouterOptions};
 
 /// A server with all routes that stops when dropped. Each request uses a new connection.
 pub(crate) struct TestServer {
@@ -42,6 +44,15 @@ impl TestServer {
     pub(crate) async fn start_as(tributary: Tributary, options: RouterOptions) -> Self {
         let cursor_keys = options.cursor_keys.clone();
         let bound = http::bind_with("127.0.0.1:0".parse().unwrap(), options).await.unwrap();
+        Self::start_bound(bound, cursor_keys, tributary)
+    }
+
+    /// Serves all routes on a listening socket, with these keys of its cursors.
+    pub(crate) fn start_bound(
+        bound: BoundServer,
+        cursor_keys: CursorKeys,
+        tributary: Tributary,
+    ) -> Self {
         let bound = bound.with_admin_routes();
         let address = bound.address();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -90,7 +101,12 @@ impl TestServer {
         let request = request.body(Full::new(body)).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        let mut body = body.collect().await.unwrap().to_bytes().to_vec();
+        if head.headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
+            let mut decoded = Vec::new();
+            GzDecoder::new(body.as_slice()).read_to_end(&mut decoded).unwrap();
+            body = decoded;
+        }
         TestResponse {
             status: head.status,
             headers: head.headers,
