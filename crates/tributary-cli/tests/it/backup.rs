@@ -150,6 +150,10 @@ fn nothing_is_overwritten_and_a_damaged_or_foreign_file_is_refused() {
     assert_eq!(code, 0, "{text}{error}");
     refused("backup", &saved, &data, "it exists already");
     refused("restore", &saved, &data, "it is not empty");
+    fs::create_dir(path("other")).unwrap();
+    fs::write(path("other/notes"), "of something else").unwrap();
+    refused("restore", &saved, &path("other"), "it is not empty");
+    assert_eq!(fs::read_dir(path("other")).unwrap().count(), 1);
     refused("restore", &path("nowhere"), &path("new"), "has no shards");
     assert!(!path("new").exists());
 

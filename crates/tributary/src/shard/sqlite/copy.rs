@@ -85,12 +85,12 @@ pub fn back_up(from: &Path, to: &Path) -> Result<Vec<CopiedShard>, ShardError> {
 pub fn restore(backup: &Path, to: &Path) -> Result<Vec<CopiedShard>, ShardError> {
     let folder = Folder::open(backup, 0, Access::Read).map_err(prerequisite)?;
     let existed = to.exists();
-    let _lock = lock(to).map_err(prerequisite)?;
-    let entries = fs::read_dir(to).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let entries = entries.map_err(|error| io_failed(to, &error))?;
-    if entries.iter().any(|entry| entry.file_name() != LOCK_FILE) {
-        return Err(refused(to, &"it is not empty; move its files away, or name another folder"));
+    // A folder of something else gets no lock.
+    if existed && !to.join(LOCK_FILE).exists() {
+        must_be_empty(to)?;
     }
+    let _lock = lock(to).map_err(prerequisite)?;
+    must_be_empty(to)?;
     let copied = copy_all(&folder, backup, to);
     if copied.is_err() {
         drop(remove_copies(to, existed));
@@ -214,6 +214,16 @@ fn row_counts(connection: &Connection) -> rusqlite::Result<Vec<(String, u64)>> {
         Ok((table, rows.unsigned_abs()))
     };
     tables.into_iter().map(count).collect()
+}
+
+/// Refuses a folder with other files than the lock.
+fn must_be_empty(dir: &Path) -> Result<(), ShardError> {
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.map_err(|error| io_failed(dir, &error))?;
+    match entries.iter().any(|entry| entry.file_name() != LOCK_FILE) {
+        false => Ok(()),
+        true => Err(refused(dir, &"it is not empty; move its files away, or name another folder")),
+    }
 }
 
 /// Removes an incomplete copy. The folder stays if it existed before.
