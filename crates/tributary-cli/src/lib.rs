@@ -6,6 +6,7 @@ mod check;
 mod config;
 #[doc(hidden)]
 pub mod decoders;
+mod delete_user;
 mod demo;
 mod dsn;
 mod feed;
@@ -63,6 +64,8 @@ enum Command {
     Serve(serve::Serve),
     /// Load follows and posts from CSV or NDJSON files
     Import(import::Import),
+    /// Delete all rows of a user from all shards, and verify it
+    DeleteUser(delete_user::DeleteUser),
     /// Copy a folder of embedded shards, also while another process serves it
     Backup(backup::BackUp),
     /// Copy a back-up of embedded shards to a new folder
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
                 Command::Demo(demo) => demo.run().await,
                 Command::Serve(serve) => serve.run().await,
                 Command::Import(import) => import.run().await,
+                Command::DeleteUser(user) => user.run().await,
                 Command::Backup(backup) => backup.run().await,
                 Command::Restore(restore) => restore.run().await,
                 Command::Check(check) => check.run().await,

@@ -22,6 +22,7 @@ mod congress;
 mod definitions;
 mod described;
 mod doubts;
+mod erasure;
 mod examples;
 mod faults;
 mod feed;

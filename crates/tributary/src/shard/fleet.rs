@@ -386,6 +386,11 @@ impl Fleet {
         groups
     }
 
+    /// All shards, in configured order.
+    pub(super) fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
     /// A shard by id.
     pub(crate) fn shard(&self, id: ShardId) -> &Shard {
         &self.shards[id.index()]

@@ -4,6 +4,7 @@
 
 mod cold_pages;
 mod deadline;
+mod erasure;
 mod finding;
 mod fleet;
 mod follow;

@@ -5,6 +5,7 @@ mod conditions;
 mod connections;
 mod database;
 mod dial;
+mod erasure;
 mod execute;
 mod follows;
 mod log_check;

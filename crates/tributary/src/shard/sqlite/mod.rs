@@ -1,6 +1,7 @@
 //! A shard in one SQLite file: its connections, its reads, and the decoding of rows.
 
 mod copy;
+mod erasure;
 mod file;
 mod folder;
 mod log;
