@@ -9,6 +9,7 @@ pub mod decoders;
 mod delete_user;
 mod demo;
 mod dsn;
+mod export;
 mod feed;
 mod generate;
 mod import;
@@ -64,6 +65,8 @@ enum Command {
     Serve(serve::Serve),
     /// Load follows and posts from CSV or NDJSON files
     Import(import::Import),
+    /// Write a user's posts and follows to files that `import` reads
+    Export(export::Export),
     /// Delete all rows of a user from all shards, and verify it
     DeleteUser(delete_user::DeleteUser),
     /// Copy a folder of embedded shards, also while another process serves it
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
                 Command::Demo(demo) => demo.run().await,
                 Command::Serve(serve) => serve.run().await,
                 Command::Import(import) => import.run().await,
+                Command::Export(export) => export.run().await,
                 Command::DeleteUser(user) => user.run().await,
                 Command::Backup(backup) => backup.run().await,
                 Command::Restore(restore) => restore.run().await,

@@ -83,6 +83,16 @@ impl PostTimes {
         }
     }
 
+    /// [`PostTimes::epoch_ms`] in microseconds.
+    pub fn epoch_us(&self, stored: i64) -> i64 {
+        let rest = match self.unit {
+            TimeUnit::Seconds | TimeUnit::Milliseconds => 0,
+            TimeUnit::Microseconds => stored.rem_euclid(1_000),
+            TimeUnit::DateTime { .. } => (CalendarTime::unpacked(stored).micros % 1_000).into(),
+        };
+        self.epoch_ms(stored).saturating_mul(1_000).saturating_add(rest)
+    }
+
     /// Converts milliseconds since 1970 (UTC) to a stored value, truncated to the column's
     /// precision. A later time never returns a smaller value, and [`PostTimes::epoch_ms`] of the
     /// value is never after the time.
@@ -432,10 +442,14 @@ mod tests {
             assert_eq!((stored.second, stored.micros), (52, micros), "{unit}");
             let local = CalendarTime { micros: 345_678, ..stored };
             assert_eq!(times.stored_from_calendar(local), Some(stored.packed()), "{unit}");
+            let exact = times.stored_from_micros(us);
+            assert_eq!(times.stored_from_micros(times.epoch_us(exact)), exact, "{unit}");
         }
         assert_eq!(times("s", "UTC").stored_from_micros(us), ms / 1_000);
         assert_eq!(times("ms", "UTC").stored_from_micros(us), ms);
         assert_eq!(times("us", "UTC").stored_from_micros(us), us);
+        assert_eq!(times("us", "UTC").epoch_us(us), us);
+        assert_eq!(times("ms", "UTC").epoch_us(ms), us / 1_000 * 1_000);
         assert_eq!(times("us", "UTC").stored_from_calendar(date(2022, 5, 1)), None);
     }
 

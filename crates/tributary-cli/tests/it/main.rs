@@ -24,6 +24,7 @@ mod described;
 mod doubts;
 mod erasure;
 mod examples;
+mod export;
 mod faults;
 mod feed;
 mod fills;

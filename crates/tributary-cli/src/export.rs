@@ -1,0 +1,158 @@
+//! `tributary export`: a user's posts and follows as files that `tributary import` reads.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::Value;
+use tributary::internal::fleet;
+use tributary::{Limit, OpenError, PageRequest, Post, Tributary, UserId};
+
+use crate::{DATA_FOLDER, DataSource, Outcome, say};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Makes the folder DIR with the files posts.ndjson and follows.ndjson, or .csv. The \
+    posts are those that pages show, newest first; the follows are the users that the user \
+    follows. `tributary import --posts FILE --follows FILE` reads the files; CSV needs \
+    --dialect csv. A folder of embedded shards can be in use."
+)]
+pub(crate) struct Export {
+    /// Id of the user
+    user: UserId,
+    /// New folder for the files
+    #[arg(value_name = "DIR")]
+    to: PathBuf,
+    #[command(flatten)]
+    source: DataSource,
+    /// Form of the files
+    #[arg(long, value_enum, default_value_t = Form::Ndjson)]
+    format: Form,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    Ndjson,
+    Csv,
+}
+
+impl Export {
+    pub(crate) async fn run(self) -> Result<Outcome> {
+        let config = self.source.load(DATA_FOLDER)?;
+        let tributary = Tributary::open_read_only(&config).await?;
+        if self.to.symlink_metadata().is_ok() {
+            let text = format!("{} exists already; name a new folder", self.to.display());
+            return Err(OpenError::Prerequisite(text).into());
+        }
+        // It gets its name once it is complete. Built from its components, because a path may end
+        // with a slash.
+        let mut making = self.to.components().collect::<PathBuf>().into_os_string();
+        making.push(".making");
+        let making = PathBuf::from(making);
+        fs::create_dir_all(&making).with_context(|| making.display().to_string())?;
+        let exported = self.write(&tributary, &making).await;
+        tributary.close().await;
+        let named = exported.and_then(|counts| {
+            fs::rename(&making, &self.to).with_context(|| self.to.display().to_string())?;
+            Ok(counts)
+        });
+        let (posts, follows) = named.inspect_err(|_| drop(fs::remove_dir_all(&making)))?;
+        say(format_args!("{posts} posts and {follows} follows in {}", self.to.display()));
+        Ok(Outcome::Done)
+    }
+
+    /// Writes both files. Returns the numbers of posts and follows.
+    async fn write(&self, tributary: &Tributary, dir: &Path) -> Result<(usize, usize)> {
+        let limit = Limit::new(Limit::MAX).unwrap_or(Limit::DEFAULT);
+        let times = fleet(tributary).times();
+        let mut file = self.file(dir, "posts", "tweet_id,user_id,timestamp,content")?;
+        let (mut posts, mut request) = (0, PageRequest::default().limit(limit));
+        loop {
+            let page = tributary.author_timeline(self.user, &request).await?;
+            for post in &page.posts {
+                let time = Timestamp::from_microsecond(times.epoch_us(post.key.time))
+                    .with_context(|| format!("post {} has no time", post.key.post))?;
+                writeln!(file, "{}", self.format.post(post, time))?;
+            }
+            self.check(tributary, page.missing.iter().next().copied())?;
+            posts += page.posts.len();
+            let Some(next) = page.next else { break };
+            request = request.from(next);
+        }
+        file.into_inner()?.sync_all()?;
+        let mut file = self.file(dir, "follows", "follower_user_id,followed_user_id")?;
+        let (mut follows, mut from) = (0, UserId::from(0));
+        loop {
+            let page = tributary.following(self.user, from, limit).await?;
+            self.check(tributary, page.missing.iter().next().copied())?;
+            for followee in &page.followees {
+                writeln!(file, "{}", self.format.follow(self.user, *followee))?;
+            }
+            follows += page.followees.len();
+            let Some(next) = page.next else { break };
+            from = next;
+        }
+        file.into_inner()?.sync_all()?;
+        Ok((posts, follows))
+    }
+
+    fn check(&self, tributary: &Tributary, missing: Option<tributary::ShardId>) -> Result<()> {
+        let Some(shard) = missing else { return Ok(()) };
+        let shard = tributary.shard_name(shard);
+        bail!(
+            "shard {shard} does not answer, so the export of user {} is incomplete; run the \
+               command again",
+            self.user
+        )
+    }
+
+    /// A new file, with a header line if it is CSV.
+    fn file(&self, dir: &Path, name: &str, header: &str) -> Result<BufWriter<File>> {
+        let ending = match self.format {
+            Form::Ndjson => "ndjson",
+            Form::Csv => "csv",
+        };
+        let path = dir.join(format!("{name}.{ending}"));
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        let mut file = BufWriter::new(file);
+        if matches!(self.format, Form::Csv) {
+            writeln!(file, "{header}")?;
+        }
+        Ok(file)
+    }
+}
+
+impl Form {
+    /// A line for a post. The time is in UTC with six digits, which every time column can hold.
+    fn post(self, Post { key, content, .. }: &Post, time: Timestamp) -> String {
+        let (post, author) = (key.post, key.author);
+        let time = format!("{time:.6}");
+        match self {
+            Self::Ndjson => {
+                let content = Value::from(content.as_str());
+                format!(
+                    "{{\"tweet_id\":\"{post}\",\"user_id\":\"{author}\",\"timestamp\":\"{time}\",\
+                     \"content\":{content}}}"
+                )
+            }
+            Self::Csv => format!("{post},{author},{time},{}", quoted(content)),
+        }
+    }
+
+    fn follow(self, follower: UserId, followee: UserId) -> String {
+        match self {
+            Self::Ndjson => format!(
+                "{{\"follower_user_id\":\"{follower}\",\"followed_user_id\":\"{followee}\"}}"
+            ),
+            Self::Csv => format!("{follower},{followee}"),
+        }
+    }
+}
+
+/// A text in quotes, as RFC 4180 has it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
