@@ -1,4 +1,5 @@
-//! A server that answers every request with one constant body, on axum and without our layers.
+//! A server that answers every request with one constant body, on axum and without our layers. A
+//! request with `If-None-Match` is answered 304.
 //!
 //! Its throughput is the upper bound of any server on this HTTP library. `bench ratio` compares a
 //! real server with it.
@@ -7,7 +8,8 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
 use axum::serve::{Listener, ListenerExt};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -52,7 +54,11 @@ fn empty_page(bytes: usize) -> Bytes {
 /// If the listener fails.
 pub async fn serve(listener: TcpListener, bytes: usize) -> std::io::Result<()> {
     let body = page(bytes);
-    let respond = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
+    let respond = async move |headers: HeaderMap| match headers.contains_key(header::IF_NONE_MATCH)
+    {
+        true => (StatusCode::NOT_MODIFIED, [(header::ETAG, "W/\"0\"")]).into_response(),
+        false => ([(header::CONTENT_TYPE, "application/json")], body.clone()).into_response(),
+    };
     let router = Router::new().fallback(respond);
     // If TCP_NODELAY cannot be set, the connection works, only slower.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));

@@ -40,6 +40,8 @@ pub(super) struct Target {
     /// The `Authorization` header with its line end; empty if no credential is given.
     authorization: String,
     tokens: Option<UserTokens>,
+    /// Each answer is one that the client has: 304.
+    known: bool,
 }
 
 impl std::fmt::Debug for Target {
@@ -70,12 +72,24 @@ impl Target {
             Ok(credential) => format!("authorization: Bearer {credential}\r\n"),
             Err(_) => String::new(),
         };
-        Ok(Self { address, host: format!("{host}:{port}"), prefix, authorization, tokens: None })
+        Ok(Self {
+            address,
+            host: format!("{host}:{port}"),
+            prefix,
+            authorization,
+            tokens: None,
+            known: false,
+        })
     }
 
     /// Sends the token of its user with each request, instead of one credential for all.
     pub(super) fn with_tokens(self, tokens: Option<UserTokens>) -> Self {
         Self { tokens, ..self }
+    }
+
+    /// Sends `If-None-Match: *`, which is answered 304, with each request.
+    pub(super) fn with_known(self, known: bool) -> Self {
+        Self { known, ..self }
     }
 }
 
@@ -140,7 +154,7 @@ impl Client {
     }
 
     fn write(&mut self, request: Request<'_>) {
-        let Target { host, prefix, authorization, tokens, .. } = &self.target;
+        let Target { host, prefix, authorization, tokens, known, .. } = &self.target;
         let Request { method, path, freshness, body } = request;
         let authorization = match tokens {
             Some(tokens) => tokens.header_of(path),
@@ -150,6 +164,9 @@ impl Client {
         buffer.clear();
         let mut put = |parts: &[&str]| parts.iter().for_each(|part| buffer.extend(part.as_bytes()));
         put(&[method, " ", prefix, path, " HTTP/1.1\r\nhost: ", host, "\r\n", authorization]);
+        if *known {
+            put(&["if-none-match: *\r\n"]);
+        }
         if !freshness.is_empty() {
             put(&["tributary-freshness: ", freshness, "\r\n"]);
         }

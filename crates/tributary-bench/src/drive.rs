@@ -50,6 +50,8 @@ pub struct LoadPlan {
     pub check_every: u64,
     /// The process ids of the server, on this machine.
     pub server_pids: Vec<u32>,
+    /// Whether all pages are answered 304, as if the client had them.
+    pub known: bool,
     /// The tokens of the users; without them all requests have one credential, or none.
     pub tokens: Option<UserTokens>,
 }
@@ -114,6 +116,7 @@ async fn run(plan: LoadPlan, world: Option<World>, users: u32) -> Result<Report>
     let shards = shards(&target).await?;
     let readers = Readers::new(users, plan.seed);
     let polls = polls(&plan, &target, &readers, users).await?;
+    let target = target.with_known(plan.known);
     let start = Instant::now();
     let from = start + Duration::from_secs_f64(plan.warmup);
     let end = from + Duration::from_secs_f64(plan.seconds);

@@ -253,7 +253,7 @@ impl Worker {
     }
 }
 
-/// Sends a request and returns the reply if its status is 2xx; other outcomes are recorded as
+/// Sends a request and returns the reply if its status is 2xx or 304; other outcomes are recorded as
 /// failures. The latency is recorded before the reply is checked.
 async fn exchange_ok<'a>(
     run: &LoadRun,
@@ -264,7 +264,7 @@ async fn exchange_ok<'a>(
     let reply = client.exchange(request).await;
     let mut record = run.record.borrow_mut();
     match reply {
-        Ok(reply) if (200..300).contains(&reply.status) => {
+        Ok(reply) if (200..300).contains(&reply.status) || reply.status == 304 => {
             record.answered(kind, due, reply.body.len());
             Some(reply)
         }

@@ -292,6 +292,7 @@ impl Load {
             seed: self.data.seed,
             check_every: 0,
             server_pids,
+            known: false,
             tokens,
         })
     }
@@ -357,6 +358,9 @@ struct Ratio {
     /// Process of a server on this machine; give the option twice, for A and then for B
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
+    /// Measure answers 304 to requests whose client has the page
+    #[arg(long)]
+    known: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -368,8 +372,11 @@ impl Ratio {
             bail!("exactly two servers are needed: --url A --url B")
         };
         let pids = |index: usize| self.server_pids.get(index).copied().into_iter().collect();
-        let a = self.load.plan(a, Mix::Newest, pids(0))?;
-        let b = self.load.plan(b, Mix::Newest, pids(1))?;
+        let plan = |url: &str, pids| {
+            let plan = self.load.plan(url, Mix::Newest, pids)?;
+            anyhow::Ok(LoadPlan { known: self.known, ..plan })
+        };
+        let (a, b) = (plan(a, pids(0))?, plan(b, pids(1))?);
         if a.mix.writes() {
             bail!(
                 "`ratio` supports only the mixes newest, rebuilt, read and poll, which do not write"
