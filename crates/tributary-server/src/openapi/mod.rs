@@ -10,9 +10,11 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, OpenApi as Document, PathItem, Ref, RefOr, ResponseBuilder, Schema,
+    Components, ContentBuilder, HeaderBuilder, OpenApi as Document, PathItem, Ref, RefOr,
+    ResponseBuilder, Schema,
 };
 use utoipa::{Modify, OpenApi};
 
@@ -135,6 +137,7 @@ impl Modify for Shared {
         }
         components.responses.insert(PROBLEM.to_owned(), trouble.build().into());
         for item in api.paths.paths.values_mut() {
+            item.get.iter_mut().for_each(add_tag);
             operations(item).into_iter().for_each(share);
         }
     }
@@ -143,6 +146,20 @@ impl Modify for Shared {
 fn operations(item: &mut PathItem) -> Vec<&mut Operation> {
     let PathItem { get, put, post, delete, .. } = item;
     [get, put, post, delete].into_iter().flatten().collect()
+}
+
+/// Adds the tag of an answer in JSON, and the answer to a client that has it.
+fn add_tag(operation: &mut Operation) {
+    let answers = &mut operation.responses.responses;
+    let Some(RefOr::T(answer)) = answers.get_mut("200") else { return };
+    if !answer.content.contains_key("application/json") {
+        return;
+    }
+    let tag = HeaderBuilder::new().schema(Some(Object::with_type(Type::String)));
+    let tag = tag.description(Some("Identifies the body; send it as `If-None-Match`"));
+    answer.headers.insert("ETag".to_owned(), tag.build().into());
+    let known = ResponseBuilder::new().description("The client has this answer").build();
+    answers.insert("304".to_owned(), known.into());
 }
 
 /// Adds the answer for errors.
