@@ -253,8 +253,8 @@ impl Worker {
     }
 }
 
-/// Sends a request and returns the reply if its status is 2xx or 304; other outcomes are recorded as
-/// failures. The latency is recorded before the reply is checked.
+/// Sends a request and returns the reply if its status is 2xx or 304. Other outcomes are recorded
+/// as failures. The latency is recorded before the reply is checked.
 async fn exchange_ok<'a>(
     run: &LoadRun,
     client: &'a mut Client,
