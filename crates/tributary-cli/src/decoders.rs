@@ -2,7 +2,7 @@
 //! them with arbitrary bytes.
 
 use crate::dsn;
-pub use crate::import::decoders::{csv, ndjson};
+pub use crate::import::decoders::{csv, mastodon, ndjson};
 
 /// A DSN.
 pub fn dsn(data: &[u8]) {

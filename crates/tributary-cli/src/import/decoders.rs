@@ -7,6 +7,7 @@ use tributary::internal::PostTimes;
 
 use super::header::POST_COLUMNS;
 use super::input::Input;
+use super::mastodon::outbox;
 use super::ndjson::Objects;
 use super::rows;
 use super::table::{Format, Table};
@@ -48,4 +49,9 @@ pub fn ndjson(data: &[u8]) {
     while let Ok(Some((lines, row))) = objects.next() {
         let _ = row.and_then(|row| rows::post(row, lines.first, &mut times));
     }
+}
+
+/// The posts of a Mastodon account.
+pub fn mastodon(data: &[u8]) {
+    outbox::decode(data);
 }

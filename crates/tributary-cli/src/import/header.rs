@@ -13,8 +13,11 @@ pub(super) enum Column {
     Author,
     Content,
     Time,
+    /// The address of an account in a Mastodon export.
+    Account,
 }
 
+pub(super) const ACCOUNT_COLUMNS: [Column; 1] = [Column::Account];
 pub(super) const FOLLOW_COLUMNS: [Column; 2] = [Column::Follower, Column::Followee];
 pub(super) const POST_COLUMNS: [Column; 4] =
     [Column::Post, Column::Author, Column::Content, Column::Time];
@@ -29,6 +32,7 @@ impl Column {
             Self::Author => "user_id",
             Self::Content => "content",
             Self::Time => "timestamp",
+            Self::Account => "Account address",
         }
     }
 }

@@ -82,7 +82,7 @@ impl Input {
 }
 
 /// The content of a file, decompressed if it is gzipped.
-fn decompressed(file: impl Read + 'static) -> Result<Box<dyn BufRead>> {
+pub(super) fn decompressed(file: impl Read + 'static) -> Result<Box<dyn BufRead>> {
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
     if file.fill_buf()?.starts_with(&GZIP_MAGIC) {

@@ -6,6 +6,7 @@
 pub(crate) mod decoders;
 mod header;
 mod input;
+mod mastodon;
 mod mysql;
 mod ndjson;
 mod records;
@@ -24,12 +25,15 @@ use indicatif::ProgressBar;
 
 use self::header::{Column, FOLLOW_COLUMNS, POST_COLUMNS};
 use self::input::Input;
+use self::mastodon::Mastodon;
+use self::mastodon::outbox::Outbox;
 use self::ndjson::Objects;
 use self::records::Lines;
 use self::rows::Row;
 use self::table::{Format, Table};
 use self::time::FileTimes;
 use crate::{DATA_FOLDER, DataSource, Outcome, progress, say};
+use tributary::UserId;
 use tributary::internal::{Fleet, Loaded, PostTimes, ShardError, now_ms};
 
 /// Rows in one round; all shards commit their parts of a round at the same time.
@@ -59,13 +63,15 @@ pub(crate) struct Import {
     #[command(flatten)]
     source: DataSource,
     /// File of follows
-    #[arg(long, value_name = "FILE", required_unless_present = "posts")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["posts", "mastodon"])]
     follows: Option<PathBuf>,
     /// File of posts
     #[arg(long, value_name = "FILE")]
     posts: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
+    #[command(flatten)]
+    mastodon: Mastodon,
 }
 
 impl Import {
@@ -82,6 +88,15 @@ impl Import {
             }
         }
         fleet.loadable()?;
+        let complete = match self.mastodon.chosen() {
+            Some(export) => self.mastodon.load(&fleet, export).await?,
+            None => self.load_files(&fleet).await?,
+        };
+        Ok(if complete { Outcome::Done } else { Outcome::Partial })
+    }
+
+    /// Loads the files. Returns false if rows were refused.
+    async fn load_files(&self, fleet: &Fleet) -> Result<bool> {
         if self.format.has_header_option() && self.follows.is_some() && self.posts.is_some() {
             bail!("--header names the columns of one file; import follows and posts one by one");
         }
@@ -104,7 +119,7 @@ impl Import {
             let store = async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await;
             complete &= file.load(parse, store).await?;
         }
-        Ok(if complete { Outcome::Done } else { Outcome::Partial })
+        Ok(complete)
     }
 }
 
@@ -114,6 +129,8 @@ struct Source {
     path: String,
     rows: Rows,
     bar: ProgressBar,
+    /// Rows are counted by activities of an outbox instead of lines.
+    has_activities: bool,
     refused: usize,
     /// The last line that was read.
     line: u64,
@@ -122,6 +139,7 @@ struct Source {
 enum Rows {
     Table(Box<Table>),
     Objects(Objects),
+    Outbox(Outbox),
     /// The file could not be read to its end.
     Failed,
 }
@@ -154,7 +172,17 @@ impl Source {
                 Err(reason) => bail!("{} {reason}", name()),
             }
         };
-        Ok(Self { what, path: name(), rows, bar, refused: 0, line: 0 })
+        Ok(Self { what, path: name(), rows, bar, has_activities: false, refused: 0, line: 0 })
+    }
+
+    /// The posts of a Mastodon account.
+    fn outbox(path: &Path, owner: UserId) -> Result<Self> {
+        let name = || path.display().to_string();
+        let file = File::open(path).with_context(name)?;
+        let bar = progress(file.metadata().with_context(name)?.len(), "bytes", "posts");
+        let rows = Rows::Outbox(Outbox::open(file, &bar, owner).with_context(name)?);
+        let (what, path) = ("posts", name());
+        Ok(Self { what, path, rows, bar, has_activities: true, refused: 0, line: 0 })
     }
 
     /// Loads all rows and prints the counts. Returns false if rows were refused.
@@ -194,6 +222,9 @@ impl Source {
              ({rate:.0} rows/s)",
             self.what, self.refused
         ));
+        if let Rows::Outbox(outbox) = &self.rows {
+            say(format_args!("skipped activities: {}", outbox.skipped));
+        }
         Ok(self.refused == 0)
     }
 
@@ -226,6 +257,7 @@ impl Source {
         let next = match &mut self.rows {
             Rows::Table(table) => table.next(),
             Rows::Objects(objects) => objects.next(),
+            Rows::Outbox(outbox) => outbox.next(),
             Rows::Failed => Ok(None),
         };
         match next {
@@ -249,6 +281,10 @@ impl Source {
     /// Counts a refused row, and prints its line and the reason if few rows were refused so far.
     fn refuse(&mut self, lines: &Lines, reason: &str) {
         self.refused += 1;
+        let lines = match self.has_activities {
+            true => format!("activity {}", lines.first),
+            false => lines.to_string(),
+        };
         let text = match self.refused {
             count if count <= SHOWN_MAX => format!("{}: {lines}: {reason}", self.path),
             count if count == SHOWN_MAX + 1 => {

@@ -18,6 +18,12 @@ pub(super) fn follow(row: &Row) -> Result<Follow, String> {
     Ok(Follow { follower, followee: id(followee.as_deref(), Column::Followee)? })
 }
 
+/// The address of a followed account.
+pub(super) fn account(row: Row) -> Result<String, String> {
+    let account = row.into_iter().next().flatten();
+    account.ok_or_else(|| "the account is NULL; remove the row".to_owned())
+}
+
 pub(super) fn post(row: Row, line: u64, times: &mut FileTimes) -> Result<Post, String> {
     let Ok([post, author, content, time]) = <[Option<String>; 4]>::try_from(row) else {
         return Err("not four fields".into());
@@ -70,7 +76,7 @@ fn fits(text: &[u8], column: Option<Column>, is_time: &dyn Fn(&str) -> bool) -> 
     let text = text.trim_matches(['"', '\'']);
     match column {
         Some(Column::Time) => is_time(text),
-        Some(Column::Content) | None => true,
+        Some(Column::Content | Column::Account) | None => true,
         Some(Column::Follower | Column::Followee | Column::Post | Column::Author) => {
             text.parse::<UserId>().is_ok()
         }

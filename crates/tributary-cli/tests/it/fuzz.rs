@@ -28,7 +28,7 @@ const PACKED: usize = 2 * 1_032;
 /// Bytes that a decoder may hold for an empty input: mostly the buffers of files.
 const BASE_BYTES: u64 = 512 * 1024;
 
-const TARGETS: [Target; 17] = [
+const TARGETS: [Target; 18] = [
     ("body", server::body, PLAIN),
     ("configuration", library::configuration, PLAIN),
     ("csv", files::csv, PACKED),
@@ -36,6 +36,7 @@ const TARGETS: [Target; 17] = [
     ("dsn", files::dsn, PLAIN),
     ("freshness", library::freshness, PLAIN),
     ("log_file", library::log_file, PACKED),
+    ("mastodon", files::mastodon, PLAIN),
     ("ndjson", files::ndjson, PACKED),
     ("post", library::post, PLAIN),
     ("request", server::request, PLAIN),

@@ -2,6 +2,7 @@
 //! line and the correction.
 
 mod files;
+mod mastodon;
 mod times;
 
 use std::fs;
