@@ -50,16 +50,13 @@ impl DeleteUser {
         }
         let fleet = Fleet::open_to_load(&config).await?;
         let bar = progress(found, "rows", "deleting");
-        let mut deleted = 0;
-        let outcome = fleet.delete_user_rows(self.user, STATEMENT_MAX, |rows| {
-            deleted += rows;
-            bar.inc(rows as u64);
-        });
-        let outcome = outcome.await;
+        let count = |rows| bar.inc(rows as u64);
+        let outcome = fleet.delete_user_rows(self.user, STATEMENT_MAX, count).await;
         bar.finish_and_clear();
-        say(format_args!("Deleted {deleted} rows of user {}", self.user));
         outcome.map_err(failed)?;
-        match self.count(&fleet).await? {
+        let left = self.count(&fleet).await?;
+        say(format_args!("Deleted {} rows of user {}", found.saturating_sub(left), self.user));
+        match left {
             0 => Ok(Outcome::Done),
             left => {
                 say(format_args!(
