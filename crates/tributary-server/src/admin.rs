@@ -25,14 +25,8 @@ pub(super) async fn shards(
     _: AllowedHere<ReadState>,
 ) -> Response {
     let fleet = fleet(&tributary);
-    let (health, queues) = (fleet.health(), fleet.queues());
+    let health = fleet.health();
     let stats = MemoryStats::of(&tributary);
-    let servers = queues.iter().map(|queue| ServerState {
-        name: queue.server,
-        connections: queue.connections,
-        waiting: queue.waiting,
-        rejected: queue.rejected,
-    });
     let shards = health.iter().map(|shard| ShardDetails {
         name: shard.name,
         server: shard.server,
@@ -41,7 +35,7 @@ pub(super) async fn shards(
         foreign_writes: shard.foreign_writes,
     });
     json(&ShardsState {
-        servers: servers.collect(),
+        servers: ServerState::all(fleet),
         shards: shards.collect(),
         memory: stats.iter().flat_map(|stats| &stats.logs).map(LogState::new).collect(),
     })

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::auth::{BadSeal, Denied, Scope};
 use super::frame::TraceId;
+use super::observe::PageKind;
 
 /// An error that a request is answered with. The client receives the text as `detail`, so it never
 /// contains internals such as SQL, addresses or file names.
@@ -80,7 +81,7 @@ pub(super) enum ApiError {
         "the page is incomplete, stale or older than its freshness token, and the request accepts \
          only complete pages; try again"
     )]
-    Incomplete,
+    Incomplete(Option<PageKind>),
     #[error(transparent)]
     NotWritten(WriteError),
     #[error("the shard of this post does not answer at the moment; try again")]
@@ -89,6 +90,9 @@ pub(super) enum ApiError {
     Overloaded,
     #[error("internal error; the server's log has details under this trace id")]
     Internal,
+    /// As [`ApiError::Internal`]; the panic is in the log already.
+    #[error("internal error; the server's log has details under this trace id")]
+    Panicked,
 }
 
 /// The problem type of a client that has used its units.
@@ -140,11 +144,11 @@ impl ApiError {
             }
             Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
-            Self::Incomplete => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
+            Self::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
             Self::NotWritten(error) => write_status(*error),
             Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Internal | Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
 

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -19,6 +20,7 @@ use super::conditional::unless_known;
 use super::error::ApiError;
 use super::health;
 use super::limits::{Admission, Cost, Limiter, Refusal};
+use super::observe::{Observed, PageKind, method_name};
 use super::query::check_query;
 use super::web;
 
@@ -31,6 +33,8 @@ pub(super) const HEADERS_MAX: usize = 100;
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 /// JSON may encode one byte of text as six bytes: `\u0041`.
 const ESCAPED_BYTES: u64 = 6;
+/// Where a read was answered from, and how long it took in milliseconds.
+pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Allowance in bytes for the JSON around the text of a post.
 const ENVELOPE_BYTES: u64 = 1024;
 
@@ -54,13 +58,18 @@ pub(super) struct Frame {
     limiter: Option<Arc<Limiter>>,
     /// Whether there are pages for people.
     has_pages: bool,
+    observed: Arc<Observed>,
 }
 
 impl Frame {
     pub(super) fn of(app: &App) -> Self {
-        let limit = BodyLimit::of(&app.tributary);
-        let has_pages = app.web.is_some();
-        Self { limit, access: app.access.clone(), limiter: app.limiter.clone(), has_pages }
+        Self {
+            limit: BodyLimit::of(&app.tributary),
+            access: app.access.clone(),
+            limiter: app.limiter.clone(),
+            has_pages: app.web.is_some(),
+            observed: Arc::clone(&app.observed),
+        }
     }
 
     /// Admits a request, unless its client exceeds a limit. A probe of the health of this process
@@ -86,18 +95,14 @@ impl Frame {
 pub(super) struct TraceId(String);
 
 impl TraceId {
-    /// The trace id of the `traceparent` header if that header is valid, else a random one.
+    /// The trace id of the `traceparent` header if there is a valid one, else a random one.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let given = parent.and_then(|parent| parent.split('-').nth(1)).filter(|id| {
-            id.len() == 32
-                && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-                && id.bytes().any(|b| b != b'0')
-        });
-        match given {
-            Some(id) => Self(id.to_owned()),
-            None => Self(format!("{:032x}", rand::random::<u128>())),
-        }
+        let mut parents = headers.get_all("traceparent").iter();
+        let given = match (parents.next(), parents.next()) {
+            (Some(only), None) => only.to_str().ok().and_then(trace_id_of),
+            _ => None,
+        };
+        Self(given.map_or_else(|| format!("{:032x}", rand::random::<u128>()), str::to_owned))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -105,13 +110,52 @@ impl TraceId {
     }
 }
 
-/// Handles one request: finds its principal, checks the limits of its client and its size, runs its
-/// route, renders an error, and sets the headers that all answers share.
-pub(super) async fn handle(
-    State(frame): State<Frame>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// The trace id of a `traceparent`: version, trace id, parent id and flags. A later version may
+/// have further parts.
+fn trace_id_of(parent: &str) -> Option<&str> {
+    let is_hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |text: &str, digits| is_hex(text, digits) && text.bytes().any(|b| b != b'0');
+    let mut parts = parent.split('-');
+    let (version, trace_id) = (parts.next()?, parts.next()?);
+    let (parent_id, flags) = (parts.next()?, parts.next()?);
+    let is_version = is_hex(version, 2) && version != "ff";
+    let is_whole = version != "00" || parts.next().is_none();
+    let is_valid = is_id(trace_id, 32) && is_id(parent_id, 16) && is_hex(flags, 2);
+    (is_version && is_whole && is_valid).then_some(trace_id)
+}
+
+/// Handles one request, counts its answer, and sets the headers that all answers share.
+pub(super) async fn handle(State(frame): State<Frame>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let (method, is_read) = (method_name(request.method()), request.method().is_safe());
+    let pattern = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = answer(&frame, request, next).await;
+    let (status, duration) = (response.status(), start.elapsed());
+    let pattern = pattern.as_ref().map(MatchedPath::as_str);
+    frame.observed.add_request(method, pattern, status, duration);
+    let page = response.extensions_mut().remove::<PageKind>();
+    if let Some(page) = page {
+        frame.observed.add_page(page);
+    }
+    let headers = response.headers_mut();
+    if is_read && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
+        let source = page.map_or("total", PageKind::source_name);
+        headers.extend(server_timing(source, duration).map(|value| (SERVER_TIMING, value)));
+    }
+    set_common_headers(headers);
+    response
+}
+
+/// The time until the answer was ready, in milliseconds.
+fn server_timing(source: &str, duration: Duration) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{source};dur={:.3}", duration.as_secs_f64() * 1e3)).ok()
+}
+
+/// Finds the principal of a request, checks the limits of its client and its size, runs its route,
+/// and renders an error.
+async fn answer(frame: &Frame, mut request: Request, next: Next) -> Response {
     let trace_id = TraceId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let page =
@@ -142,15 +186,17 @@ pub(super) async fn handle(
         }
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        if response.status().is_server_error() {
+        if response.status().is_server_error() && !is_logged(&error) {
             warn!(trace_id = trace_id.as_str(), %method, path, %error, "Request failed");
         }
         response = error.render(&trace_id, response);
         if let Some(request_headers) = page {
             response = web::error_page(&error, &trace_id, &request_headers, response);
         }
+        if let ApiError::Incomplete(Some(page)) = error {
+            response.extensions_mut().insert(page);
+        }
     }
-    set_common_headers(response.headers_mut());
     conditional(&method, &known, response)
 }
 
@@ -166,6 +212,12 @@ fn conditional(method: &Method, known: &[HeaderValue], mut response: Response) -
     response
 }
 
+/// Whether the log has the failure already, under the trace id of its request: the library logs
+/// failed writes with their reason, and overload once an hour.
+fn is_logged(error: &ApiError) -> bool {
+    matches!(error, ApiError::NotWritten(_) | ApiError::Panicked)
+}
+
 /// Runs the route of a request. A panic is answered with 500.
 async fn run(
     mut request: Request,
@@ -178,7 +230,7 @@ async fn run(
     let run = next.run(request).instrument(info_span!("request", trace_id = trace_id.as_str()));
     AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
         error!(trace_id = trace_id.as_str(), "Request panicked; it was answered with 500");
-        ApiError::Internal.into_response()
+        ApiError::Panicked.into_response()
     })
 }
 
@@ -230,4 +282,32 @@ fn check(request: &Request, limit: BodyLimit) -> Result<(), ApiError> {
         return Err(ApiError::BodyTooLarge(limit.0));
     }
     check_query(request.uri())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_traceparent_names_the_trace() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for valid in
+            [format!("00-{id}-00f067aa0ba902b7-01"), format!("01-{id}-00f067aa0ba902b7-00-later")]
+        {
+            assert_eq!(trace_id_of(&valid), Some(id), "{valid}");
+        }
+        for invalid in [
+            format!("ff-{id}-00f067aa0ba902b7-01"),
+            format!("0-{id}-00f067aa0ba902b7-01"),
+            format!("00-{id}-00f067aa0ba902b7-01-more"),
+            format!("00-{id}-0000000000000000-01"),
+            format!("00-{id}-1-1"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()),
+            format!("00-{id}"),
+            String::new(),
+        ] {
+            assert_eq!(trace_id_of(&invalid), None, "{invalid}");
+        }
+    }
 }

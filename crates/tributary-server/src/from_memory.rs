@@ -2,8 +2,9 @@
 //! This runs before the router, because routing and its middleware cost more than such an answer.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
-use axum::http::{Method, Request, header};
+use axum::http::{HeaderValue, Method, Request, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
@@ -13,8 +14,9 @@ use tributary::{Cursor, Limit, PageRequest, UserId};
 use super::App;
 use super::auth::{Action, Object, Purpose, authorize};
 use super::conditional::unless_known;
-use super::frame::{self, URI_BYTES_MAX, uri_bytes};
+use super::frame::{self, SERVER_TIMING, URI_BYTES_MAX, uri_bytes};
 use super::limits::Cost;
+use super::observe::PageKind;
 use super::query::freshness_of;
 use super::timeline::{page_response, render_home};
 
@@ -27,11 +29,12 @@ const PARAMETERS_MAX: usize = 8;
 /// limit, and memory has all of the page. Else `None`: the routes answer, and they also report all
 /// errors.
 pub(super) fn feed_from_memory<B: Body>(
-    App { tributary, access, cursor_keys: keys, limiter, .. }: &App,
+    App { tributary, access, cursor_keys: keys, limiter, observed, .. }: &App,
     request: &Request<B>,
     peer: IpAddr,
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;
+    let start = Instant::now();
     let (sealed, posts) = query_of(request.uri().query().unwrap_or_default())?;
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
@@ -39,6 +42,7 @@ pub(super) fn feed_from_memory<B: Body>(
     let clients = limiter
         .as_ref()
         .map(|limiter| (limiter, limiter.clients(&principal, Some(peer), request.headers())));
+    let mut kind = None;
     let (mut response, cost) = match SentPage::cached(tributary, reader, (sealed, posts), &at_least)
     {
         Some((page, freshness)) => (page_response(page, (&freshness, keys), true), Cost::default()),
@@ -52,6 +56,7 @@ pub(super) fn feed_from_memory<B: Body>(
             // Readers request these two pages repeatedly: the newest page, and the empty page
             // above it.
             let (is_newest, is_newer) = (cursor == Cursor::newest(), cursor.is_newer());
+            let has_token = !at_least.is_empty();
             let request = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
             let page = Draft::home_from_memory(tributary, reader, &request)?;
             if !page.is_whole() {
@@ -61,6 +66,7 @@ pub(super) fn feed_from_memory<B: Body>(
             if is_newest || (is_newer && page.posts.is_empty()) {
                 sent.cache(tributary, reader, (sealed, posts), &page);
             }
+            kind = Some(PageKind::of(&page, has_token));
             (page_response(sent, (&page.freshness, keys), true), Cost::of_page(&page))
         }
     };
@@ -70,7 +76,14 @@ pub(super) fn feed_from_memory<B: Body>(
         return None;
     }
     frame::set_common_headers(response.headers_mut());
-    Some(unless_known(request.headers().get_all(header::IF_NONE_MATCH), response))
+    let source = if kind.is_some() { "memory" } else { "page_cache" };
+    response.headers_mut().insert(SERVER_TIMING, HeaderValue::from_static(source));
+    if let Some(kind) = kind {
+        observed.add_page(kind);
+    }
+    let response = unless_known(request.headers().get_all(header::IF_NONE_MATCH), response);
+    observed.add_from_memory(response.status(), start.elapsed());
+    Some(response)
 }
 
 /// The reader, if the request is a `GET` of a home timeline without a body.

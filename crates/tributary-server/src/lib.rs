@@ -20,6 +20,7 @@ mod limits;
 mod listener;
 mod metrics;
 mod news;
+mod observe;
 mod openapi;
 mod problems;
 mod publish;
@@ -53,13 +54,11 @@ use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::Frame;
 use self::limits::Limiter;
+use self::observe::Observed;
 pub use self::openapi::openapi_json;
 pub use self::serve::{BoundServer, bind, bind_with};
 pub use self::tls::{Certificate, CertificateError};
 pub use self::web::Web;
-
-/// The connections of clients. `None` if the application has them.
-struct Clients(Option<Arc<Connections>>);
 
 /// The background tasks of the process.
 struct TaskList(Vec<TaskStats>);
@@ -109,6 +108,8 @@ struct App {
     certificate: Option<Certificate>,
     /// `None` without pages for people.
     web: Option<Web>,
+    /// Counts of answers, for metrics.
+    observed: Arc<Observed>,
 }
 
 /// Which routes a listener has, beside those of health.
@@ -126,8 +127,16 @@ impl App {
         let RouterOptions { access, cursor_keys, limits, trusted_proxies, web } = options;
         let access = if web.is_some() { access.with_cookies() } else { access };
         let limiter = (!access.is_local()).then(|| Limiter::new(&limits, &trusted_proxies));
-        let limiter = limiter.map(Arc::new);
-        Self { tributary, access, cursor_keys, clients: None, limiter, certificate: None, web }
+        Self {
+            tributary,
+            access,
+            cursor_keys,
+            clients: None,
+            limiter: limiter.map(Arc::new),
+            certificate: None,
+            web,
+            observed: Arc::default(),
+        }
     }
 }
 
@@ -155,12 +164,6 @@ impl FromRef<App> for TaskList {
         tasks.extend(app.access.tasks());
         tasks.extend(app.certificate.iter().flat_map(Certificate::tasks));
         Self(tasks)
-    }
-}
-
-impl FromRef<App> for Clients {
-    fn from_ref(app: &App) -> Self {
-        Self(app.clients.clone())
     }
 }
 

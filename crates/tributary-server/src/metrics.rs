@@ -1,5 +1,9 @@
-//! `GET /metrics`: the content of memory, its progress in the logs, and the queues of the database
-//! servers, in OpenMetrics text format.
+//! `GET /metrics`: what this process answers, the content of memory, its progress in the logs, and
+//! the state of shards and servers, in OpenMetrics text format. No label comes from a client.
+
+mod http;
+mod process;
+mod servers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +16,12 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tributary::Tributary;
-use tributary::internal::stats::{ConnectionStats, LogStats, MemoryStats};
-use tributary::internal::tasks::TaskStats;
-use tributary::internal::{Fleet, fleet};
+use tributary::internal::fleet;
+use tributary::internal::stats::{LogStats, MemoryStats};
 
 use super::auth::{AllowedHere, ReadMetrics};
-use super::connections::Connections;
 use super::error::ApiError;
-use super::{Clients, TaskList};
+use super::{App, TaskList};
 
 /// The content type of OpenMetrics text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -58,21 +60,25 @@ const LOG_COUNTERS: [LogCounter; 9] = [
     ))
 )]
 pub(super) async fn metrics(
-    State(tributary): State<Tributary>,
+    State(app): State<App>,
     State(TaskList(tasks)): State<TaskList>,
-    State(Clients(clients)): State<Clients>,
     _: AllowedHere<ReadMetrics>,
 ) -> Result<Response, ApiError> {
-    let mut registry = Registry::with_prefix("tributary");
+    let App { tributary, observed, clients, limiter, certificate, .. } = app;
+    let mut all = Registry::default();
+    all.register_collector(Box::new(http::Requests(Arc::clone(&observed))));
+    let registry = all.sub_registry_with_prefix("tributary");
+    registry.register_collector(Box::new(http::Answers { observed, tributary: tributary.clone() }));
+    let process = process::Process { tasks, clients, limiter, certificate };
+    registry.register_collector(Box::new(process));
     let memory = registry.sub_registry_with_prefix("memory");
     memory.register_collector(Box::new(MemoryCollector(tributary.clone())));
     let cold = registry.sub_registry_with_prefix("cold");
     cold.register_collector(Box::new(ColdCollector(tributary.clone())));
     let servers = registry.sub_registry_with_prefix("server");
-    servers.register_collector(Box::new(ServerCollector(tributary)));
-    registry.register_collector(Box::new(ProcessCollector { tasks, clients }));
+    servers.register_collector(Box::new(servers::Servers(tributary)));
     let mut body = String::new();
-    text::encode(&mut body, &registry).map_err(|_| ApiError::Internal)?;
+    text::encode(&mut body, &all).map_err(|_| ApiError::Internal)?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response())
 }
 
@@ -105,6 +111,7 @@ impl Collector for MemoryCollector {
             let labels = [("log", log.name.as_str()), ("reason", reason)];
             family.encode_family(&labels)?.encode_gauge(&1_i64)?;
         }
+        encode_lag(&memory, &mut encoder)?;
         let heads_known = |log: &LogStats| i64::from(log.heads_known);
         let help = "1 if the newest times of all authors are in memory, else 0";
         gauges(&memory, &mut encoder, ("heads_known", help), heads_known)?;
@@ -119,6 +126,24 @@ impl Collector for MemoryCollector {
         }
         problems(&memory, &mut encoder)
     }
+}
+
+/// Encodes how far memory lags each log.
+fn encode_lag(memory: &MemoryStats, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let help = "Seconds since memory last had every change of the log; about 1 at most while fresh";
+    let mut family = encoder.encode_descriptor("lag_seconds", help, None, MetricType::Gauge)?;
+    for log in &memory.logs {
+        let Some(ms) = log.lag_ms else { continue };
+        family.encode_family(&[("log", log.name.as_str())])?.encode_gauge(&(ms as f64 / 1e3))?;
+    }
+    let help = "Bytes of the server's log that memory has not applied, without earlier files";
+    let mut family = encoder.encode_descriptor("lag_bytes", help, None, MetricType::Gauge)?;
+    for log in &memory.logs {
+        let Some(bytes) = log.lag_bytes else { continue };
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        family.encode_family(&[("log", log.name.as_str())])?.encode_gauge(&bytes)?;
+    }
+    Ok(())
 }
 
 /// Encodes the number of problems of each log and cause.
@@ -151,112 +176,6 @@ impl Collector for ColdCollector {
             encoder
                 .encode_descriptor(name, help, None, MetricType::Counter)?
                 .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
-        }
-        Ok(())
-    }
-}
-
-/// The queues of the database servers.
-#[derive(Debug)]
-struct ServerCollector(Tributary);
-
-impl Collector for ServerCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let queues = fleet(&self.0).queues();
-        if queues.is_empty() {
-            return Ok(());
-        }
-        let help = "Connections that requests may use; fewer than configured if the server refuses";
-        let mut family = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
-        for queue in &queues {
-            let connections = i64::try_from(queue.connections).unwrap_or(i64::MAX);
-            family.encode_family(&[("server", queue.server)])?.encode_gauge(&connections)?;
-        }
-        let help = "Requests that wait for a connection";
-        let mut family = encoder.encode_descriptor("waiting", help, None, MetricType::Gauge)?;
-        for queue in &queues {
-            let waiting = i64::try_from(queue.waiting).unwrap_or(i64::MAX);
-            family.encode_family(&[("server", queue.server)])?.encode_gauge(&waiting)?;
-        }
-        let help = "Statements that the server has answered for reads";
-        let mut family =
-            encoder.encode_descriptor("read_statements", help, None, MetricType::Counter)?;
-        for queue in &queues {
-            let labels = [("server", queue.server)];
-            let mut metric = family.encode_family(&labels)?;
-            metric.encode_counter::<NoLabelSet, _, u64>(&queue.read_statements, None)?;
-        }
-        let help = "Requests rejected because the queue was full or the wait was too long";
-        let mut family = encoder.encode_descriptor("rejected", help, None, MetricType::Counter)?;
-        for queue in &queues {
-            let labels = [("server", queue.server)];
-            let mut metric = family.encode_family(&labels)?;
-            metric.encode_counter::<NoLabelSet, _, u64>(&queue.rejected, None)?;
-        }
-        connections(fleet(&self.0), &mut encoder)
-    }
-}
-
-/// Name, help text and value of a gauge of each class of connections.
-type ConnectionGauge = (&'static str, &'static str, fn(&ConnectionStats) -> usize);
-
-const CONNECTION_GAUGES: [ConnectionGauge; 3] = [
-    ("connections_open", "Open connections to the server", |of| of.open),
-    ("connections_in_use", "Connections in use or being opened", |of| of.in_use),
-    ("connections_limit", "Connections that may be in use at one time", |of| of.max),
-];
-
-/// Encodes the connections to each server by class.
-fn connections(fleet: &Fleet, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let stats: Vec<(&str, ConnectionStats)> = fleet.connections().collect();
-    for (name, help, value) in CONNECTION_GAUGES {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (server, of) in &stats {
-            let value = i64::try_from(value(of)).unwrap_or(i64::MAX);
-            let labels = [("server", *server), ("class", of.class)];
-            family.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-    }
-    Ok(())
-}
-
-/// The background tasks and the connections of clients.
-#[derive(Debug)]
-struct ProcessCollector {
-    tasks: Vec<TaskStats>,
-    clients: Option<Arc<Connections>>,
-}
-
-impl Collector for ProcessCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "1 if the background task runs now; a task that has done its work does not";
-        let mut family =
-            encoder.encode_descriptor("task_running", help, None, MetricType::Gauge)?;
-        for task in &self.tasks {
-            let labels = [("task", task.name), ("of", task.of.as_str())];
-            family.encode_family(&labels)?.encode_gauge(&i64::from(task.is_running))?;
-        }
-        let help = "Times that the background task panicked and was started again";
-        let kind = MetricType::Counter;
-        let mut family = encoder.encode_descriptor("task_restarts", help, None, kind)?;
-        for task in &self.tasks {
-            let labels = [("task", task.name), ("of", task.of.as_str())];
-            let mut metric = family.encode_family(&labels)?;
-            metric.encode_counter::<NoLabelSet, _, u64>(&task.restarts, None)?;
-        }
-        let Some(clients) = &self.clients else { return Ok(()) };
-        let (open, ended) = clients.stats();
-        let (help, open) = ("Open connections of clients", i64::try_from(open).unwrap_or(i64::MAX));
-        encoder
-            .encode_descriptor("client_connections", help, None, MetricType::Gauge)?
-            .encode_gauge(&open)?;
-        let help = "Connections of clients that were closed or refused because of a limit";
-        let name = "client_connections_closed";
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for (reason, count) in ended {
-            let labels = [("reason", reason)];
-            let mut metric = family.encode_family(&labels)?;
-            metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())
     }

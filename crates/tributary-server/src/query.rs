@@ -109,7 +109,7 @@ impl Parameters {
     /// Returns [`ApiError::Incomplete`] if the request requires a complete answer and this is
     /// none.
     pub(super) fn accept(&self, complete: bool) -> Result<(), ApiError> {
-        if self.require_complete && !complete { Err(ApiError::Incomplete) } else { Ok(()) }
+        if self.require_complete && !complete { Err(ApiError::Incomplete(None)) } else { Ok(()) }
     }
 }
 

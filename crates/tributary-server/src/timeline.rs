@@ -16,6 +16,7 @@ use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadH
 use super::conditional::Tag;
 use super::error::ApiError;
 use super::limits::Cost;
+use super::observe::PageKind;
 use super::openapi::schemas::{AtLeast, OfUser, PageQuery, TimelinePage, Token};
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
@@ -37,11 +38,12 @@ pub(super) async fn express_feed(
 ) -> Result<Response, ApiError> {
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
     let draft = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
-    parameters.accept(draft.is_whole())?;
+    let kind = accepted(&draft, &parameters)?;
     let next = Cursors::sealed(&draft, keys, purpose).next;
     let cost = Cost::of_page(&draft);
     let page = draft.into_page();
     let mut response = json(&ExpressFeed::new(&page, next, fleet(&tributary)));
+    response.extensions_mut().insert(kind);
     set_freshness_headers(response.headers_mut(), (&page.freshness, keys), page.fresh_enough);
     Ok(costing(cost, response))
 }
@@ -87,10 +89,9 @@ pub(super) async fn feed(
 ) -> Result<Response, ApiError> {
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
     let page = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
-    parameters.accept(page.is_whole())?;
+    let kind = accepted(&page, &parameters)?;
     let sent = render_home(&page, &tributary, keys, (user, parameters.limit))?;
-    let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
-    Ok(costing(Cost::of_page(&page), response.map(Body::from)))
+    Ok(response_of(sent, &page, (&parameters.cursor_keys, kind)))
 }
 
 /// A page of the home timeline of this reader as it is sent.
@@ -139,12 +140,29 @@ pub(super) async fn posts(
     let (purpose, keys) = (Purpose::Author { author, viewer }, &parameters.cursor_keys);
     let request = parameters.page(purpose)?;
     let page = Draft::author(&tributary, author, &request).await;
-    parameters.accept(page.is_whole())?;
+    let kind = accepted(&page, &parameters)?;
     let cursors = Cursors::sealed(&page, keys, purpose);
     let path = format!("/v1/users/{author}/posts");
     let sent = render_page(&page, &cursors, &tributary, (&path, request.limit))?;
+    Ok(response_of(sent, &page, (&parameters.cursor_keys, kind)))
+}
+
+/// The kind of a page.
+///
+/// # Errors
+/// The request requires a complete page, and this is none.
+fn accepted(page: &Draft, parameters: &Parameters) -> Result<PageKind, ApiError> {
+    let kind = PageKind::of(page, !parameters.at_least.is_empty());
+    parameters.accept(page.is_whole()).map_err(|_| ApiError::Incomplete(Some(kind)))?;
+    Ok(kind)
+}
+
+/// The answer that carries this page, with its cost and its kind.
+fn response_of(sent: SentPage, page: &Draft, (keys, kind): (&CursorKeys, PageKind)) -> Response {
     let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
-    Ok(costing(Cost::of_page(&page), response.map(Body::from)))
+    let mut response = costing(Cost::of_page(page), response.map(Body::from));
+    response.extensions_mut().insert(kind);
+    response
 }
 
 /// `GET /v1/users/{user_id}/following`: the follow list, by rising id, read from the reader's

@@ -17,9 +17,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tributary::config::HttpTls;
+use tributary::internal::stats::Occurrences;
 use tributary::internal::tasks::TaskStats;
+use tributary::internal::{now_ms, rfc3339_ms};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use super::audit;
 use super::files;
@@ -32,6 +36,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Largest chain of certificates.
 const CHAIN_MAX: usize = 10;
+/// The time before the end of a certificate in which the log warns of it.
+const EXPIRY_NEAR_S: i64 = 14 * 24 * 60 * 60;
 /// The first byte of every TLS connection: a record of the type "handshake".
 const HANDSHAKE_RECORD: u8 = 0x16;
 /// The answer to a client that does not speak TLS.
@@ -74,6 +80,11 @@ impl Certificate {
         self.0.reload()
     }
 
+    /// The end of its validity, in seconds since 1970; `None` if it cannot be decoded.
+    pub(super) fn expires_s(&self) -> Option<i64> {
+        self.0.current().value.validity.map(|(_, end)| end)
+    }
+
     /// The task that reads the files again.
     pub(super) fn tasks(&self) -> Vec<TaskStats> {
         self.0.tasks()
@@ -92,7 +103,7 @@ impl Certificate {
         &self,
         stream: ClientStream,
     ) -> io::Result<Option<TlsStream<ClientStream>>> {
-        let config = Arc::clone(&self.0.current().value);
+        let config = Arc::clone(&self.0.current().value.config);
         let accept = async {
             if !speaks_tls(stream.socket()).await? {
                 refuse(stream).await?;
@@ -125,11 +136,48 @@ async fn refuse(mut stream: ClientStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
+/// A certificate with its key, ready to be used.
+pub(super) struct Usable {
+    config: Arc<ServerConfig>,
+    /// Start and end, in seconds since 1970; `None` if they cannot be decoded.
+    validity: Option<(i64, i64)>,
+    /// The warnings about each [`Term`], so that each is logged once an hour.
+    warned: [Occurrences; 4],
+}
+
+/// A time in relation to the validity of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    Valid,
+    EndsSoon,
+    Ended,
+    NotYet,
+}
+
+impl Term {
+    /// The end is near in the last 14 days, or in the last quarter of a shorter validity.
+    fn at(now: i64, (start, end): (i64, i64)) -> Self {
+        let near = end.saturating_sub(start) / 4;
+        match now {
+            now if now > end => Self::Ended,
+            now if now < start => Self::NotYet,
+            now if end - now < near.min(EXPIRY_NEAR_S) => Self::EndsSoon,
+            _ => Self::Valid,
+        }
+    }
+}
+
+fn validity_of(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
 impl Files for HttpTls {
     const NAME: &'static str = "certificate";
     /// The certificate and the key.
     type Texts = [String; 2];
-    type Value = Arc<ServerConfig>;
+    type Value = Usable;
 
     fn read(&self) -> Result<[String; 2], String> {
         let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
@@ -139,7 +187,7 @@ impl Files for HttpTls {
         Ok([certificate, key.map_err(|error| at(&self.key, error))?])
     }
 
-    fn parse(&self, [certificate, key]: &[String; 2]) -> Result<Arc<ServerConfig>, String> {
+    fn parse(&self, [certificate, key]: &[String; 2]) -> Result<Usable, String> {
         let at = |path: &Path, text: &str| format!("{}: {text}", path.display());
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(certificate.as_bytes()).take(CHAIN_MAX + 1).collect();
@@ -148,6 +196,7 @@ impl Files for HttpTls {
         let chain = chain.ok_or_else(|| at(&self.certificate, &text))?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
             .map_err(|_| at(&self.key, "not an unencrypted private key in PEM format"))?;
+        let validity = chain.first().and_then(validity_of);
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
@@ -158,10 +207,38 @@ impl Files for HttpTls {
             at(&self.certificate, &text)
         })?;
         config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-        Ok(Arc::new(config))
+        let warned = Default::default();
+        Ok(Usable { config: Arc::new(config), validity, warned })
     }
 
-    fn log_read(&self, old: Option<&Arc<ServerConfig>>, _: &Arc<ServerConfig>) {
+    fn look(&self, usable: &Usable) {
+        let path = self.certificate.display();
+        let Some((start, end)) = usable.validity else { return };
+        let term = Term::at(now_ms() / 1000, (start, end));
+        if term == Term::Valid || !usable.warned[term as usize].note() {
+            return;
+        }
+        let expires = rfc3339_ms(end.saturating_mul(1000));
+        match term {
+            Term::Valid => {}
+            Term::EndsSoon => warn!(
+                certificate = %path,
+                expires,
+                "Certificate expires soon; replace its files, which are read again at once"
+            ),
+            Term::Ended => error!(
+                certificate = %path,
+                expires,
+                "Certificate has expired, and clients refuse it; replace its files"
+            ),
+            Term::NotYet => error!(
+                certificate = %path,
+                "Certificate is not valid yet, and clients refuse it; check the clock and the file"
+            ),
+        }
+    }
+
+    fn log_read(&self, old: Option<&Usable>, _: &Usable) {
         let certificate = self.certificate.display();
         match old {
             None => info!(%certificate, "Certificate was read"),
@@ -177,5 +254,20 @@ impl Files for HttpTls {
             problem,
             "Certificate cannot be read again; the earlier one stays in effect until it expires"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_valid_until_the_last_part_of_its_time() {
+        const DAY: i64 = 24 * 60 * 60;
+        let at = |now: i64, days: i64| Term::at(now, (DAY, DAY + days * DAY));
+        assert_eq!([at(0, 90), at(DAY, 90)], [Term::NotYet, Term::Valid]);
+        assert_eq!([at(76 * DAY, 90), at(78 * DAY, 90)], [Term::Valid, Term::EndsSoon]);
+        assert_eq!([at(5 * DAY, 6), at(6 * DAY, 6)], [Term::Valid, Term::EndsSoon]);
+        assert_eq!([at(91 * DAY, 90), at(91 * DAY + 1, 90)], [Term::EndsSoon, Term::Ended]);
     }
 }

@@ -35,6 +35,9 @@ pub(crate) trait Files: Send + Sync + 'static {
 
     /// Logs why the earlier value stays in effect.
     fn log_kept(&self, problem: &str);
+
+    /// Looks at the value in effect once a second, for what time alone changes.
+    fn look(&self, _value: &Self::Value) {}
 }
 
 /// The value of files.
@@ -128,6 +131,10 @@ async fn watch<F: Files>(watched: Weak<Watched<F>>) {
         sleep(RELOAD_PAUSE).await;
         let Some(watched) = watched.upgrade() else { return };
         // A panic, as every other fault of one look, leaves the earlier value in effect.
-        blocking(move || drop(watched.reload())).await;
+        let look = move || {
+            drop(watched.reload());
+            watched.files.look(&watched.current().value);
+        };
+        blocking(look).await;
     }
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use tributary::config::TimeUnit;
-use tributary::internal::stats::LogStats;
+use tributary::internal::stats::{LogStats, NewsStats, QueueStats};
 use tributary::internal::tasks::TaskStats;
-use tributary::internal::{Draft, DraftPost, Fleet, PostJson, PostTimes, rfc3339_ms};
+use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
 use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
@@ -108,7 +108,7 @@ pub(super) struct Followed {
 }
 
 /// The answer of `GET /readyz`.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub(super) struct Ready<'a> {
     pub(super) status: &'static str,
     /// Absent if the request may not see it.
@@ -121,9 +121,15 @@ pub(super) struct Ready<'a> {
     /// Background tasks that have panicked; empty if the request may not see them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) failing: Vec<TaskState>,
+    /// Only if asked for; empty for a folder of embedded shards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) servers: Option<Vec<ServerState<'a>>>,
+    /// All background tasks, only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tasks: Option<Vec<TaskState>>,
 }
 
-/// A background task that has panicked in the last minute, or waits to start again.
+/// A background task.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TaskState {
     task: &'static str,
@@ -133,9 +139,9 @@ pub(super) struct TaskState {
 }
 
 impl TaskState {
-    pub(super) fn new(task: TaskStats) -> Self {
+    pub(super) fn new(task: &TaskStats) -> Self {
         let TaskStats { name, of, is_running, restarts, .. } = task;
-        Self { task: name, of, running: is_running, restarts }
+        Self { task: name, of: of.clone(), running: *is_running, restarts: *restarts }
     }
 }
 
@@ -146,14 +152,35 @@ pub(super) struct LogState<'a> {
     followed: bool,
     newest_times: bool,
     filled_ahead: FilledAhead,
-    news: NewsSize,
+    news: NewsState,
+    /// Why memory is not up to date with the log; only with `verbose`, as all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// The position that memory has reached: a number, or file and offset of a server's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<String>,
+    /// Milliseconds since memory last had every change of the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_ms: Option<i64>,
+    /// Bytes of the log that memory has not applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_bytes: Option<u64>,
 }
 
 /// The changes that requests for news are answered from.
 #[derive(Serialize, ToSchema)]
-struct NewsSize {
+struct NewsState {
     bytes: usize,
     bytes_max: usize,
+    /// Their number; only with `verbose`, as all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<usize>,
+    /// A request since an earlier position has a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// The age of this position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -182,12 +209,27 @@ pub(super) struct ShardsState<'a> {
 #[derive(Serialize, ToSchema)]
 pub(super) struct ServerState<'a> {
     pub(super) name: &'a str,
+    pub(super) in_service: bool,
     /// The connections that requests may use.
     pub(super) connections: usize,
     /// The requests that wait for one.
     pub(super) waiting: usize,
     /// The requests that were rejected since the start.
     pub(super) rejected: u64,
+}
+
+impl<'a> ServerState<'a> {
+    /// The state of all servers.
+    pub(super) fn all(fleet: &'a Fleet) -> Vec<Self> {
+        let server = |queue: QueueStats<'a>| Self {
+            name: queue.server,
+            in_service: queue.in_service,
+            connections: queue.connections,
+            waiting: queue.waiting,
+            rejected: queue.rejected,
+        };
+        fleet.queues().into_iter().map(server).collect()
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -306,8 +348,44 @@ impl<'a> LogState<'a> {
                 of: log.prefill_planned,
                 done: log.prefill_done,
             },
-            news: NewsSize { bytes: log.news_bytes, bytes_max: log.news_bytes_max },
+            news: NewsState::new(log),
+            reason: None,
+            position: None,
+            lag_ms: None,
+            lag_bytes: None,
         }
+    }
+
+    pub(super) fn with_details(log: &'a LogStats) -> Self {
+        let news = NewsState {
+            changes: Some(log.news.changes),
+            from: Some(position_text(log.news.from)),
+            seconds: Some(log.news.age.as_secs()),
+            ..NewsState::new(log)
+        };
+        Self {
+            news,
+            reason: log.not_fresh,
+            position: log.position.map(position_text),
+            lag_ms: log.lag_ms,
+            lag_bytes: log.lag_bytes,
+            ..Self::new(log)
+        }
+    }
+}
+
+impl NewsState {
+    fn new(log: &LogStats) -> Self {
+        let NewsStats { bytes, bytes_max, .. } = log.news;
+        Self { bytes, bytes_max, changes: None, from: None, seconds: None }
+    }
+}
+
+/// A number, or the number of the file and the offset in it.
+fn position_text(position: LogPosition) -> String {
+    match position.file_and_offset() {
+        (0, offset) => offset.to_string(),
+        (file, offset) => format!("{file}:{offset}"),
     }
 }
 

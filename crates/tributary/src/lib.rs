@@ -124,8 +124,8 @@ pub use cursor::{BadCursor, Cursor};
 pub use freshness::{BadFreshness, Freshness};
 use memory::{LogName, Memory, MemorySizes};
 pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
-use publish::Publisher;
 pub use publish::{Followed, Published, WriteError};
+use publish::{Operation, Publisher};
 use shard::{Access, Fleet};
 pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
@@ -347,13 +347,20 @@ impl Tributary {
         content: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<Published, WriteError> {
-        self.0.publisher.publish(&self.0.fleet, author, content, key).await
+        let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
+        let done = publisher.publish(fleet, author, content, key).await;
+        let replayed = done.as_ref().is_ok_and(|published| published.replayed);
+        publisher.counts().note(Operation::Post, &done, replayed);
+        done
     }
 
     /// Deletes a post; succeeds if there is no such post. One transaction. Returns the freshness of
     /// the change.
     pub async fn delete_post(&self, author: UserId, post: PostId) -> Result<Freshness, WriteError> {
-        self.0.publisher.delete_post(&self.0.fleet, author, post).await
+        let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
+        let done = publisher.delete_post(fleet, author, post).await;
+        publisher.counts().note(Operation::DeletePost, &done, false);
+        done
     }
 
     /// Makes `follower` follow `followee`; succeeds if it does already. One transaction.
@@ -375,7 +382,10 @@ impl Tributary {
         follower: UserId,
         followees: &[UserId],
     ) -> Result<Followed, WriteError> {
-        self.0.publisher.follow_all(&self.0.fleet, follower, followees).await
+        let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
+        let done = publisher.follow_all(fleet, follower, followees).await;
+        publisher.counts().note(Operation::Follow, &done, false);
+        done
     }
 
     /// Makes `follower` no longer follow `followee`; succeeds if it does not. One transaction.
@@ -385,7 +395,10 @@ impl Tributary {
         follower: UserId,
         followee: UserId,
     ) -> Result<Freshness, WriteError> {
-        self.0.publisher.unfollow(&self.0.fleet, follower, followee).await
+        let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
+        let done = publisher.unfollow(fleet, follower, followee).await;
+        publisher.counts().note(Operation::Unfollow, &done, false);
+        done
     }
 
     /// Ends the background tasks, commits the writes that are queued, and closes the connections.

@@ -3,6 +3,8 @@
 //! This module makes all decisions of a write; `shard` executes the statements. After any error
 //! except [`WriteError::InDoubt`] nothing is stored.
 
+mod counts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use self::counts::Doubt;
+pub(crate) use self::counts::{Operation, WriteCounts};
 use crate::backoff::Backoff;
 use crate::clock::now_ms;
 use crate::config::Write;
@@ -107,6 +111,7 @@ pub(crate) struct Publisher {
     enabled: bool,
     content_bytes_max: usize,
     ids: IdGenerator,
+    counts: WriteCounts,
 }
 
 impl Publisher {
@@ -115,12 +120,18 @@ impl Publisher {
             enabled: limits.enabled && access == Access::Own,
             content_bytes_max: limits.content_bytes_max,
             ids: IdGenerator::new(shards),
+            counts: WriteCounts::default(),
         }
     }
 
     /// Upper bound for the text of a post, in bytes.
     pub(crate) fn content_bytes_max(&self) -> usize {
         self.content_bytes_max
+    }
+
+    /// The outcomes of writes since the start.
+    pub(crate) fn counts(&self) -> &WriteCounts {
+        &self.counts
     }
 
     /// Checks that writes are enabled.
@@ -144,7 +155,7 @@ impl Publisher {
         let shard = fleet.owner(author);
         let mut new = self.draft(fleet, author, content, key);
         for _ in 0..IDS_TRIED_MAX {
-            let written = store(&shard, &new, deadline).await?;
+            let written = store(&shard, &new, deadline, &self.counts).await?;
             let freshness = freshness(&written);
             match written.outcome {
                 StoreOutcome::Stored => {
@@ -271,6 +282,7 @@ async fn store(
     shard: &Shard,
     new: &NewPost,
     deadline: Deadline,
+    counts: &WriteCounts,
 ) -> Result<Written<StoreOutcome>, WriteError> {
     for _ in 0..TRIES_MAX {
         match shard.store_post(new, deadline.half()).await {
@@ -286,7 +298,7 @@ async fn store(
                     shard = shard.name(),
                     reason, "Commit of a post is in doubt; checking whether it took effect"
                 );
-                return resolve_in_doubt(shard, new, deadline).await;
+                return resolve_in_doubt(shard, new, deadline, counts).await;
             }
             Err(ShardError::Refused(reason)) => {
                 debug!(shard = shard.name(), reason, "Database rejects a post");
@@ -295,6 +307,7 @@ async fn store(
             Err(error) => return Err(not_stored(shard, &error)),
         }
     }
+    warn!(shard = shard.name(), attempts = TRIES_MAX, "Write failed");
     Err(WriteError::Unavailable)
 }
 
@@ -304,18 +317,22 @@ async fn resolve_in_doubt(
     shard: &Shard,
     new: &NewPost,
     deadline: Deadline,
+    counts: &WriteCounts,
 ) -> Result<Written<StoreOutcome>, WriteError> {
     let find = async || match shard.find_stored(new, deadline).await {
         Ok(found) => Ok(found),
         Err(error) => {
             warn!(shard = shard.name(), %error, "Commit of a post stays in doubt; the write fails");
+            counts.note_doubt(Doubt::Unknown);
             Err(WriteError::InDoubt)
         }
     };
     let found = find().await?;
     if let Written { outcome: Some(stored), at } = found {
+        counts.note_doubt(Doubt::Committed);
         return Ok(Written { outcome: stored, at });
     }
+    counts.note_doubt(Doubt::Undone);
     match shard.store_post(new, deadline).await {
         // The row may be this very post, if the first commit took effect after all.
         Ok(Written { outcome: StoreOutcome::IdTaken, .. }) => {
@@ -364,6 +381,7 @@ where
             Err(error) => return Err(not_stored(shard, &error)),
         }
     }
+    warn!(shard = shard.name(), in_doubt, attempts = TRIES_MAX, "Write failed");
     Err(if in_doubt { WriteError::InDoubt } else { WriteError::Unavailable })
 }
 

@@ -36,6 +36,7 @@ mod import;
 mod layers;
 mod limits;
 mod memory;
+mod metrics;
 mod migrate;
 mod missing;
 mod news;

@@ -139,6 +139,7 @@ async fn serve(authority: &Authority) -> Server {
     let bound = bound.with_tls(Certificate::open(&authority.files()).unwrap());
     let encrypted = bound.address();
     let (bound, plain) = bound.with_plain(any).await.unwrap();
+    let bound = bound.with_admin_routes();
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
     Server { encrypted, plain, _stop: stop, _fleet: fleet }
@@ -170,6 +171,11 @@ fn wrong_certificates_versions_and_plain_http_are_refused_with_the_reason() {
         let head = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let beside = exchange(server.plain, head.as_bytes()).await;
         assert!(beside.starts_with(b"HTTP/1.1 200"));
+        let metrics = exchange(server.plain, head.replace("livez", "metrics").as_bytes()).await;
+        let metrics = String::from_utf8(metrics).unwrap();
+        // 2100-01-01.
+        let expiry = "tributary_certificate_expiry_timestamp_seconds 4102444800\n";
+        assert!(metrics.contains(expiry), "{metrics}");
 
         // Files that cannot be used leave the earlier certificate in effect.
         let HttpTls { certificate, key, .. } = authority.files();

@@ -9,6 +9,7 @@ mod meter;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -47,8 +48,13 @@ struct Kind {
     meter: Meter,
     policy: HeaderValue,
     burst: HeaderValue,
-    refused: Occurrences,
+    /// Refused requests, by [`Exceeded`].
+    refused: [AtomicU64; REASONS.len()],
+    refused_any: Occurrences,
 }
+
+/// Why requests are refused, as labels: no units are left, or too many are in flight.
+const REASONS: [&str; 2] = ["units", "in_flight"];
 
 // Indexes of kinds.
 const KEYS: usize = 0;
@@ -152,6 +158,14 @@ impl Limiter {
         [address.map(|address| (ADDRESSES, self.hash(address))), user]
     }
 
+    /// The refused requests since the start: limit, reason and number.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        self.kinds.iter().flat_map(|kind| {
+            let reasons = REASONS.iter().zip(&kind.refused);
+            reasons.map(|(reason, count)| (kind.name, *reason, count.load(Ordering::Relaxed)))
+        })
+    }
+
     fn hash(&self, client: impl Hash) -> u64 {
         self.hasher.hash_one(client)
     }
@@ -170,14 +184,17 @@ impl Kind {
             meter: Meter::new(limit),
             policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("")),
             burst: limit.burst.into(),
-            refused: Occurrences::default(),
+            refused: Default::default(),
+            refused_any: Occurrences::default(),
         }
     }
 
     /// The answer to a request that exceeds a limit. The log has it, at most once an hour.
     fn refuse(&self, exceeded: Exceeded) -> ApiError {
         debug!(limit = self.name, ?exceeded, "Client exceeds its limit; the request is refused");
-        if self.refused.note() {
+        let reason = usize::from(matches!(exceeded, Exceeded::InFlight));
+        self.refused[reason].fetch_add(1, Ordering::Relaxed);
+        if self.refused_any.note() {
             warn!(
                 limit = self.name,
                 "Clients exceed their limit and are answered 429; raise it in [limits] if they are \

@@ -16,6 +16,7 @@ pub(crate) mod statement;
 pub(crate) mod tables;
 mod tokens;
 
+use std::cmp::Ordering;
 use std::time::Instant;
 
 use crate::model::{Follow, Post, PostId, PostKey, ShardId, UserId};
@@ -46,6 +47,18 @@ impl LogPosition {
     pub fn in_file(number: u32, offset: u64) -> Self {
         let offset = offset.min((1 << OFFSET_BITS) - 1);
         Self((u64::from(number.min(FILE_MAX)) << OFFSET_BITS) | offset)
+    }
+
+    /// The bytes from this position to `end`. If `end` is in a later file, only the bytes in that
+    /// file are known.
+    pub fn bytes_until(self, end: Self) -> u64 {
+        let ((file, offset), (end_file, end_offset)) =
+            (self.file_and_offset(), end.file_and_offset());
+        match file.cmp(&end_file) {
+            Ordering::Less => end_offset,
+            Ordering::Equal => end_offset.saturating_sub(offset),
+            Ordering::Greater => 0,
+        }
     }
 
     /// The file number, and the offset in that file in bytes.

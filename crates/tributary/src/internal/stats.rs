@@ -1,12 +1,15 @@
 //! Figures, read at one moment for `/metrics` and `/readyz`.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::Tributary;
+use crate::changes::LogPosition;
+use crate::memory::news::{News, Retained};
 use crate::memory::{FollowedLog, Memory, NotFresh};
 pub use crate::problems::Occurrences;
 use crate::problems::ProblemCause;
-pub use crate::shard::ConnectionStats;
+pub use crate::shard::{ConnectionStats, QueueStats};
 
 /// The size and the use of memory.
 #[derive(Clone, Debug, Default)]
@@ -39,13 +42,19 @@ pub struct LogStats {
     pub fresh: bool,
     /// A word for the reason, unless memory is fresh.
     pub not_fresh: Option<&'static str>,
+    /// Since when memory may lack changes of the log, in milliseconds; `None` if it never had all.
+    pub lag_ms: Option<i64>,
+    /// The bytes of the log that memory has not applied; `None` if the log does not count bytes.
+    pub lag_bytes: Option<u64>,
+    /// The position that memory has reached; `None` while it starts.
+    pub position: Option<LogPosition>,
     pub heads_known: bool,
+    /// The changes that requests for news are answered from.
+    pub news: NewsStats,
     /// Authors whose tails are being read ahead of any request, of this many.
     pub prefill_planned: usize,
     pub prefill_started: usize,
     pub prefill_done: bool,
-    pub news_bytes: usize,
-    pub news_bytes_max: usize,
     pub transactions: u64,
     pub changes: u64,
     pub log_identities: u64,
@@ -67,6 +76,8 @@ impl MemoryStats {
             let counts =
                 ProblemCause::ALL.map(|cause| (cause.name(), source.count_problems(cause)));
             log.problems = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+            let lag = log.position.zip(source.reported_end());
+            log.lag_bytes = lag.map(|(position, end)| position.bytes_until(end));
         }
         Some(stats)
     }
@@ -96,6 +107,45 @@ impl MemoryStats {
     }
 }
 
+/// The changes of one log that requests for news are answered from.
+#[expect(missing_docs, reason = "one comment is for both sizes")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewsStats {
+    /// A request since a position before this one has a gap.
+    pub from: LogPosition,
+    /// Their number.
+    pub changes: usize,
+    /// Their size, and its limit.
+    pub bytes: usize,
+    pub bytes_max: usize,
+    /// The age of the position `from`. A client that was away for less has no gap.
+    pub age: Duration,
+}
+
+/// The outcomes of writes since the start.
+#[derive(Clone, Debug)]
+pub struct WriteStats {
+    /// The number of writes for each pair of operation and outcome.
+    pub writes: Vec<(&'static str, &'static str, u64)>,
+    /// The number of commits in doubt, by their outcome.
+    pub doubts: Vec<(&'static str, u64)>,
+}
+
+impl WriteStats {
+    /// The figures of this moment.
+    pub fn of(tributary: &Tributary) -> Self {
+        let counts = tributary.0.publisher.counts();
+        Self { writes: counts.writes(), doubts: counts.doubts() }
+    }
+}
+
+impl NewsStats {
+    fn of(news: &News, bytes_max: usize) -> Self {
+        let Retained { floor, changes, bytes, since } = news.retained();
+        Self { from: floor.after, changes, bytes, bytes_max, age: since.elapsed() }
+    }
+}
+
 impl LogStats {
     fn of(log: &FollowedLog, memory: &Memory, now_ms: u64) -> Self {
         let (prefill, counters) = (&log.prefill, &log.counters);
@@ -104,12 +154,14 @@ impl LogStats {
             name: log.name().to_owned(),
             fresh: log.is_fresh(now_ms),
             not_fresh: log.not_fresh(now_ms).map(NotFresh::name),
+            lag_ms: log.as_of_ms().map(|as_of| (crate::clock::now_ms() - as_of).max(0)),
+            lag_bytes: None,
+            position: log.position().map(|(_, position)| position),
             heads_known: log.heads_known(),
+            news: NewsStats::of(&log.news, memory.news_bytes_max()),
             prefill_planned: prefill.planned(),
             prefill_started: prefill.started(),
             prefill_done: prefill.is_done(),
-            news_bytes: log.news.bytes(),
-            news_bytes_max: memory.news_bytes_max(),
             transactions: count(&counters.transactions),
             changes: count(&counters.changes),
             log_identities: count(&counters.log_identities),

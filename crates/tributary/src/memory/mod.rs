@@ -10,7 +10,7 @@ mod budget;
 mod follow_list;
 mod keeper;
 mod log;
-mod news;
+pub(crate) mod news;
 mod pages;
 mod recent;
 mod slots;

@@ -12,6 +12,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use super::budget::Usage;
 use super::tail::{TailKey, TailPost};
@@ -96,11 +97,22 @@ pub(crate) struct NewsRange<'a> {
     pub(crate) limit: usize,
 }
 
+/// How much of the news of a log is retained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retained {
+    /// Changes before this position are dropped.
+    pub(crate) floor: ChangePosition,
+    pub(crate) changes: usize,
+    pub(crate) bytes: usize,
+    /// The arrival of the changes at the floor, or the start.
+    pub(crate) since: Instant,
+}
+
 /// The newest changes of one log. One writer, many readers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct News(RwLock<Changes>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Changes {
     items: VecDeque<Item>,
     /// The number of the first item; numbers begin at 1 and rise by one.
@@ -111,6 +123,8 @@ struct Changes {
     posts: HashMap<(UserId, PostId), Stored>,
     /// Changes before this position are dropped.
     floor: ChangePosition,
+    /// When the change at the floor was added.
+    since: Instant,
     /// Shards that changed without a transaction, and the position right after it.
     lost_at: HashMap<ShardId, ChangePosition>,
     bytes: usize,
@@ -119,6 +133,7 @@ struct Changes {
 #[derive(Debug)]
 struct Item {
     at: LogPosition,
+    added: Instant,
     index: u32,
     subject: Subject,
     /// The number of the subject's previous item, or 0.
@@ -157,7 +172,7 @@ impl News {
     pub(crate) fn begin(&self, at: LogPosition, usage: &Usage) {
         let mut changes = self.write();
         let before = changes.size();
-        *changes = Changes { floor: ChangePosition::after(at), first: 1, ..Changes::default() };
+        *changes = Changes { floor: ChangePosition::after(at), first: 1, ..Changes::empty() };
         usage.change(before, changes.size());
     }
 
@@ -170,9 +185,9 @@ impl News {
         (usage, bytes_max): (&Usage, usize),
     ) {
         let mut changes = self.write();
-        let before = changes.size();
+        let (before, now) = (changes.size(), Instant::now());
         for (index, subject, change) in added {
-            changes.push(at, index, subject, change);
+            changes.push((at, now), index, subject, change);
         }
         while changes.bytes > bytes_max && changes.drop_oldest() {}
         usage.change(before, changes.size());
@@ -192,25 +207,46 @@ impl News {
         self.read().of(range)
     }
 
-    /// Bytes of the changes and their texts.
-    pub(crate) fn bytes(&self) -> usize {
-        self.read().bytes
+    /// How much is retained.
+    pub(crate) fn retained(&self) -> Retained {
+        let Changes { floor, since, items, bytes, .. } = &*self.read();
+        Retained { floor: *floor, changes: items.len(), bytes: *bytes, since: *since }
     }
+}
 
-    /// The position before which all changes are dropped.
-    #[cfg(test)]
-    fn floor(&self) -> ChangePosition {
-        self.read().floor
+impl Default for News {
+    fn default() -> Self {
+        Self(RwLock::new(Changes::empty()))
     }
 }
 
 impl Changes {
+    fn empty() -> Self {
+        Self {
+            items: VecDeque::new(),
+            first: 0,
+            newest: HashMap::new(),
+            posts: HashMap::new(),
+            floor: ChangePosition::default(),
+            since: Instant::now(),
+            lost_at: HashMap::new(),
+            bytes: 0,
+        }
+    }
+
     /// Bytes and number of changes.
     fn size(&self) -> (usize, usize) {
         (self.bytes, self.items.len())
     }
 
-    fn push(&mut self, at: LogPosition, index: u32, subject: Subject, change: NewsChange) {
+    /// Adds a change of the transaction that ends at `at` and arrives now.
+    fn push(
+        &mut self,
+        (at, added): (LogPosition, Instant),
+        index: u32,
+        subject: Subject,
+        change: NewsChange,
+    ) {
         let number = self.first + self.items.len() as u64;
         let kind = match change {
             NewsChange::Post(post) => Kind::Post(self.store(subject, post, number)),
@@ -231,7 +267,7 @@ impl Changes {
             NewsChange::Unknown => Kind::Unknown,
         };
         let previous = self.newest.insert(subject, number).unwrap_or_default();
-        self.items.push_back(Item { at, index, subject, previous, kind });
+        self.items.push_back(Item { at, added, index, subject, previous, kind });
         self.bytes += ITEM_BYTES;
     }
 
@@ -256,6 +292,7 @@ impl Changes {
         self.first += 1;
         self.bytes -= ITEM_BYTES;
         self.floor = ChangePosition::within(item.at, item.index);
+        self.since = item.added;
         let floor = self.floor;
         self.lost_at.retain(|_, position| *position > floor);
         if let Entry::Occupied(newest) = self.newest.entry(item.subject)
@@ -425,7 +462,7 @@ mod tests {
         for number in 0..100 {
             news.add(20 + number, &[(ANN, post(number, "text"))]);
         }
-        let floor = news.0.floor();
+        let floor = news.0.retained().floor;
         assert!(floor > at(100) && floor < at(119), "{floor:?}");
         assert_eq!(news.since(at(floor.after.0), &[BOB]), Err(Gap));
         assert_eq!(news.since(floor, &[BOB]), Ok(String::new()));

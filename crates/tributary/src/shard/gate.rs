@@ -73,7 +73,7 @@ impl Gate {
     /// The figures of this moment.
     pub(super) fn stats(&self) -> QueueStats<'_> {
         let read_statements = self.read_statements.load(Ordering::Relaxed);
-        QueueStats { read_statements, ..self.queue.stats() }
+        QueueStats { read_statements, in_service: self.health().is_ok(), ..self.queue.stats() }
     }
 
     /// Waits for a permit until half of the time is gone, then runs `work` until the deadline.

@@ -40,8 +40,8 @@ pub use self::migrate::migrate;
 use self::mysql::MySqlShard;
 #[cfg(feature = "mysql")]
 pub use self::mysql::{find_tables, stray_findings, survey};
-pub use self::queue::ConnectionStats;
 pub(crate) use self::queue::Turn;
+pub use self::queue::{ConnectionStats, QueueStats};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;

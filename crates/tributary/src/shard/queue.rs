@@ -5,7 +5,7 @@
 //! wait for a permit. Everything else waits for permits only: pages that have begun, and writes. So
 //! an overloaded server finishes the pages that it has begun, and the others wait or are rejected.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,19 +49,28 @@ pub(super) struct Queue {
     /// The waiting requests of each turn.
     waiting: [AtomicUsize; 2],
     waiting_max: usize,
+    /// The permits that were given, and the microseconds that requests waited for them.
+    given: AtomicU64,
+    waited_us: AtomicU64,
     allowed: Mutex<Allowed>,
     problems: Problems,
 }
 
-/// The state of a server's queue, for metrics.
-#[derive(Clone, Copy, Debug)]
+/// The state of a server's gate and queue, for metrics.
+#[derive(Clone, Debug)]
 pub struct QueueStats<'a> {
     /// The number of statements that the server has answered for reads.
     pub read_statements: u64,
     /// The configured name of the server.
     pub server: &'a str,
+    /// Whether requests are sent to the server.
+    pub in_service: bool,
     /// The connections that requests may use; fewer than configured if the server refused one.
     pub connections: usize,
+    /// The requests that got a connection since the start.
+    pub served: u64,
+    /// The time that these requests waited for it, all together.
+    pub waited: Duration,
     /// The requests that wait for a connection.
     pub waiting: usize,
     /// The requests that were rejected since the start.
@@ -107,6 +116,8 @@ impl Queue {
             door: Semaphore::new(1),
             waiting: Default::default(),
             waiting_max: permits * WAITING_PER_PERMIT,
+            given: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
             allowed: Mutex::new(Allowed { now: permits, max: permits, surplus: 0, refused: None }),
             problems: Problems::default(),
         }
@@ -125,6 +136,7 @@ impl Queue {
             return Err(self.reject("no time was left"));
         }
         let Some(_place) = self.place(turn) else { return Err(self.reject("the queue was full")) };
+        let arrived = Instant::now();
         let permit = async {
             let _door = match turn {
                 Turn::First => Some(self.door.acquire().await),
@@ -133,7 +145,12 @@ impl Queue {
             self.permits.acquire().await
         };
         match until.limit(permit).await {
-            Some(Ok(permit)) => Ok(Permit { queue: self, permit: Some(permit) }),
+            Some(Ok(permit)) => {
+                let waited = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.given.fetch_add(1, Ordering::Relaxed);
+                self.waited_us.fetch_add(waited, Ordering::Relaxed);
+                Ok(Permit { queue: self, permit: Some(permit) })
+            }
             Some(Err(_)) | None => Err(self.reject("the wait was too long")),
         }
     }
@@ -149,16 +166,18 @@ impl Queue {
         self.waiting() > 0
     }
 
-    /// The figures of this moment.
+    /// The figures of this moment, without those of the gate.
     pub(super) fn stats(&self) -> QueueStats<'_> {
-        let (connections, rejected) =
-            (self.allowed().now, self.problems.count(ProblemCause::Overloaded));
+        let connections = self.allowed().now;
         QueueStats {
             read_statements: 0,
             server: &self.server,
+            in_service: true,
             connections,
+            served: self.given.load(Ordering::Relaxed),
+            waited: Duration::from_micros(self.waited_us.load(Ordering::Relaxed)),
             waiting: self.waiting(),
-            rejected,
+            rejected: self.problems.count(ProblemCause::Overloaded),
         }
     }
 

@@ -235,6 +235,16 @@ impl Source {
         }
     }
 
+    /// The end of the log when the server reported it last; `None` if positions count no bytes.
+    pub(crate) fn reported_end(&self) -> Option<LogPosition> {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(source) => source.reported_end(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => None,
+        }
+    }
+
     /// The number of problems with this cause since the start, of the log and its databases.
     pub(crate) fn count_problems(&self, cause: ProblemCause) -> u64 {
         match self {

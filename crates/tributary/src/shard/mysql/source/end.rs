@@ -4,6 +4,7 @@
 //! question is in flight at a time. Its answer serves all that arrived before it was sent; a later
 //! request waits for the next question.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, Stream};
@@ -28,7 +29,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The turn to ask, with the last answer.
 #[derive(Debug, Default)]
-pub(super) struct EndQuestion(Mutex<Option<EndAnswer>>);
+pub(super) struct EndQuestion {
+    last: Mutex<Option<EndAnswer>>,
+    /// The end of the log in the last answer, for metrics; 0 before it.
+    reported: AtomicU64,
+}
 
 /// The answer of a server about its log.
 #[derive(Clone, Debug)]
@@ -83,7 +88,7 @@ impl MySqlSource {
     /// The answer to a question that is sent after this call.
     pub(super) async fn ask(&self, until: Deadline) -> Result<EndAnswer, ShardError> {
         let arrived = Instant::now();
-        let turn = until.limit(self.question.0.lock()).await;
+        let turn = until.limit(self.question.last.lock()).await;
         let mut last = turn.ok_or_else(|| {
             ShardError::Unavailable("the server did not report the end of its log in time".into())
         })?;
@@ -100,8 +105,15 @@ impl MySqlSource {
             }
         };
         let answer = until.in_time(ask).await?;
+        self.question.reported.store(answer.end.0, Ordering::Relaxed);
         *last = Some(answer.clone());
         Ok(answer)
+    }
+
+    /// The end of the log when the server reported it last.
+    pub(in crate::shard) fn reported_end(&self) -> Option<LogPosition> {
+        let end = self.question.reported.load(Ordering::Relaxed);
+        (end != 0).then_some(LogPosition(end))
     }
 
     async fn ask_on(&self, connection: &mut Lease) -> Result<EndAnswer, ShardError> {
