@@ -67,6 +67,10 @@
 //! [`ReadError`] and [`WriteError`] say what the caller can do. After any write error except
 //! [`WriteError::InDoubt`], nothing is stored.
 //!
+//! # Explanations
+//!
+//! [`Tributary::explain`] reads a page and says how: see [`explain`].
+//!
 //! # Background tasks
 //!
 //! [`Tributary::open`] starts tasks on the current tokio runtime, which should have several
@@ -129,7 +133,7 @@ use publish::{Operation, Publisher};
 use shard::{Access, Fleet};
 pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
-pub use timeline::{Limit, Page, PageRequest, ReadError, news};
+pub use timeline::{Limit, Page, PageRequest, ReadError, explain, news};
 
 /// A fleet of shards, opened for reading and writing, and its memory. Cheap to clone; all clones
 /// share connections and memory. Background tasks end when the last clone is dropped.
@@ -230,6 +234,19 @@ impl Tributary {
         request: &PageRequest,
     ) -> Result<Page, ReadError> {
         Draft::home(self, reader, request).await.map(Draft::into_page)
+    }
+
+    /// [`Tributary::home_timeline`], with an explanation of how the page was read: the plan, the
+    /// part of each shard, the time of each step. It costs a few queries more on each server that
+    /// is queried, and shares no query with other requests.
+    pub async fn explain(
+        &self,
+        reader: UserId,
+        request: &PageRequest,
+        memory: explain::MemoryUse,
+    ) -> (Result<Page, ReadError>, explain::Explanation) {
+        let (draft, explanation) = Draft::explained(self, reader, request, memory).await;
+        (draft.map(Draft::into_page), explanation)
     }
 
     /// A page of one author's posts; it costs what a home timeline with one followee costs.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tributary::explain::MemoryUse;
 use tributary::internal::{fleet, mysql_tables};
-use tributary::{Cursor, Limit, PageRequest, PostKey, Tributary};
+use tributary::{Cursor, Limit, Page, PageRequest, PostKey, Tributary};
 
 use crate::support::database::{Database, Kind};
 use crate::support::fleet::{SHARDS, TestFleet};
@@ -224,6 +225,7 @@ async fn check_pages(
                 }
                 rows = rows.min(count().await);
             }
+            check_explanation(tributary, &page, (cursor.clone(), limit), rows).await;
             let anchored = start > 0 || cursor.direction == tributary::internal::Direction::Older;
             let waves = if anchored { 5 } else { 6 };
             assert!(page.waves <= waves, "{} waves from {cursor:?}", page.waves);
@@ -238,6 +240,35 @@ async fn check_pages(
         }
         report(limit, most_rows, bound, most_naive_rows);
     }
+}
+
+/// The explanation of a page has the numbers that the server counts: its rows are those that
+/// reading the page took by the handler counters.
+async fn check_explanation(
+    tributary: &Tributary,
+    page: &Page,
+    (cursor, limit): (Cursor, u8),
+    rows: u64,
+) {
+    let request = PageRequest::default().from(cursor).limit(Limit::new(limit).unwrap());
+    let mut examined = Vec::new();
+    // A new connection prepares its statements, which reads tables of the server.
+    for _ in 0..8 {
+        let counted = Counted::of(tributary);
+        let (same, how) = tributary.explain(user_id(READER), &request, MemoryUse::AsUsual).await;
+        let counted = Counted::of(tributary).since(counted);
+        assert_eq!(same.as_ref(), Ok(page));
+        let cost = how.cost();
+        assert_eq!(cost.statements, counted.statements, "{how:?}");
+        // The first wave reads the follow list.
+        assert_eq!(how.waves.len() as u64, 1 + counted.waves);
+        assert!(cost.rows >= counted.rows, "{cost:?}, {counted:?}");
+        examined.push(cost.rows_examined.unwrap());
+        if examined.ends_with(&[rows]) {
+            return;
+        }
+    }
+    panic!("{examined:?} rows in the explanations, {rows} by the counters of the server");
 }
 
 /// The counters in `/metrics` for pages from databases.

@@ -96,9 +96,10 @@ fn pure_modules_use_no_runtime_no_sql_and_no_http() {
 
 #[test]
 fn only_shards_contain_sql_and_few_modules_derive_json() {
-    const JSON: [&str; 4] = [
+    const JSON: [&str; 5] = [
         "crates/tributary/src/post_json.rs",
         "crates/tributary-server/src/error.rs",
+        "crates/tributary-server/src/explain.rs",
         "crates/tributary-server/src/news.rs",
         "crates/tributary-server/src/wire.rs",
     ];
@@ -161,7 +162,7 @@ fn exported(text: &str) -> Vec<String> {
 
 #[test]
 fn the_library_exports_few_names() {
-    const LIMITS: [(&str, usize); 2] = [("lib.rs", 26), ("internal/mod.rs", 40)];
+    const LIMITS: [(&str, usize); 2] = [("lib.rs", 27), ("internal/mod.rs", 40)];
     for (file, limit) in LIMITS {
         let path = root().join("crates/tributary/src").join(file);
         let names = exported(&fs::read_to_string(path).unwrap());

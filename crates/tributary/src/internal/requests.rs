@@ -8,6 +8,7 @@ use crate::freshness::Freshness;
 use crate::memory::{CachedPage, FollowedLog, PageQuery, SentPage, Slot};
 use crate::model::UserId;
 use crate::shard::Fleet;
+use crate::timeline::explain::{Explanation, MemoryUse};
 use crate::timeline::{self, Draft, PageRequest, ReadError};
 
 impl Draft {
@@ -21,6 +22,16 @@ impl Draft {
         request: &PageRequest,
     ) -> Result<Self, ReadError> {
         timeline::home_timeline(&mut tributary.view(), reader, request).await
+    }
+
+    /// [`Tributary::explain`], with posts from memory as their JSON.
+    pub async fn explained(
+        tributary: &Tributary,
+        reader: UserId,
+        request: &PageRequest,
+        memory: MemoryUse,
+    ) -> (Result<Self, ReadError>, Explanation) {
+        timeline::explained_home_timeline(tributary.view(), reader, request, memory).await
     }
 
     /// The page of a home timeline, if all of it is in fresh memory. Does not wait for anything.

@@ -15,7 +15,7 @@ use super::mysql::{Database, MySqlSource, Server};
 use super::queue::{ConnectionStats, Permit, QueueStats, Turn};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, SqliteShard, SqliteSource};
-use super::{Access, Deadline, Shard, ShardError, Source, Store};
+use super::{Access, CostLog, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
 #[cfg(feature = "sqlite")]
 use crate::config::Embedded;
@@ -78,7 +78,7 @@ pub struct Gathered<T> {
 
 /// Why a follow list cannot be read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum FolloweesError {
+pub(crate) enum FolloweesError {
     /// The list is longer than the caller's limit.
     TooMany,
     /// The reader's shard did not answer.
@@ -273,13 +273,17 @@ impl Fleet {
 
     /// All users that `reader` follows, by rising id. A list longer than `max` is an error, never
     /// cut.
-    pub async fn followees(
+    pub(crate) async fn followees(
         &self,
         reader: UserId,
         max: usize,
         deadline: Deadline,
+        costs: Option<&CostLog>,
     ) -> Result<Vec<UserId>, FolloweesError> {
-        match self.following(reader, UserId(0), max + 1, deadline).await {
+        let list = |shard: Arc<Shard>, until| async move {
+            shard.followees(reader, UserId(0), max + 1, until).await
+        };
+        match self.query_owner(reader, deadline, costs, list).await {
             Ok(followees) if followees.len() > max => Err(FolloweesError::TooMany),
             Ok(followees) => Ok(followees),
             Err(shard) => Err(FolloweesError::Missing(shard)),
@@ -297,7 +301,7 @@ impl Fleet {
         max: usize,
         deadline: Deadline,
     ) -> Result<Vec<UserId>, ShardId> {
-        self.query_owner(reader, deadline, |shard, until| async move {
+        self.query_owner(reader, deadline, None, |shard, until| async move {
             shard.followees(reader, from, max, until).await
         })
         .await
@@ -313,7 +317,7 @@ impl Fleet {
         post: PostId,
         deadline: Deadline,
     ) -> Result<Option<Post>, ShardId> {
-        self.query_owner(author, deadline, |shard, until| async move {
+        self.query_owner(author, deadline, None, |shard, until| async move {
             shard.post(author, post, until).await
         })
         .await
@@ -324,6 +328,7 @@ impl Fleet {
         &self,
         user: UserId,
         deadline: Deadline,
+        costs: Option<&CostLog>,
         call: impl Fn(Arc<Shard>, Deadline) -> F,
     ) -> Result<T, ShardId>
     where
@@ -332,7 +337,7 @@ impl Fleet {
         let own = self.placement.shard_of(user);
         let work = BTreeMap::from([(own, ())]);
         let call = |shard, (), until| call(shard, until);
-        let gathered = self.scatter(work, Turn::First, deadline, call).await;
+        let gathered = self.scatter_measured(work, (Turn::First, costs), deadline, call).await;
         gathered.answers.into_iter().next().ok_or(own)
     }
 
@@ -351,9 +356,35 @@ impl Fleet {
     where
         F: Future<Output = Result<T, ShardError>>,
     {
+        self.scatter_measured(work, (turn, None), deadline, call).await
+    }
+
+    /// [`Fleet::scatter`], which logs what the wave costs on each shard if there is a log.
+    pub(crate) async fn scatter_measured<A, T, F>(
+        &self,
+        work: BTreeMap<ShardId, A>,
+        (turn, costs): (Turn, Option<&CostLog>),
+        deadline: Deadline,
+        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+    ) -> Gathered<T>
+    where
+        F: Future<Output = Result<T, ShardError>>,
+    {
         let groups = self.by_gate(work);
         let call = |id: ShardId, request, until| {
-            call(Arc::clone(&self.shards[id.index()]), request, until)
+            let (shard, measured) = (&self.shards[id.index()], costs.map(|costs| costs.begin(id)));
+            let shard = match &measured {
+                Some(measured) => Arc::new(shard.measured(&measured.meter)),
+                None => Arc::clone(shard),
+            };
+            let answer = call(shard, request, until);
+            async move {
+                let outcome = answer.await;
+                if let Some(measured) = measured {
+                    measured.end(outcome.as_ref().err());
+                }
+                outcome
+            }
         };
         let waves = groups.into_iter().map(|(gate, work)| wave(gate, work, turn, deadline, &call));
         let mut gathered = Gathered { answers: Vec::new(), missing: BTreeSet::new() };
@@ -364,6 +395,9 @@ impl Fleet {
                     // The server's gate logs its state changes; this is the detail per request.
                     debug!(shard = self.shard_name(id), %error, "Shard is missing from an answer");
                     gathered.missing.insert(id);
+                    if let Some(costs) = costs {
+                        costs.note_missing(id, error);
+                    }
                 }
             }
         }
@@ -389,6 +423,11 @@ impl Fleet {
     /// All shards, in configured order.
     pub(super) fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
+    }
+
+    /// The ids of all shards, in configured order.
+    pub(crate) fn shard_ids(&self) -> impl Iterator<Item = ShardId> {
+        (0..).zip(&self.shards).map(|(index, _)| ShardId(index))
     }
 
     /// A shard by id.
@@ -534,7 +573,7 @@ async fn open_folder(
         let files = folder.shard_files().into_iter();
         let shards = files.map(|(number, name, path)| {
             let file = SqliteShard::open(number, &path, access, (&folder, &tasks))?;
-            Ok(Shard { name, store: Store::Sqlite(Arc::new(file)) })
+            Ok(Shard::new(name, Store::Sqlite(Arc::new(file))))
         });
         shards.collect()
     };

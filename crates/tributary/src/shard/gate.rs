@@ -30,18 +30,32 @@ pub(super) struct Gate {
     closed: Notify,
 }
 
-/// The number of statements of one request that the server has answered.
+/// The answers of the server to one request.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU64);
+pub(super) struct Progress {
+    statements: AtomicU64,
+    rows: AtomicU64,
+}
 
 impl Progress {
     /// Records that the server answered a statement.
     pub(super) fn note(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records that the server answered a query with this many rows.
+    pub(super) fn note_rows(&self, rows: usize) {
+        self.note();
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// The answered statements, and their rows.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.statements.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed))
     }
 
     fn is_made(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+        self.counts().0 > 0
     }
 }
 
@@ -67,7 +81,7 @@ impl Gate {
 
     /// Counts the statements of a read.
     pub(super) fn count_read(&self, progress: &Progress) {
-        self.read_statements.fetch_add(progress.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.read_statements.fetch_add(progress.counts().0, Ordering::Relaxed);
     }
 
     /// The figures of this moment.

@@ -18,6 +18,7 @@ mod migrate;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 mod queue;
+mod read_cost;
 mod schema;
 mod source;
 #[cfg(feature = "sqlite")]
@@ -42,6 +43,8 @@ use self::mysql::MySqlShard;
 pub use self::mysql::{find_tables, stray_findings, survey};
 pub(crate) use self::queue::Turn;
 pub use self::queue::{ConnectionStats, QueueStats};
+use self::read_cost::ReadMeter;
+pub(crate) use self::read_cost::{CostLog, ReadCounts, ShardCost};
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
@@ -74,6 +77,9 @@ pub(crate) enum Access {
 pub struct Shard {
     name: String,
     store: Store,
+    /// Counts the reads of a file, if they are for a page that is explained. A shard on a server
+    /// counts its own.
+    meter: Option<Arc<ReadMeter>>,
 }
 
 /// A query for a part of one author's tail.
@@ -151,6 +157,29 @@ pub enum ShardError {
 }
 
 impl Shard {
+    fn new(name: String, store: Store) -> Self {
+        Self { name, store, meter: None }
+    }
+
+    /// A handle to the same database whose reads are counted.
+    fn measured(&self, meter: &Arc<ReadMeter>) -> Self {
+        let store = match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => Store::Sqlite(Arc::clone(shard)),
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => Store::MySql(shard.measured(Arc::clone(meter))),
+        };
+        Self { name: self.name.clone(), store, meter: Some(Arc::clone(meter)) }
+    }
+
+    /// Counts a read of a file: its statements, and the rows of its answer.
+    #[cfg(feature = "sqlite")]
+    fn count(&self, statements: usize, rows: usize) {
+        if let Some(meter) = &self.meter {
+            meter.add(statements as u64, rows as u64);
+        }
+    }
+
     /// Ends its threads, and closes its pooled connections if it is on a server.
     async fn close(&self) {
         match &self.store {
@@ -191,7 +220,10 @@ impl Shard {
     ) -> Result<Vec<UserId>, ShardError> {
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => shard.followees(reader, from, max, until).await,
+            Store::Sqlite(shard) => {
+                let list = shard.followees(reader, from, max, until).await;
+                list.inspect(|users| self.count(1, users.len()))
+            }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.followees(reader, from, max, until).await,
         }
@@ -209,7 +241,10 @@ impl Shard {
         }
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => shard.tails(direction, asks, until).await,
+            Store::Sqlite(shard) => {
+                let keys = shard.tails(direction, asks, until).await;
+                keys.inspect(|keys| self.count(asks.len(), keys.len()))
+            }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.tails(direction, asks, until).await,
         }
@@ -225,7 +260,10 @@ impl Shard {
     ) -> Result<Vec<Post>, ShardError> {
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => shard.tail_posts(direction, asks, until).await,
+            Store::Sqlite(shard) => {
+                let posts = shard.tail_posts(direction, asks, until).await;
+                posts.inspect(|posts| self.count(asks.len(), posts.len()))
+            }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.tail_posts(direction, asks, until).await,
         }
@@ -243,7 +281,11 @@ impl Shard {
     ) -> Result<Option<Vec<Post>>, ShardError> {
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => shard.posts_until(direction, asks, cut, until).await,
+            Store::Sqlite(shard) => {
+                let posts = shard.posts_until(direction, asks, cut, until).await;
+                let rows = |posts: &Option<Vec<Post>>| posts.as_ref().map_or(0, Vec::len);
+                posts.inspect(|posts| self.count(asks.len(), rows(posts)))
+            }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.posts_until(direction, asks, cut, until).await,
         }
@@ -256,7 +298,10 @@ impl Shard {
         }
         match &self.store {
             #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => shard.posts(keys, until).await,
+            Store::Sqlite(shard) => {
+                let posts = shard.posts(keys, until).await;
+                posts.inspect(|posts| self.count(keys.len(), posts.len()))
+            }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.posts(keys, until).await,
         }

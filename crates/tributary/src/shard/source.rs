@@ -215,6 +215,20 @@ impl Source {
         }
     }
 
+    /// A position in the log for people: the number of the file and the offset in it, or the
+    /// number of the last change of a SQLite file.
+    pub(crate) fn describe(&self, position: LogPosition) -> String {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(_) => {
+                let (file, offset) = position.file_and_offset();
+                format!("{file}:{offset}")
+            }
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => position.0.to_string(),
+        }
+    }
+
     /// The connections to the server, by class. Empty for a file.
     pub(super) fn connections(&self) -> Vec<ConnectionStats> {
         match self {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::draft::{Draft, DraftPost, Ends};
+use super::explain::{StepKind, WaveKind};
 use super::merge::{Merge, Unread, Wave};
 use super::plan::Plan;
 use super::view::{Followees, View};
@@ -45,6 +46,7 @@ async fn page_once(
             Followees::Missing(shard) => return Ok(page_without_follows(shard, request)),
         },
     };
+    view.end_step(StepKind::Plan);
     let mut reading = Reading {
         view,
         attempt,
@@ -151,7 +153,7 @@ impl Reading<'_> {
         while let Some(wave) = merge.next_wave() {
             match wave {
                 Wave::Keys(queries) => {
-                    for (queries, rows) in self.tails(direction, queries).await {
+                    for (queries, rows) in self.tails(WaveKind::Heads, direction, queries).await {
                         merge.admit(&queries, &rows);
                     }
                 }
@@ -171,9 +173,11 @@ impl Reading<'_> {
     /// reads all posts up to it, unless they are too many.
     async fn read_posts(&mut self, merge: &mut Merge, queries: Vec<TailQuery>, cut: Option<i64>) {
         let direction = merge.direction();
+        let kind = if cut.is_some() { WaveKind::Span } else { WaveKind::Posts };
+        let asked = queries.len();
         let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
         let answers = self
-            .wave(by_shard, |shard, queries, until| async move {
+            .wave((kind, asked), by_shard, |shard, queries, until| async move {
                 let whole = match cut {
                     Some(cut) => shard.posts_until(direction, &queries, cut, until).await?,
                     None => None,
@@ -203,12 +207,14 @@ impl Reading<'_> {
     /// One wave of tails: the queries of each shard, with the rows that answer them.
     async fn tails(
         &mut self,
+        kind: WaveKind,
         direction: Direction,
         queries: Vec<TailQuery>,
     ) -> Vec<(Vec<TailQuery>, Vec<PostKey>)> {
+        let asked = queries.len();
         let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
         let answers = self
-            .wave(by_shard, |shard, queries, until| async move {
+            .wave((kind, asked), by_shard, |shard, queries, until| async move {
                 let rows = shard.tails(direction, &queries, until).await?;
                 Ok((queries, rows))
             })
@@ -246,8 +252,9 @@ impl Reading<'_> {
         for query in probe {
             work.entry(placement.shard_of(query.author)).or_default().1.push(*query);
         }
+        let asked = work.values().map(|(keys, probe)| keys.len() + probe.len()).sum();
         let answers = self
-            .wave(work, |shard, (keys, probe): Work, until| async move {
+            .wave((WaveKind::Texts, asked), work, |shard, (keys, probe): Work, until| async move {
                 let posts = shard.posts(&keys, until).await?;
                 let handles = shard.handles(&keys, until).await?;
                 let found = shard.tails(Direction::Older, &probe, until).await?;
@@ -280,16 +287,19 @@ impl Reading<'_> {
         unknown.extend(&plan.from_databases);
         let missing = self.missing.clone();
         let oldest = |author| TailQuery { author, from: AuthorEdge::Bottom, count: 1 };
-        let answers = self.tails(Direction::Newer, unknown.into_iter().map(oldest).collect()).await;
+        let queries = unknown.into_iter().map(oldest).collect();
+        let answers = self.tails(WaveKind::Oldest, Direction::Newer, queries).await;
         let all_answered = self.missing == missing;
         self.missing = missing;
         let is_older = |key: &PostKey| Edge::below(*key) < edge;
         !all_answered || answers.iter().any(|(_, rows)| rows.iter().any(is_older))
     }
 
-    /// Queries every shard in `work` at the same time, except shards already found missing.
+    /// Queries every shard in `work` at the same time, except shards already found missing. The
+    /// kind and the number of queries are for the explanation of the page.
     async fn wave<A, T, F>(
         &mut self,
+        (kind, asked): (WaveKind, usize),
         mut work: BTreeMap<ShardId, A>,
         call: impl Fn(Arc<Shard>, A, Deadline) -> F,
     ) -> Vec<T>
@@ -307,7 +317,11 @@ impl Reading<'_> {
         let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
         self.waves += 1;
         self.queried.extend(work.keys());
-        let gathered = self.view.fleet().scatter(work, turn, self.view.deadline(), call).await;
+        self.view.end_step(StepKind::Merge);
+        let (fleet, deadline, costs) = (self.view.fleet(), self.view.deadline(), self.view.costs());
+        let terms = (turn, costs.as_ref());
+        let gathered = fleet.scatter_measured(work, terms, deadline, call).await;
+        self.view.end_wave(kind, asked, costs);
         self.missing.extend(gathered.missing);
         gathered.answers
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::draft::{Draft, DraftPost, Ends};
+use super::explain::StepKind;
 use super::view::View;
 use super::warm::{FoundPost, Older, Span};
 use super::{PageRequest, Timeline};
@@ -22,6 +23,7 @@ pub(super) fn page(
     if !plan.from_databases.is_empty() {
         return None;
     }
+    view.end_step(StepKind::Plan);
     let found = view.memory_posts(&plan, cursor.direction, Span::of(request));
     if !found.incomplete.is_empty() {
         return None;
@@ -50,6 +52,7 @@ pub(super) fn page(
     draft.authors = plan.authors();
     draft.stale = plan.stale;
     view.finish_from_memory(&mut draft);
+    view.end_step(StepKind::Merge);
     Some(draft)
 }
 

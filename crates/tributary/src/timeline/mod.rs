@@ -9,6 +9,7 @@
 //! 4. `flight` lets requests for the same page share these queries.
 
 mod draft;
+pub mod explain;
 mod flight;
 mod from_databases;
 mod from_memory;
@@ -17,11 +18,15 @@ pub mod news;
 mod page;
 mod plan;
 mod recent;
+mod recorder;
 mod required;
 mod view;
 mod warm;
 
 use thiserror::Error;
+
+use self::explain::{Explanation, MemoryUse, StepKind};
+use self::recorder::Recorder;
 
 pub use self::draft::{Draft, DraftPost};
 use self::flight::Flights;
@@ -96,6 +101,23 @@ pub(crate) async fn author_timeline(
     draft.expect("one author is not too many")
 }
 
+/// One page of `reader`'s home timeline, with an explanation of how it was read.
+pub(crate) async fn explained_home_timeline(
+    view: View<'_>,
+    reader: UserId,
+    request: &PageRequest,
+    memory: MemoryUse,
+) -> (Result<Draft, ReadError>, Explanation) {
+    let recorder = Recorder::new();
+    let mut view = view.explained_by(&recorder, memory);
+    let outcome = read(&mut view, Timeline::Home(reader), request).await;
+    let explanation = {
+        let outcome = outcome.as_ref().map_err(|error| *error);
+        recorder.explain(&view, (reader, &request.cursor), outcome)
+    };
+    (outcome, explanation)
+}
+
 /// Reads the page from memory alone; if memory does not have it all, reads the databases as well.
 async fn read(
     view: &mut View<'_>,
@@ -104,6 +126,7 @@ async fn read(
 ) -> Result<Draft, ReadError> {
     if !view.has_reached(&request.at_least) {
         view.wait_until_fresh().await;
+        view.end_step(StepKind::Token);
     }
     match from_memory::page(view, timeline, request) {
         Some(page) => Ok(page),
@@ -130,9 +153,11 @@ async fn read_cold(
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
     view.wait_until_visible().await;
+    view.end_step(StepKind::Visible);
     // A shared read may use memory that has not reached this request's token. A late request must
-    // not read for others, since the page would be incomplete for those that have more time.
-    if view.memory_lags() || view.is_late() {
+    // not read for others, since the page would be incomplete for those that have more time. The
+    // figures of an explained page are those of its own read.
+    if view.memory_lags() || view.is_late() || view.is_explained() {
         return read_whole(view, Attempt::WithDatabases, timeline, request).await;
     }
     let flight = FlightKey { timeline, cursor: request.cursor.clone(), limit: request.limit };
@@ -164,6 +189,8 @@ async fn read_whole(
     if view.use_stale_memory(&draft.missing) {
         draft = Box::pin(from_databases::page(view, attempt, timeline, request)).await?;
     }
+    view.end_step(StepKind::Merge);
     view.finish(&mut draft).await;
+    view.end_step(StepKind::LogEnds);
     Ok(draft)
 }

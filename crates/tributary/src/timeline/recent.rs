@@ -9,6 +9,7 @@
 //! posts is newer than `Memory::unlisted`. The tails of followees whose bound reaches the
 //! page are read as well, so the page is the same as that of `warm`.
 
+use super::explain::NotScanned;
 use super::warm::{CANDIDATES, MemoryPage, MemoryPosts, Span};
 use crate::cursor::Edge;
 use crate::memory::{FollowList, Memory, NO_POSTS, Slot};
@@ -28,14 +29,21 @@ const TAILS_PER_POST: usize = 8;
 const UNLISTED_SHARE: usize = 4;
 
 /// The posts of a reader's followees that are older than the edge: the same as
-/// [`super::warm::older`] finds. `None` if `warm` is likely to be faster, or if the recent log
-/// ends before the page is complete.
-pub(super) fn older(memory: &Memory, follows: &FollowList, span: Span) -> Option<MemoryPosts> {
-    let Edge::Beside { key, .. } = span.edge else { return None };
+/// [`super::warm::older`] finds.
+///
+/// # Errors
+/// The reason, if `warm` is likely to be faster, or if the recent log ends before the page is
+/// complete.
+pub(super) fn older(
+    memory: &Memory,
+    follows: &FollowList,
+    span: Span,
+) -> Result<MemoryPosts, NotScanned> {
+    let Edge::Beside { key, .. } = span.edge else { return Err(NotScanned::NewestPage) };
     let is_above = |slot: &&Slot| memory.head(**slot) >= key.time;
     let above = follows.slots().iter().filter(is_above).count();
     if above < span.need {
-        return None;
+        return Err(NotScanned::FewNewer);
     }
     CANDIDATES.with_borrow_mut(|candidates| {
         // The bounds must be read before the recent log: see `memory::recent`.
@@ -50,18 +58,18 @@ pub(super) fn older(memory: &Memory, follows: &FollowList, span: Span) -> Option
         };
         scan.read_listed(key, above * ENTRIES_PER_TAIL)?;
         memory.recent().count_walk();
-        Some(scan.into_posts(candidates))
+        Ok(scan.into_posts(candidates))
     })
 }
 
-/// Collects the followees that may have unlisted posts, with the bounds of these posts. `None` if
+/// Collects the followees that may have unlisted posts, with the bounds of these posts. An error if
 /// there are too many at the cursor.
 fn collect_unlisted(
     memory: &Memory,
     follows: &FollowList,
     top: i64,
     candidates: &mut Vec<(i64, Slot)>,
-) -> Option<()> {
+) -> Result<(), NotScanned> {
     let followees = follows.slots();
     let mut above = 0;
     candidates.clear();
@@ -72,7 +80,8 @@ fn collect_unlisted(
             above += usize::from(unlisted >= top);
         }
     }
-    (above * UNLISTED_SHARE <= followees.len()).then_some(())
+    let are_few = above * UNLISTED_SHARE <= followees.len();
+    are_few.then_some(()).ok_or(NotScanned::Unlisted)
 }
 
 /// A page while the recent log is scanned for it.
@@ -87,25 +96,25 @@ struct LogScan<'a> {
 }
 
 impl LogScan<'_> {
-    /// Scans from the key down until no remaining entry can be on the page. `None` if that takes
+    /// Scans from the key down until no remaining entry can be on the page. An error if that takes
     /// too many entries or tails, or if the recent log ends before the page is complete.
-    fn read_listed(&mut self, key: PostKey, entries_max: usize) -> Option<()> {
+    fn read_listed(&mut self, key: PostKey, entries_max: usize) -> Result<(), NotScanned> {
         let listed = self.memory.recent().load();
         let mut followed = 0;
         for (looked_at, entry) in listed.walk((key.time, key.post.0)).enumerate() {
             let worst = self.page.worst().filter(|_| self.page.is_full());
             if worst.is_some_and(|worst| entry.key < (worst.time, worst.post.0)) {
-                return Some(());
+                return Ok(());
             }
             if entry.key.0 <= listed.floor() {
                 break;
             }
             let is_slow = followed * TRIAL_SHARE * 2 < self.need;
             if self.tails_read.len() > TAILS_PER_POST * self.need {
-                return None;
+                return Err(NotScanned::Slow);
             }
             if looked_at >= entries_max || (looked_at == entries_max / TRIAL_SHARE && is_slow) {
-                return None;
+                return Err(NotScanned::Slow);
             }
             if self.follows.contains(entry.slot) {
                 followed += 1;
@@ -117,11 +126,13 @@ impl LogScan<'_> {
         // The scan reached the end of the list: is the page complete?
         let worst = self.page.worst().filter(|_| self.page.is_full());
         let all = listed.floor() == i64::MIN;
-        (all || worst.is_some_and(|worst| worst.time > listed.floor())).then_some(())
+        let is_complete = all || worst.is_some_and(|worst| worst.time > listed.floor());
+        is_complete.then_some(()).ok_or(NotScanned::TooShort)
     }
 
     fn read_tail(&mut self, slot: Slot, top: i64) {
         self.tails_read.push(slot);
+        self.page.looked_at += 1;
         let tail = self.memory.tail(slot, self.tick);
         // The tail may be evicted by now; then the head is the only bound for the author's posts.
         let time = self.memory.head(slot).min(top);
@@ -292,7 +303,7 @@ mod tests {
                 world.step(&mut chance, seed);
                 let (follows, span) = random_page(&mut chance);
                 pages += 1;
-                let Some(in_memory) = older(&world.memory, &follows, span) else { continue };
+                let Ok(in_memory) = older(&world.memory, &follows, span) else { continue };
                 scanned += 1;
                 let tails = warm::older(&world.memory, follows.slots(), span);
                 assert_eq!(
@@ -340,7 +351,7 @@ mod tests {
                 let (mut scanned, mut incomplete) = (0, 0);
                 while !stop.load(Ordering::Relaxed) {
                     for (follows, span, page) in &pages {
-                        let Some(in_memory) = older(&memory, follows, *span) else { continue };
+                        let Ok(in_memory) = older(&memory, follows, *span) else { continue };
                         scanned += 1;
                         if !in_memory.incomplete.is_empty() {
                             incomplete += 1;
@@ -385,7 +396,7 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
-                        if let Some(in_memory) = older(&memory, &follows, span) {
+                        if let Ok(in_memory) = older(&memory, &follows, span) {
                             assert_eq!(keys(&in_memory), page, "seed {seed}, {:?}", span.edge);
                         }
                         begun.store(true, Ordering::Relaxed);
@@ -397,7 +408,7 @@ mod tests {
                 world.list_tails(usize::MAX);
                 stop.store(true, Ordering::Relaxed);
             });
-            scanned += usize::from(older(&world.memory, &follows, span).is_some());
+            scanned += usize::from(older(&world.memory, &follows, span).is_ok());
         }
         assert!(scanned > 50, "{scanned}");
     }

@@ -12,8 +12,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::draft::Draft;
+use super::explain::{
+    LogState, LogTrust, MemorySearch, MemoryUse, NotScanned, Reason, SearchMethod, StepKind,
+    WaveKind,
+};
 use super::plan::{KnownAuthors, Plan};
 use super::recent;
+use super::recorder::Recorder;
 use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
 use super::{Attempt, TimelineFlights};
@@ -22,7 +27,7 @@ use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Version};
 use crate::model::{Direction, FOLLOWEES_MAX, ShardId, UserId};
-use crate::shard::{Deadline, Fleet, FolloweesError, Source};
+use crate::shard::{CostLog, Deadline, Fleet, FolloweesError, Source};
 
 /// The fleet and memory, as one request may use them.
 pub(crate) struct View<'a> {
@@ -41,6 +46,10 @@ pub(crate) struct View<'a> {
     start: Vec<LogStart>,
     /// The end of all waits for the request's token together: half of the time for the page.
     patience: Deadline,
+    /// Records what is done, if the page is explained.
+    recorder: Option<&'a Recorder>,
+    /// Memory is not used for this page.
+    memory_off: bool,
 }
 
 /// A log at the start of a request.
@@ -105,6 +114,85 @@ impl<'a> View<'a> {
             memory_lags: false,
             start,
             patience: deadline.half(),
+            recorder: None,
+            memory_off: false,
+        }
+    }
+
+    /// This view for a page that is explained. Without memory, its logs still name the positions
+    /// that the page reflects.
+    pub(super) fn explained_by(mut self, recorder: &'a Recorder, memory: MemoryUse) -> Self {
+        self.recorder = Some(recorder);
+        self.memory_off = memory == MemoryUse::Off;
+        if let Some(memory) = self.memory.filter(|_| self.memory_off) {
+            self.trust = vec![Trust::Nothing; memory.logs().len()];
+        }
+        self
+    }
+
+    pub(super) fn is_explained(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// Ends a step of an explained page.
+    pub(super) fn end_step(&self, kind: StepKind) {
+        if let Some(recorder) = self.recorder {
+            recorder.end_step(kind);
+        }
+    }
+
+    /// The log of the costs of a wave, if the page is explained.
+    pub(super) fn costs(&self) -> Option<CostLog> {
+        self.recorder.map(|_| CostLog::new())
+    }
+
+    /// Ends a wave of an explained page.
+    pub(super) fn end_wave(&self, kind: WaveKind, asked: usize, costs: Option<CostLog>) {
+        if let (Some(recorder), Some(costs)) = (self.recorder, costs) {
+            recorder.end_wave(kind, asked, costs);
+        }
+    }
+
+    /// Whether the request has a freshness token.
+    pub(super) fn has_token(&self) -> bool {
+        !self.required.is_empty()
+    }
+
+    /// The state of the log of this shard at the start of the page.
+    pub(super) fn log_state(&self, shard: ShardId) -> Option<LogState> {
+        let memory = self.memory?;
+        let index = memory.logs().iter().position(|log| log.shards().contains(&shard))?;
+        let (log, source) = (memory.logs().get(index)?, self.fleet.sources().get(index)?);
+        let start = log.position().and_then(|(identity, _)| self.start_of(identity));
+        let trust = match self.trust_at(index) {
+            Trust::Fresh => LogTrust::Fresh,
+            Trust::Stale(as_of) => LogTrust::Stale(as_of),
+            Trust::Nothing => LogTrust::Unused,
+        };
+        let position = start.map(|start| source.describe(start.seen.after));
+        Some(LogState { name: source.name().to_owned(), trust, position })
+    }
+
+    /// Why a shard is queried for authors that are not read from memory.
+    pub(super) fn reason_to_query(
+        &self,
+        shard: ShardId,
+        cursor: &Cursor,
+        authors: usize,
+    ) -> Reason {
+        let Some(memory) = self.memory else { return Reason::NoMemory };
+        let index = memory.logs().iter().position(|log| log.shards().contains(&shard));
+        let is_trusted = index.is_some_and(|index| self.trust_at(index) != Trust::Nothing);
+        if self.memory_off {
+            Reason::MemoryOff
+        } else if cursor.shard_edges.contains_key(&shard) {
+            Reason::MissingBefore
+        } else if is_trusted {
+            Reason::Unknown(authors)
+        } else if self.memory_lags {
+            Reason::TokenNotReached
+        } else {
+            Reason::NotFollowed
         }
     }
 
@@ -182,7 +270,7 @@ impl<'a> View<'a> {
 
     /// Trusts stale memory for logs with missing shards. Returns whether that adds anything.
     pub(super) fn use_stale_memory(&mut self, missing: &BTreeSet<ShardId>) -> bool {
-        let Some(memory) = self.memory else { return false };
+        let Some(memory) = self.memory.filter(|_| !self.memory_off) else { return false };
         let mut any = false;
         for (log, trust) in memory.logs().iter().zip(&mut self.trust) {
             let is_missing = log.shards().iter().any(|shard| missing.contains(shard));
@@ -323,7 +411,7 @@ impl<'a> View<'a> {
             self.required = Required::new(&required);
         }
         self.wait_until_visible().await;
-        let followees = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await?;
+        let followees = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, None).await?;
         self.request_follows_fill(reader, followees.is_empty());
         if let Some(memory) = self.memory {
             self.required.check_after_reads(memory);
@@ -366,7 +454,10 @@ impl<'a> View<'a> {
         if attempt == Attempt::MemoryOnly {
             return Followees::Missing(own);
         }
-        match self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline).await {
+        let costs = self.costs();
+        let list = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, costs.as_ref()).await;
+        self.end_wave(WaveKind::FollowList, 1, costs);
+        match list {
             Ok(followees) => {
                 self.request_follows_fill(reader, followees.is_empty());
                 Followees::Known(Plan { queried: Some(own), ..self.plan(&followees, cursor) })
@@ -389,7 +480,7 @@ impl<'a> View<'a> {
 
     /// Unknown ids with an empty list get no fill, or each would take a slot in memory.
     fn request_follows_fill(&self, reader: UserId, is_empty: bool) {
-        let Some(memory) = self.memory else { return };
+        let Some(memory) = self.memory.filter(|_| !self.memory_off) else { return };
         if !is_empty || memory.find(reader).is_some() {
             memory.request_fill(Miss::Follows { user: reader });
         }
@@ -399,6 +490,10 @@ impl<'a> View<'a> {
         let lagging = self.lagging();
         let are_fresh = lagging.is_empty() || !memory.logs_of(&list).intersects(lagging);
         if are_fresh && cursor.shard_edges.is_empty() {
+            if let Some(recorder) = self.recorder {
+                let users = list.slots().iter().map(|slot| memory.user(*slot));
+                recorder.note_authors(self.fleet, users, &[]);
+            }
             return Plan { from_memory: KnownAuthors::FollowList(list), ..Plan::default() };
         }
         let users: Vec<UserId> = list.slots().iter().map(|slot| memory.user(*slot)).collect();
@@ -436,6 +531,10 @@ impl<'a> View<'a> {
             }
         }
         plan.from_memory = KnownAuthors::Slots(slots);
+        if let Some(recorder) = self.recorder {
+            let users = users.iter().copied();
+            recorder.note_authors(self.fleet, users, &plan.from_databases);
+        }
         plan
     }
 
@@ -456,17 +555,26 @@ impl<'a> View<'a> {
         direction: Direction,
         span: Span,
     ) -> MemoryPosts {
-        match (self.memory, direction) {
-            (Some(memory), Direction::Older) => {
-                let scanned = match &plan.from_memory {
-                    KnownAuthors::FollowList(list) => recent::older(memory, list, span),
-                    KnownAuthors::Slots(_) => None,
-                };
-                scanned.unwrap_or_else(|| warm::older(memory, plan.slots(), span))
+        let Some(memory) = self.memory else { return MemoryPosts::default() };
+        let (method, found) = match (direction, &plan.from_memory) {
+            (Direction::Newer, _) => (SearchMethod::Newer, warm::newer(memory, plan.slots(), span)),
+            (Direction::Older, KnownAuthors::FollowList(list)) => {
+                match recent::older(memory, list, span) {
+                    Ok(found) => (SearchMethod::RecentLog, found),
+                    Err(why) => (SearchMethod::Heads(why), warm::older(memory, list.slots(), span)),
+                }
             }
-            (Some(memory), Direction::Newer) => warm::newer(memory, plan.slots(), span),
-            (None, _) => MemoryPosts::default(),
+            (Direction::Older, KnownAuthors::Slots(slots)) => {
+                let why = NotScanned::PartOfFollowees;
+                (SearchMethod::Heads(why), warm::older(memory, slots, span))
+            }
+        };
+        if let Some(recorder) = self.recorder.filter(|_| !plan.slots().is_empty()) {
+            let search = MemorySearch { method, tails: found.tails, posts: found.posts.len() };
+            let too_short = found.incomplete.iter().map(|unread| unread.author);
+            recorder.note_search(self.fleet, search, too_short);
         }
+        found
     }
 
     /// Requests fills of the tails that memory did not have.

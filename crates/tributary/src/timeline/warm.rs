@@ -54,6 +54,8 @@ pub(super) struct MemoryPosts {
     pub(super) incomplete: Vec<Unread>,
     /// The fill requests for the tails of these authors.
     pub(super) misses: Vec<Miss>,
+    /// The number of tails that were looked at.
+    pub(super) tails: usize,
 }
 
 /// Start and length of a page.
@@ -183,6 +185,8 @@ pub(super) struct MemoryPage<'a> {
     tails: Vec<Arc<Tail>>,
     /// Authors with posts that memory does not have, which matter if the page reaches their bound.
     open: Vec<Open>,
+    /// The number of tails that were looked at.
+    pub(super) looked_at: usize,
 }
 
 /// A post that is among the best so far.
@@ -205,7 +209,8 @@ struct Open {
 impl<'a> MemoryPage<'a> {
     pub(super) fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
         let (best, tails) = (Vec::with_capacity(span.need + 1), Vec::with_capacity(span.need));
-        Self { memory, span, direction, tick: memory.tick(), best, tails, open: Vec::new() }
+        let (tick, open, looked_at) = (memory.tick(), Vec::new(), 0);
+        Self { memory, span, direction, tick, best, tails, open, looked_at }
     }
 
     /// Adds authors, newest bound first. Sorts only the next batch, which grows by a factor of
@@ -225,6 +230,7 @@ impl<'a> MemoryPage<'a> {
             // All tails of the batch are loaded before the first is read: each is a cache miss.
             let slots: Vec<Slot> = batch.iter().map(|(_, slot)| *slot).collect();
             let tails = self.memory.tails(&slots, self.tick);
+            self.looked_at += slots.len();
             for (&mut (time, slot), tail) in batch.iter_mut().zip(tails) {
                 let author = self.memory.user(slot);
                 if self.is_full() && self.worst().is_some_and(|worst| time < worst.time) {
@@ -270,6 +276,7 @@ impl<'a> MemoryPage<'a> {
     }
 
     fn add_newer(&mut self, slot: Slot) {
+        self.looked_at += 1;
         let author = self.memory.user(slot);
         let edge = self.span.edge.for_author(author);
         let tail = self.memory.tail(slot, self.tick);
@@ -348,6 +355,7 @@ impl<'a> MemoryPage<'a> {
             let tail = Arc::clone(&self.tails[best.tail as usize]);
             FoundPost { key: best.key, tail, row: best.row }
         };
-        MemoryPosts { posts: self.best.into_iter().map(found).collect(), incomplete, misses }
+        let posts = self.best.into_iter().map(found).collect();
+        MemoryPosts { posts, incomplete, misses, tails: self.looked_at }
     }
 }

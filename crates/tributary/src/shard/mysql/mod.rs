@@ -12,6 +12,7 @@ mod log_check;
 mod migrate;
 mod plans;
 mod proxy_check;
+mod row_counter;
 mod server;
 mod settings;
 pub(crate) mod source;
@@ -29,12 +30,14 @@ use mysql_async::{Conn, DriverError, Error, IoError, Row, Transaction, Value};
 
 pub(super) use self::database::Database;
 pub(super) use self::migrate::make_tables;
+use self::row_counter::RowCounter;
 pub(super) use self::server::Server;
 pub(super) use self::source::MySqlSource;
 use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
 pub use self::survey::{find_tables, stray_findings, survey};
 use self::write::Attempt;
 use super::gate::Progress;
+use super::read_cost::ReadMeter;
 use super::{Deadline, ShardError};
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
@@ -45,9 +48,21 @@ use crate::shard::Written;
 pub(super) struct MySqlShard {
     server: Arc<Server>,
     database: Arc<Database>,
+    /// Counts the reads, if they are for a page that is explained.
+    meter: Option<Arc<ReadMeter>>,
 }
 
 impl MySqlShard {
+    pub(super) fn new(server: Arc<Server>, database: Arc<Database>) -> Self {
+        Self { server, database, meter: None }
+    }
+
+    /// A handle to the same database whose reads are counted.
+    pub(super) fn measured(&self, meter: Arc<ReadMeter>) -> Self {
+        let (server, database) = (Arc::clone(&self.server), Arc::clone(&self.database));
+        Self { server, database, meter: Some(meter) }
+    }
+
     /// Closes the server's connections.
     pub(super) async fn close(&self) {
         self.server.connections().close().await;
@@ -84,10 +99,12 @@ impl MySqlShard {
         let (statements, progress) = (self.statements()?, Progress::default());
         let run = async {
             let mut connection = self.server.read_connection().await?;
+            let counter = self.count_rows(&mut connection).await?;
             let parameters = (reader.0, from.0, max);
             let rows: Vec<Row> =
                 execute::rows(&mut connection, &statements.followees, parameters).await?;
-            progress.note();
+            progress.note_rows(rows.len());
+            self.end_count(counter, &mut connection).await?;
             rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
         };
         self.pass(until, &progress, run).await
@@ -102,6 +119,7 @@ impl MySqlShard {
         let unit = statements.unit;
         let run = async {
             let mut connection = self.server.read_connection().await?;
+            let counter = self.count_rows(&mut connection).await?;
             let mut posts = Vec::with_capacity(keys.len());
             for chunk in keys.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |key: &PostKey| {
@@ -111,11 +129,13 @@ impl MySqlShard {
                 let padding = parameters(&chunk[0]);
                 let rows =
                     run_padded(&mut connection, &statements.posts, chunk, parameters, padding);
-                for row in rows.await? {
+                let rows = rows.await?;
+                progress.note_rows(rows.len());
+                for row in rows {
                     posts.push(post_of(unit, &row)?);
                 }
-                progress.note();
             }
+            self.end_count(counter, &mut connection).await?;
             Ok(posts)
         };
         self.pass(until, &progress, run).await
@@ -137,16 +157,18 @@ impl MySqlShard {
         let progress = Progress::default();
         let run = async {
             let mut connection = self.server.read_connection().await?;
+            let counter = self.count_rows(&mut connection).await?;
             let mut handles = Vec::with_capacity(users.len());
             for chunk in users.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |user: &UserId| vec![user.0.into()];
                 let padding = parameters(&chunk[0]);
                 let rows = run_padded(&mut connection, sql, chunk, parameters, padding).await?;
+                progress.note_rows(rows.len());
                 for row in rows {
                     handles.push((UserId(field(&row, 0)?), text_of(&row, 1)));
                 }
-                progress.note();
             }
+            self.end_count(counter, &mut connection).await?;
             Ok(handles)
         };
         self.pass(until, &progress, run).await
@@ -218,6 +240,20 @@ impl MySqlShard {
         self.attempt(until, &attempt, run).await
     }
 
+    /// Begins to count the rows that the server reads, if the page is explained.
+    async fn count_rows(&self, connection: &mut Conn) -> Result<Option<RowCounter>, Error> {
+        RowCounter::start(connection, self.meter.as_deref()).await
+    }
+
+    /// Ends the count.
+    async fn end_count(
+        &self,
+        counter: Option<RowCounter>,
+        connection: &mut Conn,
+    ) -> Result<(), Error> {
+        RowCounter::stop(counter, connection, self.meter.as_deref()).await
+    }
+
     /// The statements. The error says why the database is out of service.
     fn statements(&self) -> Result<Arc<Statements>, ShardError> {
         self.database.statements().map_err(ShardError::Unavailable)
@@ -233,6 +269,10 @@ impl MySqlShard {
     ) -> Result<T, ShardError> {
         let outcome = self.server.gate().observe(until, progress, work).await;
         self.server.gate().count_read(progress);
+        if let Some(meter) = &self.meter {
+            let (statements, rows) = progress.counts();
+            meter.add(statements, rows);
+        }
         if let Err(error) = &outcome {
             self.database.note(error);
         }

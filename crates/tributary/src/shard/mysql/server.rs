@@ -69,8 +69,8 @@ impl Server {
                 .collect();
             let server = Arc::new(Self::new(name, server, databases.clone(), config)?);
             for ((index, shard), database) in here().zip(databases) {
-                let store = Store::MySql(MySqlShard { server: Arc::clone(&server), database });
-                shards[index] = Some(Shard { name: shard.name.clone(), store });
+                let store = Store::MySql(MySqlShard::new(Arc::clone(&server), database));
+                shards[index] = Some(Shard::new(shard.name.clone(), store));
             }
             servers.push(server);
         }

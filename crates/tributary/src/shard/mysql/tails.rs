@@ -38,10 +38,10 @@ impl MySqlShard {
         }
         let run = async {
             let mut connection = self.server.read_connection().await?;
+            let counter = self.count_rows(&mut connection).await?;
             let mut keys = Vec::with_capacity(asks.len());
             for chunk in heads.chunks(AUTHORS_PER_HEADS) {
-                read_heads(&mut connection, &statements, chunk, &mut keys).await?;
-                progress.note();
+                read_heads(&mut connection, &statements, (chunk, &progress), &mut keys).await?;
             }
             let arms = statements.tails(direction);
             read_arms(&mut connection, (arms, unit), &others, &progress, |row| {
@@ -49,6 +49,7 @@ impl MySqlShard {
                 Ok(())
             })
             .await?;
+            self.end_count(counter, &mut connection).await?;
             Ok(keys)
         };
         self.pass(until, &progress, run).await
@@ -66,6 +67,7 @@ impl MySqlShard {
         let unit = statements.unit;
         let run = async {
             let mut connection = self.server.read_connection().await?;
+            let counter = self.count_rows(&mut connection).await?;
             let mut posts = Vec::with_capacity(asks.len());
             let arms = statements.tails_with_texts(direction);
             read_arms(&mut connection, (arms, unit), asks, &progress, |row| {
@@ -73,6 +75,7 @@ impl MySqlShard {
                 Ok(())
             })
             .await?;
+            self.end_count(counter, &mut connection).await?;
             Ok(posts)
         };
         self.pass(until, &progress, run).await
@@ -98,6 +101,7 @@ impl MySqlShard {
         };
         let run = async {
             let mut connection = self.server.read_connection().await?;
+            let counter = self.count_rows(&mut connection).await?;
             let max = asks.len() * SPAN_POSTS;
             let mut posts = Vec::new();
             for chunk in asks.chunks(AUTHORS_PER_STATEMENT) {
@@ -109,15 +113,16 @@ impl MySqlShard {
                 // One row more than allowed shows that there are too many.
                 values.push((max + 1 - posts.len()).into());
                 let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
-                progress.note();
+                progress.note_rows(rows.len());
                 for row in &rows {
                     posts.push(post_of(unit, row)?);
                 }
                 if posts.len() > max {
-                    return Ok(None);
+                    break;
                 }
             }
-            Ok(Some(posts))
+            self.end_count(counter, &mut connection).await?;
+            Ok(Some(posts).filter(|posts| posts.len() <= max))
         };
         self.pass(until, &progress, run).await
     }
@@ -142,13 +147,14 @@ fn nearest(direction: Direction, asks: &[TailQuery]) -> AuthorEdge {
 async fn read_heads(
     connection: &mut Conn,
     statements: &Statements,
-    asks: &[TailQuery],
+    (asks, progress): (&[TailQuery], &Progress),
     keys: &mut Vec<PostKey>,
 ) -> Result<(), Error> {
     let Some(sql) = &statements.heads else { return Ok(()) };
     let authors: Vec<String> = asks.iter().map(|ask| ask.author.to_string()).collect();
     let values = (format!("[{}]", authors.join(",")),);
     let rows: Vec<Row> = execute::rows(connection, sql, values).await?;
+    progress.note_rows(rows.len());
     for row in &rows {
         let author = UserId(field(row, 0)?);
         // NULL: the author has no posts.
@@ -194,8 +200,8 @@ async fn read_arms(
         let parameters = |ask: &TailQuery| vec![ask.author.0.into(), ask.count.into()];
         let padding = vec![Value::UInt(0), Value::UInt(0)];
         let rows = run_padded(connection, &arms.from_start, chunk, parameters, padding).await?;
+        progress.note_rows(rows.len());
         rows.iter().try_for_each(&mut take)?;
-        progress.note();
     }
     for chunk in from_key.chunks(AUTHORS_PER_STATEMENT) {
         let parameters = |(ask, time, post): &(TailQuery, i64, u64)| {
@@ -205,8 +211,8 @@ async fn read_arms(
         let mut padding = parameters(&chunk[0]);
         padding[4] = Value::UInt(0);
         let rows = run_padded(connection, &arms.from_key, chunk, parameters, padding).await?;
+        progress.note_rows(rows.len());
         rows.iter().try_for_each(&mut take)?;
-        progress.note();
     }
     Ok(())
 }
