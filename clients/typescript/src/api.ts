@@ -3,6 +3,109 @@
 /** A place in a list, opaque and URL-safe. It is sealed for its list and its reader. */
 export type Cursor = string;
 
+/** How a page was read. */
+export type Explained = {
+  followees: number | null;
+  from: string;
+  memory: ExplainedSearch | null;
+  merge: ExplainedMerge;
+  page_cache?: ExplainedPageCache;
+  reader: string;
+  reader_shard: string;
+  shards: Array<ExplainedShard>;
+  steps: Array<ExplainedStep>;
+  token_reached: boolean | null;
+  totals: ExplainedTotals;
+  waves: Array<ExplainedWave>;
+};
+
+/** The log that memory follows for a shard. */
+export type ExplainedLog = {
+  log: string;
+  memory: string;
+  position: string | null;
+};
+
+/** The posts of the page. */
+export type ExplainedMerge = {
+  from_databases: number;
+  from_memory: number;
+  posts: number;
+};
+
+/** Whether a request without `explain` gets the page from the page cache. */
+export type ExplainedPageCache = {
+  hit: boolean;
+  us: number;
+};
+
+/** The queries of a wave to one shard. */
+export type ExplainedQueries = {
+  error?: string;
+  reason?: string;
+  rows: number;
+  rows_examined: number | null;
+  shard: string;
+  statements: number;
+  us: number;
+  wait_us: number;
+};
+
+/** The search in memory. */
+export type ExplainedSearch = {
+  authors_read: number;
+  posts: number;
+  search: string;
+  why: string;
+};
+
+/** The part of a shard. */
+export type ExplainedShard = {
+  as_of: string | null;
+  followees: number;
+  in_memory: number;
+  log: ExplainedLog | null;
+  posts: number;
+  posts_from_memory: number;
+  queried: boolean;
+  rows: number;
+  rows_examined: number | null;
+  server: string | null;
+  shard: string;
+  state: string;
+  statements: number;
+  too_short: number;
+  us: number;
+  wait_us: number;
+  why: string;
+};
+
+/** A step with its time. */
+export type ExplainedStep = {
+  step: string;
+  us: number;
+  /** The number of a wave, from 1. */
+  wave?: number;
+};
+
+/** The sums of all waves. */
+export type ExplainedTotals = {
+  rows: number;
+  rows_examined: number | null;
+  statements: number;
+  us: number;
+  waves: number;
+};
+
+/** Queries to several shards at the same time. */
+export type ExplainedWave = {
+  asked: number;
+  reads: string;
+  shards: Array<ExplainedQueries>;
+  us: number;
+  why: string;
+};
+
 /** The answer of `GET /user/feed/{user_id}`, with the field names of the Express handler that this route replaces. */
 export type ExpressFeed = {
   complete: boolean;
@@ -135,6 +238,8 @@ export type Post = {
 export type Problem = {
   code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "storage_full";
   detail: string;
+  /** With `explain=1`, if a timeline was read. */
+  explain?: Explained;
   status: number;
   title: string;
   trace_id: string;
@@ -240,6 +345,8 @@ export type TaskState = {
 export type TimelinePage = {
   /** Whether all shards have answered. */
   complete: boolean;
+  /** Only of a home timeline with `explain=1`. */
+  explain?: Explained;
   missing_shards: Array<string>;
   next: Cursor | null;
   /** Newest first. */
@@ -360,6 +467,10 @@ export interface Operations {
       cursor?: Cursor;
       /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
       require?: "complete";
+      /** Add how the page was read; a key needs the scope `explain`. */
+      explain?: ExplainOnly;
+      /** Read the page from the databases alone; needs `explain`. */
+      memory?: MemoryOff;
     };
     body: undefined;
     answer: TimelinePage;

@@ -4,16 +4,18 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use tributary::config::ConfigError;
 use tributary::internal::{Draft, PostTimes, fleet, now_ms, rfc3339_ms};
-use tributary::{Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
+use tributary::{Config, Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
 use tributary_server::page_json;
 
 use crate::{DEMO_FOLDER, DataSource, Outcome, say};
 
+/// The page of a home timeline that a command reads.
 #[derive(Args, Debug)]
-pub(crate) struct Feed {
+pub(crate) struct PageArgs {
     /// Id of the reader
-    user: UserId,
+    pub(crate) user: UserId,
     #[command(flatten)]
     source: DataSource,
     /// Number of posts on the page, 1 to 100
@@ -22,6 +24,25 @@ pub(crate) struct Feed {
     /// Cursor that an earlier page printed; the newest page if absent
     #[arg(long)]
     cursor: Option<Cursor>,
+}
+
+impl PageArgs {
+    pub(crate) fn request(&self) -> Result<PageRequest> {
+        let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
+        let cursor = self.cursor.clone().unwrap_or_else(Cursor::newest);
+        Ok(PageRequest::default().from(cursor).limit(limit))
+    }
+
+    /// The configuration of the shards, by default those of `tributary demo`.
+    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
+        self.source.load(DEMO_FOLDER)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Feed {
+    #[command(flatten)]
+    page: PageArgs,
     /// Print the JSON of GET /v1/users/{id}/feed
     #[arg(long)]
     json: bool,
@@ -29,12 +50,9 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) async fn run(self) -> Result<Outcome> {
-        let Some(limit) = Limit::new(self.limit) else { bail!("limit must be from 1 to 100") };
-        let cursor = self.cursor.unwrap_or_else(Cursor::newest);
-        let request = PageRequest::default().from(cursor).limit(limit);
-        let config = self.source.load(DEMO_FOLDER)?;
-        let tributary = Tributary::open_read_only(&config).await?;
-        let draft = Draft::home(&tributary, self.user, &request).await?;
+        let request = self.page.request()?;
+        let tributary = Tributary::open_read_only(&self.page.config()?).await?;
+        let draft = Draft::home(&tributary, self.page.user, &request).await?;
         let (fleet, complete) = (fleet(&tributary), draft.is_complete());
         if self.json {
             say(page_json(&draft, fleet)?);
@@ -43,7 +61,7 @@ impl Feed {
             let missing: Vec<&str> =
                 page.missing.iter().map(|shard| fleet.shard_name(*shard)).collect();
             let times = fleet.times();
-            say(readable(&page, self.user, times, &missing, &self.source.flags()));
+            say(readable(&page, self.page.user, times, &missing, &self.page.source.flags()));
         }
         tributary.close().await;
         Ok(if complete { Outcome::Done } else { Outcome::Partial })

@@ -9,6 +9,7 @@ pub mod decoders;
 mod delete_user;
 mod demo;
 mod dsn;
+mod explain;
 mod export;
 mod feed;
 mod generate;
@@ -32,7 +33,7 @@ use tributary_server::KeysError;
 
 use crate::dsn::DsnError;
 
-/// The default folder of `tributary demo` and `tributary feed`.
+/// The default folder of `tributary demo`, `tributary feed` and `tributary explain`.
 const DEMO_FOLDER: &str = "tributary-demo";
 /// The default folder of `serve`, `import` and `migrate`.
 const DATA_FOLDER: &str = "tributary-data";
@@ -77,6 +78,8 @@ enum Command {
     Check(check::Check),
     /// Print the home timeline of a user
     Feed(feed::Feed),
+    /// Read the home timeline of a user, and print how it was read
+    Explain(explain::Explain),
     /// Create the tables that the write path needs
     Migrate(migrate::Migrate),
     /// Make, list, rotate and revoke credentials for the HTTP API
@@ -154,6 +157,7 @@ pub fn main() -> ExitCode {
                 Command::Restore(restore) => restore.run().await,
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
+                Command::Explain(explain) => explain.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
                 Command::Keys(keys) => keys.run(),
                 Command::Config(config) => config.run(),

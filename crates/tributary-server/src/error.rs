@@ -4,11 +4,13 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 use thiserror::Error;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 use utoipa::ToSchema;
 
 use super::auth::{BadSeal, Denied, Scope};
+use super::explain::Explained;
 use super::frame::TraceId;
 use super::observe::PageKind;
 
@@ -112,7 +114,15 @@ pub(super) struct Problem<'a> {
     #[serde(rename = "violated-policies", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     violated_policies: Option<[&'static str; 1]>,
+    /// With `explain=1`, if a timeline was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Explained<'static>>, nullable = false)]
+    explain: Option<Value>,
 }
+
+/// The JSON that explains a page, on the answer that reports why there is none.
+#[derive(Clone, Debug)]
+pub(super) struct ErrorExplanation(pub(super) Value);
 
 impl ApiError {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
@@ -180,6 +190,7 @@ impl ApiError {
             detail: self.to_string(),
             trace_id: trace_id.as_str(),
             violated_policies,
+            explain: response.extensions_mut().remove().map(|ErrorExplanation(json)| json),
         };
         *response.body_mut() = serde_json::to_vec(&problem).unwrap_or_default().into();
         let headers = response.headers_mut();

@@ -119,7 +119,7 @@ fn query_of(text: &str) -> Option<(&str, usize)> {
                 limit = value.parse().ok()?;
             }
             "require" if value == "complete" => {}
-            "limit" | "require" => return None,
+            "limit" | "require" | "explain" | "memory" => return None,
             // The routes ignore other parameters, too.
             _ => {}
         }
@@ -175,6 +175,8 @@ mod tests {
             "limit=",
             "limit=+7",
             "require=all",
+            "explain=1",
+            "memory=off",
             "a&b&c&d&e&f&g&h&i",
         ] {
             assert_eq!(parse(text), None, "{text}");

@@ -12,6 +12,7 @@ mod cors;
 #[doc(hidden)]
 pub mod decoders;
 mod error;
+mod explain;
 mod files;
 mod frame;
 mod from_memory;
@@ -42,6 +43,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use tributary::Tributary;
 use tributary::config::{Http, Limits, Network};
+use tributary::explain::Explanation;
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, Fleet, fleet};
 
@@ -193,8 +195,8 @@ pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
     routes(App::new(tributary, options), Role::Public)
 }
 
-/// The routes for operators: metrics, the state of shards and keys, the reload of files. Without
-/// credentials, serve them on a loopback address only.
+/// The routes for operators: metrics, the state of shards and keys, the reload of files, and
+/// explained pages. Without credentials, serve them on a loopback address only.
 pub fn admin_router(tributary: Tributary, options: RouterOptions) -> Router {
     routes(App::new(tributary, options), Role::Admin)
 }
@@ -204,7 +206,9 @@ fn routes(app: App, role: Role) -> Router {
     let frame = Frame::of(&app);
     let routes = match role {
         Role::Public => public_routes(),
-        Role::Admin => admin_routes(),
+        Role::Admin => {
+            admin_routes().route("/v1/users/{user_id}/feed", get(explain::feed_for_operators))
+        }
         Role::Both => public_routes().merge(admin_routes()),
     };
     let routes = match (&app.web, role) {
@@ -263,4 +267,12 @@ pub fn page_json(page: &Draft, fleet: &Fleet) -> serde_json::Result<String> {
         serde_json::from_slice(&json)?
     };
     serde_json::to_string_pretty(&page)
+}
+
+/// The JSON of `explain` in `GET /v1/users/{id}/feed?explain=1`, indented over several lines.
+///
+/// # Errors
+/// None in practice: every part of an explanation has a JSON form.
+pub fn explanation_json(explanation: &Explanation, fleet: &Fleet) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&explain::to_json(explanation, fleet)?)
 }

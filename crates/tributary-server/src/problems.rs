@@ -14,7 +14,11 @@ pub(super) const PROBLEMS: [ProblemKind; 36] = [
         "not a cursor of this server, or one of another list or reader; start at the newest page",
     ),
     (400, "invalid_freshness", "a Tributary-Freshness header that is not a token of this server"),
-    (400, "invalid_query", "a repeated parameter, or an unknown value of require"),
+    (
+        400,
+        "invalid_query",
+        "a repeated parameter, an unknown value of require, explain or memory, or memory without explain",
+    ),
     (400, "invalid_post_id", "as for users"),
     (400, "invalid_idempotency_key", "not 1 to 255 visible ASCII characters, or two keys"),
     (

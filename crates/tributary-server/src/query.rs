@@ -85,6 +85,11 @@ where
 }
 
 impl Parameters {
+    /// The text of the cursor as it was sent; empty without one.
+    pub(super) fn sealed_cursor(&self) -> &str {
+        self.cursor.as_deref().unwrap_or_default()
+    }
+
     /// The requested page of a timeline, whose cursors have this purpose.
     pub(super) fn page(&self, purpose: Purpose) -> Result<PageRequest, ApiError> {
         let cursor = self.cursor(purpose)?.unwrap_or_else(Cursor::newest);

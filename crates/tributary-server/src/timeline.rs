@@ -12,12 +12,13 @@ use serde::Serialize;
 use tributary::internal::{Draft, FollowingCursor, SentPage, fleet};
 use tributary::{Freshness, Limit, Tributary, UserId};
 
-use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFollowing, ReadHome};
+use super::auth::{Allowed, CursorKeys, Purpose, ReadAuthor, ReadFeed, ReadFollowing, ReadHome};
 use super::conditional::Tag;
 use super::error::ApiError;
+use super::explain::{ExplainParameter, explained_feed};
 use super::limits::Cost;
 use super::observe::PageKind;
-use super::openapi::schemas::{AtLeast, OfUser, PageQuery, TimelinePage, Token};
+use super::openapi::schemas::{AtLeast, ExplainQuery, OfUser, PageQuery, TimelinePage, Token};
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 
@@ -48,12 +49,12 @@ pub(super) async fn express_feed(
     Ok(costing(cost, response))
 }
 
-/// `GET /v1/users/{user_id}/feed`: the home timeline. `from_memory` answers most of its requests
-/// before this.
+/// `GET /v1/users/{user_id}/feed`: the home timeline, perhaps with an explanation. `from_memory`
+/// answers most of its requests before this.
 #[utoipa::path(
     get, path = "/v1/users/{user_id}/feed", operation_id = "home_timeline", tag = "timelines",
     summary = "The posts of all users that a user follows, newest first", description = "",
-    params(OfUser, PageQuery, AtLeast),
+    params(OfUser, PageQuery, ExplainQuery, AtLeast),
     responses((
         status = 200, description = "The page", body = TimelinePage,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
@@ -84,9 +85,13 @@ pub(super) async fn express_feed(
 )]
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
-    Allowed { user, .. }: Allowed<ReadHome>,
+    Allowed { user, viewer, .. }: Allowed<ReadFeed>,
     parameters: Parameters,
+    ExplainParameter(explained): ExplainParameter,
 ) -> Result<Response, ApiError> {
+    if let Some(memory) = explained {
+        return explained_feed(&tributary, (user, viewer), &parameters, memory).await;
+    }
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
     let page = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
     let kind = accepted(&page, &parameters)?;
@@ -151,14 +156,18 @@ pub(super) async fn posts(
 ///
 /// # Errors
 /// The request requires a complete page, and this is none.
-fn accepted(page: &Draft, parameters: &Parameters) -> Result<PageKind, ApiError> {
+pub(super) fn accepted(page: &Draft, parameters: &Parameters) -> Result<PageKind, ApiError> {
     let kind = PageKind::of(page, !parameters.at_least.is_empty());
     parameters.accept(page.is_whole()).map_err(|_| ApiError::Incomplete(Some(kind)))?;
     Ok(kind)
 }
 
 /// The answer that carries this page, with its cost and its kind.
-fn response_of(sent: SentPage, page: &Draft, (keys, kind): (&CursorKeys, PageKind)) -> Response {
+pub(super) fn response_of(
+    sent: SentPage,
+    page: &Draft,
+    (keys, kind): (&CursorKeys, PageKind),
+) -> Response {
     let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
     let mut response = costing(Cost::of_page(page), response.map(Body::from));
     response.extensions_mut().insert(kind);

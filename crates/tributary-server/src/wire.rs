@@ -484,6 +484,14 @@ pub(super) fn push_end(json: &mut Vec<u8>, end: &impl Serialize) -> serde_json::
     Ok(())
 }
 
+/// Adds a field, whose value is JSON, to the end of an object that has fields.
+pub(super) fn push_field(json: &mut Vec<u8>, name: &str, value: &[u8]) {
+    json.pop();
+    json.extend(format!(",\"{name}\":").as_bytes());
+    json.extend(value);
+    json.push(b'}');
+}
+
 /// Copies a post that is already JSON, and adds its author's handle.
 pub(super) fn push_post(
     json: &mut Vec<u8>,

@@ -32,6 +32,8 @@ enum Open {
     Readers,
     /// The owner, and keys that act as users.
     Owner,
+    /// The owner, and keys that explain pages.
+    Explain,
     /// Keys of administrators.
     Admin,
 }
@@ -49,6 +51,7 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
     ("/reload", Method::POST, "/reload", "", Open::Admin),
     ("/user/feed/{user_id}", Method::GET, "/user/feed/1", "", Open::Owner),
     ("/v1/users/{user_id}/feed", Method::GET, "/v1/users/1/feed", "", Open::Owner),
+    ("/v1/users/{user_id}/feed", Method::GET, "/v1/users/1/feed?explain=1", "", Open::Explain),
     ("/v1/users/{user_id}/posts", Method::GET, "/v1/users/1/posts", "", Open::Readers),
     (
         "/v1/users/{user_id}/posts",
@@ -160,6 +163,7 @@ fn every_route_answers_every_credential_by_its_rule() {
                     Open::Everybody => true,
                     Open::Readers => ["timelines:read", "act-as-user"].contains(&scope.as_str()),
                     Open::Owner => scope == "act-as-user",
+                    Open::Explain => scope == "explain",
                     Open::Admin => scope == "admin",
                 };
                 let answer = at(Some(key)).await;
@@ -191,7 +195,7 @@ async fn strangers(
                 Open::Everybody => assert!(answer.status.is_success()),
                 Open::Readers => assert!(path == unknown_owner || answer.status.is_success()),
                 Open::Admin => assert_eq!(answer.problem().0, 403),
-                Open::Owner => {
+                Open::Owner | Open::Explain => {
                     assert_eq!(answer.problem(), (404, "not_found".into()), "{method} {path}");
                     hidden.push(answer.json()["detail"].clone());
                 }

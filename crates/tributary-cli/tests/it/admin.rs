@@ -105,6 +105,14 @@ fn routes_for_operators_are_on_their_own_listener_and_audited() {
     for path in ["GET /v1/users/1/feed", "GET /user/feed/1", "POST /v1/users/1/posts"] {
         assert_eq!(send(&server.admin, path, &with(&user)).0, 404, "{path}");
     }
+    let explain = credentials.key(&[Scope::Explain]);
+    assert_eq!(send(&server.admin, "POST /reload", &with(&admin)).0, 200);
+    for listener in [&server.admin, &server.public] {
+        let feed = "GET /v1/users/1/feed?explain=1";
+        let (status, page) = send(listener, feed, &with(&explain));
+        assert!(status == 200 && page.contains(r#""explain":{"#), "{page}");
+        assert_eq!(send(listener, feed, &with(&user)).0, 403);
+    }
     for health in ["GET /livez", "GET /readyz"] {
         assert_eq!(send(&server.admin, health, "").0, 200);
         assert_eq!(send(&server.public, health, "").0, 200);
@@ -116,7 +124,7 @@ fn routes_for_operators_are_on_their_own_listener_and_audited() {
     assert_eq!(shards["shards"][0]["status"], "ok");
     let keys = send(&server.admin, "GET /keys", &with(&admin)).1;
     let shown: Value = serde_json::from_str(&keys).unwrap();
-    assert_eq!(shown["service_keys"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["service_keys"].as_array().unwrap().len(), 3);
     assert_eq!(shown["token_keys"], serde_json::json!(["k"]));
     let file = fs::read_to_string(credentials.keys_file()).unwrap();
     for hash in file.split("sha256 = \"").skip(1).map(|rest| &rest[..64]) {

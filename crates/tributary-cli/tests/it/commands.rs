@@ -121,6 +121,12 @@ fn the_demo_starts_quickly_and_reuses_its_data() {
     let feed = ["feed", "1", "--data", data.to_str().unwrap()];
     let (code, text, _) = output(&mut tributary(&feed));
     assert!(code == 0 && text.contains("Home timeline of user 1"), "{text}");
+    let explain = ["explain", "1", "--data", data.to_str().unwrap()];
+    let (code, text, _) = output(&mut tributary(&explain));
+    assert!(code == 0 && text.contains("1. follow list for 1 on shard-"), "{text}");
+    let (code, text, _) = output(tributary(&explain).arg("--json"));
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 0 && json["from"] == "databases" && json["reader"] == "1", "{text}");
     drop(first);
 
     let start = Instant::now();
@@ -354,11 +360,12 @@ fn wrong_usage_exits_2_and_missing_prerequisites_exit_3_with_the_fix() {
     let not_ours = file("not-a-folder", "");
     let nowhere = dir.path().join("nowhere").to_str().unwrap().to_owned();
     let no_header = file("no-header.csv", "1,2\n");
-    let cases: [(&[&str], i32, &str); 13] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&[], 2, "Usage"),
         (&["sevre"], 2, "serve"),
         (&["feed"], 2, "USER"),
         (&["feed", "-5"], 2, "unexpected argument"),
+        (&["explain"], 2, "USER"),
         (&["feed", "x"], 2, "an id must be a decimal number"),
         (&["feed", "1", "--limit", "101"], 2, "1..=100"),
         (&["feed", "1", "--cursor", "x"], 2, "not a cursor"),

@@ -9,6 +9,7 @@ use tributary::internal::Follow;
 use tributary::{Cursor, Limit, PageRequest, ReadError, Tributary};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend, load_into};
+use crate::support::http::TestServer;
 use crate::support::world::{Oracle, Walk, World, assert_page, check_walk};
 use crate::support::{post_id, run, size, user_id};
 
@@ -285,5 +286,11 @@ fn a_follow_list_over_the_cap_is_refused_not_cut() {
         assert!(read().await.unwrap().is_complete());
         connection.execute(&rows(100_001, 100_001), []).unwrap();
         assert_eq!(read().await, Err(ReadError::TooManyFollowees));
+        let server = TestServer::start(tributary.clone()).await;
+        let refused = server.get("/v1/users/1/feed?explain=1").await;
+        assert_eq!(refused.problem(), (422, "too_many_followees".into()));
+        let explain = &refused.json()["explain"];
+        assert_eq!(explain["waves"][0]["shards"][0]["rows"], 100_001);
+        assert!(explain["followees"].is_null() && explain["shards"][1]["queried"] == true);
     });
 }

@@ -30,7 +30,7 @@ fn left(answer: &TestResponse) -> i64 {
 #[test]
 fn clients_that_exceed_a_limit_are_refused_and_others_served() {
     let credentials = TestCredentials::new();
-    let keys = [(); 2].map(|()| credentials.key(&[Scope::ActAsUser]));
+    let keys = [(); 2].map(|()| credentials.key(&[Scope::ActAsUser, Scope::Explain]));
     let [key, other_key] = keys;
     run(async {
         let (tributary, access, _fleet) = protected_fleet(&credentials).await;
@@ -111,6 +111,10 @@ async fn by_cost(server: &TestServer, key: &str, path: &str) {
         assert!(start.elapsed() < Duration::from_secs(20), "{before}, {after}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // Without memory, a page that memory has costs as much as the first one.
+    let before = left(&get(server, path, key, "").await);
+    let explained = get(server, &format!("{path}&explain=1&memory=off"), key, "").await;
+    assert!(explained.status == 200 && left(&explained) <= before - 20, "{explained:?}");
     let before = left(&get(server, path, key, "").await);
     let request = Request::post("/v1/users/9/posts")
         .header("content-type", "application/json")

@@ -24,6 +24,7 @@ mod described;
 mod doubts;
 mod erasure;
 mod examples;
+mod explain;
 mod export;
 mod faults;
 mod feed;

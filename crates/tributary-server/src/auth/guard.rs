@@ -4,28 +4,42 @@
 use std::marker::PhantomData;
 
 use axum::extract::{FromRequestParts, Path};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use tributary::{PostId, UserId};
 
 use super::policy::{Action, Object, Principal, authorize};
 use crate::error::ApiError;
+use crate::explain::ExplainParameter;
 
 /// The action of a route, as a type: a handler names it in its arguments.
 pub(crate) trait Permission {
-    const ACTION: Action;
+    /// The action that this request needs.
+    fn action(uri: &Uri) -> Action;
 }
 
 macro_rules! permissions {
     ($($action:ident),*) => {$(
         pub(crate) struct $action;
         impl Permission for $action {
-            const ACTION: Action = Action::$action;
+            fn action(_: &Uri) -> Action {
+                Action::$action
+            }
         }
     )*};
 }
 
 permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, DeletePost, Follow);
-permissions!(ReadMetrics, ReadState, ReadKeys, Reload);
+permissions!(ReadMetrics, ReadState, ReadKeys, Reload, Explain);
+
+/// To read a home timeline; if the request wants it explained, to explain it.
+pub(crate) struct ReadFeed;
+
+impl Permission for ReadFeed {
+    fn action(uri: &Uri) -> Action {
+        if ExplainParameter::is_in(uri) { Action::Explain } else { Action::ReadHome }
+    }
+}
 
 /// The ids in the path of a request: that of the user to which the action `P` may be applied,
 /// and perhaps a second one.
@@ -39,8 +53,12 @@ pub(crate) struct Allowed<P, T = ()> {
 }
 
 impl<P: Permission, T> Allowed<P, T> {
-    fn check(principal: &Principal, user: UserId, other: T) -> Result<Self, ApiError> {
-        authorize(principal, P::ACTION, Object::Of(user))?;
+    fn check(
+        parts: &Parts,
+        principal: &Principal,
+        (user, other): (UserId, T),
+    ) -> Result<Self, ApiError> {
+        authorize(principal, P::action(&parts.uri), Object::Of(user))?;
         Ok(Self { user, other, viewer: principal.user(), permission: PhantomData })
     }
 }
@@ -52,7 +70,7 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P> {
         let principal = known_principal(parts)?;
         let path = Path::<String>::from_request_parts(parts, state).await;
         let user = path.ok().and_then(|Path(text)| text.parse().ok());
-        Self::check(&principal, user.ok_or(ApiError::BadUserId)?, ())
+        Self::check(parts, &principal, (user.ok_or(ApiError::BadUserId)?, ()))
     }
 }
 
@@ -62,7 +80,8 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, PostId> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let principal = known_principal(parts)?;
         let (user, post) = two_ids(parts, state).await?;
-        Self::check(&principal, user, post.parse().map_err(|_| ApiError::BadPostId)?)
+        let post = post.parse().map_err(|_| ApiError::BadPostId)?;
+        Self::check(parts, &principal, (user, post))
     }
 }
 
@@ -72,7 +91,8 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, UserId> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let principal = known_principal(parts)?;
         let (user, other) = two_ids(parts, state).await?;
-        Self::check(&principal, user, other.parse().map_err(|_| ApiError::BadUserId)?)
+        let other = other.parse().map_err(|_| ApiError::BadUserId)?;
+        Self::check(parts, &principal, (user, other))
     }
 }
 
@@ -98,7 +118,7 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for AllowedHere<P> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let principal = principal_of(parts);
-        authorize(&principal, P::ACTION, Object::Node)?;
+        authorize(&principal, P::action(&parts.uri), Object::Node)?;
         Ok(Self { principal, permission: PhantomData })
     }
 }

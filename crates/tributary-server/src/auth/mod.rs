@@ -26,8 +26,8 @@ use tributary::internal::tasks::TaskStats;
 pub use self::credentials::{Credentials, CredentialsError};
 pub use self::decoders::{service_keys, token_keys, user_token};
 pub(crate) use self::guard::{
-    Allowed, AllowedHere, DeletePost, Follow, Publish, ReadAuthor, ReadFollowing, ReadHome,
-    ReadKeys, ReadMetrics, ReadPost, ReadState, Reload, SeesState,
+    Allowed, AllowedHere, DeletePost, Explain, Follow, Publish, ReadAuthor, ReadFeed,
+    ReadFollowing, ReadHome, ReadKeys, ReadMetrics, ReadPost, ReadState, Reload, SeesState,
 };
 pub use self::keys::{KeyFile, KeySecret, KeysError, ServiceKey};
 use self::local::LocalOnly;

@@ -15,7 +15,7 @@ pub enum Scope {
     ReadTimelines,
     /// Do everything that a user may do, for every user: `act-as-user`.
     ActAsUser,
-    /// Read how a page was built: `explain`. No route needs it yet.
+    /// Read home timelines, and how they were read: `explain`.
     Explain,
     /// Read metrics and the state of shards and keys, reload files: `admin`.
     Admin,
@@ -97,6 +97,8 @@ pub(crate) enum Action {
     ReadState,
     ReadKeys,
     Reload,
+    /// Read a home timeline, and how it was read.
+    Explain,
 }
 
 /// The object of an action.
@@ -145,6 +147,7 @@ impl Action {
             | Self::Publish
             | Self::DeletePost
             | Self::Follow => Rule { users: Users::Owner, scopes: &[Scope::ActAsUser] },
+            Self::Explain => Rule { users: Users::Owner, scopes: &[Scope::Explain] },
             Self::ReadMetrics | Self::ReadState | Self::ReadKeys | Self::Reload => {
                 Rule { users: Users::None, scopes: &[Scope::Admin] }
             }
@@ -183,7 +186,7 @@ pub(crate) fn authorize(
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 11] = [
+    const ACTIONS: [Action; 12] = [
         Action::ReadHome,
         Action::ReadFollowing,
         Action::ReadAuthor,
@@ -195,6 +198,7 @@ mod tests {
         Action::ReadState,
         Action::ReadKeys,
         Action::Reload,
+        Action::Explain,
     ];
 
     /// One letter for each action, in the order above: `+` allowed, `h` hidden, `s` missing scope,
@@ -216,17 +220,17 @@ mod tests {
         let service =
             |scopes: &[Scope]| Principal::Service { id: "k".into(), scopes: scopes.into() };
         let table = [
-            (Principal::Open, own, "+++++++++++"),
-            (Principal::Anonymous, own, "uuuuuuuuuuu"),
-            (user.clone(), own, "+++++++ssss"),
-            (user.clone(), other, "hh++hhhssss"),
-            (user, Object::Node, "hh++hhhssss"),
-            (service(&[]), own, "sssssssssss"),
-            (service(&[Scope::ReadTimelines]), own, "ss++sssssss"),
-            (service(&[Scope::ActAsUser]), own, "+++++++ssss"),
-            (service(&[Scope::Explain]), own, "sssssssssss"),
-            (service(&[Scope::Admin]), own, "sssssss++++"),
-            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++++"),
+            (Principal::Open, own, "++++++++++++"),
+            (Principal::Anonymous, own, "uuuuuuuuuuuu"),
+            (user.clone(), own, "+++++++ssss+"),
+            (user.clone(), other, "hh++hhhssssh"),
+            (user, Object::Node, "hh++hhhssssh"),
+            (service(&[]), own, "ssssssssssss"),
+            (service(&[Scope::ReadTimelines]), own, "ss++ssssssss"),
+            (service(&[Scope::ActAsUser]), own, "+++++++sssss"),
+            (service(&[Scope::Explain]), own, "sssssssssss+"),
+            (service(&[Scope::Admin]), own, "sssssss++++s"),
+            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++++s"),
         ];
         for (principal, object, expected) in table {
             assert_eq!(decisions(&principal, object), expected, "{principal:?} {object:?}");

@@ -1,6 +1,7 @@
 //! The units that a request costs. One unit is about the work for a page from the page cache: 10 us
 //! of a processor.
 
+use tributary::explain::MemoryUse;
 use tributary::internal::Draft;
 use tributary::news::News;
 
@@ -28,6 +29,15 @@ impl Cost {
     /// Of a page, by the number of its authors, and by whether memory had it.
     pub(crate) fn of_page(page: &Draft) -> Self {
         Self::of_authors(page.authors, page.queried.is_empty() && page.waves == 0)
+    }
+
+    /// Of a page that was explained, or of the error. Without memory it is a page from the
+    /// databases.
+    pub(crate) fn of_explained(page: Option<&Draft>, memory: MemoryUse) -> Self {
+        match page {
+            Some(page) if memory == MemoryUse::AsUsual => Self::of_page(page),
+            page => Self::of_authors(page.map_or(0, |page| page.authors), false),
+        }
     }
 
     /// Of an answer with what is new.

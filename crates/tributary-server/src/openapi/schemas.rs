@@ -5,6 +5,7 @@
 
 use utoipa::{IntoParams, ToSchema};
 
+use crate::explain::Explained;
 use crate::wire::StaleShard;
 
 /// A user or a post: a decimal number from 0 to 2^63-1, as a string.
@@ -64,6 +65,27 @@ pub(crate) struct PageQuery {
 #[schema(rename_all = "lowercase")]
 pub(crate) enum Require {
     Complete,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExplainQuery {
+    /// Add how the page was read; a key needs the scope `explain`.
+    explain: Option<ExplainOnly>,
+    /// Read the page from the databases alone; needs `explain`.
+    memory: Option<MemoryOff>,
+}
+
+#[derive(ToSchema)]
+pub(crate) enum ExplainOnly {
+    #[schema(rename = "1")]
+    One,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum MemoryOff {
+    Off,
 }
 
 #[derive(IntoParams)]
@@ -130,6 +152,9 @@ pub(crate) struct TimelinePage {
     complete: bool,
     missing_shards: Vec<String>,
     stale_shards: Vec<StaleShard<'static>>,
+    /// Only of a home timeline with `explain=1`.
+    #[schema(nullable = false)]
+    explain: Option<Explained<'static>>,
 }
 
 /// The changes in a home timeline since a token.
