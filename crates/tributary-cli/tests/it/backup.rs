@@ -19,8 +19,10 @@ use crate::support::{run, scratch, user_id};
 /// Every shard has posts of one of these authors.
 const AUTHORS: [u64; 4] = [8, 9, 10, 11];
 
-fn config(dir: &Path) -> Config {
-    Config::from_folder(dir, Vec::<(String, String)>::new()).unwrap()
+/// The configuration of a folder. A busy machine makes no page incomplete.
+pub(crate) fn config(dir: &Path) -> Config {
+    let deadline = ("TRIBUTARY_REQUEST__DEADLINE_MS".to_owned(), "60000".to_owned());
+    Config::from_folder(dir, [deadline]).unwrap()
 }
 
 /// Runs `backup DIR --data DATA` or `restore DIR --data DATA`.

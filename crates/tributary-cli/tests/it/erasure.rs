@@ -10,6 +10,7 @@ use mysql_async::{Conn, Row};
 use tributary::internal::Fleet;
 use tributary::{Tributary, UserId};
 
+use crate::backup;
 use crate::commands::{output, tributary};
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::{Backend, TestFleet, every_backend, load_into};
@@ -172,7 +173,7 @@ fn a_folder_in_use_is_refused_and_another_user_keeps_all_rows() {
         let (code, _, error) = delete(&[]);
         assert!(code == 3 && error.contains("has no shards"), "{error}");
         assert!(!data.exists());
-        let config = tributary::Config::from_folder(&data, Vec::<(String, String)>::new()).unwrap();
+        let config = backup::config(&data);
         let fleet = Fleet::open_to_load(&config).await.unwrap();
         load_into(&fleet, &World::followed_by(user_id(4))).await;
         drop(fleet);
