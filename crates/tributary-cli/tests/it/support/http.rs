@@ -102,7 +102,8 @@ impl TestServer {
         let response = sender.send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
         let mut body = body.collect().await.unwrap().to_bytes().to_vec();
-        if head.headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
+        let encoding = head.headers.get("content-encoding");
+        if encoding.is_some_and(|encoding| encoding == "gzip") && !body.is_empty() {
             let mut decoded = Vec::new();
             GzDecoder::new(body.as_slice()).read_to_end(&mut decoded).unwrap();
             body = decoded;
