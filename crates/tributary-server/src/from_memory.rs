@@ -9,16 +9,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
 use tributary::internal::{Draft, SentPage};
-use tributary::{Cursor, Limit, PageRequest, UserId};
+use tributary::{Cursor, Freshness, Limit, PageRequest, UserId};
 
 use super::App;
 use super::auth::{Action, Object, Purpose, authorize};
-use super::conditional::unless_known;
+use super::conditional::Tag;
 use super::frame::{self, SERVER_TIMING, URI_BYTES_MAX, uri_bytes};
 use super::limits::Cost;
 use super::observe::PageKind;
 use super::query::freshness_of;
-use super::timeline::{page_response, render_home};
+use super::timeline::{known_response, page_response, render_home};
 
 /// Longest user id in digits, apart from leading zeros.
 const ID_DIGITS_MAX: usize = 20;
@@ -39,13 +39,18 @@ pub(super) fn feed_from_memory<B: Body>(
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
     let at_least = freshness_of(request.headers(), keys).ok()?;
+    let known = request.headers().get_all(header::IF_NONE_MATCH);
+    let respond = |page: SentPage, freshness: &Freshness| match Tag(page.tag).is_in(&known) {
+        true => known_response(&page, (freshness, keys)),
+        false => page_response(page, (freshness, keys), true),
+    };
     let clients = limiter
         .as_ref()
         .map(|limiter| (limiter, limiter.clients(&principal, Some(peer), request.headers())));
     let mut kind = None;
     let (mut response, cost) = match SentPage::cached(tributary, reader, (sealed, posts), &at_least)
     {
-        Some((page, freshness)) => (page_response(page, (&freshness, keys), true), Cost::default()),
+        Some((page, freshness)) => (respond(page, &freshness), Cost::default()),
         None if clients.is_some_and(|(limiter, clients)| limiter.is_spent(clients)) => return None,
         None => {
             let limit = Limit::new(u8::try_from(posts).ok()?)?;
@@ -67,7 +72,7 @@ pub(super) fn feed_from_memory<B: Body>(
                 sent.cache(tributary, reader, (sealed, posts), &page);
             }
             kind = Some(PageKind::of(&page, has_token));
-            (page_response(sent, (&page.freshness, keys), true), Cost::of_page(&page))
+            (respond(sent, &page.freshness), Cost::of_page(&page))
         }
     };
     if let Some((limiter, clients)) = clients
@@ -81,7 +86,6 @@ pub(super) fn feed_from_memory<B: Body>(
     if let Some(kind) = kind {
         observed.add_page(kind);
     }
-    let response = unless_known(request.headers().get_all(header::IF_NONE_MATCH), response);
     observed.add_from_memory(response.status(), start.elapsed());
     Some(response)
 }

@@ -104,6 +104,9 @@ fn cached_answer(
     page: Response<Bytes>,
 ) -> Response<AnyBody> {
     exchange.answered();
+    if page.body().is_empty() {
+        return page.map(|body| EitherBody::Left(EitherBody::Left(Full::new(body))));
+    }
     let bytes = bytes_held(accepted.as_ref(), page.body().len());
     match exchange.hold_answer(bytes, false) {
         Some(held) => {

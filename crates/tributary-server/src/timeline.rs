@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
@@ -252,6 +252,23 @@ pub(super) fn page_response(
     Tag(sent.tag).set(headers);
     set_link_header(headers, sent.links);
     set_freshness_headers(headers, freshness, fresh_enough);
+    response
+}
+
+/// Headers of an answer 304, with those of limits and the date.
+const KNOWN_HEADERS: usize = 10;
+
+/// The HTTP response 304 to a client that has this page.
+pub(super) fn known_response(
+    SentPage { tag, .. }: &SentPage,
+    freshness: (&Freshness, &CursorKeys),
+) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let headers = response.headers_mut();
+    headers.reserve(KNOWN_HEADERS);
+    Tag(*tag).set(headers);
+    set_freshness_headers(headers, freshness, true);
     response
 }
 
