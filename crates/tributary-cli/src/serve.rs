@@ -90,6 +90,7 @@ impl Listen {
         let mut options = RouterOptions::default();
         options.limits = config.limits;
         options.web = config.web.enabled.then(|| Web::new(config.write.enabled));
+        options.streams_max = config.http.streams_max;
         options.trusted_proxies.clone_from(&config.http.trusted_proxies);
         options.access = match Credentials::open(&config.auth).map_err(prerequisite)? {
             Some(_) if self.insecure => {

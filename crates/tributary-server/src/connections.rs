@@ -32,7 +32,11 @@ const IDLE_MAX_MS: u64 = 10_000;
 #[derive(Debug)]
 pub(super) struct Connections {
     max: usize,
+    /// Connections with and without streams together.
+    files_max: usize,
     per_address_max: usize,
+    /// The connections with streams, which have a bound of their own.
+    live: AtomicUsize,
     limits: Http,
     open: Mutex<Open>,
     /// The connections that were closed or refused, by reason.
@@ -66,6 +70,8 @@ pub(super) struct Connection {
     address: Option<IpAddr>,
     /// The requests that the server works on, so that it does not wait for the client.
     working: AtomicUsize,
+    /// Its streams of events.
+    live: AtomicUsize,
     /// Since when the server waits for the client. Times are in milliseconds since the start.
     waiting_since: AtomicU64,
     /// When the head of the last request arrived.
@@ -76,6 +82,8 @@ pub(super) struct Connection {
     next_stream: AtomicU64,
     answer_bytes: AtomicUsize,
     body_bytes: AtomicUsize,
+    /// The system takes no bytes for the client at the moment.
+    blocked: AtomicBool,
     closing: AtomicBool,
     close: Notify,
 }
@@ -89,6 +97,10 @@ pub(super) struct Exchange {
     is_working: AtomicBool,
     body_bytes: AtomicUsize,
 }
+
+/// A request whose answer is a stream of events, until the stream ends.
+#[derive(Debug)]
+pub(super) struct LiveExchange(Arc<Exchange>);
 
 /// Bytes of an answer. Dropping it returns them to the budget.
 #[derive(Debug)]
@@ -176,10 +188,12 @@ pub(super) enum Full {
 }
 
 impl Connections {
-    /// At most `max` connections.
-    pub(super) fn new(max: usize, limits: Http) -> Arc<Self> {
+    /// At most `max` connections without streams, and `files_max` together with streams.
+    pub(super) fn new((max, files_max): (usize, usize), limits: Http) -> Arc<Self> {
         Arc::new(Self {
             max,
+            files_max,
+            live: AtomicUsize::new(0),
             per_address_max: limits.connections_per_address,
             limits,
             open: Mutex::default(),
@@ -202,7 +216,7 @@ impl Connections {
                 return Err(Full::Address);
             }
             self.note(EndReason::AddressLimit, open.all.len());
-        } else if open.all.len() >= self.max {
+        } else if self.is_full(open.all.len()) {
             open.close_longest_waiting(|_| true).ok_or(Full::Server)?;
             self.note(EndReason::ConnectionLimit, open.all.len());
         }
@@ -212,12 +226,14 @@ impl Connections {
             number: open.next,
             address,
             working: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
             waiting_since: AtomicU64::new(now),
             request_at: AtomicU64::new(now),
             streams: OnceLock::new(),
             next_stream: AtomicU64::new(0),
             answer_bytes: AtomicUsize::new(0),
             body_bytes: AtomicUsize::new(0),
+            blocked: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             close: Notify::new(),
         });
@@ -226,6 +242,10 @@ impl Connections {
             *open.per_address.entry(address).or_default() += 1;
         }
         Ok(OpenConnection(connection))
+    }
+
+    fn is_full(&self, open: usize) -> bool {
+        open >= self.files_max || open - open.min(self.live.load(Ordering::Relaxed)) >= self.max
     }
 
     /// Closes the connection that waits longest for its client, because another one cannot be
@@ -295,7 +315,10 @@ impl Connections {
 impl Open {
     fn close_longest_waiting(&self, of: impl Fn(&Connection) -> bool) -> Option<()> {
         let waiting = self.all.values().filter(|connection| {
-            connection.is_waiting() && !connection.is_closing() && of(connection)
+            connection.is_waiting()
+                && !connection.is_live()
+                && !connection.is_closing()
+                && of(connection)
         });
         let longest = waiting.min_by_key(|connection| {
             (connection.waiting_since.load(Ordering::Relaxed), connection.number)
@@ -334,8 +357,18 @@ impl Connection {
         })
     }
 
+    /// The client does not take more of an answer now.
+    pub(super) fn blocks(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
     /// The client has received a part of an answer.
     pub(super) fn received(&self) {
+        self.blocked.store(false, Ordering::Relaxed);
         if self.is_waiting() {
             self.waits();
         }
@@ -370,6 +403,11 @@ impl Connection {
             None if self.waiting_since.load(Ordering::Relaxed) + IDLE_MAX_MS < now => Look::Idle,
             None => Look::Fine,
         }
+    }
+
+    /// Whether it has streams of events. It is then not closed to make room.
+    fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed) > 0
     }
 
     fn is_waiting(&self) -> bool {
@@ -459,6 +497,38 @@ impl Exchange {
     }
 }
 
+impl LiveExchange {
+    pub(super) fn new(exchange: Arc<Exchange>) -> Self {
+        let connection = &exchange.connection;
+        if connection.live.fetch_add(1, Ordering::Relaxed) == 0 {
+            connection.all.live.fetch_add(1, Ordering::Relaxed);
+        }
+        Self(exchange)
+    }
+
+    /// Takes the bytes of the next events from the budget. `None` if too many are in flight. The
+    /// client has taken the earlier events, so its request counts as new.
+    pub(super) fn hold(&self, bytes: usize) -> Option<HeldAnswer> {
+        let Self(exchange) = self;
+        let now = exchange.connection.all.now_ms();
+        if let Some(streams) = exchange.connection.streams.get() {
+            let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.retain(|(stream, _)| *stream != exchange.stream);
+            streams.push_back((exchange.stream, now));
+        }
+        exchange.hold_answer(bytes, false)
+    }
+}
+
+impl Drop for LiveExchange {
+    fn drop(&mut self) {
+        let connection = &self.0.connection;
+        if connection.live.fetch_sub(1, Ordering::Relaxed) == 1 {
+            connection.all.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Budget {
     /// Takes bytes. Returns by how many the budget is exceeded.
     fn take(&self, bytes: usize) -> usize {
@@ -504,111 +574,4 @@ impl Drop for OpenConnection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn connections(max: usize, per_address: usize) -> Arc<Connections> {
-        let mut limits = Http::default();
-        limits.connections_per_address = per_address;
-        Connections::new(max, limits)
-    }
-
-    fn peer(last: u8) -> IpAddr {
-        IpAddr::from([203, 0, 113, last])
-    }
-
-    fn closing(open: &OpenConnection) -> bool {
-        open.0.is_closing()
-    }
-
-    #[test]
-    fn the_longest_wait_ends_first_and_working_connections_stay() {
-        let all = connections(3, 10);
-        let wait = |connection: &OpenConnection, since| {
-            connection.0.waiting_since.store(since, Ordering::Relaxed);
-        };
-        let [a, b, c] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-        let _of_a = a.0.request_arrived();
-        wait(&b, 7);
-        wait(&c, 5);
-        let d = all.open(peer(4)).unwrap();
-        assert_eq!([&a, &b, &c, &d].map(closing), [false, false, true, false]);
-        drop(c);
-        let _of_d = d.0.request_arrived();
-        let e = all.open(peer(5)).unwrap();
-        assert_eq!([&a, &b, &d, &e].map(closing), [false, true, false, false]);
-        let _of_e = e.0.request_arrived();
-        assert_eq!(all.open(peer(6)).unwrap_err(), Full::Server);
-        drop((a, b));
-        assert!(all.open(peer(6)).is_ok());
-        let (open, ended) = all.stats();
-        let ended: Vec<_> = ended.filter(|(_, count)| *count > 0).collect();
-        assert_eq!((open, ended.as_slice()), (2, [("connection_limit", 2)].as_slice()));
-    }
-
-    #[test]
-    fn one_address_takes_only_its_share_and_trusted_proxies_are_exempt() {
-        let all = connections(100, 2);
-        let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
-        let a = all.open(peer(1)).unwrap();
-        let _b = all.open(v6("::ffff:203.0.113.1")).unwrap();
-        let _c = all.open(peer(1)).unwrap();
-        assert!(closing(&a));
-        let [d, _e, _f] = [1, 2, 3].map(|n| all.open(v6(&format!("2001:db8::{n}"))).unwrap());
-        assert!(closing(&d));
-        assert_eq!(all.stats().1.find(|(_, count)| *count > 0), Some(("address_limit", 2)));
-        assert!(!closing(&all.open(v6("2001:db8:0:1::1")).unwrap()));
-        let local: Vec<_> = (0..50).map(|_| all.open(v6("127.0.0.1")).unwrap()).collect();
-        assert!(!local.iter().any(closing));
-    }
-
-    #[test]
-    fn the_oldest_answers_make_room_for_new_ones() {
-        let all = connections(100, 100);
-        let half = ANSWERS_BYTES_MAX / 2;
-        let [old, young, new] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-        let requests = [&old, &young, &new].map(|open| open.0.request_arrived());
-        requests.iter().for_each(|request| request.answered());
-        let [of_old, of_young, of_new] = requests;
-        let held = [&of_old, &of_young].map(|request| request.hold_answer(half, false).unwrap());
-        assert!(of_new.hold_answer(half, false).is_none(), "both requests are young");
-        assert!(of_new.hold_answer(SMALL_ANSWER_BYTES, false).is_some());
-        assert!(of_new.hold_answer(half, true).is_some());
-        // As if the process had run for longer.
-        let all_later = |open: &OpenConnection, at| open.0.request_at.store(at, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(MIN_AGE_MS + 50));
-        all_later(&young, 10);
-        let taken = of_new.hold_answer(half, false).unwrap();
-        assert_eq!([&old, &young, &new].map(closing), [true, false, false]);
-        drop((held, taken));
-        assert_eq!(all.answers.used.load(Ordering::Relaxed), 0);
-        assert!(of_new.hold_body(10) && !of_new.hold_body(BODIES_BYTES_MAX));
-        of_new.answered();
-        assert_eq!(all.bodies.used.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_slow_stream_is_noticed_while_its_connection_is_busy() {
-        let all = connections(100, 100);
-        let [slow, new] = [1, 2].map(|last| all.open(peer(last)).unwrap());
-        slow.0.multiplexes();
-        let stuck = slow.0.request_arrived();
-        stuck.answered();
-        let held = stuck.hold_answer(ANSWERS_BYTES_MAX, false).unwrap();
-        drop(stuck);
-        std::thread::sleep(Duration::from_millis(MIN_AGE_MS + 50));
-        // Other requests of the connection are young, and one is being worked on.
-        let busy = slow.0.request_arrived();
-        assert_eq!(slow.0.look(), Look::Fine);
-        assert_eq!(slow.0.look_at(STREAM_AGE_MAX_MS + MIN_AGE_MS), Look::Stuck);
-        let of_new = new.0.request_arrived();
-        assert!(of_new.hold_answer(10 * SMALL_ANSWER_BYTES, false).is_some());
-        assert!(closing(&slow) && !closing(&new));
-        drop((held, busy));
-        assert_eq!(slow.0.look_at(STREAM_AGE_MAX_MS + MIN_AGE_MS), Look::Idle);
-        assert_eq!(slow.0.look(), Look::Fine);
-        assert_eq!(new.0.look_at(u64::MAX), Look::Fine, "HTTP/1.1 has its own timeouts");
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
+use tributary::news::SubscribeError;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 use utoipa::ToSchema;
 
@@ -88,6 +89,10 @@ pub(super) enum ApiError {
     NotWritten(WriteError),
     #[error("the shard of this post does not answer at the moment; try again")]
     ShardUnavailable,
+    #[error("the server has as many streams as it may have; try again, or ask with feed/new")]
+    TooManyStreams,
+    #[error("this server has no memory that follows the logs, so it has no streams")]
+    NoStreams,
     #[error("the server holds too many bytes for other requests at the moment; try again")]
     Overloaded,
     #[error("internal error; the server's log has details under this trace id")]
@@ -157,6 +162,8 @@ impl ApiError {
             Self::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
             Self::NotWritten(error) => write_status(*error),
             Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
+            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
+            Self::NoStreams => (StatusCode::NOT_IMPLEMENTED, "no_streams"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Internal | Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
@@ -238,6 +245,17 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::TooManyFollowees => Self::TooManyFollowees,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl From<SubscribeError> for ApiError {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::Read(error) => error.into(),
+            SubscribeError::NoMemory => Self::NoStreams,
+            SubscribeError::Full => Self::TooManyStreams,
             _ => Self::Internal,
         }
     }

@@ -19,6 +19,7 @@ mod from_memory;
 mod health;
 mod limits;
 mod listener;
+mod live;
 mod metrics;
 mod news;
 mod observe;
@@ -29,6 +30,7 @@ mod query;
 mod serve;
 mod service;
 mod stream;
+mod takeover;
 mod timeline;
 mod tls;
 mod watched;
@@ -56,6 +58,7 @@ use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::Frame;
 use self::limits::Limiter;
+use self::live::{LiveParts, Streams};
 use self::observe::Observed;
 pub use self::openapi::openapi_json;
 pub use self::serve::{BoundServer, bind, bind_with};
@@ -83,6 +86,8 @@ pub struct RouterOptions {
     pub trusted_proxies: Vec<Network>,
     /// The pages for people. By default there are none.
     pub web: Option<Web>,
+    /// The streams of events at one time. An application that stops must end their connections.
+    pub streams_max: usize,
 }
 
 impl Default for RouterOptions {
@@ -93,6 +98,7 @@ impl Default for RouterOptions {
             limits: Limits::default(),
             trusted_proxies: Http::default().trusted_proxies,
             web: None,
+            streams_max: Http::default().streams_max,
         }
     }
 }
@@ -105,6 +111,7 @@ struct App {
     cursor_keys: CursorKeys,
     /// The connections of clients. `None` if the application has them.
     clients: Option<Arc<Connections>>,
+    streams: Arc<Streams>,
     /// `None` without limits.
     limiter: Option<Arc<Limiter>>,
     certificate: Option<Certificate>,
@@ -126,7 +133,8 @@ enum Role {
 
 impl App {
     fn new(tributary: Tributary, options: RouterOptions) -> Self {
-        let RouterOptions { access, cursor_keys, limits, trusted_proxies, web } = options;
+        let RouterOptions { access, cursor_keys, limits, trusted_proxies, web, streams_max } =
+            options;
         let access = if web.is_some() { access.with_cookies() } else { access };
         let limiter = (!access.is_local()).then(|| Limiter::new(&limits, &trusted_proxies));
         Self {
@@ -134,6 +142,7 @@ impl App {
             access,
             cursor_keys,
             clients: None,
+            streams: Streams::new(streams_max),
             limiter: limiter.map(Arc::new),
             certificate: None,
             web,
@@ -166,6 +175,17 @@ impl FromRef<App> for TaskList {
         tasks.extend(app.access.tasks());
         tasks.extend(app.certificate.iter().flat_map(Certificate::tasks));
         Self(tasks)
+    }
+}
+
+impl FromRef<App> for LiveParts {
+    fn from_ref(app: &App) -> Self {
+        Self {
+            tributary: app.tributary.clone(),
+            keys: app.cursor_keys.clone(),
+            access: app.access.clone(),
+            streams: Arc::clone(&app.streams),
+        }
     }
 }
 
@@ -235,6 +255,7 @@ fn public_routes() -> Router<App> {
         .route("/user/feed/{user_id}", get(timeline::express_feed))
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
         .route("/v1/users/{user_id}/feed/new", get(news::news))
+        .route("/v1/users/{user_id}/feed/live", get(live::live))
         .route("/v1/users/{user_id}/posts", get(timeline::posts).post(publish::publish))
         .route(
             "/v1/users/{user_id}/posts/{post_id}",

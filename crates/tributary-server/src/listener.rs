@@ -4,6 +4,7 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::cors::Cors;
 use super::frame;
 use super::service::RequestService;
 use super::stream::ClientStream;
+use super::takeover::{self, Takeover};
 use super::tls::{Certificate, chose_http2};
 use super::{App, Role};
 
@@ -95,6 +97,7 @@ impl Listener {
                 app: routes.app.clone(),
                 routes: routes.router.clone(),
                 connection: Arc::clone(&connection),
+                takeover: Takeover::default(),
                 peer,
                 role: self.role,
                 cors: routes.cors.clone(),
@@ -176,13 +179,27 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     connection: &Connection,
     stop: Stop,
 ) {
-    let served = http1::Builder::new()
+    let takeover = service.takeover.clone();
+    let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(usize::from(HEAD_BYTES_MAX))
         .max_headers(frame::HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    drive(served, connection, stop).await;
+    let answer = tokio::select! {
+        biased;
+        () = drive(Pin::new(&mut served), connection, stop.clone()) => return,
+        answer = takeover.offered() => answer,
+    };
+    // An earlier answer of the connection may still be in the buffer of hyper.
+    if connection.is_blocked() {
+        return debug!("Client does not read its earlier answers; its stream is not begun");
+    }
+    let stream = served.into_parts().io.into_inner();
+    if let Err(error) = takeover::send(stream, answer, connection).await {
+        debug!(%error, "Stream of events ended with an error");
+    }
+    drop(stop);
 }
 
 async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -192,25 +209,26 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stop: Stop,
 ) {
     connection.multiplexes();
-    let served = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::from(HEAD_BYTES_MAX))
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_send_buf_size(STREAM_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    drive(served, connection, stop).await;
+    let mut served = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(u32::from(HEAD_BYTES_MAX))
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_send_buf_size(STREAM_BUFFER_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    drive(served.as_mut(), connection, stop).await;
 }
 
 /// Serves a connection until it ends, until the server needs its room, or until the server stops
 /// and the requests in flight are answered.
-async fn drive<C>(served: C, connection: &Connection, mut stop: Stop)
+async fn drive<C>(mut served: Pin<&mut C>, connection: &Connection, mut stop: Stop)
 where
     C: GracefulConnection,
     C::Error: std::fmt::Display,
 {
-    let mut served = std::pin::pin!(served);
     let (mut stopping, mut idle) = (false, false);
     loop {
         let stopped = async {

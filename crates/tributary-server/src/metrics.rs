@@ -4,6 +4,7 @@
 mod http;
 mod process;
 mod servers;
+mod streams;
 
 use std::fmt;
 use std::sync::Arc;
@@ -64,13 +65,14 @@ pub(super) async fn metrics(
     State(TaskList(tasks)): State<TaskList>,
     _: AllowedHere<ReadMetrics>,
 ) -> Result<Response, ApiError> {
-    let App { tributary, observed, clients, limiter, certificate, .. } = app;
+    let App { tributary, observed, clients, streams, limiter, certificate, .. } = app;
     let mut all = Registry::default();
     all.register_collector(Box::new(http::Requests(Arc::clone(&observed))));
     let registry = all.sub_registry_with_prefix("tributary");
     registry.register_collector(Box::new(http::Answers { observed, tributary: tributary.clone() }));
     let process = process::Process { tasks, clients, limiter, certificate };
     registry.register_collector(Box::new(process));
+    registry.register_collector(Box::new(streams::OfStreams(streams)));
     let memory = registry.sub_registry_with_prefix("memory");
     memory.register_collector(Box::new(MemoryCollector(tributary.clone())));
     let cold = registry.sub_registry_with_prefix("cold");
@@ -196,7 +198,7 @@ fn gauges(
 }
 
 /// Name, help text and value of the gauges for the content of memory and its bytes.
-fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 14] {
+fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 16] {
     [
         ("budget_bytes", "Limit of the bytes in memory (memory.budget)", memory.budget_bytes),
         ("users", "Users known to memory", memory.users),
@@ -216,5 +218,7 @@ fn sizes(memory: &MemoryStats) -> [(&'static str, &'static str, usize); 14] {
             memory.news_changes,
         ),
         ("news_bytes", "Bytes of these changes", memory.news_bytes),
+        ("subscribers", "Readers that wait for news", memory.subscribers),
+        ("subscriber_bytes", "Bytes of the users that they wait for", memory.subscriber_bytes),
     ]
 }

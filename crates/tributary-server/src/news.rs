@@ -87,7 +87,7 @@ pub(super) async fn news(
     let query = Query::<RawParameters>::try_from_uri(&uri);
     let Query(RawParameters { since, limit, count }) = query
         .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
-    let since = since.map(|token| open(&keys, &token)).transpose()?;
+    let since = since.map(|token| open_token(&keys, &token, "`since`")).transpose()?;
     let limit = parse_limit(limit.as_deref())?;
     match (count.as_deref(), &since) {
         (None, _) => {}
@@ -104,10 +104,14 @@ pub(super) async fn news(
     Ok(costing(Cost::of_news(&news), json_bytes(body.into())))
 }
 
-/// The token of an earlier answer.
-fn open(keys: &CursorKeys, token: &str) -> Result<Freshness, ApiError> {
+/// The token of an earlier answer. The error names where it is from.
+pub(super) fn open_token(
+    keys: &CursorKeys,
+    token: &str,
+    from: &'static str,
+) -> Result<Freshness, ApiError> {
     let opened = keys.open(Purpose::Freshness, token).ok().and_then(|text| text.parse().ok());
-    opened.ok_or(ApiError::BadFreshness("`since`"))
+    opened.ok_or(ApiError::BadFreshness(from))
 }
 
 impl<'a> Count<'a> {
@@ -144,14 +148,31 @@ fn news_json(news: &News, keys: &CursorKeys, fleet: &Fleet) -> serde_json::Resul
     Ok(json)
 }
 
-fn push_event(json: &mut Vec<u8>, event: &NewsEvent, keys: &CursorKeys) -> serde_json::Result<()> {
+/// The type of an event.
+pub(super) fn type_of(event: &NewsEvent) -> &'static str {
+    match event {
+        NewsEvent::Post(_) => "post",
+        NewsEvent::Update(_) => "update",
+        NewsEvent::Delete { .. } => "delete",
+        NewsEvent::Follow { .. } => "follow",
+        NewsEvent::Unfollow { .. } => "unfollow",
+    }
+}
+
+/// Encodes an event as an object with its type.
+pub(super) fn push_event(
+    json: &mut Vec<u8>,
+    event: &NewsEvent,
+    keys: &CursorKeys,
+) -> serde_json::Result<()> {
     let follow = |user: &UserId, freshness| NewFollow {
         user_id: user.to_string(),
         token: keys.seal_freshness(freshness),
     };
     let event = match event {
-        NewsEvent::Post(post) => return push_post_event(json, "post", post),
-        NewsEvent::Update(post) => return push_post_event(json, "update", post),
+        NewsEvent::Post(post) | NewsEvent::Update(post) => {
+            return push_post_event(json, type_of(event), post);
+        }
         NewsEvent::Delete { author, post } => {
             Event::Delete { author_id: author.to_string(), post_id: post.to_string() }
         }

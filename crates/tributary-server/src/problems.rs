@@ -5,7 +5,7 @@
 pub(super) type ProblemKind = (u16, &'static str, &'static str);
 
 /// Sorted by status.
-pub(super) const PROBLEMS: [ProblemKind; 36] = [
+pub(super) const PROBLEMS: [ProblemKind; 38] = [
     (400, "invalid_user_id", "not a decimal number from 0 to 2^63-1"),
     (400, "invalid_limit", "not from 1 to 100"),
     (
@@ -13,7 +13,11 @@ pub(super) const PROBLEMS: [ProblemKind; 36] = [
         "invalid_cursor",
         "not a cursor of this server, or one of another list or reader; start at the newest page",
     ),
-    (400, "invalid_freshness", "a Tributary-Freshness header that is not a token of this server"),
+    (
+        400,
+        "invalid_freshness",
+        "a Tributary-Freshness or Last-Event-ID header, or a since, that is not a token of this server",
+    ),
     (
         400,
         "invalid_query",
@@ -69,6 +73,7 @@ pub(super) const PROBLEMS: [ProblemKind; 36] = [
     (429, "too_many_in_flight", "too many requests of this client are being worked on"),
     (431, "too_many_headers", "more than 100"),
     (500, "internal", "a bug; the log has details under the trace id"),
+    (501, "no_streams", "the server has no memory that follows the logs; use pages"),
     (
         503,
         "incomplete",
@@ -81,6 +86,11 @@ pub(super) const PROBLEMS: [ProblemKind; 36] = [
         "answers or bodies of other clients take too many bytes at the moment; nothing was stored",
     ),
     (503, "shard_unavailable", "the user's shard does not accept the write; nothing was stored"),
+    (
+        503,
+        "too_many_streams",
+        "the node has as many streams as it may have, or it stops; try again, perhaps on another node",
+    ),
     (507, "storage_full", "the user's shard has no room; nothing was stored"),
 ];
 

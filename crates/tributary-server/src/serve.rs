@@ -18,10 +18,11 @@ use super::auth::{Access, CursorKeys};
 use super::connections::Connections;
 use super::cors::Cors;
 use super::listener::{Listener, Routes};
+use super::live::Streams;
 use super::tls::Certificate;
 use super::{App, Role, RouterOptions, Web, routes};
 
-/// Open connections at one time, if the process may open enough files.
+/// Open connections without streams at one time, if the process may open enough files.
 const CONNECTIONS_MAX: usize = 8_192;
 /// The time limit for requests in flight after the signal to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
@@ -152,10 +153,12 @@ impl BoundServer {
     /// most eight seconds for the requests in flight.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
         let cors = Cors::of(&self.limits.cors_origins);
-        let connections = Connections::new(connections_max(), self.limits);
+        let files = files_max();
+        let streams = Streams::new(self.options.streams_max.min(files / 2));
+        let connections = Connections::new((files.min(CONNECTIONS_MAX), files), self.limits);
         let clients = Some(Arc::clone(&connections));
         let certificate = self.certificate;
-        let app = App { certificate, clients, ..App::new(tributary, self.options) };
+        let app = App { certificate, clients, streams, ..App::new(tributary, self.options) };
         let (stopping, stopped) = watch::channel(());
         let serving = self.listeners.iter().map(|listener| {
             let app = match listener.role {
@@ -172,6 +175,7 @@ impl BoundServer {
             _ = serving => {}
         }
         drop((self.listeners, stopped));
+        app.streams.stop();
         stopping.send_replace(());
         if timeout(STOP_TIMEOUT, stopping.closed()).await.is_err() {
             warn!("Some requests did not end within 8 s; their connections are closed");
@@ -183,15 +187,15 @@ impl BoundServer {
     }
 }
 
-/// The number of connections, which leaves a quarter of the files that the process may still open
-/// to the databases.
-fn connections_max() -> usize {
+/// The number of files for connections, which leaves a quarter of those that the process may still
+/// open to the databases.
+fn files_max() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let files = files.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     match files {
-        Some(files) => (files.saturating_sub(open) / 4 * 3).clamp(1, CONNECTIONS_MAX),
-        None => CONNECTIONS_MAX,
+        Some(files) => (files.saturating_sub(open) / 4 * 3).max(1),
+        None => 2 * CONNECTIONS_MAX,
     }
 }

@@ -25,7 +25,9 @@ use super::cors::Cors;
 use super::error::ApiError;
 use super::frame;
 use super::from_memory::feed_from_memory;
+use super::live::EventStream;
 use super::stream::{AnswerBody, RequestBody, counted};
+use super::takeover::Takeover;
 use super::{App, Role};
 
 /// Answers the requests of a connection: from the page cache if possible, else by the routes.
@@ -34,6 +36,7 @@ pub(super) struct RequestService {
     pub(super) app: App,
     pub(super) routes: TowerToHyperService<Router>,
     pub(super) connection: Arc<Connection>,
+    pub(super) takeover: Takeover,
     pub(super) peer: SocketAddr,
     pub(super) role: Role,
     /// `None` without origins of other sites, and for operators.
@@ -73,11 +76,18 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 let must = !request.method().is_safe();
                 let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
                 request.extensions_mut().insert(ConnectInfo(self.peer));
+                request.extensions_mut().insert(Arc::clone(&exchange));
                 let answer = self.routes.call(request);
+                let takeover = (!self.connection.is_multiplexed()).then(|| self.takeover.clone());
                 Either::Right(Box::pin(async move {
                     let Ok(response) = answer.await;
+                    let is_stream = response.extensions().get::<EventStream>().is_some();
                     let answer = answer_of_route(&exchange, response, (accepted, must));
-                    Ok(with_headers(answer, cors))
+                    let answer = with_headers(answer, cors);
+                    match takeover.filter(|_| is_stream) {
+                        Some(takeover) => takeover.offer(answer).await,
+                        None => Ok(answer),
+                    }
                 }))
             }
         }

@@ -52,6 +52,7 @@ impl ClientStream {
             self.connection.received();
             return written;
         }
+        self.connection.blocks();
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
         ready!(stalled.as_mut().poll(context));
         self.abort = true;

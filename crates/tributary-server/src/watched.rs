@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tributary::internal::tasks::{TaskStats, Tasks, blocking};
 
@@ -44,6 +45,8 @@ pub(crate) trait Files: Send + Sync + 'static {
 pub(crate) struct Watched<F: Files> {
     files: F,
     current: ArcSwap<Current<F>>,
+    /// Changes after `current`.
+    changes: watch::Sender<()>,
     /// The problem with the files at the last look, so that each is logged once.
     problem: Mutex<Option<String>>,
     /// Reads the files again.
@@ -68,9 +71,10 @@ impl<F: Files> Watched<F> {
         files.log_read(None, &value);
         let current = ArcSwap::from_pointee(Current { texts, value });
         let (problem, tasks) = (Mutex::new(None), Tasks::default());
-        let watched = Arc::new(Self { files, current, problem, tasks });
+        let changes = watch::Sender::new(());
+        let watched = Arc::new(Self { files, current, changes, problem, tasks });
         let weak = Arc::downgrade(&watched);
-        watched.tasks.spawn(F::NAME, "", move || watch(Weak::clone(&weak)));
+        watched.tasks.spawn(F::NAME, "", move || look(Weak::clone(&weak)));
         Ok(watched)
     }
 
@@ -87,6 +91,11 @@ impl<F: Files> Watched<F> {
     /// The value in effect.
     pub(crate) fn current(&self) -> Guard<Arc<Current<F>>> {
         self.current.load()
+    }
+
+    /// Changes whenever another value takes effect.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Why the files could not be used at the last look.
@@ -112,6 +121,7 @@ impl<F: Files> Watched<F> {
                 let Some(made) = made else { return Ok(false) };
                 self.files.log_read(Some(&self.current.load().value), &made.value);
                 self.current.store(Arc::new(made));
+                self.changes.send_replace(());
                 Ok(true)
             }
             Err(text) => {
@@ -126,7 +136,7 @@ impl<F: Files> Watched<F> {
 }
 
 /// Reads the files again and again, until the value is dropped.
-async fn watch<F: Files>(watched: Weak<Watched<F>>) {
+async fn look<F: Files>(watched: Weak<Watched<F>>) {
     loop {
         sleep(RELOAD_PAUSE).await;
         let Some(watched) = watched.upgrade() else { return };

@@ -122,6 +122,7 @@ mod timeline;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use config::Config;
 pub use cursor::{BadCursor, Cursor};
@@ -289,6 +290,34 @@ impl Tributary {
         since: &Freshness,
     ) -> Result<(usize, news::News), ReadError> {
         news::count(&mut self.view(), reader, since).await
+    }
+
+    /// Begins to wait for changes of `reader`'s home timeline since a token, or from now on.
+    ///
+    /// # Errors
+    /// There is no memory, or the subscriptions have used up their share of it.
+    pub fn subscribe(
+        &self,
+        reader: UserId,
+        since: Option<Freshness>,
+    ) -> Result<news::Subscription, news::SubscribeError> {
+        news::Subscription::new(self.memory(), reader, since)
+    }
+
+    /// Waits for changes of a subscription. They are what [`Tributary::news`] returns, and it holds
+    /// for them too. The first call returns at once with the token that the subscription begins
+    /// with, and so does a call after `patience`: its answer can have no events, but a later token.
+    /// A call that is dropped loses nothing.
+    ///
+    /// # Errors
+    /// As [`Tributary::home_timeline`], and if the reader follows more users than memory has room
+    /// for.
+    pub async fn next_news(
+        &self,
+        subscription: &mut news::Subscription,
+        patience: Duration,
+    ) -> Result<news::News, news::SubscribeError> {
+        subscription.next(|| self.view(), patience).await
     }
 
     fn view(&self) -> View<'_> {

@@ -37,6 +37,19 @@ pub(crate) fn get(address: &str, path: &str) -> String {
     std::io::read_to_string(stream).unwrap()
 }
 
+/// Posts JSON.
+pub(crate) fn post(address: &str, path: &str, body: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    std::io::read_to_string(stream).unwrap()
+}
+
 /// A server process. Dropping it kills the process.
 pub(crate) struct Serving {
     pub(crate) process: Child,

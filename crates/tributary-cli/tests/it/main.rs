@@ -36,6 +36,7 @@ mod http_writes;
 mod import;
 mod layers;
 mod limits;
+mod live;
 mod memory;
 mod metrics;
 mod migrate;

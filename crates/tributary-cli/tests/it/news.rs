@@ -10,6 +10,7 @@ use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::time::sleep;
 use tributary::news::NewsEvent;
 use tributary::{Freshness, Limit, PageRequest, Post, Tributary, UserId};
@@ -21,13 +22,18 @@ use crate::support::{run, seed, size, user_id};
 
 const AUTHORS: u64 = 12;
 /// A reader with a fixed follow list, and one whose list changes.
-const STEADY: UserId = user_id(100);
-const CHANGING: UserId = user_id(101);
+pub(crate) const STEADY: UserId = user_id(100);
+pub(crate) const CHANGING: UserId = user_id(101);
 const MEMORY: usize = 64 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Executes statements on one shard in a transaction, as another program would.
-async fn execute(fleet: &TestFleet, shard: u64, statements: Vec<String>, pause: Duration) {
+pub(crate) async fn execute(
+    fleet: &TestFleet,
+    shard: u64,
+    statements: Vec<String>,
+    pause: Duration,
+) {
     let index = usize::try_from(shard).unwrap();
     let Some((server, database)) = fleet.databases.get(index) else {
         let file = fleet.dir.path().join(format!("data/shard-{shard}.sqlite"));
@@ -54,12 +60,36 @@ async fn execute(fleet: &TestFleet, shard: u64, statements: Vec<String>, pause: 
     connection.query_drop("COMMIT").await.unwrap();
 }
 
-/// Writes random changes until `ended`: late and equal times, edits, moves, deletions, follows,
+/// The end and the pauses of all writers.
+#[derive(Default)]
+pub(crate) struct Writers {
+    ended: AtomicBool,
+    /// Held by the writers while they write.
+    turn: RwLock<()>,
+}
+
+impl Writers {
+    /// The writers end after their current transactions.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn have_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no writer writes. None does while the result exists.
+    pub(crate) async fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().await
+    }
+}
+
+/// Writes random changes until the end: late and equal times, edits, moves, deletions, follows,
 /// and transactions that are larger than an answer.
-async fn write(fleet: &TestFleet, shard: u64, ended: &AtomicBool) {
+pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
     let mut rng = StdRng::seed_from_u64(seed(900 + shard));
     let mut next = (shard + 1) * 1_000_000;
-    while !ended.load(Ordering::Relaxed) {
+    while !writers.have_ended() {
         let author = rng.random_range(0..AUTHORS / SHARDS) * SHARDS + shard;
         // Many posts have the same time, and some an old one.
         let time = 1_000 * (100 + next % 1_000_000 / 20) - rng.random_range(0..3) * 7_000;
@@ -97,20 +127,22 @@ async fn write(fleet: &TestFleet, shard: u64, ended: &AtomicBool) {
             _ => vec![insert("post")],
         };
         let pause = Duration::from_millis(rng.random_range(0..20));
+        let turn = writers.turn.read().await;
         execute(fleet, shard, statements, pause).await;
+        drop(turn);
         sleep(pause / 4).await;
     }
 }
 
 /// A timeline by (author, post): time and text.
-type Timeline = BTreeMap<(UserId, u64), (i64, String)>;
+pub(crate) type Timeline = BTreeMap<(UserId, u64), (i64, String)>;
 
 fn entry(post: &Post) -> ((UserId, u64), (i64, String)) {
     ((post.key.author, post.key.post.get()), (post.key.time, post.content.clone()))
 }
 
 /// The whole timeline, at least as fresh as `token`.
-async fn whole(tributary: &Tributary, reader: UserId, token: &Freshness) -> Timeline {
+pub(crate) async fn whole(tributary: &Tributary, reader: UserId, token: &Freshness) -> Timeline {
     let mut timeline = Timeline::new();
     let limit = Limit::new(Limit::MAX).unwrap();
     let mut request = PageRequest::default().limit(limit).at_least(token.clone());
@@ -216,7 +248,7 @@ fn assert_same(client: &Client, expected: &Timeline, context: &str) {
     );
 }
 
-async fn prepare(fleet: &TestFleet, backend: Backend) -> Vec<Tributary> {
+pub(crate) async fn prepare(fleet: &TestFleet, backend: Backend) -> Vec<Tributary> {
     let nodes = if backend == Backend::Sqlite { 1 } else { 2 };
     let mut opened = Vec::new();
     for _ in 0..nodes {
@@ -238,8 +270,8 @@ fn a_client_of_news_misses_nothing_that_anyone_writes() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let nodes = prepare(&fleet, backend).await;
-            let ended = AtomicBool::new(false);
-            let writers = join_all((0..SHARDS).map(|shard| write(&fleet, shard, &ended)));
+            let writers = Writers::default();
+            let write = join_all((0..SHARDS).map(|shard| write(&fleet, shard, &writers)));
             let read = async {
                 let last = nodes.last().unwrap();
                 let mut clients = [
@@ -258,10 +290,10 @@ fn a_client_of_news_misses_nothing_that_anyone_writes() {
                     clients[client].poll(node, rng.random_range(1..30)).await;
                     sleep(Duration::from_millis(rng.random_range(0..20))).await;
                 }
-                ended.store(true, Ordering::Relaxed);
+                writers.end();
                 clients
             };
-            let (_, mut clients) = futures_util::future::join(writers, read).await;
+            let (_, mut clients) = futures_util::future::join(write, read).await;
             let mut end = Freshness::default();
             for shard in 0..SHARDS {
                 end.merge(&nodes[0].freshness(user_id(shard)).await);

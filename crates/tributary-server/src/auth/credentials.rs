@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use axum::http::{HeaderMap, HeaderValue, header};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+use tokio::sync::watch;
 use tracing::{debug, error, info};
 use tributary::config::Auth;
 use tributary::internal::now_ms;
@@ -113,6 +114,11 @@ impl Credentials {
         self.0.close().await;
     }
 
+    /// Changes whenever other credentials take effect.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes()
+    }
+
     /// The principal of a request: anonymous if it has no credential.
     ///
     /// # Errors
@@ -130,28 +136,34 @@ impl Credentials {
 
     /// The client with this credential. `None` if it is not valid.
     pub(super) fn principal_of(&self, credential: &str) -> Option<Principal> {
+        self.check(credential).map(|(principal, _)| principal)
+    }
+
+    /// The client with this credential, and when that ends by itself, in seconds since 1970.
+    pub(super) fn check(&self, credential: &str) -> Option<(Principal, i64)> {
         self.0.current().value.principal(credential, now())
     }
 }
 
 impl State {
-    fn principal(&self, credential: &str, now: i64) -> Option<Principal> {
+    /// The principal of a valid credential, and when that ends by itself.
+    fn principal(&self, credential: &str, now: i64) -> Option<(Principal, i64)> {
         if KeyFile::is_key(credential) {
-            let key = self.keys.find(credential, now)?;
+            let (key, expires) = self.keys.find(credential, now)?;
             let (id, scopes) = (Arc::clone(&key.id), Arc::clone(&key.scopes));
-            return Some(Principal::Service { id, scopes });
+            return Some((Principal::Service { id, scopes }, expires));
         }
         if self.tokens.len() == 0 {
             return None;
         }
         let digest: [u8; 32] = Sha256::digest(credential).into();
         if let Some(verified) = self.verified.get(&digest, now) {
-            return Some(Principal::User(verified.user));
+            return Some((Principal::User(verified.user), verified.expires));
         }
         match self.tokens.verify(credential, self.keys.revoked(), now) {
             Ok(verified) => {
                 self.verified.put(digest, verified);
-                Some(Principal::User(verified.user))
+                Some((Principal::User(verified.user), verified.expires))
             }
             Err(reason) => {
                 debug!(reason, "User token is not valid; the request is refused");
@@ -232,7 +244,7 @@ impl Files for CredentialFiles {
 }
 
 /// The credential of an `Authorization: Bearer` header.
-fn bearer(value: &HeaderValue) -> Option<&str> {
+pub(super) fn bearer(value: &HeaderValue) -> Option<&str> {
     let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(credential.trim_matches(' '))
 }

@@ -222,8 +222,8 @@ impl KeyFile {
         &self.revoked
     }
 
-    /// The key of this credential, if it is valid at this time.
-    pub(crate) fn find(&self, credential: &str, now: i64) -> Option<&ServiceKey> {
+    /// The key of this credential, if it is valid at this time, and when the credential ends.
+    pub(crate) fn find(&self, credential: &str, now: i64) -> Option<(&ServiceKey, i64)> {
         let (id, secret) = credential.strip_prefix(PREFIX)?.split_once('_')?;
         if secret.len() != SECRET_CHARACTERS {
             return None;
@@ -233,7 +233,9 @@ impl KeyFile {
         let same = |known: &&KeySecret| {
             bool::from(known.sha256.ct_eq(&digest)) && is_valid(known.expires, now)
         };
-        key.secrets.iter().find(same).map(|_| key)
+        let secret = key.secrets.iter().find(same)?;
+        let expires = key.expires.into_iter().chain(secret.expires).min();
+        Some((key, expires.unwrap_or(i64::MAX)))
     }
 
     /// Whether a credential has the form of a service key, valid or not.
@@ -449,7 +451,8 @@ mod tests {
     fn a_key_is_found_by_its_whole_credential_only() {
         let (file, id, credential) = file();
         let file = KeyFile::parse(&file.text()).unwrap();
-        let key = file.find(&credential, NOW).unwrap();
+        let (key, ends) = file.find(&credential, NOW).unwrap();
+        assert_eq!(ends, NOW + 100);
         assert_eq!((key.name.as_str(), key.expires), ("the \"web\" tier", Some(NOW + 100)));
         assert_eq!(*key.scopes, [Scope::ReadTimelines, Scope::ActAsUser]);
         assert!(file.find(&credential, NOW + 99).is_some());

@@ -12,6 +12,7 @@ mod keys;
 mod local;
 mod policy;
 mod seal;
+mod session;
 mod signature;
 #[cfg(test)]
 mod test_signers;
@@ -20,7 +21,7 @@ mod tokens;
 use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
-use axum::http::{Request, header};
+use axum::http::{HeaderMap, Request, header};
 use tributary::internal::tasks::TaskStats;
 
 pub use self::credentials::{Credentials, CredentialsError};
@@ -35,6 +36,7 @@ pub(crate) use self::policy::{Action, Denied, Object, Principal, authorize};
 pub use self::policy::{Scope, UnknownScope};
 pub(crate) use self::seal::{BadSeal, Purpose};
 pub use self::seal::{CursorKeys, CursorKeysError};
+pub(crate) use self::session::Session;
 use self::tokens::{LEEWAY_S, LIFE_MAX_S};
 use crate::error::ApiError;
 
@@ -141,6 +143,19 @@ impl Access {
         self.is_local() && !address.ip().is_loopback()
     }
 
+    /// The credential in the cookie of a request, if it counts.
+    fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let accepts = matches!(self.0, Kind::Credentials(_, Cookies::Accepted));
+        let counts = accepts && !headers.contains_key(header::AUTHORIZATION);
+        cookie::value(headers, cookie::SESSION).filter(|_| counts)
+    }
+
+    /// The credential of an admitted request, in whatever header it is.
+    fn credential<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let bearer = || headers.get(header::AUTHORIZATION).and_then(credentials::bearer);
+        self.cookie(headers).or_else(bearer)
+    }
+
     /// The principal of a request.
     ///
     /// # Errors
@@ -148,19 +163,17 @@ impl Access {
     pub(crate) fn admit<B>(&self, request: &Request<B>) -> Result<Principal, ApiError> {
         match &self.0 {
             Kind::Insecure => Ok(Principal::Open),
-            Kind::Credentials(credentials, cookies) => {
+            Kind::Credentials(credentials, _) => {
                 let headers = request.headers();
-                match (cookies, cookie::value(headers, cookie::SESSION)) {
-                    (Cookies::Accepted, Some(credential))
-                        if !headers.contains_key(header::AUTHORIZATION) =>
-                    {
+                match self.cookie(headers) {
+                    Some(credential) => {
                         // Another site must not write with the cookie of its visitor.
                         if !request.method().is_safe() && !cookie::is_same_origin(request) {
                             return Err(ApiError::CrossSite);
                         }
                         credentials.principal_of(credential).ok_or(ApiError::Unauthenticated)
                     }
-                    _ => credentials.principal(headers),
+                    None => credentials.principal(headers),
                 }
             }
             Kind::Local(local) => {

@@ -21,7 +21,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Problem;
 use super::problems::PROBLEMS;
 use super::timeline::json_bytes;
-use super::{admin, health, metrics, news, publish, timeline};
+use super::{admin, health, live, metrics, news, publish, timeline};
 
 /// The name of the response in every operation that stands for all errors.
 const PROBLEM: &str = "Problem";
@@ -41,6 +41,7 @@ const PROBLEM: &str = "Problem";
         timeline::express_feed,
         timeline::feed,
         news::news,
+        live::live,
         timeline::posts,
         publish::publish,
         publish::post,

@@ -118,6 +118,13 @@ pub(crate) struct NewsQuery {
     count: Option<CountOnly>,
 }
 
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LiveQuery {
+    /// The token of an earlier answer, or of a page. Without it, the stream begins now.
+    since: Option<Token>,
+}
+
 #[derive(ToSchema)]
 pub(crate) enum CountOnly {
     #[schema(rename = "1")]

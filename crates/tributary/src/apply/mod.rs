@@ -28,6 +28,7 @@ pub(crate) use self::entry::CacheKey;
 use self::entry::{CachedChange, CachedEntry};
 use self::fills::Fills;
 use self::heads::HeadLoads;
+use self::news::subjects;
 use self::unknown::UnknownPosts;
 use self::visible::Visible;
 pub(crate) use self::writers::start;
@@ -179,6 +180,7 @@ impl Applier {
         self.identity = Some(identity);
         self.log().news.begin(at, &self.memory.budget().news);
         self.log().begin(identity, at);
+        self.memory.subscribers().wake_all();
         count(&self.log().counters.log_identities);
         self.heads.restart();
     }
@@ -191,6 +193,7 @@ impl Applier {
         let mut translated = Vec::new();
         let unknown = UnknownPosts::of(&changes);
         let news = self.news(&changes);
+        let changed = subjects(&news);
         for (shard, change) in changes {
             self.translate(shard, change, &mut translated);
         }
@@ -209,6 +212,7 @@ impl Applier {
         self.drop_outdated();
         self.visible.listing.list_posts(&self.memory);
         self.log().advance(at);
+        self.memory.subscribers().wake(&changed);
     }
 
     /// Translates a change into changes of cached and pending values. Changes of other users are

@@ -11,6 +11,13 @@ use crate::model::ShardId;
 /// A change with its index in the transaction.
 pub(super) type IndexedNews = (u32, Subject, NewsChange);
 
+/// The subjects of these changes, each once for changes in a row.
+pub(super) fn subjects(news: &[IndexedNews]) -> Vec<Subject> {
+    let mut subjects: Vec<Subject> = news.iter().map(|(_, subject, _)| *subject).collect();
+    subjects.dedup();
+    subjects
+}
+
 impl Applier {
     /// The changes of a transaction that readers can see. The same transaction has the same indexes
     /// on every node, except for unknown changes: they come last, so that a position within the
@@ -44,6 +51,7 @@ impl Applier {
     pub(super) fn lose_news(&self, shard: ShardId) {
         let now_s = u32::try_from(clock::now_ms() / 1_000).unwrap_or(u32::MAX);
         self.log().lose(shard, now_s);
+        self.memory.subscribers().wake_all();
     }
 
     /// `None` for changes that no reader sees: the shard does not own the user, or is excluded.

@@ -54,6 +54,8 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:7878";
 pub const ADMIN_LISTEN_DEFAULT: &str = "127.0.0.1:7979";
 /// Default of `http.connections_per_address`.
 pub const CONNECTIONS_PER_ADDRESS_DEFAULT: usize = 1_024;
+/// Default of `http.streams_max`.
+pub const STREAMS_DEFAULT: usize = 10_000;
 /// Default of `request.deadline_ms`. One wave may use half of the time that is left: a silent
 /// shard is given up after one second, and later waves have the other second.
 pub const DEADLINE_MS_DEFAULT: u64 = 2_000;
@@ -115,6 +117,10 @@ pub struct Http {
     /// counts as one IPv6 address.
     #[serde(deserialize_with = "number")]
     pub connections_per_address: usize,
+    /// Upper bound for the streams of events at one time. They do not count as connections for the
+    /// bound of the process.
+    #[serde(deserialize_with = "number")]
+    pub streams_max: usize,
     /// The certificate of the listener, which then speaks TLS only.
     pub tls: Option<HttpTls>,
     /// A second address, for plain HTTP beside TLS.
@@ -623,6 +629,7 @@ impl Default for Http {
             listen,
             hosts: Vec::new(),
             connections_per_address: CONNECTIONS_PER_ADDRESS_DEFAULT,
+            streams_max: STREAMS_DEFAULT,
             tls: None,
             plain_listen: None,
             trusted_proxies: Network::loopback(),

@@ -108,6 +108,7 @@ fn effective(config: &Config) -> Vec<(String, String)> {
         ("http.listen", text(config.http.listen)),
         ("http.hosts", list(&config.http.hosts)),
         ("http.connections_per_address", config.http.connections_per_address.to_string()),
+        ("http.streams_max", config.http.streams_max.to_string()),
         ("http.trusted_proxies", list(&config.http.trusted_proxies)),
         ("http.cors_origins", list(&config.http.cors_origins)),
         ("admin.listen", text(config.admin.listen)),

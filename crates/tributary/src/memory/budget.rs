@@ -44,6 +44,9 @@ pub(crate) struct Budget {
     pub(crate) recent: Usage,
     /// The newest changes of all logs; items are changes.
     pub(crate) news: Usage,
+    /// The readers that wait for news; each counts as one user, items are the users that they
+    /// follow.
+    pub(crate) subscribers: Usage,
 }
 
 /// Bytes of the budget that are taken until this is dropped: by a read in flight, or by a value
@@ -125,11 +128,23 @@ impl Usage {
 impl Budget {
     /// A budget of `max` bytes, of which the page cache takes `cells` from the start.
     pub(crate) fn new(max: usize, cells: usize) -> Self {
-        let [tails, follows, pages, recent, news] = Default::default();
+        let [tails, follows, pages, recent, news, subscribers] = Default::default();
         let [index, reserved] = Default::default();
         let fills = (max / FILLS_SHARE).checked_div(fill_bytes(max)).unwrap_or(0).max(1);
         let fills = Arc::new(Semaphore::new(fills));
-        Self { max, cells, index, reserved, fills, tails, follows, pages, recent, news }
+        Self {
+            max,
+            cells,
+            index,
+            reserved,
+            fills,
+            tails,
+            follows,
+            pages,
+            recent,
+            news,
+            subscribers,
+        }
     }
 
     /// The limit in bytes.
@@ -144,7 +159,8 @@ impl Budget {
 
     /// Bytes used in total.
     pub(crate) fn used(&self) -> usize {
-        let kinds = [&self.tails, &self.follows, &self.pages, &self.recent, &self.news];
+        let kinds =
+            [&self.tails, &self.follows, &self.pages, &self.recent, &self.news, &self.subscribers];
         let cached = kinds.map(Usage::bytes).iter().sum::<usize>();
         self.index() + cached + self.reserved.load(Ordering::Relaxed)
     }

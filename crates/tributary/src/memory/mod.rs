@@ -14,6 +14,7 @@ pub(crate) mod news;
 mod pages;
 mod recent;
 mod slots;
+mod subscribers;
 mod tail;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ pub(crate) use self::pages::{CachedPage, PageQuery, Version};
 pub(crate) use self::recent::{Recent, RecentEntry};
 use self::slots::Slots;
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
+pub(crate) use self::subscribers::{Full, Subscriber, Subscribers};
 pub(crate) use self::tail::{Tail, TailChange, TailKey, TailLimits, TailPost};
 use crate::model::{NEWS_SHARE_DEFAULT, Post, ShardId, UserId};
 use crate::moment::PostTimes;
@@ -74,6 +76,7 @@ pub(crate) struct Memory {
     recent: Recent,
     budget: Arc<Budget>,
     news_bytes_max: usize,
+    subscribers: Arc<Subscribers>,
     logs: Vec<FollowedLog>,
     /// The index in `logs` of each shard's log, by shard index.
     log_of: Vec<usize>,
@@ -139,6 +142,7 @@ impl Memory {
             pages,
             page_cache_hits: AtomicU64::new(0),
             recent: Recent::new(budget.max()),
+            subscribers: Subscribers::new(Arc::clone(&budget)),
             budget,
             news_bytes_max,
             logs,
@@ -238,6 +242,11 @@ impl Memory {
     /// Most bytes of the newest changes of one log.
     pub(crate) fn news_bytes_max(&self) -> usize {
         self.news_bytes_max
+    }
+
+    /// The readers that wait for news.
+    pub(crate) fn subscribers(&self) -> &Arc<Subscribers> {
+        &self.subscribers
     }
 
     /// The slot of a registered user.

@@ -7,12 +7,15 @@
 //! 3. If memory does not have all of the page, `from_databases` reads the rest. `merge` decides
 //!    which authors are queried, in waves over the shards that own them.
 //! 4. `flight` lets requests for the same page share these queries.
+//!
+//! `news` reads what has changed since a token, and `live` waits for it.
 
 mod draft;
 pub mod explain;
 mod flight;
 mod from_databases;
 mod from_memory;
+pub(crate) mod live;
 mod merge;
 pub mod news;
 mod page;

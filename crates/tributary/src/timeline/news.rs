@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::draft::PAGE_JSON_MAX;
+pub use super::live::{SubscribeError, Subscription};
 use super::view::View;
 use super::{Limit, ReadError};
 use crate::changes::{LogIdentity, LogPosition};
@@ -32,6 +33,8 @@ const LIST_TRIES: u32 = 3;
 pub struct News {
     /// The changes, in log order for each server. None if there is a gap.
     pub events: Vec<NewsEvent>,
+    /// The token to continue from after each event, in the same order.
+    pub tokens: Vec<Freshness>,
     /// Changes since the token are not known any more. Read the page again with `freshness`, and
     /// continue from `freshness`.
     pub gap: bool,
@@ -130,17 +133,31 @@ pub(crate) async fn news(
     since: Option<&Freshness>,
     limit: Limit,
 ) -> Result<News, ReadError> {
-    let Some(memory) = view.memory() else { return Ok(News::with_gap(Freshness::default())) };
+    let answer = with_authors(view, reader, since, (limit, PAGE_JSON_MAX)).await;
+    answer.map(|(news, _)| news)
+}
+
+/// [`news`] with at most this many bytes of JSON, and the users that the reader follows. `None` if
+/// they were not read.
+pub(super) async fn with_authors(
+    view: &mut View<'_>,
+    reader: UserId,
+    since: Option<&Freshness>,
+    (limit, bytes_max): (Limit, usize),
+) -> Result<(News, Option<Vec<UserId>>), ReadError> {
+    let Some(memory) = view.memory() else {
+        return Ok((News::with_gap(Freshness::default()), None));
+    };
     let Some(since) = since else {
-        return Ok(News { freshness: view.reached(), ..News::default() });
+        return Ok((News { freshness: view.reached(), ..News::default() }, None));
     };
     let asked = match Asked::new(view, memory, reader, since).await? {
         Ok(asked) => asked,
-        Err(unread) => return Ok(unread),
+        Err(unread) => return Ok((unread, None)),
     };
-    let mut news = asked.read(limit.get(), PAGE_JSON_MAX);
+    let mut news = asked.read(limit.get(), bytes_max);
     news.queried |= add_handles(view, memory, &mut news.events).await;
-    Ok(news)
+    Ok((news, Some(asked.authors)))
 }
 
 /// The number of posts that became visible in `reader`'s home timeline since a token and still
@@ -166,7 +183,7 @@ struct Asked<'a> {
     since: &'a Freshness,
     /// The logs that end before the position of the token.
     beyond_end: Vec<LogIdentity>,
-    authors: usize,
+    authors: Vec<UserId>,
     /// Whether the follow list was queried.
     queried: bool,
     /// Memory's positions, read before the follow list.
@@ -219,7 +236,6 @@ impl<'a> Asked<'a> {
             // The list in memory may be newer than the position.
             if tries == LIST_TRIES || !follows_changed(memory, reader, &reached) {
                 let logs = subjects(memory, reader, &authors);
-                let authors = authors.len();
                 return Ok(Ok(Self { memory, since, beyond_end, authors, queried, reached, logs }));
             }
             view.begin_again();
@@ -268,7 +284,7 @@ impl<'a> Asked<'a> {
     }
 
     fn with_cost(&self, news: News) -> News {
-        News { authors: self.authors, queried: self.queried, ..news }
+        News { authors: self.authors.len(), queried: self.queried, ..news }
     }
 
     /// The positions before the first event: those of the token for the logs that are asked, and
@@ -362,6 +378,7 @@ impl Answer {
         self.bytes = left.unwrap_or(0);
         self.news.freshness.set(identity, item.position, item.at);
         self.news.events.push(event(item, &self.news.freshness));
+        self.news.tokens.push(self.news.freshness.clone());
         true
     }
 }
