@@ -58,7 +58,7 @@ impl Target {
     pub(super) async fn find(url: &str) -> Result<Self> {
         let parsed = Url::parse(url).with_context(|| format!("{url} is not a URL"))?;
         if parsed.scheme() != "http" {
-            bail!("{url}: only http:// can be measured");
+            bail!("{url}: only http:// is supported");
         }
         let host = parsed.host_str().with_context(|| format!("{url} names no host"))?;
         let port = parsed.port_or_known_default().unwrap_or(80);
@@ -100,6 +100,20 @@ pub(super) struct Client {
     stream: Option<(TcpStream, Instant)>,
     request: Vec<u8>,
     reply: Vec<u8>,
+}
+
+/// The body of the answer to one GET request at `http://HOST[:PORT]`.
+///
+/// # Errors
+/// The server cannot be reached, or its answer is not 200.
+pub async fn get(url: &str, path: &str) -> Result<Vec<u8>> {
+    let mut client = Client::new(Target::find(url).await?);
+    let reply = client.exchange(Request::get(path)).await?;
+    match reply.status {
+        200 => Ok(reply.body.to_vec()),
+        401 | 403 => bail!("the server needs a credential; set {CREDENTIAL_VARIABLE}"),
+        status => bail!("the server answered {status}"),
+    }
 }
 
 /// A request to send.

@@ -25,6 +25,7 @@ mod words;
 mod worker;
 mod world;
 
+pub use self::client::get;
 pub use self::drive::{LoadPlan, drive};
 pub use self::engine::{EnginePlan, engine};
 pub use self::mix::Mix;

@@ -9,6 +9,7 @@ use tributary::internal::{Draft, PostTimes, fleet, now_ms, rfc3339_ms};
 use tributary::{Config, Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
 use tributary_server::page_json;
 
+use crate::terminal::{Colours, Look, visible};
 use crate::{DEMO_FOLDER, DataSource, Outcome, say};
 
 /// The page of a home timeline that a command reads.
@@ -61,28 +62,39 @@ impl Feed {
             let missing: Vec<&str> =
                 page.missing.iter().map(|shard| fleet.shard_name(*shard)).collect();
             let times = fleet.times();
-            say(readable(&page, self.page.user, times, &missing, &self.page.source.flags()));
+            let colours = Colours::of_output();
+            let flags = self.page.source.flags();
+            let of = (self.page.user, flags.as_str());
+            say(readable(&page, of, times, &missing, colours));
         }
         tributary.close().await;
         Ok(if complete { Outcome::Done } else { Outcome::Partial })
     }
 }
 
-fn readable(page: &Page, user: UserId, times: &PostTimes, missing: &[&str], flags: &str) -> String {
-    let mut text = format!("Home timeline of user {user}\n\n");
+fn readable(
+    page: &Page,
+    (user, flags): (UserId, &str),
+    times: &PostTimes,
+    missing: &[&str],
+    colours: Colours,
+) -> String {
+    let title = format!("Home timeline of user {user}");
+    let mut text = format!("{}\n\n", colours.apply(Look::Bold, &title));
     let now = now_ms();
     for post in &page.posts {
         let author = match page.handles.get(&post.key.author) {
             Some(handle) => handle.clone(),
             None => post.key.author.to_string(),
         };
-        text.push_str(&readable_post(post, &author, times.epoch_ms(post.key.time), now));
+        text.push_str(&readable_post(post, &author, (times.epoch_ms(post.key.time), now), colours));
     }
     if page.posts.is_empty() {
         text.push_str("This page has no posts.\n\n");
     }
     if !missing.is_empty() {
-        let _ = writeln!(text, "Incomplete: no answer from {}.", missing.join(", "));
+        let warning = format!("Incomplete: no answer from {}.", missing.join(", "));
+        let _ = writeln!(text, "{}", colours.apply(Look::Warning, &warning));
     }
     match &page.next {
         Some(next) => {
@@ -96,28 +108,19 @@ fn readable(page: &Page, user: UserId, times: &PostTimes, missing: &[&str], flag
 /// Formats a post: one line with the author and the time, then the indented text. Control
 /// characters are replaced by symbols, because they could control the terminal or reverse the
 /// direction of text.
-fn readable_post(post: &Post, author: &str, time: i64, now: i64) -> String {
+fn readable_post(post: &Post, author: &str, (time, now): (i64, i64), colours: Colours) -> String {
     let when = rfc3339_ms(time);
     let age = age(now.saturating_sub(time));
     let author: String = author.chars().map(visible).collect();
-    let mut text = format!("@{author}  {age}  ({when})\n");
+    let author = colours.apply(Look::Bold, &format!("@{author}"));
+    let times = colours.apply(Look::Dim, &format!("{age}  ({when})"));
+    let mut text = format!("{author}  {times}\n");
     for line in post.content.lines() {
         let line: String = line.chars().map(visible).collect();
         let _ = writeln!(text, "    {line}");
     }
     text.push('\n');
     text
-}
-
-/// A visible substitute for a control character; other characters are unchanged.
-fn visible(character: char) -> char {
-    match u32::from(character) {
-        9 => ' ',
-        code @ 0..32 => char::from_u32(0x2400 + code).unwrap_or('?'),
-        127..160 => '\u{2421}',
-        0x202a..=0x202e | 0x2066..=0x2069 => char::REPLACEMENT_CHARACTER,
-        _ => character,
-    }
 }
 
 /// The age of a post in whole units, in the largest unit that is not above the age.
@@ -141,7 +144,7 @@ mod tests {
         let key = PostKey { time: 1_000, post: PostId::from(1), author: UserId::from(7) };
         let post = Post::new(key, "one\n\u{1b}[2Jtwo\u{202e} 🎉");
         assert_eq!(
-            readable_post(&post, "7", 1_000, 7_201_000),
+            readable_post(&post, "7", (1_000, 7_201_000), Colours::none()),
             "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"
         );
         assert_eq!(

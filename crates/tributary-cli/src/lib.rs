@@ -18,6 +18,8 @@ mod keys;
 mod log;
 mod migrate;
 mod serve;
+mod shards;
+mod terminal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,8 @@ enum Command {
     Feed(feed::Feed),
     /// Read the home timeline of a user, and print how it was read
     Explain(explain::Explain),
+    /// Print the state of the servers and shards of a running server
+    Shards(shards::Shards),
     /// Create the tables that the write path needs
     Migrate(migrate::Migrate),
     /// Make, list, rotate and revoke credentials for the HTTP API
@@ -158,6 +162,7 @@ pub fn main() -> ExitCode {
                 Command::Check(check) => check.run().await,
                 Command::Feed(feed) => feed.run().await,
                 Command::Explain(explain) => explain.run().await,
+                Command::Shards(shards) => shards.run().await,
                 Command::Migrate(migrate) => migrate.run().await,
                 Command::Keys(keys) => keys.run(),
                 Command::Config(config) => config.run(),

@@ -2,6 +2,7 @@
 import "./controls.js";
 import "./composer.js";
 import "./feed.js";
+import "./shards.js";
 import { startKeys } from "./keys.js";
 
 startKeys();

@@ -2,28 +2,35 @@
 //! files.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tributary::Tributary;
 use tributary::internal::fleet;
 use tributary::internal::stats::MemoryStats;
 
+use super::App;
 use super::auth::{AllowedHere, Credentials, ReadKeys, ReadState, Reload};
 use super::health::status_of;
 use super::timeline::json;
 use super::tls::Certificate;
+use super::web;
 use super::wire::{KeysState, LogState, Reloaded, ServerState, ShardDetails, ShardsState};
 
-/// `GET /shards`: every server and shard with its state. The reasons are those of the log.
+/// `GET /shards`: every server and shard with its state, for a browser as a page. The reasons are
+/// those of the log.
 #[utoipa::path(
     get, path = "/shards", operation_id = "shards", tag = "operators",
     summary = "Every server and shard with its state", description = "",
     responses((status = 200, description = "The state", body = ShardsState<'_>))
 )]
 pub(super) async fn shards(
-    State(tributary): State<Tributary>,
+    State(app): State<App>,
     _: AllowedHere<ReadState>,
+    headers: HeaderMap,
 ) -> Response {
+    if app.web.is_some() && web::wants_page(&headers) {
+        return web::shards_page(&app, &headers);
+    }
+    let tributary = app.tributary;
     let fleet = fleet(&tributary);
     let health = fleet.health();
     let stats = MemoryStats::of(&tributary);

@@ -17,6 +17,7 @@ mod files;
 mod frame;
 mod from_memory;
 mod health;
+mod history;
 mod limits;
 mod listener;
 mod live;
@@ -57,6 +58,7 @@ pub use self::auth::{
 use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::Frame;
+use self::history::History;
 use self::limits::Limiter;
 use self::live::{LiveParts, Streams};
 use self::observe::Observed;
@@ -119,6 +121,8 @@ struct App {
     web: Option<Web>,
     /// Counts of answers, for metrics.
     observed: Arc<Observed>,
+    /// Samples for the page for operators. `None` without pages or without a server of ours.
+    history: Option<Arc<History>>,
 }
 
 /// Which routes a listener has, beside those of health.
@@ -147,6 +151,7 @@ impl App {
             certificate: None,
             web,
             observed: Arc::default(),
+            history: None,
         }
     }
 }
@@ -173,6 +178,7 @@ impl FromRef<App> for TaskList {
     fn from_ref(app: &App) -> Self {
         let mut tasks = fleet(&app.tributary).tasks().stats();
         tasks.extend(app.access.tasks());
+        tasks.extend(app.history.iter().flat_map(|history| history.tasks()));
         tasks.extend(app.certificate.iter().flat_map(Certificate::tasks));
         Self(tasks)
     }
@@ -233,7 +239,7 @@ fn routes(app: App, role: Role) -> Router {
     };
     let routes = match (&app.web, role) {
         (None, _) => routes,
-        (Some(_), Role::Admin) => routes.merge(web::common_routes()),
+        (Some(_), Role::Admin) => routes.merge(web::common_routes()).merge(web::operator_routes()),
         (Some(_), _) => routes.merge(web::common_routes()).merge(web::page_routes()),
     };
     routes

@@ -17,6 +17,7 @@ use tributary::config::Http;
 use super::auth::{Access, CursorKeys};
 use super::connections::Connections;
 use super::cors::Cors;
+use super::history::History;
 use super::listener::{Listener, Routes};
 use super::live::Streams;
 use super::tls::Certificate;
@@ -158,7 +159,11 @@ impl BoundServer {
         let connections = Connections::new((files.min(CONNECTIONS_MAX), files), self.limits);
         let clients = Some(Arc::clone(&connections));
         let certificate = self.certificate;
-        let app = App { certificate, clients, streams, ..App::new(tributary, self.options) };
+        let mut app = App { certificate, clients, streams, ..App::new(tributary, self.options) };
+        if let Some(web) = &mut app.web {
+            web.has_shards = self.listeners.iter().any(|listener| listener.role == Role::Both);
+            app.history = Some(History::start(app.tributary.clone()));
+        }
         let (stopping, stopped) = watch::channel(());
         let serving = self.listeners.iter().map(|listener| {
             let app = match listener.role {
@@ -181,6 +186,9 @@ impl BoundServer {
             warn!("Some requests did not end within 8 s; their connections are closed");
         }
         app.access.close().await;
+        if let Some(history) = &app.history {
+            history.close().await;
+        }
         if let Some(certificate) = &app.certificate {
             certificate.close().await;
         }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::HttpBody;
@@ -25,6 +26,7 @@ use super::cors::Cors;
 use super::error::ApiError;
 use super::frame;
 use super::from_memory::feed_from_memory;
+use super::history::History;
 use super::live::EventStream;
 use super::stream::{AnswerBody, RequestBody, counted};
 use super::takeover::Takeover;
@@ -51,7 +53,7 @@ impl Service<hyper::Request<Incoming>> for RequestService {
     type Future = Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let exchange = self.connection.request_arrived();
+        let (exchange, began) = (self.connection.request_arrived(), Instant::now());
         let cors = self.cors.as_ref().map(|cors| cors.headers(request.method(), request.headers()));
         let cors = match cors {
             Some((headers, true)) => {
@@ -69,6 +71,7 @@ impl Service<hyper::Request<Incoming>> for RequestService {
         match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => {
                 let answer = cached_answer(&exchange, accepted, page);
+                record(self.app.history.as_deref(), began);
                 Either::Left(ready(Ok(with_headers(answer, cors))))
             }
             Ok(None) | Err(_) => {
@@ -77,11 +80,12 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
                 request.extensions_mut().insert(ConnectInfo(self.peer));
                 request.extensions_mut().insert(Arc::clone(&exchange));
-                let answer = self.routes.call(request);
+                let (answer, history) = (self.routes.call(request), self.app.history.clone());
                 let takeover = (!self.connection.is_multiplexed()).then(|| self.takeover.clone());
                 Either::Right(Box::pin(async move {
                     let Ok(response) = answer.await;
                     let is_stream = response.extensions().get::<EventStream>().is_some();
+                    record(history.as_deref(), began);
                     let answer = answer_of_route(&exchange, response, (accepted, must));
                     let answer = with_headers(answer, cors);
                     match takeover.filter(|_| is_stream) {
@@ -105,6 +109,13 @@ fn with_headers(mut answer: Response<AnyBody>, cors: Option<HeaderMap>) -> Respo
         answer.headers_mut().append(name, value.clone());
     }
     answer
+}
+
+/// Counts an answer for the charts of the page for operators.
+fn record(history: Option<&History>, began: Instant) {
+    if let Some(history) = history {
+        history.latencies.record(began.elapsed());
+    }
 }
 
 /// A cached page, if the answers in flight have room for it.

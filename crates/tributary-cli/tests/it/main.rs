@@ -10,6 +10,7 @@ mod adopted;
 mod adopted_writes;
 mod backup;
 mod bench;
+mod browser;
 mod budget;
 mod caching;
 mod check;

@@ -212,6 +212,29 @@ fn id_of(post: &serde_json::Value) -> String {
 }
 
 #[test]
+fn operators_see_the_shards_as_a_page_and_programs_as_json() {
+    let credentials = TestCredentials::new();
+    let (admin, act) = (credentials.key(&[Scope::Admin]), credentials.key(&[Scope::ActAsUser]));
+    run(async {
+        let (tributary, access, _fleet) = protected_fleet(&credentials).await;
+        let mut options = options();
+        options.access = access;
+        let server = TestServer::start_as(tributary, options).await;
+        let page = open(&server, "/shards", &session(&admin)).await;
+        assert_eq!(page.status, 200);
+        for part in ["All 4 shards are in service.", "<svg class=\"chart\"", "posts of authors"] {
+            assert!(page.body.contains(part), "{part}: {}", page.body);
+        }
+        assert!(!page.body.contains("<style") && !page.body.contains(" style="));
+        assert_eq!(open(&server, "/shards", &session(&act)).await.status, 403);
+        assert_eq!(open(&server, "/shards", &session(&credentials.token(1))).await.status, 403);
+        assert_eq!(open(&server, "/shards", "").await.status, 401);
+        let json = server.get_as("/shards", &admin).await.json();
+        assert_eq!(json["shards"].as_array().unwrap().len(), 4);
+    });
+}
+
+#[test]
 fn pages_contain_texts_and_no_code() {
     run(async {
         let (tributary, _fleet) = world().await;
@@ -231,7 +254,7 @@ fn pages_contain_texts_and_no_code() {
         }
 
         let script = attributes(&page.body, "src=\"")[0];
-        let head = server.send(Request::head(script).header("accept-encoding", "br, gzip")).await;
+        let head = server.send(Request::get(script).header("accept-encoding", "br, gzip")).await;
         assert_eq!(head.header("content-encoding"), "gzip");
         assert_eq!(head.header("cache-control"), "public, max-age=31536000, immutable");
         let plain = server.get(script).await;

@@ -25,7 +25,7 @@ macro_rules! embedded {
 }
 
 /// The files. Scripts import each other by relative addresses.
-static SOURCES: [Source; 10] = embedded! {
+static SOURCES: [Source; 11] = embedded! {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "app.js": SCRIPT,
@@ -36,6 +36,7 @@ static SOURCES: [Source; 10] = embedded! {
     "keys.js": SCRIPT,
     "live.js": SCRIPT,
     "page.js": SCRIPT,
+    "shards.js": SCRIPT,
 };
 
 struct Source {

@@ -5,7 +5,9 @@
 //! Nothing is loaded from elsewhere, and no page has a script or a style inside.
 
 mod assets;
+mod chart;
 mod pages;
+mod shards;
 mod sign_in;
 mod view;
 
@@ -19,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tributary::UserId;
 
+pub(super) use self::shards::shards_page;
 use self::view::{Frame, Theme};
 use super::App;
 use super::auth::cookie;
@@ -39,12 +42,14 @@ pub struct Web {
     pub writes: bool,
     /// Readers that the first page suggests, if the client may read as any user.
     pub examples: Arc<[UserId]>,
+    /// Whether the page for operators is on the same address.
+    pub(super) has_shards: bool,
 }
 
 impl Web {
     /// Pages that offer to write, or that do not.
     pub fn new(writes: bool) -> Self {
-        Self { writes, examples: Arc::default() }
+        Self { writes, ..Self::default() }
     }
 
     /// Suggests these readers on the first page.
@@ -63,6 +68,11 @@ pub(super) fn page_routes() -> Router<App> {
         .route("/home/{reader}/open", get(pages::open_author))
         .route("/home/{reader}/following", get(pages::following))
         .route("/home/{reader}/authors/{author}", get(pages::author))
+}
+
+/// The first page of a listener for operators only.
+pub(super) fn operator_routes() -> Router<App> {
+    Router::new().route("/", get(pages::to_shards))
 }
 
 /// The routes that every page needs.

@@ -61,6 +61,7 @@ impl Visit {
             chooses: self.principal.user().is_none(),
             writes: self.web.writes,
             bytes_max: self.bytes_max,
+            has_shards: self.web.has_shards,
             section,
         }
     }
@@ -95,6 +96,11 @@ pub(super) async fn start(visit: Visit) -> Result<Response, ApiError> {
             Ok(page(&StartPage { frame: visit.frame(None, ""), examples }))
         }
     }
+}
+
+/// `GET /` for operators: the page of all shards.
+pub(super) async fn to_shards() -> Result<Response, ApiError> {
+    see_other("/shards")
 }
 
 #[derive(Deserialize)]

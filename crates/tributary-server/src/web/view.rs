@@ -49,6 +49,8 @@ pub(super) struct Frame {
     pub(super) writes: bool,
     /// Largest text of a post, in bytes.
     pub(super) bytes_max: usize,
+    /// Whether the page for operators is on the same address.
+    pub(super) has_shards: bool,
     /// The entry of the navigation that is this page.
     pub(super) section: &'static str,
 }
@@ -63,6 +65,7 @@ impl Frame {
             chooses: false,
             writes: false,
             bytes_max: 0,
+            has_shards: false,
             section: "",
         }
     }
