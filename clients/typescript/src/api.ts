@@ -156,9 +156,17 @@ export type KeysState = {
 export type LogState = {
   filled_ahead: FilledAhead;
   followed: boolean;
+  /** Bytes of the log that memory has not applied. */
+  lag_bytes?: number | null;
+  /** Milliseconds since memory last had every change of the log. */
+  lag_ms?: number | null;
   log: string;
   newest_times: boolean;
-  news: NewsSize;
+  news: NewsState;
+  /** The position that memory has reached: a number, or file and offset of a server's log. */
+  position?: string | null;
+  /** Why memory is not up to date with the log; only with `verbose`, as all that follow. */
+  reason?: string | null;
 };
 
 /** The body of `POST /v1/users/{user_id}/following`. */
@@ -218,9 +226,15 @@ export type NewsEvent = {
 };
 
 /** The changes that requests for news are answered from. */
-export type NewsSize = {
+export type NewsState = {
   bytes: number;
   bytes_max: number;
+  /** Their number; only with `verbose`, as all that follow. */
+  changes?: number | null;
+  /** A request since an earlier position has a gap. */
+  from?: string | null;
+  /** The age of this position. */
+  seconds?: number | null;
 };
 
 /** A post. */
@@ -236,7 +250,7 @@ export type Post = {
 
 /** An error (RFC 9457). */
 export type Problem = {
-  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "storage_full";
+  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "no_streams" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "too_many_streams" | "storage_full";
   detail: string;
   /** With `explain=1`, if a timeline was read. */
   explain?: Explained;
@@ -255,9 +269,13 @@ export type Ready = {
   failing?: Array<TaskState>;
   /** One entry for each log; empty if memory is off, or if the request may not see it. */
   memory?: Array<LogState>;
+  /** Only if asked for; empty for a folder of embedded shards. */
+  servers?: Array<ServerState> | null;
   /** Absent if the request may not see it. */
   shards?: Array<ShardState>;
   status: string;
+  /** All background tasks, only if asked for. */
+  tasks?: Array<TaskState> | null;
 };
 
 /** One file or pair of files in the answer of `POST /reload`. */
@@ -288,6 +306,7 @@ export type SecretState = {
 export type ServerState = {
   /** The connections that requests may use. */
   connections: number;
+  in_service: boolean;
   name: string;
   /** The requests that were rejected since the start. */
   rejected: number;
@@ -333,7 +352,7 @@ export type StaleShard = {
   shard: string;
 };
 
-/** A background task that has panicked in the last minute, or waits to start again. */
+/** A background task. */
 export type TaskState = {
   of: string;
   restarts: number;
@@ -419,6 +438,8 @@ export interface Operations {
     query: {
       /** `degraded` is then 503, too */
       strict?: string;
+      /** Adds servers, tasks, and the progress of memory in each log */
+      verbose?: string;
     };
     body: undefined;
     answer: Ready;
@@ -468,12 +489,25 @@ export interface Operations {
       /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
       require?: "complete";
       /** Add how the page was read; a key needs the scope `explain`. */
-      explain?: ExplainOnly;
+      explain?: "1";
       /** Read the page from the databases alone; needs `explain`. */
-      memory?: MemoryOff;
+      memory?: "off";
     };
     body: undefined;
     answer: TimelinePage;
+  };
+  /** What becomes visible in a home timeline, as server-sent events */
+  live: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** The token of an earlier answer, or of a page. Without it, the stream begins now. */
+      since?: Token;
+    };
+    body: undefined;
+    answer: string;
   };
   /** What became visible in a home timeline since a token */
   news: {
@@ -609,6 +643,7 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   shards: ["GET", "/shards"],
   express_timeline: ["GET", "/user/feed/{user_id}"],
   home_timeline: ["GET", "/v1/users/{user_id}/feed"],
+  live: ["GET", "/v1/users/{user_id}/feed/live"],
   news: ["GET", "/v1/users/{user_id}/feed/new"],
   following: ["GET", "/v1/users/{user_id}/following"],
   follow_all: ["POST", "/v1/users/{user_id}/following"],

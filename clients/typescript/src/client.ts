@@ -2,6 +2,7 @@
 // iterates pages.
 
 import { routes } from "./api.js";
+import { blocks } from "./live.js";
 import type {
   Cursor,
   Followed,
@@ -10,6 +11,7 @@ import type {
   Id,
   News,
   NewsCount,
+  NewsEvent,
   Operations,
   Post,
   Problem,
@@ -50,6 +52,9 @@ export interface Call<K extends keyof Operations> {
   headers?: Record<string, string>;
   signal?: AbortSignal | undefined;
 }
+
+/** An event of a stream. `id` is the token after it; after `gap`, changes were lost. */
+export type LiveEvent = { id: Token } & (NewsEvent | { type: "gap" });
 
 /** An answer that is an error. */
 export class TributaryError extends Error {
@@ -129,6 +134,39 @@ export class Tributary {
     const count = await this.call("news", { path: { user_id: user }, query, signal });
     if (!("posts" in count)) throw new TypeError("the answer has no number of posts");
     return count;
+  }
+
+  /**
+   * The events of a home timeline as soon as they are visible, until `signal` aborts. It connects
+   * again by itself, and misses and repeats nothing. After `gap` and `follow`, read the timeline
+   * again: that page then includes everything up to the event.
+   */
+  async *subscribe(
+    user: Id,
+    options: { since?: Token; signal?: AbortSignal } = {},
+  ): AsyncGenerator<LiveEvent, void, undefined> {
+    const { since, signal } = options;
+    let last = since;
+    let retry = 1_000;
+    for (let attempt = 0; !signal?.aborted; attempt += 1) {
+      try {
+        const query = last === undefined ? {} : { since: last };
+        const response = await this.send("live", { path: { user_id: user }, query, signal });
+        for await (const block of blocks(response)) {
+          attempt = 0;
+          retry = block.retry ?? retry;
+          last = block.id ?? last;
+          if (block.data === undefined || last === undefined) continue;
+          const event = { ...JSON.parse(block.data), id: last } as LiveEvent;
+          if (event.type === "gap" || event.type === "follow") this.#add(last);
+          yield event;
+        }
+      } catch (error) {
+        if (signal?.aborted) return;
+        if (error instanceof TributaryError && ![429, 503].includes(error.status)) throw error;
+      }
+      await pause(retry / 1_000, attempt, signal).catch(() => undefined);
+    }
   }
 
   /** Stores a post. It is stored once, also if the request is repeated with the same key. */
@@ -222,8 +260,12 @@ export class Tributary {
   #learn(method: string, response: Response, sent: Token[]): void {
     const token = response.headers.get(FRESHNESS);
     if (token === null) return;
-    const kept = this.#tokens.filter((known) => method !== "GET" || !sent.includes(known));
-    this.#tokens = [...kept, token].slice(-TOKENS_MAX);
+    if (method === "GET") this.#tokens = this.#tokens.filter((known) => !sent.includes(known));
+    this.#add(token);
+  }
+
+  #add(token: Token): void {
+    this.#tokens = [...this.#tokens, token].slice(-TOKENS_MAX);
   }
 }
 

@@ -61,6 +61,45 @@ async function news(): Promise<void> {
   equal((await client.newsCount(reader, token)).posts, 1, "the number of new posts");
 }
 
+/** A connection whose first stream breaks after its first event. */
+function breaking(): typeof fetch {
+  let broken = false;
+  return async (input, init) => {
+    const response = await fetch(input, init);
+    if (broken || response.body === null || !String(input).includes("/feed/live")) return response;
+    broken = true;
+    const decoder = new TextDecoder();
+    const cut = new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        controller.enqueue(chunk);
+        const isEvent = decoder.decode(chunk, { stream: true }).includes("event:");
+        if (isEvent) controller.error(new Error("the connection broke"));
+      },
+    });
+    return new Response(response.body.pipeThrough(cut), response);
+  };
+}
+
+async function streams(): Promise<void> {
+  const client = new Tributary({ url, credential, fetch: breaking() });
+  const { token } = await client.news(reader);
+  if (token === null) throw new Error("streams need memory");
+  const writer = new Tributary({ url, credential });
+  await writer.publish(author, "live 0");
+  const found: string[] = [];
+  const stop = new AbortController();
+  const options = { since: token, signal: stop.signal };
+  for await (const event of client.subscribe(reader, options)) {
+    if (event.type !== "post") throw new Error(`an event ${event.type}`);
+    found.push(event.post.content);
+    if (found.length === 3) stop.abort();
+    else await writer.publish(author, `live ${found.length}`);
+  }
+  equal(found, ["live 0", "live 1", "live 2"], "the events of a stream");
+  const outcome = await fails(client.subscribe(reader, { since: "AAAA" }).next());
+  equal(outcome.problem?.code, "invalid_freshness", "a bad token of a stream");
+}
+
 async function errorsAndRepeats(): Promise<void> {
   const busy = () => new Response(null, { status: 503, headers: { "Retry-After": "0" } });
   const client = new Tributary({ url, credential, fetch: flaky([busy(), busy()]) });
@@ -83,5 +122,6 @@ async function errorsAndRepeats(): Promise<void> {
 
 await pagesAndFreshness();
 await news();
+await streams();
 await errorsAndRepeats();
 console.log("ok");

@@ -62,6 +62,16 @@ fn paths_of(document: &Value) -> impl Iterator<Item = &Value> {
     items.flat_map(|item| item.as_object().unwrap().values())
 }
 
+/// A parameter whose type is not inlined refers to a type that the document does not have.
+#[test]
+fn every_reference_leads_to_a_part_of_the_description() {
+    let (document, text) = (document(), tributary_server::openapi_json());
+    for reference in text.split("\"$ref\": \"#").skip(1) {
+        let path = reference.split('"').next().unwrap();
+        assert!(document.pointer(path).is_some(), "{path}: add #[param(inline)] to the parameter");
+    }
+}
+
 #[test]
 fn the_committed_description_is_that_of_the_code() {
     assert!(

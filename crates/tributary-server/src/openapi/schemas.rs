@@ -71,8 +71,10 @@ pub(crate) enum Require {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExplainQuery {
     /// Add how the page was read; a key needs the scope `explain`.
+    #[param(inline)]
     explain: Option<ExplainOnly>,
     /// Read the page from the databases alone; needs `explain`.
+    #[param(inline)]
     memory: Option<MemoryOff>,
 }
 
