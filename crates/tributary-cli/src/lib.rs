@@ -19,6 +19,7 @@ mod log;
 mod migrate;
 mod serve;
 mod shards;
+mod systemd;
 mod terminal;
 
 use std::io::Write;
@@ -121,17 +122,22 @@ impl DataSource {
         }
     }
 
-    /// Loads the configuration. Without flags it is that of embedded shards in `folder`.
+    /// Loads the configuration, and applies the settings of the log.
     fn load(&self, folder: &str) -> Result<Config, ConfigError> {
-        let config = match &self.config {
+        let config = self.read(folder)?;
+        log::apply(&config.log);
+        Ok(config)
+    }
+
+    /// Reads the configuration. Without flags it is that of embedded shards in `folder`.
+    fn read(&self, folder: &str) -> Result<Config, ConfigError> {
+        match &self.config {
             Some(file) => Config::from_file(file, environment()),
             None => {
                 let folder = self.data.as_deref().unwrap_or(Path::new(folder));
                 Config::from_folder(folder, environment())
             }
-        }?;
-        log::apply(&config.log);
-        Ok(config)
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use clap::Args;
 use tokio::signal;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 use tributary::{Config, OpenError, Tributary};
 use tributary_server::{
-    self as http, Access, Certificate, Credentials, CursorKeys, RouterOptions, Web,
+    self as http, Access, Certificate, Credentials, CursorKeys, Reloading, RouterOptions, Web,
 };
 
-use crate::{DATA_FOLDER, DataSource, Outcome, say};
+use crate::{DATA_FOLDER, DataSource, Outcome, log, say, systemd};
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
@@ -41,7 +42,14 @@ impl Serve {
         let bound = bound.cursor_keys(cursor_keys(&config)?);
         say(format_args!("Serving timelines on {}", bound.url()));
         say(format_args!("Serving metrics and administration on {admin}"));
-        serve(bound, tributary).await;
+        let source = self.source;
+        let reloading = Reloading {
+            config,
+            read: Box::new(move || source.read(DATA_FOLDER)),
+            apply_log: Box::new(log::apply),
+            requests: hangups(),
+        };
+        serve(bound.with_reload(reloading), tributary).await;
         Ok(Outcome::Done)
     }
 }
@@ -147,9 +155,41 @@ fn prerequisite(text: impl ToString) -> OpenError {
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) async fn serve(bound: http::BoundServer, tributary: Tributary) {
-    bound.serve(tributary.clone(), stopped()).await;
+    let stopped = stopped();
+    let watchdog = systemd::ready();
+    let stop = async {
+        tokio::select! {
+            () = stopped => {}
+            () = watchdog => {}
+        }
+        systemd::stopping();
+    };
+    bound.serve(tributary.clone(), stop).await;
     tributary.close().await;
     info!("Server stopped");
+}
+
+/// An item for each SIGHUP. The call registers the signal, which would else end the process.
+#[cfg(unix)]
+fn hangups() -> mpsc::Receiver<()> {
+    use signal::unix::{SignalKind, signal};
+    // One that arrives during a reload causes another one; more would do the same.
+    let (sender, receiver) = mpsc::channel(1);
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => drop(tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                let _ = sender.try_send(());
+            }
+        })),
+        Err(error) => warn!(%error, "Cannot receive SIGHUP; use POST /reload instead"),
+    }
+    receiver
+}
+
+/// Other systems have no such signal.
+#[cfg(not(unix))]
+fn hangups() -> mpsc::Receiver<()> {
+    mpsc::channel(1).1
 }
 
 /// Completes at SIGINT or SIGTERM. The call registers the signals, so that one which arrives before

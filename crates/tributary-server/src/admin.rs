@@ -8,10 +8,11 @@ use tributary::internal::fleet;
 use tributary::internal::stats::MemoryStats;
 
 use super::App;
-use super::auth::{AllowedHere, Credentials, ReadKeys, ReadState, Reload};
+use super::auth::{AllowedHere, ReadKeys, ReadState, Reload};
+use super::error::ApiError;
 use super::health::status_of;
+use super::reload::{ReloadError, Reloadable};
 use super::timeline::json;
-use super::tls::Certificate;
 use super::web;
 use super::wire::{KeysState, LogState, Reloaded, ServerState, ShardDetails, ShardsState};
 
@@ -65,44 +66,30 @@ pub(super) async fn keys(
     }
 }
 
-/// `POST /reload`: reads the files of credentials and of the certificate now. 409 if one of them
-/// cannot be used; the earlier content stays in effect.
+/// `POST /reload`: reads the configuration and the files that it names. 409 if one of them cannot
+/// be used; nothing has changed then.
 #[utoipa::path(
     post, path = "/reload", operation_id = "reload", tag = "operators",
-    summary = "Read the files of credentials and of the certificate now", description = "",
+    summary = "Read the configuration, and the files that it names", description = "",
     responses(
-        (status = 200, description = "All files are in effect", body = [Reloaded]),
-        (status = 409, description = "A file cannot be used; its earlier content stays in effect",
-         body = [Reloaded])
+        (status = 200, description = "They are in effect", body = Reloaded),
+        (status = 409, description = "One of them cannot be used; nothing has changed",
+         body = Reloaded)
     )
 )]
 pub(super) async fn reload(
-    State(files): State<Reloadable>,
+    State(reloadable): State<Reloadable>,
     allowed: AllowedHere<Reload>,
-) -> Response {
-    let done = tokio::task::spawn_blocking(move || files.reload()).await.unwrap_or_default();
-    let failed = done.iter().any(|file| file.problem.is_some());
-    super::audit::act("reload", &allowed.principal, if failed { "failed" } else { "done" });
-    let status = if failed { StatusCode::CONFLICT } else { StatusCode::OK };
-    (status, json(&done)).into_response()
-}
-
-/// The files that `POST /reload` reads again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Reloadable {
-    pub(super) credentials: Option<Credentials>,
-    pub(super) certificate: Option<Certificate>,
-}
-
-impl Reloadable {
-    fn reload(&self) -> Vec<Reloaded> {
-        let credentials = self.credentials.as_ref().map(|files| ("credentials", files.reload()));
-        let certificate = self.certificate.as_ref().map(|files| ("certificate", files.reload()));
-        let reloaded = |(files, result): (_, Result<bool, String>)| Reloaded {
-            files,
-            changed: *result.as_ref().unwrap_or(&false),
-            problem: result.err(),
-        };
-        credentials.into_iter().chain(certificate).map(reloaded).collect()
+) -> Result<Response, ApiError> {
+    let outcome = reloadable.reload().await;
+    let word = if outcome.is_ok() { "done" } else { "failed" };
+    super::audit::act("reload", &allowed.principal, word);
+    match outcome {
+        Ok(done) => Ok(json(&done)),
+        Err(ReloadError::Refused(problem)) => {
+            let refused = Reloaded { problem: Some(problem), ..Reloaded::default() };
+            Ok((StatusCode::CONFLICT, json(&refused)).into_response())
+        }
+        Err(ReloadError::Fault) => Err(ApiError::Internal),
     }
 }

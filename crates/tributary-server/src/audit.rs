@@ -18,6 +18,11 @@ pub(super) fn act(act: &str, principal: &Principal, outcome: &str) {
     }
 }
 
+/// An act that a signal to the process has requested.
+pub(super) fn signal(act: &str, outcome: &str) {
+    info!(target: TARGET, act, outcome, "Audit: requested by a signal");
+}
+
 /// The differences between the earlier file of keys and the one that takes effect.
 pub(super) fn keys_changed(old: &KeyFile, new: &KeyFile) {
     let changes = changes(old, new);

@@ -19,7 +19,7 @@ use super::auth::{Access, Principal};
 use super::conditional::unless_known;
 use super::error::ApiError;
 use super::health;
-use super::limits::{Admission, Cost, Limiter, Refusal};
+use super::limits::{Admission, Cost, CurrentLimiter, Refusal};
 use super::observe::{Observed, PageKind, method_name};
 use super::query::check_query;
 use super::web;
@@ -55,7 +55,7 @@ impl BodyLimit {
 pub(super) struct Frame {
     limit: BodyLimit,
     access: Access,
-    limiter: Option<Arc<Limiter>>,
+    limiter: Option<CurrentLimiter>,
     /// Whether there are pages for people.
     has_pages: bool,
     observed: Arc<Observed>,
@@ -85,7 +85,7 @@ impl Frame {
         }
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map(|ConnectInfo(peer)| peer.ip());
-        limiter.enter(principal, peer, request.headers()).map(Some)
+        limiter.get().enter(principal, peer, request.headers()).map(Some)
     }
 }
 

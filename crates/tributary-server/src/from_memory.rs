@@ -15,7 +15,7 @@ use super::App;
 use super::auth::{Action, Object, Purpose, authorize};
 use super::conditional::Tag;
 use super::frame::{self, SERVER_TIMING, URI_BYTES_MAX, uri_bytes};
-use super::limits::Cost;
+use super::limits::{Cost, CurrentLimiter};
 use super::observe::PageKind;
 use super::query::freshness_of;
 use super::timeline::{known_response, page_response, render_home};
@@ -44,8 +44,9 @@ pub(super) fn feed_from_memory<B: Body>(
         true => known_response(&page, (freshness, keys)),
         false => page_response(page, (freshness, keys), true),
     };
+    let limiter = limiter.as_ref().map(CurrentLimiter::get);
     let clients = limiter
-        .as_ref()
+        .as_deref()
         .map(|limiter| (limiter, limiter.clients(&principal, Some(peer), request.headers())));
     let mut kind = None;
     let (mut response, cost) = match SentPage::cached(tributary, reader, (sealed, posts), &at_least)
@@ -83,10 +84,7 @@ pub(super) fn feed_from_memory<B: Body>(
     frame::set_common_headers(response.headers_mut());
     let source = if kind.is_some() { "memory" } else { "page_cache" };
     response.headers_mut().insert(SERVER_TIMING, HeaderValue::from_static(source));
-    if let Some(kind) = kind {
-        observed.add_page(kind);
-    }
-    observed.add_from_memory(response.status(), start.elapsed());
+    observed.add_from_memory(kind, response.status(), start.elapsed());
     Some(response)
 }
 

@@ -28,6 +28,7 @@ mod openapi;
 mod problems;
 mod publish;
 mod query;
+mod reload;
 mod serve;
 mod service;
 mod stream;
@@ -50,7 +51,6 @@ use tributary::explain::Explanation;
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, Fleet, fleet};
 
-use self::admin::Reloadable;
 pub use self::auth::{
     Access, Credentials, CredentialsError, CursorKeys, CursorKeysError, KeyFile, KeySecret,
     KeysError, Scope, ServiceKey, TOKEN_LIFE_MAX_S, UnknownScope,
@@ -59,10 +59,12 @@ use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::Frame;
 use self::history::History;
-use self::limits::Limiter;
+use self::limits::{CurrentLimiter, Limiter};
 use self::live::{LiveParts, Streams};
 use self::observe::Observed;
 pub use self::openapi::openapi_json;
+pub use self::reload::Reloading;
+use self::reload::{Configuration, Reloadable};
 pub use self::serve::{BoundServer, bind, bind_with};
 pub use self::tls::{Certificate, CertificateError};
 pub use self::web::Web;
@@ -115,7 +117,7 @@ struct App {
     clients: Option<Arc<Connections>>,
     streams: Arc<Streams>,
     /// `None` without limits.
-    limiter: Option<Arc<Limiter>>,
+    limiter: Option<CurrentLimiter>,
     certificate: Option<Certificate>,
     /// `None` without pages for people.
     web: Option<Web>,
@@ -123,6 +125,8 @@ struct App {
     observed: Arc<Observed>,
     /// Samples for the page for operators. `None` without pages or without a server of ours.
     history: Option<Arc<History>>,
+    /// `None` if the application has the configuration.
+    configuration: Option<Arc<Configuration>>,
 }
 
 /// Which routes a listener has, beside those of health.
@@ -147,11 +151,12 @@ impl App {
             cursor_keys,
             clients: None,
             streams: Streams::new(streams_max),
-            limiter: limiter.map(Arc::new),
+            limiter: limiter.map(CurrentLimiter::new),
             certificate: None,
             web,
             observed: Arc::default(),
             history: None,
+            configuration: None,
         }
     }
 }
@@ -203,8 +208,13 @@ impl FromRef<App> for CursorKeys {
 
 impl FromRef<App> for Reloadable {
     fn from_ref(app: &App) -> Self {
-        let credentials = app.access.configured().cloned();
-        Self { credentials, certificate: app.certificate.clone() }
+        Self {
+            tributary: app.tributary.clone(),
+            credentials: app.access.configured().cloned(),
+            certificate: app.certificate.clone(),
+            limiter: app.limiter.clone(),
+            configuration: app.configuration.clone(),
+        }
     }
 }
 

@@ -177,8 +177,16 @@ impl Observed {
         route.unwrap_or(&self.no_route).add(status, duration);
     }
 
-    /// Counts a page that memory has answered before the router.
-    pub(super) fn add_from_memory(&self, status: StatusCode, duration: Duration) {
+    /// Counts a page that memory has answered before the router. It has no kind if it was cached.
+    pub(super) fn add_from_memory(
+        &self,
+        page: Option<PageKind>,
+        status: StatusCode,
+        duration: Duration,
+    ) {
+        if let Some(page) = page {
+            self.add_page(page);
+        }
         if let Some(route) = self.routes[0].get() {
             route.add(status, duration);
         }
@@ -247,7 +255,7 @@ mod tests {
         let add = |method, pattern: Option<&str>| {
             observed.add_request(method, pattern, StatusCode::OK, Duration::ZERO);
         };
-        observed.add_from_memory(StatusCode::OK, Duration::ZERO);
+        observed.add_from_memory(None, StatusCode::OK, Duration::ZERO);
         add(HOME_FEED.0, Some(HOME_FEED.1));
         add("PUT", Some(HOME_FEED.1));
         add("GET", None);
@@ -270,7 +278,7 @@ mod tests {
     fn durations_are_counted_in_the_bucket_below_their_bound() {
         let observed = Observed::default();
         for us in [1, 100, 101, 9_999_999] {
-            observed.add_from_memory(StatusCode::OK, Duration::from_micros(us));
+            observed.add_from_memory(None, StatusCode::OK, Duration::from_micros(us));
         }
         let (method, pattern) = HOME_FEED;
         observed.add_request(method, Some(pattern), StatusCode::IM_A_TEAPOT, Duration::ZERO);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::FromRef;
 use futures_util::future::join_all;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use super::cors::Cors;
 use super::history::History;
 use super::listener::{Listener, Routes};
 use super::live::Streams;
+use super::reload::{Configuration, Reloadable, Reloading};
 use super::tls::Certificate;
 use super::{App, Role, RouterOptions, Web, routes};
 
@@ -34,6 +36,7 @@ pub struct BoundServer {
     /// The public listener, and perhaps others beside it.
     listeners: Vec<Listener>,
     certificate: Option<Certificate>,
+    reloading: Option<Reloading>,
     options: RouterOptions,
     address: SocketAddr,
     limits: Http,
@@ -58,7 +61,8 @@ pub async fn bind(address: SocketAddr, names: &[String]) -> io::Result<BoundServ
 pub async fn bind_with(address: SocketAddr, options: RouterOptions) -> io::Result<BoundServer> {
     let listener = listen(address, &options.access, Role::Public)?;
     let (address, limits) = (listener.address, Http::default());
-    Ok(BoundServer { listeners: vec![listener], certificate: None, options, address, limits })
+    let (listeners, certificate, reloading) = (vec![listener], None, None);
+    Ok(BoundServer { listeners, certificate, reloading, options, address, limits })
 }
 
 /// Listens on an address that the access allows.
@@ -113,6 +117,12 @@ impl BoundServer {
         self
     }
 
+    /// Reads the configuration again on request.
+    #[must_use]
+    pub fn with_reload(self, reloading: Reloading) -> Self {
+        Self { reloading: Some(reloading), ..self }
+    }
+
     /// Serves the routes for operators on the public address too.
     #[must_use]
     pub fn with_admin_routes(mut self) -> Self {
@@ -159,11 +169,20 @@ impl BoundServer {
         let connections = Connections::new((files.min(CONNECTIONS_MAX), files), self.limits);
         let clients = Some(Arc::clone(&connections));
         let certificate = self.certificate;
-        let mut app = App { certificate, clients, streams, ..App::new(tributary, self.options) };
+        let (configuration, requests) = self.reloading.map(Configuration::of).unzip();
+        let app = App::new(tributary, self.options);
+        let mut app = App { certificate, clients, streams, configuration, ..app };
         if let Some(web) = &mut app.web {
             web.has_shards = self.listeners.iter().any(|listener| listener.role == Role::Both);
             app.history = Some(History::start(app.tributary.clone()));
         }
+        let reloadable = Reloadable::from_ref(&app);
+        let reloads = async {
+            if let Some(requests) = requests {
+                reloadable.serve(requests).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let (stopping, stopped) = watch::channel(());
         let serving = self.listeners.iter().map(|listener| {
             let app = match listener.role {
@@ -178,6 +197,7 @@ impl BoundServer {
         tokio::select! {
             () = stop => {}
             _ = serving => {}
+            () = reloads => {}
         }
         drop((self.listeners, stopped));
         app.streams.stop();

@@ -72,12 +72,12 @@ impl Certificate {
         Watched::open(files.clone()).map(Self).map_err(CertificateError)
     }
 
-    /// Reads the files now. Returns whether they have changed.
+    /// Reads the files now, to take effect later.
     ///
     /// # Errors
     /// They cannot be used. The earlier certificate stays in effect.
-    pub(super) fn reload(&self) -> Result<bool, String> {
-        self.0.reload()
+    pub(super) fn prepare(&self) -> Result<impl FnOnce() -> bool, String> {
+        self.0.prepare().map(|prepared| || prepared.commit())
     }
 
     /// The end of its validity, in seconds since 1970; `None` if it cannot be decoded.

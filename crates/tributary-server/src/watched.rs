@@ -1,7 +1,7 @@
 //! Values that are made from files, and made again when the files change: credentials and the
 //! certificate. If the files cannot be used, the earlier value stays in effect.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -11,6 +11,12 @@ use tributary::internal::tasks::{TaskStats, Tasks, blocking};
 
 /// The pause between two looks at the files. A change takes effect within it.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause between two reads of files that have changed. A program that writes a file in place first
+/// empties it, and then writes it within this time.
+const WRITE_PAUSE: Duration = Duration::from_millis(50);
+/// Reads of files that change, at most.
+const READS_MAX: usize = 10;
 
 /// Files, and the value that they contain.
 pub(crate) trait Files: Send + Sync + 'static {
@@ -31,6 +37,14 @@ pub(crate) trait Files: Send + Sync + 'static {
     /// As [`Files::read`].
     fn parse(&self, texts: &Self::Texts) -> Result<Self::Value, String>;
 
+    /// Checks whether files with these texts may replace the earlier ones.
+    ///
+    /// # Errors
+    /// As [`Files::read`].
+    fn check_change(&self, _old: &Self::Texts, _new: &Self::Texts) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Logs that a value takes effect, in place of an earlier one or as the first.
     fn log_read(&self, old: Option<&Self::Value>, new: &Self::Value);
 
@@ -49,6 +63,8 @@ pub(crate) struct Watched<F: Files> {
     changes: watch::Sender<()>,
     /// The problem with the files at the last look, so that each is logged once.
     problem: Mutex<Option<String>>,
+    /// Locked from a look until its value is in effect.
+    turn: Mutex<()>,
     /// Reads the files again.
     tasks: Tasks,
 }
@@ -70,9 +86,9 @@ impl<F: Files> Watched<F> {
         let value = files.parse(&texts)?;
         files.log_read(None, &value);
         let current = ArcSwap::from_pointee(Current { texts, value });
-        let (problem, tasks) = (Mutex::new(None), Tasks::default());
+        let (problem, turn, tasks) = (Mutex::new(None), Mutex::new(()), Tasks::default());
         let changes = watch::Sender::new(());
-        let watched = Arc::new(Self { files, current, changes, problem, tasks });
+        let watched = Arc::new(Self { files, current, changes, problem, turn, tasks });
         let weak = Arc::downgrade(&watched);
         watched.tasks.spawn(F::NAME, "", move || look(Weak::clone(&weak)));
         Ok(watched)
@@ -108,21 +124,22 @@ impl<F: Files> Watched<F> {
     /// # Errors
     /// The files cannot be used. The earlier value stays in effect.
     pub(crate) fn reload(&self) -> Result<bool, String> {
-        let made = self.files.read().and_then(|texts| {
-            if texts == self.current.load().texts {
-                return Ok(None);
-            }
-            self.files.parse(&texts).map(|value| Some(Current { texts, value }))
-        });
+        self.prepare().map(Prepared::commit)
+    }
+
+    /// Reads the files. Nothing changes until [`Prepared::commit`]. Only one caller can be between
+    /// the two, so that an earlier content never replaces a later one.
+    ///
+    /// # Errors
+    /// As [`Watched::reload`].
+    pub(crate) fn prepare(&self) -> Result<Prepared<'_, F>, String> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.make();
         let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         match made {
             Ok(made) => {
                 *problem = None;
-                let Some(made) = made else { return Ok(false) };
-                self.files.log_read(Some(&self.current.load().value), &made.value);
-                self.current.store(Arc::new(made));
-                self.changes.send_replace(());
-                Ok(true)
+                Ok(Prepared { watched: self, made, _turn: turn })
             }
             Err(text) => {
                 if problem.as_ref() != Some(&text) {
@@ -132,6 +149,50 @@ impl<F: Files> Watched<F> {
                 Err(text)
             }
         }
+    }
+
+    /// The value of the files, if they have changed.
+    fn make(&self) -> Result<Option<Current<F>>, String> {
+        let current = self.current.load();
+        let texts = self.files.read()?;
+        if texts == current.texts {
+            return Ok(None);
+        }
+        let texts = self.read_whole(texts)?;
+        self.files.check_change(&current.texts, &texts)?;
+        let value = self.files.parse(&texts)?;
+        Ok(Some(Current { texts, value }))
+    }
+
+    /// The files after another program has written them: two reads return the same.
+    fn read_whole(&self, mut texts: F::Texts) -> Result<F::Texts, String> {
+        for _ in 0..READS_MAX {
+            std::thread::sleep(WRITE_PAUSE);
+            let again = self.files.read()?;
+            if again == texts {
+                return Ok(texts);
+            }
+            texts = again;
+        }
+        Err(format!("the files of the {} change while they are read; try again", F::NAME))
+    }
+}
+
+/// A value that can take effect, or the earlier one if the files have not changed.
+pub(crate) struct Prepared<'a, F: Files> {
+    watched: &'a Watched<F>,
+    made: Option<Current<F>>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl<F: Files> Prepared<'_, F> {
+    /// Replaces the value. Returns whether the files have changed.
+    pub(crate) fn commit(self) -> bool {
+        let Some(made) = self.made else { return false };
+        self.watched.files.log_read(Some(&self.watched.current.load().value), &made.value);
+        self.watched.current.store(Arc::new(made));
+        self.watched.changes.send_replace(());
+        true
     }
 }
 

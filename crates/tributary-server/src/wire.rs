@@ -244,12 +244,14 @@ pub(super) struct ShardDetails<'a> {
     pub(super) foreign_writes: u64,
 }
 
-/// One file or pair of files in the answer of `POST /reload`.
-#[derive(Serialize, ToSchema)]
+/// The answer of `POST /reload`.
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Reloaded {
-    pub(super) files: &'static str,
-    pub(super) changed: bool,
-    /// Why the earlier content stays in effect.
+    /// Settings, files and servers with a new content that is in effect.
+    pub(super) changed: Vec<String>,
+    /// Settings with a new value that takes effect after a restart.
+    pub(super) needs_restart: Vec<String>,
+    /// Why nothing has changed.
     #[schema(required = true)]
     pub(super) problem: Option<String>,
 }

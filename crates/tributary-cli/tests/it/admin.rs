@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -17,10 +17,10 @@ const ROUTES: [(&str, &str); 4] =
     [("GET", "/metrics"), ("GET", "/shards"), ("GET", "/keys"), ("POST", "/reload")];
 
 /// A server process, its two addresses, and its log.
-struct Server {
+pub(crate) struct Server {
     process: std::process::Child,
     public: String,
-    admin: String,
+    pub(crate) admin: String,
     log: std::sync::mpsc::Receiver<String>,
 }
 
@@ -33,7 +33,10 @@ impl Drop for Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
-        let mut command = tributary(arguments);
+        Self::spawn(tributary(arguments))
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (sender, log) = std::sync::mpsc::channel();
@@ -50,8 +53,13 @@ impl Server {
         Self { process, public, admin, log }
     }
 
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Waits for a line of the log that contains all of these texts.
-    fn until_logged(&self, texts: &[&str]) -> String {
+    pub(crate) fn until_logged(&self, texts: &[&str]) -> String {
         let mut all = String::new();
         loop {
             let line = self.log.recv_timeout(Duration::from_secs(20));
@@ -65,7 +73,7 @@ impl Server {
 }
 
 /// The status, and the body.
-fn send(address: &str, request: &str, headers: &str) -> (u16, String) {
+pub(crate) fn send(address: &str, request: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
         .unwrap();
@@ -75,7 +83,7 @@ fn send(address: &str, request: &str, headers: &str) -> (u16, String) {
     (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
-fn with(credential: &str) -> String {
+pub(crate) fn with(credential: &str) -> String {
     format!("Authorization: Bearer {credential}\r\n")
 }
 

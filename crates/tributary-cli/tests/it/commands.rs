@@ -32,8 +32,14 @@ pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
 
 /// The answer to a `GET` of this path on a new connection.
 pub(crate) fn get(address: &str, path: &str) -> String {
+    get_with(address, path, "")
+}
+
+/// The same with further headers, each with its line end.
+pub(crate) fn get_with(address: &str, path: &str, headers: &str) -> String {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close");
+    write!(stream, "{head}\r\n{headers}\r\n").unwrap();
     std::io::read_to_string(stream).unwrap()
 }
 

@@ -50,6 +50,7 @@ mod pages;
 mod prose;
 mod proxies;
 mod releases;
+mod reload;
 mod rows;
 mod servers;
 mod settings;

@@ -89,12 +89,12 @@ impl Credentials {
         watched.map(|watched| Some(Self(watched))).map_err(CredentialsError)
     }
 
-    /// Reads the files now. Returns whether they have changed.
+    /// Reads the files now, to take effect later.
     ///
     /// # Errors
     /// They cannot be used. The earlier ones stay in effect.
-    pub(crate) fn reload(&self) -> Result<bool, String> {
-        self.0.reload()
+    pub(crate) fn prepare(&self) -> Result<impl FnOnce() -> bool, String> {
+        self.0.prepare().map(|prepared| || prepared.commit())
     }
 
     /// The credentials in effect, without their secrets.
@@ -222,6 +222,17 @@ impl Files for CredentialFiles {
         };
         let cells = if tokens.len() == 0 { 0 } else { VERIFIED_MAX };
         Ok(State { keys, tokens, verified: VerifiedTokens::new(cells) })
+    }
+
+    fn check_change(&self, old: &Texts, new: &Texts) -> Result<(), String> {
+        let is_empty = |texts: &Texts| texts.keys.trim().is_empty();
+        match is_empty(new) && !is_empty(old) {
+            true => Err(format!(
+                "{}: the file is empty; to remove all keys and revocations, write a comment to it",
+                self.keys.display()
+            )),
+            false => Ok(()),
+        }
     }
 
     fn log_read(&self, old: Option<&State>, state: &State) {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, Guard};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use tracing::{debug, warn};
@@ -40,6 +41,26 @@ pub(super) struct Limiter {
     start: Instant,
 }
 
+/// The limits in effect. A reload replaces them.
+#[derive(Clone, Debug)]
+pub(super) struct CurrentLimiter(Arc<ArcSwap<Limiter>>);
+
+impl CurrentLimiter {
+    pub(super) fn new(limiter: Limiter) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(limiter)))
+    }
+
+    pub(super) fn get(&self) -> Guard<Arc<Limiter>> {
+        self.0.load()
+    }
+
+    /// Uses other limits from now on. Every client then has its whole burst.
+    pub(super) fn replace(&self, limits: &Limits) {
+        let next = self.get().with(limits);
+        self.0.store(Arc::new(next));
+    }
+}
+
 /// The clients of one kind.
 #[derive(Debug)]
 struct Kind {
@@ -49,7 +70,7 @@ struct Kind {
     policy: HeaderValue,
     burst: HeaderValue,
     /// Refused requests, by [`Exceeded`].
-    refused: [AtomicU64; REASONS.len()],
+    refused: Arc<[AtomicU64; REASONS.len()]>,
     refused_any: Occurrences,
 }
 
@@ -93,6 +114,15 @@ impl Limiter {
             hasher: RandomState::new(),
             start: Instant::now(),
         }
+    }
+
+    /// A limiter with other limits. It counts refused requests on.
+    fn with(&self, limits: &Limits) -> Self {
+        let mut next = Self::new(limits, &self.proxies);
+        for (next, kind) in next.kinds.iter_mut().zip(&self.kinds) {
+            next.refused = Arc::clone(&kind.refused);
+        }
+        next
     }
 
     /// Admits a request with this principal, from this peer; the peer is unknown if an application
@@ -161,7 +191,7 @@ impl Limiter {
     /// The refused requests since the start: limit, reason and number.
     pub(super) fn refusals(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         self.kinds.iter().flat_map(|kind| {
-            let reasons = REASONS.iter().zip(&kind.refused);
+            let reasons = REASONS.iter().zip(kind.refused.iter());
             reasons.map(|(reason, count)| (kind.name, *reason, count.load(Ordering::Relaxed)))
         })
     }

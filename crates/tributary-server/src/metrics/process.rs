@@ -10,14 +10,14 @@ use prometheus_client::metrics::MetricType;
 use tributary::internal::tasks::TaskStats;
 
 use crate::connections::Connections;
-use crate::limits::Limiter;
+use crate::limits::CurrentLimiter;
 use crate::tls::Certificate;
 
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) tasks: Vec<TaskStats>,
     pub(super) clients: Option<Arc<Connections>>,
-    pub(super) limiter: Option<Arc<Limiter>>,
+    pub(super) limiter: Option<CurrentLimiter>,
     pub(super) certificate: Option<Certificate>,
 }
 
@@ -82,7 +82,8 @@ impl Process {
         let help = "Requests that were answered 429 because their client exceeded this limit";
         let name = "refused_requests";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (limit, reason, count) in self.limiter.iter().flat_map(|limiter| limiter.refusals()) {
+        let limiter = self.limiter.as_ref().map(CurrentLimiter::get);
+        for (limit, reason, count) in limiter.iter().flat_map(|limiter| limiter.refusals()) {
             let labels = [("limit", limit), ("reason", reason)];
             let mut metric = family.encode_family(&labels)?;
             metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;

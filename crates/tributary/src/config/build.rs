@@ -66,6 +66,7 @@ impl ServerConfig {
             user: user.into(),
             password: None,
             password_file: None,
+            password_command: None,
             tls: None,
             tls_ca_file: None,
             connections_max: CONNECTIONS_DEFAULT,
@@ -82,6 +83,12 @@ impl ServerConfig {
     #[must_use]
     pub fn password_file(self, file: impl Into<PathBuf>) -> Self {
         Self { password_file: Some(file.into()), ..self }
+    }
+
+    /// Sets the program, and its arguments, that prints the password.
+    #[must_use]
+    pub fn password_command(self, command: impl IntoIterator<Item = String>) -> Self {
+        Self { password_command: Some(command.into_iter().collect()), ..self }
     }
 
     /// Sets the TLS mode.

@@ -12,7 +12,7 @@ use super::{Secret, Tls};
 /// The name of the section.
 pub(super) const SECTION: &str = "server_defaults";
 /// The ways to give a password. A server that uses one of them has none from the defaults.
-const PASSWORDS: [&str; 2] = ["password", "password_file"];
+const PASSWORDS: [&str; 3] = ["password", "password_file", "password_command"];
 
 /// The keys of the section, for their names and types.
 #[derive(Default, Deserialize)]
@@ -21,6 +21,7 @@ pub(super) struct ServerDefaults {
     user: Option<String>,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
+    password_command: Option<Vec<String>>,
     tls: Option<Tls>,
     tls_ca_file: Option<PathBuf>,
     #[serde(deserialize_with = "optional_number")]

@@ -10,13 +10,14 @@ mod memory;
 mod memory_limit;
 mod network;
 mod origin;
+mod reload;
 mod request;
+mod server;
 mod show;
 mod source;
 mod web;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,7 @@ pub use self::memory::{MEMORY_BUDGET_DEFAULT_MAX, MemoryConfig};
 pub use self::network::Network;
 use self::network::texts;
 pub use self::origin::Origin;
+pub use self::reload::Reload;
 use self::request::RequestKeys;
 pub use self::show::{Setting, settings};
 use self::source::{
@@ -101,6 +103,8 @@ pub struct Config {
     pub log: Log,
     /// Probable mistakes that prevent nothing. [`crate::Tributary::open`] logs them.
     pub warnings: Vec<String>,
+    /// Each key with its value, to find what a reload changes.
+    keys: reload::Keys,
 }
 
 /// `[http]`.
@@ -259,6 +263,9 @@ pub struct ServerConfig {
     /// A file that holds the password.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// A program and its arguments. It prints the password, for credentials that expire soon.
+    #[serde(default)]
+    pub password_command: Option<Vec<String>>,
     /// TLS mode; `verify-identity` if absent, or `disabled` if the host is this machine.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -387,7 +394,7 @@ impl Config {
                 table.insert("embedded".into(), Table::from_iter([("dir".to_owned(), dir)]).into()),
             ),
         }
-        Document::from_table(table)?.check(warnings)
+        Document::read(table, warnings)
     }
 }
 
@@ -398,7 +405,13 @@ impl Document {
     ) -> Result<Config, ConfigError> {
         let warnings = set_from_environment(&mut table, environment)?;
         defaults::apply(&mut table);
-        Self::from_table(table)?.check(warnings)
+        Self::read(table, warnings)
+    }
+
+    fn read(table: Table, warnings: Vec<String>) -> Result<Config, ConfigError> {
+        let set = reload::Keys::of(&table);
+        let config = Self::from_table(table)?.check(warnings)?;
+        Ok(Config { keys: set.with_defaults(&config), ..config })
     }
 
     fn from_table(table: Table) -> Result<Self, ConfigError> {
@@ -468,6 +481,7 @@ impl Document {
             fleet,
             log,
             warnings,
+            keys: reload::Keys::default(),
         })
     }
 }
@@ -561,61 +575,6 @@ impl Auth {
     }
 }
 
-impl ServerConfig {
-    /// The host and the port of the address; `None` if it is not of the form host:port.
-    pub fn host_and_port(&self) -> Option<(&str, u16)> {
-        let (host, port) = self.address.rsplit_once(':')?;
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
-    }
-
-    /// The TLS mode, with its default resolved.
-    pub fn effective_tls(&self) -> Tls {
-        let local = self.host_and_port().is_some_and(|(host, _)| {
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        });
-        self.tls.unwrap_or(if local { Tls::Disabled } else { Tls::VerifyIdentity })
-    }
-
-    /// The password: from the environment, else from the file, else none. Reads the file.
-    pub fn secret(&self) -> Result<Option<Secret>, ConfigError> {
-        match (&self.password, &self.password_file) {
-            (Some(secret), _) => Ok(Some(secret.clone())),
-            (None, None) => Ok(None),
-            (None, Some(path)) => match read_bounded(path) {
-                Ok(text) => Ok(Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned()))),
-                Err(error) => fail(format!("password_file {}: {error}", path.display())),
-            },
-        }
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        if self.host_and_port().is_none() {
-            return fail(format!("address `{}` is not of the form host:port", self.address));
-        }
-        if self.user.is_empty() {
-            return fail("user is missing; set it here, or for all servers in [server_defaults]");
-        }
-        if !(1..=CONNECTIONS_MAX).contains(&self.connections_max) {
-            return fail(format!("connections_max must be from 1 to {CONNECTIONS_MAX}"));
-        }
-        self.secret().map(drop)
-    }
-}
-
-impl Secret {
-    /// The password itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: ADMIN_LISTEN_DEFAULT.parse().expect("the constant is an address") }
@@ -658,6 +617,12 @@ impl Http {
 impl Default for WriteKeys {
     fn default() -> Self {
         Self { enabled: None, content_bytes_max: CONTENT_BYTES_DEFAULT }
+    }
+}
+
+impl ConfigError {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
     }
 }
 

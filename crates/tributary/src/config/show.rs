@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The text in place of a password.
-const MASKED: &str = "\"********\"";
+pub(super) const MASKED: &str = "\"********\"";
 
 /// A setting as it is in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Origins {
 }
 
 /// The keys below `value` with their values.
-fn flatten(key: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
+pub(super) fn flatten(key: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
     match value {
         Value::Table(table) => {
             for (name, value) in table {
@@ -103,7 +103,7 @@ fn list<T: ToString>(values: &[T]) -> String {
 }
 
 /// The settings that have a value even if nothing sets them.
-fn effective(config: &Config) -> Vec<(String, String)> {
+pub(super) fn effective(config: &Config) -> Vec<(String, String)> {
     let mut all = vec![
         ("http.listen", text(config.http.listen)),
         ("http.hosts", list(&config.http.hosts)),

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::cold_pages::ColdPages;
 use super::gate::Gate;
+use super::logins::NextLogins;
 #[cfg(feature = "mysql")]
 use super::mysql::{Database, MySqlSource, Server};
 use super::queue::{ConnectionStats, Permit, QueueStats, Turn};
@@ -19,7 +20,7 @@ use super::{Access, CostLog, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
 #[cfg(feature = "sqlite")]
 use crate::config::Embedded;
-use crate::config::{Config, FleetConfig};
+use crate::config::{Config, ConfigError, FleetConfig};
 use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
@@ -170,6 +171,23 @@ impl Fleet {
             cold_pages: ColdPages::default(),
             tasks,
         })
+    }
+
+    /// The logins to servers with this configuration. A folder has none.
+    ///
+    /// # Errors
+    /// A password or a file cannot be read, or a server rejects the login.
+    pub async fn next_logins(&self, config: &Config) -> Result<NextLogins, ConfigError> {
+        #[cfg(feature = "mysql")]
+        {
+            let mut servers: BTreeMap<&str, &Arc<Server>> = BTreeMap::new();
+            for server in self.shards.iter().filter_map(|shard| shard.server()) {
+                servers.insert(server.gate().server(), server);
+            }
+            NextLogins::of(servers.into_values(), config).await
+        }
+        #[cfg(not(feature = "mysql"))]
+        Ok(NextLogins::default())
     }
 
     /// Ends the background tasks, commits the writes that SQLite shards have queued, and closes the

@@ -12,6 +12,7 @@ mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
 mod load;
+mod logins;
 #[cfg(feature = "mysql")]
 mod marks;
 mod migrate;
@@ -191,6 +192,16 @@ impl Shard {
             }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.close().await,
+        }
+    }
+
+    /// Its server. `None` for a SQLite file.
+    #[cfg(feature = "mysql")]
+    fn server(&self) -> Option<&Arc<mysql::Server>> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(_) => None,
+            Store::MySql(shard) => Some(shard.parts().0),
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::dial::{logged_in, options_beside};
+use super::login::Login;
 use super::source::{Dialect, EVENT_BYTES_MAX, ServerId};
 use crate::backoff::Backoff;
 use crate::shard::gate::Gate;
@@ -113,7 +114,7 @@ impl Class {
 /// All connections to one server.
 pub(in crate::shard) struct Connections {
     gate: Arc<Gate>,
-    options: Opts,
+    login: Login,
     pool: Mutex<RequestPool>,
     classes: [Arc<ClassConnections>; Class::ALL.len()],
 }
@@ -127,7 +128,6 @@ struct RequestPool {
 /// The connections of one class.
 struct ClassConnections {
     class: Class,
-    options: Opts,
     /// One for each connection that may be in use.
     permits: Arc<Semaphore>,
     open: AtomicUsize,
@@ -160,11 +160,35 @@ pub(super) struct Place {
 
 impl Connections {
     /// No connection is opened yet. The pool holds as many as the gate has permits.
-    pub(super) fn new(gate: Arc<Gate>, options: Opts) -> Self {
-        let classes = Class::ALL.map(|class| Arc::new(ClassConnections::new(class, &options)));
-        let pool = Pool::new(options.clone());
+    pub(super) fn new(gate: Arc<Gate>, login: Login) -> Self {
+        let classes = Class::ALL.map(|class| Arc::new(ClassConnections::new(class)));
+        let pool = Pool::new(login.options());
         let pool = Mutex::new(RequestPool { pool, opened: Instant::now() });
-        Self { gate, options, pool, classes }
+        Self { gate, login, pool, classes }
+    }
+
+    /// How connections log in.
+    pub(super) fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// New connections log in in this way. Those in use close when they are returned.
+    pub(in crate::shard) fn log_in_as(&self, login: Login) {
+        self.login.replace(login);
+        locked(&self.pool).renew(&self.login.options());
+        self.classes.iter().for_each(|of| locked(&of.idle).clear());
+    }
+
+    /// Runs the command that prints the password, if its last output is older than this. New
+    /// connections use the output.
+    ///
+    /// # Errors
+    /// The command prints no password. The earlier one is still used.
+    pub(super) async fn refresh_login(&self, age_max: Duration) -> Result<(), ShardError> {
+        if self.login.refresh(age_max).await? {
+            locked(&self.pool).renew(&self.login.options());
+        }
+        Ok(())
     }
 
     /// A connection from the pool. A request that passed the gate does not wait here. If the server
@@ -211,7 +235,7 @@ impl Connections {
     /// logins. All are held until the last is open, so they are distinct. A failed one is not
     /// reported: the request that needs it will get the error.
     pub(super) async fn warm(&self) -> Vec<Conn> {
-        let some = self.options.pool_opts().constraints().max().min(WARM_CONNECTIONS);
+        let some = self.login.options().pool_opts().constraints().max().min(WARM_CONNECTIONS);
         let connections = join_all((0..some).map(|_| self.pooled())).await;
         connections.into_iter().flatten().collect()
     }
@@ -222,7 +246,7 @@ impl Connections {
         let mut pool = locked(&self.pool);
         let is_due = pool.opened.elapsed() >= RENEW_PAUSE;
         if is_due {
-            pool.renew(&self.options);
+            pool.renew(&self.login.options());
         }
         is_due
     }
@@ -230,7 +254,7 @@ impl Connections {
     /// Closes everything that is idle, and replaces the pool. The old connections may be dead
     /// without an error so far. They may also be all that the server allows.
     pub(super) async fn start_again(&self) {
-        let old = locked(&self.pool).renew(&self.options);
+        let old = locked(&self.pool).renew(&self.login.options());
         let idle = self.classes.iter().flat_map(|of| std::mem::take(&mut *locked(&of.idle)));
         let idle: Vec<Connected> = idle.collect();
         let close = async {
@@ -275,10 +299,11 @@ impl Connections {
     }
 
     async fn dial(&self, of: &ClassConnections) -> Result<Conn, ShardError> {
-        match logged_in(Conn::new(of.options.clone())).await {
+        let options = || of.options(&self.login.options());
+        match logged_in(Conn::new(options())).await {
             Err(ShardError::Overloaded(reason)) if of.class.room() == Room::Make => {
                 self.make_room(&reason).await;
-                logged_in(Conn::new(of.options.clone())).await
+                logged_in(Conn::new(options())).await
             }
             outcome => outcome,
         }
@@ -322,15 +347,19 @@ impl RequestPool {
 }
 
 impl ClassConnections {
-    fn new(class: Class, pooled: &Opts) -> Self {
-        let packet_bytes = (class == Class::Feed).then_some(EVENT_BYTES_MAX);
+    fn new(class: Class) -> Self {
         Self {
             class,
-            options: options_beside(pooled, packet_bytes),
             permits: Arc::new(Semaphore::new(class.max())),
             open: AtomicUsize::new(0),
             idle: Mutex::default(),
         }
+    }
+
+    /// The options of its connections, from those of the pool.
+    fn options(&self, pooled: &Opts) -> Opts {
+        let packet_bytes = (self.class == Class::Feed).then_some(EVENT_BYTES_MAX);
+        options_beside(pooled, packet_bytes)
     }
 
     fn take_idle(&self) -> Option<Connected> {
@@ -448,7 +477,8 @@ mod tests {
     fn connections() -> Connections {
         let gate = Arc::new(Gate::new("db", 16));
         // Nothing listens on this port.
-        Connections::new(gate, Opts::from_url("mysql://user@127.0.0.1:1/").unwrap())
+        let options = Opts::from_url("mysql://user@127.0.0.1:1/").unwrap();
+        Connections::new(gate, Login::new(options, None))
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use mysql_async::{
     Conn, DriverError, Error, IoError, Opts, OptsBuilder, PoolConstraints, PoolOpts, SslOpts,
 };
 
+use super::login::Login;
 use super::statements::STATEMENTS_PER_SHARD;
 use super::write::WRITES_PER_SHARD;
 use crate::config::{ConfigError, ServerConfig, Tls};
@@ -40,7 +41,9 @@ pub(super) async fn dial(
 ) -> Result<Conn, ShardError> {
     let options = options(config, 1, statement_max);
     let options = options.map_err(|error| ShardError::Faulty(error.to_string()))?;
-    Deadline::after(LOGIN_DEADLINE).in_time(logged_in(Conn::new(options))).await
+    let login = Login::new(options, config.command().map(<[String]>::to_vec));
+    login.refresh(Duration::ZERO).await?;
+    Deadline::after(LOGIN_DEADLINE).in_time(logged_in(Conn::new(login.options()))).await
 }
 
 /// Awaits a login. The MySQL client panics on an unknown authentication plugin; the panic becomes

@@ -9,6 +9,7 @@ mod erasure;
 mod execute;
 mod follows;
 mod log_check;
+mod login;
 mod migrate;
 mod plans;
 mod proxy_check;
@@ -29,6 +30,7 @@ use mysql_async::prelude::FromValue;
 use mysql_async::{Conn, DriverError, Error, IoError, Row, Transaction, Value};
 
 pub(super) use self::database::Database;
+pub(super) use self::login::Login;
 pub(super) use self::migrate::make_tables;
 use self::row_counter::RowCounter;
 pub(super) use self::server::Server;

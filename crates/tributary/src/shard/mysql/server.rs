@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use tokio::time::sleep;
@@ -15,11 +15,12 @@ use super::MySqlShard;
 use super::connections::{Class, Connections};
 use super::database::Database;
 use super::dial;
+use super::login::Login;
 use super::proxy_check::identities;
 use super::source::KnownLog;
 use crate::backoff::Backoff;
-use crate::config::{Config, ConfigError, ServerConfig, Servers, Tls};
-use crate::problems::{ProblemCause, Problems};
+use crate::config::{Config, ConfigError, FleetConfig, ServerConfig, Servers, Tls};
+use crate::problems::{Occurrences, ProblemCause, Problems};
 use crate::shard::gate::Gate;
 use crate::shard::{Deadline, OpenError, Shard, ShardError, Store};
 
@@ -34,6 +35,12 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// requests, three failed heartbeats close the gate.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// Age at which a command prints the password again. Credentials that expire are valid for at least
+/// some minutes.
+const PASSWORD_AGE_MAX: Duration = Duration::from_secs(60);
+/// The same while the server is out of service.
+const PASSWORD_RETRY: Duration = Duration::from_secs(3);
+
 /// A server, with those of its databases that are shards.
 pub(in crate::shard) struct Server {
     gate: Arc<Gate>,
@@ -43,6 +50,8 @@ pub(in crate::shard) struct Server {
     /// Whether the configuration enables writes.
     write: bool,
     known_log: KnownLog,
+    /// Failures of the command that prints the password.
+    password_failures: Occurrences,
 }
 
 impl Server {
@@ -99,14 +108,45 @@ impl Server {
             );
         }
         let gate = Arc::new(Gate::new(name, server.connections_max));
+        let login = Login::new(options, server.command().map(<[String]>::to_vec));
         Ok(Self {
-            connections: Connections::new(Arc::clone(&gate), options),
+            connections: Connections::new(Arc::clone(&gate), login),
             gate,
             problems: Problems::default(),
             databases,
             write: config.write.enabled,
             known_log: KnownLog::default(),
+            password_failures: Occurrences::default(),
         })
+    }
+
+    /// How connections log in with this configuration; `None` if they do already. A login is tried.
+    ///
+    /// # Errors
+    /// The password or the files cannot be read, or the server rejects the login.
+    pub(in crate::shard) async fn next_login(
+        &self,
+        config: &Config,
+    ) -> Result<Option<Login>, ConfigError> {
+        let FleetConfig::Servers(fleet) = &config.fleet else { return Ok(None) };
+        let name = self.gate.server();
+        let Some(server) = fleet.servers.get(name) else { return Ok(None) };
+        let options = dial::options(server, self.databases.len(), config.request.deadline())?;
+        let next = Login::new(options, server.command().map(<[String]>::to_vec));
+        if self.connections.login().is_same(&next) {
+            return Ok(None);
+        }
+        let tried = async {
+            next.refresh(Duration::ZERO).await?;
+            let login = dial::logged_in(Conn::new(next.options()));
+            drop(Deadline::after(LOGIN_DEADLINE).in_time(login).await?.disconnect().await);
+            Ok(())
+        };
+        match tried.await {
+            // An unreachable server says nothing about the login.
+            Ok(()) | Err(ShardError::Unavailable(_) | ShardError::Overloaded(_)) => Ok(Some(next)),
+            Err(error) => Err(ConfigError::new(format!("server {name}: {error}"))),
+        }
     }
 
     /// The problems of this server and its log.
@@ -165,7 +205,7 @@ impl Server {
     async fn retry(&self) {
         sleep(Backoff::steady(RETRY_PAUSE).pause()).await;
         self.connections.start_again().await;
-        match self.check().await {
+        match self.log_in_and_check(PASSWORD_RETRY).await {
             Ok(_) => {
                 self.warm().await;
                 self.gate.open();
@@ -193,7 +233,18 @@ impl Server {
             }
             Ok(())
         };
-        self.gate.probe(Deadline::after(HEARTBEAT), heartbeat).await;
+        let heartbeat = self.gate.probe(Deadline::after(HEARTBEAT), heartbeat);
+        let (refreshed, ()) =
+            join(self.connections.refresh_login(PASSWORD_AGE_MAX), heartbeat).await;
+        if let Err(error) = refreshed
+            && self.password_failures.note()
+        {
+            warn!(
+                server = self.gate.server(),
+                %error,
+                "Password cannot be renewed; new connections use the last one"
+            );
+        }
     }
 
     /// Whether the address leads to a server that can be written.
@@ -208,7 +259,7 @@ impl Server {
     /// is not a fault.
     async fn admit(&self) -> Vec<String> {
         let with_server = |fault| format!("server {}: {fault}", self.gate.server());
-        match self.check().await {
+        match self.log_in_and_check(Duration::ZERO).await {
             Ok(faults) if faults.is_empty() => {
                 self.warm().await;
                 self.gate.open();
@@ -235,6 +286,12 @@ impl Server {
                  again when its log connection reaches another server. Set address to one server"
             );
         }
+    }
+
+    /// As [`Server::check`], with a password that is at most this old if a command prints it.
+    async fn log_in_and_check(&self, age_max: Duration) -> Result<Vec<String>, ShardError> {
+        self.connections.refresh_login(age_max).await?;
+        self.check().await
     }
 
     /// Checks every database on a connection of the pool, each within [`CHECK_DEADLINE`]. Returns
