@@ -47,6 +47,11 @@ impl Edge {
         Self::Beside { key, above: true }
     }
 
+    /// The edge, or the one above `horizon` if that is lower.
+    pub(crate) fn within(self, horizon: Option<PostKey>) -> Self {
+        horizon.map_or(self, |horizon| self.min(Self::above(horizon)))
+    }
+
     /// The same edge among the posts of one author.
     pub fn for_author(self, author: UserId) -> AuthorEdge {
         match self {
@@ -124,6 +129,16 @@ impl Cursor {
             Direction::Older => *edge >= self.edge,
             Direction::Newer => *edge <= self.edge,
         })
+    }
+
+    /// The same page, without posts above `horizon` if it is read towards older ones.
+    pub(crate) fn within(&self, horizon: Option<PostKey>) -> Self {
+        let mut cursor = self.clone();
+        if self.direction == Direction::Older {
+            cursor.edge = cursor.edge.within(horizon);
+            cursor.shard_edges.values_mut().for_each(|edge| *edge = edge.within(horizon));
+        }
+        cursor
     }
 
     /// The edge where the page starts on `shard`.

@@ -12,14 +12,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
+use crate::horizon::horizon_at;
+use crate::model::{PostId, PostKey, UserId};
 
 /// Longer texts are rejected before they are decoded. A token of a hundred logs has 2,135
 /// characters.
 pub(crate) const FRESHNESS_TEXT_MAX: usize = 8_192;
 
-/// The first byte of an encoded token without, and with, positions between changes.
+/// The first byte of an encoded token: without and with positions between changes, and with a
+/// horizon.
 const VERSION: u8 = 1;
 const VERSION_WITH_CHANGES: u8 = 2;
+const VERSION_WITH_HORIZON: u8 = 3;
 
 /// A set of log positions, at most one for each log identity. The default has none.
 ///
@@ -32,6 +36,8 @@ pub struct Freshness {
     /// The position up to which all changes are reflected, for the logs where that is not exactly
     /// the one in `positions`.
     earlier: Vec<(LogIdentity, ChangePosition)>,
+    /// Posts up to this key are reflected, and later ones are hidden. `None` if none are hidden.
+    horizon: Option<PostKey>,
 }
 
 /// The text is not a freshness token that this server made.
@@ -90,9 +96,25 @@ impl Freshness {
         })
     }
 
+    /// The last key that is shown, if later ones are hidden.
+    pub(crate) fn horizon(&self) -> Option<PostKey> {
+        self.horizon
+    }
+
+    pub(crate) fn set_horizon(&mut self, horizon: Option<PostKey>) {
+        self.horizon = horizon;
+    }
+
+    /// Removes the position in this log: nothing of it is reflected.
+    pub(crate) fn remove(&mut self, identity: LogIdentity) {
+        self.positions.retain(|(known, _)| *known != identity);
+        self.earlier.retain(|(known, _)| *known != identity);
+    }
+
     /// Adds all positions of `other`. The changes since the result begin where those since the
     /// earlier one of both begin.
     pub fn merge(&mut self, other: &Self) {
+        self.horizon = self.horizon.into_iter().chain(other.horizon).min();
         for (identity, at) in &other.positions {
             let (own, theirs) = (self.changes_seen(*identity), other.changes_seen(*identity));
             let seen = own.into_iter().chain(theirs).min().unwrap_or_default();
@@ -142,12 +164,42 @@ impl Freshness {
         Some(())
     }
 
+    /// The time of the horizon, and the post and its author unless they are the last possible ones.
+    fn encode_horizon(horizon: PostKey, bytes: &mut Vec<u8>) {
+        let PostKey { time, post, author } = horizon;
+        bytes.push(u8::from(horizon != horizon_at(time)));
+        bytes.extend(time.to_be_bytes());
+        if horizon != horizon_at(time) {
+            bytes.extend(post.0.to_be_bytes());
+            bytes.extend(author.0.to_be_bytes());
+        }
+    }
+
+    /// `None` if these do not begin with bytes of [`Freshness::encode_horizon`].
+    fn decode_horizon(bytes: &mut &[u8]) -> Option<PostKey> {
+        let [is_exact, time @ ..] = *take::<9>(bytes)?;
+        let time = i64::from_be_bytes(time);
+        match is_exact {
+            0 => Some(horizon_at(time)),
+            1 => {
+                let post = PostId::new(u64::from_be_bytes(*take(bytes)?))?;
+                let author = UserId::new(u64::from_be_bytes(*take(bytes)?))?;
+                Some(PostKey { time, post, author })
+            }
+            _ => None,
+        }
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (version, rest) = bytes.split_first()?;
+        let (version, mut rest) = bytes.split_first()?;
+        let horizon = match *version {
+            VERSION_WITH_HORIZON => Some(Self::decode_horizon(&mut rest)?),
+            _ => None,
+        };
         let (entries, earlier) = match *version {
             VERSION => (rest, &[][..]),
-            VERSION_WITH_CHANGES => {
-                let (count, rest) = rest.split_first_chunk()?;
+            VERSION_WITH_CHANGES | VERSION_WITH_HORIZON => {
+                let count = take(&mut rest)?;
                 rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 16)?
             }
             _ => return None,
@@ -156,7 +208,7 @@ impl Freshness {
         if !left.is_empty() {
             return None;
         }
-        let mut token = Self::default();
+        let mut token = Self { horizon, ..Self::default() };
         for entry in entries {
             let [identity, at] = [&entry[..8], &entry[8..]]
                 .map(|half| half.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte)));
@@ -165,6 +217,12 @@ impl Freshness {
         token.decode_earlier(earlier)?;
         Some(token)
     }
+}
+
+fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(head)
 }
 
 /// Seven bits a byte, the lowest first; the highest bit says that another byte follows.
@@ -195,18 +253,21 @@ fn take_number(bytes: &mut &[u8]) -> Option<u64> {
 
 /// `version`, then identity and position of each log: eight bytes each, big-endian, as unpadded
 /// URL-safe base64. Version 2 has the number of logs in two bytes after the version, and the
-/// positions between changes at the end.
+/// positions between changes at the end. Version 3 is the same with the horizon after the version.
 impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(3 + 16 * self.positions.len());
-        let count = u16::try_from(self.positions.len()).ok().filter(|_| !self.earlier.is_empty());
-        match count {
-            None => bytes.push(VERSION),
-            Some(count) => {
-                bytes.push(VERSION_WITH_CHANGES);
-                bytes.extend(count.to_be_bytes());
+        let mut bytes = Vec::with_capacity(32 + 16 * self.positions.len());
+        let is_plain = self.earlier.is_empty() && self.horizon.is_none();
+        let count = u16::try_from(self.positions.len()).ok().filter(|_| !is_plain);
+        match (self.horizon, count) {
+            (_, None) => bytes.push(VERSION),
+            (None, Some(_)) => bytes.push(VERSION_WITH_CHANGES),
+            (Some(horizon), Some(_)) => {
+                bytes.push(VERSION_WITH_HORIZON);
+                Self::encode_horizon(horizon, &mut bytes);
             }
         }
+        bytes.extend(count.map(u16::to_be_bytes).into_iter().flatten());
         for (identity, at) in &self.positions {
             bytes.extend(identity.0.to_be_bytes());
             bytes.extend(at.0.to_be_bytes());
@@ -246,6 +307,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::ID_MAX;
 
     proptest! {
         #[test]
@@ -258,14 +320,20 @@ mod tests {
         }
 
         #[test]
-        fn positions_between_changes_survive_encoding(
-            entries in prop::collection::btree_map(any::<u64>(), (any::<u64>(), any::<u64>(), any::<u32>()), 0..9)
+        fn positions_between_changes_and_a_horizon_survive_encoding(
+            entries in prop::collection::btree_map(any::<u64>(), (any::<u64>(), any::<u64>(), any::<u32>()), 0..9),
+            horizon in prop::option::of((any::<i64>(), prop::option::of((0..ID_MAX, 0..ID_MAX)))),
         ) {
             let mut token = Freshness::default();
             for (identity, (at, after, changes)) in entries {
                 let seen = ChangePosition { after: LogPosition(after.min(at)), changes };
                 token.set(LogIdentity(identity), seen, LogPosition(at));
             }
+            let horizon = horizon.map(|(time, exact)| match exact {
+                Some((post, author)) => PostKey { time, post: PostId(post), author: UserId(author) },
+                None => horizon_at(time),
+            });
+            token.set_horizon(horizon);
             prop_assert_eq!(token.to_string().parse(), Ok(token));
         }
 
@@ -283,6 +351,7 @@ mod tests {
             let seen = ChangePosition::within(LogPosition(at.0 - 100_000), 1);
             token.set(LogIdentity(u64::MAX - log), seen, at);
         }
+        token.set_horizon(Some(PostKey { time: i64::MAX, post: PostId(1), author: UserId(1) }));
         // The seal takes 24 characters more.
         assert!(token.to_string().len() <= 2_048 - 24, "{}", token.to_string().len());
     }
@@ -306,6 +375,8 @@ mod tests {
             (token.position(log), token.changes_seen(log)),
             (Some(LogPosition(20)), Some(after(4)))
         );
+        token.remove(log);
+        assert!(token.is_empty() && token.earlier.is_empty());
         token.widen(LogIdentity(2), LogPosition(3));
         assert_eq!(token.changes_seen(LogIdentity(2)), Some(after(0)));
     }
@@ -334,7 +405,7 @@ mod tests {
         let text = format!("{}, {}", token(&[(1, 5), (2, 7)]), token(&[(2, 6), (3, 1), (1, 9)]));
         let merged: Freshness = text.parse().unwrap();
         assert_eq!(merged.positions(), token(&[(1, 9), (2, 7), (3, 1)]).positions());
-        for bad in ["", ",", "AQ,", "AgABAA", "AwAA", "AQAA", "x y"] {
+        for bad in ["", ",", "AQ,", "AgABAA", "AwAA", "BAAA", "AQAA", "x y"] {
             assert_eq!(bad.parse::<Freshness>(), Err(BadFreshness), "{bad:?}");
         }
     }

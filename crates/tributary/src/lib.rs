@@ -105,6 +105,7 @@ pub mod config;
 mod cursor;
 mod fit;
 mod freshness;
+mod horizon;
 #[doc(hidden)]
 pub mod internal;
 mod mapping;
@@ -336,6 +337,7 @@ impl Tributary {
                 && let Ok(end) = source.log_end(self.0.fleet.read_deadline()).await
             {
                 freshness.add(end.identity, end.end);
+                freshness.set_horizon(self.0.fleet.horizon().now());
             }
         }
         freshness

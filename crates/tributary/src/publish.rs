@@ -156,7 +156,7 @@ impl Publisher {
         let mut new = self.draft(fleet, author, content, key);
         for _ in 0..IDS_TRIED_MAX {
             let written = store(&shard, &new, deadline, &self.counts).await?;
-            let freshness = freshness(&written);
+            let freshness = freshness(fleet, &written);
             match written.outcome {
                 StoreOutcome::Stored => {
                     return Ok(Published { post: new.post, replayed: false, freshness });
@@ -189,7 +189,7 @@ impl Publisher {
         let delete =
             |shard: Arc<Shard>, until| async move { shard.delete_post(author, post, until).await };
         let written = repeat(&fleet.owner(author), fleet.write_deadline(), delete).await?;
-        Ok(freshness(&written))
+        Ok(freshness(fleet, &written))
     }
 
     pub(crate) async fn follow_all(
@@ -220,7 +220,9 @@ impl Publisher {
         };
         let written = repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await?;
         match written.outcome {
-            FollowOutcome::Added(added) => Ok(Followed { added, freshness: freshness(&written) }),
+            FollowOutcome::Added(added) => {
+                Ok(Followed { added, freshness: freshness(fleet, &written) })
+            }
             FollowOutcome::TooLong => Err(WriteError::TooManyFollowees),
         }
     }
@@ -236,7 +238,7 @@ impl Publisher {
         let delete =
             |shard: Arc<Shard>, until| async move { shard.delete_follow(follow, until).await };
         let written = repeat(&fleet.owner(follower), fleet.write_deadline(), delete).await?;
-        Ok(freshness(&written))
+        Ok(freshness(fleet, &written))
     }
 
     fn draft(
@@ -269,10 +271,11 @@ impl Publisher {
 }
 
 /// The token of a write.
-fn freshness<T>(written: &Written<T>) -> Freshness {
+fn freshness<T>(fleet: &Fleet, written: &Written<T>) -> Freshness {
     let mut freshness = Freshness::default();
     if let Some((identity, at)) = written.at {
         freshness.add(identity, at);
+        freshness.set_horizon(fleet.horizon().now());
     }
     freshness
 }

@@ -31,6 +31,7 @@ mod faults;
 mod feed;
 mod fills;
 mod flight;
+mod future;
 mod fuzz;
 mod http;
 mod http_writes;

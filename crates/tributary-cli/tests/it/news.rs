@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::time::sleep;
+use tributary::internal::now_ms;
 use tributary::news::NewsEvent;
 use tributary::{Freshness, Limit, PageRequest, Post, Tributary, UserId};
 
@@ -24,8 +25,16 @@ const AUTHORS: u64 = 12;
 /// A reader with a fixed follow list, and one whose list changes.
 pub(crate) const STEADY: UserId = user_id(100);
 pub(crate) const CHANGING: UserId = user_id(101);
-const MEMORY: usize = 64 << 20;
+/// Enough for the news of several seconds: an update moves many posts.
+const MEMORY: usize = 256 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A post that is dated further ahead is hidden until its time comes.
+const AHEAD_MS: i64 = 60_000;
+/// The hidden posts of the test are due within this time, or in the next century.
+const DUE_MAX_MS: i64 = 2_000;
+const CENTURY_MS: i64 = 4_102_444_800_000;
+/// Horizons of two nodes can differ by this time.
+const STEP: Duration = Duration::from_millis(20);
 
 /// Executes statements on one shard in a transaction, as another program would.
 pub(crate) async fn execute(
@@ -64,6 +73,8 @@ pub(crate) async fn execute(
 #[derive(Default)]
 pub(crate) struct Writers {
     ended: AtomicBool,
+    /// Whether they also store posts of the future, which become visible by themselves.
+    with_future: bool,
     /// Held by the writers while they write.
     turn: RwLock<()>,
 }
@@ -84,8 +95,8 @@ impl Writers {
     }
 }
 
-/// Writes random changes until the end: late and equal times, edits, moves, deletions, follows,
-/// and transactions that are larger than an answer.
+/// Writes random changes until the end: late, equal and future times, edits, moves, deletions,
+/// follows, and transactions that are larger than an answer.
 pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
     let mut rng = StdRng::seed_from_u64(seed(900 + shard));
     let mut next = (shard + 1) * 1_000_000;
@@ -93,21 +104,31 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
         let author = rng.random_range(0..AUTHORS / SHARDS) * SHARDS + shard;
         // Many posts have the same time, and some an old one.
         let time = 1_000 * (100 + next % 1_000_000 / 20) - rng.random_range(0..3) * 7_000;
-        let mut insert = |text: &str| {
+        let time = i64::try_from(time).unwrap();
+        // A bounded number of posts, or the changes of a second would not fit into memory.
+        let newest = format!("user_id = {author} AND tweet_id > {}", next - 40);
+        let some = format!(
+            "user_id = {author} AND tweet_id > {} AND tweet_id % 7 = {}",
+            next - 400,
+            rng.random_range(0..7)
+        );
+        let mut insert = |text: &str, time: i64| {
             next += 1;
             format!(
                 "INSERT INTO D.tweets (tweet_id, user_id, content, timestamp) \
                  VALUES ({next}, {author}, '{text} {next}', {time})"
             )
         };
-        let some = format!("user_id = {author} AND tweet_id % 7 = {}", rng.random_range(0..7));
-        let statements = match rng.random_range(0..10) {
-            0 => (0..rng.random_range(2..40)).map(|_| insert("one of many")).collect(),
+        // The time of these posts comes while the test runs.
+        let soon = now_ms() + AHEAD_MS + rng.random_range(-500..DUE_MAX_MS);
+        let kinds = if writers.with_future { 13 } else { 10 };
+        let statements = match rng.random_range(0..kinds) {
+            0 => (0..rng.random_range(2..40)).map(|_| insert("one of many", time)).collect(),
             1 => vec![format!("UPDATE D.tweets SET content = 'edit {next}' WHERE {some}")],
             2 => vec![format!("UPDATE D.tweets SET timestamp = timestamp + 1 WHERE {some}")],
             3 => vec![format!("DELETE FROM D.tweets WHERE {some}")],
             4 => {
-                let first = insert("replaced");
+                let first = insert("replaced", time);
                 let same = format!("UPDATE D.tweets SET content = 'twice' WHERE tweet_id = {next}");
                 vec![first, same]
             }
@@ -124,7 +145,10 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
                     _ => vec![leave.clone(), follow, leave],
                 }
             }
-            _ => vec![insert("post")],
+            10 => vec![insert("soon", soon)],
+            11 => vec![format!("UPDATE D.tweets SET timestamp = {soon} WHERE {newest}")],
+            12 => vec![insert("late", CENTURY_MS)],
+            _ => vec![insert("post", time)],
         };
         let pause = Duration::from_millis(rng.random_range(0..20));
         let turn = writers.turn.read().await;
@@ -162,6 +186,9 @@ struct Client {
     token: Freshness,
     /// Texts that were received, to tell a missed change from a late one.
     received: usize,
+    /// The posts that came, by their time too: each comes once.
+    seen: BTreeSet<(UserId, u64, i64)>,
+    twice: usize,
     rereads: usize,
     gaps: usize,
 }
@@ -171,7 +198,7 @@ impl Client {
         let first = node.news(reader, None, Limit::DEFAULT).await.unwrap();
         assert!(first.events.is_empty() && !first.gap && !first.freshness.is_empty());
         let timeline = whole(node, reader, &first.freshness).await;
-        Self { reader, timeline, token: first.freshness, received: 0, rereads: 0, gaps: 0 }
+        Self::with(reader, timeline, first.freshness)
     }
 
     /// Starts with a page and its own token, as clients do that know no other.
@@ -179,7 +206,12 @@ impl Client {
         let page = node.home_timeline(reader, &PageRequest::default()).await.unwrap();
         let timeline = whole(node, reader, &page.freshness).await;
         let token = page.freshness.to_string().parse().unwrap();
-        Self { reader, timeline, token, received: 0, rereads: 0, gaps: 0 }
+        Self::with(reader, timeline, token)
+    }
+
+    fn with(reader: UserId, timeline: Timeline, token: Freshness) -> Self {
+        let seen = BTreeSet::new();
+        Self { reader, timeline, token, received: 0, seen, twice: 0, rereads: 0, gaps: 0 }
     }
 
     /// Asks once. Returns whether more is known already.
@@ -194,6 +226,10 @@ impl Client {
         }
         for event in news.events {
             self.received += 1;
+            if let NewsEvent::Post(post) = &event {
+                let ((author, id), (time, _)) = entry(&post.to_post());
+                self.twice += usize::from(!self.seen.insert((author, id, time)));
+            }
             match event {
                 NewsEvent::Post(post) | NewsEvent::Update(post) => {
                     self.timeline.extend([entry(&post.to_post())]);
@@ -231,6 +267,28 @@ impl Client {
             sleep(Duration::from_millis(5)).await;
         }
     }
+
+    /// While hidden posts become visible, the client has what the databases show at each moment.
+    async fn check_until_due(&mut self, node: &Tributary, end: &Freshness, checked: &Tributary) {
+        let last = now_ms() + DUE_MAX_MS + 500;
+        let mut is_last = false;
+        while !is_last {
+            is_last = now_ms() > last;
+            let before = whole(checked, self.reader, &Freshness::default()).await;
+            sleep(STEP).await;
+            self.finish(node, end).await;
+            sleep(STEP).await;
+            let after = whole(checked, self.reader, &Freshness::default()).await;
+            let has = |all: &Timeline, some: &Timeline| {
+                some.iter()
+                    .find(|(key, value)| all.get(*key) != Some(*value))
+                    .map(|it| format!("{it:?}"))
+            };
+            assert_eq!(has(&self.timeline, &before), None, "a post is missing");
+            assert_eq!(has(&after, &self.timeline), None, "a post is visible too early");
+            sleep(STEP * 5).await;
+        }
+    }
 }
 
 fn assert_same(client: &Client, expected: &Timeline, context: &str) {
@@ -252,7 +310,9 @@ pub(crate) async fn prepare(fleet: &TestFleet, backend: Backend) -> Vec<Tributar
     let nodes = if backend == Backend::Sqlite { 1 } else { 2 };
     let mut opened = Vec::new();
     for _ in 0..nodes {
-        opened.push(Tributary::open(&fleet.config_with_memory(MEMORY)).await.unwrap());
+        let mut config = fleet.config_with_memory(MEMORY);
+        config.memory.news = Some(MEMORY / 2);
+        opened.push(Tributary::open(&config).await.unwrap());
     }
     for reader in [STEADY, CHANGING] {
         let rows: Vec<String> = (0..AUTHORS).map(|user| format!("({reader}, {user})")).collect();
@@ -270,7 +330,7 @@ fn a_client_of_news_misses_nothing_that_anyone_writes() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let nodes = prepare(&fleet, backend).await;
-            let writers = Writers::default();
+            let writers = Writers { with_future: true, ..Writers::default() };
             let write = join_all((0..SHARDS).map(|shard| write(&fleet, shard, &writers)));
             let read = async {
                 let last = nodes.last().unwrap();
@@ -301,12 +361,15 @@ fn a_client_of_news_misses_nothing_that_anyone_writes() {
             let checked = Tributary::open_read_only(&fleet.config()).await.unwrap();
             // The first page that is read from a database does not know which position it shows.
             let gaps_max = [0, usize::from(backend != Backend::Sqlite), 0];
+            let (node, end, checked) = (&nodes[0], &end, &checked);
+            let checks = clients.iter_mut().map(|it| it.check_until_due(node, end, checked));
+            join_all(checks).await;
             for (client, gaps_max) in clients.iter_mut().zip(gaps_max) {
-                client.finish(&nodes[0], &end).await;
-                let expected = whole(&checked, client.reader, &Freshness::default()).await;
+                let expected = whole(checked, client.reader, &Freshness::default()).await;
                 assert_same(client, &expected, &format!("{backend:?}"));
                 assert!(client.gaps <= gaps_max, "{backend:?}: {} gaps", client.gaps);
             }
+            assert_eq!(clients[0].twice, 0, "{backend:?}");
             assert!(clients[2].rereads > 0, "{backend:?}: no follow was seen");
         }
     });

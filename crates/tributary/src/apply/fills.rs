@@ -15,7 +15,8 @@ use super::entry::{CacheKey, CachedEntry};
 use crate::backoff::Backoff;
 use crate::changes::Bounds;
 use crate::memory::{
-    FillReservation, FollowList, Installed, Miss, Slot, Tail, TailLimits, Ticket, count,
+    FillReservation, FollowList, Installed, Miss, Slot, TAIL_DEPTH_MAX, Tail, TailLimits, Ticket,
+    count,
 };
 use crate::model::{FOLLOWEES_MAX, UserId};
 use crate::problems::ProblemCause;
@@ -42,8 +43,6 @@ const RETRY_MAX: Duration = Duration::from_millis(100);
 const RETRIES_MAX: u32 = 20;
 /// Posts in a tail at first: three pages by one author.
 const DEPTH: u32 = 64;
-/// Posts in the deepest tail. Deeper posts are read from the databases.
-const DEPTH_MAX: u32 = 4_096;
 /// Prefill stops at this percentage of the budget.
 const PREFILL_PERCENT: usize = 70;
 /// Pause of the fills after an eviction of data in use. Measured with a budget of 1/12 of the
@@ -241,7 +240,7 @@ impl Applier {
         match miss {
             Miss::Tail { slot, .. } if !self.may_fill(self.memory.user(slot)) => {}
             Miss::Tail { slot, depth } => {
-                let depth = depth.clamp(DEPTH, DEPTH_MAX).next_power_of_two();
+                let depth = depth.clamp(DEPTH, TAIL_DEPTH_MAX).next_power_of_two();
                 let key = CacheKey::Tail(slot);
                 if let Some((CachedEntry::Tail(tail), _)) = self.keeper.get(key) {
                     if tail.floor().is_none() || tail.depth() >= depth as usize {
@@ -503,7 +502,7 @@ impl Applier {
                 let rows = posts.into_iter().map(|post| self.memory.tail_post(&post)).collect();
                 let bytes = self.memory.budget().fill_rows_bytes();
                 // A deeper fill of large posts would have no more of them.
-                let depth = if is_cut { DEPTH_MAX } else { depth_of(request) };
+                let depth = if is_cut { TAIL_DEPTH_MAX } else { depth_of(request) };
                 let limits = TailLimits { depth: depth as usize, bytes };
                 let tail = Tail::new(rows, complete, limits, handle.map(Into::into));
                 Some(CachedEntry::Tail(Arc::new(tail)))

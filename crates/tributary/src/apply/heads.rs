@@ -361,6 +361,7 @@ impl Applier {
         let staged = staged.into_iter().filter(|(shard, ..)| shards.contains(shard));
         let staged: Vec<(Slot, i64)> = staged.map(|(_, slot, time)| (slot, time)).collect();
         let wanted: Vec<ShardId> = shards.iter().copied().collect();
+        self.load_news(&wanted, low, &staged);
         set_heads(&self.memory, &wanted, &staged, &raised);
         self.heads.set_state(&shards, || HeadsState::Known(Instant::now()));
         let (server, authors, shards) = (self.source.name(), staged.len(), wanted.len());

@@ -178,7 +178,8 @@ impl Applier {
         self.memory.forget_heads(self.log().shards());
         self.fills.clear_prefill();
         self.identity = Some(identity);
-        self.log().news.begin(at, &self.memory.budget().news);
+        let clock = self.clock();
+        self.log().news.begin(at, clock, &self.memory.budget().news);
         self.log().begin(identity, at);
         self.memory.subscribers().wake_all();
         count(&self.log().counters.log_identities);

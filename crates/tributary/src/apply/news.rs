@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Applier;
 use crate::changes::{Change, LogPosition};
 use crate::clock;
-use crate::memory::{NewsChange, Subject};
+use crate::memory::{NewsChange, Slot, Subject};
 use crate::model::ShardId;
 
 /// A change with its index in the transaction.
@@ -43,15 +43,29 @@ impl Applier {
     pub(super) fn add_news(&self, at: LogPosition, news: Vec<IndexedNews>) {
         if !news.is_empty() {
             let limit = (&self.memory.budget().news, self.memory.news_bytes_max());
-            self.log().news.add(at, news, limit);
+            self.log().news.add((at, self.clock()), news, limit);
         }
     }
 
     /// Any row of the shard may have changed without a transaction.
     pub(super) fn lose_news(&self, shard: ShardId) {
         let now_s = u32::try_from(clock::now_ms() / 1_000).unwrap_or(u32::MAX);
-        self.log().lose(shard, now_s);
+        self.log().lose(shard, now_s, self.clock());
         self.memory.subscribers().wake_all();
+    }
+
+    /// Finds the authors of posts of the future among the newest posts of all authors.
+    pub(super) fn load_news(&self, shards: &[ShardId], low: LogPosition, heads: &[(Slot, i64)]) {
+        let heads = heads.iter().map(|(slot, time)| {
+            let author = self.memory.user(*slot);
+            (self.memory.placement().shard_of(author), author, *time)
+        });
+        self.log().news.load(shards, low, heads, &self.memory.budget().news);
+    }
+
+    /// The time of the clock as a value of the time column.
+    pub(super) fn clock(&self) -> i64 {
+        self.memory.stored_time(clock::now_ms())
     }
 
     /// `None` for changes that no reader sees: the shard does not own the user, or is excluded.

@@ -15,6 +15,7 @@ mod request;
 mod server;
 mod show;
 mod source;
+mod timeline;
 mod web;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ use self::source::{
     ENV_PREFIX, explain, number, read_text, set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
+pub use self::timeline::{Future, Timeline};
 pub use self::web::Web;
 pub use crate::mapping::{
     Condition, FollowsTable, Mark, PostsTable, Tables, UsersTable, conditions_text,
@@ -91,6 +93,8 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of one request.
     pub request: Request,
+    /// The posts that home timelines show.
+    pub timeline: Timeline,
     /// The memory that timelines are read from.
     pub memory: MemoryConfig,
     /// Whether and how users post and follow.
@@ -333,6 +337,8 @@ struct Document {
     #[serde(default)]
     read: RequestKeys,
     #[serde(default)]
+    timeline: Timeline,
+    #[serde(default)]
     memory: MemoryConfig,
     #[serde(default)]
     write: WriteKeys,
@@ -426,6 +432,7 @@ impl Document {
             web,
             auth,
             limits,
+            timeline,
             memory,
             write,
             placement,
@@ -475,6 +482,7 @@ impl Document {
             auth,
             limits,
             request,
+            timeline,
             memory,
             write,
             placement,

@@ -114,6 +114,7 @@ pub(super) fn effective(config: &Config) -> Vec<(String, String)> {
         ("admin.listen", text(config.admin.listen)),
         ("web.enabled", config.web.enabled.to_string()),
         ("request.deadline_ms", config.request.deadline_ms.to_string()),
+        ("timeline.future", text(config.timeline.future.as_str())),
         ("memory.budget", config.memory.bytes().to_string()),
         ("memory.news", config.memory.news_bytes().to_string()),
         ("write.enabled", config.write.enabled.to_string()),

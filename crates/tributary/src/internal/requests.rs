@@ -62,6 +62,8 @@ impl SentPage {
     ) -> Option<(Self, Freshness)> {
         let memory = tributary.memory()?;
         let now_ms = memory.now_ms();
+        let own = fleet(tributary).horizon().now();
+        let horizon = own.map(|own| at_least.horizon().map_or(own, |shown| own.max(shown)));
         let has = |(identity, at): &(LogIdentity, LogPosition)| {
             memory.logs().iter().any(|log| log.has_reached(*identity, *at))
         };
@@ -73,7 +75,8 @@ impl SentPage {
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::position) {
             freshness.add(identity, at);
         }
-        let page = memory.cached_page(reader, PageQuery { cursor, limit }, now_ms)?;
+        let page = memory.cached_page(reader, PageQuery { cursor, limit }, (now_ms, horizon))?;
+        freshness.set_horizon(horizon);
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
             freshness.widen(identity, at);
         }
@@ -96,7 +99,7 @@ impl SentPage {
             let authors: BTreeSet<Slot> =
                 page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();
             let authors = authors.into_iter().collect();
-            memory.cache_page(CachedPage::new((reader, query), as_of, authors, self));
+            memory.cache_page(CachedPage::new((reader, query), (as_of, page.until), authors, self));
         }
     }
 }

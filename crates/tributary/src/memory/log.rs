@@ -242,12 +242,13 @@ impl FollowedLog {
     }
 
     /// Records that rows of the shard changed without a transaction. Memory must have forgotten the
-    /// shard. Only the writer of the log may call this.
-    pub(crate) fn lose(&self, shard: ShardId, now_s: u32) {
+    /// shard. `clock` is the time as a value of the time column. Only the writer of the log may
+    /// call this.
+    pub(crate) fn lose(&self, shard: ShardId, now_s: u32, clock: i64) {
         let mark = now_s.max(self.loss.load(Ordering::Relaxed).saturating_add(1));
         let at = LogPosition(self.position.load(Ordering::Acquire));
         // First, so that a reader that has the mark has read the shard after its loss.
-        self.news.lose(shard, ChangePosition::after_loss(at, mark));
+        self.news.lose(shard, ChangePosition::after_loss(at, mark), clock);
         self.loss.store(mark, Ordering::Release);
     }
 
@@ -401,15 +402,15 @@ mod tests {
 
     fn log() -> FollowedLog {
         let log = FollowedLog::new("log".into(), vec![HOME], mpsc::channel(1).0);
-        log.news.begin(LogPosition(10), &Usage::default());
+        log.news.begin(LogPosition(10), 0, &Usage::default());
         log.begin(LogIdentity(1), LogPosition(10));
         log
     }
 
     fn is_gap(log: &FollowedLog, since: ChangePosition) -> bool {
         let subjects = &[Subject::Author(UserId(1))];
-        let range =
-            NewsRange { since, until: LogPosition(u64::MAX), subjects, shards: &[HOME], limit: 1 };
+        let (until, shards) = (LogPosition(u64::MAX), &[HOME][..]);
+        let range = NewsRange { since, until, subjects, shards, horizon: None, limit: 1 };
         matches!(log.news.of(range), Err(Gap))
     }
 
@@ -422,15 +423,15 @@ mod tests {
         let (log, other) = (log(), log());
         let before = reached(&log);
         assert!(!is_gap(&log, before));
-        log.lose(HOME, 7);
+        log.lose(HOME, 7, 0);
         let once = reached(&log);
         assert_eq!([before, once].map(|since| is_gap(&log, since)), [true, false]);
-        log.lose(HOME, 7);
+        log.lose(HOME, 7, 0);
         let twice = reached(&log);
         assert_eq!([once, twice].map(|since| is_gap(&log, since)), [true, false]);
         // Another node has not noticed it yet, and notices it later.
         assert!(!is_gap(&other, twice));
-        other.lose(HOME, 9);
+        other.lose(HOME, 9, 0);
         assert_eq!([twice, reached(&other)].map(|since| is_gap(&other, since)), [true, false]);
         assert!(!is_gap(&log, reached(&other)));
         log.advance(LogPosition(20));

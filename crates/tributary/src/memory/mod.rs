@@ -8,6 +8,7 @@
 
 mod budget;
 mod follow_list;
+mod future;
 mod keeper;
 mod log;
 pub(crate) mod news;
@@ -37,8 +38,8 @@ pub(crate) use self::recent::{Recent, RecentEntry};
 use self::slots::Slots;
 pub(crate) use self::slots::{NO_POSTS, UNKNOWN};
 pub(crate) use self::subscribers::{Full, Subscriber, Subscribers};
-pub(crate) use self::tail::{Tail, TailChange, TailKey, TailLimits, TailPost};
-use crate::model::{NEWS_SHARE_DEFAULT, Post, ShardId, UserId};
+pub(crate) use self::tail::{TAIL_DEPTH_MAX, Tail, TailChange, TailKey, TailLimits, TailPost};
+use crate::model::{NEWS_SHARE_DEFAULT, Post, PostKey, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
 use crate::post_json;
@@ -237,6 +238,11 @@ impl Memory {
     pub(crate) fn tail_post(&self, post: &Post) -> TailPost {
         let body = post_json::encode(post, &self.times).into();
         TailPost { key: (post.key.time, post.key.post.0), body }
+    }
+
+    /// A moment as a value of the time column.
+    pub(crate) fn stored_time(&self, epoch_ms: i64) -> i64 {
+        self.times.stored(epoch_ms)
     }
 
     /// Most bytes of the newest changes of one log.
@@ -470,16 +476,20 @@ impl Memory {
     }
 
     /// The cached page of this reader for this query, if the logs that it depends on are fresh and
-    /// nothing it depends on has changed. Marks the reader and the authors on the page as used.
+    /// nothing it depends on has changed, up to the horizon too. Marks the reader and the authors
+    /// on the page as used.
     pub(crate) fn cached_page(
         &self,
         reader: UserId,
         query: PageQuery<'_>,
-        now_ms: u64,
+        (now_ms, horizon): (u64, Option<PostKey>),
     ) -> Option<Arc<CachedPage>> {
         let frees = self.frees();
         let slot = self.slots.find(reader)?;
         let page = self.pages.get(slot, query)?;
+        if !page.is_whole_at(horizon) {
+            return None;
+        }
         let lagging = self.lagging(now_ms);
         if !lagging.is_empty() {
             let logs = self.logs_of(&*self.slots.follows(slot)?);

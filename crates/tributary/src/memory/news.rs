@@ -7,17 +7,19 @@
 //! budget is used up; a position before them is a gap.
 //!
 //! A post is returned as it is now: a request after an edit returns the new text for the older
-//! change too, and a request after a deletion returns only the deletion.
+//! change too, and a request after a deletion returns only the deletion. Changes of a post above
+//! the horizon of a request are not returned; see [`super::future`].
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use super::budget::Usage;
+use super::future::Marks;
 use super::tail::{TailKey, TailPost};
 use crate::changes::{ChangePosition, LogPosition};
-use crate::model::{PostId, ShardId, UserId};
+use crate::model::{PostId, PostKey, ShardId, UserId};
 
 /// About the bytes of a change without its text: the change, its chain, and free space.
 const ITEM_BYTES: usize = 160;
@@ -93,6 +95,8 @@ pub(crate) struct NewsRange<'a> {
     pub(crate) subjects: &'a [Subject],
     /// The shards that own the subjects.
     pub(crate) shards: &'a [ShardId],
+    /// Only changes of posts up to this key, if later ones are hidden.
+    pub(crate) horizon: Option<PostKey>,
     /// At most this many changes, the oldest ones.
     pub(crate) limit: usize,
 }
@@ -127,6 +131,7 @@ struct Changes {
     since: Instant,
     /// Shards that changed without a transaction, and the position right after it.
     lost_at: HashMap<ShardId, ChangePosition>,
+    marks: Marks,
     bytes: usize,
 }
 
@@ -139,6 +144,8 @@ struct Item {
     /// The number of the subject's previous item, or 0.
     previous: u64,
     kind: Kind,
+    /// The latest time of all plain posts before this one.
+    plain_before: i64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +153,11 @@ enum Kind {
     Post(TailKey),
     Edited(TailKey),
     Gone(TailKey),
+    /// The post has another time, and the item before this one in the chain or earlier stored it.
+    Moved {
+        from: TailKey,
+        to: TailKey,
+    },
     Follow(UserId),
     Unfollow(UserId),
     Unknown,
@@ -168,34 +180,107 @@ impl News {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops everything: the log begins, or begins again, at this position.
-    pub(crate) fn begin(&self, at: LogPosition, usage: &Usage) {
+    /// Drops everything: the log begins, or begins again, at this position. `clock` is the time, as
+    /// a value of the time column.
+    pub(crate) fn begin(&self, at: LogPosition, clock: i64, usage: &Usage) {
         let mut changes = self.write();
         let before = changes.size();
-        *changes = Changes { floor: ChangePosition::after(at), first: 1, ..Changes::empty() };
+        let (floor, marks) = (ChangePosition::after(at), Marks::begin(clock));
+        *changes = Changes { floor, first: 1, marks, ..Changes::empty() };
         usage.change(before, changes.size());
     }
 
     /// Adds the changes of a transaction that ends at `at`, each with its index in the
-    /// transaction. Drops the oldest changes beyond `bytes_max`.
+    /// transaction. `clock` is the time, as a value of the time column. Drops the oldest changes
+    /// beyond `bytes_max`.
     pub(crate) fn add(
         &self,
-        at: LogPosition,
+        (at, clock): (LogPosition, i64),
         added: impl IntoIterator<Item = (u32, Subject, NewsChange)>,
         (usage, bytes_max): (&Usage, usize),
     ) {
         let mut changes = self.write();
         let (before, now) = (changes.size(), Instant::now());
         for (index, subject, change) in added {
-            changes.push((at, now), index, subject, change);
+            let plain_before = changes.marks.plain();
+            changes.mark((at, clock), subject, &change);
+            changes.push((at, index), (now, plain_before), subject, change);
         }
-        while changes.bytes > bytes_max && changes.drop_oldest() {}
+        while changes.size().0 > bytes_max && changes.drop_oldest() {}
+        let plain = changes.marks.plain();
+        let floor = changes.items.front().map_or(plain, |item| item.plain_before);
+        changes.marks.prune(floor, bytes_max);
         usage.change(before, changes.size());
     }
 
-    /// Records that the shard changed without a transaction, right before `position`.
-    pub(super) fn lose(&self, shard: ShardId, position: ChangePosition) {
-        self.write().lost_at.insert(shard, position);
+    /// Records that the shard changed without a transaction, right before `position`. `clock` is
+    /// the time, as a value of the time column.
+    pub(super) fn lose(&self, shard: ShardId, position: ChangePosition, clock: i64) {
+        let mut changes = self.write();
+        changes.lost_at.insert(shard, position);
+        changes.marks.doubt_shard(shard, position.after, clock);
+    }
+
+    /// Records the times of the newest posts of all authors of these shards, from a load that has
+    /// all changes up to `low`.
+    pub(crate) fn load(
+        &self,
+        shards: &[ShardId],
+        low: LogPosition,
+        heads: impl Iterator<Item = (ShardId, UserId, i64)>,
+        usage: &Usage,
+    ) {
+        let mut changes = self.write();
+        let before = changes.size();
+        changes.marks.load(shards, low, heads);
+        usage.change(before, changes.size());
+    }
+
+    /// Those of the authors that may have posts which become visible above a horizon without a
+    /// change of the log. The horizon belongs to the position `since`.
+    ///
+    /// # Errors
+    /// [`Gap`] if changes since the position were dropped, or if posts that are hidden at the
+    /// horizon may be plain here.
+    pub(crate) fn with_future(
+        &self,
+        (since, horizon): (ChangePosition, PostKey),
+        authors: impl Iterator<Item = (UserId, ShardId)>,
+    ) -> Result<Vec<UserId>, Gap> {
+        let changes = self.read();
+        if since < changes.floor || changes.plain_up_to(since) > horizon.time {
+            return Err(Gap);
+        }
+        let mut found = Vec::new();
+        for (author, shard) in authors {
+            if changes.marks.may_be_unmarked(shard, horizon.time) {
+                return Err(Gap);
+            }
+            if changes.marks.may_have(author, shard, horizon.time) {
+                found.push(author);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The posts of the author that became visible in the log, or got another time, after the
+    /// position.
+    pub(crate) fn posts_since(
+        &self,
+        author: UserId,
+        since: ChangePosition,
+    ) -> Result<HashSet<PostId>, Gap> {
+        let changes = self.read();
+        let mut numbers = Vec::new();
+        changes.chain(Subject::Author(author), since, LogPosition(u64::MAX), &mut numbers);
+        if since < changes.floor || numbers.len() > WALK_MAX {
+            return Err(Gap);
+        }
+        let post = |item: &Item| match item.kind {
+            Kind::Post((_, post)) => Some(PostId(post)),
+            _ => None,
+        };
+        Ok(numbers.iter().filter_map(|number| changes.item(*number)).filter_map(post).collect())
     }
 
     /// The changes of a range, oldest first. Cost: a look-up for each subject, and the changes of
@@ -209,8 +294,9 @@ impl News {
 
     /// How much is retained.
     pub(crate) fn retained(&self) -> Retained {
-        let Changes { floor, since, items, bytes, .. } = &*self.read();
-        Retained { floor: *floor, changes: items.len(), bytes: *bytes, since: *since }
+        let changes = self.read();
+        let ((bytes, count), floor, since) = (changes.size(), changes.floor, changes.since);
+        Retained { floor, changes: count, bytes, since }
     }
 }
 
@@ -230,20 +316,41 @@ impl Changes {
             floor: ChangePosition::default(),
             since: Instant::now(),
             lost_at: HashMap::new(),
+            marks: Marks::default(),
             bytes: 0,
         }
     }
 
     /// Bytes and number of changes.
     fn size(&self) -> (usize, usize) {
-        (self.bytes, self.items.len())
+        (self.bytes + self.marks.bytes(), self.items.len())
+    }
+
+    /// Marks the author of a post that is dated ahead, and those that an unknown change concerns.
+    fn mark(&mut self, (at, clock): (LogPosition, i64), subject: Subject, change: &NewsChange) {
+        match (subject, change) {
+            (Subject::Author(author), NewsChange::Post(post) | NewsChange::Edited(post)) => {
+                self.marks.note(author, post.key.0, clock);
+            }
+            (Subject::Author(author), NewsChange::Unknown) => self.marks.doubt_author(author),
+            (Subject::Shard(shard), NewsChange::Unknown) => {
+                self.marks.doubt_shard(shard, at, clock);
+            }
+            _ => {}
+        }
+    }
+
+    /// The latest time of all plain posts up to the position.
+    fn plain_up_to(&self, since: ChangePosition) -> i64 {
+        let after = self.items.partition_point(|item| !item.is_after(since));
+        self.items.get(after).map_or(self.marks.plain(), |item| item.plain_before)
     }
 
     /// Adds a change of the transaction that ends at `at` and arrives now.
     fn push(
         &mut self,
-        (at, added): (LogPosition, Instant),
-        index: u32,
+        (at, index): (LogPosition, u32),
+        (added, plain_before): (Instant, i64),
         subject: Subject,
         change: NewsChange,
     ) {
@@ -256,18 +363,20 @@ impl Changes {
                 let place = post_of(subject, key);
                 let stored = self.posts.get(&place).filter(|stored| stored.post.key != key);
                 let stored_at = stored.and_then(|stored| self.item(stored.number));
-                if stored_at.is_some_and(|item| item.at == at) {
-                    return;
+                match stored.filter(|_| stored_at.is_some_and(|item| item.at == at)) {
+                    Some(stored) => Kind::Moved { from: key, to: stored.post.key },
+                    None => {
+                        self.forget(place);
+                        Kind::Gone(key)
+                    }
                 }
-                self.forget(place);
-                Kind::Gone(key)
             }
             NewsChange::Follow(user) => Kind::Follow(user),
             NewsChange::Unfollow(user) => Kind::Unfollow(user),
             NewsChange::Unknown => Kind::Unknown,
         };
         let previous = self.newest.insert(subject, number).unwrap_or_default();
-        self.items.push_back(Item { at, added, index, subject, previous, kind });
+        self.items.push_back(Item { at, added, index, subject, previous, kind, plain_before });
         self.bytes += ITEM_BYTES;
     }
 
@@ -317,7 +426,7 @@ impl Changes {
         }
         let mut numbers = Vec::new();
         for subject in range.subjects {
-            self.chain(*subject, &range, &mut numbers);
+            self.chain(*subject, range.since, range.until, &mut numbers);
             if numbers.len() > WALK_MAX {
                 return Err(Gap);
             }
@@ -327,14 +436,22 @@ impl Changes {
         if items.clone().any(|item| matches!(item.kind, Kind::Unknown)) {
             return Err(Gap);
         }
-        Ok(items.filter_map(|item| self.as_it_is_now(item)).take(range.limit).collect())
+        let now = items.filter_map(|item| self.as_it_is_now(item, range.horizon));
+        Ok(now.take(range.limit).collect())
     }
 
-    /// The numbers of the subject's items in the range, newest first.
-    fn chain(&self, subject: Subject, range: &NewsRange<'_>, numbers: &mut Vec<u64>) {
+    /// Adds the numbers of the subject's items after `since` of transactions up to `until`, newest
+    /// first.
+    fn chain(
+        &self,
+        subject: Subject,
+        since: ChangePosition,
+        until: LogPosition,
+        numbers: &mut Vec<u64>,
+    ) {
         let mut number = self.newest.get(&subject).copied().unwrap_or_default();
-        while let Some(item) = self.item(number).filter(|item| item.is_after(range.since)) {
-            if item.at <= range.until {
+        while let Some(item) = self.item(number).filter(|item| item.is_after(since)) {
+            if item.at <= until {
                 numbers.push(number);
             }
             number = item.previous;
@@ -346,16 +463,24 @@ impl Changes {
         self.items.get(index)
     }
 
-    /// The item with the current text of its post. `None` if the post was deleted since.
-    fn as_it_is_now(&self, item: &Item) -> Option<NewsItem> {
+    /// The item with the current text of its post. `None` if the post was deleted since, or if
+    /// the horizon hides it.
+    fn as_it_is_now(&self, item: &Item, horizon: Option<PostKey>) -> Option<NewsItem> {
+        let shows = |(time, post): TailKey| {
+            let Subject::Author(author) = item.subject else { return true };
+            horizon.is_none_or(|horizon| PostKey { time, post: PostId(post), author } <= horizon)
+        };
         let stored = |key| {
             let stored = self.posts.get(&post_of(item.subject, key));
-            stored.filter(|stored| stored.post.key == key).map(|stored| stored.post.clone())
+            let stored = stored.filter(|stored| stored.post.key == key && shows(key));
+            stored.map(|stored| stored.post.clone())
         };
         let change = match item.kind {
             Kind::Post(key) => NewsChange::Post(stored(key)?),
             Kind::Edited(key) => NewsChange::Edited(stored(key)?),
-            Kind::Gone(key) => NewsChange::Gone(key),
+            Kind::Gone(key) if shows(key) => NewsChange::Gone(key),
+            Kind::Moved { from, to } if shows(from) && !shows(to) => NewsChange::Gone(from),
+            Kind::Gone(_) | Kind::Moved { .. } => return None,
             Kind::Follow(user) => NewsChange::Follow(user),
             Kind::Unfollow(user) => NewsChange::Unfollow(user),
             Kind::Unknown => NewsChange::Unknown,
@@ -379,7 +504,9 @@ fn post_of(subject: Subject, (_, post): TailKey) -> (UserId, PostId) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::horizon::horizon_at;
 
+    const CLOCK: i64 = 10;
     const ANN: Subject = Subject::Author(UserId(1));
     const BOB: Subject = Subject::Author(UserId(2));
     const HOME: ShardId = ShardId(0);
@@ -389,7 +516,7 @@ mod tests {
     impl Kept {
         fn new() -> Self {
             let kept = Self(News::default(), Usage::default());
-            kept.0.begin(LogPosition(10), &kept.1);
+            kept.0.begin(LogPosition(10), CLOCK, &kept.1);
             kept
         }
 
@@ -397,13 +524,25 @@ mod tests {
             let changes = (0..)
                 .zip(changes)
                 .map(|(index, (subject, change))| (index, *subject, change.clone()));
-            self.0.add(LogPosition(at), changes, (&self.1, 20 * ITEM_BYTES));
+            self.0.add((LogPosition(at), CLOCK), changes, (&self.1, 20 * ITEM_BYTES));
         }
 
         /// The changes since a position, as words.
         fn since(&self, since: ChangePosition, subjects: &[Subject]) -> Result<String, Gap> {
+            self.up_to(None, since, subjects)
+        }
+
+        /// The same up to a horizon.
+        fn up_to(
+            &self,
+            horizon: Option<i64>,
+            since: ChangePosition,
+            subjects: &[Subject],
+        ) -> Result<String, Gap> {
             let (until, shards, limit) = (LogPosition(u64::MAX), &[HOME][..], usize::MAX);
-            let items = self.0.of(NewsRange { since, until, subjects, shards, limit })?;
+            let horizon = horizon.map(horizon_at);
+            let range = NewsRange { since, until, subjects, shards, horizon, limit };
+            let items = self.0.of(range)?;
             let words = items.iter().map(|item| match &item.change {
                 NewsChange::Post(post) => format!("+{}", post.body),
                 NewsChange::Edited(post) => format!("={}", post.body),
@@ -473,8 +612,48 @@ mod tests {
         assert_eq!(news.since(at(119), &[BOB]), Ok(String::new()));
         assert_eq!(news.since(at(130), &[ANN]), Ok(String::new()));
         let lost = ChangePosition::after_loss(LogPosition(130), 7);
-        news.0.lose(HOME, lost);
+        news.0.lose(HOME, lost, CLOCK);
         assert_eq!(news.since(at(130), &[BOB]), Err(Gap));
         assert_eq!(news.since(lost, &[BOB]), Ok(String::new()));
+    }
+
+    #[test]
+    fn changes_above_the_horizon_are_not_returned() {
+        let news = Kept::new();
+        let post = |time, id, body: &str| TailPost { key: (time, id), body: body.into() };
+        news.add(
+            20,
+            &[(ANN, NewsChange::Post(post(5, 1, "a"))), (ANN, NewsChange::Post(post(30, 2, "b")))],
+        );
+        news.add(30, &[(ANN, NewsChange::Edited(post(30, 2, "B")))]);
+        assert_eq!(news.up_to(Some(29), at(10), &[ANN]), Ok("+a".into()));
+        assert_eq!(news.up_to(Some(30), at(10), &[ANN]), Ok("+a +B =B".into()));
+        // The first post moves to the future, and both are deleted.
+        let moved = [(ANN, NewsChange::Post(post(40, 1, "a40"))), (ANN, NewsChange::Gone((5, 1)))];
+        news.add(40, &moved);
+        assert_eq!(news.up_to(Some(29), at(30), &[ANN]), Ok("-1".into()));
+        assert_eq!(news.up_to(Some(40), at(30), &[ANN]), Ok("+a40".into()));
+        news.add(50, &[(ANN, NewsChange::Gone((30, 2))), (ANN, NewsChange::Gone((40, 1)))]);
+        assert_eq!(news.up_to(Some(29), at(40), &[ANN]), Ok(String::new()));
+        assert_eq!(news.up_to(Some(30), at(40), &[ANN]), Ok("-2".into()));
+    }
+
+    #[test]
+    fn authors_of_posts_of_the_future_are_found_for_every_position() {
+        let news = Kept::new();
+        news.0.load(&[HOME], LogPosition(10), std::iter::empty(), &news.1);
+        let with_future = |since, horizon| {
+            let authors = [UserId(1), UserId(2)].map(|author| (author, HOME)).into_iter();
+            news.0.with_future((at(since), horizon_at(horizon)), authors)
+        };
+        let post = |time| NewsChange::Post(TailPost { key: (time, 1), body: "".into() });
+        news.add(20, &[(ANN, post(CLOCK + 90)), (BOB, post(CLOCK))]);
+        assert_eq!(with_future(10, CLOCK + 60), Ok(vec![UserId(1)]));
+        assert_eq!(with_future(20, CLOCK + 91), Ok(vec![]));
+        assert_eq!(with_future(20, CLOCK - 1), Err(Gap), "the post of this time is plain here");
+        assert_eq!(with_future(10, CLOCK - 1), Err(Gap), "older posts are plain, too");
+        assert_eq!(with_future(9, CLOCK + 60), Err(Gap));
+        let ids = |since| news.0.posts_since(UserId(1), at(since)).map(|posts| posts.len());
+        assert_eq!((ids(10), ids(20), ids(9)), (Ok(1), Ok(0), Err(Gap)));
     }
 }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::budget::Budget;
 use super::follow_list::Slot;
+use crate::model::PostKey;
 
 /// The page cache can take this fraction of the budget (1/8). The data that pages are built from
 /// needs the rest.
@@ -68,6 +69,8 @@ pub(crate) struct CachedPage {
     limit: usize,
     /// The version that was read before the page was built.
     pub(super) as_of: Version,
+    /// The page has other posts once the horizon reaches this time of the time column.
+    until: i64,
     /// The authors of the posts on the page.
     pub(super) authors: Box<[Slot]>,
     pub(crate) sent: SentPage,
@@ -76,11 +79,12 @@ pub(crate) struct CachedPage {
 }
 
 impl CachedPage {
-    /// The page that was sent for `query`, built from data as of a version. Cursor, links and body
+    /// The page that was sent for `query`, built from data as of a version, and valid until the
+    /// horizon reaches a time. Cursor, links and body
     /// are in one allocation: on a hit none of it is in the processor's caches.
     pub(crate) fn new(
         (reader, PageQuery { cursor, limit }): (Slot, PageQuery<'_>),
-        as_of: Version,
+        (as_of, until): (Version, i64),
         authors: Box<[Slot]>,
         sent: &SentPage,
     ) -> Self {
@@ -89,7 +93,7 @@ impl CachedPage {
         let sent =
             SentPage { links: all.slice(cursor..links), body: all.slice(links..), tag: sent.tag };
         let used = AtomicU32::new(0);
-        Self { reader, cursor: all.slice(..cursor), limit, as_of, authors, sent, used }
+        Self { reader, cursor: all.slice(..cursor), limit, as_of, until, authors, sent, used }
     }
 
     fn query(&self) -> PageQuery<'_> {
@@ -97,6 +101,11 @@ impl CachedPage {
             cursor: std::str::from_utf8(&self.cursor).unwrap_or_default(),
             limit: self.limit,
         }
+    }
+
+    /// Whether the page has all posts up to this horizon.
+    pub(super) fn is_whole_at(&self, horizon: Option<PostKey>) -> bool {
+        horizon.is_none_or(|horizon| horizon.time < self.until)
     }
 
     /// Approximate size in bytes.
@@ -199,7 +208,7 @@ mod tests {
             links: Bytes::from_static(b"l"),
             tag: 1,
         };
-        let page = CachedPage::new((reader, query), Version(0), Box::default(), &sent);
+        let page = CachedPage::new((reader, query), (Version(0), i64::MAX), Box::default(), &sent);
         assert_eq!((&page.sent.body, &page.sent.links), (&sent.body, &sent.links));
         page
     }

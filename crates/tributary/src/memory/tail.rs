@@ -52,6 +52,8 @@ pub(crate) struct TailLimits {
     pub(crate) bytes: usize,
 }
 
+/// Posts in the deepest tail. Deeper posts are read from the databases.
+pub(crate) const TAIL_DEPTH_MAX: u32 = 4_096;
 /// Overhead of one body in bytes: two counters, and the rounding of the allocator.
 const TEXT_BYTES: usize = 24;
 /// A copy has free room for at most this many posts.

@@ -20,7 +20,8 @@ use super::{Access, CostLog, Deadline, Shard, ShardError, Source, Store};
 use crate::clock::now_ms;
 #[cfg(feature = "sqlite")]
 use crate::config::Embedded;
-use crate::config::{Config, ConfigError, FleetConfig};
+use crate::config::{Config, ConfigError, FleetConfig, Future as PostsOfTheFuture};
+use crate::horizon::Horizon;
 use crate::model::{Post, PostId, ShardId, UserId};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
@@ -52,6 +53,7 @@ pub struct Fleet {
     shards: Vec<Arc<Shard>>,
     read_deadline: Duration,
     times: PostTimes,
+    horizon: Horizon,
     stores_handles: bool,
     sources: Vec<Arc<Source>>,
     cold_pages: ColdPages,
@@ -148,6 +150,7 @@ impl Fleet {
                 (servers.tables.posts.times(), servers.tables.users.is_some())
             }
         };
+        let hides_future = config.timeline.future == PostsOfTheFuture::Hide;
         let shards: Vec<Arc<Shard>> = shards.into_iter().map(Arc::new).collect();
         #[cfg(feature = "sqlite")]
         if matches!(config.fleet, FleetConfig::Embedded(_)) && access == Access::Own {
@@ -165,6 +168,7 @@ impl Fleet {
             placement,
             shards,
             read_deadline,
+            horizon: Horizon::new(hides_future, times.clone()),
             times,
             stores_handles,
             sources,
@@ -215,6 +219,11 @@ impl Fleet {
     /// The unit and the zone of the times in post keys.
     pub fn times(&self) -> &PostTimes {
         &self.times
+    }
+
+    /// The key up to which home timelines show posts.
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
     }
 
     /// Whether the shards have a table of handles.

@@ -78,6 +78,8 @@ pub struct Draft {
     pub fresh_enough: bool,
     /// Memory's version, if the whole page comes from fresh memory: the page may then be cached.
     pub(crate) as_of: Option<Version>,
+    /// The page changes when the horizon reaches this time: a hidden post may then be on it.
+    pub(crate) until: i64,
 }
 
 /// The newest and the oldest key that a page covers; `None` if it is empty. Posts with these keys
@@ -224,6 +226,7 @@ impl Draft {
             freshness: Freshness::default(),
             fresh_enough: true,
             as_of: None,
+            until: i64::MAX,
         }
     }
 

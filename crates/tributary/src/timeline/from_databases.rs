@@ -37,7 +37,8 @@ async fn page_once(
     timeline: Timeline,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    let cursor = &request.cursor;
+    let horizon = view.horizon_of(timeline);
+    let cursor = &request.cursor.within(horizon);
     let plan = match timeline {
         Timeline::Author(author) => view.plan(&[author], cursor),
         Timeline::Home(reader) => match view.followees(reader, cursor, attempt).await {
@@ -50,6 +51,8 @@ async fn page_once(
     let mut reading = Reading {
         view,
         attempt,
+        horizon,
+        cursor,
         missing: BTreeSet::new(),
         texts: HashMap::new(),
         handles: BTreeMap::new(),
@@ -86,6 +89,10 @@ fn page_without_follows(own: ShardId, request: &PageRequest) -> Draft {
 struct Reading<'a> {
     view: &'a View<'a>,
     attempt: Attempt,
+    /// The last key that the page may show.
+    horizon: Option<PostKey>,
+    /// Where it is read from: the cursor of the request, within the horizon.
+    cursor: &'a Cursor,
     missing: BTreeSet<ShardId>,
     /// Posts that were read with their texts.
     texts: HashMap<PostKey, Post>,
@@ -108,19 +115,22 @@ impl Reading<'_> {
     }
 
     async fn newer_page(&mut self, plan: &Plan, request: &PageRequest) -> Draft {
-        let cursor = &request.cursor;
+        let cursor = self.cursor;
         let (mut keys, mut in_memory) = self.merged_keys(plan, request).await;
+        let is_shown = |key: PostKey| self.horizon.is_none_or(|horizon| key <= horizon);
+        keys.retain(|key| is_shown(*key));
+        in_memory.posts.retain(|found| is_shown(found.key));
         keys.truncate(request.limit.get());
         keys.reverse();
         in_memory.posts.truncate(request.limit.get());
         in_memory.posts.reverse();
         let ends = Ends::of(&keys);
-        let bottom = ends.bottom(cursor);
+        let bottom = ends.bottom(cursor).within(self.horizon);
         let known = self.view.any_older(plan, bottom);
         let probe = match known {
             Older::Some => Vec::new(),
             Older::None if plan.from_databases.is_empty() => Vec::new(),
-            Older::None | Older::Unknown(_) => self.anchor_query(cursor, plan),
+            Older::None | Older::Unknown(_) => self.anchor_query(plan),
         };
         let (posts, anchored) = self.hydrate(&keys, in_memory, &probe).await;
         let older = anchored || self.any_older(plan, known, bottom).await;
@@ -134,8 +144,8 @@ impl Reading<'_> {
         plan: &Plan,
         request: &PageRequest,
     ) -> (Vec<PostKey>, MemoryPosts) {
-        let (direction, cursor) = (request.cursor.direction, &request.cursor);
-        let span = Span::of(request);
+        let (direction, cursor) = (self.cursor.direction, self.cursor);
+        let span = Span::of(request, cursor);
         let mut in_memory = self.view.memory_posts(plan, direction, span);
         let placement = self.view.fleet().placement();
         let unknown = plan.from_databases.iter().map(|&author| {
@@ -149,6 +159,9 @@ impl Reading<'_> {
             return (in_memory.posts.iter().map(|found| found.key).collect(), in_memory);
         }
         let mut merge = Merge::new(direction, starts, span.need);
+        if span.is_newest {
+            merge.start_at_horizon(span.edge);
+        }
         merge.know(in_memory.posts.iter().map(|found| found.key));
         while let Some(wave) = merge.next_wave() {
             match wave {
@@ -328,12 +341,13 @@ impl Reading<'_> {
 
     /// A query that cheaply proves that a page of newer posts has older ones below it. The author
     /// of the cursor's own key has one, unless it was deleted. At most one query, of one row.
-    fn anchor_query(&self, cursor: &Cursor, plan: &Plan) -> Vec<TailQuery> {
-        match cursor.edge {
+    fn anchor_query(&self, plan: &Plan) -> Vec<TailQuery> {
+        let (cursor, edge) = (self.cursor, self.cursor.edge.within(self.horizon));
+        match edge {
             Edge::Beside { key, .. }
                 if cursor.shard_edges.is_empty() && self.view.is_among(plan, key.author) =>
             {
-                let from = cursor.edge.for_author(key.author);
+                let from = edge.for_author(key.author);
                 vec![TailQuery { author: key.author, from, count: 1 }]
             }
             _ => Vec::new(),

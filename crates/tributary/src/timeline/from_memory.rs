@@ -15,7 +15,8 @@ pub(super) fn page(
     timeline: Timeline,
     request: &PageRequest,
 ) -> Option<Draft> {
-    let (frees, cursor) = (view.frees(), &request.cursor);
+    let (frees, horizon) = (view.frees(), view.horizon_of(timeline));
+    let cursor = &request.cursor.within(horizon);
     let plan = match timeline {
         Timeline::Home(reader) => view.plan_from_memory(reader, cursor)?,
         Timeline::Author(author) => view.plan(&[author], cursor),
@@ -24,20 +25,29 @@ pub(super) fn page(
         return None;
     }
     view.end_step(StepKind::Plan);
-    let found = view.memory_posts(&plan, cursor.direction, Span::of(request));
+    let span = Span::of(request, cursor);
+    let found = view.memory_posts(&plan, cursor.direction, span);
     if !found.incomplete.is_empty() {
         return None;
     }
     let mut posts = found.posts;
+    let mut until = if span.is_newest { found.above } else { i64::MAX };
+    if let (Direction::Newer, Some(horizon)) = (cursor.direction, horizon) {
+        let shown = posts.partition_point(|post| post.key <= horizon);
+        until = posts.get(shown).map_or(i64::MAX, |hidden| hidden.key.time);
+        posts.truncate(shown);
+    }
     let more = posts.len() > request.limit.get();
     posts.truncate(request.limit.get());
     posts.iter().for_each(FoundPost::prefetch);
     let mut draft = match cursor.direction {
-        Direction::Older => Draft::older(cursor, from_memory(posts), more, BTreeSet::new()),
+        Direction::Older => {
+            Draft::older(&request.cursor, from_memory(posts), more, BTreeSet::new())
+        }
         Direction::Newer => {
             posts.reverse();
             let (posts, ends) = from_memory(posts);
-            let older = match view.any_older(&plan, ends.bottom(cursor)) {
+            let older = match view.any_older(&plan, ends.bottom(cursor).within(horizon)) {
                 Older::Some => true,
                 Older::None => false,
                 Older::Unknown(_) => return None,
@@ -49,6 +59,7 @@ pub(super) fn page(
         // Slots that the page was read from may have got other users.
         return None;
     }
+    draft.until = until;
     draft.authors = plan.authors();
     draft.stale = plan.stale;
     view.finish_from_memory(&mut draft);

@@ -14,6 +14,7 @@ use super::news::{self, News};
 use super::view::View;
 use super::{Limit, ReadError};
 use crate::freshness::Freshness;
+use crate::horizon::Horizon;
 use crate::memory::{Full, Memory, Subject, Subscriber};
 use crate::model::UserId;
 
@@ -24,6 +25,8 @@ const BYTES_MAX: usize = 64 << 10;
 /// [`REST_MAX`] at most. So one that follows many busy users takes a tenth of a processor at most.
 const REST_FACTOR: u32 = 9;
 const REST_MAX: Duration = Duration::from_secs(1);
+/// A later due time counts as this one: a day.
+const DUE_MAX_MS: u64 = 86_400_000;
 /// The pause before a shard that could not be read is read again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,8 @@ pub struct Subscription {
     is_first: bool,
     /// A shard was missing in the last read.
     retries: bool,
+    /// When a hidden post becomes visible, which changes no log.
+    due: Option<Instant>,
     /// When the next read after a wake-up may begin.
     rested: Instant,
 }
@@ -79,6 +84,7 @@ impl Subscription {
             reads_next: true,
             is_first: true,
             retries: false,
+            due: None,
             rested: Instant::now(),
         })
     }
@@ -105,9 +111,10 @@ impl Subscription {
 
     /// Waits until there may be something to read. False at the end of the time.
     async fn wait(&mut self, end: Instant) -> bool {
-        let retry = if self.retries { Instant::now() + RETRY_PAUSE } else { end };
-        if timeout_at(end.min(retry), self.subscriber.woken()).await.is_err() {
-            return retry < end;
+        let retry = self.retries.then(|| Instant::now() + RETRY_PAUSE);
+        let again = retry.into_iter().chain(self.due).min().unwrap_or(end);
+        if timeout_at(end.min(again), self.subscriber.woken()).await.is_err() {
+            return again < end;
         }
         // Before the pause, which the caller may cancel.
         self.reads_next = true;
@@ -132,6 +139,8 @@ impl Subscription {
         };
         self.reads_next = news.more || is_changed;
         self.retries = !news.missing.is_empty();
+        let in_ms = news.next_due_ms.map(Horizon::ms_until);
+        self.due = in_ms.map(|ms| Instant::now() + Duration::from_millis(ms.min(DUE_MAX_MS)));
         self.rested = Instant::now() + (start.elapsed() * REST_FACTOR).min(REST_MAX);
         self.since = Some(news.freshness.clone());
         Ok(news)

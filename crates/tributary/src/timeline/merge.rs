@@ -13,7 +13,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::cursor::AuthorEdge;
+use crate::cursor::{AuthorEdge, Edge};
 use crate::model::{Direction, PostKey, UserId};
 use crate::shard::TailQuery;
 
@@ -66,6 +66,8 @@ enum Step {
     /// Memory's bounds may stand for heads.
     Bounds,
     Heads,
+    /// The heads of authors whose newest post is hidden.
+    HiddenHeads,
     /// The first wave that reads texts; whether all heads are known.
     Texts {
         after_heads: bool,
@@ -83,6 +85,8 @@ struct Tail {
     from: AuthorEdge,
     /// From memory; see [`Unread`].
     bound: Option<i64>,
+    /// The author's newest post is read as its head: nothing is known to be above the start.
+    from_top: bool,
     known: Vec<PostKey>,
     /// The author has no posts beyond the known ones.
     ended: bool,
@@ -99,10 +103,20 @@ impl Merge {
     ) -> Self {
         let tail = |Unread { author, from, bound }| {
             let known = Vec::new();
-            (author, Tail { start: from, from, bound, known, ended: false, spanned: false })
+            let (ended, spanned, from_top) = (false, false, false);
+            (author, Tail { start: from, from, bound, from_top, known, ended, spanned })
         };
         let tails = authors.into_iter().map(tail).collect();
         Self { direction, need, next: Step::Bounds, cut: None, tails, known: Vec::new() }
+    }
+
+    /// The page starts at the horizon, the edge. Few authors have posts above it, and the newest
+    /// posts of all authors are cheaper to read than those below an edge. So the newest posts
+    /// are read as heads, and the heads of authors whose newest post is hidden are read again.
+    pub(crate) fn start_at_horizon(&mut self, edge: Edge) {
+        for (author, tail) in &mut self.tails {
+            tail.from_top = tail.start == edge.for_author(*author);
+        }
     }
 
     pub(crate) fn direction(&self) -> Direction {
@@ -135,6 +149,7 @@ impl Merge {
             if self.ends_in_span(&self.page()) {
                 self.next = Step::Deeper(0);
             } else if after_heads {
+                self.next = Step::HiddenHeads;
                 // The bounds were too high if there is a cut already.
                 self.cut = None;
                 self.tails.values_mut().for_each(|tail| tail.spanned = false);
@@ -144,8 +159,15 @@ impl Merge {
                 }
             }
         }
+        if let Step::HiddenHeads = self.next {
+            self.next = Step::Texts { after_heads: true };
+            let heads = self.heads();
+            if !heads.is_empty() {
+                return Some(Wave::Keys(heads));
+            }
+        }
         let wave = match self.next {
-            Step::Bounds | Step::Heads => None,
+            Step::Bounds | Step::Heads | Step::HiddenHeads => None,
             Step::Texts { after_heads } => {
                 self.next = Step::Deeper(0);
                 let page = self.page();
@@ -189,8 +211,10 @@ impl Merge {
     /// Queries for the heads that are not known yet.
     fn heads(&self) -> Vec<TailQuery> {
         let is_unread = |(_, tail): &(&UserId, &Tail)| tail.from == tail.start && !tail.ended;
-        let head =
-            |(&author, tail): (&UserId, &Tail)| TailQuery { author, from: tail.start, count: 1 };
+        let head = |(&author, tail): (&UserId, &Tail)| {
+            let from = if tail.from_top { AuthorEdge::Top } else { tail.start };
+            TailQuery { author, from, count: 1 }
+        };
         self.tails.iter().filter(is_unread).map(head).collect()
     }
 
@@ -260,6 +284,7 @@ impl Merge {
         }
         for query in queries {
             if let Some(tail) = self.tails.get_mut(&query.author) {
+                tail.from_top = false;
                 tail.ended = answered.get(&query.author).is_none_or(|count| *count < query.count);
             }
         }
@@ -362,7 +387,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cursor::Edge;
     use crate::model::PostId;
     use crate::shard::SPAN_POSTS;
 
@@ -434,6 +458,8 @@ mod tests {
             lost in prop::option::of((0u64..4, 1usize..4)),
             // By how much memory's bounds are too high.
             known in prop::option::of(0i64..9),
+            // Whether newer posts than those above the start are hidden.
+            at_horizon in any::<bool>(),
         ) {
             let make = |(time, post, author)| PostKey {
                 time, post: PostId(post), author: UserId(author)
@@ -452,6 +478,10 @@ mod tests {
                 Unread { author, from: edge.for_author(author), bound }
             });
             let mut merge = Merge::new(direction, authors, limit + 1);
+            let at_horizon = at_horizon && !newer;
+            if at_horizon {
+                merge.start_at_horizon(edge);
+            }
             let (mut rows_read, mut waves) = (0, 0);
             while let Some(wave) = merge.next_wave() {
                 if let Some((shard, after)) = lost
@@ -481,8 +511,9 @@ mod tests {
                 return Ok(());
             }
             prop_assert_eq!(merge.page(), oracle(&world, direction, edge, limit + 1));
-            prop_assert!(waves <= 4 + usize::from(known.is_some()), "{} waves", waves);
-            let bound = 12 + 16 * (limit + 1) + if known.is_some() { 10 * (limit + 1) } else { 0 };
+            let most = 4 + usize::from(known.is_some()) + usize::from(at_horizon);
+            prop_assert!(waves <= most, "{} waves", waves);
+            let bound = 12 + usize::from(at_horizon) * 12 + 16 * (limit + 1) + if known.is_some() { 10 * (limit + 1) } else { 0 };
             prop_assert!(rows_read <= bound, "{} rows for {} posts", rows_read, limit);
         }
     }

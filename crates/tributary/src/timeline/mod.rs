@@ -11,6 +11,7 @@
 //! `news` reads what has changed since a token, and `live` waits for it.
 
 mod draft;
+mod due;
 pub mod explain;
 mod flight;
 mod from_databases;
@@ -85,7 +86,8 @@ pub(crate) type TimelineFlights = Flights<FlightKey, Result<Draft, ReadError>>;
 /// Cost of what memory does not have: one query for the follow list on the reader's shard, then at
 /// most five waves. A wave queries all shards that own a followee still in question, at the same
 /// time. All waves together read at most `4 x followees + 16 x limit` rows. A page towards newer
-/// posts whose anchor was deleted may need a sixth wave. An unknown reader has an empty timeline.
+/// posts whose anchor was deleted may need a sixth wave, and so may followees with hidden posts. An
+/// unknown reader has an empty timeline.
 pub(crate) async fn home_timeline(
     view: &mut View<'_>,
     reader: UserId,
@@ -157,10 +159,11 @@ async fn read_cold(
 ) -> Result<Draft, ReadError> {
     view.wait_until_visible().await;
     view.end_step(StepKind::Visible);
-    // A shared read may use memory that has not reached this request's token. A late request must
-    // not read for others, since the page would be incomplete for those that have more time. The
-    // figures of an explained page are those of its own read.
-    if view.memory_lags() || view.is_late() || view.is_explained() {
+    // A shared read may not reach this request's token, in memory or in its horizon. A late request
+    // must not read for others, since the page would be incomplete for those that have more time.
+    // The figures of an explained page are those of its own read.
+    let is_alone = view.memory_lags() || view.is_late() || view.is_ahead() || view.is_explained();
+    if is_alone {
         return read_whole(view, Attempt::WithDatabases, timeline, request).await;
     }
     let flight = FlightKey { timeline, cursor: request.cursor.clone(), limit: request.limit };

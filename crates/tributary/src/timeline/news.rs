@@ -8,16 +8,22 @@
 //! that the answer reaches, so it is at least as new as the answer. A reader who has followed
 //! a user gets that as an event with a token, and reads the page again with it: that page has
 //! the earlier posts of the new followee, and the events after it have the later ones.
+//!
+//! A token stands for all posts up to one position in each log and up to one horizon. An answer
+//! first moves the horizon of the token to the one of now, which shows the posts that are due, and
+//! then the positions. Changes of posts above the horizon are not returned.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::draft::PAGE_JSON_MAX;
+use super::due::{Due, DueRange, due};
 pub use super::live::{SubscribeError, Subscription};
 use super::view::View;
 use super::{Limit, ReadError};
-use crate::changes::{LogIdentity, LogPosition};
+use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::freshness::Freshness;
+use crate::horizon::{AHEAD_MS, Horizon};
 use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject, TailPost};
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
 use crate::post_json::decode_content;
@@ -52,12 +58,15 @@ pub struct News {
     pub authors: usize,
     /// Whether a database was queried, for the follow list or for handles.
     pub queried: bool,
+    /// When the next hidden post of a followee becomes visible, in milliseconds since 1970 (UTC):
+    /// ask again then, even if no log has changed.
+    pub next_due_ms: Option<i64>,
 }
 
 /// A change of a home timeline.
 #[derive(Clone, Debug)]
 pub enum NewsEvent {
-    /// The post has become visible.
+    /// The post has become visible: it was stored, or its time has come.
     Post(NewsPost),
     /// A visible post has another text.
     Update(NewsPost),
@@ -155,7 +164,7 @@ pub(super) async fn with_authors(
         Ok(asked) => asked,
         Err(unread) => return Ok((unread, None)),
     };
-    let mut news = asked.read(limit.get(), bytes_max);
+    let mut news = asked.read(view, limit.get(), bytes_max).await;
     news.queried |= add_handles(view, memory, &mut news.events).await;
     Ok((news, Some(asked.authors)))
 }
@@ -172,8 +181,8 @@ pub(crate) async fn count(
         Ok(asked) => asked,
         Err(unread) => return Ok((0, unread)),
     };
-    let (posts, news) =
-        asked.count().unwrap_or_else(|Gap| (0, News::with_gap(asked.reached.clone())));
+    let gap = |Gap| (0, News::with_gap(asked.reached.clone()));
+    let (posts, news) = asked.count(view).await.unwrap_or_else(gap);
     Ok((posts, asked.with_cost(news)))
 }
 
@@ -186,7 +195,7 @@ struct Asked<'a> {
     authors: Vec<UserId>,
     /// Whether the follow list was queried.
     queried: bool,
-    /// Memory's positions, read before the follow list.
+    /// Memory's positions, read before the follow list, and the horizon of now.
     reached: Freshness,
     /// The subjects and their shards by the index of their log, the reader's own log first.
     logs: Vec<(usize, Subjects)>,
@@ -197,6 +206,23 @@ struct Asked<'a> {
 struct Subjects {
     subjects: Vec<Subject>,
     shards: BTreeSet<ShardId>,
+}
+
+/// The posts that are due since a token.
+#[derive(Default)]
+struct DueSince {
+    posts: Vec<(PostKey, Arc<str>)>,
+    /// When the next hidden post is due, in milliseconds since 1970 (UTC).
+    next_ms: Option<i64>,
+    /// The horizon of the answer. `None` if no posts are hidden.
+    reached: Option<PostKey>,
+}
+
+/// The part of a log that is asked for: from the token to what memory has.
+struct LogRange {
+    identity: LogIdentity,
+    since: ChangePosition,
+    until: LogPosition,
 }
 
 /// The changes of one log.
@@ -243,44 +269,123 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn read(&self, limit: usize, bytes_max: usize) -> News {
-        let news = self.try_read(limit, bytes_max);
+    async fn read(&self, view: &mut View<'_>, limit: usize, bytes_max: usize) -> News {
+        let news = self.try_read(view, limit, bytes_max).await;
         self.with_cost(news.unwrap_or_else(|Gap| News::with_gap(self.reached.clone())))
     }
 
-    fn try_read(&self, limit: usize, bytes_max: usize) -> Result<News, Gap> {
+    async fn try_read(
+        &self,
+        view: &mut View<'_>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<News, Gap> {
         let mut answer = Answer::new(self.start(), limit, bytes_max);
+        let due = self.due(view).await?;
+        answer.news.next_due_ms = due.next_ms;
+        if !due.posts.into_iter().all(|(key, json)| answer.add_due(key, json)) {
+            return Ok(answer.news);
+        }
+        answer.news.freshness.set_horizon(due.reached);
         for (index, asked) in &self.logs {
             let log = &self.memory.logs()[*index];
             self.note_stale(log, asked, &mut answer.news);
-            match self.changes(log, asked, answer.room().saturating_add(1))? {
+            let limit = answer.room().saturating_add(1);
+            match self.changes(log, asked, due.reached, limit)? {
                 LogNews::Items(identity, items) => {
                     if items.into_iter().all(|item| answer.add(identity, item)) {
                         self.pass(identity, &mut answer.news.freshness);
                     }
                 }
-                LogNews::NotReached => answer.news.missing.extend(&asked.shards),
+                LogNews::NotReached => self.skip(log, asked, due.reached, &mut answer.news),
             }
         }
         Ok(answer.news)
     }
 
     /// Counts the posts, whatever their bytes.
-    fn count(&self) -> Result<(usize, News), Gap> {
+    async fn count(&self, view: &mut View<'_>) -> Result<(usize, News), Gap> {
         let mut news = News { freshness: self.start(), ..News::default() };
-        let mut posts: HashSet<PostKey> = HashSet::new();
+        let due = self.due(view).await?;
+        news.freshness.set_horizon(due.reached);
+        let mut posts: HashSet<PostKey> = due.posts.into_iter().map(|(key, _)| key).collect();
         for (index, asked) in &self.logs {
             let log = &self.memory.logs()[*index];
             self.note_stale(log, asked, &mut news);
-            match self.changes(log, asked, usize::MAX)? {
+            match self.changes(log, asked, due.reached, usize::MAX)? {
                 LogNews::Items(identity, items) => {
                     posts.extend(items.iter().filter_map(NewsItem::new_post));
                     self.pass(identity, &mut news.freshness);
                 }
-                LogNews::NotReached => news.missing.extend(&asked.shards),
+                LogNews::NotReached => self.skip(log, asked, due.reached, &mut news),
             }
         }
         Ok((posts.len(), news))
+    }
+
+    /// The posts that become visible because their time has come.
+    async fn due(&self, view: &mut View<'_>) -> Result<DueSince, Gap> {
+        let (from, until) = match (self.since.horizon(), self.reached.horizon()) {
+            (Some(from), Some(until)) => (from, until.max(from)),
+            (None, None) => return Ok(DueSince::default()),
+            // `timeline.future` has another value now.
+            _ => return Err(Gap),
+        };
+        let is_long = view.fleet().horizon().ms_between(from, until) > AHEAD_MS;
+        // For a minute the horizon can wait: posts of now are below it all the same.
+        let waiting = DueSince { reached: Some(from), ..DueSince::default() };
+        let Some(authors) = self.with_future(from, is_long)? else { return Ok(waiting) };
+        let range = DueRange { from, until };
+        match due(view, self.memory, (self.since, range), &authors).await {
+            Ok(Due { posts, next, .. }) => {
+                let next_ms = next.map(|time| view.fleet().horizon().reaches_ms(time));
+                Ok(DueSince { posts, next_ms, reached: Some(until) })
+            }
+            Err(Gap) if is_long => Err(Gap),
+            Err(Gap) => Ok(DueSince { next_ms: Some(Horizon::soon_ms()), ..waiting }),
+        }
+    }
+
+    /// The authors that may have posts which are hidden at this horizon of the token. `None` if
+    /// the horizon waits for a log that cannot be read now.
+    fn with_future(&self, horizon: PostKey, is_long: bool) -> Result<Option<Vec<UserId>>, Gap> {
+        let mut found = Vec::new();
+        for (index, asked) in &self.logs {
+            let log = &self.memory.logs()[*index];
+            let Some(LogRange { since, .. }) = self.range_of(log)? else {
+                if is_long {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let shard_of = |author| self.memory.placement().shard_of(author);
+            let authors = asked.subjects.iter().filter_map(|subject| match subject {
+                Subject::Author(author) => Some((*author, shard_of(*author))),
+                _ => None,
+            });
+            found.extend(log.news.with_future((since, horizon), authors)?);
+        }
+        Ok(Some(found))
+    }
+
+    /// Notes a log that cannot be read now. If the horizon continues without it, its posts may
+    /// become due unnoticed. The token then loses the log, and its next answer for it is a gap.
+    fn skip(&self, log: &FollowedLog, asked: &Subjects, horizon: Option<PostKey>, news: &mut News) {
+        news.missing.extend(&asked.shards);
+        if horizon <= self.since.horizon() {
+            return;
+        }
+        let followed: Vec<_> =
+            self.memory.logs().iter().filter_map(FollowedLog::position).collect();
+        let is_followed = |identity| followed.iter().any(|(known, _)| *known == identity);
+        match log.position() {
+            Some((identity, _)) => news.freshness.remove(identity),
+            // Its identity is not known: it is one of those that no log has.
+            None => {
+                let named = self.since.positions().iter().map(|(identity, _)| *identity);
+                named.filter(|it| !is_followed(*it)).for_each(|it| news.freshness.remove(it));
+            }
+        }
     }
 
     fn with_cost(&self, news: News) -> News {
@@ -323,13 +428,10 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The asked changes of one log since the token.
-    fn changes(&self, log: &FollowedLog, asked: &Subjects, limit: usize) -> Result<LogNews, Gap> {
-        let Some((identity, _)) = log.position() else { return Ok(LogNews::NotReached) };
-        let shards: Vec<ShardId> = asked.shards.iter().copied().collect();
-        if shards.iter().any(|shard| self.memory.excludes(*shard)) {
-            return Err(Gap);
-        }
+    /// The part of the log that is asked for. `None` if memory has not begun to follow the log, or
+    /// has not reached the token.
+    fn range_of(&self, log: &FollowedLog) -> Result<Option<LogRange>, Gap> {
+        let Some((identity, _)) = log.position() else { return Ok(None) };
         let since = self.since.changes_seen(identity).ok_or(Gap)?;
         let reached = self.reached.changes_seen(identity).ok_or(Gap)?;
         let (until, required) = (reached.after, self.since.position(identity).unwrap_or_default());
@@ -338,10 +440,29 @@ impl<'a> Asked<'a> {
         }
         // Of a mark of another node nothing is known here, and nothing is after it.
         if since.after > until || (since > reached && required > until) {
-            return Ok(LogNews::NotReached);
+            return Ok(None);
         }
+        Ok(Some(LogRange { identity, since, until }))
+    }
+
+    /// The asked changes of one log since the token, up to a horizon.
+    fn changes(
+        &self,
+        log: &FollowedLog,
+        asked: &Subjects,
+        horizon: Option<PostKey>,
+        limit: usize,
+    ) -> Result<LogNews, Gap> {
+        let shards: Vec<ShardId> = asked.shards.iter().copied().collect();
+        if log.position().is_some() && shards.iter().any(|shard| self.memory.excludes(*shard)) {
+            return Err(Gap);
+        }
+        let Some(LogRange { identity, since, until }) = self.range_of(log)? else {
+            return Ok(LogNews::NotReached);
+        };
         let subjects = asked.subjects.as_slice();
-        let items = log.news.of(NewsRange { since, until, subjects, shards: &shards, limit })?;
+        let range = NewsRange { since, until, subjects, shards: &shards, horizon, limit };
+        let items = log.news.of(range)?;
         // Another identity may have begun since; its changes are not those that were requested.
         match log.position() {
             Some((same, _)) if same == identity => Ok(LogNews::Items(identity, items)),
@@ -368,14 +489,32 @@ impl Answer {
         self.limit - self.news.events.len()
     }
 
-    /// Adds a change and moves the token past it. False if there is no room: then more are known.
-    fn add(&mut self, identity: LogIdentity, item: NewsItem) -> bool {
-        let left = self.bytes.checked_sub(bytes_of(&item));
+    /// Adds a post that is due and moves the token past it. False if there is no room.
+    fn add_due(&mut self, key: PostKey, json: Arc<str>) -> bool {
+        if !self.takes(json.len()) {
+            return false;
+        }
+        self.news.freshness.set_horizon(Some(key));
+        self.news.events.push(NewsEvent::Post(NewsPost { key, json, handle: None }));
+        true
+    }
+
+    /// Whether an event of this many bytes of JSON has room. If not, more are known.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let left = self.bytes.checked_sub(bytes);
         if self.room() == 0 || (left.is_none() && !self.news.events.is_empty()) {
             self.news.more = true;
             return false;
         }
         self.bytes = left.unwrap_or(0);
+        true
+    }
+
+    /// Adds a change and moves the token past it. False if there is no room: then more are known.
+    fn add(&mut self, identity: LogIdentity, item: NewsItem) -> bool {
+        if !self.takes(bytes_of(&item)) {
+            return false;
+        }
         self.news.freshness.set(identity, item.position, item.at);
         self.news.events.push(event(item, &self.news.freshness));
         self.news.tokens.push(self.news.freshness.clone());
@@ -423,7 +562,7 @@ fn follows_changed(memory: &Memory, reader: UserId, reached: &Freshness) -> bool
     let since = log.position().and_then(|(identity, _)| reached.changes_seen(identity));
     let Some(since) = since else { return false };
     let (until, subjects) = (LogPosition(u64::MAX), &[Subject::Reader(reader)]);
-    let range = NewsRange { since, until, subjects, shards: &[], limit: 1 };
+    let range = NewsRange { since, until, subjects, shards: &[], horizon: None, limit: 1 };
     log.news.of(range).map_or(true, |changes| !changes.is_empty())
 }
 

@@ -84,8 +84,9 @@ pub struct Page {
     /// The cursor to strictly older posts. `None` if and only if there are none and no shard is
     /// missing.
     pub next: Option<Cursor>,
-    /// The cursor to the nearest newer posts. From the newest page it leads to an empty page, and
-    /// to new posts once there are any.
+    /// The cursor to the nearest newer posts, for scrolling. From the newest page it leads to an
+    /// empty page. A post that becomes visible later with an older time is below this cursor: use
+    /// [`crate::Tributary::news`] to learn what is new.
     pub prev: Cursor,
     /// Shards that did not answer and whose posts are not on this page. They come first on the
     /// next page that can read these shards.

@@ -40,6 +40,9 @@ pub(super) fn older(
     span: Span,
 ) -> Result<MemoryPosts, NotScanned> {
     let Edge::Beside { key, .. } = span.edge else { return Err(NotScanned::NewestPage) };
+    if span.is_newest {
+        return Err(NotScanned::NewestPage);
+    }
     let is_above = |slot: &&Slot| memory.head(**slot) >= key.time;
     let above = follows.slots().iter().filter(is_above).count();
     if above < span.need {
@@ -290,7 +293,10 @@ mod tests {
         let (time, post) = (chance.random_range(0..TIMES), PostId(chance.random_range(0..4)));
         let key = PostKey { time, post, author: UserId(chance.random_range(0..AUTHORS)) };
         let edge = Edge::Beside { key, above: chance.random_bool(0.5) };
-        (FollowList::new(follows, 100, 0), Span { edge, need: chance.random_range(1..8) })
+        (
+            FollowList::new(follows, 100, 0),
+            Span { edge, need: chance.random_range(1..8), is_newest: false },
+        )
     }
 
     #[test]

@@ -21,12 +21,12 @@ use super::recent;
 use super::recorder::Recorder;
 use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
-use super::{Attempt, TimelineFlights};
+use super::{Attempt, Timeline, TimelineFlights};
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Version};
-use crate::model::{Direction, FOLLOWEES_MAX, ShardId, UserId};
+use crate::model::{Direction, FOLLOWEES_MAX, PostKey, ShardId, UserId};
 use crate::shard::{CostLog, Deadline, Fleet, FolloweesError, Source};
 
 /// The fleet and memory, as one request may use them.
@@ -44,6 +44,10 @@ pub(crate) struct View<'a> {
     memory_lags: bool,
     /// The position of every log before the first read.
     start: Vec<LogStart>,
+    /// The last key that home timelines may show. `None` if they show all posts.
+    horizon: Option<PostKey>,
+    /// Whether the token of the request has a later horizon than this process.
+    is_ahead: bool,
     /// The end of all waits for the request's token together: half of the time for the page.
     patience: Deadline,
     /// Records what is done, if the page is explained.
@@ -113,6 +117,8 @@ impl<'a> View<'a> {
             required: Required::default(),
             memory_lags: false,
             start,
+            horizon: fleet.horizon().now(),
+            is_ahead: false,
             patience: deadline.half(),
             recorder: None,
             memory_off: false,
@@ -202,6 +208,19 @@ impl<'a> View<'a> {
         Self { deadline, patience, ..Self::new(self.fleet, self.memory, self.flights) }
     }
 
+    /// The last key that this timeline may show. `None` if it shows all posts.
+    pub(super) fn horizon_of(&self, timeline: Timeline) -> Option<PostKey> {
+        match timeline {
+            Timeline::Home(_) => self.horizon,
+            Timeline::Author(_) => None,
+        }
+    }
+
+    /// Whether the page shows posts that requests without a token must not see yet.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_ahead
+    }
+
     pub(super) fn flights(&self) -> &'a TimelineFlights {
         self.flights
     }
@@ -231,6 +250,10 @@ impl<'a> View<'a> {
 
     /// Sets the token of the request. Returns whether memory has reached it in all logs.
     pub(super) fn has_reached(&mut self, at_least: &Freshness) -> bool {
+        if let (Some(own), Some(shown)) = (self.horizon, at_least.horizon()) {
+            self.is_ahead = shown > own;
+            self.horizon = Some(own.max(shown));
+        }
         let Some(memory) = self.memory.filter(|_| !at_least.is_empty()) else { return true };
         self.required = Required::new(at_least);
         let is_reached = self.required.is_reached(memory) && self.trust.is_empty();
@@ -307,7 +330,7 @@ impl<'a> View<'a> {
             draft.freshness.set(identity, seen, at);
         }
         self.set_freshness(draft);
-        draft.as_of = draft.is_whole().then_some(self.version);
+        draft.as_of = (draft.is_whole() && !self.is_ahead).then_some(self.version);
     }
 
     /// Sets the page's freshness token and stale shards.
@@ -336,6 +359,8 @@ impl<'a> View<'a> {
         self.required.check_after_reads(memory);
         draft.fresh_enough &= !self.required.is_any_lost();
         self.required.reached().for_each(|(identity, at)| draft.freshness.add(identity, at));
+        let horizon = draft.freshness.horizon().or(self.horizon);
+        draft.freshness.set_horizon(horizon);
     }
 
     fn start_of(&self, identity: LogIdentity) -> Option<&LogStart> {
@@ -369,6 +394,19 @@ impl<'a> View<'a> {
         Some((identity, seen.unwrap_or_default(), at))
     }
 
+    /// Whether a position of the token is lost, or the rows came from another server than its log.
+    pub(super) fn is_any_lost_after_reads(&mut self) -> bool {
+        if let Some(memory) = self.memory {
+            self.required.check_after_reads(memory);
+        }
+        self.required.is_any_lost()
+    }
+
+    /// The end of all waits together.
+    pub(super) fn patience(&self) -> Deadline {
+        self.patience
+    }
+
     pub(super) fn memory(&self) -> Option<&'a Memory> {
         self.memory
     }
@@ -377,6 +415,7 @@ impl<'a> View<'a> {
     pub(super) fn reached(&self) -> Freshness {
         let mut reached = Freshness::default();
         self.start.iter().for_each(|log| reached.set(log.identity, log.seen, log.seen.after));
+        reached.set_horizon(self.horizon);
         reached
     }
 
@@ -413,11 +452,8 @@ impl<'a> View<'a> {
         self.wait_until_visible().await;
         let followees = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, None).await?;
         self.request_follows_fill(reader, followees.is_empty());
-        if let Some(memory) = self.memory {
-            self.required.check_after_reads(memory);
-        }
         // The list that was queried may be older than the position.
-        match self.required.is_any_lost() {
+        match self.is_any_lost_after_reads() {
             true => Err(FolloweesError::Missing(own)),
             false => Ok((followees, true)),
         }

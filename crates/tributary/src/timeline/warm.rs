@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::PageRequest;
 use super::merge::Unread;
-use crate::cursor::{AuthorEdge, Edge};
+use crate::cursor::{AuthorEdge, Cursor, Edge};
 use crate::memory::{Memory, Miss, NO_POSTS, Slot, Tail};
 use crate::model::{Direction, PostId, PostKey, UserId};
 
@@ -46,7 +46,7 @@ impl FoundPost {
 }
 
 /// The part of a page that memory has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct MemoryPosts {
     /// In reading order; posts of incomplete authors may belong between them.
     pub(super) posts: Vec<FoundPost>,
@@ -56,6 +56,16 @@ pub(super) struct MemoryPosts {
     pub(super) misses: Vec<Miss>,
     /// The number of tails that were looked at.
     pub(super) tails: usize,
+    /// The time of the first post above the edge of a page towards older posts. `i64::MAX` if there
+    /// is none.
+    pub(super) above: i64,
+}
+
+impl Default for MemoryPosts {
+    fn default() -> Self {
+        let (posts, incomplete, misses) = (Vec::new(), Vec::new(), Vec::new());
+        Self { posts, incomplete, misses, tails: 0, above: i64::MAX }
+    }
 }
 
 /// Start and length of a page.
@@ -64,11 +74,15 @@ pub(super) struct Span {
     pub(super) edge: Edge,
     /// Number of posts that are needed: those of the page and one more.
     pub(super) need: usize,
+    /// The page starts at the horizon, or with all posts.
+    pub(super) is_newest: bool,
 }
 
 impl Span {
-    pub(super) fn of(request: &PageRequest) -> Self {
-        Self { edge: request.cursor.edge, need: request.limit.get() + 1 }
+    /// The page of this request, whose cursor may have been lowered to the horizon.
+    pub(super) fn of(request: &PageRequest, lowered: &Cursor) -> Self {
+        let is_newest = lowered.edge == Edge::Top || lowered.edge != request.cursor.edge;
+        Self { edge: lowered.edge, need: request.limit.get() + 1, is_newest }
     }
 }
 
@@ -160,7 +174,7 @@ fn index(number: usize) -> u32 {
 }
 
 /// Whether the tail has all the author's posts that are newer than the edge.
-fn answers_above(tail: &Tail, edge: AuthorEdge) -> bool {
+pub(super) fn answers_above(tail: &Tail, edge: AuthorEdge) -> bool {
     let Some(floor) = tail.floor() else { return true };
     match edge {
         AuthorEdge::Top => true,
@@ -170,7 +184,7 @@ fn answers_above(tail: &Tail, edge: AuthorEdge) -> bool {
 }
 
 /// The depth to request for a tail that was too shallow: four times its depth now.
-fn deeper_than(tail: &Tail) -> u32 {
+pub(super) fn deeper_than(tail: &Tail) -> u32 {
     u32::try_from(tail.depth() * 4).unwrap_or(u32::MAX)
 }
 
@@ -187,6 +201,8 @@ pub(super) struct MemoryPage<'a> {
     open: Vec<Open>,
     /// The number of tails that were looked at.
     pub(super) looked_at: usize,
+    /// See [`MemoryPosts::above`].
+    above: i64,
 }
 
 /// A post that is among the best so far.
@@ -209,8 +225,8 @@ struct Open {
 impl<'a> MemoryPage<'a> {
     pub(super) fn new(memory: &'a Memory, span: Span, direction: Direction) -> Self {
         let (best, tails) = (Vec::with_capacity(span.need + 1), Vec::with_capacity(span.need));
-        let (tick, open, looked_at) = (memory.tick(), Vec::new(), 0);
-        Self { memory, span, direction, tick, best, tails, open, looked_at }
+        let (tick, open, looked_at, above) = (memory.tick(), Vec::new(), 0, i64::MAX);
+        Self { memory, span, direction, tick, best, tails, open, looked_at, above }
     }
 
     /// Adds authors, newest bound first. Sorts only the next batch, which grows by a factor of
@@ -261,6 +277,8 @@ impl<'a> MemoryPage<'a> {
         let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
         let edge = self.span.edge.for_author(author);
         let rows = first_under(&tail, edge)..tail.keys().len();
+        let above = rows.start.checked_sub(1).and_then(|row| tail.keys().get(row));
+        self.above = above.map_or(self.above, |(time, _)| self.above.min(*time));
         if !self.add_rows(author, &tail, rows) {
             return;
         }
@@ -356,6 +374,7 @@ impl<'a> MemoryPage<'a> {
             FoundPost { key: best.key, tail, row: best.row }
         };
         let posts = self.best.into_iter().map(found).collect();
-        MemoryPosts { posts, incomplete, misses, tails: self.looked_at }
+        let (tails, above) = (self.looked_at, self.above);
+        MemoryPosts { posts, incomplete, misses, tails, above }
     }
 }
