@@ -163,7 +163,7 @@ export class Tributary {
         }
       } catch (error) {
         if (signal?.aborted) return;
-        if (error instanceof TributaryError && ![429, 503].includes(error.status)) throw error;
+        if (error instanceof TributaryError && !passes(error.status)) throw error;
       }
       await pause(retry / 1_000, attempt, signal).catch(() => undefined);
     }
@@ -312,6 +312,11 @@ async function failure(response: Response | undefined): Promise<Error> {
   return new TributaryError(response.status, problem);
 }
 
+/** Whether the same request can succeed later: after a limit, or when a server is back. */
+function passes(status: number): boolean {
+  return status === 429 || (status >= 500 && status !== 501);
+}
+
 /** Waits at least this many seconds, longer after each attempt, and not in step with others. */
 async function pause(
   seconds: number,
@@ -319,12 +324,16 @@ async function pause(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const milliseconds = seconds * 1_000 * (1 + attempt * Math.random());
+  signal?.throwIfAborted();
   await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
     const stop = () => {
       clearTimeout(timer);
       reject(signal?.reason);
     };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
     signal?.addEventListener("abort", stop, { once: true });
   });
 }

@@ -52,7 +52,13 @@ impl Export {
         let mut making = self.to.components().collect::<PathBuf>().into_os_string();
         making.push(".making");
         let making = PathBuf::from(making);
-        fs::create_dir_all(&making).with_context(|| making.display().to_string())?;
+        if let Some(parent) = making.parent() {
+            fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        }
+        fs::create_dir(&making).with_context(|| {
+            let folder = making.display();
+            format!("{folder}: if an earlier export was interrupted, remove this folder")
+        })?;
         let exported = self.write(&tributary, &making).await;
         tributary.close().await;
         let named = exported.and_then(|counts| {

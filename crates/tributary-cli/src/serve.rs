@@ -35,6 +35,8 @@ pub(crate) struct Listen {
 
 impl Serve {
     pub(crate) async fn run(self) -> Result<Outcome> {
+        // Registered first: the signal ends a process that does not expect it.
+        let requests = hangups();
         let config = self.source.load(DATA_FOLDER)?;
         let bound = self.listen.bind(&config).await?;
         let (bound, admin) = with_admin(bound, &config).await?;
@@ -47,7 +49,7 @@ impl Serve {
             config,
             read: Box::new(move || source.read(DATA_FOLDER)),
             apply_log: Box::new(log::apply),
-            requests: hangups(),
+            requests,
         };
         serve(bound.with_reload(reloading), tributary).await;
         Ok(Outcome::Done)

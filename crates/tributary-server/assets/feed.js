@@ -209,19 +209,30 @@ class PostFeed extends HTMLElement {
     const hadPosts = this.list.querySelector("article") !== null;
     if (!meets && hadPosts && newest.posts.length > 0) this.addGap(this.prev);
     this.prev = newest.prev;
-    return this.addAbove(newest.posts, null);
+    const added = [];
+    keepingPlace(() => {
+      let place = this.list.firstChild;
+      for (const post of newest.posts) {
+        const shown = document.getElementById(post.id);
+        if (shown) place = shown.nextSibling;
+        else added.push(...this.add([post], (one) => this.insertArrived(one, place)));
+      }
+    });
+    return added;
   }
 
   addAbove(posts, before) {
     let added;
     keepingPlace(() => {
       const place = before ?? this.list.firstChild;
-      added = this.add(posts, (post) => {
-        post.classList.add("arrived");
-        this.list.insertBefore(post, place);
-      });
+      added = this.add(posts, (post) => this.insertArrived(post, place));
     });
     return added;
+  }
+
+  insertArrived(post, place) {
+    post.classList.add("arrived");
+    this.list.insertBefore(post, place);
   }
 
   addGap(prev) {

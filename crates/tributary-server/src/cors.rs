@@ -14,16 +14,17 @@ use tributary::config::Origin;
 /// How long a browser may remember the answer to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(3_600);
 /// Headers of requests that pages of other origins may set.
-const REQUEST_HEADERS: [HeaderName; 6] = [
+const REQUEST_HEADERS: [HeaderName; 7] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::IF_NONE_MATCH,
     HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
     HeaderName::from_static("tributary-freshness"),
     HeaderName::from_static("traceparent"),
 ];
 /// Headers of answers that pages of other origins may read.
-const ANSWER_HEADERS: [HeaderName; 9] = [
+const ANSWER_HEADERS: [HeaderName; 13] = [
     header::ETAG,
     header::LINK,
     header::LOCATION,
@@ -33,6 +34,10 @@ const ANSWER_HEADERS: [HeaderName; 9] = [
     HeaderName::from_static("tributary-freshness-lost"),
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("ratelimit-policy"),
+    HeaderName::from_static("server-timing"),
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
 ];
 
 /// The rules for the configured origins.

@@ -19,9 +19,9 @@ const HOME_FEED: (&str, &str) = ("GET", "/v1/users/{user_id}/feed");
 const OTHER: &str = "_OTHER";
 
 /// The statuses that are counted apart. Another one counts as the last.
-pub(super) const STATUSES: [u16; 24] = [
-    200, 201, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 414, 415, 421, 422, 429, 431,
-    500, 501, 503, 507, 0,
+pub(super) const STATUSES: [u16; 25] = [
+    200, 201, 204, 303, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 414, 415, 421, 422, 429,
+    431, 500, 501, 503, 507, 0,
 ];
 
 /// The upper bounds of the buckets of durations, in microseconds. A warm page takes less than 100.

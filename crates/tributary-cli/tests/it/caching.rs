@@ -162,17 +162,21 @@ fn long_answers_are_compressed_and_configured_sites_may_read_them() {
             Request::options(long)
                 .header("origin", site)
                 .header("access-control-request-method", "GET")
-                .header("access-control-request-headers", "authorization")
+                .header("access-control-request-headers", "authorization,last-event-id")
         };
         let allowed = server.send(preflight(SITE)).await;
         assert_eq!(allowed.status, 200);
         assert_eq!(allowed.header("access-control-allow-origin"), SITE);
-        assert!(allowed.header("access-control-allow-headers").contains("authorization"));
+        for name in ["authorization", "last-event-id", "idempotency-key", "tributary-freshness"] {
+            assert!(allowed.header("access-control-allow-headers").contains(name), "{name}");
+        }
         for credential in [bearer.as_str(), "Bearer x"] {
             let headers = [("authorization", credential), ("origin", SITE)];
             let answer = get(&server, long, &headers).await;
             assert_eq!(answer.header("access-control-allow-origin"), SITE);
-            assert!(answer.header("access-control-expose-headers").contains("etag"));
+            for name in ["etag", "x-ratelimit-reset", "tributary-freshness", "server-timing"] {
+                assert!(answer.header("access-control-expose-headers").contains(name), "{name}");
+            }
         }
         let other = "https://evil.example";
         assert_eq!(server.send(preflight(other)).await.header("access-control-allow-origin"), "");

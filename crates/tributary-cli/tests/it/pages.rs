@@ -108,6 +108,9 @@ async fn signing_in(server: &TestServer, token: &str) {
     let expired = open(server, "/home/1", &session("eyJ.e30.x")).await;
     assert_eq!(expired.status, 401);
     assert!(expired.header("set-cookie").contains("Max-Age=0"), "{expired:?}");
+    // A link from another site sends no cookie, and must not end the one that the browser has.
+    let without = open(server, "/home/1", "theme=dark").await;
+    assert_eq!((without.status.as_u16(), without.header("set-cookie")), (401, ""));
     let out = submit(server, "/sign-out", "", "same-origin").await;
     assert!(out.status == 303 && out.header("set-cookie").contains("Max-Age=0"));
 }

@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 use tributary::UserId;
 
 pub(super) use self::shards::shards_page;
-use self::view::{Frame, Theme};
+use self::view::Frame;
 use super::App;
 use super::auth::cookie;
 use super::error::ApiError;
@@ -131,24 +131,26 @@ struct SignInPage {
 }
 
 /// Replaces the problem in `response` by a page. If the request has no valid credential, that is
-/// the page to sign in, and the cookie ends.
+/// the page to sign in, and a cookie that it has ends. A request without the cookie must not end
+/// it: links from other sites do not send it.
 pub(super) fn error_page(
     error: &ApiError,
     trace_id: &TraceId,
     request_headers: &HeaderMap,
     mut response: Response,
 ) -> Response {
-    let theme = Theme::of(request_headers);
+    let frame = Frame::of_visitor(request_headers);
     let status = response.status();
     let text = if status == StatusCode::UNAUTHORIZED {
-        let ended = HeaderValue::from_static(cookie::ENDED);
-        response.headers_mut().insert(header::SET_COOKIE, ended);
-        let refused = matches!(error, ApiError::SignInRefused)
-            || cookie::value(request_headers, cookie::SESSION).is_some();
-        SignInPage { frame: Frame::without_reader(theme), refused }.render()
+        if frame.signed_in {
+            let ended = HeaderValue::from_static(cookie::ENDED);
+            response.headers_mut().insert(header::SET_COOKIE, ended);
+        }
+        let refused = frame.signed_in || matches!(error, ApiError::SignInRefused);
+        SignInPage { frame: Frame { signed_in: false, ..frame }, refused }.render()
     } else {
         let page = ErrorPage {
-            frame: Frame::without_reader(theme),
+            frame,
             status: status.as_u16(),
             title: status.canonical_reason().unwrap_or("Error"),
             detail: sentence(&error.to_string()),

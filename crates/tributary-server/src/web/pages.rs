@@ -16,6 +16,7 @@ use super::{Web, assets, page};
 use crate::auth::{Allowed, CursorKeys, Principal, Purpose, ReadFollowing, ReadHome, cookie};
 use crate::error::ApiError;
 use crate::limits::Cost;
+use crate::observe::PageKind;
 use crate::query::Parameters;
 use crate::timeline::costing;
 use crate::wire::{Cursors, shard_names};
@@ -236,6 +237,7 @@ impl Timeline {
             false => format!("{path}?limit={limit}&cursor={cursor}"),
         };
         let cost = Cost::of_page(&draft);
+        let kind = PageKind::of(&draft, !parameters.at_least.is_empty());
         let page = draft.into_page();
         let times = fleet(tributary).times();
         let seen_by = (reader, now_ms());
@@ -251,7 +253,9 @@ impl Timeline {
             is_deep: parameters.has_cursor(),
             token: token(&page.freshness, keys),
         };
-        costing(cost, self::page(&template))
+        let mut response = costing(cost, self::page(&template));
+        response.extensions_mut().insert(kind);
+        response
     }
 }
 

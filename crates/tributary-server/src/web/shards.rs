@@ -10,7 +10,7 @@ use tributary::internal::stats::{ConnectionStats, LogStats, MemoryStats};
 
 use super::chart::{Chart, Line, number};
 use super::page;
-use super::view::{Frame, Theme, listed};
+use super::view::{Frame, listed};
 use crate::App;
 use crate::health::status_of;
 use crate::history::{History, Rates};
@@ -101,7 +101,7 @@ pub(crate) fn shards_page(app: &App, headers: &HeaderMap) -> Response {
     let shards: Vec<ShardRow> = fleet.health().iter().map(shard_row).collect();
     let stats = MemoryStats::of(&app.tributary);
     let template = ShardsPage {
-        frame: Frame { section: "shards", ..Frame::without_reader(Theme::of(headers)) },
+        frame: Frame { section: "shards", ..Frame::of_visitor(headers) },
         summary: summary(&shards, servers.len()),
         charts: charts(&rates, &servers),
         memory: stats.as_ref().map(memory_view),

@@ -56,12 +56,13 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn without_reader(theme: Theme) -> Self {
+    /// Of a page without a reader. Whoever has the cookie can sign out there.
+    pub(super) fn of_visitor(headers: &HeaderMap) -> Self {
         Self {
             version: assets::version(),
-            theme: theme.name(),
+            theme: Theme::of(headers).name(),
             reader: None,
-            signed_in: false,
+            signed_in: cookie::value(headers, cookie::SESSION).is_some(),
             chooses: false,
             writes: false,
             bytes_max: 0,

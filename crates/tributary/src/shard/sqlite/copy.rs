@@ -56,7 +56,10 @@ pub fn back_up(from: &Path, to: &Path) -> Result<Vec<CopiedShard>, ShardError> {
     let mut making = to.components().collect::<PathBuf>().into_os_string();
     making.push(".making");
     let making = PathBuf::from(making);
-    if making.exists() {
+    if making.symlink_metadata().is_ok() {
+        if !making.join(LOCK_FILE).exists() {
+            return Err(refused(&making, &"it is not an interrupted back-up; move it away"));
+        }
         // An interrupted back-up left it, unless another process holds its lock now.
         let _lock = lock(&making).map_err(prerequisite)?;
         fs::remove_dir_all(&making).map_err(|error| io_failed(&making, &error))?;
