@@ -56,7 +56,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Of a page without a reader. Whoever has the cookie can sign out there.
+    /// Of a page without a reader. A client that has the cookie can sign out there.
     pub(super) fn of_visitor(headers: &HeaderMap) -> Self {
         Self {
             version: assets::version(),

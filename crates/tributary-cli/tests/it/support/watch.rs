@@ -21,8 +21,8 @@ impl Watch {
         Self(TestServer::start(tributary.clone()).await)
     }
 
-    /// Every counter and gauge, summed over the logs. `tributary_memory_` and `_total` are cut from
-    /// the names.
+    /// Every counter and gauge, summed over the logs, without fractions. `tributary_memory_` and
+    /// `_total` are cut from the names.
     pub(crate) async fn counters(&self) -> BTreeMap<String, u64> {
         let body = self.0.get("/metrics").await.body;
         let types: Vec<&str> = body.lines().filter(|line| line.starts_with("# TYPE ")).collect();
@@ -34,7 +34,8 @@ impl Watch {
             let name = name.split('{').next().unwrap();
             let name = name.strip_prefix("tributary_memory_").unwrap_or(name);
             let name = name.strip_suffix("_total").unwrap_or(name).to_owned();
-            *counters.entry(name).or_default() += value.parse::<u64>().unwrap();
+            let whole = value.parse::<f64>().unwrap().trunc();
+            *counters.entry(name).or_default() += format!("{whole:.0}").parse::<u64>().unwrap();
         }
         counters
     }
