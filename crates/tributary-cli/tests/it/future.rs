@@ -194,7 +194,7 @@ fn posts_of_the_future_become_visible_when_their_time_comes() {
 }
 
 #[test]
-fn a_cached_page_ends_when_a_hidden_post_is_due() {
+fn a_cached_page_ends_and_subscribers_wake_when_a_hidden_post_is_due() {
     run(async {
         let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
         let node = Tributary::open(&fleet.config_with_memory(MEMORY)).await.unwrap();
@@ -205,7 +205,8 @@ fn a_cached_page_ends_when_a_hidden_post_is_due() {
         let due = now_ms() + AHEAD_MS + 1_500;
         store(&fleet, SOON[0], 101..102, due).await;
         let token = node.freshness(SOON[0]).await;
-        newest(&node, &token).await;
+        let since = newest(&node, &token).await.freshness;
+        let mut live = node.subscribe(READER, Some(since)).unwrap();
         until_warm(&node, READER, 20).await;
         let start = Instant::now();
         let mut hits = 0;
@@ -220,5 +221,20 @@ fn a_cached_page_ends_when_a_hidden_post_is_due() {
         }
         assert!(now_ms() >= due - AHEAD_MS);
         println!("{hits} pages from the cache before the post was due");
+        // Subscribers have it, too, with the token to continue from.
+        let is_due = |event: &NewsEvent| {
+            let NewsEvent::Post(post) = event else { return false };
+            post.key().post.get() == 101
+        };
+        let token = loop {
+            let news = node.next_news(&mut live, WAIT_MAX).await.unwrap();
+            assert!(start.elapsed() < WAIT_MAX && !news.gap);
+            assert_eq!(news.events.len(), news.tokens.len(), "{news:?}");
+            if let Some(place) = news.events.iter().position(is_due) {
+                break news.tokens[place].clone();
+            }
+        };
+        let after = node.news(READER, Some(&token), Limit::DEFAULT).await.unwrap();
+        assert!(!after.gap && !after.events.iter().any(is_due), "{after:?}");
     });
 }

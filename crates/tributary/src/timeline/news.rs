@@ -495,7 +495,7 @@ impl Answer {
             return false;
         }
         self.news.freshness.set_horizon(Some(key));
-        self.news.events.push(NewsEvent::Post(NewsPost { key, json, handle: None }));
+        self.push(NewsEvent::Post(NewsPost { key, json, handle: None }));
         true
     }
 
@@ -516,9 +516,14 @@ impl Answer {
             return false;
         }
         self.news.freshness.set(identity, item.position, item.at);
-        self.news.events.push(event(item, &self.news.freshness));
-        self.news.tokens.push(self.news.freshness.clone());
+        self.push(event(item, &self.news.freshness));
         true
+    }
+
+    /// Adds an event with the token after it.
+    fn push(&mut self, event: NewsEvent) {
+        self.news.events.push(event);
+        self.news.tokens.push(self.news.freshness.clone());
     }
 }
 
