@@ -21,7 +21,7 @@ export type Explained = {
 
 /** The log that memory follows for a shard. */
 export type ExplainedLog = {
-  log: string;
+  log: string | null;
   memory: string;
   position: string | null;
 };
@@ -278,11 +278,13 @@ export type Ready = {
   tasks?: Array<TaskState> | null;
 };
 
-/** One file or pair of files in the answer of `POST /reload`. */
+/** The answer of `POST /reload`. */
 export type Reloaded = {
-  changed: boolean;
-  files: string;
-  /** Why the earlier content stays in effect. */
+  /** Settings, files and servers with a new content that is in effect. */
+  changed: Array<string>;
+  /** Settings with a new value that takes effect after a restart. */
+  needs_restart: Array<string>;
+  /** Why nothing has changed. */
   problem: string | null;
 };
 
@@ -444,12 +446,12 @@ export interface Operations {
     body: undefined;
     answer: Ready;
   };
-  /** Read the files of credentials and of the certificate now */
+  /** Read the configuration, and the files that it names */
   reload: {
     path: Record<never, never>;
     query: Record<never, never>;
     body: undefined;
-    answer: Array<Reloaded>;
+    answer: Reloaded;
   };
   /** Every server and shard with its state */
   shards: {

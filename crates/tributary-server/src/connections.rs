@@ -511,10 +511,13 @@ impl LiveExchange {
     pub(super) fn hold(&self, bytes: usize) -> Option<HeldAnswer> {
         let Self(exchange) = self;
         let now = exchange.connection.all.now_ms();
-        if let Some(streams) = exchange.connection.streams.get() {
-            let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
-            streams.retain(|(stream, _)| *stream != exchange.stream);
-            streams.push_back((exchange.stream, now));
+        match exchange.connection.streams.get() {
+            Some(streams) => {
+                let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+                streams.retain(|(stream, _)| *stream != exchange.stream);
+                streams.push_back((exchange.stream, now));
+            }
+            None => exchange.connection.request_at.store(now, Ordering::Relaxed),
         }
         exchange.hold_answer(bytes, false)
     }

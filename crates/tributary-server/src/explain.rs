@@ -81,8 +81,8 @@ pub(super) async fn feed_for_operators(
     explained_feed(&tributary, (user, viewer), &parameters, memory).await
 }
 
-/// The page and its explanation, or an error and its explanation. A user does not get the texts of
-/// failures, which may name servers and accounts.
+/// The page and its explanation, or an error and its explanation. A user does not get the names of
+/// servers and logs, positions in logs, and the texts of failures.
 pub(super) async fn explained_feed(
     tributary: &Tributary,
     (reader, viewer): (UserId, Option<UserId>),
@@ -129,7 +129,7 @@ pub(super) fn to_json(
     serde_json::to_value(Explained::new(explanation, None, shown))
 }
 
-/// The fleet, and whether the client may see the texts of failures.
+/// The fleet, and whether the client may see the names of servers and the texts of failures.
 #[derive(Clone, Copy)]
 struct Shown<'a> {
     fleet: &'a Fleet,
@@ -203,7 +203,8 @@ struct ExplainedShard<'a> {
 /// The log that memory follows for a shard.
 #[derive(Serialize, ToSchema)]
 struct ExplainedLog {
-    log: String,
+    #[schema(required = true)]
+    log: Option<String>,
     #[schema(required = true)]
     position: Option<String>,
     memory: &'static str,
@@ -324,7 +325,7 @@ impl<'a> ExplainedShard<'a> {
         };
         Self {
             shard: shown.fleet.shard_name(part.shard),
-            server,
+            server: server.filter(|_| shown.with_reasons),
             followees: part.followees,
             in_memory: part.in_memory,
             too_short: part.too_short,
@@ -339,19 +340,21 @@ impl<'a> ExplainedShard<'a> {
             posts_from_memory: part.posts_from_memory,
             state,
             as_of,
-            log: part.log.as_ref().map(ExplainedLog::new),
+            log: part.log.as_ref().map(|log| ExplainedLog::new(log, shown)),
         }
     }
 }
 
 impl ExplainedLog {
-    fn new(log: &LogState) -> Self {
+    fn new(log: &LogState, shown: Shown<'_>) -> Self {
         let memory = match log.trust {
             LogTrust::Fresh => "fresh",
             LogTrust::Stale(_) => "stale",
             _ => "unused",
         };
-        Self { log: log.name.clone(), position: log.position.clone(), memory }
+        let named = |text: &str| shown.with_reasons.then(|| text.to_owned());
+        let position = log.position.as_deref().and_then(named);
+        Self { log: named(&log.name), position, memory }
     }
 }
 

@@ -18,7 +18,7 @@ use tributary::internal::tasks::TaskStats;
 
 use super::keys::KeyFile;
 use super::policy::Principal;
-use super::tokens::{TokenKeys, Verified};
+use super::tokens::{LEEWAY_S, TokenKeys, Verified};
 use crate::audit;
 use crate::error::ApiError;
 use crate::files;
@@ -157,13 +157,17 @@ impl State {
             return None;
         }
         let digest: [u8; 32] = Sha256::digest(credential).into();
+        // A token is accepted until the tolerated difference of clocks has passed, too.
+        let end = |expires: i64| expires.saturating_add(LEEWAY_S);
         if let Some(verified) = self.verified.get(&digest, now) {
-            return Some((Principal::User(verified.user), verified.expires));
+            return Some((Principal::User(verified.user), end(verified.expires)));
         }
         match self.tokens.verify(credential, self.keys.revoked(), now) {
             Ok(verified) => {
+                let principal = Principal::User(verified.user);
+                let end = end(verified.expires);
                 self.verified.put(digest, verified);
-                Some((Principal::User(verified.user), verified.expires))
+                Some((principal, end))
             }
             Err(reason) => {
                 debug!(reason, "User token is not valid; the request is refused");

@@ -57,7 +57,8 @@ impl Session {
         let (principal, expires) = credentials.check(text)?;
         authorize(&principal, self.action, Object::Of(self.user)).ok()?;
         let left_ms = expires.saturating_mul(1_000).saturating_sub(now_ms());
-        Some(Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)).min(max))
+        let left_ms = u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0)?;
+        Some(Duration::from_millis(left_ms).min(max))
     }
 
     /// Completes once the credentials in effect have changed. Cancel-safe.

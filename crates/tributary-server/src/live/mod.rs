@@ -204,6 +204,7 @@ impl Live {
             let retry = rand::rng().random_range(RETRY_MS);
             frame.extend(format!("retry: {retry}\n").into_bytes());
         }
+        debug_assert_eq!(news.events.len(), news.tokens.len(), "each event has a token");
         for (event, token) in news.events.iter().zip(&news.tokens) {
             let (name, token) = (type_of(event), self.keys.seal_freshness(token));
             frame.extend(format!("event: {name}\nid: {token}\ndata: ").into_bytes());

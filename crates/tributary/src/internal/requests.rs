@@ -72,8 +72,8 @@ impl SentPage {
         }
         // Read before the page is compared with memory: it has all changes up to here.
         let mut freshness = Freshness::default();
-        for (identity, at) in memory.logs().iter().filter_map(FollowedLog::position) {
-            freshness.add(identity, at);
+        for (identity, seen) in memory.logs().iter().filter_map(FollowedLog::reached) {
+            freshness.set(identity, seen, seen.after);
         }
         let page = memory.cached_page(reader, PageQuery { cursor, limit }, (now_ms, horizon))?;
         freshness.set_horizon(horizon);

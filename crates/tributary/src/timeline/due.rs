@@ -57,7 +57,12 @@ pub(super) async fn due(
     loop {
         let frees = memory.frees();
         let mut due = Due::default();
-        authors.iter().for_each(|author| due.read(memory, *author, range));
+        for author in authors {
+            due.read(memory, *author, range);
+            if due.posts.len() > DUE_MAX {
+                return Err(Gap);
+            }
+        }
         // Otherwise slots that were read may have got other users.
         if memory.frees() == frees && due.misses.is_empty() {
             if !due.to_query.is_empty() {
@@ -67,7 +72,7 @@ pub(super) async fn due(
             due.posts.sort_unstable_by_key(|(key, _)| *key);
             return Ok(due);
         }
-        if view.patience().is_over() || due.posts.len() > DUE_MAX {
+        if view.patience().is_over() {
             return Err(Gap);
         }
         if !due.misses.is_empty() {
