@@ -56,7 +56,12 @@ async function news(): Promise<void> {
   const { token } = await client.news(reader);
   const post = await client.publish(author, "news");
   if (token === null) throw new Error("news need memory");
-  const { events } = await client.news(reader, token);
+  // News are read as memory has them: it follows the log some milliseconds behind a write.
+  let { events } = await client.news(reader, token);
+  for (let tries = 0; events.length === 0 && tries < 200; tries += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    ({ events } = await client.news(reader, token));
+  }
   equal(events, [{ type: "post", post }], "events");
   equal((await client.newsCount(reader, token)).posts, 1, "the number of new posts");
 }
