@@ -145,9 +145,13 @@ fn nothing_is_overwritten_and_a_damaged_or_foreign_file_is_refused() {
     };
     refused("backup", &saved, &path("nowhere"), "has no shards");
     refused("backup", &data, &data, "it exists already");
-    // A back-up that was interrupted leaves files that the next one removes.
+    // A back-up that was interrupted leaves a lock and files, which the next one removes. A folder
+    // of something else stays.
     fs::create_dir(path("saved.making")).unwrap();
     fs::write(path("saved.making/shard-0.sqlite"), "half").unwrap();
+    refused("backup", &saved, &data, "it is not an interrupted back-up");
+    assert!(path("saved.making/shard-0.sqlite").exists() && !saved.exists());
+    fs::write(path("saved.making/lock"), "").unwrap();
     let (code, text, error) = copy("backup", &saved, &data);
     assert_eq!(code, 0, "{text}{error}");
     refused("backup", &saved, &data, "it exists already");
