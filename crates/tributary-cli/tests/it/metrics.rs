@@ -69,14 +69,19 @@ async fn warm_server() -> (TestServer, TestFleet) {
 fn answers_are_counted_by_route_status_and_kind() {
     run(async {
         let (server, _fleet) = warm_server().await;
-        let first = server.get("/v1/users/1/feed").await;
-        assert_eq!(first.header("server-timing"), "memory");
-        // A page that is requested repeatedly is cached.
-        let mut from_memory = 1.0;
-        while server.get("/v1/users/1/feed").await.header("server-timing") != "page_cache" {
-            from_memory += 1.0;
-            assert!(from_memory < 10.0, "the page is never cached");
+        // A page that is requested repeatedly is cached. On a busy machine some pages come from the
+        // databases before.
+        let (mut built, mut sources) = (0.0, BTreeSet::new());
+        loop {
+            let timing = server.get("/v1/users/1/feed").await.header("server-timing").to_owned();
+            if timing == "page_cache" {
+                break;
+            }
+            built += 1.0;
+            sources.insert(timing.split(';').next().unwrap().to_owned());
+            assert!(built < 1_000.0, "the page is never cached");
         }
+        assert!(sources.contains("memory"), "{sources:?}");
         let written = server.post("/v1/users/2/posts", r#"{"content": "x"}"#, Some("key-1")).await;
         assert_eq!((written.status.as_u16(), written.header("server-timing")), (201, ""));
         server.post("/v1/users/2/posts", r#"{"content": "x"}"#, Some("key-1")).await;
@@ -98,7 +103,7 @@ fn answers_are_counted_by_route_status_and_kind() {
             let name = format!("http_server_request_duration_seconds_count{{{labels}}}");
             samples.get(&name).copied().unwrap_or_default()
         };
-        assert_eq!(requests("GET", "/v1/users/{user_id}/feed", 200), from_memory + 2.0, "{text}");
+        assert_eq!(requests("GET", "/v1/users/{user_id}/feed", 200), built + 2.0, "{text}");
         assert_eq!(requests("GET", "/v1/users/{user_id}/feed", 400), 1.0, "{text}");
         assert_eq!(requests("POST", "/v1/users/{user_id}/posts", 201), 2.0, "{text}");
         assert_eq!(requests("_OTHER", "", 404), 1.0, "{text}");
@@ -107,7 +112,7 @@ fn answers_are_counted_by_route_status_and_kind() {
             count(&format!("tributary_pages_total{{source=\"{source}\",result=\"complete\"}}"))
         };
         assert_eq!(pages("page_cache"), 1.0, "{text}");
-        assert_eq!(pages("memory") + pages("database"), from_memory + 1.0, "{text}");
+        assert_eq!(pages("memory") + pages("database"), built + 1.0, "{text}");
         assert_eq!(count("tributary_tokens_total{result=\"reached\"}"), 1.0, "{text}");
         let posts = |outcome: &str| {
             let labels = format!("operation=\"post\",outcome=\"{outcome}\"");
