@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
+use tributary::config;
 use tributary::internal::stats::{LogStats, MemoryStats};
 use tributary::internal::{LogIdentity, LogPosition, mysql_tables, mysql_writes_table, now_ms};
 use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
@@ -51,6 +52,7 @@ impl Place {
         let mut config = fleet.config_with_memory(64 << 20);
         config.request.deadline_ms = DEADLINE_MS;
         config.write.enabled = true;
+        config.timeline.future = config::Future::Show;
         tributary::internal::migrate(&config, drop).await.unwrap();
         let tributary = Tributary::open(&config).await.unwrap();
         // Newer than every post of this library.
