@@ -223,10 +223,8 @@ impl FromRef<App> for Reloadable {
 /// panics and sets trace ids; the application limits connections and stops them. It must also limit
 /// the bytes of all answers that wait for their clients, and of all request bodies, as
 /// [`BoundServer`] does: an answer has about 1 MiB, and a request body six times the longest text.
-/// It does not use the page cache and
-/// compresses nothing, and it has no headers for other origins; [`BoundServer`] does that in front
-/// of the routes. The `Link`
-/// headers of pages name paths without the prefix.
+/// It has no page cache, no compression and no headers for other origins; [`BoundServer`] has them
+/// in front of the routes. The `Link` headers of pages name paths without the prefix.
 pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
     routes(App::new(tributary, options), Role::Public)
 }
