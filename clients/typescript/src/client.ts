@@ -22,6 +22,8 @@ import type {
 const FRESHNESS = "Tributary-Freshness";
 /** Most tokens that are sent. A server accepts 8,192 characters, and that of a write has about 75. */
 const TOKENS_MAX = 64;
+/** A server that asks for a longer pause is tried again after this one. */
+const WAIT_SECONDS_MAX = 60;
 
 export interface Options {
   /** The address of the server, with a prefix if it has one. */
@@ -233,7 +235,7 @@ export class Tributary {
         continue;
       }
       await outcome?.body?.cancel();
-      await pause(Number(outcome?.headers.get("Retry-After") ?? 1), attempt, call.signal);
+      await pause(secondsToWait(outcome?.headers.get("Retry-After")), attempt, call.signal);
     }
   }
 
@@ -315,6 +317,13 @@ async function failure(response: Response | undefined): Promise<Error> {
 /** Whether the same request can succeed later: after a limit, or when a server is back. */
 function passes(status: number): boolean {
   return status === 429 || (status >= 500 && status !== 501);
+}
+
+/** The seconds that a `Retry-After` header asks for, as a number or a date; 1 without a valid one. */
+function secondsToWait(header: string | null | undefined): number {
+  const seconds = Number(header ?? 1);
+  const wait = Number.isNaN(seconds) ? (Date.parse(header ?? "") - Date.now()) / 1_000 : seconds;
+  return Number.isNaN(wait) ? 1 : Math.min(Math.max(wait, 0), WAIT_SECONDS_MAX);
 }
 
 /** Waits at least this many seconds, longer after each attempt, and not in step with others. */

@@ -106,9 +106,14 @@ async function streams(): Promise<void> {
 }
 
 async function errorsAndRepeats(): Promise<void> {
-  const busy = () => new Response(null, { status: 503, headers: { "Retry-After": "0" } });
-  const client = new Tributary({ url, credential, fetch: flaky([busy(), busy()]) });
+  const busy = (wait = "0") =>
+    new Response(null, { status: 503, headers: { "Retry-After": wait } });
+  // A date in the past, and a date in the future: two pauses, of which the second takes time.
+  const soon = new Date(Date.now() + 2_000);
+  const dates = [busy(new Date(0).toUTCString()), busy(soon.toUTCString())];
+  const client = new Tributary({ url, credential, fetch: flaky(dates) });
   equal((await client.homeTimeline(reader)).complete, true, "an answer after two refusals");
+  equal(Date.now() + 5 >= Math.floor(soon.getTime() / 1_000) * 1_000, true, "a pause until a date");
   const impatient = new Tributary({ url, credential, retries: 0, fetch: flaky([busy()]) });
   equal((await fails(impatient.homeTimeline(reader))).status, 503, "a refusal");
 
