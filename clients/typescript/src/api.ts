@@ -120,10 +120,11 @@ export type FilledAhead = {
   of: number;
 };
 
-/** The answer of `POST /v1/users/{user_id}/following`. */
-export type Followed = {
-  /** The number of follows that did not exist before. */
-  added: number;
+/** The body of `POST /v1/users/{user_id}/following`: one of two fields with user ids. */
+export type FollowChange = {
+  follow: Array<string>;
+} | {
+  unfollow: Array<string>;
 };
 
 export type Followee = {
@@ -136,6 +137,15 @@ export type Following = {
   following: Array<Followee>;
   missing_shards: Array<string>;
   next: Cursor | null;
+};
+
+/** The answer of `POST /v1/users/{user_id}/following`: one of two fields. */
+export type FollowsChanged = {
+  /** The number of follows that did not exist before. */
+  added: number;
+} | {
+  /** The number of follows that existed before. */
+  removed: number;
 };
 
 /** A user or a post: a decimal number from 0 to 2^63-1, as a string. */
@@ -167,11 +177,6 @@ export type LogState = {
   position?: string | null;
   /** Why memory is not up to date with the log; only with `verbose`, as all that follow. */
   reason?: string | null;
-};
-
-/** The body of `POST /v1/users/{user_id}/following`. */
-export type NewFollows = {
-  follow: Array<Id>;
 };
 
 /** The body of `POST /v1/users/{user_id}/posts`. */
@@ -223,6 +228,22 @@ export type NewsEvent = {
   token: Token;
   type: "unfollow";
   user_id: Id;
+} | {
+  token: Token;
+  type: "mute";
+  user_id: Id;
+} | {
+  token: Token;
+  type: "unmute";
+  user_id: Id;
+} | {
+  token: Token;
+  type: "block";
+  user_id: Id;
+} | {
+  token: Token;
+  type: "unblock";
+  user_id: Id;
 };
 
 /** The changes that requests for news are answered from. */
@@ -235,6 +256,13 @@ export type NewsState = {
   from?: string | null;
   /** The age of this position. */
   seconds?: number | null;
+};
+
+/** A number of users. */
+export type Number = {
+  /** The number is this one or a greater one. */
+  at_least: boolean;
+  count: number;
 };
 
 /** A post. */
@@ -250,7 +278,7 @@ export type Post = {
 
 /** An error (RFC 9457). */
 export type Problem = {
-  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "no_streams" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "too_many_streams" | "storage_full";
+  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "no_streams" | "not_stored" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "too_many_streams" | "storage_full";
   detail: string;
   /** With `explain=1`, if a timeline was read. */
   explain?: Explained;
@@ -276,6 +304,22 @@ export type Ready = {
   status: string;
   /** All background tasks, only if asked for. */
   tasks?: Array<TaskState> | null;
+};
+
+export type Relationship = {
+  blocked_by: boolean;
+  blocking: boolean;
+  followed_by: boolean;
+  following: boolean;
+  muting: boolean;
+  user_id: Id;
+};
+
+/** The answer of `GET /v1/users/{user_id}/relationships`. */
+export type Relationships = {
+  complete: boolean;
+  missing_shards: Array<string>;
+  relationships: Array<Relationship>;
 };
 
 /** The answer of `POST /reload`. */
@@ -390,6 +434,22 @@ export type Tweet = {
   user_id: Id;
 };
 
+/** The answer of `GET /v1/users/{user_id}/counts`. */
+export type UserNumbers = {
+  complete: boolean;
+  followers: Number;
+  following: Number;
+  missing_shards: Array<string>;
+};
+
+/** A page of followers, mutes or blocks. */
+export type UserPage = {
+  complete: boolean;
+  missing_shards: Array<string>;
+  next: Cursor | null;
+  users: Array<Followee>;
+};
+
 /** The parameters, the body and the answer of each operation. */
 export interface Operations {
   /** This document and all problems as a page */
@@ -473,9 +533,65 @@ export interface Operations {
       cursor?: Cursor;
       /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
       require?: "complete";
+      /** Switches something on. */
+      include_self?: "1";
     };
     body: undefined;
     answer: ExpressFeed;
+  };
+  /** The users that a user blocks, by rising id */
+  blocks: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: UserPage;
+  };
+  /** Hide the posts of two users from each other */
+  block: {
+    path: {
+      /** The user that blocks. */
+      user_id: Id;
+      /** The user that is blocked. */
+      blocked_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** End a block */
+  unblock: {
+    path: {
+      /** The user that blocks. */
+      user_id: Id;
+      /** The user that is blocked. */
+      blocked_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** The numbers of followees and followers */
+  counts: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Answer 503 `incomplete` instead of an incomplete answer. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: UserNumbers;
   };
   /** The posts of all users that a user follows, newest first */
   home_timeline: {
@@ -490,10 +606,12 @@ export interface Operations {
       cursor?: Cursor;
       /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
       require?: "complete";
-      /** Add how the page was read; a key needs the scope `explain`. */
+      /** Switches something on. */
       explain?: "1";
       /** Read the page from the databases alone; needs `explain`. */
       memory?: "off";
+      /** Switches something on. */
+      include_self?: "1";
     };
     body: undefined;
     answer: TimelinePage;
@@ -522,11 +640,28 @@ export interface Operations {
       since?: Token;
       /** Events in the answer; 20 if absent. */
       limit?: number;
-      /** Answer only the number of new posts; needs `since`. */
+      /** Switches something on. */
       count?: "1";
     };
     body: undefined;
     answer: NewsAnswer;
+  };
+  /** The followers of a user, by rising id */
+  followers: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: UserPage;
   };
   /** The users that a user follows, by rising id */
   following: {
@@ -545,15 +680,15 @@ export interface Operations {
     body: undefined;
     answer: Following;
   };
-  /** Follow several users in one transaction */
+  /** Follow or unfollow several users in one transaction */
   follow_all: {
     path: {
       /** The user that the request is about. */
       user_id: Id;
     };
     query: Record<never, never>;
-    body: NewFollows;
-    answer: Followed;
+    body: FollowChange;
+    answer: FollowsChanged;
   };
   /** Follow a user */
   follow: {
@@ -574,6 +709,47 @@ export interface Operations {
       user_id: Id;
       /** The user that is followed. */
       followee_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** The users that a user mutes, by rising id */
+  mutes: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** Entries on the page; 20 if absent. */
+      limit?: number;
+      /** `next` or `prev` of an earlier page; the first page if absent. */
+      cursor?: Cursor;
+      /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: UserPage;
+  };
+  /** Hide the posts of a user */
+  mute: {
+    path: {
+      /** The user that mutes. */
+      user_id: Id;
+      /** The user that is muted. */
+      muted_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: undefined;
+  };
+  /** End a mute */
+  unmute: {
+    path: {
+      /** The user that mutes. */
+      user_id: Id;
+      /** The user that is muted. */
+      muted_id: Id;
     };
     query: Record<never, never>;
     body: undefined;
@@ -630,6 +806,21 @@ export interface Operations {
     body: undefined;
     answer: undefined;
   };
+  /** How a user and other users are related */
+  relationships: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: {
+      /** 1 to 100 user ids with commas in between. */
+      users: string;
+      /** Answer 503 `incomplete` instead of an incomplete answer. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: Relationships;
+  };
 }
 
 /** The method and the path of each operation. */
@@ -644,15 +835,24 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   reload: ["POST", "/reload"],
   shards: ["GET", "/shards"],
   express_timeline: ["GET", "/user/feed/{user_id}"],
+  blocks: ["GET", "/v1/users/{user_id}/blocks"],
+  block: ["PUT", "/v1/users/{user_id}/blocks/{blocked_id}"],
+  unblock: ["DELETE", "/v1/users/{user_id}/blocks/{blocked_id}"],
+  counts: ["GET", "/v1/users/{user_id}/counts"],
   home_timeline: ["GET", "/v1/users/{user_id}/feed"],
   live: ["GET", "/v1/users/{user_id}/feed/live"],
   news: ["GET", "/v1/users/{user_id}/feed/new"],
+  followers: ["GET", "/v1/users/{user_id}/followers"],
   following: ["GET", "/v1/users/{user_id}/following"],
   follow_all: ["POST", "/v1/users/{user_id}/following"],
   follow: ["PUT", "/v1/users/{user_id}/following/{followee_id}"],
   unfollow: ["DELETE", "/v1/users/{user_id}/following/{followee_id}"],
+  mutes: ["GET", "/v1/users/{user_id}/mutes"],
+  mute: ["PUT", "/v1/users/{user_id}/mutes/{muted_id}"],
+  unmute: ["DELETE", "/v1/users/{user_id}/mutes/{muted_id}"],
   author_timeline: ["GET", "/v1/users/{user_id}/posts"],
   publish: ["POST", "/v1/users/{user_id}/posts"],
   read_post: ["GET", "/v1/users/{user_id}/posts/{post_id}"],
   delete_post: ["DELETE", "/v1/users/{user_id}/posts/{post_id}"],
+  relationships: ["GET", "/v1/users/{user_id}/relationships"],
 };

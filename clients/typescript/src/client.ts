@@ -5,9 +5,9 @@ import { routes } from "./api.js";
 import { blocks } from "./live.js";
 import type {
   Cursor,
-  Followed,
   Followee,
   Following,
+  FollowsChanged,
   Id,
   News,
   NewsCount,
@@ -24,6 +24,8 @@ const FRESHNESS = "Tributary-Freshness";
 const TOKENS_MAX = 64;
 /** A server that asks for a longer pause is tried again after this one. */
 const WAIT_SECONDS_MAX = 60;
+/** The events after which a client reads the timeline again. */
+const READ_AGAIN: LiveEvent["type"][] = ["gap", "follow", "unmute", "unblock"];
 
 export interface Options {
   /** The address of the server, with a prefix if it has one. */
@@ -140,8 +142,8 @@ export class Tributary {
 
   /**
    * The events of a home timeline as soon as they are visible, until `signal` aborts. It connects
-   * again by itself, and misses and repeats nothing. After `gap` and `follow`, read the timeline
-   * again: that page then includes everything up to the event.
+   * again by itself, and misses and repeats nothing. After `gap`, `follow`, `unmute` and `unblock`,
+   * read the timeline again: that page then includes everything up to the event.
    */
   async *subscribe(
     user: Id,
@@ -160,7 +162,7 @@ export class Tributary {
           last = block.id ?? last;
           if (block.data === undefined || last === undefined) continue;
           const event = { ...JSON.parse(block.data), id: last } as LiveEvent;
-          if (event.type === "gap" || event.type === "follow") this.#add(last);
+          if (READ_AGAIN.includes(event.type)) this.#add(last);
           yield event;
         }
       } catch (error) {
@@ -194,8 +196,29 @@ export class Tributary {
   }
 
   /** Follows up to 1,000 users in one transaction. */
-  followAll(user: Id, follow: Id[]): Promise<Followed> {
+  followAll(user: Id, follow: Id[]): Promise<FollowsChanged> {
     return this.call("follow_all", { path: { user_id: user }, body: { follow } });
+  }
+
+  /** Unfollows up to 1,000 users in one transaction. */
+  unfollowAll(user: Id, unfollow: Id[]): Promise<FollowsChanged> {
+    return this.call("follow_all", { path: { user_id: user }, body: { unfollow } });
+  }
+
+  async mute(user: Id, muted: Id): Promise<void> {
+    await this.call("mute", { path: { user_id: user, muted_id: muted } });
+  }
+
+  async unmute(user: Id, muted: Id): Promise<void> {
+    await this.call("unmute", { path: { user_id: user, muted_id: muted } });
+  }
+
+  async block(user: Id, blocked: Id): Promise<void> {
+    await this.call("block", { path: { user_id: user, blocked_id: blocked } });
+  }
+
+  async unblock(user: Id, blocked: Id): Promise<void> {
+    await this.call("unblock", { path: { user_id: user, blocked_id: blocked } });
   }
 
   /** Calls any operation, for those that have no method of their own. */

@@ -10,7 +10,7 @@ use super::auth::{Access, CursorKeys, Purpose};
 pub use super::auth::{service_keys, token_keys, user_token};
 use super::frame::TraceId;
 use super::query::{Parameters, check_query, idempotency_key, parse_body};
-use super::wire::{NewFollows, NewPost};
+use super::wire::{FollowChange, NewPost};
 
 /// The address of a request, and lines of headers.
 pub fn request(data: &[u8]) {
@@ -40,8 +40,8 @@ pub fn request(data: &[u8]) {
 
 /// The JSON bodies of requests.
 pub fn body(data: &[u8]) {
-    if let Ok(NewFollows { follow }) = parse_body::<NewFollows>(data) {
-        for user in follow {
+    if let Ok(FollowChange::Follow(users) | FollowChange::Unfollow(users)) = parse_body(data) {
+        for user in users {
             let _ = user.parse::<UserId>();
         }
     }

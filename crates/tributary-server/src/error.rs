@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
+use tributary::graph::{GraphError, NotStored};
 use tributary::news::SubscribeError;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 use utoipa::ToSchema;
@@ -16,7 +17,7 @@ use super::frame::TraceId;
 use super::observe::PageKind;
 
 /// An error that a request is answered with. The client receives the text as `detail`, so it never
-/// contains internals such as SQL, addresses or file names.
+/// contains internals such as addresses or file names, and SQL only to create what is missing.
 #[derive(Clone, Debug, Error)]
 pub(super) enum ApiError {
     #[error("the user id must be a decimal number from 0 to {max}", max = UserId::MAX)]
@@ -87,6 +88,8 @@ pub(super) enum ApiError {
     Incomplete(Option<PageKind>),
     #[error(transparent)]
     NotWritten(WriteError),
+    #[error(transparent)]
+    NotStored(#[from] NotStored),
     #[error("the shard of this post does not answer at the moment; try again")]
     ShardUnavailable,
     #[error("the server has as many streams as it may have; try again, or ask with feed/new")]
@@ -161,6 +164,7 @@ impl ApiError {
             Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
             Self::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
             Self::NotWritten(error) => write_status(*error),
+            Self::NotStored(_) => (StatusCode::NOT_IMPLEMENTED, "not_stored"),
             Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
             Self::NoStreams => (StatusCode::NOT_IMPLEMENTED, "no_streams"),
@@ -264,6 +268,16 @@ impl From<SubscribeError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         Self::NotWritten(error)
+    }
+}
+
+impl From<GraphError> for ApiError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::NotStored(error) => Self::NotStored(error),
+            GraphError::Write(error) => Self::NotWritten(error),
+            _ => Self::Internal,
+        }
     }
 }
 

@@ -92,7 +92,8 @@ pub(super) async fn explained_feed(
     let keys = &parameters.cursor_keys;
     let request = parameters.page(Purpose::Home(reader))?;
     let page_cache = (memory == MemoryUse::AsUsual).then(|| {
-        let (begun, query) = (Instant::now(), (parameters.sealed_cursor(), request.limit.get()));
+        let query = (parameters.sealed_cursor(), request.limit.get(), request.include_self);
+        let begun = Instant::now();
         let hit = SentPage::cached(tributary, reader, query, &request.at_least).is_some();
         ExplainedPageCache { hit, us: micros(begun.elapsed()) }
     });
@@ -112,7 +113,8 @@ pub(super) async fn explained_feed(
         }
     };
     let json = serde_json::to_vec(&explained).map_err(|_| ApiError::Internal)?;
-    let sent = render_home(&page, tributary, keys, (reader, request.limit))?;
+    let query = (request.limit, request.include_self);
+    let sent = render_home(&page, tributary, keys, (reader, query))?;
     let mut body = Vec::from(sent.body);
     push_field(&mut body, "explain", &json);
     let Tag(tag) = Tag::of(&body);

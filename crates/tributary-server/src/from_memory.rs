@@ -35,7 +35,9 @@ pub(super) fn feed_from_memory<B: Body>(
 ) -> Option<Response<Bytes>> {
     let reader = reader_of(request)?;
     let start = Instant::now();
-    let (sealed, posts) = query_of(request.uri().query().unwrap_or_default())?;
+    let FeedQuery { cursor: sealed, limit: posts, include_self } =
+        query_of(request.uri().query().unwrap_or_default())?;
+    let query = (sealed, posts, include_self);
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
     let at_least = freshness_of(request.headers(), keys).ok()?;
@@ -49,8 +51,7 @@ pub(super) fn feed_from_memory<B: Body>(
         .as_deref()
         .map(|limiter| (limiter, limiter.clients(&principal, Some(peer), request.headers())));
     let mut kind = None;
-    let (mut response, cost) = match SentPage::cached(tributary, reader, (sealed, posts), &at_least)
-    {
+    let (mut response, cost) = match SentPage::cached(tributary, reader, query, &at_least) {
         Some((page, freshness)) => (respond(page, &freshness), Cost::default()),
         None if clients.is_some_and(|(limiter, clients)| limiter.is_spent(clients)) => return None,
         None => {
@@ -64,13 +65,14 @@ pub(super) fn feed_from_memory<B: Body>(
             let (is_newest, is_newer) = (cursor == Cursor::newest(), cursor.is_newer());
             let has_token = !at_least.is_empty();
             let request = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
+            let request = if include_self { request.include_self() } else { request };
             let page = Draft::home_from_memory(tributary, reader, &request)?;
             if !page.is_whole() {
                 return None;
             }
-            let sent = render_home(&page, tributary, keys, (reader, limit)).ok()?;
+            let sent = render_home(&page, tributary, keys, (reader, (limit, include_self))).ok()?;
             if is_newest || (is_newer && page.posts.is_empty()) {
-                sent.cache(tributary, reader, (sealed, posts), &page);
+                sent.cache(tributary, reader, query, &page);
             }
             kind = Some(PageKind::of(&page, has_token));
             (respond(sent, &page.freshness), Cost::of_page(&page))
@@ -101,10 +103,18 @@ fn reader_of<B: Body>(request: &Request<B>) -> Option<UserId> {
     Some(id).filter(|id| id.len() <= ID_DIGITS_MAX).and_then(|id| id.parse().ok())
 }
 
-/// The parameters that select the page: cursor and limit. `None` if the routes must check the
-/// query: a value is not valid as it is, or a parameter may occur twice.
-fn query_of(text: &str) -> Option<(&str, usize)> {
-    let (mut cursor, mut limit) = ("", Limit::DEFAULT.get());
+/// The parameters that select the page.
+#[derive(Debug, PartialEq, Eq)]
+struct FeedQuery<'a> {
+    cursor: &'a str,
+    limit: usize,
+    include_self: bool,
+}
+
+/// The parameters of a query. `None` if the routes must check it: a value is not valid as it is, or
+/// a parameter may occur twice.
+fn query_of(text: &str) -> Option<FeedQuery<'_>> {
+    let (mut cursor, mut limit, mut include_self) = ("", Limit::DEFAULT.get(), false);
     let mut names = [""; PARAMETERS_MAX];
     let parameters = text.split('&').filter(|parameter| !parameter.is_empty());
     for (index, parameter) in parameters.enumerate() {
@@ -121,12 +131,13 @@ fn query_of(text: &str) -> Option<(&str, usize)> {
                 limit = value.parse().ok()?;
             }
             "require" if value == "complete" => {}
-            "limit" | "require" | "explain" | "memory" => return None,
+            "include_self" if value == "1" => include_self = true,
+            "limit" | "require" | "include_self" | "explain" | "memory" => return None,
             // The routes ignore other parameters, too.
             _ => {}
         }
     }
-    Some((cursor, limit))
+    Some(FeedQuery { cursor, limit, include_self })
 }
 
 #[cfg(test)]
@@ -162,11 +173,13 @@ mod tests {
 
     #[test]
     fn unknown_parameters_select_no_other_page() {
-        let parse = query_of;
+        let parse = |text| query_of(text).map(|query| (query.cursor, query.limit));
         for text in ["", "&", "limit=20", "x=1", "x=%41&y=2&limit=20", "require=complete&x", "="] {
             assert_eq!(parse(text), Some(("", 20)), "{text}");
         }
         assert_eq!(parse("x=1&cursor=AQ-_&limit=7"), Some(("AQ-_", 7)));
+        let own = |text| query_of(text).map(|query| query.include_self);
+        assert_eq!([own("include_self=1"), own("")], [Some(true), Some(false)]);
         for text in [
             "x=1&x=2",
             "limit=1&limit=1",
@@ -177,6 +190,8 @@ mod tests {
             "limit=",
             "limit=+7",
             "require=all",
+            "include_self=0",
+            "include_self",
             "explain=1",
             "memory=off",
             "a&b&c&d&e&f&g&h&i",

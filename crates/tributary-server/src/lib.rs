@@ -16,6 +16,7 @@ mod explain;
 mod files;
 mod frame;
 mod from_memory;
+mod graph;
 mod health;
 mod history;
 mod limits;
@@ -280,6 +281,13 @@ fn public_routes() -> Router<App> {
             "/v1/users/{user_id}/following/{followee_id}",
             put(publish::follow).delete(publish::unfollow),
         )
+        .route("/v1/users/{user_id}/followers", get(graph::followers))
+        .route("/v1/users/{user_id}/counts", get(graph::counts))
+        .route("/v1/users/{user_id}/relationships", get(graph::relationships))
+        .route("/v1/users/{user_id}/mutes", get(graph::mutes))
+        .route("/v1/users/{user_id}/mutes/{muted_id}", put(graph::mute).delete(graph::unmute))
+        .route("/v1/users/{user_id}/blocks", get(graph::blocks))
+        .route("/v1/users/{user_id}/blocks/{blocked_id}", put(graph::block).delete(graph::unblock))
 }
 
 /// The routes for operators, as above.

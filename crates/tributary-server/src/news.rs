@@ -51,6 +51,10 @@ enum Event {
     Delete { author_id: String, post_id: String },
     Follow(NewFollow),
     Unfollow(NewFollow),
+    Mute(NewFollow),
+    Unmute(NewFollow),
+    Block(NewFollow),
+    Unblock(NewFollow),
 }
 
 #[derive(Serialize)]
@@ -156,6 +160,10 @@ pub(super) fn type_of(event: &NewsEvent) -> &'static str {
         NewsEvent::Delete { .. } => "delete",
         NewsEvent::Follow { .. } => "follow",
         NewsEvent::Unfollow { .. } => "unfollow",
+        NewsEvent::Mute { .. } => "mute",
+        NewsEvent::Unmute { .. } => "unmute",
+        NewsEvent::Block { .. } => "block",
+        NewsEvent::Unblock { .. } => "unblock",
     }
 }
 
@@ -178,6 +186,10 @@ pub(super) fn push_event(
         }
         NewsEvent::Follow { user, freshness } => Event::Follow(follow(user, freshness)),
         NewsEvent::Unfollow { user, freshness } => Event::Unfollow(follow(user, freshness)),
+        NewsEvent::Mute { user, freshness } => Event::Mute(follow(user, freshness)),
+        NewsEvent::Unmute { user, freshness } => Event::Unmute(follow(user, freshness)),
+        NewsEvent::Block { user, freshness } => Event::Block(follow(user, freshness)),
+        NewsEvent::Unblock { user, freshness } => Event::Unblock(follow(user, freshness)),
     };
     serde_json::to_writer(json, &event)
 }

@@ -5,7 +5,7 @@
 pub(super) type ProblemKind = (u16, &'static str, &'static str);
 
 /// Sorted by status.
-pub(super) const PROBLEMS: [ProblemKind; 38] = [
+pub(super) const PROBLEMS: [ProblemKind; 39] = [
     (400, "invalid_user_id", "not a decimal number from 0 to 2^63-1"),
     (400, "invalid_limit", "not from 1 to 100"),
     (
@@ -74,6 +74,11 @@ pub(super) const PROBLEMS: [ProblemKind; 38] = [
     (431, "too_many_headers", "more than 100"),
     (500, "internal", "a bug; the log has details under the trace id"),
     (501, "no_streams", "the server has no memory that follows the logs; use pages"),
+    (
+        501,
+        "not_stored",
+        "the shards have no table or index for this; the detail has the statement that creates it",
+    ),
     (
         503,
         "incomplete",

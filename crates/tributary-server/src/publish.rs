@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tributary::graph::Unfollowed;
 use tributary::internal::{PostJson, fleet};
 use tributary::{Followed, Freshness, PostId, Published, Tributary, UserId};
 
@@ -12,7 +13,7 @@ use super::limits::Cost;
 use super::openapi::schemas::{OfFollow, OfPost, OfUser, OnceKey, Post, Token};
 use super::query::{JsonBody, idempotency_key};
 use super::timeline::{costing, json, set_freshness_headers};
-use super::wire::{self, NewFollows, NewPost};
+use super::wire::{self, FollowChange, NewPost};
 
 /// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -79,7 +80,10 @@ pub(super) async fn publish(
 
 /// Adds the freshness token of a write to its answer. A read that sends this token back sees the
 /// write.
-fn with_freshness(freshness: (&Freshness, &CursorKeys), response: impl IntoResponse) -> Response {
+pub(super) fn with_freshness(
+    freshness: (&Freshness, &CursorKeys),
+    response: impl IntoResponse,
+) -> Response {
     let mut response = response.into_response();
     set_freshness_headers(response.headers_mut(), freshness, true);
     response
@@ -180,14 +184,16 @@ pub(super) async fn unfollow(
     Ok(with_freshness((&freshness, &cursor_keys), StatusCode::NO_CONTENT))
 }
 
-/// `POST /v1/users/{user_id}/following`: follows all listed users, in one transaction.
+/// `POST /v1/users/{user_id}/following`: follows or unfollows all listed users, in one
+/// transaction.
 #[utoipa::path(
     post, path = "/v1/users/{user_id}/following", operation_id = "follow_all", tag = "follows",
-    summary = "Follow several users in one transaction", description = "",
+    summary = "Follow or unfollow several users in one transaction", description = "",
     params(OfUser),
-    request_body = NewFollows,
+    request_body = FollowChange,
     responses((
-        status = 200, description = "All follows exist", body = wire::Followed,
+        status = 200, description = "All follows exist, or none of them",
+        body = wire::FollowsChanged,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
         links(
             ("list" = (
@@ -201,11 +207,22 @@ pub(super) async fn follow_all(
     State(tributary): State<Tributary>,
     State(cursor_keys): State<CursorKeys>,
     Allowed { user: follower, .. }: Allowed<Follow>,
-    JsonBody(NewFollows { follow }): JsonBody<NewFollows>,
+    JsonBody(change): JsonBody<FollowChange>,
 ) -> Result<Response, ApiError> {
-    let ids = follow.iter().map(|id| id.parse().map_err(|_| ApiError::BadUserId));
-    let followees: Vec<UserId> = ids.collect::<Result<_, _>>()?;
-    let Followed { added, freshness, .. } = tributary.follow_all(follower, &followees).await?;
-    let answer = with_freshness((&freshness, &cursor_keys), json(&wire::Followed { added }));
-    Ok(costing(Cost::of_follows(followees.len()), answer))
+    let (FollowChange::Follow(ids) | FollowChange::Unfollow(ids)) = &change;
+    let ids = ids.iter().map(|id| id.parse().map_err(|_| ApiError::BadUserId));
+    let users: Vec<UserId> = ids.collect::<Result<_, _>>()?;
+    let (answer, freshness) = match change {
+        FollowChange::Follow(_) => {
+            let Followed { added, freshness, .. } = tributary.follow_all(follower, &users).await?;
+            (wire::FollowsChanged::Added(added), freshness)
+        }
+        FollowChange::Unfollow(_) => {
+            let Unfollowed { removed, freshness, .. } =
+                tributary.unfollow_all(follower, &users).await?;
+            (wire::FollowsChanged::Removed(removed), freshness)
+        }
+    };
+    let answer = with_freshness((&freshness, &cursor_keys), json(&answer));
+    Ok(costing(Cost::of_follows(users.len()), answer))
 }

@@ -49,6 +49,8 @@ pub(super) struct Parameters {
     pub(super) limit: Limit,
     /// Whether an incomplete answer is an error (`require=complete`).
     pub(super) require_complete: bool,
+    /// Whether a home timeline has the posts of its reader (`include_self=1`).
+    pub(super) include_self: bool,
     /// The freshness that the page must have reached; empty without a token.
     pub(super) at_least: Freshness,
     /// Opens the cursor, and seals those of the answer.
@@ -60,6 +62,7 @@ struct RawParameters {
     cursor: Option<String>,
     limit: Option<String>,
     require: Option<String>,
+    include_self: Option<String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Parameters
@@ -71,16 +74,21 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let cursor_keys = CursorKeys::from_ref(state);
         let query = Query::<RawParameters>::try_from_uri(&parts.uri);
-        let Query(RawParameters { cursor, limit, require }) = query
+        let Query(RawParameters { cursor, limit, require, include_self }) = query
             .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
         let require_complete = match require.as_deref() {
             None => false,
             Some("complete") => true,
             Some(_) => return Err(ApiError::BadQuery("the only value of `require` is `complete`")),
         };
+        let include_self = match include_self.as_deref() {
+            None => false,
+            Some("1") => true,
+            Some(_) => return Err(ApiError::BadQuery("the only value of `include_self` is `1`")),
+        };
         let limit = parse_limit(limit.as_deref())?;
         let at_least = freshness_of(&parts.headers, &cursor_keys)?;
-        Ok(Self { cursor, limit, require_complete, at_least, cursor_keys })
+        Ok(Self { cursor, limit, require_complete, include_self, at_least, cursor_keys })
     }
 }
 
@@ -94,7 +102,8 @@ impl Parameters {
     pub(super) fn page(&self, purpose: Purpose) -> Result<PageRequest, ApiError> {
         let cursor = self.cursor(purpose)?.unwrap_or_else(Cursor::newest);
         let request = PageRequest::default().from(cursor).limit(self.limit);
-        Ok(request.at_least(self.at_least.clone()))
+        let request = request.at_least(self.at_least.clone());
+        Ok(if self.include_self { request.include_self() } else { request })
     }
 
     /// Whether the request has a cursor.

@@ -18,7 +18,9 @@ use super::error::ApiError;
 use super::explain::{ExplainParameter, explained_feed};
 use super::limits::Cost;
 use super::observe::PageKind;
-use super::openapi::schemas::{AtLeast, ExplainQuery, OfUser, PageQuery, TimelinePage, Token};
+use super::openapi::schemas::{
+    AtLeast, ExplainQuery, OfUser, OwnPosts, PageQuery, TimelinePage, Token,
+};
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 
@@ -26,7 +28,7 @@ use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 #[utoipa::path(
     get, path = "/user/feed/{user_id}", operation_id = "express_timeline", tag = "timelines",
     summary = "The home timeline in the format of the Express handler", description = "",
-    params(OfUser, PageQuery, AtLeast),
+    params(OfUser, PageQuery, OwnPosts, AtLeast),
     responses((
         status = 200, description = "The page", body = ExpressFeed<'_>,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
@@ -54,7 +56,7 @@ pub(super) async fn express_feed(
 #[utoipa::path(
     get, path = "/v1/users/{user_id}/feed", operation_id = "home_timeline", tag = "timelines",
     summary = "The posts of all users that a user follows, newest first", description = "",
-    params(OfUser, PageQuery, ExplainQuery, AtLeast),
+    params(OfUser, PageQuery, ExplainQuery, OwnPosts, AtLeast),
     responses((
         status = 200, description = "The page", body = TimelinePage,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
@@ -95,7 +97,8 @@ pub(super) async fn feed(
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
     let page = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
     let kind = accepted(&page, &parameters)?;
-    let sent = render_home(&page, &tributary, keys, (user, parameters.limit))?;
+    let query = (parameters.limit, parameters.include_self);
+    let sent = render_home(&page, &tributary, keys, (user, query))?;
     Ok(response_of(sent, &page, (&parameters.cursor_keys, kind)))
 }
 
@@ -104,10 +107,11 @@ pub(super) fn render_home(
     page: &Draft,
     tributary: &Tributary,
     keys: &CursorKeys,
-    (reader, limit): (UserId, Limit),
+    (reader, (limit, include_self)): (UserId, (Limit, bool)),
 ) -> Result<SentPage, ApiError> {
     let cursors = Cursors::sealed(page, keys, Purpose::Home(reader));
-    let path = format!("/v1/users/{reader}/feed");
+    let own = if include_self { "?include_self=1" } else { "" };
+    let path = format!("/v1/users/{reader}/feed{own}");
     render_page(page, &cursors, tributary, (&path, limit))
 }
 
@@ -205,16 +209,24 @@ pub(super) async fn following(
     let seal = |from| parameters.cursor_keys.seal(purpose, FollowingCursor(from).to_string());
     let next = page.next.map(seal);
     let path = format!("/v1/users/{user}/following");
-    let links = links(&path, limit, &[("next", next.as_deref())]);
-    let body = Following {
+    let response = json(&Following {
         following: page.followees.iter().map(Into::into).collect(),
-        next,
+        next: next.as_deref(),
         complete: page.missing.is_empty(),
         missing_shards: shard_names(&page.missing, fleet(&tributary)),
-    };
-    let mut response = json(&body);
+    });
+    Ok(costing(Cost::QUERY, list_response(response, (&path, limit), next.as_deref())))
+}
+
+/// Adds the link to the next part of a list of users.
+pub(super) fn list_response(
+    mut response: Response,
+    (path, limit): (&str, Limit),
+    next: Option<&str>,
+) -> Response {
+    let links = links(path, limit, &[("next", next)]);
     set_link_header(response.headers_mut(), links.into());
-    Ok(costing(Cost::QUERY, response))
+    response
 }
 
 /// Adds the cost of an answer, for the limits of its client.
@@ -326,8 +338,9 @@ fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
     for (rel, cursor) in cursors {
         let Some(cursor) = cursor else { continue };
         let comma = if links.is_empty() { "" } else { ", " };
+        let start = if path.contains('?') { '&' } else { '?' };
         // Writing to a string cannot fail.
-        let _ = write!(links, "{comma}<{path}?limit={limit}&cursor={cursor}>; rel=\"{rel}\"");
+        let _ = write!(links, "{comma}<{path}{start}limit={limit}&cursor={cursor}>; rel=\"{rel}\"");
     }
     links
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use tributary::config::TimeUnit;
+use tributary::graph::{self, Count};
 use tributary::internal::stats::{LogStats, NewsStats, QueueStats};
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
@@ -72,7 +73,7 @@ pub(super) struct StaleShard<'a> {
 pub(super) struct Following<'a> {
     pub(super) following: Vec<Followee>,
     #[schema(value_type = Option<schemas::Cursor>, required = true)]
-    pub(super) next: Option<String>,
+    pub(super) next: Option<&'a str>,
     pub(super) complete: bool,
     pub(super) missing_shards: Vec<&'a str>,
 }
@@ -92,19 +93,96 @@ pub(super) struct NewPost {
     pub(super) content: String,
 }
 
-/// The body of `POST /v1/users/{user_id}/following`.
+/// The body of `POST /v1/users/{user_id}/following`: one of two fields with user ids.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewFollows {
-    #[schema(value_type = Vec<Id>, max_items = 1_000)]
-    pub(super) follow: Vec<String>,
+#[serde(rename_all = "snake_case")]
+pub(super) enum FollowChange {
+    Follow(Vec<String>),
+    Unfollow(Vec<String>),
 }
 
-/// The answer of `POST /v1/users/{user_id}/following`.
+/// The answer of `POST /v1/users/{user_id}/following`: one of two fields.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Followed {
+#[serde(rename_all = "snake_case")]
+pub(super) enum FollowsChanged {
     /// The number of follows that did not exist before.
-    pub(super) added: usize,
+    Added(usize),
+    /// The number of follows that existed before.
+    Removed(usize),
+}
+
+/// A page of followers, mutes or blocks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserPage<'a> {
+    pub(super) users: Vec<Followee>,
+    #[schema(value_type = Option<schemas::Cursor>, required = true)]
+    pub(super) next: Option<&'a str>,
+    pub(super) complete: bool,
+    pub(super) missing_shards: Vec<&'a str>,
+}
+
+/// The answer of `GET /v1/users/{user_id}/counts`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserNumbers<'a> {
+    pub(super) following: Number,
+    pub(super) followers: Number,
+    pub(super) complete: bool,
+    pub(super) missing_shards: Vec<&'a str>,
+}
+
+/// A number of users.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Number {
+    count: usize,
+    /// The number is this one or a greater one.
+    at_least: bool,
+}
+
+impl From<Count> for Number {
+    fn from(count: Count) -> Self {
+        match count {
+            Count::Exact(count) => Self { count, at_least: false },
+            Count::AtLeast(count) => Self { count, at_least: true },
+        }
+    }
+}
+
+/// The answer of `GET /v1/users/{user_id}/relationships`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Relationships<'a> {
+    relationships: Vec<Relationship>,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the JSON")]
+struct Relationship {
+    #[schema(value_type = Id)]
+    user_id: String,
+    following: bool,
+    followed_by: bool,
+    muting: bool,
+    blocking: bool,
+    blocked_by: bool,
+}
+
+impl<'a> Relationships<'a> {
+    pub(super) fn new(found: &graph::Relationships, fleet: &'a Fleet) -> Self {
+        let relationship = |found: &graph::Relationship| Relationship {
+            user_id: found.user.to_string(),
+            following: found.following,
+            followed_by: found.followed_by,
+            muting: found.muting,
+            blocking: found.blocking,
+            blocked_by: found.blocked_by,
+        };
+        Self {
+            relationships: found.all.iter().map(relationship).collect(),
+            complete: found.missing.is_empty(),
+            missing_shards: shard_names(&found.missing, fleet),
+        }
+    }
 }
 
 /// The answer of `GET /readyz`.

@@ -63,7 +63,7 @@
 //! # Errors and missing shards
 //!
 //! Every call returns within `request.deadline_ms`. A read never fails because a shard does not
-//! answer: [`Page`], [`FollowingPage`] and [`FoundPost`] have a set `missing` of such shards.
+//! answer: [`Page`], [`FoundPost`] and the types of [`graph`] have a set `missing` of such shards.
 //! [`ReadError`] and [`WriteError`] say what the caller can do. After any write error except
 //! [`WriteError::InDoubt`], nothing is stored.
 //!
@@ -105,6 +105,7 @@ pub mod config;
 mod cursor;
 mod fit;
 mod freshness;
+pub mod graph;
 mod horizon;
 #[doc(hidden)]
 pub mod internal;
@@ -128,7 +129,9 @@ use std::time::Duration;
 pub use config::Config;
 pub use cursor::{BadCursor, Cursor};
 pub use freshness::{BadFreshness, Freshness};
+use graph::{Counts, FollowingPage, GraphError, ListPage, NotStored, Relationships, Unfollowed};
 use memory::{LogName, Memory, MemorySizes};
+use model::UserList;
 pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 pub use publish::{Followed, Published, WriteError};
 use publish::{Operation, Publisher};
@@ -148,19 +151,6 @@ struct Parts {
     publisher: Publisher,
     memory: Option<Arc<Memory>>,
     flights: TimelineFlights,
-}
-
-/// A part of a follow list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FollowingPage {
-    /// The followees, by rising id.
-    pub followees: Vec<UserId>,
-    /// The id to continue from; `None` at the end of the list. If the shard did not answer, the id
-    /// that this part was to start from.
-    pub next: Option<UserId>,
-    /// The reader's shard, if it did not answer.
-    pub missing: BTreeSet<ShardId>,
 }
 
 /// The answer to a look-up of one post.
@@ -354,20 +344,9 @@ impl Tributary {
         from: UserId,
         limit: Limit,
     ) -> Result<FollowingPage, ReadError> {
-        let (fleet, max) = (&self.0.fleet, limit.get());
-        let answer = fleet.following(reader, from, max + 1, fleet.read_deadline()).await;
-        Ok(match answer {
-            Ok(mut followees) => {
-                let next = followees.get(max).copied();
-                followees.truncate(max);
-                FollowingPage { followees, next, missing: BTreeSet::new() }
-            }
-            Err(shard) => FollowingPage {
-                followees: Vec::new(),
-                next: Some(from),
-                missing: BTreeSet::from([shard]),
-            },
-        })
+        let list = (UserList::Follows, reader);
+        let page = graph::listed(&self.0.fleet, list, from, limit).await;
+        Ok(FollowingPage { followees: page.users, next: page.next, missing: page.missing })
     }
 
     /// One post. One query.
@@ -431,7 +410,7 @@ impl Tributary {
         followees: &[UserId],
     ) -> Result<Followed, WriteError> {
         let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
-        let done = publisher.follow_all(fleet, follower, followees).await;
+        let done = publisher.list(fleet, (UserList::Follows, follower), followees).await;
         publisher.counts().note(Operation::Follow, &done, false);
         done
     }
@@ -443,10 +422,130 @@ impl Tributary {
         follower: UserId,
         followee: UserId,
     ) -> Result<Freshness, WriteError> {
+        self.unfollow_all(follower, &[followee]).await.map(|done| done.freshness)
+    }
+
+    /// Makes `follower` no longer follow any of `followees`, at most [`Tributary::FOLLOWS_MAX`], in
+    /// one transaction. Returns the number of follows that existed.
+    pub async fn unfollow_all(
+        &self,
+        follower: UserId,
+        followees: &[UserId],
+    ) -> Result<Unfollowed, WriteError> {
         let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
-        let done = publisher.unfollow(fleet, follower, followee).await;
+        let done = publisher.unlist(fleet, (UserList::Follows, follower), followees).await;
         publisher.counts().note(Operation::Unfollow, &done, false);
         done
+    }
+
+    /// At most `limit` followers of `user`, by rising id, starting with `from`. One query on each
+    /// shard, at the same time.
+    ///
+    /// # Errors
+    /// [`NotStored`] if a shard has no index for it.
+    pub async fn followers(
+        &self,
+        user: UserId,
+        from: UserId,
+        limit: Limit,
+    ) -> Result<ListPage, NotStored> {
+        graph::followers(&self.0.fleet, user, from, limit).await
+    }
+
+    /// The numbers of followees and followers, exact up to [`graph::COUNT_MAX`]. One wave of
+    /// queries.
+    ///
+    /// # Errors
+    /// [`NotStored`] if a shard has no index for it.
+    pub async fn follow_counts(&self, user: UserId) -> Result<Counts, NotStored> {
+        graph::counts(&self.0.fleet, user).await
+    }
+
+    /// How `user` and each of `others` are related: follows, mutes and blocks. Of more than
+    /// [`graph::RELATIONSHIPS_MAX`] users, the rest is skipped. One wave of queries.
+    pub async fn relationships(&self, user: UserId, others: &[UserId]) -> Relationships {
+        let others = others.get(..graph::RELATIONSHIPS_MAX).unwrap_or(others);
+        graph::relationships(&self.0.fleet, user, others).await
+    }
+
+    /// Hides all posts of `muted` from the home timeline of `user`, whether or not the user follows
+    /// `muted`. One transaction. A page that requires the result does not have these posts.
+    ///
+    /// # Errors
+    /// [`GraphError::NotStored`] if the shards have no table of mutes.
+    pub async fn mute(&self, user: UserId, muted: UserId) -> Result<Freshness, GraphError> {
+        self.hide((UserList::Mutes, user), muted).await
+    }
+
+    /// Ends a mute; succeeds if there is none.
+    ///
+    /// # Errors
+    /// As [`Tributary::mute`].
+    pub async fn unmute(&self, user: UserId, muted: UserId) -> Result<Freshness, GraphError> {
+        self.unhide((UserList::Mutes, user), muted).await
+    }
+
+    /// Hides the posts of both users from the home timeline of the other one. The follows stay. One
+    /// transaction. A page that requires the result reflects the block, for both users.
+    ///
+    /// # Errors
+    /// [`GraphError::NotStored`] if the shards have no table of blocks.
+    pub async fn block(&self, user: UserId, blocked: UserId) -> Result<Freshness, GraphError> {
+        self.hide((UserList::Blocks, user), blocked).await
+    }
+
+    /// Ends a block; succeeds if there is none.
+    ///
+    /// # Errors
+    /// As [`Tributary::block`].
+    pub async fn unblock(&self, user: UserId, blocked: UserId) -> Result<Freshness, GraphError> {
+        self.unhide((UserList::Blocks, user), blocked).await
+    }
+
+    /// At most `limit` users that `user` mutes, by rising id, starting with `from`. One query.
+    ///
+    /// # Errors
+    /// [`NotStored`] if the shards have no table of mutes.
+    pub async fn mutes(
+        &self,
+        user: UserId,
+        from: UserId,
+        limit: Limit,
+    ) -> Result<ListPage, NotStored> {
+        graph::require(&self.0.fleet, UserList::Mutes)?;
+        Ok(graph::listed(&self.0.fleet, (UserList::Mutes, user), from, limit).await)
+    }
+
+    /// At most `limit` users that `user` blocks, by rising id, starting with `from`. One query.
+    ///
+    /// # Errors
+    /// [`NotStored`] if the shards have no table of blocks.
+    pub async fn blocks(
+        &self,
+        user: UserId,
+        from: UserId,
+        limit: Limit,
+    ) -> Result<ListPage, NotStored> {
+        graph::require(&self.0.fleet, UserList::Blocks)?;
+        Ok(graph::listed(&self.0.fleet, (UserList::Blocks, user), from, limit).await)
+    }
+
+    async fn hide(&self, list: (UserList, UserId), user: UserId) -> Result<Freshness, GraphError> {
+        graph::require(&self.0.fleet, list.0)?;
+        let done = self.0.publisher.list(&self.0.fleet, list, &[user]).await;
+        self.0.publisher.counts().note(Operation::adds_to(list.0), &done, false);
+        Ok(done?.freshness)
+    }
+
+    async fn unhide(
+        &self,
+        list: (UserList, UserId),
+        user: UserId,
+    ) -> Result<Freshness, GraphError> {
+        graph::require(&self.0.fleet, list.0)?;
+        let done = self.0.publisher.unlist(&self.0.fleet, list, &[user]).await;
+        self.0.publisher.counts().note(Operation::removes_from(list.0), &done, false);
+        Ok(done?.freshness)
     }
 
     /// Ends the background tasks, commits the writes that are queued, and closes the connections.

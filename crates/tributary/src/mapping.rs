@@ -1,12 +1,14 @@
 //! Names and contents of a team's own tables: `[tables]` in the configuration. Existing tables are
 //! served as they are. Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::model::UserList;
 use crate::moment::{PostTimes, TimeUnit, Zone};
 
 /// The most conditions of a table.
@@ -22,6 +24,10 @@ pub struct Tables {
     pub posts: PostsTable,
     /// The table of user handles, if the shards have one.
     pub users: Option<UsersTable>,
+    /// The table of mutes, if the shards have one.
+    pub mutes: Option<MutesTable>,
+    /// The table of blocks, if the shards have one.
+    pub blocks: Option<BlocksTable>,
 }
 
 /// `[tables.follows]`: one row for each follow.
@@ -76,6 +82,30 @@ pub struct UsersTable {
     pub handle: String,
 }
 
+/// `[tables.mutes]`: one row for each muted user, on the shard of the user who mutes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct MutesTable {
+    /// The name of the table. It has a unique key of both columns, in this order.
+    pub name: String,
+    /// The column of the id of the user who mutes.
+    pub muter: String,
+    /// The column of the muted user's id.
+    pub muted: String,
+}
+
+/// `[tables.blocks]`: one row for each blocked user, on the shard of the user who blocks.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlocksTable {
+    /// The name of the table. It has a unique key of both columns, in this order.
+    pub name: String,
+    /// The column of the id of the user who blocks.
+    pub blocker: String,
+    /// The column of the blocked user's id.
+    pub blocked: String,
+}
+
 /// A condition of a visible row: `column` holds `value`. A row is read if it meets all conditions
 /// of its table.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -119,6 +149,12 @@ pub(crate) enum Removal<'a> {
 }
 
 impl Tables {
+    /// The tables that this project creates, with the optional ones of lists.
+    pub(crate) fn with_all() -> Self {
+        let (mutes, blocks) = (Some(MutesTable::default()), Some(BlocksTable::default()));
+        Self { mutes, blocks, ..Self::default() }
+    }
+
     /// Whether these are the tables that this project creates. They hold no other rows than
     /// follows and posts, so an empty list of conditions makes no difference.
     pub(crate) fn are_ours(&self) -> bool {
@@ -128,7 +164,33 @@ impl Tables {
                 *visible = None;
             }
         }
+        // These two are optional.
+        tables.mutes.take_if(|mutes| *mutes == MutesTable::default());
+        tables.blocks.take_if(|blocks| *blocks == BlocksTable::default());
         tables == Self::default()
+    }
+
+    /// The table of a list, in the form of a table of follows. `None` if the shards have none.
+    pub(crate) fn list(&self, list: UserList) -> Option<Cow<'_, FollowsTable>> {
+        let table = |name: &str, owner: &str, user: &str| {
+            let [name, follower, followed] = [name, owner, user].map(str::to_owned);
+            Cow::Owned(FollowsTable { name, follower, followed, visible: None })
+        };
+        match list {
+            UserList::Follows => Some(Cow::Borrowed(&self.follows)),
+            UserList::Mutes => {
+                self.mutes.as_ref().map(|mutes| table(&mutes.name, &mutes.muter, &mutes.muted))
+            }
+            UserList::Blocks => self
+                .blocks
+                .as_ref()
+                .map(|blocks| table(&blocks.name, &blocks.blocker, &blocks.blocked)),
+        }
+    }
+
+    /// The tables of all lists that the shards have.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (UserList, Cow<'_, FollowsTable>)> {
+        UserList::ALL.into_iter().filter_map(|list| Some((list, self.list(list)?)))
     }
 
     /// Checks the conditions of both tables. The error names the key.
@@ -311,6 +373,22 @@ impl Default for PostsTable {
             unit: TimeUnit::Milliseconds,
             zone: Zone::default(),
             visible: None,
+        }
+    }
+}
+
+impl Default for MutesTable {
+    fn default() -> Self {
+        Self { name: "mutes".into(), muter: "muter_user_id".into(), muted: "muted_user_id".into() }
+    }
+}
+
+impl Default for BlocksTable {
+    fn default() -> Self {
+        Self {
+            name: "blocks".into(),
+            blocker: "blocker_user_id".into(),
+            blocked: "blocked_user_id".into(),
         }
     }
 }

@@ -159,13 +159,41 @@ impl Post {
     }
 }
 
-/// One user follows another.
+/// One user follows another. Also an entry of another list: its owner, and the user on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Follow {
     /// The user who reads.
     pub follower: UserId,
     /// The user whose posts are read.
     pub followee: UserId,
+}
+
+/// One of the lists of users that each user has. An entry of the list belongs to one owner and
+/// names one user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UserList {
+    /// The users whose posts the owner reads.
+    Follows,
+    /// The users whose posts are hidden from the owner.
+    Mutes,
+    /// The users whose posts are hidden from the owner, and who cannot see those of the owner.
+    Blocks,
+}
+
+impl UserList {
+    /// All lists.
+    pub(crate) const ALL: [Self; 3] = [Self::Follows, Self::Mutes, Self::Blocks];
+}
+
+/// An entry of a list of mutes or blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hide {
+    /// [`UserList::Mutes`] or [`UserList::Blocks`].
+    pub list: UserList,
+    /// The user who mutes or blocks.
+    pub owner: UserId,
+    /// The user who is muted or blocked.
+    pub user: UserId,
 }
 
 /// Identifies one request to post, so that repeating the request posts once. The client chooses

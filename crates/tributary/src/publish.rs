@@ -19,7 +19,9 @@ use crate::backoff::Backoff;
 use crate::clock::now_ms;
 use crate::config::Write;
 use crate::freshness::Freshness;
-use crate::model::{FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostId, PostKey, UserId};
+use crate::model::{
+    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostId, PostKey, UserId, UserList,
+};
 use crate::post_id::IdGenerator;
 use crate::shard::{
     Access, Deadline, EarlierPost, Fleet, FollowOutcome, IdempotencyRecord, NewPost, Shard,
@@ -58,6 +60,16 @@ pub struct Followed {
     pub freshness: Freshness,
 }
 
+/// A committed removal from a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfollowed {
+    /// The number of removed entries. If the commit was in doubt and the write was repeated,
+    /// entries that the first commit removed are not counted.
+    pub removed: usize,
+    /// A page that requires it reflects the change; see [`Published::freshness`].
+    pub freshness: Freshness,
+}
+
 /// Why a write failed. Nothing was stored, except perhaps with [`WriteError::InDoubt`].
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -82,13 +94,13 @@ pub enum WriteError {
     /// The author used the key for a post with other content.
     #[error("this Idempotency-Key was used for a post with other content; use a new one")]
     KeyReused,
-    /// The call has more than [`crate::Tributary::FOLLOWS_MAX`] follows.
-    #[error("at most {FOLLOWS_MAX} users can be followed in one request")]
+    /// The call names more than [`crate::Tributary::FOLLOWS_MAX`] users.
+    #[error("at most {FOLLOWS_MAX} users can be followed or unfollowed in one request")]
     TooManyFollows,
-    /// The follower would follow more than [`crate::Tributary::FOLLOWEES_MAX`] users.
+    /// A list of the user would have more than [`crate::Tributary::FOLLOWEES_MAX`] users.
     #[error(
-        "a user can follow at most {FOLLOWEES_MAX} users, or the home timeline could not be read; \
-         nothing was stored; unfollow some users first"
+        "a user can follow, mute or block at most {FOLLOWEES_MAX} users each, or the home timeline \
+         could not be read; nothing was stored; remove some users first"
     )]
     TooManyFollowees,
     /// The user's shard cannot take the write now: it is unreachable, overloaded, locked or faulty.
@@ -192,33 +204,23 @@ impl Publisher {
         Ok(freshness(fleet, &written))
     }
 
-    pub(crate) async fn follow_all(
+    /// Adds users to a list of `owner`, in one transaction.
+    pub(crate) async fn list(
         &self,
         fleet: &Fleet,
-        follower: UserId,
-        followees: &[UserId],
+        (list, owner): (UserList, UserId),
+        users: &[UserId],
     ) -> Result<Followed, WriteError> {
         self.permit()?;
-        if followees.len() > FOLLOWS_MAX {
-            return Err(WriteError::TooManyFollows);
-        }
-        let mut rows: Vec<Follow> =
-            followees.iter().map(|&followee| Follow { follower, followee }).collect();
-        // Sorted, so that two calls lock rows in the same order and cannot deadlock.
-        rows.sort_unstable();
-        rows.dedup();
-        if rows.is_empty() {
-            return Ok(Followed::default());
-        }
-        let rows: Arc<[Follow]> = rows.into();
+        let Some(rows) = rows_of(owner, users)? else { return Ok(Followed::default()) };
         let insert = |shard: Arc<Shard>, until| {
             let rows = Arc::clone(&rows);
             async move {
                 shard.writable()?;
-                shard.follow(&rows, FOLLOWEES_MAX, until).await
+                shard.add_entries(list, &rows, FOLLOWEES_MAX, until).await
             }
         };
-        let written = repeat(&fleet.owner(follower), fleet.write_deadline(), insert).await?;
+        let written = repeat(&fleet.owner(owner), fleet.write_deadline(), insert).await?;
         match written.outcome {
             FollowOutcome::Added(added) => {
                 Ok(Followed { added, freshness: freshness(fleet, &written) })
@@ -227,18 +229,21 @@ impl Publisher {
         }
     }
 
-    pub(crate) async fn unfollow(
+    /// Removes users from a list of `owner`, in one transaction.
+    pub(crate) async fn unlist(
         &self,
         fleet: &Fleet,
-        follower: UserId,
-        followee: UserId,
-    ) -> Result<Freshness, WriteError> {
+        (list, owner): (UserList, UserId),
+        users: &[UserId],
+    ) -> Result<Unfollowed, WriteError> {
         self.permit()?;
-        let follow = Follow { follower, followee };
-        let delete =
-            |shard: Arc<Shard>, until| async move { shard.delete_follow(follow, until).await };
-        let written = repeat(&fleet.owner(follower), fleet.write_deadline(), delete).await?;
-        Ok(freshness(fleet, &written))
+        let Some(rows) = rows_of(owner, users)? else { return Ok(Unfollowed::default()) };
+        let remove = |shard: Arc<Shard>, until| {
+            let rows = Arc::clone(&rows);
+            async move { shard.remove_entries(list, &rows, until).await }
+        };
+        let written = repeat(&fleet.owner(owner), fleet.write_deadline(), remove).await?;
+        Ok(Unfollowed { removed: written.outcome, freshness: freshness(fleet, &written) })
     }
 
     fn draft(
@@ -268,6 +273,19 @@ impl Publisher {
     fn next_id(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
         self.ids.next(fleet.placement().shard_of(author), now_ms, rand::random())
     }
+}
+
+/// The entries of a list, or `None` if there are none. Sorted, so that two calls lock rows in the
+/// same order and cannot deadlock.
+fn rows_of(owner: UserId, users: &[UserId]) -> Result<Option<Arc<[Follow]>>, WriteError> {
+    if users.len() > FOLLOWS_MAX {
+        return Err(WriteError::TooManyFollows);
+    }
+    let entry = |user: &UserId| Follow { follower: owner, followee: *user };
+    let mut rows: Vec<Follow> = users.iter().map(entry).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    Ok((!rows.is_empty()).then(|| rows.into()))
 }
 
 /// The token of a write.

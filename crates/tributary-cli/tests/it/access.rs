@@ -86,6 +86,39 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
         "",
         Open::Owner,
     ),
+    ("/v1/users/{user_id}/followers", Method::GET, "/v1/users/1/followers", "", Open::Owner),
+    ("/v1/users/{user_id}/counts", Method::GET, "/v1/users/1/counts", "", Open::Owner),
+    (
+        "/v1/users/{user_id}/relationships",
+        Method::GET,
+        "/v1/users/1/relationships?users=2,3",
+        "",
+        Open::Owner,
+    ),
+    ("/v1/users/{user_id}/mutes", Method::GET, "/v1/users/1/mutes", "", Open::Owner),
+    ("/v1/users/{user_id}/mutes/{muted_id}", Method::PUT, "/v1/users/1/mutes/4", "", Open::Owner),
+    (
+        "/v1/users/{user_id}/mutes/{muted_id}",
+        Method::DELETE,
+        "/v1/users/1/mutes/4",
+        "",
+        Open::Owner,
+    ),
+    ("/v1/users/{user_id}/blocks", Method::GET, "/v1/users/1/blocks", "", Open::Owner),
+    (
+        "/v1/users/{user_id}/blocks/{blocked_id}",
+        Method::PUT,
+        "/v1/users/1/blocks/4",
+        "",
+        Open::Owner,
+    ),
+    (
+        "/v1/users/{user_id}/blocks/{blocked_id}",
+        Method::DELETE,
+        "/v1/users/1/blocks/4",
+        "",
+        Open::Owner,
+    ),
 ];
 
 async fn protected(credentials: &TestCredentials) -> (TestServer, TestFleet) {

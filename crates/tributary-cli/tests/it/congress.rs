@@ -27,7 +27,7 @@ const READERS_AT_ONCE: usize = 4;
 fn congress() -> Option<&'static (World, Oracle)> {
     static WORLD: LazyLock<Option<(World, Oracle)>> = LazyLock::new(|| {
         let dir = shared_data()?;
-        let world = World { follows: follows(&dir), posts: posts(&dir) };
+        let world = World { follows: follows(&dir), posts: posts(&dir), ..World::default() };
         assert_eq!((world.follows.len(), world.posts.len()), (93_989, 157_817));
         let oracle = Oracle::new(&world);
         Some((world, oracle))

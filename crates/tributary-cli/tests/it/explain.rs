@@ -170,7 +170,8 @@ async fn outage(server: &TestServer, (operator, user): (&str, &str), fleet: &Tes
         for explain in [&explain, &refused.json()["explain"]] {
             assert_eq!(explain["shards"][1]["state"], "missing");
             assert_eq!(explain["shards"][2]["state"], "complete");
-            let failed = &list(&explain["waves"][1]["shards"])[1];
+            // After the waves of the follow list and of blocks.
+            let failed = &list(&explain["waves"][2]["shards"])[1];
             assert!(failed["error"].is_string(), "{explain:#}");
             assert_eq!(failed.get("reason").is_some(), sees);
         }

@@ -212,6 +212,8 @@ fn word((shard, change): &(ShardId, Change)) -> String {
         Change::PostGone(gone) => format!("{} gone", key(gone)),
         Change::Follow(follow) => format!("{} follows {}", follow.follower, follow.followee),
         Change::Unfollow(follow) => format!("{} leaves {}", follow.follower, follow.followee),
+        Change::Hide(hide) => format!("{} hides {} ({:?})", hide.owner, hide.user, hide.list),
+        Change::Unhide(hide) => format!("{} shows {} ({:?})", hide.owner, hide.user, hide.list),
         Change::AuthorUnknown(author) => format!("author {author}?"),
         Change::ReaderUnknown(reader) => format!("reader {reader}?"),
         Change::PostUnknown(post) => format!("post {post}?"),

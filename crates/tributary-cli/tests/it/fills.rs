@@ -126,8 +126,13 @@ fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
     assert_eq!(*two, posts[..posts.len().min(2)], "{label}");
     assert_eq!(*all_two, posts.len() <= 2, "{label}");
     let followees_now = (1..=n).rev().take(3).map(user_id).collect::<Vec<_>>().into_iter().rev();
-    assert_eq!(*followees, FillAnswer::Follows(followees_now.collect()), "{label}");
-    assert_eq!(*whole, FillAnswer::Tail { posts, complete: true, handle: None }, "{label}");
+    assert_eq!(
+        *followees,
+        FillAnswer::Follows(followees_now.collect::<Vec<_>>().into()),
+        "{label}"
+    );
+    let all = FillAnswer::Tail { posts, complete: true, handle: None, blocks: Vec::new() };
+    assert_eq!(*whole, all, "{label}");
     n
 }
 
@@ -337,7 +342,8 @@ fn adopted_tables_are_filled_as_they_are_read() {
                         posts.truncate(depth as usize);
                         let named = author < 12 && author != 5;
                         let handle = named.then(|| format!("u{author}é"));
-                        let expected = FillAnswer::Tail { posts, complete, handle };
+                        let blocks = Vec::new();
+                        let expected = FillAnswer::Tail { posts, complete, handle, blocks };
                         assert_eq!(answer, expected, "{}, {author}, {depth}", team.unit);
                     }
                 }
@@ -350,13 +356,13 @@ fn adopted_tables_are_filled_as_they_are_read() {
                     let filled =
                         log.fill(&[request(len), request(len.saturating_sub(1))], soon()).await;
                     let short = if list.is_empty() {
-                        FillAnswer::Follows(Vec::new())
+                        FillAnswer::Follows(Vec::new().into())
                     } else {
                         FillAnswer::TooLong
                     };
                     let answers = filled.unwrap().answers;
                     // Two requests for one user share rows, but each keeps its own maximum.
-                    assert_eq!(answers, [FillAnswer::Follows(list), short]);
+                    assert_eq!(answers, [FillAnswer::Follows(list.into()), short]);
                 }
                 let mut newest: BTreeMap<UserId, i64> = BTreeMap::new();
                 for PostKey { author, time, .. } in world.posts.iter().map(|post| post.key) {

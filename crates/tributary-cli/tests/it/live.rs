@@ -216,6 +216,59 @@ fn a_stream_has_every_kind_of_event_and_resumes() {
 }
 
 #[test]
+fn a_stream_has_mutes_and_blocks_and_no_posts_of_hidden_users() {
+    run(async {
+        let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
+        let mut config = fleet.config_with_memory(64 << 20);
+        config.write.enabled = true;
+        let node = Tributary::open(&config).await.unwrap();
+        let [reader, hidden, blocker, seen] = [7, 9, 10, 11].map(user_id);
+        let server = TestServer::start(node.clone()).await;
+        Watch::start(&node).await.until_heads_known().await;
+        let mut stream = Stream::open(&server.address.to_string(), &path(reader), &[]).await;
+        stream.next().await.unwrap();
+        let publish = async |author| drop(node.publish(author, "shown", None).await.unwrap());
+        let hide = async |author| drop(node.publish(author, "hidden", None).await.unwrap());
+        let mut is_over = false;
+        let mut expect = async |name: &str, user: UserId| {
+            let mut event = stream.event().await;
+            // Afterwards, these posts are on the page and may come as events.
+            while is_over && event.json()["post"]["content"] == "hidden" {
+                event = stream.event().await;
+            }
+            is_over |= name == "unblock";
+            let json = event.json();
+            let of = if name == "post" { &json["post"]["author_id"] } else { &json["user_id"] };
+            assert_eq!((event.name.as_str(), of), (name, &json!(user.to_string())));
+        };
+        for author in [hidden, blocker, seen] {
+            node.follow(reader, author).await.unwrap();
+            expect("follow", author).await;
+        }
+        node.block(blocker, reader).await.unwrap();
+        hide(blocker).await;
+        publish(seen).await;
+        expect("post", seen).await;
+        node.mute(reader, hidden).await.unwrap();
+        expect("mute", hidden).await;
+        hide(hidden).await;
+        node.block(reader, hidden).await.unwrap();
+        expect("block", hidden).await;
+        node.unmute(reader, hidden).await.unwrap();
+        expect("unmute", hidden).await;
+        hide(hidden).await;
+        node.unblock(reader, hidden).await.unwrap();
+        expect("unblock", hidden).await;
+        // The stream waits for the posts of this user again.
+        publish(hidden).await;
+        expect("post", hidden).await;
+        node.unblock(blocker, reader).await.unwrap();
+        publish(blocker).await;
+        expect("post", blocker).await;
+    });
+}
+
+#[test]
 fn a_stream_ends_with_its_credential() {
     let credentials = TestCredentials::new();
     let [key, kept] = [(); 2].map(|()| credentials.key(&[Scope::ActAsUser]));

@@ -33,6 +33,7 @@ mod fills;
 mod flight;
 mod future;
 mod fuzz;
+mod graph;
 mod http;
 mod http_writes;
 mod import;

@@ -237,11 +237,15 @@ impl Client {
                 NewsEvent::Delete { author, post } => {
                     self.timeline.remove(&(author, post.get()));
                 }
-                NewsEvent::Follow { freshness, .. } => {
+                NewsEvent::Follow { freshness, .. }
+                | NewsEvent::Unmute { freshness, .. }
+                | NewsEvent::Unblock { freshness, .. } => {
                     self.rereads += 1;
                     self.timeline = whole(node, self.reader, &freshness).await;
                 }
-                NewsEvent::Unfollow { user, .. } => {
+                NewsEvent::Unfollow { user, .. }
+                | NewsEvent::Mute { user, .. }
+                | NewsEvent::Block { user, .. } => {
                     self.timeline.retain(|(author, _), _| *author != user);
                 }
             }

@@ -391,9 +391,12 @@ fn the_example_configuration_shows_every_key_with_its_default() {
             "shards" => ("[[shards]]".to_owned(), table["shards"][0].as_table()),
             _ => (format!("[{section}]"), table[&section].as_table()),
         };
-        const PARTS: [(&str, [&str; 3]); 2] =
-            [("tables", ["follows", "posts", "users"]), ("limits", ["keys", "users", "addresses"])];
-        for part in PARTS.iter().filter(|(name, _)| *name == section).flat_map(|(_, parts)| parts) {
+        const PARTS: [(&str, &[&str]); 2] = [
+            ("tables", &["follows", "posts", "users", "mutes", "blocks"]),
+            ("limits", &["keys", "users", "addresses"]),
+        ];
+        let parts = PARTS.iter().filter(|(name, _)| *name == section);
+        for part in parts.flat_map(|(_, parts)| *parts) {
             let shown = table[&section][*part].as_table().unwrap();
             for key in known(&format!("[{section}.{part}]")) {
                 assert!(

@@ -67,6 +67,12 @@ pub(crate) enum Purpose {
     Author { author: UserId, viewer: Option<UserId> },
     /// A cursor of the follow list of this user.
     Following(UserId),
+    /// A cursor of the followers of this user.
+    Followers(UserId),
+    /// A cursor of the mutes of this user.
+    Mutes(UserId),
+    /// A cursor of the blocks of this user.
+    Blocks(UserId),
     /// A freshness token. All readers may use it.
     Freshness,
 }
@@ -84,6 +90,9 @@ impl Purpose {
             Self::Author { author, viewer } => (2, author.get(), viewer),
             Self::Following(reader) => (3, reader.get(), None),
             Self::Freshness => (4, 0, None),
+            Self::Followers(user) => (5, user.get(), None),
+            Self::Mutes(user) => (6, user.get(), None),
+            Self::Blocks(user) => (7, user.get(), None),
         };
         let mut bytes = [0; 18];
         bytes[0] = kind;
@@ -248,6 +257,9 @@ mod tests {
             Purpose::Author { author: user(7), viewer: Some(user(7)) },
             Purpose::Author { author: user(8), viewer: None },
             Purpose::Following(user(7)),
+            Purpose::Followers(user(7)),
+            Purpose::Mutes(user(7)),
+            Purpose::Blocks(user(7)),
             Purpose::Freshness,
         ];
         for sealed_for in purposes {

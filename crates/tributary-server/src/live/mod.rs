@@ -93,7 +93,7 @@ struct Live {
     ),
     responses((
         status = 200,
-        description = "A stream of `post`, `update`, `delete`, `follow`, `unfollow` and `gap`",
+        description = "A stream of the events of `feed/new`, and of `gap`",
         body = String, content_type = "text/event-stream"
     ))
 )]

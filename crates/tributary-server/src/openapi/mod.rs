@@ -21,7 +21,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Problem;
 use super::problems::PROBLEMS;
 use super::timeline::json_bytes;
-use super::{admin, health, live, metrics, news, publish, timeline};
+use super::{admin, graph, health, live, metrics, news, publish, timeline};
 
 /// The name of the response in every operation that stands for all errors.
 const PROBLEM: &str = "Problem";
@@ -50,6 +50,15 @@ const PROBLEM: &str = "Problem";
         publish::follow_all,
         publish::follow,
         publish::unfollow,
+        graph::followers,
+        graph::counts,
+        graph::relationships,
+        graph::mutes,
+        graph::mute,
+        graph::unmute,
+        graph::blocks,
+        graph::block,
+        graph::unblock,
         metrics::metrics,
         admin::shards,
         admin::keys,
@@ -65,7 +74,7 @@ const PROBLEM: &str = "Problem";
     tags(
         (name = "timelines", description = "Pages of posts, and what is new"),
         (name = "posts", description = "Write, read and delete single posts"),
-        (name = "follows", description = "The users that a user follows"),
+        (name = "follows", description = "Follows, mutes and blocks"),
         (name = "health", description = "For load balancers"),
         (name = "operators", description = "On the address for operators"),
         (name = "description", description = "This interface")

@@ -49,6 +49,51 @@ pub(crate) struct OfFollow {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct OfMute {
+    /// The user that mutes.
+    user_id: Id,
+    /// The user that is muted.
+    muted_id: Id,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct OfBlock {
+    /// The user that blocks.
+    user_id: Id,
+    /// The user that is blocked.
+    blocked_id: Id,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OtherUsers {
+    /// 1 to 100 user ids with commas in between.
+    #[param(pattern = "^[0-9]+(,[0-9]+){0,99}$")]
+    users: String,
+    /// Answer 503 `incomplete` instead of an incomplete answer.
+    #[param(inline)]
+    require: Option<Require>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RequireQuery {
+    /// Answer 503 `incomplete` instead of an incomplete answer.
+    #[param(inline)]
+    require: Option<Require>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OwnPosts {
+    /// With `1`, the page has the posts of its reader, too.
+    #[param(inline)]
+    include_self: Option<One>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// Entries on the page; 20 if absent.
@@ -72,16 +117,10 @@ pub(crate) enum Require {
 pub(crate) struct ExplainQuery {
     /// Add how the page was read; a key needs the scope `explain`.
     #[param(inline)]
-    explain: Option<ExplainOnly>,
+    explain: Option<One>,
     /// Read the page from the databases alone; needs `explain`.
     #[param(inline)]
     memory: Option<MemoryOff>,
-}
-
-#[derive(ToSchema)]
-pub(crate) enum ExplainOnly {
-    #[schema(rename = "1")]
-    One,
 }
 
 #[derive(ToSchema)]
@@ -117,7 +156,7 @@ pub(crate) struct NewsQuery {
     limit: Option<u8>,
     /// Answer only the number of new posts; needs `since`.
     #[param(inline)]
-    count: Option<CountOnly>,
+    count: Option<One>,
 }
 
 #[derive(IntoParams)]
@@ -127,8 +166,9 @@ pub(crate) struct LiveQuery {
     since: Option<Token>,
 }
 
+/// Switches something on.
 #[derive(ToSchema)]
-pub(crate) enum CountOnly {
+pub(crate) enum One {
     #[schema(rename = "1")]
     One,
 }
@@ -190,6 +230,10 @@ enum NewsEvent {
     Delete { author_id: Id, post_id: Id },
     Follow { user_id: Id, token: Token },
     Unfollow { user_id: Id, token: Token },
+    Mute { user_id: Id, token: Token },
+    Unmute { user_id: Id, token: Token },
+    Block { user_id: Id, token: Token },
+    Unblock { user_id: Id, token: Token },
 }
 
 /// The number of posts that became visible since a token, with `count=1`.

@@ -1,10 +1,10 @@
 //! The keys, values and changes of this log's keeper: tails and follow lists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::memory::{FollowChange, FollowList, Replica, Slot, Tail, TailChange, TailKey};
-use crate::model::UserId;
+use crate::model::{UserId, UserList};
 
 /// Names one cached value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,10 +97,12 @@ pub(super) enum Difference {
     /// Posts of a tail: the number of keys that only one copy has, or with other texts, and the
     /// newest of them.
     Posts { count: usize, first: TailKey },
-    /// Followees that only one copy has: their number and one of them.
-    Followees { count: usize, first: Slot },
+    /// Followees, mutes and blocks that only one copy has: their number and one of the users.
+    Listed { count: usize, first: Slot },
     /// The author's handle.
     Handle,
+    /// The users that the author blocks.
+    Blocks,
     /// The copies are of different kinds.
     Kind,
 }
@@ -112,10 +114,11 @@ impl Difference {
             Self::Posts { count, first: (time, post) } => {
                 format!("{count} posts, the newest is {post} of time {time}")
             }
-            Self::Followees { count, first } => {
-                format!("{count} followees, one of them is {}", user(*first))
+            Self::Listed { count, first } => {
+                format!("{count} followees, mutes or blocks, one of them is {}", user(*first))
             }
             Self::Handle => "the handle".into(),
+            Self::Blocks => "the blocked users".into(),
             Self::Kind => "the kind of value".into(),
         }
     }
@@ -151,7 +154,9 @@ impl CachedEntry {
                     of_one.map(|(key, _)| key).chain(of_other).copied().collect();
                 let posts = keys.iter().max().map(|first| (keys.len(), *first));
                 let posts = posts.map(|(count, first)| Difference::Posts { count, first });
-                posts.or((one.handle() != other.handle()).then_some(Difference::Handle))
+                let handle = (one.handle() != other.handle()).then_some(Difference::Handle);
+                let blocks = (one.blocks() != other.blocks()).then_some(Difference::Blocks);
+                posts.or(handle).or(blocks)
             }
             (Self::Follows(one), Self::Follows(other))
                 if one.is_too_long() != other.is_too_long() =>
@@ -159,11 +164,10 @@ impl CachedEntry {
                 Some(Difference::Kind)
             }
             (Self::Follows(one), Self::Follows(other)) => {
-                let [one, other] = [one, other].map(|list| BTreeSet::from_iter(list.slots()));
-                let slots: Vec<Slot> =
-                    one.symmetric_difference(&other).map(|slot| **slot).collect();
-                let count = slots.len();
-                slots.first().map(|first| Difference::Followees { count, first: *first })
+                let [one, other] = [one, other].map(|list| list.entries());
+                let entries: Vec<&(UserList, Slot)> = one.symmetric_difference(&other).collect();
+                let count = entries.len();
+                entries.first().map(|(_, first)| Difference::Listed { count, first: *first })
             }
             _ => Some(Difference::Kind),
         }

@@ -20,7 +20,9 @@ use crate::memory::{
 };
 use crate::model::{FOLLOWEES_MAX, UserId};
 use crate::problems::ProblemCause;
-use crate::shard::{Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError};
+use crate::shard::{
+    Deadline, FillAnswer, FillBatch, FillRequest, FillTarget, ShardError, UserLists,
+};
 use crate::tasks::caught;
 
 /// Requests per fill. One statement reads up to 50 authors.
@@ -497,7 +499,7 @@ impl Applier {
     ) -> Option<CachedEntry> {
         let is_cut = is_cut(request, &answer);
         match answer {
-            FillAnswer::Tail { posts, complete, handle } => {
+            FillAnswer::Tail { posts, complete, handle, mut blocks } => {
                 // Each post is dropped as soon as it is encoded.
                 let rows = posts.into_iter().map(|post| self.memory.tail_post(&post)).collect();
                 let bytes = self.memory.budget().fill_rows_bytes();
@@ -505,12 +507,16 @@ impl Applier {
                 let depth = if is_cut { TAIL_DEPTH_MAX } else { depth_of(request) };
                 let limits = TailLimits { depth: depth as usize, bytes };
                 let tail = Tail::new(rows, complete, limits, handle.map(Into::into));
+                blocks.retain(|user| *user != request.user);
+                let tail = tail.blocking(blocks);
                 Some(CachedEntry::Tail(Arc::new(tail)))
             }
-            FillAnswer::Follows(followees) => {
-                let slots: Option<Vec<Slot>> =
-                    followees.into_iter().map(|user| self.memory.register_user(user)).collect();
-                let list = FollowList::new(slots?, FOLLOWEES_MAX, frees);
+            FillAnswer::Follows(UserLists { follows, mutes, blocks }) => {
+                let slots = |users: Vec<UserId>| -> Option<Vec<Slot>> {
+                    users.into_iter().map(|user| self.memory.register_user(user)).collect()
+                };
+                let list = FollowList::new(slots(follows)?, FOLLOWEES_MAX, frees);
+                let list = list.hiding(slots(mutes)?, slots(blocks)?);
                 Some(CachedEntry::Follows(Arc::new(list)))
             }
             FillAnswer::TooLong => {

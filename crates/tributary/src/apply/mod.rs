@@ -37,7 +37,7 @@ use crate::clock;
 use crate::memory::{
     FollowChange, FollowedLog, Keeper, Memory, Miss, NotFresh, Slot, TailChange, count,
 };
-use crate::model::{ShardId, UserId};
+use crate::model::{Hide, ShardId, UserId, UserList};
 use crate::shard::Source;
 
 /// Batches of events that can wait. If the writer is slower, the feed waits for it.
@@ -228,6 +228,7 @@ impl Applier {
             Change::Post(post) | Change::PostEdited(post) => post.key.author,
             Change::PostGone(key) => key.author,
             Change::Follow(follow) | Change::Unfollow(follow) => follow.follower,
+            Change::Hide(hide) | Change::Unhide(hide) => hide.owner,
             Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => *user,
             Change::PostUnknown(_) => return,
             Change::ReadersUnknown => return self.forget_readers(shard, translated),
@@ -249,21 +250,18 @@ impl Applier {
                 self.push_tail(slot, translated, |_| TailChange::Remove(post));
             }
             Change::Follow(follow) => {
-                self.push_follow(user, translated, |memory| {
-                    memory
-                        .register_user(follow.followee)
-                        .map_or(FollowChange::Unknown, FollowChange::Add)
-                });
+                self.add_to_list(user, (UserList::Follows, follow.followee), translated);
             }
             Change::Unfollow(follow) => {
-                // A user without a slot is on no list, except perhaps on one that is being read.
-                if self.memory.find(follow.followee).is_some() || self.is_reading_list(user) {
-                    self.push_follow(user, translated, |memory| {
-                        memory
-                            .register_user(follow.followee)
-                            .map_or(FollowChange::Unknown, FollowChange::Remove)
-                    });
-                }
+                self.remove_from_list(user, (UserList::Follows, follow.followee), translated);
+            }
+            Change::Hide(hide) => {
+                self.add_to_list(user, (hide.list, hide.user), translated);
+                self.push_block(&hide, translated, TailChange::Block);
+            }
+            Change::Unhide(hide) => {
+                self.remove_from_list(user, (hide.list, hide.user), translated);
+                self.push_block(&hide, translated, TailChange::Unblock);
             }
             Change::AuthorUnknown(_) => {
                 self.forget_head(user);
@@ -275,6 +273,47 @@ impl Applier {
             | Change::ShardUnknown => {
                 self.push_follow(user, translated, |_| FollowChange::Unknown);
             }
+        }
+    }
+
+    fn add_to_list(
+        &self,
+        reader: UserId,
+        (list, user): (UserList, UserId),
+        translated: &mut Vec<(CacheKey, CachedChange)>,
+    ) {
+        self.push_follow(reader, translated, |memory| {
+            let slot = memory.register_user(user);
+            slot.map_or(FollowChange::Unknown, |slot| FollowChange::Add(list, slot))
+        });
+    }
+
+    fn remove_from_list(
+        &self,
+        reader: UserId,
+        (list, user): (UserList, UserId),
+        translated: &mut Vec<(CacheKey, CachedChange)>,
+    ) {
+        // A user without a slot is on no list, except perhaps on one that is being read.
+        if self.memory.find(user).is_none() && !self.is_reading_list(reader) {
+            return;
+        }
+        self.push_follow(reader, translated, |memory| {
+            let slot = memory.register_user(user);
+            slot.map_or(FollowChange::Unknown, |slot| FollowChange::Remove(list, slot))
+        });
+    }
+
+    /// The blocks of an author are kept with its posts. Users cannot be blocked by themselves.
+    fn push_block(
+        &self,
+        hide: &Hide,
+        translated: &mut Vec<(CacheKey, CachedChange)>,
+        change: impl Fn(UserId) -> TailChange,
+    ) {
+        if hide.list == UserList::Blocks && hide.owner != hide.user {
+            let slot = self.memory.find(hide.owner);
+            self.push_tail(slot, translated, |_| change(hide.user));
         }
     }
 

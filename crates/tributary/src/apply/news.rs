@@ -88,6 +88,12 @@ impl Applier {
             Change::Unfollow(follow) => {
                 (Subject::Reader(follow.follower), NewsChange::Unfollow(follow.followee))
             }
+            Change::Hide(hide) => {
+                (Subject::Reader(hide.owner), NewsChange::Hide(hide.list, hide.user))
+            }
+            Change::Unhide(hide) => {
+                (Subject::Reader(hide.owner), NewsChange::Unhide(hide.list, hide.user))
+            }
             Change::AuthorUnknown(user) => (Subject::Author(*user), NewsChange::Unknown),
             Change::ReaderUnknown(user) => (Subject::Reader(*user), NewsChange::Unknown),
             Change::ReadersUnknown => (Subject::Readers(shard), NewsChange::Unknown),

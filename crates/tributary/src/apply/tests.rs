@@ -18,10 +18,10 @@ use crate::Tributary;
 use crate::changes::{Bounds, Change, Commit, FeedEvent, LogIdentity, LogPosition};
 use crate::config::Config;
 use crate::memory::{FillReservation, LogName, Memory, Miss, NO_POSTS, Slot};
-use crate::model::{Follow, Post, PostId, PostKey, ShardId, UserId};
+use crate::model::{Follow, Hide, Post, PostId, PostKey, ShardId, UserId, UserList};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
-use crate::shard::{FillAnswer, FillBatch, FillRequest, FillTarget, ShardError, Source};
+use crate::shard::{FillAnswer, FillBatch, FillRequest, FillTarget, ShardError, Source, UserLists};
 
 /// Users with even ids are on the first log, the others on the second.
 const LOGS: u64 = 2;
@@ -41,6 +41,16 @@ const BUDGET: usize = 128 << 10;
 struct Rows {
     posts: BTreeMap<u64, BTreeSet<(i64, u64)>>,
     follows: BTreeMap<u64, BTreeSet<u64>>,
+    /// Mutes and blocks.
+    hides: BTreeMap<u64, BTreeSet<(UserList, u64)>>,
+}
+
+impl Rows {
+    /// The users on a list of mutes or blocks.
+    fn hidden(&self, owner: u64, list: UserList) -> Vec<UserId> {
+        let all = self.hides.get(&owner).into_iter().flatten();
+        all.filter(|(of, _)| *of == list).map(|(_, user)| UserId(*user)).collect()
+    }
 }
 
 /// A fill that is being read.
@@ -119,7 +129,9 @@ impl Server {
         for _ in 0..chance.random_range(1..=3) {
             let user = LOGS * chance.random_range(0..USERS / LOGS) + u64::from(self.shard.0);
             let change = match chance.random_range(0..100) {
-                0..40 => {
+                0..3 => Some(hide(&mut rows, user, chance)),
+                3..7 => unhide(&mut rows, user, chance),
+                7..40 => {
                     changes.extend((0..8).map(|_| post(&mut rows, user, chance)));
                     None
                 }
@@ -190,11 +202,15 @@ impl Server {
                 let mut posts: Vec<Post> = all.map(|key| stored(user.0, *key)).collect();
                 let complete = posts.len() <= depth as usize;
                 posts.truncate(depth as usize);
-                FillAnswer::Tail { posts, complete, handle: None }
+                let blocks = rows.hidden(user.0, UserList::Blocks);
+                FillAnswer::Tail { posts, complete, handle: None, blocks }
             }
             FillTarget::Follows { .. } => {
                 let all = rows.follows.get(&user.0).into_iter().flatten();
-                FillAnswer::Follows(all.map(|user| UserId(*user)).collect())
+                let [mutes, blocks] =
+                    [UserList::Mutes, UserList::Blocks].map(|list| rows.hidden(user.0, list));
+                let follows = all.map(|user| UserId(*user)).collect();
+                FillAnswer::Follows(UserLists { follows, mutes, blocks })
             }
         }
     }
@@ -216,11 +232,18 @@ impl Server {
                 let below = |key: &(i64, u64)| tail.floor().is_some_and(|floor| *key < floor);
                 let expected: Vec<_> = posts.into_iter().rev().filter(|key| !below(key)).collect();
                 assert_eq!(tail.keys(), expected, "user {user}, floor {:?}", tail.floor());
+                let mut blocks = rows.hidden(user, UserList::Blocks);
+                blocks.retain(|blocked| blocked.0 != user);
+                assert_eq!(tail.blocks(), blocks, "author {user}");
             }
             if let Some(list) = memory.follows(UserId(user), 0) {
                 let listed: BTreeSet<u64> =
                     list.slots().iter().map(|slot| memory.user(*slot).0).collect();
-                let expected = rows.follows.get(&user).cloned().unwrap_or_default();
+                let mut expected = rows.follows.get(&user).cloned().unwrap_or_default();
+                let hides = rows.hides.get(&user).into_iter().flatten();
+                for (_, hidden) in hides {
+                    expected.remove(hidden);
+                }
                 assert_eq!(listed, expected, "reader {user}");
             }
         }
@@ -258,6 +281,20 @@ fn unfollow(rows: &mut Rows, follower: u64, chance: &mut StdRng) -> Option<Chang
     follows.remove(&followee);
     let (follower, followee) = (UserId(follower), UserId(followee));
     Some(Change::Unfollow(Follow { follower, followee }))
+}
+
+fn hide(rows: &mut Rows, owner: u64, chance: &mut StdRng) -> Change {
+    let list = if chance.random_bool(0.5) { UserList::Mutes } else { UserList::Blocks };
+    let user = chance.random_range(0..USERS + STRANGERS);
+    rows.hides.entry(owner).or_default().insert((list, user));
+    Change::Hide(Hide { list, owner: UserId(owner), user: UserId(user) })
+}
+
+fn unhide(rows: &mut Rows, owner: u64, chance: &mut StdRng) -> Option<Change> {
+    let hides = rows.hides.get_mut(&owner).filter(|hides| !hides.is_empty())?;
+    let (list, user) = *hides.iter().nth(chance.random_range(0..hides.len())).unwrap();
+    hides.remove(&(list, user));
+    Some(Change::Unhide(Hide { list, owner: UserId(owner), user: UserId(user) }))
 }
 
 /// The numbers of visible values and of freed slots, added up over all steps.

@@ -19,7 +19,7 @@ mod tokens;
 use std::cmp::Ordering;
 use std::time::Instant;
 
-use crate::model::{Follow, Post, PostId, PostKey, ShardId, UserId};
+use crate::model::{Follow, Hide, Post, PostId, PostKey, ShardId, UserId};
 
 /// Low bits of a position that hold the offset in a file (up to one terabyte). The file number is
 /// in the bits above them.
@@ -115,15 +115,20 @@ pub enum Change {
     Follow(Follow),
     /// The follower no longer follows the followee.
     Unfollow(Follow),
+    /// The owner mutes or blocks the user.
+    Hide(Hide),
+    /// The owner no longer mutes or blocks the user.
+    Unhide(Hide),
     /// The posts of this author changed in a way that the log does not contain, or the author's
     /// handle may have changed. Copies of them must be read again.
     AuthorUnknown(UserId),
     /// The post with this id changed or is gone, and the log does not contain its author. The
     /// author is the same as before, and no head rises.
     PostUnknown(PostId),
-    /// The follow list of this reader changed in a way that the log does not contain.
+    /// The follow list, mutes or blocks of this reader changed in a way that the log does not
+    /// contain.
     ReaderUnknown(UserId),
-    /// The follow list of any reader of the shard may have changed.
+    /// The follow list or the mutes of any reader of the shard may have changed.
     ReadersUnknown,
     /// Any row of the shard may have changed in a way that the log does not contain.
     ShardUnknown,

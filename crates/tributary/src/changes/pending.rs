@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::Change;
-use crate::model::{PostId, ShardId, UserId};
+use crate::model::{PostId, ShardId, UserId, UserList};
 
 /// Most rows that are kept one by one. For a larger transaction only the touched authors and
 /// readers are kept.
@@ -86,6 +86,12 @@ impl Pending {
             Change::PostGone(key) => Touched::Author(key.author),
             Change::AuthorUnknown(author) => Touched::Author(*author),
             Change::Follow(follow) | Change::Unfollow(follow) => Touched::Reader(follow.follower),
+            Change::Hide(hide) | Change::Unhide(hide) => {
+                if hide.list == UserList::Blocks {
+                    self.users.insert((shard, Touched::Author(hide.owner)));
+                }
+                Touched::Reader(hide.owner)
+            }
             Change::ReaderUnknown(reader) => Touched::Reader(*reader),
             Change::PostUnknown(post) => Touched::Post(*post),
             Change::ReadersUnknown => Touched::Readers,

@@ -292,6 +292,7 @@ mod tests {
     use super::*;
     use crate::changes::rows::Role;
     use crate::changes::statement::classify;
+    use crate::model::UserList;
 
     fn served() -> Vec<ServedTable> {
         let table = |shard, table: &str, role| ServedTable {
@@ -306,7 +307,10 @@ mod tests {
         };
         (0..2)
             .flat_map(|shard| {
-                [table(shard, "tweets", Role::Posts), table(shard, "sta`tus", Role::Follows)]
+                [
+                    table(shard, "tweets", Role::Posts),
+                    table(shard, "sta`tus", Role::List(UserList::Follows)),
+                ]
             })
             .collect()
     }

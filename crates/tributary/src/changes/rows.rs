@@ -7,7 +7,7 @@ use super::columns::{Cell, ColumnFormat, TableMap, image};
 use super::metadata::LoggedColumn;
 use super::pending::Pending;
 use crate::mapping::{CONDITIONS_MAX, Condition, Mark, Tables};
-use crate::model::{Follow, ID_MAX, Post, PostId, PostKey, ShardId, UserId};
+use crate::model::{Follow, Hide, ID_MAX, Post, PostId, PostKey, ShardId, UserId, UserList};
 use crate::moment::TimeUnit;
 
 /// Most columns of a table that are used. The constants below are indexes into them.
@@ -18,11 +18,11 @@ const TIME: usize = 2;
 const CONTENT: usize = 3;
 /// The first condition of a post.
 const POST_CONDITIONS: usize = 4;
-/// The fields of a follow.
-const FOLLOWER: usize = 0;
-const FOLLOWED: usize = 1;
-/// The first condition of a follow.
-const FOLLOW_CONDITIONS: usize = 2;
+/// The fields of an entry of a list.
+const OWNER: usize = 0;
+const LISTED: usize = 1;
+/// The first condition of an entry.
+const ENTRY_CONDITIONS: usize = 2;
 
 /// A served table, as its server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) struct Unfollowable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Posts,
-    Follows,
+    List(UserList),
     Users,
 }
 
@@ -107,12 +107,19 @@ impl TablePlan {
     /// ones, or if a needed column is missing.
     pub(crate) fn new(tables: &Tables, served: &ServedTable, map: TableMap) -> Option<Self> {
         let names = column_names(served, &map)?;
-        let (posts, follows) = (&tables.posts, &tables.follows);
+        let posts = &tables.posts;
+        let list = match served.role {
+            Role::List(list) => Some(tables.list(list)?),
+            Role::Posts | Role::Users => None,
+        };
         let (mut wanted, conditions): (Vec<&String>, _) = match served.role {
             Role::Posts => {
                 (vec![&posts.author, &posts.id, &posts.time, &posts.content], posts.conditions())
             }
-            Role::Follows => (vec![&follows.follower, &follows.followed], follows.conditions()),
+            Role::List(_) => {
+                let list = list.as_ref()?;
+                (vec![&list.follower, &list.followed], list.conditions())
+            }
             Role::Users => {
                 let users = tables.users.iter();
                 (users.flat_map(|users| [&users.id, &users.handle]).collect(), &[][..])
@@ -216,7 +223,8 @@ impl TablePlan {
                 Row::Of(author) => pending.push(shard, Change::AuthorUnknown(author)),
                 Row::Unknown => pending.push_wide(shard, Change::ShardUnknown),
             },
-            Role::Follows => self.follow(cells, Change::Follow, pending),
+            Role::List(UserList::Follows) => self.follow(cells, Change::Follow, pending),
+            Role::List(list) => self.hide(cells, list, Change::Hide, pending),
             Role::Users => self.user(cells, pending),
         }
     }
@@ -236,10 +244,13 @@ impl TablePlan {
                 Row::Of(author) => pending.push(shard, self.gone(cells, author)),
                 Row::Unknown => pending.push_wide(shard, self.post_of_unknown_author(cells)),
             },
-            Role::Follows if self.single => self.follow(cells, Change::Unfollow, pending),
-            Role::Follows => {
+            Role::List(UserList::Follows) if self.single => {
+                self.follow(cells, Change::Unfollow, pending);
+            }
+            Role::List(UserList::Follows) => {
                 self.follow(cells, |follow| Change::ReaderUnknown(follow.follower), pending);
             }
+            Role::List(list) => self.hide(cells, list, Change::Unhide, pending),
             Role::Users => self.user(cells, pending),
         }
     }
@@ -321,11 +332,11 @@ impl TablePlan {
     }
 
     fn follow(&self, cells: &Cells<'_>, change: impl Fn(Follow) -> Change, pending: &mut Pending) {
-        let (follower, followed) = (self.id(cells, FOLLOWER), self.id(cells, FOLLOWED));
+        let (follower, followed) = (self.id(cells, OWNER), self.id(cells, LISTED));
         let change = match (follower, followed) {
             (Ok(Some(follower)), Ok(Some(followee))) => {
                 let follow = Follow { follower: UserId(follower), followee: UserId(followee) };
-                match self.is_visible(cells, FOLLOW_CONDITIONS) {
+                match self.is_visible(cells, ENTRY_CONDITIONS) {
                     Some(true) => change(follow),
                     Some(false) => return,
                     None => Change::ReaderUnknown(follow.follower),
@@ -336,6 +347,34 @@ impl TablePlan {
             (Ok(_), Ok(_)) | (Ok(None), Err(())) => return,
         };
         pending.push(self.shard, change);
+    }
+
+    /// A row of mutes or blocks. These tables have unique rows and no conditions.
+    fn hide(
+        &self,
+        cells: &Cells<'_>,
+        list: UserList,
+        change: impl Fn(Hide) -> Change,
+        pending: &mut Pending,
+    ) {
+        match (self.id(cells, OWNER), self.id(cells, LISTED)) {
+            (Ok(Some(owner)), Ok(Some(user))) => {
+                let (owner, user) = (UserId(owner), UserId(user));
+                pending.push(self.shard, change(Hide { list, owner, user }));
+            }
+            (Ok(Some(owner)), Err(())) => {
+                pending.push(self.shard, Change::ReaderUnknown(UserId(owner)));
+                // Memory keeps the blocks of an author with its posts.
+                if list == UserList::Blocks {
+                    pending.push(self.shard, Change::AuthorUnknown(UserId(owner)));
+                }
+            }
+            (Err(()), _) if list == UserList::Blocks => {
+                pending.push_wide(self.shard, Change::ShardUnknown);
+            }
+            (Err(()), _) => pending.push_wide(self.shard, Change::ReadersUnknown),
+            (Ok(_), Ok(_)) | (Ok(None), Err(())) => {}
+        }
     }
 
     fn user(&self, cells: &Cells<'_>, pending: &mut Pending) {

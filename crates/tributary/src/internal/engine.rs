@@ -70,14 +70,14 @@ impl<'a> EngineMemory<'a> {
     /// Stores a follow list, by rising id. `None` if it does not fit.
     pub fn fill_follows(&mut self, reader: UserId, followees: Vec<UserId>) -> Option<()> {
         let max = u32::try_from(FOLLOWEES_MAX).unwrap_or(u32::MAX);
-        self.fill(reader, FillTarget::Follows { max }, FillAnswer::Follows(followees))
+        self.fill(reader, FillTarget::Follows { max }, FillAnswer::Follows(followees.into()))
     }
 
     /// Stores an author's newest posts, newest first; `complete` if there are no others. `None` if
     /// they do not fit.
     pub fn fill_tail(&mut self, author: UserId, posts: Vec<Post>, complete: bool) -> Option<()> {
         let depth = u32::try_from(posts.len()).unwrap_or(u32::MAX);
-        let answer = FillAnswer::Tail { posts, complete, handle: None };
+        let answer = FillAnswer::Tail { posts, complete, handle: None, blocks: Vec::new() };
         self.fill(author, FillTarget::Tail { depth }, answer)
     }
 

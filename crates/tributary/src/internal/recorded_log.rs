@@ -15,7 +15,7 @@ use crate::changes::rows::{DeclaredColumn, Role, ServedTable};
 use crate::changes::tables::Layout;
 use crate::changes::{FeedEvent, LogPosition};
 use crate::mapping::Tables;
-use crate::model::ShardId;
+use crate::model::{ShardId, UserList};
 use crate::shard::mysql::source::feed::{BATCH_BYTES, BATCH_EVENTS, text_bytes};
 use crate::shard::mysql::source::log::FeedError;
 use crate::shard::mysql::source::wire::checked;
@@ -126,7 +126,11 @@ pub(super) fn layout(database: &str) -> Layout {
     let of_posts = [&posts.id, &posts.author, &posts.content, &posts.time];
     let served = vec![
         served(Role::Posts, &posts.name, &of_posts),
-        served(Role::Follows, &follows.name, &[&follows.follower, &follows.followed]),
+        served(
+            Role::List(UserList::Follows),
+            &follows.name,
+            &[&follows.follower, &follows.followed],
+        ),
     ];
     Layout { tables: Arc::new(tables), served, ignore_case: false, reach: Reach::default() }
 }

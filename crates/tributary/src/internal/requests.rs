@@ -50,14 +50,14 @@ impl Draft {
 }
 
 impl SentPage {
-    /// The reader's page that was cached for this cursor, as it was sent, and this limit; and its
-    /// freshness. `None` unless
+    /// The reader's page that was cached for this cursor, as it was sent, and these parameters; and
+    /// its freshness. `None` unless
     /// memory is fresh for all users that the page depends on, has reached `at_least`, and has
     /// applied no change to these users since.
     pub fn cached(
         tributary: &Tributary,
         reader: UserId,
-        (cursor, limit): (&str, usize),
+        (cursor, limit, include_self): (&str, usize, bool),
         at_least: &Freshness,
     ) -> Option<(Self, Freshness)> {
         let memory = tributary.memory()?;
@@ -75,7 +75,8 @@ impl SentPage {
         for (identity, seen) in memory.logs().iter().filter_map(FollowedLog::reached) {
             freshness.set(identity, seen, seen.after);
         }
-        let page = memory.cached_page(reader, PageQuery { cursor, limit }, (now_ms, horizon))?;
+        let query = PageQuery { cursor, limit, include_self };
+        let page = memory.cached_page(reader, query, (now_ms, horizon))?;
         freshness.set_horizon(horizon);
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
             freshness.widen(identity, at);
@@ -89,12 +90,12 @@ impl SentPage {
         &self,
         tributary: &Tributary,
         reader: UserId,
-        (cursor, limit): (&str, usize),
+        (cursor, limit, include_self): (&str, usize, bool),
         page: &Draft,
     ) {
         let Some((memory, as_of)) = tributary.memory().zip(page.as_of) else { return };
         let Some(reader) = memory.find(reader) else { return };
-        let query = PageQuery { cursor, limit };
+        let query = PageQuery { cursor, limit, include_self };
         if memory.note_request(reader, query, as_of) {
             let authors: BTreeSet<Slot> =
                 page.posts.iter().filter_map(|post| memory.find(post.key().author)).collect();

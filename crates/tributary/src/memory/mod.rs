@@ -315,8 +315,8 @@ impl Memory {
         let mut listed = vec![false; unused.len()];
         for reader in self.slots.all() {
             let Some(list) = self.slots.follows(reader) else { continue };
-            for slot in list.slots() {
-                if let Ok(index) = unused.binary_search(slot) {
+            for slot in list.all_slots() {
+                if let Ok(index) = unused.binary_search(&slot) {
                     listed[index] = true;
                 }
             }

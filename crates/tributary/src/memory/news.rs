@@ -19,7 +19,7 @@ use super::budget::Usage;
 use super::future::Marks;
 use super::tail::{TailKey, TailPost};
 use crate::changes::{ChangePosition, LogPosition};
-use crate::model::{PostId, PostKey, ShardId, UserId};
+use crate::model::{PostId, PostKey, ShardId, UserId, UserList};
 
 /// About the bytes of a change without its text: the change, its chain, and free space.
 const ITEM_BYTES: usize = 160;
@@ -65,6 +65,10 @@ pub(crate) enum NewsChange {
     Follow(UserId),
     /// The reader does not follow this user any more.
     Unfollow(UserId),
+    /// The reader mutes or blocks this user.
+    Hide(UserList, UserId),
+    /// The reader does not mute or block this user any more.
+    Unhide(UserList, UserId),
     /// The subject changed in an unknown way.
     Unknown,
 }
@@ -160,6 +164,8 @@ enum Kind {
     },
     Follow(UserId),
     Unfollow(UserId),
+    Hide(UserList, UserId),
+    Unhide(UserList, UserId),
     Unknown,
 }
 
@@ -373,6 +379,8 @@ impl Changes {
             }
             NewsChange::Follow(user) => Kind::Follow(user),
             NewsChange::Unfollow(user) => Kind::Unfollow(user),
+            NewsChange::Hide(list, user) => Kind::Hide(list, user),
+            NewsChange::Unhide(list, user) => Kind::Unhide(list, user),
             NewsChange::Unknown => Kind::Unknown,
         };
         let previous = self.newest.insert(subject, number).unwrap_or_default();
@@ -483,6 +491,8 @@ impl Changes {
             Kind::Gone(_) | Kind::Moved { .. } => return None,
             Kind::Follow(user) => NewsChange::Follow(user),
             Kind::Unfollow(user) => NewsChange::Unfollow(user),
+            Kind::Hide(list, user) => NewsChange::Hide(list, user),
+            Kind::Unhide(list, user) => NewsChange::Unhide(list, user),
             Kind::Unknown => NewsChange::Unknown,
         };
         let position = ChangePosition::within(item.at, item.index);

@@ -58,6 +58,8 @@ pub(crate) struct PageQuery<'a> {
     pub(crate) cursor: &'a str,
     /// The requested number of posts.
     pub(crate) limit: usize,
+    /// Whether the page has the reader's own posts.
+    pub(crate) include_self: bool,
 }
 
 /// A cached page of a home timeline.
@@ -67,6 +69,7 @@ pub(crate) struct CachedPage {
     pub(crate) reader: Slot,
     cursor: Bytes,
     limit: usize,
+    include_self: bool,
     /// The version that was read before the page was built.
     pub(super) as_of: Version,
     /// The page has other posts once the horizon reaches this time of the time column.
@@ -83,7 +86,7 @@ impl CachedPage {
     /// horizon reaches a time. Cursor, links and body
     /// are in one allocation: on a hit none of it is in the processor's caches.
     pub(crate) fn new(
-        (reader, PageQuery { cursor, limit }): (Slot, PageQuery<'_>),
+        (reader, PageQuery { cursor, limit, include_self }): (Slot, PageQuery<'_>),
         (as_of, until): (Version, i64),
         authors: Box<[Slot]>,
         sent: &SentPage,
@@ -93,13 +96,15 @@ impl CachedPage {
         let sent =
             SentPage { links: all.slice(cursor..links), body: all.slice(links..), tag: sent.tag };
         let used = AtomicU32::new(0);
-        Self { reader, cursor: all.slice(..cursor), limit, as_of, until, authors, sent, used }
+        let cursor = all.slice(..cursor);
+        Self { reader, cursor, limit, include_self, as_of, until, authors, sent, used }
     }
 
     fn query(&self) -> PageQuery<'_> {
         PageQuery {
             cursor: std::str::from_utf8(&self.cursor).unwrap_or_default(),
             limit: self.limit,
+            include_self: self.include_self,
         }
     }
 
@@ -159,7 +164,10 @@ impl PageCache {
     pub(super) fn get(&self, reader: Slot, query: PageQuery<'_>) -> Option<Arc<CachedPage>> {
         let page = self.cell(reader, query)?.page.load();
         let is_same = |page: &&Arc<CachedPage>| {
-            page.reader == reader && page.limit == query.limit && page.cursor == query.cursor
+            page.reader == reader
+                && page.limit == query.limit
+                && page.include_self == query.include_self
+                && page.cursor == query.cursor
         };
         Some(Arc::clone(page.as_ref().filter(is_same)?))
     }
@@ -199,7 +207,7 @@ mod tests {
     use super::*;
 
     fn newest(limit: usize) -> PageQuery<'static> {
-        PageQuery { cursor: "", limit }
+        PageQuery { cursor: "", limit, include_self: false }
     }
 
     fn page(reader: Slot, query: PageQuery<'_>, bytes: usize) -> CachedPage {
@@ -218,7 +226,7 @@ mod tests {
         let pages = PageCache::new(32 * PAGES_SHARE * PAGE_BYTES);
         let budget = Budget::new(32 * PAGES_SHARE * PAGE_BYTES, 0);
         let used = &budget.pages;
-        let queries = [newest(20), PageQuery { cursor: "x", limit: 20 }];
+        let queries = [newest(20), PageQuery { cursor: "x", limit: 20, include_self: false }];
         for reader in 0..1_000 {
             let query = queries[reader as usize / 3 % 2];
             pages.put(page(reader, query, (reader as usize * 37) % (10 << 10)), &budget);
@@ -235,7 +243,7 @@ mod tests {
         assert!(pages.get(7, newest(20)).is_none(), "the page is too long");
         pages.put(page(7, newest(9), 10), &budget);
         assert!(pages.get(7, newest(9)).is_some() && pages.get(7, newest(20)).is_none());
-        let poll = PageQuery { cursor: "a", limit: 20 };
+        let poll = PageQuery { cursor: "a", limit: 20, include_self: false };
         pages.put(page(7, poll, 10), &budget);
         assert!(pages.get(7, newest(9)).is_some() && pages.get(7, poll).is_some());
         assert!(pages.get(7 + 16, newest(9)).is_none(), "in the same cell");
@@ -250,7 +258,7 @@ mod tests {
         assert_eq!(request(7, newest(21), 7), None, "another page");
         assert_eq!(request(7, newest(20), 8), None);
         assert_eq!(request(7 + 16, newest(20), 9), None, "another reader in the same cell");
-        let poll = PageQuery { cursor: "a", limit: 20 };
+        let poll = PageQuery { cursor: "a", limit: 20, include_self: false };
         assert_eq!(request(7, poll, 9), None);
         assert_eq!(request(7, poll, 9), Some(Version(9)));
     }

@@ -1,10 +1,12 @@
-//! The newest posts of one author. Pure.
+//! The newest posts of one author, and the users that must not see them. Pure.
 //!
 //! A tail answers for every post at or above its floor. The floor only rises. A deleted post
 //! makes the tail shorter but no deeper. A post below the floor is not added, because its
 //! neighbours down there are unknown.
 
 use std::sync::Arc;
+
+use crate::model::UserId;
 
 /// A post's key among the posts of its author: (time, post id).
 pub(crate) type TailKey = (i64, u64);
@@ -23,6 +25,10 @@ pub(crate) enum TailChange {
     Put(TailPost),
     /// The post does not exist any more.
     Remove(TailKey),
+    /// The author blocks this user.
+    Block(UserId),
+    /// The author does not block this user any more.
+    Unblock(UserId),
     /// The author's posts changed in an unknown way.
     Unknown,
 }
@@ -39,6 +45,8 @@ pub(crate) struct Tail {
     limits: TailLimits,
     /// The author's display name, if the shards have one.
     handle: Option<Arc<str>>,
+    /// The users that the author blocks, in ascending order. `None` if there are none.
+    blocks: Option<Arc<[UserId]>>,
     /// Size of the bodies in bytes.
     bytes: usize,
 }
@@ -71,6 +79,7 @@ impl Clone for Tail {
             floor: self.floor,
             limits: self.limits,
             handle: self.handle.clone(),
+            blocks: self.blocks.clone(),
             bytes: self.bytes,
         }
     }
@@ -113,7 +122,12 @@ impl Tail {
             rows.into_iter().map(|row| (row.key, row.body)).unzip();
         keys.shrink_to_fit();
         bodies.shrink_to_fit();
-        Self { keys, bodies, floor, limits, handle, bytes }
+        Self { keys, bodies, floor, limits, handle, blocks: None, bytes }
+    }
+
+    /// The same tail of an author who blocks these users, in ascending order.
+    pub(crate) fn blocking(self, blocks: Vec<UserId>) -> Self {
+        Self { blocks: (!blocks.is_empty()).then(|| blocks.into()), ..self }
     }
 
     /// Applies a change. Returns false if the author's posts can no longer be known.
@@ -121,6 +135,8 @@ impl Tail {
         match change {
             TailChange::Put(row) => self.put(row),
             TailChange::Remove(key) => self.remove(*key),
+            TailChange::Block(user) => self.set_block(*user, true),
+            TailChange::Unblock(user) => self.set_block(*user, false),
             TailChange::Unknown => return false,
         }
         true
@@ -150,6 +166,19 @@ impl Tail {
             self.keys.remove(index);
             self.bytes -= TEXT_BYTES + self.bodies.remove(index).len();
         }
+    }
+
+    fn set_block(&mut self, user: UserId, blocked: bool) {
+        let found = self.blocks().binary_search(&user);
+        if found.is_ok() == blocked {
+            return;
+        }
+        let mut blocks = self.blocks().to_vec();
+        match found {
+            Ok(index) => drop(blocks.remove(index)),
+            Err(index) => blocks.insert(index, user),
+        }
+        self.blocks = (!blocks.is_empty()).then(|| blocks.into());
     }
 
     /// Cuts the tail to its limits when it exceeds twice as much, and raises the floor.
@@ -201,6 +230,20 @@ impl Tail {
         self.handle.as_ref()
     }
 
+    /// The users that the author blocks, in ascending order.
+    pub(crate) fn blocks(&self) -> &[UserId] {
+        self.blocks.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the author blocks this reader, who must then not see the posts.
+    #[inline]
+    pub(crate) fn is_hidden_from(&self, reader: Option<UserId>) -> bool {
+        match (&self.blocks, reader) {
+            (Some(blocks), Some(reader)) => blocks.binary_search(&reader).is_ok(),
+            (None, _) | (_, None) => false,
+        }
+    }
+
     /// Maximum number of posts it was filled with.
     pub(crate) fn depth(&self) -> usize {
         self.limits.depth
@@ -211,7 +254,8 @@ impl Tail {
         let keys = self.keys.capacity() * size_of::<TailKey>();
         let bodies = self.bodies.capacity() * size_of::<Arc<str>>();
         let handle = self.handle.as_ref().map_or(0, |handle| TEXT_BYTES + handle.len());
-        MAPS_BYTES + size_of::<Self>() + keys + bodies + self.bytes + handle
+        let blocks = size_of_val(self.blocks());
+        MAPS_BYTES + size_of::<Self>() + keys + bodies + self.bytes + handle + blocks
     }
 }
 
@@ -287,6 +331,20 @@ mod tests {
         let mut all = Tail::new(vec![row(9, 1, "a")], true, TWO, None);
         assert!(all.apply(&TailChange::Remove((9, 1))));
         assert_eq!(all.newest(), None);
+    }
+
+    #[test]
+    fn blocked_users_are_a_set() {
+        let mut tail = Tail::default().blocking(vec![UserId(3), UserId(7)]);
+        for change in [TailChange::Block(UserId(5)), TailChange::Block(UserId(5))] {
+            assert!(tail.apply(&change));
+        }
+        let copy = tail.clone();
+        assert!(tail.apply(&TailChange::Unblock(UserId(3))));
+        assert_eq!((copy.blocks().len(), tail.blocks()), (3, &[UserId(5), UserId(7)][..]));
+        let hidden = [3, 5, 7].map(|user| tail.is_hidden_from(Some(UserId(user))));
+        assert_eq!(hidden, [false, true, true]);
+        assert!(!tail.is_hidden_from(None));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::WriteError;
+use crate::model::UserList;
 
 /// The kinds of writes, as labels.
-const OPERATIONS: [&str; 4] = ["post", "delete_post", "follow", "unfollow"];
+const OPERATIONS: [&str; 8] =
+    ["post", "delete_post", "follow", "unfollow", "mute", "unmute", "block", "unblock"];
 
 /// The kind of a write.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +16,30 @@ pub(crate) enum Operation {
     DeletePost,
     Follow,
     Unfollow,
+    Mute,
+    Unmute,
+    Block,
+    Unblock,
+}
+
+impl Operation {
+    /// Adds users to a list.
+    pub(crate) fn adds_to(list: UserList) -> Self {
+        match list {
+            UserList::Follows => Self::Follow,
+            UserList::Mutes => Self::Mute,
+            UserList::Blocks => Self::Block,
+        }
+    }
+
+    /// Removes users from a list.
+    pub(crate) fn removes_from(list: UserList) -> Self {
+        match list {
+            UserList::Follows => Self::Unfollow,
+            UserList::Mutes => Self::Unmute,
+            UserList::Blocks => Self::Unblock,
+        }
+    }
 }
 
 /// The outcomes of writes, as labels.

@@ -3,6 +3,7 @@
 //! Rows are searched on every shard, also on those that do not own the user: the follows of other
 //! users are there, and rows that were stored on a wrong shard. Hidden rows are deleted too.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 use super::schema::WRITES_TABLE;
 use super::{Deadline, Fleet, Shard, ShardError, Store};
 use crate::backoff::Backoff;
-use crate::mapping::{Condition, Tables};
+use crate::mapping::{Condition, FollowsTable, Tables};
 use crate::model::UserId;
 
 /// Rows of one transaction: their locks are held for some ten milliseconds.
@@ -50,11 +51,12 @@ pub struct UserRows {
 /// the last one, because rows of other tables may refer to it. A test compares the list with the
 /// tables that we create.
 pub(super) fn user_columns(tables: &Tables) -> Vec<UserColumn> {
-    let (follows, posts) = (&tables.follows, &tables.posts);
-    let ids = [&follows.follower, &follows.followed];
-    let mut columns: Vec<UserColumn> = ids
-        .map(|id| UserColumn::new(&follows.name, id, types(follows.conditions(), id, &ids)))
-        .into();
+    let posts = &tables.posts;
+    let of_list = |list: Cow<'_, FollowsTable>| {
+        let ids = [&list.follower, &list.followed];
+        ids.map(|id| UserColumn::new(&list.name, id, types(list.conditions(), id, &ids)))
+    };
+    let mut columns: Vec<UserColumn> = tables.lists().flat_map(|(_, list)| of_list(list)).collect();
     // The author of a post is a user unless a column of this very name says otherwise. The other
     // types of a post say what kind of post it is.
     let author = &posts.author;

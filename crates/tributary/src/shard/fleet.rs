@@ -22,7 +22,7 @@ use crate::clock::now_ms;
 use crate::config::Embedded;
 use crate::config::{Config, ConfigError, FleetConfig, Future as PostsOfTheFuture};
 use crate::horizon::Horizon;
-use crate::model::{Post, PostId, ShardId, UserId};
+use crate::model::{Post, PostId, ShardId, UserId, UserList};
 use crate::moment::PostTimes;
 use crate::placement::Placement;
 use crate::tasks::{Tasks, blocking};
@@ -55,6 +55,8 @@ pub struct Fleet {
     times: PostTimes,
     horizon: Horizon,
     stores_handles: bool,
+    /// The lists whose tables the shards have.
+    lists: Vec<UserList>,
     sources: Vec<Arc<Source>>,
     cold_pages: ColdPages,
     /// The background tasks of the fleet and of its memory.
@@ -144,10 +146,12 @@ impl Fleet {
             .build(&shards.iter().map(Shard::name).collect::<Vec<_>>())
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
         let read_deadline = config.request.deadline();
-        let (times, stores_handles) = match &config.fleet {
-            FleetConfig::Embedded(_) => (PostTimes::MILLISECONDS, false),
+        let (times, stores_handles, lists) = match &config.fleet {
+            FleetConfig::Embedded(_) => (PostTimes::MILLISECONDS, false, UserList::ALL.to_vec()),
             FleetConfig::Servers(servers) => {
-                (servers.tables.posts.times(), servers.tables.users.is_some())
+                let tables = &servers.tables;
+                let lists = tables.lists().map(|(list, _)| list).collect();
+                (tables.posts.times(), tables.users.is_some(), lists)
             }
         };
         let hides_future = config.timeline.future == PostsOfTheFuture::Hide;
@@ -171,6 +175,7 @@ impl Fleet {
             horizon: Horizon::new(hides_future, times.clone()),
             times,
             stores_handles,
+            lists,
             sources,
             cold_pages: ColdPages::default(),
             tasks,
@@ -229,6 +234,11 @@ impl Fleet {
     /// Whether the shards have a table of handles.
     pub(crate) fn stores_handles(&self) -> bool {
         self.stores_handles
+    }
+
+    /// Whether the shards have the table of a list.
+    pub(crate) fn has_table(&self, list: UserList) -> bool {
+        self.lists.contains(&list)
     }
 
     /// The configured name of a shard.
@@ -298,42 +308,6 @@ impl Fleet {
         })
     }
 
-    /// All users that `reader` follows, by rising id. A list longer than `max` is an error, never
-    /// cut.
-    pub(crate) async fn followees(
-        &self,
-        reader: UserId,
-        max: usize,
-        deadline: Deadline,
-        costs: Option<&CostLog>,
-    ) -> Result<Vec<UserId>, FolloweesError> {
-        let list = |shard: Arc<Shard>, until| async move {
-            shard.followees(reader, UserId(0), max + 1, until).await
-        };
-        match self.query_owner(reader, deadline, costs, list).await {
-            Ok(followees) if followees.len() > max => Err(FolloweesError::TooMany),
-            Ok(followees) => Ok(followees),
-            Err(shard) => Err(FolloweesError::Missing(shard)),
-        }
-    }
-
-    /// At most `max` users that `reader` follows, by rising id, from `from` (inclusive) on.
-    ///
-    /// # Errors
-    /// The reader's shard, if it does not answer.
-    pub async fn following(
-        &self,
-        reader: UserId,
-        from: UserId,
-        max: usize,
-        deadline: Deadline,
-    ) -> Result<Vec<UserId>, ShardId> {
-        self.query_owner(reader, deadline, None, |shard, until| async move {
-            shard.followees(reader, from, max, until).await
-        })
-        .await
-    }
-
     /// One post, or `None` if it does not exist.
     ///
     /// # Errors
@@ -351,7 +325,7 @@ impl Fleet {
     }
 
     /// Queries the shard that owns `user`. The error is that shard, if it does not answer.
-    async fn query_owner<T, F>(
+    pub(super) async fn query_owner<T, F>(
         &self,
         user: UserId,
         deadline: Deadline,
@@ -452,9 +426,14 @@ impl Fleet {
         &self.shards
     }
 
+    /// All shards with their ids.
+    pub(super) fn all(&self) -> impl Iterator<Item = (ShardId, &Arc<Shard>)> {
+        (0..).map(ShardId).zip(&self.shards)
+    }
+
     /// The ids of all shards, in configured order.
     pub(crate) fn shard_ids(&self) -> impl Iterator<Item = ShardId> {
-        (0..).zip(&self.shards).map(|(index, _)| ShardId(index))
+        self.all().map(|(id, _)| id)
     }
 
     /// A shard by id.

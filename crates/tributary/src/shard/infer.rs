@@ -158,7 +158,8 @@ pub(super) fn infer(shapes: &[TableShape]) -> Result<(Tables, Vec<Finding>), Vec
             let mut notes = Vec::new();
             notes.extend(other_tables("follows", &follows.name, &other_follows));
             notes.extend(other_tables("posts", &posts.name, &others));
-            Ok((Tables { follows, posts, users: users.map(|(users, _)| users) }, notes))
+            let users = users.map(|(users, _)| users);
+            Ok((Tables { follows, posts, users, ..Tables::default() }, notes))
         }
         (follows, posts) => Err([follows.err(), posts.err()].into_iter().flatten().collect()),
     }

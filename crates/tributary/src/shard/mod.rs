@@ -11,6 +11,7 @@ mod follow;
 mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
+mod lists;
 mod load;
 mod logins;
 #[cfg(feature = "mysql")]
@@ -50,7 +51,7 @@ pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;
 pub use self::source::{FillAnswer, FillRequest};
-pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch, HeadsRead};
+pub(crate) use self::source::{FillBatch, FillTarget, HeadBatch, HeadsRead, UserLists};
 pub(crate) use self::source::{ReadCheck, Source};
 #[cfg(feature = "sqlite")]
 use self::sqlite::SqliteShard;
@@ -220,26 +221,6 @@ impl Shard {
         &self.name
     }
 
-    /// At most `max` users that `reader` follows, by rising id, from `from` (inclusive) on. Costs
-    /// one statement.
-    pub async fn followees(
-        &self,
-        reader: UserId,
-        from: UserId,
-        max: usize,
-        until: Deadline,
-    ) -> Result<Vec<UserId>, ShardError> {
-        match &self.store {
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => {
-                let list = shard.followees(reader, from, max, until).await;
-                list.inspect(|users| self.count(1, users.len()))
-            }
-            #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.followees(reader, from, max, until).await,
-        }
-    }
-
     /// The post keys that answer `asks`. The keys of each author are in reading order.
     pub async fn tails(
         &self,
@@ -399,22 +380,6 @@ impl Shard {
         }
     }
 
-    /// Deletes a follow. Returns the number of deleted rows.
-    pub(crate) async fn delete_follow(
-        &self,
-        follow: Follow,
-        until: Deadline,
-    ) -> Result<Written<usize>, ShardError> {
-        match &self.store {
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => {
-                Ok(shard.written(shard.delete_follow(follow, until).await?, until).await)
-            }
-            #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.delete_follow(follow, until).await,
-        }
-    }
-
     /// `Ok` if requests may write to the shard now, else the reason.
     pub(crate) fn writable(&self) -> Result<(), ShardError> {
         match &self.store {
@@ -437,25 +402,6 @@ impl Shard {
             Store::Sqlite(shard) => shard.expire_keys(before_ms, max, until).await,
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.expire_keys(before_ms, max, until).await,
-        }
-    }
-
-    /// Adds follows of one user in one transaction, and skips those that exist. Adds none if the
-    /// list would have more than `max` users. Up to 32 transactions of one user at the same time
-    /// do not exceed the limit either.
-    pub(crate) async fn follow(
-        &self,
-        rows: &[Follow],
-        max: usize,
-        until: Deadline,
-    ) -> Result<Written<FollowOutcome>, ShardError> {
-        match &self.store {
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => {
-                Ok(shard.written(shard.follow(rows, max, until).await?, until).await)
-            }
-            #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.follow(rows, max, until).await,
         }
     }
 

@@ -1,7 +1,9 @@
 //! The tables of a shard: their names, their columns, and the statements that create them.
 
+use crate::mapping::FollowsTable;
+
 /// Our tables in a shard, in the order of creation.
-pub(super) const OUR_TABLES: [&str; 3] = ["followers", "tweets", WRITES_TABLE];
+pub(super) const OUR_TABLES: [&str; 5] = ["followers", "tweets", WRITES_TABLE, "mutes", "blocks"];
 /// The table of idempotency keys. It is ours even if all other tables are adopted.
 pub(super) const WRITES_TABLE: &str = "tributary_writes";
 /// The further tables of an embedded shard: its log, and the identity of this log.
@@ -33,16 +35,30 @@ CREATE TABLE IF NOT EXISTS tributary_writes (
     PRIMARY KEY (author, idempotency_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tributary_writes_by_age ON tributary_writes (created_ms);
+CREATE TABLE IF NOT EXISTS mutes (
+    muter_user_id INTEGER NOT NULL,
+    muted_user_id INTEGER NOT NULL,
+    PRIMARY KEY (muter_user_id, muted_user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS mutes_by_muted ON mutes (muted_user_id, muter_user_id);
+CREATE TABLE IF NOT EXISTS blocks (
+    blocker_user_id INTEGER NOT NULL,
+    blocked_user_id INTEGER NOT NULL,
+    PRIMARY KEY (blocker_user_id, blocked_user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blocks_by_blocked ON blocks (blocked_user_id, blocker_user_id);
 ";
 
 /// The log of an embedded shard. Triggers add rows for every change, in commit order, whatever
 /// program makes it. The kinds are:
 /// - 1: a post was stored; 2: a post may be gone; 5: a post has another text.
 /// - 3: a follow was stored; 4: a follow may be gone.
+/// - 6: a mute was stored; 7: a mute may be gone. 8: a block was stored; 9: a block may be gone.
 ///
 /// A row replaced by `INSERT OR REPLACE` or `UPDATE OR REPLACE` fires no delete trigger. So a
-/// `BEFORE` trigger logs the post that already has the new id. A follow can only be replaced by an
-/// equal one, so follows need no such trigger. An older release had `tributary_post_changed`.
+/// `BEFORE` trigger logs the post that already has the new id. A follow, mute or block can only be
+/// replaced by an equal one, so these need no such trigger. An older release had
+/// `tributary_post_changed`.
 pub(super) const SQLITE_LOG: &str = "
 CREATE TABLE IF NOT EXISTS tributary_log (
     seq INTEGER PRIMARY KEY,
@@ -97,7 +113,48 @@ CREATE TRIGGER IF NOT EXISTS tributary_follow_deleted AFTER DELETE ON followers 
     INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
     VALUES (4, OLD.follower_user_id, OLD.followed_user_id, 0);
 END;
+CREATE TRIGGER IF NOT EXISTS tributary_mute_stored AFTER INSERT ON mutes BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (6, NEW.muter_user_id, NEW.muted_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_mute_changed AFTER UPDATE ON mutes BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (7, OLD.muter_user_id, OLD.muted_user_id, 0),
+           (6, NEW.muter_user_id, NEW.muted_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_mute_deleted AFTER DELETE ON mutes BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (7, OLD.muter_user_id, OLD.muted_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_block_stored AFTER INSERT ON blocks BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (8, NEW.blocker_user_id, NEW.blocked_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_block_changed AFTER UPDATE ON blocks BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (9, OLD.blocker_user_id, OLD.blocked_user_id, 0),
+           (8, NEW.blocker_user_id, NEW.blocked_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_block_deleted AFTER DELETE ON blocks BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (9, OLD.blocker_user_id, OLD.blocked_user_id, 0);
+END;
 ";
+
+/// The statement that creates the table of a list in a MySQL or MariaDB database. An owner's users
+/// are adjacent, and each user is on the list once.
+pub(crate) fn mysql_list_table(database: Option<&str>, table: &FollowsTable) -> String {
+    let [name, owner, user] = [&table.name, &table.follower, &table.followed].map(|n| quoted(n));
+    let database = database.map_or(String::new(), |database| quoted(database) + ".");
+    format!(
+        "CREATE TABLE {database}{name} (
+    {owner} BIGINT UNSIGNED NOT NULL,
+    {user} BIGINT UNSIGNED NOT NULL,
+    PRIMARY KEY ({owner}, {user}),
+    KEY ({user}, {owner})
+) ENGINE=InnoDB"
+    )
+}
 
 /// The statements that create our follows and posts tables in a MySQL or MariaDB database. Posts
 /// are clustered by author and time, so an author's newest posts are adjacent.

@@ -13,7 +13,7 @@ use super::queue::ConnectionStats;
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
-use crate::model::{Post, ShardId, UserId};
+use crate::model::{Post, ShardId, UserId, UserList};
 use crate::problems::{ProblemCause, Problems};
 
 /// A database process or file with one log: a server with all of its shards, or one SQLite file.
@@ -58,9 +58,9 @@ pub enum FillTarget {
         /// The largest number of posts to return.
         depth: u32,
     },
-    /// The complete follow list of a reader.
+    /// The complete follow list, mutes and blocks of a reader.
     Follows {
-        /// A list with more users than this is not returned.
+        /// If a list has more users than this, none is returned.
         max: u32,
     },
 }
@@ -87,13 +87,63 @@ pub enum FillAnswer {
         complete: bool,
         /// The author's handle, if the shard has a users table with this author.
         handle: Option<String>,
+        /// The users that the author blocks, by rising id, each once.
+        blocks: Vec<UserId>,
     },
-    /// The followed users by rising id, each once.
-    Follows(Vec<UserId>),
-    /// The follow list is longer than the requested maximum.
+    /// The lists of a reader.
+    Follows(UserLists),
+    /// A list of the reader is longer than the requested maximum.
     TooLong,
     /// The values of the batch have more bytes than it may read.
     TooLarge,
+}
+
+/// The lists of one user, each by rising id and without repetitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserLists {
+    /// The users that the user follows.
+    pub follows: Vec<UserId>,
+    /// The users that the user mutes.
+    pub mutes: Vec<UserId>,
+    /// The users that the user blocks.
+    pub blocks: Vec<UserId>,
+}
+
+impl UserLists {
+    pub(super) fn of(&mut self, list: UserList) -> &mut Vec<UserId> {
+        match list {
+            UserList::Follows => &mut self.follows,
+            UserList::Mutes => &mut self.mutes,
+            UserList::Blocks => &mut self.blocks,
+        }
+    }
+
+    /// The number of entries of all lists.
+    pub(super) fn len(&self) -> usize {
+        self.follows.len() + self.mutes.len() + self.blocks.len()
+    }
+
+    /// Whether a list has more than `max` users.
+    pub(super) fn is_longer_than(&self, max: usize) -> bool {
+        [&self.follows, &self.mutes, &self.blocks].into_iter().any(|list| list.len() > max)
+    }
+
+    /// The users whose posts the user sees: the follow list without mutes and blocks.
+    pub(super) fn shown(self) -> Vec<UserId> {
+        let Self { mut follows, mutes, blocks } = self;
+        if !mutes.is_empty() || !blocks.is_empty() {
+            let is_on = |list: &[UserId], user: &UserId| list.binary_search(user).is_ok();
+            follows.retain(|user| !is_on(&mutes, user) && !is_on(&blocks, user));
+        }
+        follows
+    }
+}
+
+/// The lists of a user who hides no one.
+impl From<Vec<UserId>> for UserLists {
+    fn from(follows: Vec<UserId>) -> Self {
+        Self { follows, ..Self::default() }
+    }
 }
 
 /// The bytes of rows that a fill may still read.
@@ -101,7 +151,7 @@ pub enum FillAnswer {
 pub(super) struct RowBytes(usize);
 
 impl RowBytes {
-    /// A followee takes as much here as on a cached follow list.
+    /// A user on a list takes as much here as on a cached follow list.
     const FOLLOW: usize = size_of::<u32>();
 
     pub(super) fn new(max: usize) -> Self {
@@ -113,9 +163,9 @@ impl RowBytes {
         self.take(size_of::<Post>() + post.content.len())
     }
 
-    /// Takes the bytes of a followee. Returns false if they exceed the limit.
-    pub(super) fn take_follow(&mut self) -> bool {
-        self.take(Self::FOLLOW)
+    /// Takes the bytes of this many users on lists. Returns false if they exceed the limit.
+    pub(super) fn take_users(&mut self, users: usize) -> bool {
+        self.take(users.saturating_mul(Self::FOLLOW))
     }
 
     fn take(&mut self, bytes: usize) -> bool {

@@ -329,6 +329,8 @@ pub struct Wave {
 pub enum WaveKind {
     /// The users that the reader follows.
     FollowList,
+    /// Which of the authors block the reader.
+    Blocks,
     /// The key of one post of each author, from the cursor on.
     Heads,
     /// Several posts of each author, with their texts.
@@ -346,6 +348,7 @@ impl WaveKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::FollowList => "follow_list",
+            Self::Blocks => "blocks",
             Self::Heads => "newest_posts",
             Self::Posts => "posts",
             Self::Span => "posts_down_to_cut",
@@ -358,6 +361,7 @@ impl WaveKind {
     pub fn reason(self) -> &'static str {
         match self {
             Self::FollowList => "the follow list was not read from memory",
+            Self::Blocks => "posts of authors that block the reader are not on the page",
             Self::Heads => {
                 "there are more authors than posts on a page, so one key of each shows which of \
                  them can be on it"

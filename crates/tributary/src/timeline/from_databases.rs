@@ -11,7 +11,7 @@ use super::view::{Followees, View};
 use super::warm::{FoundPost, MemoryPosts, Older, Span};
 use super::{Attempt, PageRequest, ReadError, Timeline};
 use crate::cursor::{AuthorEdge, Cursor, Edge};
-use crate::model::{Direction, Post, PostKey, ShardId, UserId};
+use crate::model::{Direction, Follow, Post, PostKey, ShardId, UserId, UserList};
 use crate::shard::{Deadline, Shard, ShardError, TailQuery, Turn};
 
 /// Reads a page. Shards that do not answer are missing from it.
@@ -41,7 +41,7 @@ async fn page_once(
     let cursor = &request.cursor.within(horizon);
     let plan = match timeline {
         Timeline::Author(author) => view.plan(&[author], cursor),
-        Timeline::Home(reader) => match view.followees(reader, cursor, attempt).await {
+        Timeline::Home(home) => match view.followees(home, cursor, attempt).await {
             Followees::Known(plan) => plan,
             Followees::TooMany => return Err(ReadError::TooManyFollowees),
             Followees::Missing(shard) => return Ok(page_without_follows(shard, request)),
@@ -54,6 +54,8 @@ async fn page_once(
         horizon,
         cursor,
         missing: BTreeSet::new(),
+        asked: BTreeSet::new(),
+        blockers: BTreeSet::new(),
         texts: HashMap::new(),
         handles: BTreeMap::new(),
         waves: 0,
@@ -94,6 +96,9 @@ struct Reading<'a> {
     /// Where it is read from: the cursor of the request, within the horizon.
     cursor: &'a Cursor,
     missing: BTreeSet<ShardId>,
+    /// The authors whose blocks were read, and those of them that block the reader.
+    asked: BTreeSet<UserId>,
+    blockers: BTreeSet<UserId>,
     /// Posts that were read with their texts.
     texts: HashMap<PostKey, Post>,
     handles: BTreeMap<UserId, String>,
@@ -145,7 +150,7 @@ impl Reading<'_> {
         request: &PageRequest,
     ) -> (Vec<PostKey>, MemoryPosts) {
         let (direction, cursor) = (self.cursor.direction, self.cursor);
-        let span = Span::of(request, cursor);
+        let span = Span::of(request, cursor, plan.reader);
         let mut in_memory = self.view.memory_posts(plan, direction, span);
         let placement = self.view.fleet().placement();
         let unknown = plan.from_databases.iter().map(|&author| {
@@ -154,7 +159,9 @@ impl Reading<'_> {
         });
         self.view.request_fills(&in_memory);
         let mut starts = std::mem::take(&mut in_memory.incomplete);
+        self.find_blockers(plan, starts.iter().map(|unread| unread.author)).await;
         starts.extend(unknown);
+        starts.retain(|unread| !self.blockers.contains(&unread.author));
         if starts.is_empty() {
             return (in_memory.posts.iter().map(|found| found.key).collect(), in_memory);
         }
@@ -180,6 +187,44 @@ impl Reading<'_> {
             merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
         }
         (merge.page(), in_memory)
+    }
+
+    /// Finds out which authors block the reader: those that are read from the databases, and those
+    /// that memory has not enough posts of. Costs one query of each shard for the authors whose
+    /// tails memory does not have. An author of a shard that does not answer is on no page.
+    async fn find_blockers(&mut self, plan: &Plan, incomplete: impl Iterator<Item = UserId>) {
+        let fleet = self.view.fleet();
+        let has_blocks = fleet.has_table(UserList::Blocks);
+        let Some(reader) = plan.reader.filter(|_| has_blocks) else { return };
+        let mut entries = Vec::new();
+        let known = incomplete.map(|author| (author, self.view.blocks_in_memory(author, reader)));
+        for (author, blocks) in known.chain(plan.from_databases.iter().map(|it| (*it, None))) {
+            match blocks {
+                _ if author == reader || !self.asked.insert(author) => {}
+                Some(true) => drop(self.blockers.insert(author)),
+                Some(false) => {}
+                None => entries.push(Follow { follower: author, followee: reader }),
+            }
+        }
+        let asked = entries.len();
+        let mut work = fleet.placement().group(entries, |entry| entry.follower);
+        work.retain(|shard, _| !self.missing.contains(shard));
+        if work.is_empty() || self.attempt == Attempt::MemoryOnly {
+            return self.missing.extend(work.keys());
+        }
+        let answers = self
+            .query(
+                (WaveKind::Blocks, asked),
+                work,
+                |shard, entries: Vec<Follow>, until| async move {
+                    shard.entries(UserList::Blocks, &entries, until).await
+                },
+            )
+            .await;
+        for entry in answers.into_iter().flatten() {
+            self.rows += 1;
+            self.blockers.insert(entry.follower);
+        }
     }
 
     /// One wave of posts with their texts, which are kept for the page. With a cut, each shard
@@ -297,8 +342,10 @@ impl Reading<'_> {
             Older::None => Vec::new(),
             Older::Unknown(authors) => authors,
         };
-        unknown.extend(&plan.from_databases);
         let missing = self.missing.clone();
+        self.find_blockers(plan, unknown.iter().copied()).await;
+        unknown.extend(&plan.from_databases);
+        unknown.retain(|author| !self.blockers.contains(author));
         let oldest = |author| TailQuery { author, from: AuthorEdge::Bottom, count: 1 };
         let queries = unknown.into_iter().map(oldest).collect();
         let answers = self.tails(WaveKind::Oldest, Direction::Newer, queries).await;
@@ -327,8 +374,21 @@ impl Reading<'_> {
             self.missing.extend(work.keys());
             return Vec::new();
         }
-        let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
         self.waves += 1;
+        self.query((kind, asked), work, call).await
+    }
+
+    /// As [`Reading::wave`], not counted as one: it reads no posts.
+    async fn query<A, T, F>(
+        &mut self,
+        (kind, asked): (WaveKind, usize),
+        work: BTreeMap<ShardId, A>,
+        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+    ) -> Vec<T>
+    where
+        F: Future<Output = Result<T, ShardError>>,
+    {
+        let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
         self.queried.extend(work.keys());
         self.view.end_step(StepKind::Merge);
         let (fleet, deadline, costs) = (self.view.fleet(), self.view.deadline(), self.view.costs());
@@ -345,7 +405,9 @@ impl Reading<'_> {
         let (cursor, edge) = (self.cursor, self.cursor.edge.within(self.horizon));
         match edge {
             Edge::Beside { key, .. }
-                if cursor.shard_edges.is_empty() && self.view.is_among(plan, key.author) =>
+                if cursor.shard_edges.is_empty()
+                    && !self.blockers.contains(&key.author)
+                    && self.view.is_among(plan, key.author) =>
             {
                 let from = edge.for_author(key.author);
                 vec![TailQuery { author: key.author, from, count: 1 }]

@@ -18,14 +18,14 @@ pub(super) fn page(
     let (frees, horizon) = (view.frees(), view.horizon_of(timeline));
     let cursor = &request.cursor.within(horizon);
     let plan = match timeline {
-        Timeline::Home(reader) => view.plan_from_memory(reader, cursor)?,
+        Timeline::Home(home) => view.plan_from_memory(home, cursor)?,
         Timeline::Author(author) => view.plan(&[author], cursor),
     };
     if !plan.from_databases.is_empty() {
         return None;
     }
     view.end_step(StepKind::Plan);
-    let span = Span::of(request, cursor);
+    let span = Span::of(request, cursor, plan.reader);
     let found = view.memory_posts(&plan, cursor.direction, span);
     if !found.incomplete.is_empty() {
         return None;

@@ -12,10 +12,12 @@
 
 mod draft;
 mod due;
+mod events;
 pub mod explain;
 mod flight;
 mod from_databases;
 mod from_memory;
+mod hidden;
 pub(crate) mod live;
 mod merge;
 pub mod news;
@@ -55,10 +57,23 @@ pub enum ReadError {
 /// The timeline that a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Timeline {
-    /// The home timeline of this reader.
-    Home(UserId),
+    Home(Home),
     /// The posts of this author.
     Author(UserId),
+}
+
+/// The home timeline of a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Home {
+    reader: UserId,
+    /// Whether it has the reader's own posts, as if the reader followed itself.
+    includes_self: bool,
+}
+
+impl Home {
+    fn of(reader: UserId, request: &PageRequest) -> Self {
+        Self { reader, includes_self: request.include_self }
+    }
 }
 
 /// The page that requests must have in common to share a read.
@@ -80,20 +95,22 @@ enum Attempt {
 /// The shared reads of timeline pages that are in flight.
 pub(crate) type TimelineFlights = Flights<FlightKey, Result<Draft, ReadError>>;
 
-/// One page of `reader`'s home timeline: posts by everyone the reader follows.
+/// One page of `reader`'s home timeline: posts by everyone the reader follows, except by users that
+/// the reader mutes or blocks, and by users that block the reader.
 ///
 /// Cost from memory: the head of every followee, and the tails of the few that can be on the page.
 /// Cost of what memory does not have: one query for the follow list on the reader's shard, then at
 /// most five waves. A wave queries all shards that own a followee still in question, at the same
 /// time. All waves together read at most `4 x followees + 16 x limit` rows. A page towards newer
-/// posts whose anchor was deleted may need a sixth wave, and so may followees with hidden posts. An
-/// unknown reader has an empty timeline.
+/// posts whose anchor was deleted may need a sixth wave, and so may followees with hidden posts. If
+/// the shards store blocks, one query of each shard before these waves reads those of its authors,
+/// at most one row for each. An unknown reader has an empty timeline.
 pub(crate) async fn home_timeline(
     view: &mut View<'_>,
     reader: UserId,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    read(view, Timeline::Home(reader), request).await
+    read(view, Timeline::Home(Home::of(reader, request)), request).await
 }
 
 /// One page of the posts of `author`, at the same cost with one followee.
@@ -115,7 +132,7 @@ pub(crate) async fn explained_home_timeline(
 ) -> (Result<Draft, ReadError>, Explanation) {
     let recorder = Recorder::new();
     let mut view = view.explained_by(&recorder, memory);
-    let outcome = read(&mut view, Timeline::Home(reader), request).await;
+    let outcome = read(&mut view, Timeline::Home(Home::of(reader, request)), request).await;
     let explanation = {
         let outcome = outcome.as_ref().map_err(|error| *error);
         recorder.explain(&view, (reader, &request.cursor), outcome)
@@ -148,7 +165,8 @@ pub(crate) fn warm_home_timeline(
     request: &PageRequest,
 ) -> Option<Draft> {
     let reached = view.has_reached(&request.at_least);
-    reached.then(|| from_memory::page(view, Timeline::Home(reader), request))?
+    let timeline = Timeline::Home(Home::of(reader, request));
+    reached.then(|| from_memory::page(view, timeline, request))?
 }
 
 /// Reads a page that needs the databases, together with other requests for it where possible.
@@ -179,7 +197,8 @@ async fn read_cold(
 async fn read_shared(view: &View<'_>, flight: &FlightKey) -> Result<Draft, ReadError> {
     let mut view = view.renewed();
     let FlightKey { timeline, cursor, limit } = flight.clone();
-    let request = PageRequest { cursor, limit, at_least: Freshness::default() };
+    let include_self = matches!(timeline, Timeline::Home(Home { includes_self: true, .. }));
+    let request = PageRequest { cursor, limit, at_least: Freshness::default(), include_self };
     read_whole(&mut view, Attempt::WithDatabases, timeline, &request).await
 }
 

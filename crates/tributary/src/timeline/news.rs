@@ -18,121 +18,22 @@ use std::sync::Arc;
 
 use super::draft::PAGE_JSON_MAX;
 use super::due::{Due, DueRange, due};
+use super::events::post_key;
+pub use super::events::{News, NewsEvent, NewsPost};
+use super::hidden::Blockers;
 pub use super::live::{SubscribeError, Subscription};
 use super::view::View;
 use super::{Limit, ReadError};
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::horizon::{AHEAD_MS, Horizon};
-use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject, TailPost};
-use crate::model::{Post, PostId, PostKey, ShardId, UserId};
-use crate::post_json::decode_content;
+use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject};
+use crate::model::{PostId, PostKey, ShardId, UserId, UserList};
 use crate::shard::{FolloweesError, Shard, Turn};
 
 /// How often the follow list is read if it changes during the read. After that, an answer may have
 /// posts of a followee whose follow comes in the next answer.
 const LIST_TRIES: u32 = 3;
-
-/// The changes of a home timeline since a token.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct News {
-    /// The changes, in log order for each server. None if there is a gap.
-    pub events: Vec<NewsEvent>,
-    /// The token to continue from after each event, in the same order.
-    pub tokens: Vec<Freshness>,
-    /// Changes since the token are not known any more. Read the page again with `freshness`, and
-    /// continue from `freshness`.
-    pub gap: bool,
-    /// More changes are known already: ask again with `freshness` at once.
-    pub more: bool,
-    /// The token to continue from. Empty without memory.
-    pub freshness: Freshness,
-    /// Shards whose changes since the token could not be read now. They are not lost: they come
-    /// in a later answer.
-    pub missing: BTreeSet<ShardId>,
-    /// Shards whose server does not answer, with the time that the changes reach, in milliseconds
-    /// since 1970 (UTC).
-    pub stale: BTreeMap<ShardId, i64>,
-    /// The followees whose changes were looked up.
-    pub authors: usize,
-    /// Whether a database was queried, for the follow list or for handles.
-    pub queried: bool,
-    /// When the next hidden post of a followee becomes visible, in milliseconds since 1970 (UTC):
-    /// ask again then, even if no log has changed.
-    pub next_due_ms: Option<i64>,
-}
-
-/// A change of a home timeline.
-#[derive(Clone, Debug)]
-pub enum NewsEvent {
-    /// The post has become visible: it was stored, or its time has come.
-    Post(NewsPost),
-    /// A visible post has another text.
-    Update(NewsPost),
-    /// A post is no longer visible.
-    Delete {
-        /// The author of the post.
-        author: UserId,
-        /// The post.
-        post: PostId,
-    },
-    /// The reader follows this user. Earlier posts of the user are on a page with this token.
-    Follow {
-        /// The new followee.
-        user: UserId,
-        /// The position after this change.
-        freshness: Freshness,
-    },
-    /// The reader does not follow this user any more: the user's posts leave the timeline.
-    Unfollow {
-        /// The former followee.
-        user: UserId,
-        /// The position after this change.
-        freshness: Freshness,
-    },
-}
-
-/// A post as it is now, which may be newer than the change.
-#[derive(Clone, Debug)]
-pub struct NewsPost {
-    key: PostKey,
-    json: Arc<str>,
-    handle: Option<Arc<str>>,
-}
-
-impl NewsPost {
-    /// The post's time, id and author.
-    pub fn key(&self) -> PostKey {
-        self.key
-    }
-
-    /// The post with its text.
-    pub fn to_post(&self) -> Post {
-        Post { key: self.key, content: decode_content(&self.json) }
-    }
-
-    /// The JSON of the post, without its author's handle.
-    pub fn json(&self) -> &str {
-        &self.json
-    }
-
-    /// The author's handle, if the shards store handles.
-    pub fn handle(&self) -> Option<&str> {
-        self.handle.as_deref()
-    }
-}
-
-impl News {
-    /// Whether no shard is missing.
-    pub fn is_complete(&self) -> bool {
-        self.missing.is_empty()
-    }
-
-    fn with_gap(freshness: Freshness) -> Self {
-        Self { gap: true, freshness, ..Self::default() }
-    }
-}
 
 /// The changes of `reader`'s home timeline since a token, at most `limit`. Without a token, the
 /// token to begin with.
@@ -160,12 +61,21 @@ pub(super) async fn with_authors(
     let Some(since) = since else {
         return Ok((News { freshness: view.reached(), ..News::default() }, None));
     };
-    let asked = match Asked::new(view, memory, reader, since).await? {
+    let mut asked = match Asked::new(view, memory, reader, since).await? {
         Ok(asked) => asked,
         Err(unread) => return Ok((unread, None)),
     };
-    let mut news = asked.read(view, limit.get(), bytes_max).await;
-    news.queried |= add_handles(view, memory, &mut news.events).await;
+    let mut blockers = Blockers::of(reader);
+    let mut news = loop {
+        let news = asked.read(view, limit.get(), bytes_max).await;
+        let authors = news.events.iter().filter_map(NewsEvent::author);
+        match blockers.read(view, memory, authors).await {
+            Ok(()) => break news,
+            Err(missing) => asked.exclude(&missing),
+        }
+    };
+    news.drop_posts_of(&blockers);
+    news.queried |= blockers.queried | add_handles(view, memory, &mut news.events).await;
     Ok((news, Some(asked.authors)))
 }
 
@@ -177,13 +87,22 @@ pub(crate) async fn count(
     since: &Freshness,
 ) -> Result<(usize, News), ReadError> {
     let Some(memory) = view.memory() else { return Ok((0, News::with_gap(Freshness::default()))) };
-    let asked = match Asked::new(view, memory, reader, since).await? {
+    let mut asked = match Asked::new(view, memory, reader, since).await? {
         Ok(asked) => asked,
         Err(unread) => return Ok((0, unread)),
     };
-    let gap = |Gap| (0, News::with_gap(asked.reached.clone()));
-    let (posts, news) = asked.count(view).await.unwrap_or_else(gap);
-    Ok((posts, asked.with_cost(news)))
+    let mut blockers = Blockers::of(reader);
+    let (mut posts, mut news) = loop {
+        let gap = |Gap| (HashSet::new(), News::with_gap(asked.reached.clone()));
+        let (posts, news) = asked.count(view).await.unwrap_or_else(gap);
+        match blockers.read(view, memory, posts.iter().map(|post| post.author)).await {
+            Ok(()) => break (posts, news),
+            Err(missing) => asked.exclude(&missing),
+        }
+    };
+    posts.retain(|post| !blockers.contains(post.author));
+    news.queried |= blockers.queried;
+    Ok((posts.len(), asked.with_cost(news)))
 }
 
 /// A request for news with everything that its answer depends on.
@@ -199,6 +118,8 @@ struct Asked<'a> {
     reached: Freshness,
     /// The subjects and their shards by the index of their log, the reader's own log first.
     logs: Vec<(usize, Subjects)>,
+    /// The logs that are not read, because it is unknown which of their authors block the reader.
+    excluded: BTreeSet<usize>,
 }
 
 /// The part of a request that concerns one log.
@@ -229,7 +150,7 @@ struct LogRange {
 enum LogNews {
     /// Changes up to this position.
     Items(LogIdentity, Vec<NewsItem>),
-    /// Memory has not begun to follow the log, or has not reached the token.
+    /// The log cannot be read now: see [`Asked::range_of`].
     NotReached,
 }
 
@@ -261,12 +182,28 @@ impl<'a> Asked<'a> {
             };
             // The list in memory may be newer than the position.
             if tries == LIST_TRIES || !follows_changed(memory, reader, &reached) {
-                let logs = subjects(memory, reader, &authors);
-                return Ok(Ok(Self { memory, since, beyond_end, authors, queried, reached, logs }));
+                let (logs, excluded) = (subjects(memory, reader, &authors), BTreeSet::new());
+                return Ok(Ok(Self {
+                    memory,
+                    since,
+                    beyond_end,
+                    authors,
+                    queried,
+                    reached,
+                    logs,
+                    excluded,
+                }));
             }
             view.begin_again();
             tries += 1;
         }
+    }
+
+    /// Reads no more from the logs of these shards. Their changes come in a later answer.
+    fn exclude(&mut self, missing: &BTreeSet<ShardId>) {
+        let has_missing = |log: &FollowedLog| log.shards().iter().any(|it| missing.contains(it));
+        let logs = self.memory.logs().iter().enumerate();
+        self.excluded.extend(logs.filter(|(_, log)| has_missing(log)).map(|(index, _)| index));
     }
 
     async fn read(&self, view: &mut View<'_>, limit: usize, bytes_max: usize) -> News {
@@ -291,7 +228,7 @@ impl<'a> Asked<'a> {
             let log = &self.memory.logs()[*index];
             self.note_stale(log, asked, &mut answer.news);
             let limit = answer.room().saturating_add(1);
-            match self.changes(log, asked, due.reached, limit)? {
+            match self.changes(*index, asked, due.reached, limit)? {
                 LogNews::Items(identity, items) => {
                     if items.into_iter().all(|item| answer.add(identity, item)) {
                         self.pass(identity, &mut answer.news.freshness);
@@ -303,8 +240,8 @@ impl<'a> Asked<'a> {
         Ok(answer.news)
     }
 
-    /// Counts the posts, whatever their bytes.
-    async fn count(&self, view: &mut View<'_>) -> Result<(usize, News), Gap> {
+    /// Collects the posts, whatever their bytes.
+    async fn count(&self, view: &mut View<'_>) -> Result<(HashSet<PostKey>, News), Gap> {
         let mut news = News { freshness: self.start(), ..News::default() };
         let due = self.due(view).await?;
         news.freshness.set_horizon(due.reached);
@@ -312,7 +249,7 @@ impl<'a> Asked<'a> {
         for (index, asked) in &self.logs {
             let log = &self.memory.logs()[*index];
             self.note_stale(log, asked, &mut news);
-            match self.changes(log, asked, due.reached, usize::MAX)? {
+            match self.changes(*index, asked, due.reached, usize::MAX)? {
                 LogNews::Items(identity, items) => {
                     posts.extend(items.iter().filter_map(NewsItem::new_post));
                     self.pass(identity, &mut news.freshness);
@@ -320,7 +257,7 @@ impl<'a> Asked<'a> {
                 LogNews::NotReached => self.skip(log, asked, due.reached, &mut news),
             }
         }
-        Ok((posts.len(), news))
+        Ok((posts, news))
     }
 
     /// The posts that become visible because their time has come.
@@ -352,7 +289,7 @@ impl<'a> Asked<'a> {
         let mut found = Vec::new();
         for (index, asked) in &self.logs {
             let log = &self.memory.logs()[*index];
-            let Some(LogRange { since, .. }) = self.range_of(log)? else {
+            let Some(LogRange { since, .. }) = self.range_of(*index)? else {
                 if is_long {
                     continue;
                 }
@@ -389,7 +326,8 @@ impl<'a> Asked<'a> {
     }
 
     fn with_cost(&self, news: News) -> News {
-        News { authors: self.authors.len(), queried: self.queried, ..news }
+        let queried = self.queried || news.queried;
+        News { authors: self.authors.len(), queried, ..news }
     }
 
     /// The positions before the first event: those of the token for the logs that are asked, and
@@ -428,10 +366,12 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// The part of the log that is asked for. `None` if memory has not begun to follow the log, or
-    /// has not reached the token.
-    fn range_of(&self, log: &FollowedLog) -> Result<Option<LogRange>, Gap> {
-        let Some((identity, _)) = log.position() else { return Ok(None) };
+    /// The part of the log that is asked for. `None` if the log is excluded, or if memory has not
+    /// begun to follow it or has not reached the token.
+    fn range_of(&self, index: usize) -> Result<Option<LogRange>, Gap> {
+        let position = self.memory.logs()[index].position();
+        let position = position.filter(|_| !self.excluded.contains(&index));
+        let Some((identity, _)) = position else { return Ok(None) };
         let since = self.since.changes_seen(identity).ok_or(Gap)?;
         let reached = self.reached.changes_seen(identity).ok_or(Gap)?;
         let (until, required) = (reached.after, self.since.position(identity).unwrap_or_default());
@@ -448,16 +388,17 @@ impl<'a> Asked<'a> {
     /// The asked changes of one log since the token, up to a horizon.
     fn changes(
         &self,
-        log: &FollowedLog,
+        index: usize,
         asked: &Subjects,
         horizon: Option<PostKey>,
         limit: usize,
     ) -> Result<LogNews, Gap> {
+        let log = &self.memory.logs()[index];
         let shards: Vec<ShardId> = asked.shards.iter().copied().collect();
         if log.position().is_some() && shards.iter().any(|shard| self.memory.excludes(*shard)) {
             return Err(Gap);
         }
-        let Some(LogRange { identity, since, until }) = self.range_of(log)? else {
+        let Some(LogRange { identity, since, until }) = self.range_of(index)? else {
             return Ok(LogNews::NotReached);
         };
         let subjects = asked.subjects.as_slice();
@@ -536,6 +477,14 @@ fn event(item: NewsItem, freshness: &Freshness) -> NewsEvent {
         NewsChange::Gone((_, post)) => NewsEvent::Delete { author, post: PostId(post) },
         NewsChange::Follow(user) => NewsEvent::Follow { user, freshness: freshness() },
         NewsChange::Unfollow(user) => NewsEvent::Unfollow { user, freshness: freshness() },
+        NewsChange::Hide(UserList::Blocks, user) => {
+            NewsEvent::Block { user, freshness: freshness() }
+        }
+        NewsChange::Hide(_, user) => NewsEvent::Mute { user, freshness: freshness() },
+        NewsChange::Unhide(UserList::Blocks, user) => {
+            NewsEvent::Unblock { user, freshness: freshness() }
+        }
+        NewsChange::Unhide(_, user) => NewsEvent::Unmute { user, freshness: freshness() },
         NewsChange::Unknown => unreachable!("an unknown change is a gap"),
     }
 }
@@ -547,17 +496,6 @@ impl NewsItem {
             NewsChange::Post(post) => Some(post_key(self.subject.author(), post)),
             _ => None,
         }
-    }
-}
-
-fn post_key(author: UserId, post: &TailPost) -> PostKey {
-    let (time, id) = post.key;
-    PostKey { time, post: PostId(id), author }
-}
-
-impl NewsPost {
-    fn new(author: UserId, post: TailPost) -> Self {
-        Self { key: post_key(author, &post), json: post.body, handle: None }
     }
 }
 

@@ -45,6 +45,8 @@ pub struct PageRequest {
     /// The page must reflect at least these log positions: the token of an earlier answer, or
     /// [`crate::Tributary::freshness`]. Empty if any state will do.
     pub at_least: Freshness,
+    /// Whether a home timeline has the reader's own posts.
+    pub include_self: bool,
 }
 
 impl PageRequest {
@@ -60,6 +62,12 @@ impl PageRequest {
         Self { limit, ..self }
     }
 
+    /// Includes the reader's own posts in a home timeline.
+    #[must_use]
+    pub fn include_self(self) -> Self {
+        Self { include_self: true, ..self }
+    }
+
     /// Requires the log positions of a token that an earlier call returned.
     #[must_use]
     pub fn at_least(self, freshness: Freshness) -> Self {
@@ -70,7 +78,12 @@ impl PageRequest {
 /// The newest page, 20 posts, no required freshness.
 impl Default for PageRequest {
     fn default() -> Self {
-        Self { cursor: Cursor::newest(), limit: Limit::DEFAULT, at_least: Freshness::default() }
+        Self {
+            cursor: Cursor::newest(),
+            limit: Limit::DEFAULT,
+            at_least: Freshness::default(),
+            include_self: false,
+        }
     }
 }
 
@@ -96,7 +109,8 @@ pub struct Page {
     pub stale: BTreeMap<ShardId, i64>,
     /// The handles of the authors on the page, if the shards store them.
     pub handles: BTreeMap<UserId, String>,
-    /// Waves of simultaneous shard queries that the page took, not counting the follow list.
+    /// Waves of simultaneous shard queries that the page took, not counting those of the follow
+    /// list and of blocks.
     pub waves: u32,
     /// The log positions that the page reflects; empty if no logs are followed.
     pub freshness: Freshness,

@@ -9,6 +9,8 @@ use crate::model::{ShardId, UserId};
 /// The authors of a page, by where their posts are read.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// The reader of a home timeline. Posts of authors that block the reader are not on the page.
+    pub(super) reader: Option<UserId>,
     pub(super) from_memory: KnownAuthors,
     /// Authors that memory does not know, or for which it may not be used.
     pub(super) from_databases: Vec<UserId>,
@@ -22,7 +24,7 @@ pub(super) struct Plan {
 /// Authors whose posts may be read from memory.
 #[derive(Debug)]
 pub(super) enum KnownAuthors {
-    /// All users on a follow list.
+    /// All users that a follow list shows.
     FollowList(Arc<FollowList>),
     Slots(Vec<Slot>),
 }

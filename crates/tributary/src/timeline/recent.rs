@@ -293,10 +293,8 @@ mod tests {
         let (time, post) = (chance.random_range(0..TIMES), PostId(chance.random_range(0..4)));
         let key = PostKey { time, post, author: UserId(chance.random_range(0..AUTHORS)) };
         let edge = Edge::Beside { key, above: chance.random_bool(0.5) };
-        (
-            FollowList::new(follows, 100, 0),
-            Span { edge, need: chance.random_range(1..8), is_newest: false },
-        )
+        let need = chance.random_range(1..8);
+        (FollowList::new(follows, 100, 0), Span { edge, need, is_newest: false, reader: None })
     }
 
     #[test]

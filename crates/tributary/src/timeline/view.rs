@@ -16,12 +16,13 @@ use super::explain::{
     LogState, LogTrust, MemorySearch, MemoryUse, NotScanned, Reason, SearchMethod, StepKind,
     WaveKind,
 };
+use super::hidden::blocks_in_memory;
 use super::plan::{KnownAuthors, Plan};
 use super::recent;
 use super::recorder::Recorder;
 use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
-use super::{Attempt, Timeline, TimelineFlights};
+use super::{Attempt, Home, Timeline, TimelineFlights};
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
@@ -89,7 +90,7 @@ pub(super) enum Trust {
     Nothing,
 }
 
-/// The plan for a reader's followees, or why there is none.
+/// The plan for the users whose posts a reader sees, or why there is none.
 pub(super) enum Followees {
     Known(Plan),
     TooMany,
@@ -419,8 +420,8 @@ impl<'a> View<'a> {
         reached
     }
 
-    /// The users that `reader` follows, at least as of the position at the start of the request,
-    /// and whether they were queried.
+    /// The users whose posts `reader` sees, at least as of the position at the start of the
+    /// request, and whether they were queried.
     pub(super) async fn followed_users(
         &mut self,
         reader: UserId,
@@ -459,30 +460,34 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The plan for the users that `reader` follows, if memory has the follow list.
-    pub(super) fn plan_from_memory(&self, reader: UserId, cursor: &Cursor) -> Option<Plan> {
-        let memory = self.memory?;
+    /// The plan for the users whose posts the reader sees, if memory has the follow list.
+    pub(super) fn plan_from_memory(&self, home: Home, cursor: &Cursor) -> Option<Plan> {
+        let (memory, Home { reader, includes_self }) = (self.memory?, home);
         let trust = self.trust_of(memory, reader);
         let list = memory.follows(reader, memory.tick());
         let list = list.filter(|list| trust != Trust::Nothing && !list.is_too_long())?;
+        let own = memory.find(reader).filter(|_| includes_self);
+        let list = own.map_or(list.clone(), |own| Arc::new(list.with(own)));
         let mut plan = self.plan_of_list(memory, list, cursor);
+        plan.reader = Some(reader);
         if let Trust::Stale(as_of) = trust {
             plan.stale.insert(self.fleet.placement().shard_of(reader), as_of);
         }
         Some(plan)
     }
 
-    /// The plan for the users that `reader` follows. If memory does not have the follow list, it is
-    /// queried on the shard of the reader.
+    /// The plan for the users whose posts the reader sees. If memory does not have the follow list,
+    /// it is queried on the shard of the reader.
     pub(super) async fn followees(
         &self,
-        reader: UserId,
+        home: Home,
         cursor: &Cursor,
         attempt: Attempt,
     ) -> Followees {
-        if let Some(plan) = self.plan_from_memory(reader, cursor) {
+        if let Some(plan) = self.plan_from_memory(home, cursor) {
             return Followees::Known(plan);
         }
+        let Home { reader, includes_self } = home;
         if self.knows_too_many(reader) {
             return Followees::TooMany;
         }
@@ -494,9 +499,13 @@ impl<'a> View<'a> {
         let list = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, costs.as_ref()).await;
         self.end_wave(WaveKind::FollowList, 1, costs);
         match list {
-            Ok(followees) => {
+            Ok(mut followees) => {
                 self.request_follows_fill(reader, followees.is_empty());
-                Followees::Known(Plan { queried: Some(own), ..self.plan(&followees, cursor) })
+                if includes_self && !followees.contains(&reader) {
+                    followees.push(reader);
+                }
+                let plan = self.plan(&followees, cursor);
+                Followees::Known(Plan { reader: Some(reader), queried: Some(own), ..plan })
             }
             Err(FolloweesError::TooMany) => {
                 // Memory then knows that the list is too long.
@@ -620,10 +629,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether the author blocks the reader. `None` if memory does not have the author's tail.
+    pub(super) fn blocks_in_memory(&self, author: UserId, reader: UserId) -> Option<bool> {
+        blocks_in_memory(self.memory?, author, reader)
+    }
+
     /// Whether memory has a post of these authors that is older than `edge`.
     pub(super) fn any_older(&self, plan: &Plan, edge: Edge) -> Older {
         match self.memory {
-            Some(memory) => warm::any_older(memory, plan.slots(), edge),
+            Some(memory) => warm::any_older(memory, plan.slots(), (edge, plan.reader)),
             None => Older::None,
         }
     }

@@ -68,7 +68,7 @@ impl Default for MemoryPosts {
     }
 }
 
-/// Start and length of a page.
+/// Start and length of a page, and its reader.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) edge: Edge,
@@ -76,13 +76,15 @@ pub(super) struct Span {
     pub(super) need: usize,
     /// The page starts at the horizon, or with all posts.
     pub(super) is_newest: bool,
+    /// Posts of authors that block this reader are skipped.
+    pub(super) reader: Option<UserId>,
 }
 
 impl Span {
     /// The page of this request, whose cursor may have been lowered to the horizon.
-    pub(super) fn of(request: &PageRequest, lowered: &Cursor) -> Self {
+    pub(super) fn of(request: &PageRequest, lowered: &Cursor, reader: Option<UserId>) -> Self {
         let is_newest = lowered.edge == Edge::Top || lowered.edge != request.cursor.edge;
-        Self { edge: lowered.edge, need: request.limit.get() + 1, is_newest }
+        Self { edge: lowered.edge, need: request.limit.get() + 1, is_newest, reader }
     }
 }
 
@@ -135,8 +137,13 @@ pub(super) enum Older {
     Unknown(Vec<UserId>),
 }
 
-/// Looks for a post of these authors that is older than the edge. O(authors).
-pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older {
+/// Looks for a post of these authors that is older than the edge and not hidden from the reader.
+/// O(authors).
+pub(super) fn any_older(
+    memory: &Memory,
+    authors: &[Slot],
+    (edge, reader): (Edge, Option<UserId>),
+) -> Older {
     let tick = memory.tick();
     let mut unknown = Vec::new();
     for &slot in authors {
@@ -148,6 +155,9 @@ pub(super) fn any_older(memory: &Memory, authors: &[Slot], edge: Edge) -> Older 
             unknown.push(author);
             continue;
         };
+        if tail.is_hidden_from(reader) {
+            continue;
+        }
         let first = first_under(&tail, edge.for_author(author));
         if first < tail.keys().len() {
             return Older::Some;
@@ -275,6 +285,9 @@ impl<'a> MemoryPage<'a> {
         (time, tail): (i64, Option<Arc<Tail>>),
     ) {
         let Some(tail) = tail else { return self.note_unknown(slot, author, time) };
+        if tail.is_hidden_from(self.span.reader) {
+            return;
+        }
         let edge = self.span.edge.for_author(author);
         let rows = first_under(&tail, edge)..tail.keys().len();
         let above = rows.start.checked_sub(1).and_then(|row| tail.keys().get(row));
@@ -298,6 +311,9 @@ impl<'a> MemoryPage<'a> {
         let author = self.memory.user(slot);
         let edge = self.span.edge.for_author(author);
         let tail = self.memory.tail(slot, self.tick);
+        if tail.as_deref().is_some_and(|tail| tail.is_hidden_from(self.span.reader)) {
+            return;
+        }
         let depth = tail.as_deref().map_or(0, deeper_than);
         let Some(tail) = tail.filter(|tail| answers_above(tail, edge)) else {
             let bound = PostKey { time: i64::MIN, post: PostId(0), author };

@@ -12,6 +12,10 @@ use super::{post_id, user_id};
 pub(crate) struct World {
     pub(crate) follows: Vec<Follow>,
     pub(crate) posts: Vec<Post>,
+    /// Pairs of a user and a user that it mutes.
+    pub(crate) mutes: BTreeSet<(UserId, UserId)>,
+    /// Pairs of a user and a user that it blocks.
+    pub(crate) blocks: BTreeSet<(UserId, UserId)>,
 }
 
 impl World {
@@ -46,7 +50,15 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(world: &World) -> Self {
         let mut followees: BTreeMap<UserId, BTreeSet<UserId>> = BTreeMap::new();
+        let is_hidden = |reader, author| {
+            world.mutes.contains(&(reader, author))
+                || world.blocks.contains(&(reader, author))
+                || world.blocks.contains(&(author, reader))
+        };
         for follow in &world.follows {
+            if is_hidden(follow.follower, follow.followee) {
+                continue;
+            }
             followees.entry(follow.follower).or_default().insert(follow.followee);
         }
         let mut by_author: BTreeMap<UserId, Vec<Post>> = BTreeMap::new();

@@ -1,15 +1,17 @@
 //! Checks that the tables of a database can be read with bounded cost. Every fault has a cure.
 
+use std::collections::BTreeMap;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
-use super::execute;
 use super::statements::Statements;
-use super::visibility;
+use super::{execute, lists, visibility};
 use crate::mapping::{Condition, PostsTable, Tables};
+use crate::model::UserList;
 use crate::moment::TimeUnit;
 use crate::shard::infer::INTEGERS;
-use crate::shard::schema::{mysql_tables, quoted};
+use crate::shard::schema::{mysql_list_table, mysql_tables, quoted};
 use crate::shard::{Finding, ShardError};
 
 /// The indexes that reads use, and whether rows can be loaded.
@@ -17,8 +19,10 @@ use crate::shard::{Finding, ShardError};
 pub(super) struct Indexes {
     /// The index for reading an author's posts.
     pub(super) posts: String,
-    /// The index for reading a follow list.
-    pub(super) follows: String,
+    /// The index for reading each list.
+    pub(super) lists: BTreeMap<UserList, String>,
+    /// The index for reading the followers of a user, if there is one.
+    pub(super) followers: Option<String>,
     /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
@@ -41,13 +45,17 @@ pub(super) async fn tables(
     faults.extend(visibility::unusable(connection, name, tables).await?);
     let posts = declared_table(connection, name, &tables.posts.name).await?;
     let follows = declared_table(connection, name, &tables.follows.name).await?;
-    let indexes = match (choose(&quoted(name), tables, &posts, &follows), faults.is_empty()) {
+    let mut indexes = match (choose(&quoted(name), tables, &posts, &follows), faults.is_empty()) {
         (Ok(indexes), true) => indexes,
         (chosen, _) => {
             faults.extend(chosen.err().unwrap_or_default());
             return Ok(Err(faults));
         }
     };
+    let faults = lists::choose_indexes(connection, name, tables, &mut indexes).await?;
+    if !faults.is_empty() {
+        return Ok(Err(faults));
+    }
     let index = indexes.posts.clone();
     let mut statements = Statements::new(name, tables, indexes);
     // Running each kind of read finds further faults, such as rights on some columns only.
@@ -74,22 +82,29 @@ async fn unreadable(
     name: &str,
     tables: &Tables,
 ) -> Result<Vec<Finding>, ShardError> {
-    let (follows, posts) = (&tables.follows, &tables.posts);
+    let posts = &tables.posts;
     let post_columns = [&posts.id, &posts.author, &posts.content, &posts.time];
-    let mut wanted = vec![
-        (
-            &follows.name,
-            with_conditions(&[&follows.follower, &follows.followed], follows.conditions()),
-        ),
-        (&posts.name, with_conditions(&post_columns, posts.conditions())),
-    ];
-    wanted.extend(tables.users.iter().map(|users| (&users.name, vec![&users.id, &users.handle])));
     // The definition is known for our own tables only.
-    let create = if tables.are_ours() { mysql_tables(name).to_vec() } else { Vec::new() };
+    let [create_follows, create_posts] = match tables.are_ours() {
+        true => mysql_tables(name).map(Some),
+        false => [None, None],
+    };
     let mut faults = Vec::new();
-    for (index, (table, columns)) in wanted.into_iter().enumerate() {
-        let create = create.get(index).map(String::as_str);
-        faults.extend(unreadable_table(connection, name, (table, &columns), create).await?);
+    for (list, table) in tables.lists() {
+        let columns = with_conditions(&[&table.follower, &table.followed], table.conditions());
+        let create = match list {
+            UserList::Follows => create_follows.clone(),
+            UserList::Mutes | UserList::Blocks => Some(mysql_list_table(Some(name), &table)),
+        };
+        let table = (table.name.as_str(), columns.as_slice());
+        faults.extend(unreadable_table(connection, name, table, create.as_deref()).await?);
+    }
+    let columns = with_conditions(&post_columns, posts.conditions());
+    let table = (posts.name.as_str(), columns.as_slice());
+    faults.extend(unreadable_table(connection, name, table, create_posts.as_deref()).await?);
+    if let Some(users) = &tables.users {
+        let table = (users.name.as_str(), &[&users.id, &users.handle][..]);
+        faults.extend(unreadable_table(connection, name, table, None).await?);
     }
     Ok(faults)
 }
@@ -150,13 +165,14 @@ async fn wrong_types(
          FROM information_schema.columns WHERE table_schema = ?";
     type ColumnRow = (String, String, String, Option<u8>);
     let columns: Vec<ColumnRow> = execute::rows(connection, sql, (database,)).await?;
-    let (follows, posts) = (&tables.follows, &tables.posts);
-    let mut ids = vec![
-        (&follows.name, &follows.follower),
-        (&follows.name, &follows.followed),
-        (&posts.name, &posts.id),
-        (&posts.name, &posts.author),
-    ];
+    let posts = &tables.posts;
+    let lists: Vec<_> = tables.lists().map(|(_, table)| table).collect();
+    let mut ids = vec![(&posts.name, &posts.id), (&posts.name, &posts.author)];
+    ids.extend(
+        lists
+            .iter()
+            .flat_map(|table| [(&table.name, &table.follower), (&table.name, &table.followed)]),
+    );
     ids.extend(tables.users.iter().map(|users| (&users.name, &users.id)));
     let mut faults = Vec::new();
     for (table, column, kind, digits) in columns {
@@ -217,7 +233,7 @@ pub(super) fn same(a: &str, b: &str) -> bool {
 
 /// The declaration of a table.
 #[derive(Debug)]
-struct DeclaredTable {
+pub(super) struct DeclaredTable {
     /// The table is a view.
     view: bool,
     /// Every index is ordered by its own columns and then by those of the primary key. True in
@@ -242,7 +258,7 @@ struct IndexColumn {
     descending: bool,
 }
 
-async fn declared_table(
+pub(super) async fn declared_table(
     connection: &mut Conn,
     database: &str,
     table: &str,
@@ -345,7 +361,9 @@ fn choose(
             } else {
                 Ok(())
             };
-            Ok(Indexes { posts: posts_index, follows: follows_index, loadable })
+            let lists = BTreeMap::from([(UserList::Follows, follows_index)]);
+            let followers = starting_with(follows, &[&follow.followed, &follow.follower]);
+            Ok(Indexes { posts: posts_index, lists, followers, loadable })
         }
         (posts_index, follows_index) => {
             Err([posts_index.err(), follows_index.err()].into_iter().flatten().collect())
@@ -356,7 +374,7 @@ fn choose(
 /// The name of an index that starts with `columns`. All columns after the first must have the same
 /// direction, so that the index is read in order. (`user_id`, `timestamp`) is enough if `tweet_id`
 /// is the appended primary key.
-fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
+pub(super) fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
     let primary = table.indexes.iter().find(|index| index.name == "PRIMARY");
     let appended: &[IndexColumn] = match primary {
         Some(primary) if table.primary_key_appended => &primary.columns,
@@ -377,7 +395,7 @@ fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Option<String> {
 
 /// Whether some unique index contains the first `needed` of `columns`, and no column outside
 /// `columns`.
-fn unique_over(table: &DeclaredTable, columns: &[&String], needed: usize) -> bool {
+pub(super) fn unique_over(table: &DeclaredTable, columns: &[&String], needed: usize) -> bool {
     table.indexes.iter().any(|index| {
         let has = |name: &str| index.columns.iter().any(|column| same(&column.name, name));
         let is_wanted = |column: &IndexColumn| columns.iter().any(|name| same(&column.name, name));

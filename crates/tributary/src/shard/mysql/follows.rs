@@ -8,10 +8,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Row, Transaction, Value};
 
 use super::conditions::{self, NewColumns};
+use super::statements::{Chunked, REMOVED_ROWS, REMOVED_ROWS_MAX};
 use super::write::Attempt;
 use super::{MySqlShard, execute, field};
-use crate::mapping::Tables;
-use crate::model::Follow;
+use crate::mapping::FollowsTable;
+use crate::model::{Follow, UserList};
 use crate::moment::Zone;
 use crate::shard::schema::quoted;
 use crate::shard::write::FollowOutcome;
@@ -27,8 +28,8 @@ const ROOM_WITHOUT_LOCK: usize = 32_000;
 /// The statements that remove and show follows.
 #[derive(Debug)]
 pub(super) struct FollowWrites {
-    /// (follower, followee), or (time, follower, followee) if `delete_is_timed`.
-    pub(super) delete: String,
+    /// (follower, followee for each), after a time if `delete_is_timed`.
+    delete: Chunked,
     delete_is_timed: bool,
     /// Shows hidden rows, without the condition on their keys.
     restore: Option<String>,
@@ -47,8 +48,7 @@ pub(super) struct FollowWrites {
 }
 
 impl FollowWrites {
-    pub(super) fn new(database: &str, tables: &Tables) -> Self {
-        let follows = &tables.follows;
+    pub(super) fn new(database: &str, follows: &FollowsTable, zone: Zone) -> Self {
         let table = format!("{}.{}", quoted(database), quoted(&follows.name));
         let (follower, followed) = (quoted(&follows.follower), quoted(&follows.followed));
         let visible = conditions::all(follows.conditions());
@@ -56,7 +56,11 @@ impl FollowWrites {
         let key = format!("{follower}, {followed}");
         Self {
             // A hidden row is not removed: it may be a block, or belong to something else.
-            delete: format!("{} WHERE {follower} = ? AND {followed} = ?{visible}", delete.sql),
+            delete: Chunked::new(REMOVED_ROWS, |rows| {
+                let users = vec!["?"; rows].join(", ");
+                let sql = &delete.sql;
+                format!("{sql} WHERE {follower} = ? AND {followed} IN ({users}){visible}")
+            }),
             delete_is_timed: delete.timed,
             restore: conditions::restore(&table, follows.conditions(), &follows.removal()),
             count_visible: format!("SELECT COUNT(DISTINCT {key}) FROM {table} WHERE TRUE{visible}"),
@@ -67,7 +71,7 @@ impl FollowWrites {
             key,
             conditional: !follows.conditions().is_empty(),
             new_times: NewColumns::new(follows.conditions()).times,
-            zone: tables.posts.zone.clone(),
+            zone,
         }
     }
 
@@ -76,12 +80,23 @@ impl FollowWrites {
         vec![conditions::now(&self.zone); self.new_times]
     }
 
-    /// The parameters of `delete`.
-    pub(super) fn delete_values(&self, follow: Follow) -> Vec<Value> {
-        let mut values = Vec::with_capacity(3);
-        values.extend(self.delete_is_timed.then(|| conditions::now(&self.zone)));
-        values.extend([follow.follower.0.into(), follow.followee.0.into()]);
-        values
+    /// A statement that removes one entry.
+    pub(super) fn delete_one(&self) -> &str {
+        self.delete.at_least(1).0
+    }
+
+    /// The statements that remove these entries of one owner, with their values.
+    fn deletes(&self, rows: &[Follow]) -> Vec<(&str, Vec<Value>)> {
+        let statement = |chunk: &[Follow]| {
+            let (sql, length) = self.delete.at_least(chunk.len());
+            let padding = chunk.iter().cycle().take(length);
+            let mut values = Vec::with_capacity(length + 2);
+            values.extend(self.delete_is_timed.then(|| conditions::now(&self.zone)));
+            values.extend(chunk.first().map(|row| Value::from(row.follower.0)));
+            values.extend(padding.map(|row| Value::from(row.followee.0)));
+            (sql, values)
+        };
+        rows.chunks(REMOVED_ROWS_MAX).map(statement).collect()
     }
 
     /// Makes sure that `rows`, some of which existed before, are visible. Returns the number of
@@ -141,12 +156,13 @@ impl FollowWrites {
 }
 
 impl MySqlShard {
-    /// Adds follows of one user, unless the list would have more than `max` users.
+    /// Adds entries of one owner, unless the list would have more than `max` users.
     ///
     /// Near the limit, transactions that extend the same list wait for each other. A transaction
-    /// counts after it holds the lock, so its snapshot contains the previous one's follows.
-    pub(in crate::shard) async fn follow(
+    /// counts after it holds the lock, so its snapshot contains the previous one's entries.
+    pub(in crate::shard) async fn add_entries(
         &self,
+        list: UserList,
         rows: &[Follow],
         max: usize,
         until: Deadline,
@@ -155,46 +171,60 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.connections().request().await?;
             let mut transaction = attempt.begin(&mut connection).await?;
-            let listed = self.count_followees(&mut transaction, rows, max).await?;
+            let listed = self.count_entries(list, &mut transaction, rows, max).await?;
             if listed.saturating_add(rows.len() + ROOM_WITHOUT_LOCK) > max {
                 transaction.rollback().await?;
                 transaction = attempt.begin(&mut connection).await?;
-                if !self.lock_and_count(&mut transaction, rows, max).await? {
+                if !self.lock_and_count(list, &mut transaction, rows, max).await? {
                     transaction.rollback().await?;
                     return Ok(Written { outcome: FollowOutcome::TooLong, at: None });
                 }
             }
-            let added = self.add_follows(&attempt, transaction, rows).await?;
+            let added = self.insert_entries(list, (&attempt, transaction), rows).await?;
             Ok(self.written(FollowOutcome::Added(added), &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
     }
 
-    /// Locks the list. Returns whether it has at most `max` users with these follows.
+    /// Removes entries of one owner. Returns the number of removed rows.
+    pub(in crate::shard) async fn remove_entries(
+        &self,
+        list: UserList,
+        rows: &[Follow],
+        until: Deadline,
+    ) -> Result<Written<usize>, ShardError> {
+        let writes = self.database.write_statements().list(list)?;
+        self.delete_all(writes.deletes(rows), until).await
+    }
+
+    /// Locks the list. Returns whether it has at most `max` users with these entries.
     async fn lock_and_count(
         &self,
+        list: UserList,
         transaction: &mut Transaction<'_>,
         rows: &[Follow],
         max: usize,
     ) -> Result<bool, ShardError> {
-        let follows = &self.database.write_statements().follows;
+        let follows = self.database.write_statements().list(list)?;
         let Some(Follow { follower, .. }) = rows.first() else { return Ok(true) };
         let _locked: Option<Row> =
             execute::first(transaction, &follows.lock_list, (follower.0,)).await?;
-        let listed = self.count_followees(transaction, rows, max).await?;
+        let listed = self.count_entries(list, transaction, rows, max).await?;
         let new = rows.len() - follows.count_visible(transaction, rows).await?;
         Ok(new == 0 || listed.saturating_add(new) <= max)
     }
 
-    /// The length of the follow list, or a greater number than `max`.
-    async fn count_followees(
+    /// The length of the list, or a greater number than `max`.
+    async fn count_entries(
         &self,
+        list: UserList,
         transaction: &mut Transaction<'_>,
         rows: &[Follow],
         max: usize,
     ) -> Result<usize, ShardError> {
         let Some(Follow { follower, .. }) = rows.first() else { return Ok(0) };
-        let sql = &self.statements()?.count_followees;
+        let statements = self.statements()?;
+        let sql = &statements.lists.of(list)?.count;
         let values = (follower.0, 0u64, max as u64 + 1);
         let count: Option<Row> = execute::first(transaction, sql, values).await?;
         Ok(count.map_or(Ok(0), |row| field(&row, 0))?)

@@ -8,9 +8,9 @@ use mysql_async::{Conn, Error, Row};
 
 use super::check::{account, same};
 use super::execute;
-use super::source::{reads_definitions, show_generated_keys};
+use super::source::{reads_definitions, served_tables, show_generated_keys};
 use super::text_of;
-use crate::changes::rows::{Role, ServedTable};
+use crate::changes::rows::ServedTable;
 use crate::mapping::Tables;
 use crate::model::ShardId;
 use crate::shard::schema::quoted;
@@ -107,14 +107,12 @@ async fn unfollowable(
 ) -> Result<Vec<Finding>, ShardError> {
     show_generated_keys(connection).await?;
     let hidden = hidden_columns(connection, database).await?;
-    let mut served = vec![(Role::Posts, &tables.posts.name), (Role::Follows, &tables.follows.name)];
-    served.extend(tables.users.iter().map(|users| (Role::Users, &users.name)));
     let mut findings = Vec::new();
-    for (role, name) in served {
+    for (role, name) in served_tables(tables) {
         let table = (database.to_owned(), name.clone());
         let table = ServedTable::undefined(ShardId(0), table, role, true);
         let table = table.defined(connection, tables).await?;
-        let hides = hidden.iter().any(|hidden| same(hidden, name));
+        let hides = hidden.iter().any(|hidden| same(hidden, &name));
         let why = table.unfollowable.clone();
         if let Some(why) = why.or_else(|| hides.then(|| table.with_hidden_columns())) {
             let text = format!("{}; pages of this shard are read from the database", why.reason);

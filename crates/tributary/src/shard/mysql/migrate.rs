@@ -8,8 +8,11 @@ use mysql_async::{Conn, Error};
 use super::dial::dial;
 use crate::config::ServerConfig;
 use crate::mapping::Tables;
+use crate::model::UserList;
 use crate::shard::ShardError;
-use crate::shard::schema::{OUR_TABLES, WRITES_TABLE, mysql_tables, mysql_writes_table, quoted};
+use crate::shard::schema::{
+    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_tables, mysql_writes_table, quoted,
+};
 
 /// Time limit of each statement.
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
@@ -66,6 +69,12 @@ async fn make(
             make_one(connection, database, &create).await?
         };
         done.push((table.to_owned(), made));
+    }
+    for (_, table) in tables.lists().filter(|(list, _)| *list != UserList::Follows) {
+        let is_present = present.contains(&table.name);
+        let made = !is_present
+            && make_one(connection, database, &mysql_list_table(Some(database), &table)).await?;
+        done.push((table.name.clone(), made));
     }
     Ok(done)
 }

@@ -8,6 +8,7 @@ mod dial;
 mod erasure;
 mod execute;
 mod follows;
+mod lists;
 mod log_check;
 mod login;
 mod migrate;
@@ -41,7 +42,7 @@ use self::write::Attempt;
 use super::gate::Progress;
 use super::read_cost::ReadMeter;
 use super::{Deadline, ShardError};
-use crate::model::{Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Follow, Post, PostId, PostKey, UserId, UserList};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::Written;
 
@@ -89,27 +90,6 @@ impl MySqlShard {
     /// `Ok` if unique keys keep the tables free of duplicate rows, else the reason.
     pub(super) fn loadable(&self) -> Result<(), String> {
         self.database.statements()?.loadable.clone()
-    }
-
-    pub(super) async fn followees(
-        &self,
-        reader: UserId,
-        from: UserId,
-        max: usize,
-        until: Deadline,
-    ) -> Result<Vec<UserId>, ShardError> {
-        let (statements, progress) = (self.statements()?, Progress::default());
-        let run = async {
-            let mut connection = self.server.read_connection().await?;
-            let counter = self.count_rows(&mut connection).await?;
-            let parameters = (reader.0, from.0, max);
-            let rows: Vec<Row> =
-                execute::rows(&mut connection, &statements.followees, parameters).await?;
-            progress.note_rows(rows.len());
-            self.end_count(counter, &mut connection).await?;
-            rows.iter().map(|row| Ok(UserId(field(row, 0)?))).collect()
-        };
-        self.pass(until, &progress, run).await
     }
 
     pub(super) async fn posts(
@@ -185,26 +165,28 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.connections().request().await?;
             let transaction = attempt.begin(&mut connection).await?;
-            let added = self.add_follows(&attempt, transaction, rows).await?;
+            let added =
+                self.insert_entries(UserList::Follows, (&attempt, transaction), rows).await?;
             Ok(self.written(added, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
     }
 
-    /// Inserts follows and commits. Returns the number of new follows.
-    async fn add_follows(
+    /// Inserts entries of a list and commits. Returns the number of new entries.
+    async fn insert_entries(
         &self,
-        attempt: &Attempt,
-        mut transaction: Transaction<'_>,
+        list: UserList,
+        (attempt, mut transaction): (&Attempt, Transaction<'_>),
         rows: &[Follow],
     ) -> Result<usize, ShardError> {
-        let follows = &self.database.write_statements().follows;
+        let follows = self.database.write_statements().list(list)?;
         let row = |row: &Follow| {
             let mut values = vec![row.follower.0.into(), row.followee.0.into()];
             values.extend(follows.times());
             values
         };
-        let sql = &self.statements()?.insert_follows;
+        let statements = self.statements()?;
+        let sql = &statements.lists.of(list)?.insert;
         let mut added = insert(&mut transaction, sql, rows, row).await?;
         if added < rows.len() {
             match follows.show_existing(&mut transaction, rows).await {

@@ -7,13 +7,16 @@
 //! over a forced index. Its range starts exactly at the key, so it reads only the rows that it
 //! returns.
 
+use std::collections::BTreeMap;
+
 use mysql_async::Value;
 
 use super::check::Indexes;
 use super::conditions::{self, NewColumns};
+use super::lists::ListStatements;
 use crate::cursor::AuthorEdge;
-use crate::mapping::{PostsTable, Tables};
-use crate::model::{Direction, ID_MAX, UserId};
+use crate::mapping::{FollowsTable, PostsTable, Tables};
+use crate::model::{Direction, ID_MAX, UserId, UserList};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
 
@@ -23,13 +26,16 @@ pub(super) const AUTHORS_PER_STATEMENT: usize = 50;
 const LENGTHS: usize = 6;
 /// The lengths in which a `UNION ALL` exists. Other lengths are padded to the next one, so that a
 /// connection holds few prepared statements. A padded arm costs 10 us.
-const UNION_ARMS: [usize; LENGTHS] = [1, 2, 4, 8, 16, AUTHORS_PER_STATEMENT];
+pub(super) const UNION_ARMS: [usize; LENGTHS] = [1, 2, 4, 8, 16, AUTHORS_PER_STATEMENT];
 /// The lengths in which an insert exists, in rows. 16 rows are ten times as fast as single rows;
 /// more than 64 gain little.
 const INSERT_ROWS: [usize; LENGTHS] = [1, 2, 4, 8, 16, 64];
+/// The lengths in which the removal of entries of one list exists.
+pub(super) const REMOVED_ROWS: [usize; LENGTHS] = [1, 4, 16, 64, 256, REMOVED_ROWS_MAX];
+pub(super) const REMOVED_ROWS_MAX: usize = 1_000;
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 2 + (10 + 2 + 2) * LENGTHS;
+pub(super) const STATEMENTS_PER_SHARD: usize = 10 + (10 + 2 + 2 + 5 + 3) * LENGTHS;
 /// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
 /// cannot choose to read the whole tail of a single author.
 const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
@@ -44,10 +50,7 @@ pub(super) const UNUSED_ID: u64 = 0;
 pub(super) struct Statements {
     /// The unit of the time column.
     pub(super) unit: TimeUnit,
-    /// (reader, from, max) -> followee, rising.
-    pub(super) followees: String,
-    /// (reader, 0, max) -> the number of followees, or `max` if there are more.
-    pub(super) count_followees: String,
+    pub(super) lists: ListStatements,
     older: Tails,
     newer: Tails,
     older_with_texts: Tails,
@@ -60,8 +63,6 @@ pub(super) struct Statements {
     pub(super) posts: Chunked,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
     pub(super) handles: Option<Chunked>,
-    /// (follower, followee, times of [`NewColumns`]) for each.
-    pub(super) insert_follows: Chunked,
     /// (post, author, content, time, times of [`NewColumns`]) for each.
     pub(super) insert_posts: Chunked,
     /// Reads that fill memory.
@@ -75,7 +76,7 @@ pub(super) struct Statements {
 #[derive(Debug)]
 pub(super) struct Fills {
     tail: Arm,
-    follows: Arm,
+    lists: BTreeMap<UserList, Arm>,
     /// The text before and after the list of users.
     handles: Option<[String; 2]>,
     /// () -> author, newest time. Hidden posts count too, so that the index alone answers.
@@ -111,7 +112,7 @@ pub(super) struct Tails {
 pub(super) struct Chunked(Box<[(usize, String); LENGTHS]>);
 
 impl Chunked {
-    fn new(lengths: [usize; LENGTHS], sql: impl Fn(usize) -> String) -> Self {
+    pub(super) fn new(lengths: [usize; LENGTHS], sql: impl Fn(usize) -> String) -> Self {
         Self(Box::new(lengths.map(|length| (length, sql(length)))))
     }
 
@@ -135,11 +136,9 @@ impl Statements {
         let database = quoted(database);
         let posts = Posts::new(&database, &tables.posts, &indexes.posts);
         let texts = format!(", {}", posts.content);
-        let followees = followees(&database, tables, &indexes.follows);
         Self {
             unit: tables.posts.unit,
-            count_followees: format!("SELECT COUNT(*) FROM ({followees}) AS listed"),
-            followees,
+            lists: ListStatements::new(&database, tables, &indexes),
             older: Tails::new(&posts, Direction::Older, ""),
             newer: Tails::new(&posts, Direction::Newer, ""),
             older_with_texts: Tails::new(&posts, Direction::Older, &texts),
@@ -148,7 +147,6 @@ impl Statements {
             spans: Some(posts.spans()),
             posts: posts.by_key(),
             handles: handles(&database, tables),
-            insert_follows: insert_follows(&database, tables),
             insert_posts: posts.insert(&database, &tables.posts),
             fills: Fills::new(&database, tables, &indexes, &posts),
             loadable: indexes.loadable,
@@ -165,15 +163,15 @@ impl Statements {
         let from_start = vec![none.clone(), none.clone()];
         let key = vec![none.clone(), time.clone(), none.clone()];
         let from_key = vec![none.clone(), time.clone(), time, none.clone(), none.clone()];
-        let mut reads = vec![
-            (self.followees.as_str(), vec![none.clone(); 3]),
+        let mut reads = self.lists.reads();
+        reads.extend([
             (one(&self.older.from_start), from_start.clone()),
             (one(&self.older.from_key), from_key.clone()),
             (one(&self.newer.from_start), from_start),
             (one(&self.newer.from_key), from_key.clone()),
             (one(&self.older_with_texts.from_key), from_key),
             (one(&self.posts), key),
-        ];
+        ]);
         reads.extend(self.handles.as_ref().map(|handles| (one(handles), vec![none])));
         reads
     }
@@ -196,24 +194,18 @@ impl Statements {
 impl Fills {
     fn new(database: &str, tables: &Tables, indexes: &Indexes, posts: &Posts) -> Self {
         let (key, Posts { from, id, author, content, time, visible, .. }) = (posts.key(), posts);
-        let table = &tables.follows;
-        let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
-        let (name, index) = (quoted(&table.name), quoted(&indexes.follows));
-        let is_follow = conditions::all(table.conditions());
+        let lists = tables.lists().filter_map(|(list, table)| {
+            let index = indexes.lists.get(&list)?;
+            Some((list, Arm::of_list(database, &table, index)))
+        });
         Self {
+            lists: lists.collect(),
             tail: Arm([
                 format!("SELECT {key}, {content} FROM {from} WHERE {author} = "),
                 format!(
                     " AND {time} IS NOT NULL AND {id} BETWEEN 0 AND {ID_MAX}{visible}
                      ORDER BY {time} DESC, {id} DESC LIMIT "
                 ),
-            ]),
-            follows: Arm([
-                format!(
-                    "SELECT DISTINCT {follower}, {followed} FROM {database}.{name}
-                     FORCE INDEX ({index}) WHERE {follower} = "
-                ),
-                format!(" AND {followed} >= 0{is_follow} ORDER BY {followed} LIMIT "),
             ]),
             handles: tables.users.as_ref().map(|table| {
                 let (id, handle) = (quoted(&table.id), quoted(&table.handle));
@@ -230,10 +222,10 @@ impl Fills {
         self.tail.union_all(authors)
     }
 
-    /// The followees of these readers by rising id, at most the given count of each -> follower,
-    /// followee.
-    pub(super) fn follows(&self, readers: &[(UserId, u64)]) -> String {
-        self.follows.union_all(readers)
+    /// The users on a list of these owners by rising id, at most the given count of each -> owner,
+    /// user. `None` if the mapping has no table of this list.
+    pub(super) fn listed(&self, list: UserList, owners: &[(UserId, u64)]) -> Option<String> {
+        Some(self.lists.get(&list)?.union_all(owners))
     }
 
     /// The handles of these users -> user, handle; `None` if the mapping has no users table.
@@ -245,6 +237,19 @@ impl Fills {
 }
 
 impl Arm {
+    fn of_list(database: &str, table: &FollowsTable, index: &str) -> Self {
+        let (owner, user) = (quoted(&table.follower), quoted(&table.followed));
+        let (name, index) = (quoted(&table.name), quoted(index));
+        let visible = conditions::all(table.conditions());
+        Self([
+            format!(
+                "SELECT DISTINCT {owner}, {user} FROM {database}.{name}
+                 FORCE INDEX ({index}) WHERE {owner} = "
+            ),
+            format!(" AND {user} >= 0{visible} ORDER BY {user} LIMIT "),
+        ])
+    }
+
     fn union_all(&self, users: &[(UserId, u64)]) -> String {
         let Self([before, between]) = self;
         let arms = users.iter().map(|(user, count)| format!("({before}{user}{between}{count})"));
@@ -334,29 +339,6 @@ impl Posts {
     }
 }
 
-fn followees(database: &str, tables: &Tables, index: &str) -> String {
-    let table = &tables.follows;
-    let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
-    format!(
-        "SELECT DISTINCT {followed} FROM {database}.{} FORCE INDEX ({})
-         WHERE {follower} = ? AND {followed} >= ?{} ORDER BY {followed} LIMIT ?",
-        quoted(&table.name),
-        quoted(index),
-        conditions::all(table.conditions())
-    )
-}
-
-fn insert_follows(database: &str, tables: &Tables) -> Chunked {
-    let table = &tables.follows;
-    let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
-    let NewColumns { columns, values, .. } = NewColumns::new(table.conditions());
-    insert(
-        &format!("{database}.{} ({follower}, {followed}{columns})", quoted(&table.name)),
-        &format!("(?, ?{values})"),
-        &format!("{follower} = {follower}"),
-    )
-}
-
 fn handles(database: &str, tables: &Tables) -> Option<Chunked> {
     let table = tables.users.as_ref()?;
     let (id, handle) = (quoted(&table.id), quoted(&table.handle));
@@ -427,7 +409,7 @@ fn union_all(arm: &str) -> Chunked {
 
 /// `nothing` is an assignment that changes nothing. Unlike `INSERT IGNORE`, it skips duplicates
 /// only and lets bad values fail.
-fn insert(table: &str, row: &str, nothing: &str) -> Chunked {
+pub(super) fn insert(table: &str, row: &str, nothing: &str) -> Chunked {
     Chunked::new(INSERT_ROWS, |rows| {
         let values = vec![row; rows].join(", ");
         format!("INSERT INTO {table} VALUES {values} ON DUPLICATE KEY UPDATE {nothing}")

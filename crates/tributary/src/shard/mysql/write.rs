@@ -3,6 +3,7 @@
 //! An error before COMMIT was sent means that nothing is stored. An error after it leaves the
 //! write *in doubt*: only the server knows the outcome.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::statements::time_value;
 use super::{MySqlShard, execute, field, text_of, time_of};
 use crate::backoff::Backoff;
 use crate::mapping::Tables;
-use crate::model::{Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Post, PostId, PostKey, UserId, UserList};
 use crate::moment::{TimeUnit, Zone};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{WRITES_TABLE, quoted};
@@ -23,7 +24,7 @@ use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome}
 use crate::shard::{Deadline, ShardError, Written};
 
 /// Number of prepared statements of one shard, in addition to those in `statements.rs`.
-pub(super) const WRITES_PER_SHARD: usize = 8;
+pub(super) const WRITES_PER_SHARD: usize = 12;
 /// First and longest pause between two attempts to look up a commit in doubt.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(50);
 const LOOK_UP_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -48,7 +49,7 @@ pub(super) struct WriteStatements {
     delete_is_timed: bool,
     /// The zone of times that mark rows.
     zone: Zone,
-    pub(super) follows: FollowWrites,
+    lists: BTreeMap<UserList, FollowWrites>,
     /// (author, key, digest, post, time, `created_ms`).
     insert_key: String,
     /// (author, key) -> post, time, digest. Waits for a transaction that holds the row.
@@ -87,7 +88,12 @@ impl WriteStatements {
             delete_post: format!("{} WHERE {author} = ? AND {id} = ?{visible}", delete.sql),
             delete_is_timed: delete.timed,
             zone: posts.zone.clone(),
-            follows: FollowWrites::new(database, tables),
+            lists: tables
+                .lists()
+                .map(|(list, table)| {
+                    (list, FollowWrites::new(database, &table, posts.zone.clone()))
+                })
+                .collect(),
             insert_key: format!(
                 "INSERT INTO {keys}
                  (author, idempotency_key, content_sha256, post_id, post_time, created_ms)
@@ -109,16 +115,23 @@ impl WriteStatements {
     }
 
     /// All statements that need more than the right to read.
-    pub(super) fn writes(&self) -> [&str; 7] {
-        [
+    pub(super) fn writes(&self) -> impl Iterator<Item = &str> {
+        let writes = [
             &self.insert_post,
             &self.post_when_settled,
             &self.delete_post,
-            &self.follows.delete,
             &self.insert_key,
             &self.key_when_settled,
             &self.expire_keys,
-        ]
+        ];
+        let deletes = self.lists.values().map(FollowWrites::delete_one);
+        writes.into_iter().map(String::as_str).chain(deletes)
+    }
+
+    /// The statements that write to a list.
+    pub(super) fn list(&self, list: UserList) -> Result<&FollowWrites, ShardError> {
+        let missing = || ShardError::Faulty("the shards have no table of this list".into());
+        self.lists.get(&list).ok_or_else(missing)
     }
 }
 
@@ -277,15 +290,6 @@ impl MySqlShard {
         self.delete(&statements.delete_post, values, until).await
     }
 
-    pub(in crate::shard) async fn delete_follow(
-        &self,
-        follow: Follow,
-        until: Deadline,
-    ) -> Result<Written<usize>, ShardError> {
-        let follows = &self.database.write_statements().follows;
-        self.delete(&follows.delete, follows.delete_values(follow), until).await
-    }
-
     pub(in crate::shard) async fn expire_keys(
         &self,
         before_ms: i64,
@@ -303,13 +307,25 @@ impl MySqlShard {
         values: impl Into<mysql_async::Params> + Send,
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
+        self.delete_all(vec![(sql, values.into())], until).await
+    }
+
+    /// Runs these statements in one transaction. Returns the number of changed rows.
+    pub(super) async fn delete_all(
+        &self,
+        statements: Vec<(&str, impl Into<mysql_async::Params> + Send)>,
+        until: Deadline,
+    ) -> Result<Written<usize>, ShardError> {
         self.database.writable()?;
-        let (attempt, values) = (Attempt::default(), values.into());
+        let attempt = Attempt::default();
         let run = async {
             let mut connection = self.server.connections().request().await?;
             let mut transaction = attempt.begin(&mut connection).await?;
-            execute::run(&mut transaction, sql, values).await?;
-            let rows = usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
+            let mut rows = 0;
+            for (sql, values) in statements {
+                execute::run(&mut transaction, sql, values.into()).await?;
+                rows += usize::try_from(transaction.affected_rows()).unwrap_or(usize::MAX);
+            }
             match rows {
                 // Nothing changed, so a wait for the disk is unnecessary.
                 0 => transaction.rollback().await?,

@@ -62,8 +62,15 @@ pub(super) async fn tables(
     new_rows(tables, &columns)?;
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
     let writes = WriteStatements::new(name, tables);
-    let follow = reads.insert_follows.at_most(1).0;
-    rights(connection, name, writes.writes().into_iter().chain([follow])).await
+    rights(connection, name, writes.writes().chain(reads.lists.inserts())).await
+}
+
+/// The names of all written tables, as a list for SQL.
+fn written_tables(tables: &Tables) -> String {
+    let lists = tables.lists().map(|(_, table)| table.name.clone());
+    let names = lists.chain([tables.posts.name.clone(), WRITES_TABLE.to_owned()]);
+    let names: Vec<String> = names.map(|name| Value::from(name).as_sql(false)).collect();
+    format!("({})", names.join(", "))
 }
 
 async fn columns(
@@ -75,10 +82,10 @@ async fn columns(
              LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
              extra LIKE '%GENERATED%',
              is_nullable = 'YES' OR column_default IS NOT NULL OR extra LIKE '%auto_increment%'
-         FROM information_schema.columns WHERE table_schema = ? AND table_name IN (?, ?, ?)";
-    let names = (database, &tables.posts.name, &tables.follows.name, WRITES_TABLE);
+         FROM information_schema.columns WHERE table_schema = ? AND table_name IN ";
+    let sql = format!("{sql}{}", written_tables(tables));
     let rows: Vec<(String, String, String, Option<u64>, bool, bool)> =
-        execute::rows(connection, sql, names).await?;
+        execute::rows(connection, &sql, (database,)).await?;
     let column = |(table, name, kind, bytes_max, generated, optional)| TableColumn {
         table,
         name,
@@ -98,9 +105,9 @@ async fn transactional(
     tables: &Tables,
 ) -> Result<(), ShardError> {
     let sql = "SELECT CAST(table_name AS CHAR), CAST(engine AS CHAR) FROM information_schema.tables
-         WHERE table_schema = ? AND table_name IN (?, ?, ?) AND engine <> 'InnoDB'";
-    let names = (database, &tables.posts.name, &tables.follows.name, WRITES_TABLE);
-    let other: Option<(String, String)> = execute::first(connection, sql, names).await?;
+         WHERE engine <> 'InnoDB' AND table_schema = ? AND table_name IN ";
+    let sql = format!("{sql}{}", written_tables(tables));
+    let other: Option<(String, String)> = execute::first(connection, &sql, (database,)).await?;
     let Some((table, engine)) = other else { return Ok(()) };
     let table = format!("{}.{}", quoted(database), quoted(&table));
     Err(ShardError::Faulty(format!(
@@ -264,12 +271,12 @@ enum Role {
 }
 
 fn role(tables: &Tables, column: &TableColumn) -> Role {
-    let (posts, follows) = (&tables.posts, &tables.follows);
+    let posts = &tables.posts;
     let is = |name: &String| same(name, &column.name);
-    if same(&column.table, &follows.name) {
-        let known = is(&follows.follower)
-            || is(&follows.followed)
-            || follows.conditions().iter().any(|condition| is(&condition.column));
+    if let Some((_, list)) = tables.lists().find(|(_, list)| same(&column.table, &list.name)) {
+        let known = is(&list.follower)
+            || is(&list.followed)
+            || list.conditions().iter().any(|condition| is(&condition.column));
         return if known { Role::Known } else { Role::Other };
     }
     if !same(&column.table, &posts.name) {

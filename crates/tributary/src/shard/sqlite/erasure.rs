@@ -25,7 +25,7 @@ impl SqliteShard {
         self.read(until, |connection| {
             let mut table = connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?")?;
             let mut columns = Vec::new();
-            for column in user_columns(&Tables::default()) {
+            for column in user_columns(&Tables::with_all()) {
                 if table.exists([&column.table])? {
                     columns.push(column);
                 }

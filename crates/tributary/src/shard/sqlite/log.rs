@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::watch;
 
+use super::lists::is_listed;
 use super::{signed, text_of, unsigned};
 use crate::changes::{Change, LogIdentity, LogPosition};
-use crate::model::{Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Follow, Hide, Post, PostId, PostKey, UserId, UserList};
 
 /// Most rows of one read that are delivered one by one. Of more rows only the users are delivered.
 const ROWS_DELIVERED_MAX: u16 = 20_000;
@@ -33,6 +34,10 @@ const POST_GONE: i64 = 2;
 const FOLLOW_STORED: i64 = 3;
 const FOLLOW_GONE: i64 = 4;
 const POST_EDITED: i64 = 5;
+const MUTE_STORED: i64 = 6;
+const MUTE_GONE: i64 = 7;
+const BLOCK_STORED: i64 = 8;
+const BLOCK_GONE: i64 = 9;
 
 /// The state that the writer of a file and the feeds of its log share.
 #[derive(Debug)]
@@ -216,11 +221,14 @@ fn log_row(row: &Row<'_>) -> rusqlite::Result<LogRow> {
     })
 }
 
-/// The users whose rows changed after `at`. Too many users make the whole shard unknown.
+/// The users whose rows changed after `at`. A block changes both the reader and the author. Too
+/// many users make the whole shard unknown.
 fn users_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<Change>> {
     let mut statement = connection.prepare_cached(
         "SELECT DISTINCT user_id, kind IN (1, 2, 5) FROM tributary_log
-         WHERE seq > ? AND user_id >= 0 LIMIT ?",
+         WHERE seq > ?1 AND user_id >= 0
+         UNION SELECT user_id, TRUE FROM tributary_log
+         WHERE seq > ?1 AND user_id >= 0 AND kind IN (8, 9) LIMIT ?2",
     )?;
     let rows = statement.query_map(params![signed(at.0), ROWS_DELIVERED_MAX + 1], |row| {
         let user = UserId(unsigned(row, 0)?);
@@ -249,6 +257,13 @@ fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Cha
                 post_now(connection, key, row.kind, &mut room)?
             }
             (POST_STORED | POST_EDITED | POST_GONE, Err(_)) => Some(Change::AuthorUnknown(user)),
+            (MUTE_STORED..=BLOCK_GONE, Ok(other)) => {
+                let list = if row.kind <= MUTE_GONE { UserList::Mutes } else { UserList::Blocks };
+                let hide = Hide { list, owner: user, user: UserId(other) };
+                hide_now(connection, hide, [MUTE_STORED, BLOCK_STORED].contains(&row.kind))?
+            }
+            // No user has a negative id.
+            (MUTE_STORED..=BLOCK_GONE, Err(_)) => None,
             (FOLLOW_STORED | FOLLOW_GONE, Ok(followee)) => {
                 let follow = Follow { follower: user, followee: UserId(followee) };
                 follow_now(connection, follow, row.kind == FOLLOW_STORED)?
@@ -293,14 +308,20 @@ fn follow_now(
     follow: Follow,
     stored: bool,
 ) -> rusqlite::Result<Option<Change>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT 1 FROM followers WHERE follower_user_id = ? AND followed_user_id = ?",
-    )?;
-    let there = statement.exists([signed(follow.follower.0), signed(follow.followee.0)])?;
-    Ok(match (there, stored) {
+    Ok(match (is_listed(connection, UserList::Follows, follow)?, stored) {
         (true, true) => Some(Change::Follow(follow)),
         (true, false) => None,
         (false, _) => Some(Change::Unfollow(follow)),
+    })
+}
+
+/// The state of a mute or a block. `None` if it may be gone but exists, as in [`post_now`].
+fn hide_now(connection: &Connection, hide: Hide, stored: bool) -> rusqlite::Result<Option<Change>> {
+    let entry = Follow { follower: hide.owner, followee: hide.user };
+    Ok(match (is_listed(connection, hide.list, entry)?, stored) {
+        (true, true) => Some(Change::Hide(hide)),
+        (true, false) => None,
+        (false, _) => Some(Change::Unhide(hide)),
     })
 }
 

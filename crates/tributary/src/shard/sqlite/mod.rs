@@ -4,6 +4,7 @@ mod copy;
 mod erasure;
 mod file;
 mod folder;
+mod lists;
 mod log;
 mod source;
 mod tails;
@@ -83,7 +84,8 @@ impl SqliteShard {
             let file = Arc::new(ShardFile::of_other(path));
             let readers = Readers::open(&file, READERS).map_err(wrong)?;
             readers.with_idle(|reader| folder.check_reader(number, reader))?;
-            return Ok(Self { readers, writer: None, background: None, issues_tokens, file });
+            let (writer, background) = (None, None);
+            return Ok(Self { readers, writer, background, issues_tokens, file });
         }
         let opened = folder.open_shard(number)?;
         let file = Arc::new(ShardFile::owned(opened.file, Arc::clone(folder))?);
@@ -133,29 +135,6 @@ impl SqliteShard {
     /// Whether this process owns the file. Only the owner follows its log.
     pub(super) fn is_owned(&self) -> bool {
         self.writer.is_some()
-    }
-
-    pub(super) async fn followees(
-        &self,
-        reader: UserId,
-        from: UserId,
-        max: usize,
-        until: Deadline,
-    ) -> Result<Vec<UserId>, ShardError> {
-        let max = i64::try_from(max).unwrap_or(i64::MAX);
-        self.read(until, move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT followed_user_id FROM followers
-                 WHERE follower_user_id = ? AND followed_user_id >= ?
-                 ORDER BY followed_user_id LIMIT ?",
-            )?;
-            let rows = statement
-                .query_map(params![signed(reader.0), signed(from.0), max], |row| {
-                    Ok(UserId(unsigned(row, 0)?))
-                })?;
-            rows.collect()
-        })
-        .await
     }
 
     pub(super) async fn posts(

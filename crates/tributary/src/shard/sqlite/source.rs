@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
+use super::lists::listed;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
 use super::{Readers, SqliteShard, signed, text_of, unsigned};
 use crate::backoff::Backoff;
 use crate::changes::{Bounds, Commit, FeedEvent};
-use crate::model::{Post, PostId, PostKey, ShardId, UserId};
+use crate::model::{FOLLOWEES_MAX, Post, PostId, PostKey, ShardId, UserId, UserList};
 use crate::problems::{ProblemCause, Problems};
 use crate::shard::source::{
     FillAnswer, FillBatch, FillRequest, FillTarget, HeadBatch, HeadsRead, LogEnd, RowBytes,
+    UserLists,
 };
 use crate::shard::{Deadline, ShardError};
 
@@ -192,7 +194,7 @@ impl SqliteSource {
 }
 
 /// Runs `work` in a transaction. Its first statement takes the snapshot, and its end releases it.
-fn in_snapshot<T>(
+pub(super) fn in_snapshot<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
@@ -210,7 +212,7 @@ fn fill_one(
 ) -> rusqlite::Result<FillAnswer> {
     match request.target {
         FillTarget::Tail { depth } => tail(snapshot, request.user, depth, bytes, is_single),
-        FillTarget::Follows { max } => follows(snapshot, request.user, max, bytes),
+        FillTarget::Follows { max } => lists_of(snapshot, request.user, max, bytes),
     }
 }
 
@@ -221,6 +223,11 @@ fn tail(
     bytes: &mut RowBytes,
     is_single: bool,
 ) -> rusqlite::Result<FillAnswer> {
+    // Before the posts, which can be cut.
+    let blocks = listed(snapshot, UserList::Blocks, author, (UserId(0), FOLLOWEES_MAX + 1))?;
+    if blocks.len() > FOLLOWEES_MAX || !bytes.take_users(blocks.len()) {
+        return Ok(FillAnswer::TooLarge);
+    }
     let mut statement = snapshot.prepare_cached(
         "SELECT timestamp, tweet_id, content FROM tweets WHERE user_id = ?
          ORDER BY timestamp DESC, tweet_id DESC LIMIT ?",
@@ -243,31 +250,27 @@ fn tail(
         }
         posts.push(post);
     }
-    Ok(FillAnswer::Tail { posts, complete, handle: None })
+    Ok(FillAnswer::Tail { posts, complete, handle: None, blocks })
 }
 
-fn follows(
+/// The lists of a reader.
+fn lists_of(
     snapshot: &Connection,
     reader: UserId,
     max: u32,
     bytes: &mut RowBytes,
 ) -> rusqlite::Result<FillAnswer> {
-    let mut statement = snapshot.prepare_cached(
-        "SELECT followed_user_id FROM followers WHERE follower_user_id = ?
-         ORDER BY followed_user_id LIMIT ?",
-    )?;
-    let rows = statement.query_map(params![signed(reader.0), i64::from(max) + 1], |row| {
-        Ok(UserId(unsigned(row, 0)?))
-    })?;
-    let mut users: Vec<UserId> = Vec::new();
-    for user in rows {
-        if !bytes.take_follow() {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let mut lists = UserLists::default();
+    for list in UserList::ALL {
+        let users = listed(snapshot, list, reader, (UserId(0), max.saturating_add(1)))?;
+        if !bytes.take_users(users.len()) {
             return Ok(FillAnswer::TooLarge);
         }
-        users.push(user?);
+        *lists.of(list) = users;
     }
-    let is_long = users.len() > usize::try_from(max).unwrap_or(usize::MAX);
-    Ok(if is_long { FillAnswer::TooLong } else { FillAnswer::Follows(users) })
+    let is_long = lists.is_longer_than(max);
+    Ok(if is_long { FillAnswer::TooLong } else { FillAnswer::Follows(lists) })
 }
 
 /// Passes the heads of all authors to `send` in batches. Stops and returns false if `send` does.
@@ -297,4 +300,27 @@ fn send_heads(
         }
     }
     Ok(heads.is_empty() || send(heads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::schema::SQLITE_SCHEMA;
+
+    #[test]
+    fn blocks_are_read_although_the_posts_exceed_the_limit() {
+        let file = Connection::open_in_memory().unwrap();
+        file.execute_batch(SQLITE_SCHEMA).unwrap();
+        let text = "x".repeat(1_000);
+        for post in 1..=3 {
+            let row = params![post, text];
+            file.execute("INSERT INTO tweets VALUES (?1, 7, ?2, ?1)", row).unwrap();
+        }
+        file.execute("INSERT INTO blocks VALUES (7, 9)", []).unwrap();
+        let answer = tail(&file, UserId(7), 16, &mut RowBytes::new(1_500), true).unwrap();
+        let FillAnswer::Tail { posts, complete, blocks, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!((posts.len(), complete, blocks), (1, false, vec![UserId(9)]));
+        let answer = tail(&file, UserId(7), 16, &mut RowBytes::new(1_500), false).unwrap();
+        assert!(matches!(answer, FillAnswer::TooLarge), "{answer:?}");
+    }
 }

@@ -4,10 +4,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::writer::Writer;
-use super::{SqliteShard, log, signed, unsigned};
+use super::{SqliteShard, lists, log, signed, unsigned};
 use crate::changes::LogPosition;
-use crate::model::{Follow, Post, PostId, UserId};
-use crate::shard::write::{EarlierPost, FollowOutcome, NewPost, StoreOutcome};
+use crate::model::{Follow, Post, PostId, UserId, UserList};
+use crate::shard::write::{EarlierPost, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 impl SqliteShard {
@@ -17,24 +17,8 @@ impl SqliteShard {
         until: Deadline,
     ) -> Result<usize, ShardError> {
         let rows = rows.to_vec();
-        self.writer()?.run(until, move |connection| add_follows(connection, &rows)).await
-    }
-
-    /// Adds follows of one user, unless the list would have more than `max` users.
-    pub(in crate::shard) async fn follow(
-        &self,
-        rows: &[Follow],
-        max: usize,
-        until: Deadline,
-    ) -> Result<FollowOutcome, ShardError> {
-        let rows = rows.to_vec();
-        let follow = move |connection: &Connection| {
-            if !list_has_room(connection, &rows, max)? {
-                return Ok(FollowOutcome::TooLong);
-            }
-            add_follows(connection, &rows).map(FollowOutcome::Added)
-        };
-        self.writer()?.run(until, follow).await
+        let add = move |connection: &Connection| lists::add(connection, UserList::Follows, &rows);
+        self.writer()?.run(until, add).await
     }
 
     pub(in crate::shard) async fn insert_posts(
@@ -80,19 +64,6 @@ impl SqliteShard {
         let delete = move |connection: &Connection| {
             let sql = "DELETE FROM tweets WHERE user_id = ? AND tweet_id = ?";
             connection.prepare_cached(sql)?.execute([signed(author.0), signed(post.0)])
-        };
-        self.writer()?.run(until, delete).await
-    }
-
-    pub(in crate::shard) async fn delete_follow(
-        &self,
-        follow: Follow,
-        until: Deadline,
-    ) -> Result<usize, ShardError> {
-        let Follow { follower, followee } = follow;
-        let delete = move |connection: &Connection| {
-            let sql = "DELETE FROM followers WHERE follower_user_id = ? AND followed_user_id = ?";
-            connection.prepare_cached(sql)?.execute([signed(follower.0), signed(followee.0)])
         };
         self.writer()?.run(until, delete).await
     }
@@ -178,42 +149,7 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
     statement.exists(params![signed(key.author.0), key.time, signed(key.post.0), post.content])
 }
 
-/// Whether the follow list has at most `max` users with these follows of one user.
-fn list_has_room(connection: &Connection, rows: &[Follow], max: usize) -> rusqlite::Result<bool> {
-    let Some(Follow { follower, .. }) = rows.first() else { return Ok(true) };
-    let mut count = connection.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM followers WHERE follower_user_id = ? LIMIT ?)",
-    )?;
-    let limit = i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1);
-    let listed: i64 = count.query_row([signed(follower.0), limit], |row| row.get(0))?;
-    let listed = usize::try_from(listed).unwrap_or(usize::MAX);
-    if listed.saturating_add(rows.len()) <= max {
-        return Ok(true);
-    }
-    let mut is_listed = connection.prepare_cached(
-        "SELECT 1 FROM followers WHERE follower_user_id = ? AND followed_user_id = ?",
-    )?;
-    let mut new = 0;
-    for row in rows {
-        new += usize::from(!is_listed.exists([signed(row.follower.0), signed(row.followee.0)])?);
-    }
-    Ok(new == 0 || listed.saturating_add(new) <= max)
-}
-
-/// Uses `OR IGNORE`, so that the statement cannot fail; otherwise an import takes twice as long.
-/// SQLite copies every page changed by a statement to a file, for a rollback, if the statement
-/// fires triggers and may fail.
-fn add_follows(connection: &Connection, rows: &[Follow]) -> rusqlite::Result<usize> {
-    let mut statement =
-        connection.prepare_cached("INSERT OR IGNORE INTO followers VALUES (?, ?)")?;
-    let mut added = 0;
-    for row in rows {
-        added += statement.execute([signed(row.follower.0), signed(row.followee.0)])?;
-    }
-    Ok(added)
-}
-
-/// Uses `OR IGNORE` for the reason given at [`add_follows`].
+/// Uses `OR IGNORE` for the reason given at [`lists::add`].
 fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(
         "INSERT OR IGNORE INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, ?, ?, ?)",
@@ -232,7 +168,7 @@ pub(crate) fn insert_follows(
     rows: &[Follow],
 ) -> rusqlite::Result<usize> {
     let transaction = connection.transaction()?;
-    let added = add_follows(&transaction, rows)?;
+    let added = lists::add(&transaction, UserList::Follows, rows)?;
     log::prune(&transaction, LogPosition(u64::MAX))?;
     transaction.commit()?;
     Ok(added)

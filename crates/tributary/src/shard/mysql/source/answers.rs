@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use mysql_async::Row;
 
-use crate::model::{Post, ShardId, UserId};
+use crate::model::{FOLLOWEES_MAX, Post, ShardId, UserId, UserList};
 use crate::moment::TimeUnit;
 use crate::shard::ShardError;
 use crate::shard::mysql::database::Database;
 use crate::shard::mysql::statements::{AUTHORS_PER_STATEMENT, Statements};
 use crate::shard::mysql::{field, key_of, text_of};
-use crate::shard::source::{FillAnswer, FillRequest, FillTarget, RowBytes};
+use crate::shard::source::{FillAnswer, FillRequest, FillTarget, RowBytes, UserLists};
 
 /// The statements that answer a batch of fill requests.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct FillPlan {
 #[derive(Clone, Copy, Debug)]
 enum StatementKind {
     Tails(TimeUnit),
-    Follows,
+    Listed(UserList),
     Handles,
 }
 
@@ -33,7 +33,14 @@ enum StatementKind {
 #[derive(Default)]
 struct ShardRequests {
     tails: BTreeMap<UserId, u64>,
-    follows: BTreeMap<UserId, u64>,
+    lists: BTreeMap<UserList, BTreeMap<UserId, u64>>,
+}
+
+impl ShardRequests {
+    fn list(&mut self, list: UserList, owner: UserId, count: u64) {
+        let rows = self.lists.entry(list).or_default().entry(owner).or_default();
+        *rows = count.max(*rows);
+    }
 }
 
 /// The rows of all statements, by shard and user.
@@ -44,7 +51,9 @@ pub(super) struct FillRows<'a> {
     /// Whether all rows were within the limit.
     is_whole: bool,
     posts: HashMap<(ShardId, UserId), Vec<Post>>,
-    follows: HashMap<(ShardId, UserId), Vec<UserId>>,
+    lists: HashMap<(ShardId, UserId), UserLists>,
+    /// Whether all rows of lists were within the limit.
+    are_lists_whole: bool,
     handles: HashMap<(ShardId, UserId), String>,
 }
 
@@ -56,12 +65,16 @@ impl FillPlan {
         let mut by_shard: BTreeMap<ShardId, ShardRequests> = BTreeMap::new();
         for request in requests {
             let of_shard = by_shard.entry(request.shard).or_default();
-            let (users, count) = match request.target {
-                FillTarget::Tail { depth } => (&mut of_shard.tails, depth),
-                FillTarget::Follows { max } => (&mut of_shard.follows, max),
-            };
-            let rows = users.entry(request.user).or_default();
-            *rows = (*rows).max(u64::from(count) + 1);
+            match request.target {
+                FillTarget::Tail { depth } => {
+                    let rows = of_shard.tails.entry(request.user).or_default();
+                    *rows = (u64::from(depth) + 1).max(*rows);
+                    of_shard.list(UserList::Blocks, request.user, FOLLOWEES_MAX as u64 + 1);
+                }
+                FillTarget::Follows { max } => UserList::ALL
+                    .into_iter()
+                    .for_each(|list| of_shard.list(list, request.user, u64::from(max) + 1)),
+            }
         }
         let mut plan = Self::default();
         for (shard, requests) in by_shard {
@@ -76,17 +89,21 @@ impl FillPlan {
 
     fn add(&mut self, shard: ShardId, statements: &Statements, requests: ShardRequests) {
         let Statements { fills, unit, .. } = statements;
-        let (tails, follows): (Vec<_>, Vec<_>) =
-            (requests.tails.into_iter().collect(), requests.follows.into_iter().collect());
+        // Lists and handles are read before the posts, which may exceed the limit.
+        for (list, owners) in requests.lists {
+            let owners: Vec<_> = owners.into_iter().collect();
+            for owners in owners.chunks(AUTHORS_PER_STATEMENT) {
+                if let Some(sql) = fills.listed(list, owners) {
+                    self.push(shard, StatementKind::Listed(list), sql);
+                }
+            }
+        }
+        let tails: Vec<_> = requests.tails.into_iter().collect();
         for users in tails.chunks(AUTHORS_PER_STATEMENT) {
-            // Handles are read before the rows that may exceed the limit.
             if let Some(sql) = fills.handles(users) {
                 self.push(shard, StatementKind::Handles, sql);
             }
             self.push(shard, StatementKind::Tails(*unit), fills.tails(users));
-        }
-        for users in follows.chunks(AUTHORS_PER_STATEMENT) {
-            self.push(shard, StatementKind::Follows, fills.follows(users));
         }
     }
 
@@ -106,7 +123,8 @@ impl FillPlan {
             bytes: RowBytes::new(bytes_max),
             is_whole: true,
             posts: HashMap::new(),
-            follows: HashMap::new(),
+            lists: HashMap::new(),
+            are_lists_whole: true,
             handles: HashMap::new(),
         }
     }
@@ -131,10 +149,11 @@ impl FillRows<'_> {
                     posts.push(post);
                 }
             }
-            StatementKind::Follows => {
-                self.is_whole = self.bytes.take_follow();
-                let follows = self.follows.entry((shard, UserId(field(row, 0)?))).or_default();
-                follows.push(UserId(field(row, 1)?));
+            StatementKind::Listed(list) => {
+                self.is_whole = self.bytes.take_users(1);
+                self.are_lists_whole = self.is_whole;
+                let lists = self.lists.entry((shard, UserId(field(row, 0)?))).or_default();
+                lists.of(list).push(UserId(field(row, 1)?));
             }
             StatementKind::Handles => {
                 self.handles.insert((shard, UserId(field(row, 0)?)), text_of(row, 1));
@@ -147,13 +166,15 @@ impl FillRows<'_> {
     pub(super) fn answers(mut self, requests: &[FillRequest]) -> Vec<FillAnswer> {
         // The rows of one author come newest first. With several authors, a server may return the
         // parts of a `UNION ALL` in any order.
-        if !self.is_whole && requests.len() > 1 {
+        if !self.are_lists_whole || !self.is_whole && requests.len() > 1 {
             return vec![FillAnswer::TooLarge; requests.len()];
         }
         for posts in self.posts.values_mut() {
             posts.sort_by_key(|post| std::cmp::Reverse(post.key));
         }
-        self.follows.values_mut().for_each(|follows| follows.sort_unstable());
+        for lists in self.lists.values_mut() {
+            UserList::ALL.into_iter().for_each(|list| lists.of(list).sort_unstable());
+        }
         requests.iter().map(|request| self.answer(request)).collect()
     }
 
@@ -165,12 +186,17 @@ impl FillRows<'_> {
                 let all = self.posts.get(&user).map_or(&[][..], Vec::as_slice);
                 let posts = all.get(..to_usize(depth)).unwrap_or(all).to_vec();
                 let complete = self.is_whole && posts.len() == all.len();
-                FillAnswer::Tail { posts, complete, handle: self.handles.get(&user).cloned() }
+                let lists = self.lists.get(&user);
+                let blocks = lists.map(|lists| lists.blocks.clone()).unwrap_or_default();
+                if blocks.len() > FOLLOWEES_MAX {
+                    return FillAnswer::TooLarge;
+                }
+                let handle = self.handles.get(&user).cloned();
+                FillAnswer::Tail { posts, complete, handle, blocks }
             }
-            FillTarget::Follows { .. } if !self.is_whole => FillAnswer::TooLarge,
-            FillTarget::Follows { max } => match self.follows.get(&user) {
-                Some(follows) if follows.len() > to_usize(max) => FillAnswer::TooLong,
-                follows => FillAnswer::Follows(follows.cloned().unwrap_or_default()),
+            FillTarget::Follows { max } => match self.lists.get(&user) {
+                Some(lists) if lists.is_longer_than(to_usize(max)) => FillAnswer::TooLong,
+                lists => FillAnswer::Follows(lists.cloned().unwrap_or_default()),
             },
         }
     }

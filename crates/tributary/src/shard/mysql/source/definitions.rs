@@ -307,21 +307,23 @@ fn altered(tables: &[ServedTable]) -> String {
 }
 
 /// The columns of a table that pages depend on.
-fn mapped_columns(role: Role, tables: &Tables) -> Vec<&str> {
-    let (posts, follows) = (&tables.posts, &tables.follows);
-    fn conditions(all: &[Condition]) -> impl Iterator<Item = &str> {
-        all.iter().map(|condition| condition.column.as_str())
+fn mapped_columns(role: Role, tables: &Tables) -> Vec<String> {
+    let posts = &tables.posts;
+    fn with<const N: usize>(own: [&String; N], all: &[Condition]) -> Vec<String> {
+        let conditions = all.iter().map(|condition| &condition.column);
+        own.into_iter().chain(conditions).cloned().collect()
     }
     match role {
         Role::Posts => {
-            let own = [&posts.id, &posts.author, &posts.content, &posts.time];
-            own.into_iter().map(String::as_str).chain(conditions(posts.conditions())).collect()
+            with([&posts.id, &posts.author, &posts.content, &posts.time], posts.conditions())
         }
-        Role::Follows => {
-            let own = [&follows.follower, &follows.followed];
-            own.into_iter().map(String::as_str).chain(conditions(follows.conditions())).collect()
-        }
-        Role::Users => tables.users.iter().flat_map(|u| [u.id.as_str(), &u.handle]).collect(),
+        Role::List(list) => tables.list(list).map_or_else(Vec::new, |table| {
+            with([&table.follower, &table.followed], table.conditions())
+        }),
+        Role::Users => tables
+            .users
+            .as_ref()
+            .map_or_else(Vec::new, |users| with([&users.id, &users.handle], &[])),
     }
 }
 

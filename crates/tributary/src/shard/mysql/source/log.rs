@@ -111,11 +111,8 @@ impl MySqlSource {
         for (shard, database) in &self.shards {
             let tables = database.tables();
             let single = database.statements().is_ok_and(|sql| sql.loadable.is_ok());
-            let mut roles =
-                vec![(Role::Posts, &tables.posts.name), (Role::Follows, &tables.follows.name)];
-            roles.extend(tables.users.iter().map(|users| (Role::Users, &users.name)));
-            for (role, table) in roles {
-                let (database, table) = (database.name().to_owned(), table.clone());
+            for (role, table) in served_tables(tables) {
+                let database = database.name().to_owned();
                 let table = ServedTable::undefined(*shard, (database, table), role, single);
                 table.wait_defined(connection).await?;
                 served.push(table.defined(connection, tables).await?);
@@ -130,6 +127,14 @@ impl MySqlSource {
         let first = self.shards.first();
         first.map(|(_, database)| Arc::clone(database.tables())).unwrap_or_default()
     }
+}
+
+/// The served tables of a mapping.
+pub(in crate::shard::mysql) fn served_tables(tables: &Tables) -> Vec<(Role, String)> {
+    let mut served = vec![(Role::Posts, tables.posts.name.clone())];
+    served.extend(tables.lists().map(|(list, table)| (Role::List(list), table.name.clone())));
+    served.extend(tables.users.iter().map(|users| (Role::Users, users.name.clone())));
+    served
 }
 
 /// Checks the required settings, and returns the queried variables.

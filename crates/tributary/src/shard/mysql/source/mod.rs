@@ -25,6 +25,7 @@ pub(super) use self::definitions::{labels, show_generated_keys};
 use self::end::EndQuestion;
 pub(super) use self::identity::{Dialect, KnownLog, ServerId};
 pub(super) use self::large::EVENT_BYTES_MAX;
+pub(super) use self::log::served_tables;
 pub(super) use self::reach::reads_definitions;
 use super::database::Database;
 use super::server::Server;

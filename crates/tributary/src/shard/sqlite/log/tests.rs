@@ -104,6 +104,7 @@ impl Rows {
         else {
             panic!("{filled:?}")
         };
+        let followees = &followees.follows;
         assert!(posts.is_sorted_by(|a, b| a.key > b.key) && followees.is_sorted());
         let posts = posts.iter().map(|post| (post.key, post.content.clone())).collect();
         let follow = |followee: &UserId| Follow { follower: user, followee: *followee };
@@ -564,12 +565,13 @@ async fn fills_return_at_most_the_requested_depth() {
     };
     let source = &tributary.0.fleet.sources()[0];
     let filled = source.fill(&requests, usize::MAX, soon()).await.unwrap();
-    let tail = |posts, complete| FillAnswer::Tail { posts, complete, handle: None };
+    let tail =
+        |posts, complete| FillAnswer::Tail { posts, complete, handle: None, blocks: Vec::new() };
     let expected = [
         tail(vec![post(4), post(2)], false),
         tail(vec![post(4), post(2), post(0)], true),
         FillAnswer::TooLong,
-        FillAnswer::Follows(vec![UserId(7), UserId(9)]),
+        FillAnswer::Follows(vec![UserId(7), UserId(9)].into()),
     ];
     assert_eq!(filled.answers, expected);
     // Beyond the limit in bytes, one request gets one post, and several get nothing.

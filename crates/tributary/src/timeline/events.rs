@@ -1,0 +1,169 @@
+//! The changes of a home timeline, as they are returned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::hidden::Blockers;
+use crate::freshness::Freshness;
+use crate::memory::TailPost;
+use crate::model::{Post, PostId, PostKey, ShardId, UserId};
+use crate::post_json::decode_content;
+
+/// The changes of a home timeline since a token.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct News {
+    /// The changes, in log order for each server. None if there is a gap.
+    pub events: Vec<NewsEvent>,
+    /// The token to continue from after each event, in the same order.
+    pub tokens: Vec<Freshness>,
+    /// Changes since the token are not known any more. Read the page again with `freshness`, and
+    /// continue from `freshness`.
+    pub gap: bool,
+    /// More changes are known already: ask again with `freshness` at once.
+    pub more: bool,
+    /// The token to continue from. Empty without memory.
+    pub freshness: Freshness,
+    /// Shards whose changes since the token could not be read now. They are not lost: they come
+    /// in a later answer.
+    pub missing: BTreeSet<ShardId>,
+    /// Shards whose server does not answer, with the time that the changes reach, in milliseconds
+    /// since 1970 (UTC).
+    pub stale: BTreeMap<ShardId, i64>,
+    /// The followees whose changes were looked up.
+    pub authors: usize,
+    /// Whether a database was queried, for the follow list or for handles.
+    pub queried: bool,
+    /// When the next hidden post of a followee becomes visible, in milliseconds since 1970 (UTC):
+    /// ask again then, even if no log has changed.
+    pub next_due_ms: Option<i64>,
+}
+
+/// A change of a home timeline.
+#[derive(Clone, Debug)]
+pub enum NewsEvent {
+    /// The post has become visible: it was stored, or its time has come.
+    Post(NewsPost),
+    /// A visible post has another text.
+    Update(NewsPost),
+    /// A post is no longer visible.
+    Delete {
+        /// The author of the post.
+        author: UserId,
+        /// The post.
+        post: PostId,
+    },
+    /// The reader follows this user. Earlier posts of the user are on a page with this token.
+    Follow {
+        /// The new followee.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+    /// The reader does not follow this user any more: the user's posts leave the timeline.
+    Unfollow {
+        /// The former followee.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+    /// The reader mutes this user: the user's posts leave the timeline.
+    Mute {
+        /// The muted user.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+    /// The reader does not mute this user any more. Posts of the user are on a page with this
+    /// token, if the reader follows the user.
+    Unmute {
+        /// The user.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+    /// The reader blocks this user: the user's posts leave the timeline.
+    Block {
+        /// The blocked user.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+    /// The reader does not block this user any more, with the same effect as for a mute.
+    Unblock {
+        /// The user.
+        user: UserId,
+        /// The position after this change.
+        freshness: Freshness,
+    },
+}
+
+/// A post as it is now, which may be newer than the change.
+#[derive(Clone, Debug)]
+pub struct NewsPost {
+    pub(super) key: PostKey,
+    pub(super) json: Arc<str>,
+    pub(super) handle: Option<Arc<str>>,
+}
+
+impl NewsEvent {
+    /// The author of the event's post. `None` for events that have no text of a post.
+    pub(super) fn author(&self) -> Option<UserId> {
+        match self {
+            Self::Post(post) | Self::Update(post) => Some(post.key.author),
+            _ => None,
+        }
+    }
+}
+
+impl NewsPost {
+    pub(super) fn new(author: UserId, post: TailPost) -> Self {
+        Self { key: post_key(author, &post), json: post.body, handle: None }
+    }
+
+    /// The post's time, id and author.
+    pub fn key(&self) -> PostKey {
+        self.key
+    }
+
+    /// The post with its text.
+    pub fn to_post(&self) -> Post {
+        Post { key: self.key, content: decode_content(&self.json) }
+    }
+
+    /// The JSON of the post, without its author's handle.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// The author's handle, if the shards store handles.
+    pub fn handle(&self) -> Option<&str> {
+        self.handle.as_deref()
+    }
+}
+
+impl News {
+    /// Whether no shard is missing.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Drops the events of authors that block the reader, with their tokens.
+    pub(super) fn drop_posts_of(&mut self, blockers: &Blockers) {
+        let is_shown = |event: &NewsEvent| {
+            event.author().is_none_or(|author| !blockers.contains(author))
+        };
+        let (events, tokens) = (std::mem::take(&mut self.events), std::mem::take(&mut self.tokens));
+        let shown = events.into_iter().zip(tokens).filter(|(event, _)| is_shown(event));
+        (self.events, self.tokens) = shown.unzip();
+    }
+
+    pub(super) fn with_gap(freshness: Freshness) -> Self {
+        Self { gap: true, freshness, ..Self::default() }
+    }
+}
+
+pub(super) fn post_key(author: UserId, post: &TailPost) -> PostKey {
+    let (time, id) = post.key;
+    PostKey { time, post: PostId(id), author }
+}
