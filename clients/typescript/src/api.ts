@@ -148,6 +148,16 @@ export type FollowsChanged = {
   removed: number;
 };
 
+/** The answer of `GET /v1/posts`. */
+export type FoundPosts = {
+  complete: boolean;
+  missing_shards: Array<string>;
+  /** In the order of the request. Posts that do not exist are absent. */
+  posts: Array<Post>;
+  /** The addresses from the first one on whose text had no room: request them again. */
+  rest: Array<string>;
+};
+
 /** A user or a post: a decimal number from 0 to 2^63-1, as a string. */
 export type Id = string;
 
@@ -539,6 +549,18 @@ export interface Operations {
     body: undefined;
     answer: ExpressFeed;
   };
+  /** Read several posts */
+  read_posts: {
+    path: Record<never, never>;
+    query: {
+      /** 1 to 100 addresses of posts, `author:post`, with commas in between. */
+      posts: string;
+      /** Answer 503 `incomplete` instead of an incomplete answer. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: FoundPosts;
+  };
   /** The users that a user blocks, by rising id */
   blocks: {
     path: {
@@ -835,6 +857,7 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   reload: ["POST", "/reload"],
   shards: ["GET", "/shards"],
   express_timeline: ["GET", "/user/feed/{user_id}"],
+  read_posts: ["GET", "/v1/posts"],
   blocks: ["GET", "/v1/users/{user_id}/blocks"],
   block: ["PUT", "/v1/users/{user_id}/blocks/{blocked_id}"],
   unblock: ["DELETE", "/v1/users/{user_id}/blocks/{blocked_id}"],

@@ -183,6 +183,13 @@ export class Tributary {
     return this.call("read_post", { path: { user_id: user, post_id: post } });
   }
 
+  /** The posts with up to 100 addresses `author:post`. */
+  async posts(addresses: string[]): Promise<Post[]> {
+    const query = { posts: addresses.join(",") };
+    const { posts, rest } = await this.call("read_posts", { path: {}, query });
+    return rest.length > 0 ? [...posts, ...(await this.posts(rest))] : posts;
+  }
+
   async deletePost(user: Id, post: Id): Promise<void> {
     await this.call("delete_post", { path: { user_id: user, post_id: post } });
   }

@@ -120,6 +120,7 @@ async function errorsAndRepeats(): Promise<void> {
   const one = await client.publish(author, "once", "key-of-one-post");
   const again = await client.publish(author, "once", "key-of-one-post");
   equal(again, one, "a repeated post");
+  equal(await client.posts([`${author}:1`, `${author}:${one.post_id}`]), [one], "posts");
   const reused = await fails(client.publish(author, "another", "key-of-one-post"));
   equal(reused.problem?.code, "idempotency_key_reused", "another text with the key");
   equal((await fails(client.homeTimeline("x"))).problem?.code, "invalid_user_id", "a bad id");

@@ -26,6 +26,7 @@ mod metrics;
 mod news;
 mod observe;
 mod openapi;
+mod posts;
 mod problems;
 mod publish;
 mod query;
@@ -276,6 +277,7 @@ fn public_routes() -> Router<App> {
             "/v1/users/{user_id}/posts/{post_id}",
             get(publish::post).delete(publish::delete_post),
         )
+        .route("/v1/posts", get(posts::posts))
         .route("/v1/users/{user_id}/following", get(timeline::following).post(publish::follow_all))
         .route(
             "/v1/users/{user_id}/following/{followee_id}",

@@ -10,6 +10,7 @@ use tributary::graph::{self, Count};
 use tributary::internal::stats::{LogStats, NewsStats, QueueStats};
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
+use tributary::posts::Posts;
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
 use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
@@ -179,6 +180,29 @@ impl<'a> Relationships<'a> {
         };
         Self {
             relationships: found.all.iter().map(relationship).collect(),
+            complete: found.missing.is_empty(),
+            missing_shards: shard_names(&found.missing, fleet),
+        }
+    }
+}
+
+/// The answer of `GET /v1/posts`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FoundPosts<'a> {
+    /// In the order of the request. Posts that do not exist are absent.
+    #[schema(value_type = Vec<schemas::Post>)]
+    posts: Vec<PostJson<'a>>,
+    /// The addresses from the first one on whose text had no room: request them again.
+    rest: Vec<String>,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+}
+
+impl<'a> FoundPosts<'a> {
+    pub(super) fn new(found: &'a Posts, fleet: &'a Fleet) -> Self {
+        Self {
+            posts: found.posts.iter().map(|post| PostJson::new(post, fleet.times())).collect(),
+            rest: found.rest.iter().map(ToString::to_string).collect(),
             complete: found.missing.is_empty(),
             missing_shards: shard_names(&found.missing, fleet),
         }

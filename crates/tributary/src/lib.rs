@@ -63,9 +63,9 @@
 //! # Errors and missing shards
 //!
 //! Every call returns within `request.deadline_ms`. A read never fails because a shard does not
-//! answer: [`Page`], [`FoundPost`] and the types of [`graph`] have a set `missing` of such shards.
-//! [`ReadError`] and [`WriteError`] say what the caller can do. After any write error except
-//! [`WriteError::InDoubt`], nothing is stored.
+//! answer: [`Page`], [`FoundPost`] and the types of [`graph`] and [`posts`] have a set `missing` of
+//! such shards. [`ReadError`] and [`WriteError`] say what the caller can do. After any write error
+//! except [`WriteError::InDoubt`], nothing is stored.
 //!
 //! # Explanations
 //!
@@ -116,6 +116,7 @@ mod moment;
 mod placement;
 mod post_id;
 mod post_json;
+pub mod posts;
 mod problems;
 mod publish;
 mod shard;
@@ -359,6 +360,25 @@ impl Tributary {
             Ok(post) => FoundPost { post, missing: BTreeSet::new() },
             Err(shard) => FoundPost { post: None, missing: BTreeSet::from([shard]) },
         })
+    }
+
+    /// The posts with these addresses, at most [`posts::POSTS_MAX`]. One wave of queries on the
+    /// shards of their authors.
+    ///
+    /// ```no_run
+    /// # async fn run(tributary: tributary::Tributary) {
+    /// use tributary::posts::PostAddress;
+    /// use tributary::{PostId, UserId};
+    ///
+    /// let address = PostAddress { author: UserId::from(7), post: PostId::from(71) };
+    /// let found = tributary.posts(&[address]).await;
+    /// for post in &found.posts {
+    ///     println!("{}: {}", post.key.author, post.content);
+    /// }
+    /// # }
+    /// ```
+    pub async fn posts(&self, addresses: &[posts::PostAddress]) -> posts::Posts {
+        posts::read(&self.0.fleet, addresses).await
     }
 
     /// Stores a post and returns when it is committed. Every page that requires

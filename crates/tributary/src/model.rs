@@ -142,6 +142,38 @@ pub struct PostKey {
     pub author: UserId,
 }
 
+/// The author and the id of a post. Together they are unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PostAddress {
+    /// The author's id.
+    pub author: UserId,
+    /// The post's id.
+    pub post: PostId,
+}
+
+impl PostAddress {
+    /// The address of the post with this key.
+    pub(crate) fn of(key: &PostKey) -> Self {
+        Self { author: key.author, post: key.post }
+    }
+}
+
+/// `author:post`.
+impl fmt::Display for PostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.author, self.post)
+    }
+}
+
+impl FromStr for PostAddress {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (author, post) = text.split_once(':').ok_or(IdError)?;
+        Ok(Self { author: author.parse()?, post: post.parse()? })
+    }
+}
+
 /// A post as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

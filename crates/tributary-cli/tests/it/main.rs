@@ -49,6 +49,7 @@ mod outages;
 mod overload;
 mod packaging;
 mod pages;
+mod posts;
 mod prose;
 mod proxies;
 mod releases;

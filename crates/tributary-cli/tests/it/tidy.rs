@@ -162,7 +162,7 @@ fn exported(text: &str) -> Vec<String> {
 
 #[test]
 fn the_library_exports_few_names() {
-    const LIMITS: [(&str, usize); 2] = [("lib.rs", 27), ("internal/mod.rs", 40)];
+    const LIMITS: [(&str, usize); 2] = [("lib.rs", 28), ("internal/mod.rs", 40)];
     for (file, limit) in LIMITS {
         let path = root().join("crates/tributary/src").join(file);
         let names = exported(&fs::read_to_string(path).unwrap());

@@ -21,7 +21,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Problem;
 use super::problems::PROBLEMS;
 use super::timeline::json_bytes;
-use super::{admin, graph, health, live, metrics, news, publish, timeline};
+use super::{admin, graph, health, live, metrics, news, posts, publish, timeline};
 
 /// The name of the response in every operation that stands for all errors.
 const PROBLEM: &str = "Problem";
@@ -46,6 +46,7 @@ const PROBLEM: &str = "Problem";
         publish::publish,
         publish::post,
         publish::delete_post,
+        posts::posts,
         timeline::following,
         publish::follow_all,
         publish::follow,

@@ -63,7 +63,7 @@ pub(crate) use self::write::{
     EarlierPost, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,
 };
 use crate::cursor::AuthorEdge;
-use crate::model::{Direction, Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Direction, Follow, Post, PostAddress, PostId, PostKey, UserId};
 
 /// How a process uses a folder of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,6 +325,20 @@ impl Shard {
             Store::Sqlite(shard) => shard.post(author, post, until).await,
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.post(author, post, until).await,
+        }
+    }
+
+    /// The posts with these addresses, in any order. Addresses without a post are skipped.
+    pub(crate) async fn posts_at(
+        &self,
+        addresses: &[PostAddress],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(shard) => shard.posts_at(addresses, until).await,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.posts_at(addresses, until).await,
         }
     }
 

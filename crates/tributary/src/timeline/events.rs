@@ -150,9 +150,8 @@ impl News {
 
     /// Drops the events of authors that block the reader, with their tokens.
     pub(super) fn drop_posts_of(&mut self, blockers: &Blockers) {
-        let is_shown = |event: &NewsEvent| {
-            event.author().is_none_or(|author| !blockers.contains(author))
-        };
+        let is_shown =
+            |event: &NewsEvent| event.author().is_none_or(|author| !blockers.contains(author));
         let (events, tokens) = (std::mem::take(&mut self.events), std::mem::take(&mut self.tokens));
         let shown = events.into_iter().zip(tokens).filter(|(event, _)| is_shown(event));
         (self.events, self.tokens) = shown.unzip();

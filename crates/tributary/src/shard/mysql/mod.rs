@@ -36,13 +36,13 @@ pub(super) use self::migrate::make_tables;
 use self::row_counter::RowCounter;
 pub(super) use self::server::Server;
 pub(super) use self::source::MySqlSource;
-use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, time_value};
+use self::statements::{AUTHORS_PER_STATEMENT, Chunked, Statements, UNUSED_ID, time_value};
 pub use self::survey::{find_tables, stray_findings, survey};
 use self::write::Attempt;
 use super::gate::Progress;
 use super::read_cost::ReadMeter;
 use super::{Deadline, ShardError};
-use crate::model::{Follow, Post, PostId, PostKey, UserId, UserList};
+use crate::model::{Follow, Post, PostAddress, PostId, PostKey, UserId, UserList};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::Written;
 
@@ -118,6 +118,31 @@ impl MySqlShard {
                 }
             }
             self.end_count(counter, &mut connection).await?;
+            Ok(posts)
+        };
+        self.pass(until, &progress, run).await
+    }
+
+    pub(super) async fn posts_at(
+        &self,
+        addresses: &[PostAddress],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        let (statements, progress) = (self.statements()?, Progress::default());
+        let run = async {
+            let mut connection = self.server.read_connection().await?;
+            let mut posts = Vec::with_capacity(addresses.len());
+            for chunk in addresses.chunks(AUTHORS_PER_STATEMENT) {
+                let values = |at: &PostAddress| vec![at.author.0.into(), at.post.0.into()];
+                let padding = vec![UNUSED_ID.into(); 2];
+                let rows =
+                    run_padded(&mut connection, &statements.posts_at, chunk, values, padding);
+                let rows = rows.await?;
+                progress.note_rows(rows.len());
+                for row in rows {
+                    posts.push(post_of(statements.unit, &row)?);
+                }
+            }
             Ok(posts)
         };
         self.pass(until, &progress, run).await

@@ -35,7 +35,7 @@ pub(super) const REMOVED_ROWS: [usize; LENGTHS] = [1, 4, 16, 64, 256, REMOVED_RO
 pub(super) const REMOVED_ROWS_MAX: usize = 1_000;
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 10 + (10 + 2 + 2 + 5 + 3) * LENGTHS;
+pub(super) const STATEMENTS_PER_SHARD: usize = 10 + (10 + 2 + 2 + 5 + 3 + 1) * LENGTHS;
 /// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
 /// cannot choose to read the whole tail of a single author.
 const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
@@ -61,6 +61,8 @@ pub(super) struct Statements {
     pub(super) spans: Option<Spans>,
     /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
+    /// (author, post) for each -> author, time, post, content.
+    pub(super) posts_at: Chunked,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
     pub(super) handles: Option<Chunked>,
     /// (post, author, content, time, times of [`NewColumns`]) for each.
@@ -146,6 +148,7 @@ impl Statements {
             heads: Some(posts.heads()),
             spans: Some(posts.spans()),
             posts: posts.by_key(),
+            posts_at: posts.by_address(&database, &tables.posts),
             handles: handles(&database, tables),
             insert_posts: posts.insert(&database, &tables.posts),
             fills: Fills::new(&database, tables, &indexes, &posts),
@@ -171,6 +174,7 @@ impl Statements {
             (one(&self.newer.from_key), from_key.clone()),
             (one(&self.older_with_texts.from_key), from_key),
             (one(&self.posts), key),
+            (one(&self.posts_at), vec![none.clone(), none.clone()]),
         ]);
         reads.extend(self.handles.as_ref().map(|handles| (one(handles), vec![none])));
         reads
@@ -294,6 +298,17 @@ impl Posts {
             let values = vec!["(?, ?, ?)"; keys].join(", ");
             format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}")
         })
+    }
+
+    /// No forced index: a unique key of the id answers with one row.
+    fn by_address(&self, database: &str, table: &PostsTable) -> Chunked {
+        let (key, Self { content, id, author, time, visible, .. }) = (self.key(), self);
+        let name = quoted(&table.name);
+        union_all(&format!(
+            "SELECT {key}, {content} FROM {database}.{name}
+             WHERE {author} = ? AND {id} = ? AND {time} IS NOT NULL{visible}
+             ORDER BY {time} DESC LIMIT 1"
+        ))
     }
 
     /// `ORDER BY` names all columns of the index, so each author costs one read at the end of its

@@ -170,9 +170,11 @@ impl SqliteShard {
 }
 
 /// Whether the file has the table of a list. Its owner creates all tables, perhaps after another
-/// process has opened it.
+/// process has opened it. A query notices that, unlike the definitions that a connection has read.
 fn has_table(connection: &Connection, list: UserList) -> rusqlite::Result<bool> {
-    Ok(list == UserList::Follows || connection.table_exists(None, ListTable::of(list).name)?)
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    Ok(list == UserList::Follows
+        || connection.prepare_cached(sql)?.exists([ListTable::of(list).name])?)
 }
 
 /// At most `max` users on a list, by rising id.

@@ -31,7 +31,7 @@ use self::writer::Writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Access, Deadline, OpenError, ShardError};
-use crate::model::{Post, PostId, PostKey, UserId};
+use crate::model::{Post, PostAddress, PostId, PostKey, UserId};
 use crate::shard::Written;
 use crate::tasks::Tasks;
 
@@ -160,23 +160,25 @@ impl SqliteShard {
         .await
     }
 
-    /// The post of this author with this id, whatever its time.
     pub(super) async fn post(
         &self,
         author: UserId,
         post: PostId,
         until: Deadline,
     ) -> Result<Option<Post>, ShardError> {
+        let address = PostAddress { author, post };
+        self.read(until, move |connection| post_at(connection, address)).await
+    }
+
+    pub(super) async fn posts_at(
+        &self,
+        addresses: &[PostAddress],
+        until: Deadline,
+    ) -> Result<Vec<Post>, ShardError> {
+        let addresses = addresses.to_vec();
         self.read(until, move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT timestamp, content FROM tweets WHERE user_id = ? AND tweet_id = ?
-                 ORDER BY timestamp DESC LIMIT 1",
-            )?;
-            let found = statement.query_row(params![signed(author.0), signed(post.0)], |row| {
-                let key = PostKey { time: row.get(0)?, post, author };
-                Ok(Post { key, content: text_of(row, 1)? })
-            });
-            found.optional()
+            let found = addresses.into_iter().map(|address| post_at(connection, address));
+            found.filter_map(Result::transpose).collect()
         })
         .await
     }
@@ -238,6 +240,20 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     // Reads one page, so that a file that is not a database fails here.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
+}
+
+/// The post of this author with this id, whatever its time.
+fn post_at(connection: &Connection, address: PostAddress) -> rusqlite::Result<Option<Post>> {
+    let PostAddress { author, post } = address;
+    let mut statement = connection.prepare_cached(
+        "SELECT timestamp, content FROM tweets WHERE user_id = ? AND tweet_id = ?
+         ORDER BY timestamp DESC LIMIT 1",
+    )?;
+    let found = statement.query_row(params![signed(author.0), signed(post.0)], |row| {
+        let key = PostKey { time: row.get(0)?, post, author };
+        Ok(Post { key, content: text_of(row, 1)? })
+    });
+    found.optional()
 }
 
 /// Parsers accept ids below 2^63 only. A larger id passed to the library becomes negative, which

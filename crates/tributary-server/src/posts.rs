@@ -1,0 +1,51 @@
+//! The route that reads several posts by their addresses.
+
+use axum::extract::{Query, State};
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Deserialize;
+use tributary::Tributary;
+use tributary::internal::fleet;
+use tributary::posts::{POSTS_MAX, PostAddress};
+
+use super::auth::{AllowedHere, ReadPost};
+use super::error::ApiError;
+use super::limits::Cost;
+use super::openapi::schemas::PostsQuery;
+use super::query::Parameters;
+use super::timeline::{costing, json};
+use super::wire::FoundPosts;
+
+const BAD_ADDRESSES: ApiError =
+    ApiError::BadQuery("`posts` must be 1 to 100 addresses `author:post` with commas in between");
+
+#[derive(Deserialize)]
+struct RawPosts {
+    posts: Option<String>,
+}
+
+/// `GET /v1/posts?posts=2:71,3:9`: one query on each shard that has one of the authors.
+#[utoipa::path(
+    get, path = "/v1/posts", operation_id = "read_posts", tag = "posts",
+    summary = "Read several posts", description = "",
+    params(PostsQuery),
+    responses((status = 200, description = "The posts that exist", body = FoundPosts<'_>))
+)]
+pub(super) async fn posts(
+    State(tributary): State<Tributary>,
+    _: AllowedHere<ReadPost>,
+    uri: Uri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let query = Query::<RawPosts>::try_from_uri(&uri);
+    let text = query.ok().and_then(|Query(RawPosts { posts })| posts).unwrap_or_default();
+    let addresses: Result<Vec<PostAddress>, _> = text.split(',').map(str::parse).collect();
+    let addresses = addresses.map_err(|_| BAD_ADDRESSES)?;
+    if addresses.len() > POSTS_MAX {
+        return Err(BAD_ADDRESSES);
+    }
+    let found = tributary.posts(&addresses).await;
+    parameters.accept(found.missing.is_empty())?;
+    let answer = json(&FoundPosts::new(&found, fleet(&tributary)));
+    Ok(costing(Cost::QUERY, answer))
+}
