@@ -1,6 +1,7 @@
 // Starts the parts of the page. The page is complete without them.
 import "./controls.js";
 import "./composer.js";
+import "./explain.js";
 import "./feed.js";
 import "./shards.js";
 import { startKeys } from "./keys.js";

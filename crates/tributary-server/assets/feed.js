@@ -55,7 +55,7 @@ class PostFeed extends HTMLElement {
     try {
       const older = parsed(await page(link.href));
       bones.remove();
-      this.add(older.posts, (post) => this.list.append(post));
+      this.addPage(older);
       this.showNotices(older.notices);
       if (older.end) {
         this.append(older.end);
@@ -72,6 +72,15 @@ class PostFeed extends HTMLElement {
       this.loading = false;
       this.removeAttribute("aria-busy");
     }
+  }
+
+  /** Adds an older page, below a seam that leads to how it was read. */
+  addPage({ posts, explain }) {
+    const shown = this.list.lastElementChild;
+    this.add(posts, (post) => this.list.append(post));
+    if (!explain || !shown || this.list.lastElementChild === shown) return;
+    explain.textContent = `How page ${this.pages + 1} was read`;
+    shown.after(element("p", { className: "seam" }, explain));
   }
 
   /** Adds the posts that are not shown yet. Returns the added ones. */
@@ -135,7 +144,9 @@ class PostFeed extends HTMLElement {
   /** Removes a post. If it has the focus, the next one gets it. */
   drop(post) {
     if (!post) return;
-    const next = post.nextElementSibling ?? post.previousElementSibling;
+    const posts = [...this.list.querySelectorAll("article.post")];
+    const index = posts.indexOf(post);
+    const next = posts[index + 1] ?? posts[index - 1];
     const focused = post.contains(document.activeElement);
     keepingPlace(() => post.remove());
     if (focused) (next ?? document.getElementById("main")).focus({ preventScroll: true });
@@ -378,6 +389,7 @@ function parsed(document) {
     posts: [...feed.querySelectorAll("article.post")],
     notices: feed.querySelector(".notices"),
     end: feed.querySelector(".pager.older, .end"),
+    explain: document.querySelector(".head .explain-link"),
     prev: feed.dataset.prev,
   };
 }

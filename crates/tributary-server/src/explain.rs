@@ -13,7 +13,7 @@ use tributary::explain::{
     Step, StepKind, Wave,
 };
 use tributary::internal::{Draft, Fleet, SentPage, fleet, rfc3339_ms};
-use tributary::{Tributary, UserId};
+use tributary::{ReadError, Tributary, UserId};
 use utoipa::ToSchema;
 
 use super::auth::{Allowed, Explain, Purpose};
@@ -81,15 +81,21 @@ pub(super) async fn feed_for_operators(
     explained_feed(&tributary, (user, viewer), &parameters, memory).await
 }
 
-/// The page and its explanation, or an error and its explanation. A user does not get the names of
-/// servers and logs, positions in logs, and the texts of failures.
-pub(super) async fn explained_feed(
-    tributary: &Tributary,
+/// A page that was read, and how.
+pub(super) struct ExplainedPage<'a> {
+    pub(super) page: Result<Draft, ReadError>,
+    pub(super) explained: Explained<'a>,
+    pub(super) cost: Cost,
+}
+
+/// Reads a page and explains it. A user does not get the names of servers and logs, positions in
+/// logs, and the texts of failures.
+pub(super) async fn explained_page<'a>(
+    tributary: &'a Tributary,
     (reader, viewer): (UserId, Option<UserId>),
     parameters: &Parameters,
     memory: MemoryUse,
-) -> Result<Response, ApiError> {
-    let keys = &parameters.cursor_keys;
+) -> Result<ExplainedPage<'a>, ApiError> {
     let request = parameters.page(Purpose::Home(reader))?;
     let page_cache = (memory == MemoryUse::AsUsual).then(|| {
         let query = (parameters.sealed_cursor(), request.limit.get(), request.include_self);
@@ -101,6 +107,19 @@ pub(super) async fn explained_feed(
     let shown = Shown { fleet: fleet(tributary), with_reasons: viewer.is_none() };
     let explained = Explained::new(&explanation, page_cache, shown);
     let cost = Cost::of_explained(page.as_ref().ok(), memory);
+    Ok(ExplainedPage { page, explained, cost })
+}
+
+/// The page and its explanation, or an error and its explanation.
+pub(super) async fn explained_feed(
+    tributary: &Tributary,
+    (reader, viewer): (UserId, Option<UserId>),
+    parameters: &Parameters,
+    memory: MemoryUse,
+) -> Result<Response, ApiError> {
+    let keys = &parameters.cursor_keys;
+    let ExplainedPage { page, explained, cost } =
+        explained_page(tributary, (reader, viewer), parameters, memory).await?;
     let page = page.map_err(ApiError::from);
     let page = page.and_then(|page| Ok((accepted(&page, parameters)?, page)));
     let (kind, page) = match page {
@@ -113,7 +132,7 @@ pub(super) async fn explained_feed(
         }
     };
     let json = serde_json::to_vec(&explained).map_err(|_| ApiError::Internal)?;
-    let query = (request.limit, request.include_self);
+    let query = (parameters.limit, parameters.include_self);
     let sent = render_home(&page, tributary, keys, (reader, query))?;
     let mut body = Vec::from(sent.body);
     push_field(&mut body, "explain", &json);
@@ -141,133 +160,133 @@ struct Shown<'a> {
 /// How a page was read.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Explained<'a> {
-    reader: String,
-    reader_shard: &'a str,
-    from: &'static str,
+    pub(super) reader: String,
+    pub(super) reader_shard: &'a str,
+    pub(super) from: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    page_cache: Option<ExplainedPageCache>,
+    pub(super) page_cache: Option<ExplainedPageCache>,
     #[schema(required = true)]
-    memory: Option<ExplainedSearch>,
+    pub(super) memory: Option<ExplainedSearch>,
     #[schema(required = true)]
-    followees: Option<usize>,
+    pub(super) followees: Option<usize>,
     #[schema(required = true)]
-    token_reached: Option<bool>,
-    shards: Vec<ExplainedShard<'a>>,
-    waves: Vec<ExplainedWave<'a>>,
-    merge: ExplainedMerge,
-    totals: ExplainedTotals,
-    steps: Vec<ExplainedStep>,
+    pub(super) token_reached: Option<bool>,
+    pub(super) shards: Vec<ExplainedShard<'a>>,
+    pub(super) waves: Vec<ExplainedWave<'a>>,
+    pub(super) merge: ExplainedMerge,
+    pub(super) totals: ExplainedTotals,
+    pub(super) steps: Vec<ExplainedStep>,
 }
 
 /// Whether a request without `explain` gets the page from the page cache.
 #[derive(Serialize, ToSchema)]
-struct ExplainedPageCache {
-    hit: bool,
-    us: u64,
+pub(super) struct ExplainedPageCache {
+    pub(super) hit: bool,
+    pub(super) us: u64,
 }
 
 /// The search in memory.
 #[derive(Serialize, ToSchema)]
-struct ExplainedSearch {
-    search: &'static str,
-    why: String,
-    authors_read: usize,
-    posts: usize,
+pub(super) struct ExplainedSearch {
+    pub(super) search: &'static str,
+    pub(super) why: String,
+    pub(super) authors_read: usize,
+    pub(super) posts: usize,
 }
 
 /// The part of a shard.
 #[derive(Serialize, ToSchema)]
-struct ExplainedShard<'a> {
-    shard: &'a str,
+pub(super) struct ExplainedShard<'a> {
+    pub(super) shard: &'a str,
     #[schema(required = true)]
-    server: Option<&'a str>,
-    followees: usize,
-    in_memory: usize,
-    too_short: usize,
-    queried: bool,
-    why: String,
-    statements: u64,
-    rows: u64,
+    pub(super) server: Option<&'a str>,
+    pub(super) followees: usize,
+    pub(super) in_memory: usize,
+    pub(super) too_short: usize,
+    pub(super) queried: bool,
+    pub(super) why: String,
+    pub(super) statements: u64,
+    pub(super) rows: u64,
     #[schema(required = true)]
-    rows_examined: Option<u64>,
-    wait_us: u64,
-    us: u64,
-    posts: usize,
-    posts_from_memory: usize,
-    state: &'static str,
+    pub(super) rows_examined: Option<u64>,
+    pub(super) wait_us: u64,
+    pub(super) us: u64,
+    pub(super) posts: usize,
+    pub(super) posts_from_memory: usize,
+    pub(super) state: &'static str,
     #[schema(required = true)]
-    as_of: Option<String>,
+    pub(super) as_of: Option<String>,
     #[schema(required = true)]
-    log: Option<ExplainedLog>,
+    pub(super) log: Option<ExplainedLog>,
 }
 
 /// The log that memory follows for a shard.
 #[derive(Serialize, ToSchema)]
-struct ExplainedLog {
+pub(super) struct ExplainedLog {
     #[schema(required = true)]
-    log: Option<String>,
+    pub(super) log: Option<String>,
     #[schema(required = true)]
-    position: Option<String>,
-    memory: &'static str,
+    pub(super) position: Option<String>,
+    pub(super) memory: &'static str,
 }
 
 /// Queries to several shards at the same time.
 #[derive(Serialize, ToSchema)]
-struct ExplainedWave<'a> {
-    reads: &'static str,
-    why: &'static str,
-    asked: usize,
-    us: u64,
-    shards: Vec<ExplainedQueries<'a>>,
+pub(super) struct ExplainedWave<'a> {
+    pub(super) reads: &'static str,
+    pub(super) why: &'static str,
+    pub(super) asked: usize,
+    pub(super) us: u64,
+    pub(super) shards: Vec<ExplainedQueries<'a>>,
 }
 
 /// The queries of a wave to one shard.
 #[derive(Serialize, ToSchema)]
-struct ExplainedQueries<'a> {
-    shard: &'a str,
-    statements: u64,
-    rows: u64,
+pub(super) struct ExplainedQueries<'a> {
+    pub(super) shard: &'a str,
+    pub(super) statements: u64,
+    pub(super) rows: u64,
     #[schema(required = true)]
-    rows_examined: Option<u64>,
-    wait_us: u64,
-    us: u64,
+    pub(super) rows_examined: Option<u64>,
+    pub(super) wait_us: u64,
+    pub(super) us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    error: Option<&'static str>,
+    pub(super) error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 /// The posts of the page.
 #[derive(Serialize, ToSchema)]
-struct ExplainedMerge {
-    posts: usize,
-    from_memory: usize,
-    from_databases: usize,
+pub(super) struct ExplainedMerge {
+    pub(super) posts: usize,
+    pub(super) from_memory: usize,
+    pub(super) from_databases: usize,
 }
 
 /// The sums of all waves.
 #[derive(Serialize, ToSchema)]
-struct ExplainedTotals {
-    waves: usize,
-    statements: u64,
-    rows: u64,
+pub(super) struct ExplainedTotals {
+    pub(super) waves: usize,
+    pub(super) statements: u64,
+    pub(super) rows: u64,
     #[schema(required = true)]
-    rows_examined: Option<u64>,
-    us: u64,
+    pub(super) rows_examined: Option<u64>,
+    pub(super) us: u64,
 }
 
 /// A step with its time.
 #[derive(Serialize, ToSchema)]
-struct ExplainedStep {
-    step: &'static str,
+pub(super) struct ExplainedStep {
+    pub(super) step: &'static str,
     /// The number of a wave, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    wave: Option<usize>,
-    us: u64,
+    pub(super) wave: Option<usize>,
+    pub(super) us: u64,
 }
 
 impl<'a> Explained<'a> {

@@ -236,6 +236,38 @@ const checks = {
     await page.context().close();
   },
 
+  /** The drawer shows the figures of the API, with and without memory. */
+  async explaining() {
+    const page = await open(`/home/${reader}`);
+    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+    await page.waitForSelector(".seam");
+    const second = new URL(await page.$eval(".seam a", (link) => link.href));
+    const drawn = async (query, index = 0) => {
+      const rows = await page.$$eval(".drawer .reading", (readings, index) =>
+        [...readings[index].querySelectorAll("table:not(.steps) tbody tr")].map((row) => [...row.cells].map((cell) => cell.textContent)), index);
+      const { explain } = await api("GET", `/v1/users/${reader}/feed?explain=1${query}`);
+      assert.deepEqual(rows.map((row) => row.slice(0, 4)), explain.shards.map((one) =>
+        [one.shard, one.queried ? "yes" : "no", `${one.rows}`, `${one.posts_from_memory} of ${one.posts}`]));
+      assert.deepEqual(rows.map((row) => row[6].split(", ")[1]), explain.shards.map((one) => one.log.memory));
+      assert.equal(await page.locator(".drawer .reading").nth(index).locator(".scatter g").count(), explain.shards.length);
+    };
+    await page.click(".head .explain-link");
+    await page.waitForSelector(".drawer .scatter");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "explain-title");
+    await drawn("");
+    await page.click(".drawer .again a");
+    await page.waitForSelector(".drawer .bar");
+    assert.match(await page.textContent(".drawer .bar ~ .muted"), /Both pages have the same 20 posts/);
+    await drawn("");
+    await drawn("&memory=off", 1);
+    await page.keyboard.press("Escape");
+    await page.waitForFunction(() => !document.querySelector(".drawer"));
+    await page.click(".seam a");
+    await page.waitForSelector(".drawer .scatter");
+    await drawn(`&cursor=${second.searchParams.get("cursor")}`);
+    await page.context().close();
+  },
+
   /** If a shard does not answer, pages say so, and heal when it is back. */
   async outage() {
     const board = await open("/shards");

@@ -16,11 +16,12 @@ use crate::support::{root, run};
 const TEXT: &str = "<script>alert(1)</script> \"quoted\" & 'more'\n\u{5e9}\u{5dc}\u{5d5}\u{5dd} 👩‍💻";
 
 /// Every route of the pages, and a request to it of user 1.
-const ROUTES: [(&str, &str); 9] = [
+const ROUTES: [(&str, &str); 10] = [
     ("/", "/"),
     ("/open", "/open?user=1"),
     ("/home/{reader}", "/home/1"),
     ("/home/{reader}/open", "/home/1/open?user=2"),
+    ("/home/{reader}/explain", "/home/1/explain"),
     ("/home/{reader}/following", "/home/1/following"),
     ("/home/{reader}/authors/{author}", "/home/1/authors/2"),
     ("/sign-in", ""),
@@ -56,7 +57,8 @@ fn a_browser_that_has_signed_in_may_do_what_its_credential_may() {
         table.split(".route(").skip(1).filter_map(|route| route.split('"').nth(1)).collect();
     assert!(paths.iter().all(|path| ROUTES.iter().any(|(route, _)| route == path)), "{paths:?}");
     let credentials = TestCredentials::new();
-    let service = session(&credentials.key(&[Scope::ActAsUser]));
+    let service = session(&credentials.key(&[Scope::ActAsUser, Scope::Explain]));
+    let acts = session(&credentials.key(&[Scope::ActAsUser]));
     let reads = session(&credentials.key(&[Scope::ReadTimelines]));
     run(async {
         let (tributary, access, _fleet) = protected_fleet(&credentials).await;
@@ -82,6 +84,10 @@ fn a_browser_that_has_signed_in_may_do_what_its_credential_may() {
         let answer = open(&server, "/", &own).await;
         assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/home/1"));
         assert_eq!(open(&server, "/", &service).await.status, 200);
+        for (cookie, explains) in [(&own, true), (&service, true), (&acts, false)] {
+            let home = open(&server, "/home/1", cookie).await;
+            assert_eq!(home.body.contains("/home/1/explain"), explains, "{cookie}");
+        }
         writing(&server, &own).await;
     });
 }
@@ -206,6 +212,43 @@ fn pages_are_read_in_both_directions_without_scripts() {
             // Programs get JSON.
             assert_eq!(server.get(wrong).await.problem().0, 400);
         }
+    });
+}
+
+#[test]
+fn an_explanation_is_a_page_with_the_figures_of_the_api() {
+    run(async {
+        let (tributary, _fleet) = world().await;
+        let server = TestServer::start_as(tributary, options()).await;
+        let second = open(&server, "/home/1?limit=7", "").await.body;
+        let second = attributes(&second, "rel=\"next\" href=\"")[0].replace("&#38;", "&");
+        for (page, feed) in [
+            ("/home/1", "/v1/users/1/feed?explain=1".to_owned()),
+            (&second, format!("{}&explain=1", second.replace("/home/1", "/v1/users/1/feed"))),
+        ] {
+            let page = open(&server, page, "").await.body;
+            let explain = attributes(&page, "class=\"explain-link\" href=\"")[0];
+            let explain = open(&server, &explain.replace("&#38;", "&"), "").await.body;
+            let api = server.get(&feed).await.json();
+            for part in api["explain"]["shards"].as_array().unwrap() {
+                let rows = |field: &str| part[field].to_string();
+                let row = format!(
+                    "<th scope=\"row\">{}</th><td>{}</td><td class=\"num\">{}</td>\
+                     <td class=\"num\">{} of {}</td>",
+                    part["shard"].as_str().unwrap(),
+                    if part["queried"] == true { "yes" } else { "no" },
+                    rows("rows"),
+                    rows("posts_from_memory"),
+                    rows("posts"),
+                );
+                assert!(explain.contains(&row), "{row}: {explain}");
+            }
+            assert!(explain.contains("from the databases in") && explain.contains("\"scatter\""));
+            assert!(!explain.contains(" style=") && !explain.contains("memory=off"));
+        }
+        assert_eq!(open(&server, "/home/1/explain?memory=on", "").await.status, 400);
+        let both = open(&server, "/home/1/explain?memory=off", "").await.body;
+        assert!(both.contains("Both pages have the same 20 posts."), "{both}");
     });
 }
 

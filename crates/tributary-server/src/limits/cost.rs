@@ -40,6 +40,11 @@ impl Cost {
         }
     }
 
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
     /// Of an answer with what is new.
     pub(crate) fn of_news(news: &News) -> Self {
         Self::of_authors(news.authors, !news.queried)

@@ -25,13 +25,14 @@ macro_rules! embedded {
 }
 
 /// The files. Scripts import each other by relative addresses.
-static SOURCES: [Source; 11] = embedded! {
+static SOURCES: [Source; 12] = embedded! {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "app.js": SCRIPT,
     "api.js": SCRIPT,
     "composer.js": SCRIPT,
     "controls.js": SCRIPT,
+    "explain.js": SCRIPT,
     "feed.js": SCRIPT,
     "keys.js": SCRIPT,
     "live.js": SCRIPT,

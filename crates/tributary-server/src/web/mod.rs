@@ -6,7 +6,9 @@
 
 mod assets;
 mod chart;
+mod explain;
 mod pages;
+mod scatter;
 mod shards;
 mod sign_in;
 mod view;
@@ -22,7 +24,7 @@ use axum::routing::{get, post};
 use tributary::UserId;
 
 pub(super) use self::shards::shards_page;
-use self::view::Frame;
+use self::view::{Frame, sentence};
 use super::App;
 use super::auth::cookie;
 use super::error::ApiError;
@@ -66,13 +68,16 @@ pub(super) fn page_routes() -> Router<App> {
         .route("/open", get(pages::open))
         .route("/home/{reader}", get(pages::home))
         .route("/home/{reader}/open", get(pages::open_author))
+        .route("/home/{reader}/explain", get(explain::explain))
         .route("/home/{reader}/following", get(pages::following))
         .route("/home/{reader}/authors/{author}", get(pages::author))
 }
 
-/// The first page of a listener for operators only.
+/// The pages of a listener for operators only.
 pub(super) fn operator_routes() -> Router<App> {
-    Router::new().route("/", get(pages::to_shards))
+    Router::new()
+        .route("/", get(pages::to_shards))
+        .route("/home/{reader}/explain", get(explain::explain_for_operators))
 }
 
 /// The routes that every page needs.
@@ -161,11 +166,4 @@ pub(super) fn error_page(
     *response.body_mut() = text.unwrap_or_default().into();
     set_page_headers(response.headers_mut());
     response
-}
-
-/// The text with a capital letter and a full stop.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
 }

@@ -11,9 +11,12 @@ use serde::Deserialize;
 use tributary::internal::{Draft, FollowingCursor, fleet, now_ms, rfc3339_ms};
 use tributary::{Freshness, Limit, Page, Tributary, UserId};
 
-use super::view::{Frame, Notice, Person, PostView, Theme, absolute, listed};
+use super::view::{Frame, Notice, Person, PostView, Theme, absolute, listed, plural};
 use super::{Web, assets, page};
-use crate::auth::{Allowed, CursorKeys, Principal, Purpose, ReadFollowing, ReadHome, cookie};
+use crate::auth::{
+    Action, Allowed, CursorKeys, Object, Principal, Purpose, ReadFollowing, ReadHome, authorize,
+    cookie,
+};
 use crate::error::ApiError;
 use crate::limits::Cost;
 use crate::observe::PageKind;
@@ -53,7 +56,7 @@ where
 }
 
 impl Visit {
-    fn frame(&self, reader: Option<UserId>, section: &'static str) -> Frame {
+    pub(super) fn frame(&self, reader: Option<UserId>, section: &'static str) -> Frame {
         Frame {
             version: assets::version(),
             theme: self.theme.name(),
@@ -67,9 +70,14 @@ impl Visit {
         }
     }
 
+    /// Whether the client may see how the pages of this reader are read.
+    fn may_explain(&self, reader: UserId) -> bool {
+        authorize(&self.principal, Action::Explain, Object::Of(reader)).is_ok()
+    }
+
     /// Adds the freshness of the reader's last writes, so that a page that a link opens shows
     /// them. A token that does not open is ignored: it may be of an earlier key.
-    fn require_written(&self, parameters: &mut Parameters) {
+    pub(super) fn require_written(&self, parameters: &mut Parameters) {
         let written = self.written.iter().flat_map(|tokens| tokens.split('~'));
         for sealed in written.take(TOKENS_MAX) {
             let token = parameters.cursor_keys.open(Purpose::Freshness, sealed).ok();
@@ -152,6 +160,8 @@ struct TimelinePage {
     is_deep: bool,
     /// The freshness token of the page; empty if no logs are followed.
     token: String,
+    /// The address of the page that shows how this one was read.
+    explain: Option<String>,
 }
 
 struct Author {
@@ -172,7 +182,9 @@ pub(super) async fn home(
     let purpose = Purpose::Home(reader);
     let request = parameters.page(purpose)?;
     let draft = Draft::home(&tributary, reader, &request).await?;
-    let of = Timeline { reader, author: None, purpose, path: format!("/home/{reader}") };
+    let path = format!("/home/{reader}");
+    let explain = visit.may_explain(reader).then(|| format!("{path}/explain"));
+    let of = Timeline { reader, author: None, purpose, path, explain };
     let frame = visit.frame(Some(reader), "home");
     Ok(of.show(frame, draft, &parameters, &tributary))
 }
@@ -195,7 +207,7 @@ pub(super) async fn author(
     let handle = draft.handles.get(&author).map(String::as_str);
     let author = Author { person: Person::new(author, handle), is_reader, is_followed };
     let path = format!("/home/{reader}/authors/{}", author.person.id);
-    let of = Timeline { reader, author: Some(author), purpose, path };
+    let of = Timeline { reader, author: Some(author), purpose, path, explain: None };
     let frame = visit.frame(Some(reader), if is_reader { "posts" } else { "author" });
     Ok(of.show(frame, draft, &parameters, &tributary))
 }
@@ -218,6 +230,21 @@ struct Timeline {
     author: Option<Author>,
     purpose: Purpose,
     path: String,
+    /// The path of the page that shows how this one was read.
+    explain: Option<String>,
+}
+
+/// The address of the page of `path` with this cursor, for the same parameters; of the newest page
+/// without a cursor.
+pub(super) fn address(path: &str, parameters: &Parameters, cursor: &str) -> String {
+    let limit = Some(parameters.limit).filter(|limit| *limit != Limit::DEFAULT);
+    let parts = [
+        limit.map(|limit| format!("limit={}", limit.get())),
+        parameters.include_self.then(|| "include_self=1".to_owned()),
+        Some(format!("cursor={cursor}")).filter(|_| !cursor.is_empty()),
+    ];
+    let query = parts.into_iter().flatten().collect::<Vec<String>>().join("&");
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 impl Timeline {
@@ -228,14 +255,11 @@ impl Timeline {
         parameters: &Parameters,
         tributary: &Tributary,
     ) -> Response {
-        let Self { reader, author, purpose, path } = self;
+        let Self { reader, author, purpose, path, explain } = self;
         let keys = &parameters.cursor_keys;
         let cursors = Cursors::sealed(&draft, keys, purpose);
-        let limit = parameters.limit.get();
-        let link = |cursor: &str| match limit == Limit::DEFAULT.get() {
-            true => format!("{path}?cursor={cursor}"),
-            false => format!("{path}?limit={limit}&cursor={cursor}"),
-        };
+        let link = |cursor: &str| address(&path, parameters, cursor);
+        let explain = explain.map(|path| address(&path, parameters, parameters.sealed_cursor()));
         let cost = Cost::of_page(&draft);
         let kind = PageKind::of(&draft, !parameters.at_least.is_empty());
         let page = draft.into_page();
@@ -252,6 +276,7 @@ impl Timeline {
             prev: link(&cursors.prev),
             is_deep: parameters.has_cursor(),
             token: token(&page.freshness, keys),
+            explain,
         };
         let mut response = costing(cost, self::page(&template));
         response.extensions_mut().insert(kind);
@@ -290,10 +315,6 @@ fn notices(page: &Page, tributary: &Tributary) -> Vec<Notice> {
         notices.push(Notice { kind: "stale", text: text.to_owned() });
     }
     notices
-}
-
-fn plural<T>(number: usize, one: T, many: T) -> T {
-    if number == 1 { one } else { many }
 }
 
 #[derive(Template)]

@@ -186,6 +186,40 @@ pub(super) fn listed(names: &[&str]) -> String {
     }
 }
 
+/// The text with a capital letter and a full stop.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
+}
+
+pub(super) fn plural<T>(number: usize, one: T, many: T) -> T {
+    if number == 1 { one } else { many }
+}
+
+/// A number with commas between its thousands. `page.js` has the same rule.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A time in milliseconds with three digits, as people compare them.
+pub(super) fn milliseconds(us: u64) -> String {
+    let ms = us as f64 / 1_000.0;
+    match us {
+        0..10_000 => format!("{ms:.2} ms"),
+        10_000..100_000 => format!("{ms:.1} ms"),
+        _ => format!("{} ms", grouped(us / 1_000)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +229,9 @@ mod tests {
         assert_eq!(absolute("2026-11-27T12:09:10.000Z"), "2026-11-27 12:09 UTC");
         assert_eq!([age(-5), age(61_000), age(90_000_000)], ["now", "1 min", "1 d"]);
         assert_eq!(listed(&["a", "b", "c"]), "a, b and c");
+        assert_eq!([grouped(0), grouped(999), grouped(1_234_567)], ["0", "999", "1,234,567"]);
+        assert_eq!([120, 12_345, 1_234_567].map(milliseconds), ["0.12 ms", "12.3 ms", "1,234 ms"]);
+        assert_eq!(sentence("no answer"), "No answer.");
     }
 
     #[test]
