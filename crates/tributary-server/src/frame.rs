@@ -191,7 +191,8 @@ async fn answer(frame: &Frame, mut request: Request, next: Next) -> Response {
         }
         response = error.render(&trace_id, response);
         if let Some(request_headers) = page {
-            response = web::error_page(&error, &trace_id, &request_headers, response);
+            response =
+                web::error_page(&error, &trace_id, (&request_headers, &frame.access), response);
         }
         if let ApiError::Incomplete(Some(page)) = error {
             response.extensions_mut().insert(page);

@@ -53,6 +53,7 @@ use tributary::explain::Explanation;
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, Fleet, fleet};
 
+use self::auth::SessionCookie;
 pub use self::auth::{
     Access, Credentials, CredentialsError, CursorKeys, CursorKeysError, KeyFile, KeySecret,
     KeysError, Scope, ServiceKey, TOKEN_LIFE_MAX_S, UnknownScope,
@@ -145,7 +146,10 @@ impl App {
     fn new(tributary: Tributary, options: RouterOptions) -> Self {
         let RouterOptions { access, cursor_keys, limits, trusted_proxies, web, streams_max } =
             options;
-        let access = if web.is_some() { access.with_cookies() } else { access };
+        let access = match web {
+            Some(_) => access.with_cookie(SessionCookie::Public),
+            None => access,
+        };
         let limiter = (!access.is_local()).then(|| Limiter::new(&limits, &trusted_proxies));
         Self {
             tributary,
@@ -160,6 +164,15 @@ impl App {
             history: None,
             configuration: None,
         }
+    }
+
+    /// The same app for a listener for operators only, whose browsers sign in separately.
+    fn for_operators(self, access: Access) -> Self {
+        let access = match self.web {
+            Some(_) => access.with_cookie(SessionCookie::Admin),
+            None => access,
+        };
+        Self { access, ..self }
     }
 }
 
@@ -234,7 +247,9 @@ pub fn router(tributary: Tributary, options: RouterOptions) -> Router {
 /// The routes for operators: metrics, the state of shards and keys, the reload of files, and
 /// explained pages. Without credentials, serve them on a loopback address only.
 pub fn admin_router(tributary: Tributary, options: RouterOptions) -> Router {
-    routes(App::new(tributary, options), Role::Admin)
+    let app = App::new(tributary, options);
+    let access = app.access.clone();
+    routes(app.for_operators(access), Role::Admin)
 }
 
 /// The routes of a role, within the middleware.

@@ -186,7 +186,7 @@ impl BoundServer {
         let (stopping, stopped) = watch::channel(());
         let serving = self.listeners.iter().map(|listener| {
             let app = match listener.role {
-                Role::Admin => App { access: app.access.on(listener.address), ..app.clone() },
+                Role::Admin => app.clone().for_operators(app.access.on(listener.address)),
                 Role::Public | Role::Both => app.clone(),
             };
             let router = TowerToHyperService::new(routes(app.clone(), listener.role));

@@ -121,6 +121,37 @@ async fn signing_in(server: &TestServer, token: &str) {
     assert!(out.status == 303 && out.header("set-cookie").contains("Max-Age=0"));
 }
 
+/// Browsers send a cookie to all ports of a host, so an operator can use both listeners.
+#[test]
+fn each_listener_has_a_cookie_of_its_own() {
+    let credentials = TestCredentials::new();
+    let key = credentials.key(&[Scope::Admin, Scope::Explain]);
+    let token = credentials.token(1);
+    run(async {
+        let (tributary, access, _fleet) = protected_fleet(&credentials).await;
+        let mut options = options();
+        options.access = access;
+        let (public, operators) = TestServer::start_pair(tributary, options).await;
+        let mut cookies = Vec::new();
+        for (server, credential) in [(&public, &token), (&operators, &key)] {
+            let body = format!("credential={credential}");
+            let answer = submit(server, "/sign-in", &body, "same-origin").await;
+            assert_eq!(answer.status, 303);
+            cookies.push(answer.header("set-cookie").split(';').next().unwrap().to_owned());
+        }
+        let both = cookies.join("; ");
+        assert_eq!(open(&public, "/home/1", &both).await.status, 200);
+        for path in ["/shards", "/home/1/explain?memory=off"] {
+            assert_eq!(open(&operators, path, &both).await.status, 200, "{path}");
+            let refused = open(&operators, path, &cookies[0]).await;
+            assert_eq!((refused.status.as_u16(), refused.header("set-cookie")), (401, ""));
+        }
+        assert_eq!(open(&public, "/home/1", &cookies[1]).await.status, 401);
+        let out = submit(&operators, "/sign-out", "", "same-origin").await;
+        assert!(out.header("set-cookie").starts_with("tributary-admin-session=;"), "{out:?}");
+    });
+}
+
 /// A cookie counts for reads, and for writes from own pages only.
 async fn writing(server: &TestServer, own: &str) {
     let read = Request::get("/v1/users/1/feed").header("cookie", own);

@@ -3,16 +3,59 @@
 
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 
-/// The cookie with the credential. Scripts cannot read it.
-pub(crate) const SESSION: &str = "tributary-session";
 /// The cookie with the freshness token of the last write, for pages that are opened by a link.
 pub(crate) const FRESHNESS: &str = "tributary-freshness";
 /// The cookie with the chosen colours: `dark` or `light`.
 pub(crate) const THEME: &str = "tributary-theme";
-/// Ends the cookie with the credential.
-pub(crate) const ENDED: &str = "tributary-session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0";
 /// Longest credential in a cookie. Browsers keep cookies of 4,096 bytes.
 const CREDENTIAL_BYTES_MAX: usize = 3_800;
+
+/// The cookie with the credential of a browser that has signed in. Scripts cannot read it.
+///
+/// Browsers send a cookie to all ports of a host. So each listener has a name of its own: otherwise
+/// an operator who signs in for `/shards` would replace the credential of the timelines, and each
+/// listener would get a credential that is meant for the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionCookie {
+    /// Of the listener for clients, also if it has the routes for operators.
+    Public,
+    /// Of a listener for operators only.
+    Admin,
+}
+
+impl SessionCookie {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Public => "tributary-session",
+            Self::Admin => "tributary-admin-session",
+        }
+    }
+
+    /// The credential in the cookie of a request, if it has one.
+    pub(crate) fn credential(self, headers: &HeaderMap) -> Option<&str> {
+        value(headers, self.name())
+    }
+
+    /// The header that stores a credential for as long as the browser runs. `None` if the
+    /// credential cannot be in a cookie.
+    pub(crate) fn stored(self, credential: &str, encrypted: bool) -> Option<HeaderValue> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+/=:".contains(&byte);
+        if credential.len() > CREDENTIAL_BYTES_MAX || !credential.bytes().all(plain) {
+            return None;
+        }
+        let (name, secure) = (self.name(), if encrypted { "; Secure" } else { "" });
+        let text = format!("{name}={credential}; HttpOnly; SameSite=Strict; Path=/{secure}");
+        HeaderValue::try_from(text).ok()
+    }
+
+    /// The header that ends the cookie.
+    pub(crate) fn ended(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Public => "tributary-session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0",
+            Self::Admin => "tributary-admin-session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0",
+        })
+    }
+}
 
 /// The value of the first cookie with this name, unless it is empty.
 pub(crate) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -20,18 +63,6 @@ pub(crate) fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut pairs = all.flat_map(|all| all.split(';')).filter_map(|pair| pair.split_once('='));
     let found = pairs.find(|(key, _)| key.trim() == name);
     found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
-}
-
-/// The header that stores a credential for as long as the browser runs. `None` if the credential
-/// cannot be in a cookie.
-pub(crate) fn session(credential: &str, encrypted: bool) -> Option<HeaderValue> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+/=:".contains(&byte);
-    if credential.len() > CREDENTIAL_BYTES_MAX || !credential.bytes().all(plain) {
-        return None;
-    }
-    let secure = if encrypted { "; Secure" } else { "" };
-    let text = format!("{SESSION}={credential}; HttpOnly; SameSite=Strict; Path=/{secure}");
-    HeaderValue::try_from(text).ok()
 }
 
 /// Whether a page of this server has sent the request. Browsers say so in `Sec-Fetch-Site`; older
@@ -65,9 +96,10 @@ mod tests {
             headers.append(header::COOKIE, HeaderValue::from_static(text));
         };
         add(&mut headers, "x-tributary-session=1; tributary-sessions=2");
-        assert_eq!(value(&headers, SESSION), None);
+        assert_eq!(SessionCookie::Public.credential(&headers), None);
         add(&mut headers, "a=b;  tributary-session=c.d=; tributary-session=e");
-        assert_eq!(value(&headers, SESSION), Some("c.d="));
+        assert_eq!(SessionCookie::Public.credential(&headers), Some("c.d="));
+        assert_eq!(SessionCookie::Admin.credential(&headers), None);
         assert_eq!(value(&headers, THEME), None);
     }
 
@@ -98,9 +130,10 @@ mod tests {
 
     #[test]
     fn a_credential_cannot_add_attributes() {
-        assert!(session("eyJ.a-b_c.d", true).unwrap().to_str().unwrap().ends_with("; Secure"));
+        let stored = |text, encrypted| SessionCookie::Admin.stored(text, encrypted);
+        assert!(stored("eyJ.a-b_c.d", true).unwrap().to_str().unwrap().ends_with("; Secure"));
         for bad in ["a; Domain=x", "a b", "a\r\nb", "a,b", &"a".repeat(4_000)] {
-            assert_eq!(session(bad, false), None, "{bad}");
+            assert_eq!(stored(bad, false), None, "{bad}");
         }
     }
 }

@@ -24,6 +24,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, header};
 use tributary::internal::tasks::TaskStats;
 
+pub(crate) use self::cookie::SessionCookie;
 pub use self::credentials::{Credentials, CredentialsError};
 pub use self::decoders::{service_keys, token_keys, user_token};
 pub(crate) use self::guard::{
@@ -51,15 +52,9 @@ pub struct Access(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Local(LocalOnly),
-    Credentials(Credentials, Cookies),
+    /// With the cookie that a browser may have its credential in, if any.
+    Credentials(Credentials, Option<SessionCookie>),
     Insecure,
-}
-
-/// Whether a credential may be in a cookie, as that of a browser is.
-#[derive(Clone, Copy, Debug)]
-enum Cookies {
-    Ignored,
-    Accepted,
 }
 
 impl Default for Access {
@@ -93,16 +88,22 @@ impl Access {
 
     /// Every request needs a credential, except those for the health of the process.
     pub fn credentials(credentials: Credentials) -> Self {
-        Self(Kind::Credentials(credentials, Cookies::Ignored))
+        Self(Kind::Credentials(credentials, None))
     }
 
-    /// Also accepts the credential of a browser that has signed in.
-    pub(crate) fn with_cookies(self) -> Self {
+    /// Also accepts the credential of a browser that has signed in, in this cookie.
+    pub(crate) fn with_cookie(self, cookie: SessionCookie) -> Self {
         match self.0 {
-            Kind::Credentials(credentials, _) => {
-                Self(Kind::Credentials(credentials, Cookies::Accepted))
-            }
+            Kind::Credentials(credentials, _) => Self(Kind::Credentials(credentials, Some(cookie))),
             other => Self(other),
+        }
+    }
+
+    /// The cookie of a browser that signs in here. `None` if signing in is not possible.
+    pub(crate) fn session_cookie(&self) -> Option<SessionCookie> {
+        match &self.0 {
+            Kind::Credentials(_, cookie) => *cookie,
+            Kind::Local(_) | Kind::Insecure => None,
         }
     }
 
@@ -145,9 +146,8 @@ impl Access {
 
     /// The credential in the cookie of a request, if it counts.
     fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let accepts = matches!(self.0, Kind::Credentials(_, Cookies::Accepted));
-        let counts = accepts && !headers.contains_key(header::AUTHORIZATION);
-        cookie::value(headers, cookie::SESSION).filter(|_| counts)
+        let cookie = self.session_cookie()?;
+        cookie.credential(headers).filter(|_| !headers.contains_key(header::AUTHORIZATION))
     }
 
     /// The credential of an admitted request, in whatever header it is.

@@ -15,7 +15,7 @@ use super::page;
 use super::pages::{Visit, address};
 use super::scatter::Scatter;
 use super::view::{Frame, grouped, milliseconds, plural, sentence};
-use crate::auth::{Allowed, Explain};
+use crate::auth::{Access, Allowed, Explain};
 use crate::error::ApiError;
 use crate::explain::{
     Explained, ExplainedPage, ExplainedQueries, ExplainedShard, ExplainedStep, ExplainedWave,
@@ -113,11 +113,11 @@ pub(super) async fn explain(
 pub(super) async fn explain_for_operators(
     State(tributary): State<Tributary>,
     Allowed { user: reader, viewer, .. }: Allowed<Explain>,
-    headers: HeaderMap,
+    (State(access), headers): (State<Access>, HeaderMap),
     query: Result<Query<Comparison>, QueryRejection>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let frame = Frame { section: "explain", ..Frame::of_visitor(&headers) };
+    let frame = Frame { section: "explain", ..Frame::of_visitor(&headers, &access) };
     let comparing = Comparison::is_wanted(query)?;
     show(&tributary, (reader, viewer), &parameters, (frame, String::new()), comparing).await
 }

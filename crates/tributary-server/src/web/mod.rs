@@ -26,7 +26,7 @@ use tributary::UserId;
 pub(super) use self::shards::shards_page;
 use self::view::{Frame, sentence};
 use super::App;
-use super::auth::cookie;
+use super::auth::Access;
 use super::error::ApiError;
 use super::frame::TraceId;
 
@@ -141,15 +141,14 @@ struct SignInPage {
 pub(super) fn error_page(
     error: &ApiError,
     trace_id: &TraceId,
-    request_headers: &HeaderMap,
+    (request_headers, access): (&HeaderMap, &Access),
     mut response: Response,
 ) -> Response {
-    let frame = Frame::of_visitor(request_headers);
+    let frame = Frame::of_visitor(request_headers, access);
     let status = response.status();
     let text = if status == StatusCode::UNAUTHORIZED {
-        if frame.signed_in {
-            let ended = HeaderValue::from_static(cookie::ENDED);
-            response.headers_mut().insert(header::SET_COOKIE, ended);
+        if let Some(cookie) = access.session_cookie().filter(|_| frame.signed_in) {
+            response.headers_mut().insert(header::SET_COOKIE, cookie.ended());
         }
         let refused = frame.signed_in || matches!(error, ApiError::SignInRefused);
         SignInPage { frame: Frame { signed_in: false, ..frame }, refused }.render()

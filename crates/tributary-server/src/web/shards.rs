@@ -101,7 +101,7 @@ pub(crate) fn shards_page(app: &App, headers: &HeaderMap) -> Response {
     let shards: Vec<ShardRow> = fleet.health().iter().map(shard_row).collect();
     let stats = MemoryStats::of(&app.tributary);
     let template = ShardsPage {
-        frame: Frame { section: "shards", ..Frame::of_visitor(headers) },
+        frame: Frame { section: "shards", ..Frame::of_visitor(headers, &app.access) },
         summary: summary(&shards, servers.len()),
         charts: charts(&rates, &servers),
         memory: stats.as_ref().map(memory_view),

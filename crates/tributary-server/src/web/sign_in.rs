@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::super::auth::{Access, cookie};
+use super::super::auth::{Access, SessionCookie, cookie};
 use crate::error::ApiError;
 use crate::query::form_body;
 
@@ -29,16 +29,24 @@ pub(super) async fn sign_in(
     if !access.is_valid(credential) {
         return Err(ApiError::SignInRefused);
     }
-    let stored = cookie::session(credential, encrypted).ok_or(ApiError::SignInRefused)?;
-    Ok(to_start(stored))
+    let stored = cookie_of(&access).stored(credential, encrypted);
+    Ok(to_start(stored.ok_or(ApiError::SignInRefused)?))
 }
 
 /// `POST /sign-out`: ends the cookie.
-pub(super) async fn sign_out(request: Request) -> Result<Response, ApiError> {
+pub(super) async fn sign_out(
+    State(access): State<Access>,
+    request: Request,
+) -> Result<Response, ApiError> {
     if !cookie::is_same_origin(&request) {
         return Err(ApiError::CrossSite);
     }
-    Ok(to_start(HeaderValue::from_static(cookie::ENDED)))
+    Ok(to_start(cookie_of(&access).ended()))
+}
+
+/// The cookie of this listener.
+fn cookie_of(access: &Access) -> SessionCookie {
+    access.session_cookie().unwrap_or(SessionCookie::Public)
 }
 
 fn to_start(cookie: HeaderValue) -> Response {

@@ -7,7 +7,7 @@ use tributary::internal::{PostTimes, rfc3339_ms};
 use tributary::{Post, UserId};
 
 use super::assets;
-use crate::auth::cookie;
+use crate::auth::{Access, cookie};
 
 /// The colours of a page: those of the system, unless the reader has chosen others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,12 +57,13 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Of a page without a reader. A client that has the cookie can sign out there.
-    pub(super) fn of_visitor(headers: &HeaderMap) -> Self {
+    pub(super) fn of_visitor(headers: &HeaderMap, access: &Access) -> Self {
+        let cookie = access.session_cookie();
         Self {
             version: assets::version(),
             theme: Theme::of(headers).name(),
             reader: None,
-            signed_in: cookie::value(headers, cookie::SESSION).is_some(),
+            signed_in: cookie.is_some_and(|cookie| cookie.credential(headers).is_some()),
             chooses: false,
             writes: false,
             bytes_max: 0,

@@ -60,6 +60,20 @@ impl TestServer {
         Self { address, cursor_keys, _stop: stop }
     }
 
+    /// A server with a listener for clients and one for operators. Both stop with the first.
+    pub(crate) async fn start_pair(tributary: Tributary, options: RouterOptions) -> (Self, Self) {
+        let any = || "127.0.0.1:0".parse().unwrap();
+        let cursor_keys = options.cursor_keys.clone();
+        let bound = http::bind_with(any(), options).await.unwrap();
+        let (bound, admin) = bound.with_admin(any()).await.unwrap();
+        let address = bound.address();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
+        let (keys, unused) = (cursor_keys.clone(), oneshot::channel().0);
+        let operators = Self { address: admin, cursor_keys: keys, _stop: unused };
+        (Self { address, cursor_keys, _stop: stop }, operators)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.send(Request::get(path)).await
     }
