@@ -234,10 +234,9 @@ class PostFeed extends HTMLElement {
 
   addAbove(posts, before) {
     let added;
-    keepingPlace(() => {
-      const place = before ?? this.list.firstChild;
-      added = this.add(posts, (post) => this.insertArrived(post, place));
-    });
+    const place = before ?? this.list.firstChild;
+    const change = () => { added = this.add(posts, (post) => this.insertArrived(post, place)); };
+    keepingPlace(change, before);
     return added;
   }
 
@@ -254,17 +253,17 @@ class PostFeed extends HTMLElement {
     keepingPlace(() => this.list.prepend(gap));
   }
 
-  /** Fills a gap from below, and keeps what is being read in its place. */
+  /** Fills a gap from below, and keeps the posts below it in their place. */
   async fillGap(gap, button) {
     button.disabled = true;
     try {
       const newer = parsed(await page(limited(gap.dataset.prev)));
       const meets = newer.posts.some((post) => document.getElementById(post.id));
-      const below = gap.nextSibling;
+      const below = gap.nextElementSibling;
       gap.dataset.prev = newer.prev;
       const added = this.addAbove(newer.posts, below);
       if (meets || newer.posts.length === 0) {
-        keepingPlace(() => gap.remove());
+        keepingPlace(() => gap.remove(), below);
         (added.at(-1) ?? below)?.focus?.({ preventScroll: true });
       }
       announce(`${grouped(added.length)} posts added.`);

@@ -38,9 +38,8 @@ export function failure(text, again) {
   return notice;
 }
 
-/** Applies a change to the page, and keeps the first visible post where it is on the screen. */
-export function keepingPlace(change) {
-  const anchor = firstVisible();
+/** Applies a change to the page, and keeps a post where it is on the screen: the first visible one. */
+export function keepingPlace(change, anchor = firstVisible()) {
   const before = anchor?.getBoundingClientRect().top;
   change();
   if (anchor?.isConnected) scrollBy(0, anchor.getBoundingClientRect().top - before);

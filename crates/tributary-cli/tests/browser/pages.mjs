@@ -1,87 +1,10 @@
 // Drives the pages in a real browser. The Rust test `browser.rs` starts it with its settings as JSON
-// in the first argument, and answers the lines that it prints: see `ask`.
-//
-// Every check of every page also asserts that nothing comes from another origin, that no policy is
-// violated, that the console has no error, and that axe finds nothing.
-import { readFileSync, mkdirSync } from "node:fs";
-import { createRequire } from "node:module";
-import { createInterface } from "node:readline";
+// in the first argument, and answers the lines that it prints: see `ask` in `driver.mjs`.
 import assert from "node:assert/strict";
+import { api, ask, browser, faults, firstShown, ids, open, settings, show, showOpen, toEnd, top } from "./driver.mjs";
+import { pictures } from "./pictures.mjs";
 
-const settings = JSON.parse(process.argv[2]);
-const { base, cold, demo, shots, reader, oracle } = settings;
-const require = createRequire(`${settings.modules}/`);
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
-const VIEWS = [["light", 1280], ["dark", 1280], ["light", 360], ["dark", 360]];
-
-mkdirSync(shots, { recursive: true });
-const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-
-/** Asks the Rust test to do something, and waits until it is done. */
-async function ask(what) {
-  console.log(`ASK ${what}`);
-  const { value } = await answers.next();
-  assert.equal(value, "done", what);
-}
-
-const browser = await chromium.launch({ executablePath: settings.chromium, args: ["--no-sandbox"] });
-const faults = [];
-
-/** A new page, whose faults are collected. The path may name another server than `base`. */
-async function open(path, options = {}) {
-  const address = new URL(path, base);
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(20000);
-  page.on("request", (request) => {
-    if (new URL(request.url()).origin !== address.origin) faults.push(`request to ${request.url()}`);
-  });
-  page.on("console", (message) => {
-    // A refused request is a state of its own, which the checks assert.
-    const expected = message.text().startsWith("Failed to load resource");
-    if (message.type() === "error" && !expected) faults.push(`console: ${message.text()}`);
-  });
-  page.on("pageerror", (error) => faults.push(`script: ${error.stack}`));
-  await page.goto(address.href);
-  return page;
-}
-
-const ids = (page) => page.$$eval("article.post", (posts) => posts.map((post) => post.id.slice(5)));
-const top = (page, id) => page.$eval(`#post-${id}`, (post) => Math.round(post.getBoundingClientRect().top));
-
-/** The id of the first post on the screen. */
-const firstShown = (page) => page.evaluate(() => {
-  const posts = [...document.querySelectorAll("article.post")];
-  return posts.find((post) => post.getBoundingClientRect().top >= 0).id.slice(5);
-});
-
-/** Sends a request to the API as another client. */
-async function api(method, path, body) {
-  const headers = { "Content-Type": "application/json" };
-  const answer = await fetch(base + path, { method, headers, body: body && JSON.stringify(body) });
-  assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
-  return answer.status === 204 ? null : answer.json();
-}
-
-/** Takes the picture of a state in both themes and widths, and runs axe on each. */
-async function show(name, path, prepare = async () => {}) {
-  for (const [colorScheme, width] of VIEWS) {
-    const page = await open(path, { colorScheme, viewport: { width, height: 800 } });
-    await prepare(page);
-    await page.screenshot({ path: `${shots}/${name}-${colorScheme}-${width}.png` });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    if (wide > 0) faults.push(`${name} at ${width}: ${wide} pixels too wide`);
-    const script = `(() => { ${axe}; return axe.run(document, { runOnly: ${JSON.stringify(RULES)} }); })()`;
-    const found = await page.evaluate(script);
-    assert.ok(found.passes.length > 5, "axe has run");
-    for (const { id, nodes } of found.violations) {
-      faults.push(`axe: ${name} ${colorScheme} ${width}: ${id}: ${nodes[0].html}`);
-    }
-    await page.context().close();
-  }
-}
+const { base, cold, reader, oracle } = settings;
 
 const checks = {
   /** Ten pages by scrolling are the posts of the API, in its order. */
@@ -89,7 +12,7 @@ const checks = {
     const page = await open(`/home/${reader}`);
     let found = await ids(page);
     while (found.length < oracle.length) {
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+      await toEnd(page);
       const before = found.length;
       await page.waitForFunction((count) => document.querySelectorAll("article.post").length > count, before);
       found = await ids(page);
@@ -104,7 +27,7 @@ const checks = {
     const page = await open(`/home/${reader}`);
     await page.waitForSelector("post-composer form");
     while ((await ids(page)).length < 45) {
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+      await toEnd(page);
       await page.waitForTimeout(50);
     }
     await page.evaluate(() => document.querySelectorAll("article.post")[41].scrollIntoView());
@@ -239,7 +162,7 @@ const checks = {
   /** The drawer shows the figures of the API, with and without memory. */
   async explaining() {
     const page = await open(`/home/${reader}`);
-    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+    await toEnd(page);
     await page.waitForSelector(".seam");
     const second = new URL(await page.$eval(".seam a", (link) => link.href));
     const drawn = async (query, index = 0) => {
@@ -268,6 +191,75 @@ const checks = {
     await page.context().close();
   },
 
+  /** Many new posts leave a gap, which fills upwards and keeps what is being read in its place. */
+  async gaps() {
+    const page = await open(`/home/${reader}`);
+    await page.waitForSelector("post-composer form");
+    const [newest] = await ids(page);
+    for (let n = 0; n < 90; n += 1) {
+      await api("POST", `/v1/users/${settings.author}/posts`, { content: `gap ${n}` });
+    }
+    // A follow may add posts anywhere, so the newest page is loaded.
+    await api("PUT", `/v1/users/${reader}/following/4000000000`);
+    await page.waitForFunction(() => document.querySelector("post-feed").mustReload && document.querySelector("post-feed").waiting.size === 90);
+    await page.click(".fresh button");
+    await page.waitForSelector(".gap button");
+    assert.equal((await ids(page)).indexOf(newest), 20, "the newest page is above the gap");
+    const fill = async (shown) => {
+      const below = await page.$eval(".gap", (gap) => {
+        gap.scrollIntoView({ block: "center" });
+        return gap.nextElementSibling.id.slice(5);
+      });
+      const before = await top(page, below);
+      await page.click(".gap button");
+      await page.waitForFunction((count) => document.querySelectorAll("article.post").length >= count, shown);
+      await page.waitForFunction(() => !document.querySelector(".gap button:disabled"));
+      assert.equal(await top(page, below), before, "what is read stays in its place");
+      assert.equal((await ids(page)).indexOf(newest), shown);
+    };
+    await fill(70);
+    await showOpen("gap", page, () => page.$eval(".gap", (gap) => gap.scrollIntoView({ block: "center" })));
+    await page.setViewportSize({ width: 1280, height: 800 });
+    await fill(90);
+    assert.equal(await page.locator(".gap").count(), 0);
+    const feed = await api("GET", `/v1/users/${reader}/feed?limit=100`);
+    assert.deepEqual((await ids(page)).slice(0, 100), feed.posts.map((post) => `${post.author_id}-${post.post_id}`));
+    await page.context().close();
+  },
+
+  /** A credential moves into a cookie that scripts cannot read. Each listener has its own. */
+  async signing() {
+    const { guarded, operators, token, key } = settings;
+    const page = await open(`${guarded}/`);
+    await showOpen("sign-in", page);
+    await page.setViewportSize({ width: 1280, height: 800 });
+    await page.fill("#credential", "wrong");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".notice.error");
+    await showOpen("sign-in-refused", page);
+    await page.setViewportSize({ width: 1280, height: 800 });
+    await page.fill("#credential", token);
+    await page.keyboard.press("Enter");
+    await page.waitForURL(`${guarded}/home/${reader}`);
+    const context = page.context();
+    const board = await open(`${operators}/shards`, { context });
+    await board.fill("#credential", key);
+    await board.keyboard.press("Enter");
+    await board.waitForURL(`${operators}/shards`);
+    assert.match(await board.textContent(".summary"), /All 4 shards/);
+    await page.reload();
+    assert.equal((await ids(page)).length > 0, true, "both listeners are signed in");
+    const cookies = (await context.cookies()).filter((cookie) => cookie.value === token || cookie.value === key);
+    assert.equal(cookies.length, 2);
+    assert.ok(cookies.every((cookie) => cookie.httpOnly && cookie.sameSite === "Strict"));
+    assert.ok(!(await page.evaluate(() => document.cookie)).includes("session"));
+    await page.click("text=Sign out");
+    await page.waitForSelector("#credential");
+    await board.reload();
+    assert.match(await board.textContent(".summary"), /All 4 shards/);
+    await context.close();
+  },
+
   /** If a shard does not answer, pages say so, and heal when it is back. */
   async outage() {
     const board = await open("/shards");
@@ -290,56 +282,7 @@ const checks = {
     await board.context().close();
   },
 
-  /** The states of the pages, in both themes and widths. */
-  async pictures() {
-    const list = await fetch(`${demo}/v1/users/${settings.demoReader}/following`);
-    const author = (await list.json()).following[0].user_id;
-    await show("start", `${demo}/`);
-    await show("home", `${demo}/home/${settings.demoReader}`);
-    await show("focus", `${demo}/home/${settings.demoReader}`, async (page) => {
-      await page.waitForSelector("post-composer form");
-      for (let steps = 0; steps < 3; steps += 1) await page.keyboard.press("j");
-    });
-    await show("help", `${demo}/home/${settings.demoReader}`, async (page) => {
-      await page.waitForSelector("post-composer form");
-      await page.keyboard.press("?");
-    });
-    await show("new", `${demo}/home/${settings.demoReader}`, async (page) => {
-      await page.waitForSelector("post-composer form");
-      await page.evaluate(() => {
-        scrollTo(0, 400);
-        const feed = document.querySelector("post-feed");
-        feed.takeNews([1, 2, 3].map((n) => ({ type: "post", post: { author_id: "0", post_id: `${n}` } })), false);
-      });
-    });
-    await show("loading", `${demo}/home/${settings.demoReader}`, async (page) => {
-      await page.route("**/home/**", () => {});
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
-      await page.waitForSelector(".loading");
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
-    });
-    await show("failed", `${demo}/home/${settings.demoReader}`, async (page) => {
-      await page.route("**/home/**", (route) => route.abort());
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
-      await page.waitForSelector(".notice.error");
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
-    });
-    await show("own", `${demo}/home/${settings.demoReader}/authors/${settings.demoReader}`, async (page) => {
-      await page.fill("#compose", "A draft that is not sent yet 🎈");
-    });
-    await show("author", `${demo}/home/${settings.demoReader}/authors/${author}`);
-    await show("following", `${demo}/home/${settings.demoReader}/following`);
-    await show("empty", `${demo}/home/987654`);
-    await show("end", `${demo}/home/${settings.demoReader}/authors/${author}`, async (page) => {
-      while (!(await page.isVisible(".end"))) {
-        await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
-        await page.waitForTimeout(100);
-      }
-      await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
-    });
-    await show("shards", `${demo}/shards`, (page) => page.waitForTimeout(300));
-    await show("error", `${demo}/home/nobody`);
-  },
+  pictures,
 };
 
 for (const name of settings.checks ?? Object.keys(checks)) {

@@ -12,8 +12,9 @@ use tributary::internal::folders::FolderRows;
 use tributary::internal::{mysql_tables, now_ms};
 use tributary::{Config, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
-use tributary_server::{RouterOptions, Web};
+use tributary_server::{RouterOptions, Scope, Web};
 
+use crate::support::credentials::TestCredentials;
 use crate::support::database::Database;
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
@@ -111,10 +112,14 @@ async fn fleet(world: &World) -> (Vec<Arc<Database>>, TestFleet) {
     (servers, fleet)
 }
 
-async fn serve(tributary: Tributary) -> TestServer {
+fn options() -> RouterOptions {
     let mut options = RouterOptions::default();
     options.web = Some(Web::new(true).with_examples([7, 12, 30, 44].map(UserId::from).to_vec()));
-    TestServer::start_as(tributary, options).await
+    options
+}
+
+async fn serve(tributary: Tributary) -> TestServer {
+    TestServer::start_as(tributary, options()).await
 }
 
 fn url(server: &TestServer) -> String {
@@ -149,8 +154,14 @@ fn pages_work_in_a_browser() {
         config.memory.budget = Some(64 << 20);
         let tributary = Tributary::open(&config).await.unwrap();
         until_warm(&tributary, READER, 20).await;
+        let credentials = TestCredentials::new();
+        let mut guarded = options();
+        guarded.access = credentials.access();
+        let (guarded, operators) = TestServer::start_pair(tributary.clone(), guarded).await;
         let warm = serve(tributary).await;
         let settings = json!({
+            "guarded": url(&guarded), "operators": url(&operators),
+            "token": credentials.token(READER.get()), "key": credentials.key(&[Scope::Admin]),
             "base": url(&warm), "cold": url(&cold), "demo": url(&demo), "shots": shots(),
             "reader": READER.to_string(), "author": AUTHOR.to_string(), "oracle": oracle,
             "demoReader": DEMO_READER,

@@ -1,0 +1,102 @@
+// The browser, the pages that it opens, and the Rust test `browser.rs`, which starts it.
+//
+// Every page that is opened also asserts that nothing comes from another origin, that no policy is
+// violated, and that the console has no error; `show` asserts that axe finds nothing.
+import { readFileSync, mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import assert from "node:assert/strict";
+
+export const settings = JSON.parse(process.argv[2]);
+const require = createRequire(`${settings.modules}/`);
+const { chromium } = require("playwright-core");
+const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+const VIEWS = [["light", 1280], ["dark", 1280], ["dark", 360], ["light", 360]];
+
+mkdirSync(settings.shots, { recursive: true });
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Asks the Rust test to do something, and waits until it is done. */
+export async function ask(what) {
+  console.log(`ASK ${what}`);
+  const { value } = await answers.next();
+  assert.equal(value, "done", what);
+}
+
+export const browser = await chromium.launch({ executablePath: settings.chromium, args: ["--no-sandbox"] });
+export const faults = [];
+
+/** A new page, whose faults are collected. The path may name another server than the usual one. */
+export async function open(path, options = {}) {
+  const address = new URL(path, settings.base);
+  const context = options.context ?? await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20000);
+  page.on("request", (request) => {
+    if (new URL(request.url()).origin !== address.origin) faults.push(`request to ${request.url()}`);
+  });
+  page.on("console", (message) => {
+    // A refused request is a state of its own, which the checks assert.
+    const expected = message.text().startsWith("Failed to load resource");
+    if (message.type() === "error" && !expected) faults.push(`console: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => faults.push(`script: ${error.stack}`));
+  await page.goto(address.href);
+  return page;
+}
+
+/** Opens a page, and closes it once `check` is done with it. */
+export async function visit(path, check, options) {
+  const page = await open(path, options);
+  await check(page);
+  await page.context().close();
+}
+
+export const ids = (page) => page.$$eval("article.post", (posts) => posts.map((post) => post.id.slice(5)));
+export const top = (page, id) => page.$eval(`#post-${id}`, (post) => Math.round(post.getBoundingClientRect().top));
+export const toEnd = (page) => page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+
+/** The id of the first post on the screen. */
+export const firstShown = (page) => page.evaluate(() => {
+  const posts = [...document.querySelectorAll("article.post")];
+  return posts.find((post) => post.getBoundingClientRect().top >= 0).id.slice(5);
+});
+
+/** Sends a request to the API as another client. */
+export async function api(method, path, body) {
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch(settings.base + path, { method, headers, body: body && JSON.stringify(body) });
+  assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
+  return answer.status === 204 ? null : answer.json();
+}
+
+/**
+ * Takes the picture of a state in both themes and widths, and runs axe on each. The page is opened
+ * once: it must look right when its window changes too. `settle` runs after each change.
+ */
+export async function show(name, path, prepare = async () => {}, settle = undefined, picture = {}) {
+  await visit(path, async (page) => {
+    await prepare(page);
+    await showOpen(name, page, settle, picture);
+  });
+}
+
+/** The same for a page that is open. */
+export async function showOpen(name, page, settle = async () => {}, picture = {}) {
+  await page.evaluate(`${AXE}; 0`);
+  for (const [colorScheme, width] of VIEWS) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 800 });
+    await settle(page);
+    await page.screenshot({ path: `${settings.shots}/${name}-${colorScheme}-${width}.png`, ...picture });
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (wide > 0) faults.push(`${name} at ${width}: ${wide} pixels too wide`);
+    const found = await page.evaluate(async (rules) => {
+      const { passes, violations } = await axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
+      return { passed: passes.length, violations: violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`) };
+    }, RULES);
+    assert.ok(found.passed > 5, "axe has run");
+    for (const violation of found.violations) faults.push(`axe: ${name} ${colorScheme} ${width}: ${violation}`);
+  }
+}
