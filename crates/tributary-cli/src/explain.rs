@@ -14,6 +14,7 @@ use tributary::internal::{Draft, Fleet, fleet, rfc3339_ms};
 use tributary_server::explanation_json;
 
 use crate::feed::PageArgs;
+use crate::terminal::{Cell, Colours, Look, table};
 use crate::{Outcome, say};
 
 #[derive(Args, Debug)]
@@ -35,22 +36,25 @@ impl Explain {
         if self.json {
             say(explanation_json(&explanation, fleet)?);
         } else {
-            say(readable(&explanation, fleet));
+            say(readable(&explanation, fleet, Colours::of_output()));
         }
         tributary.close().await;
         Ok(if draft?.is_complete() { Outcome::Done } else { Outcome::Partial })
     }
 }
 
-fn readable(explanation: &Explanation, fleet: &Fleet) -> String {
+fn readable(explanation: &Explanation, fleet: &Fleet, colours: Colours) -> String {
     let mut text = summary(explanation);
-    text.push_str(
-        "\nshard       followees  statements   rows  examined         ms  posts  state\n",
-    );
-    for part in &explanation.shards {
-        push_shard(&mut text, part, fleet);
-    }
-    text.push_str("\nWaves of queries:\n");
+    text.push('\n');
+    let rows: Vec<Vec<Cell>> =
+        explanation.shards.iter().map(|part| shard_row(part, fleet)).collect();
+    let head = ["shard", "followees", "statements", "rows", "examined", "time", "posts", "state"];
+    text.push_str(&table(colours, &head, &rows));
+    text.push('\n');
+    let reasons: Vec<Vec<Cell>> =
+        explanation.shards.iter().map(|part| reason_row(part, fleet)).collect();
+    text.push_str(&table(colours, &["shard", "queried", "why"], &reasons));
+    text.push_str(&colours.apply(Look::Bold, "\nWaves of queries:\n"));
     for (number, wave) in (1..).zip(&explanation.waves) {
         push_wave(&mut text, number, wave, fleet);
     }
@@ -83,26 +87,31 @@ fn summary(explanation: &Explanation) -> String {
     )
 }
 
-fn push_shard(text: &mut String, part: &ShardPart, fleet: &Fleet) {
-    let state = match part.state {
-        PartState::Stale(as_of) => format!("stale, as of {}", rfc3339_ms(as_of)),
-        PartState::Missing => "missing".to_owned(),
-        _ => "complete".to_owned(),
+fn shard_row(part: &ShardPart, fleet: &Fleet) -> Vec<Cell> {
+    let (look, state) = match part.state {
+        PartState::Stale(as_of) => (Look::Warning, format!("stale, as of {}", rfc3339_ms(as_of))),
+        PartState::Missing => (Look::Bad, "missing".to_owned()),
+        _ => (Look::Good, "complete".to_owned()),
     };
-    let _ = writeln!(
-        text,
-        "{:<10} {:>10} {:>11} {:>6} {:>9} {:>10} {:>6}  {state}",
-        fleet.shard_name(part.shard),
-        part.followees,
-        part.cost.statements,
-        part.cost.rows,
-        known(part.cost.rows_examined),
-        ms(part.time),
-        part.posts,
-    );
+    vec![
+        Cell::text(Look::Bold, fleet.shard_name(part.shard)),
+        Cell::number(part.followees as u64),
+        Cell::number(part.cost.statements),
+        Cell::number(part.cost.rows),
+        Cell::at_right(known(part.cost.rows_examined)),
+        Cell::at_right(ms(part.time)),
+        Cell::number(part.posts as u64),
+        Cell::text(look, state),
+    ]
+}
+
+fn reason_row(part: &ShardPart, fleet: &Fleet) -> Vec<Cell> {
     let reasons: Vec<String> = part.reasons.iter().map(ToString::to_string).collect();
-    let queried = if part.queried { "queried" } else { "not queried" };
-    let _ = writeln!(text, "           {queried}: {}", reasons.join("; "));
+    vec![
+        Cell::text(Look::Bold, fleet.shard_name(part.shard)),
+        Cell::text(Look::Plain, if part.queried { "yes" } else { "no" }),
+        Cell::text(Look::Dim, reasons.join("; ")),
+    ]
 }
 
 fn push_wave(text: &mut String, number: usize, wave: &Wave, fleet: &Fleet) {

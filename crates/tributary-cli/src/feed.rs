@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use tributary::config::ConfigError;
 use tributary::internal::{Draft, PostTimes, fleet, now_ms, rfc3339_ms};
-use tributary::{Config, Cursor, Limit, Page, PageRequest, Post, Tributary, UserId};
+use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
 use tributary_server::page_json;
 
 use crate::terminal::{Colours, Look, visible};
@@ -82,12 +82,14 @@ fn readable(
     let title = format!("Home timeline of user {user}");
     let mut text = format!("{}\n\n", colours.apply(Look::Bold, &title));
     let now = now_ms();
-    for post in &page.posts {
-        let author = match page.handles.get(&post.key.author) {
-            Some(handle) => handle.clone(),
-            None => post.key.author.to_string(),
-        };
-        text.push_str(&readable_post(post, &author, (times.epoch_ms(post.key.time), now), colours));
+    let heads = page.posts.iter().map(|post| {
+        let author = name(post.key.author, page.handles.get(&post.key.author));
+        PostHead::new(author, times.epoch_ms(post.key.time), now)
+    });
+    let heads: Vec<PostHead> = heads.collect();
+    let widths = PostHead::widths(&heads);
+    for (post, head) in page.posts.iter().zip(&heads) {
+        text.push_str(&readable_post(&post.content, head, widths, colours));
     }
     if page.posts.is_empty() {
         text.push_str("This page has no posts.\n\n");
@@ -105,17 +107,49 @@ fn readable(
     text
 }
 
+/// The name of an author: the handle, else the id.
+fn name(author: UserId, handle: Option<&String>) -> String {
+    match handle {
+        Some(handle) => format!("@{handle}").chars().map(visible).collect(),
+        None => format!("user {author}"),
+    }
+}
+
+/// The line above the text of a post. Its parts are columns of all posts of a page.
+struct PostHead {
+    author: String,
+    age: String,
+    time: String,
+}
+
+impl PostHead {
+    fn new(author: String, time_ms: i64, now_ms: i64) -> Self {
+        Self { author, age: age(now_ms.saturating_sub(time_ms)), time: rfc3339_ms(time_ms) }
+    }
+
+    /// The widths of the authors and of the ages, in characters.
+    fn widths(heads: &[Self]) -> (usize, usize) {
+        let widest = |part: fn(&Self) -> &str| {
+            heads.iter().map(|head| part(head).chars().count()).max().unwrap_or(0)
+        };
+        (widest(|head| &head.author), widest(|head| &head.age))
+    }
+}
+
 /// Formats a post: one line with the author and the time, then the indented text. Control
 /// characters are replaced by symbols, because they could control the terminal or reverse the
 /// direction of text.
-fn readable_post(post: &Post, author: &str, (time, now): (i64, i64), colours: Colours) -> String {
-    let when = rfc3339_ms(time);
-    let age = age(now.saturating_sub(time));
-    let author: String = author.chars().map(visible).collect();
-    let author = colours.apply(Look::Bold, &format!("@{author}"));
-    let times = colours.apply(Look::Dim, &format!("{age}  ({when})"));
-    let mut text = format!("{author}  {times}\n");
-    for line in post.content.lines() {
+fn readable_post(
+    content: &str,
+    PostHead { author, age, time }: &PostHead,
+    (author_width, age_width): (usize, usize),
+    colours: Colours,
+) -> String {
+    let space = " ".repeat(author_width.saturating_sub(author.chars().count()));
+    let author = colours.apply(Look::Name, author);
+    let times = colours.apply(Look::Dim, &format!("{age:>age_width$}  {time}"));
+    let mut text = format!("{author}{space}  {times}\n");
+    for line in content.lines() {
         let line: String = line.chars().map(visible).collect();
         let _ = writeln!(text, "    {line}");
     }
@@ -137,15 +171,21 @@ fn age(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tributary::{PostId, PostKey};
 
     #[test]
-    fn a_post_is_printed_with_its_age_and_without_control_characters() {
-        let key = PostKey { time: 1_000, post: PostId::from(1), author: UserId::from(7) };
-        let post = Post::new(key, "one\n\u{1b}[2Jtwo\u{202e} 🎉");
+    fn posts_are_aligned_and_have_no_control_characters() {
+        let content = "one\n\u{1b}[2Jtwo\u{202e} 🎉";
+        let author = name(UserId::from(7), Some(&"ann\t".to_owned()));
+        let heads =
+            [PostHead::new(author, 1_000, 7_201_000), PostHead::new("user 12345".into(), 0, 9)];
+        let widths = PostHead::widths(&heads);
         assert_eq!(
-            readable_post(&post, "7", (1_000, 7_201_000), Colours::none()),
-            "@7  2 h ago  (1970-01-01T00:00:01.000Z)\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"
+            readable_post(content, &heads[0], widths, Colours::none()),
+            "@ann        2 h ago  1970-01-01T00:00:01.000Z\n    one\n    ␛[2Jtwo\u{fffd} 🎉\n\n"
+        );
+        assert_eq!(
+            readable_post("", &heads[1], widths, Colours::none()),
+            "user 12345      now  1970-01-01T00:00:00.000Z\n\n"
         );
         assert_eq!(
             [age(-1), age(999), age(1_000), age(90_000_000)].join(", "),

@@ -9,6 +9,8 @@ use std::io::{self, IsTerminal};
 pub(crate) enum Look {
     Plain,
     Bold,
+    /// The name of a person.
+    Name,
     Dim,
     Good,
     Warning,
@@ -21,6 +23,7 @@ impl Look {
         match self {
             Self::Plain => "",
             Self::Bold => "1",
+            Self::Name => "1;36",
             Self::Dim => "2",
             Self::Good => "32",
             Self::Warning => "33",
@@ -86,7 +89,12 @@ impl Cell {
     }
 
     pub(crate) fn number(number: u64) -> Self {
-        Self { text: number.to_string(), look: Look::Plain, is_number: true }
+        Self::at_right(number.to_string())
+    }
+
+    /// A number with a unit.
+    pub(crate) fn at_right(text: String) -> Self {
+        Self { text, look: Look::Plain, is_number: true }
     }
 }
 
