@@ -5,11 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use axum::http::Uri;
+use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 use tributary::Tributary;
 use tributary::internal::fleet;
 use tributary::internal::stats::MemoryStats;
 use tributary::internal::tasks::{TaskStats, Tasks};
+
+use super::traffic::Traffic;
 
 /// The time between two samples.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
@@ -77,7 +81,8 @@ pub(super) struct Rates {
 /// Takes a sample every two seconds, until it is dropped.
 #[derive(Debug)]
 pub(super) struct History {
-    pub(super) latencies: Latencies,
+    latencies: Latencies,
+    pub(super) traffic: Traffic,
     samples: Mutex<VecDeque<Sample>>,
     tasks: Tasks,
 }
@@ -85,11 +90,21 @@ pub(super) struct History {
 impl History {
     /// Starts on the current tokio runtime.
     pub(super) fn start(tributary: Tributary) -> Arc<Self> {
-        let (latencies, samples) = (Latencies::default(), Mutex::default());
-        let history = Arc::new(Self { latencies, samples, tasks: Tasks::default() });
+        let history = Arc::new(Self {
+            latencies: Latencies::default(),
+            traffic: Traffic::default(),
+            samples: Mutex::default(),
+            tasks: Tasks::default(),
+        });
         let weak = Arc::downgrade(&history);
         history.tasks.spawn("samples", "", move || watch(Weak::clone(&weak), tributary.clone()));
         history
+    }
+
+    /// Counts an answer. `body` is its JSON, if it is a page of a timeline.
+    pub(super) fn answered(&self, uri: &Uri, took: Duration, body: Option<&Bytes>) {
+        self.latencies.record(took);
+        self.traffic.answered(uri, took, body);
     }
 
     pub(super) fn tasks(&self) -> Vec<TaskStats> {
@@ -124,6 +139,8 @@ async fn watch(history: Weak<History>, tributary: Tributary) {
         ticks.tick().await;
         let Some(history) = history.upgrade() else { return };
         history.add(Sample::take(&tributary, &history.latencies));
+        let answers = history.rates().last().map_or(0.0, |rates| rates.answers);
+        history.traffic.tick(answers);
     }
 }
 

@@ -26,10 +26,10 @@ use super::cors::Cors;
 use super::error::ApiError;
 use super::frame;
 use super::from_memory::feed_from_memory;
-use super::history::History;
 use super::live::EventStream;
 use super::stream::{AnswerBody, RequestBody, counted};
 use super::takeover::Takeover;
+use super::timeline::TimelineBody;
 use super::{App, Role};
 
 /// Answers the requests of a connection: from the page cache if possible, else by the routes.
@@ -70,8 +70,12 @@ impl Service<hyper::Request<Incoming>> for RequestService {
         };
         match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => {
+                let history = self.app.history.as_deref();
+                let body = history.map(|_| page.body().clone());
                 let answer = cached_answer(&exchange, accepted, page);
-                record(self.app.history.as_deref(), began);
+                if let Some(history) = history {
+                    history.answered(request.uri(), began.elapsed(), body.as_ref());
+                }
                 Either::Left(ready(Ok(with_headers(answer, cors))))
             }
             Ok(None) | Err(_) => {
@@ -80,12 +84,17 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
                 request.extensions_mut().insert(ConnectInfo(self.peer));
                 request.extensions_mut().insert(Arc::clone(&exchange));
-                let (answer, history) = (self.routes.call(request), self.app.history.clone());
+                let history = self.app.history.clone().map(|of| (of, request.uri().clone()));
+                let answer = self.routes.call(request);
                 let takeover = (!self.connection.is_multiplexed()).then(|| self.takeover.clone());
                 Either::Right(Box::pin(async move {
-                    let Ok(response) = answer.await;
+                    let Ok(mut response) = answer.await;
                     let is_stream = response.extensions().get::<EventStream>().is_some();
-                    record(history.as_deref(), began);
+                    let body = response.extensions_mut().remove::<TimelineBody>();
+                    if let Some((history, uri)) = history {
+                        let body = body.as_ref().map(|TimelineBody(body)| body);
+                        history.answered(&uri, began.elapsed(), body);
+                    }
                     let answer = answer_of_route(&exchange, response, (accepted, must));
                     let answer = with_headers(answer, cors);
                     match takeover.filter(|_| is_stream) {
@@ -109,13 +118,6 @@ fn with_headers(mut answer: Response<AnyBody>, cors: Option<HeaderMap>) -> Respo
         answer.headers_mut().append(name, value.clone());
     }
     answer
-}
-
-/// Counts an answer for the charts of the page for operators.
-fn record(history: Option<&History>, began: Instant) {
-    if let Some(history) = history {
-        history.latencies.record(began.elapsed());
-    }
 }
 
 /// A cached page, if the answers in flight have room for it.

@@ -166,15 +166,21 @@ pub(super) fn accepted(page: &Draft, parameters: &Parameters) -> Result<PageKind
     Ok(kind)
 }
 
+/// The body of a page of a timeline, in the extensions of its answer.
+#[derive(Clone)]
+pub(super) struct TimelineBody(pub(super) Bytes);
+
 /// The answer that carries this page, with its cost and its kind.
 pub(super) fn response_of(
     sent: SentPage,
     page: &Draft,
     (keys, kind): (&CursorKeys, PageKind),
 ) -> Response {
+    let body = TimelineBody(sent.body.clone());
     let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
     let mut response = costing(Cost::of_page(page), response.map(Body::from));
     response.extensions_mut().insert(kind);
+    response.extensions_mut().insert(body);
     response
 }
 

@@ -4,16 +4,20 @@
 use askama::Template;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use tributary::ShardHealth;
 use tributary::internal::fleet;
 use tributary::internal::stats::{ConnectionStats, LogStats, MemoryStats};
+use tributary::{ShardHealth, UserId};
 
 use super::chart::{Chart, Line, number};
 use super::page;
-use super::view::{Frame, listed};
+use super::view::{Frame, grouped, listed, milliseconds, sentence};
 use crate::App;
 use crate::health::status_of;
 use crate::history::{History, Rates};
+use crate::traffic::{SlowPage, Traffic};
+
+/// Readers and authors in a list.
+const HOTTEST: usize = 8;
 
 #[derive(Template)]
 #[template(path = "shards.html")]
@@ -23,6 +27,10 @@ struct ShardsPage {
     servers: Vec<ServerRow>,
     shards: Vec<ShardRow>,
     charts: Vec<Chart>,
+    readers: Vec<Hot>,
+    authors: Vec<Hot>,
+    slowest: Vec<Slow>,
+    findings: Vec<FindingRow>,
     memory: Option<MemoryView>,
     logs: Vec<LogRow>,
 }
@@ -53,10 +61,33 @@ struct ShardRow {
     foreign_writes: u64,
 }
 
+/// A reader or an author with a share of the pages.
+struct Hot {
+    user: UserId,
+    /// In percent, at least.
+    share: String,
+}
+
+/// A slow page, with the address of its explanation.
+struct Slow {
+    time: String,
+    reader: UserId,
+    age: String,
+    explain: String,
+}
+
+/// A problem that the checks of the running server have found.
+struct FindingRow {
+    subject: String,
+    text: String,
+}
+
 struct LogRow {
     name: String,
     is_fresh: bool,
     state: String,
+    lag: String,
+    position: String,
     transactions: u64,
     changes: u64,
     audited: u64,
@@ -100,12 +131,20 @@ pub(crate) fn shards_page(app: &App, headers: &HeaderMap) -> Response {
     let servers: Vec<ServerRow> = servers.collect();
     let shards: Vec<ShardRow> = fleet.health().iter().map(shard_row).collect();
     let stats = MemoryStats::of(&app.tributary);
+    let traffic = app.history.as_deref().map(|history| &history.traffic);
+    let (readers, authors) = traffic.map(|of| of.hottest(HOTTEST)).unwrap_or_default();
+    let [readers, authors] = [readers, authors].map(|of| of.into_iter().map(Hot::new).collect());
+    let slowest = traffic.map(Traffic::slowest).unwrap_or_default();
     let template = ShardsPage {
         frame: Frame { section: "shards", ..Frame::of_visitor(headers, &app.access) },
         summary: summary(&shards, servers.len()),
         charts: charts(&rates, &servers),
         memory: stats.as_ref().map(memory_view),
         logs: stats.iter().flat_map(|stats| &stats.logs).map(log_row).collect(),
+        findings: findings(&shards, stats.as_ref()),
+        readers,
+        authors,
+        slowest: slowest.iter().map(Slow::new).collect(),
         servers,
         shards,
     };
@@ -123,6 +162,41 @@ fn shard_row(shard: &ShardHealth<'_>) -> ShardRow {
         reason: reason.cloned().unwrap_or_default(),
         foreign_writes: shard.foreign_writes,
     }
+}
+
+impl Hot {
+    fn new((user, share): (UserId, f64)) -> Self {
+        Self { user, share: format!("{:.1} %", share * 100.0) }
+    }
+}
+
+impl Slow {
+    fn new(page: &SlowPage) -> Self {
+        let SlowPage { reader, query, took, at } = page;
+        let joint = if query.is_empty() { "" } else { "?" };
+        Self {
+            time: milliseconds(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            reader: *reader,
+            age: format!("{} s ago", at.elapsed().as_secs()),
+            explain: format!("/home/{reader}/explain{joint}{query}"),
+        }
+    }
+}
+
+/// The faults of shards, and the problems of logs since the start of this process.
+fn findings(shards: &[ShardRow], stats: Option<&MemoryStats>) -> Vec<FindingRow> {
+    let faulty = shards.iter().filter(|shard| !shard.reason.is_empty());
+    let faults = faulty.map(|shard| FindingRow {
+        subject: format!("shard {}", shard.name),
+        text: sentence(&shard.reason),
+    });
+    let logs = stats.iter().flat_map(|stats| &stats.logs);
+    let problems = logs.flat_map(|log| log.problems.iter().map(move |problem| (log, problem)));
+    let problems = problems.map(|(log, (cause, count))| FindingRow {
+        subject: format!("log {}", log.name),
+        text: format!("{} ({} since the start).", cause.replace('_', " "), grouped(*count)),
+    });
+    faults.chain(problems).collect()
 }
 
 fn summary(shards: &[ShardRow], servers: usize) -> Summary {
@@ -186,6 +260,8 @@ fn log_row(log: &LogStats) -> LogRow {
     LogRow {
         name: log.name.clone(),
         is_fresh: log.fresh,
+        lag: lag_text(log),
+        position: log.position_text.clone().unwrap_or_else(|| "-".to_owned()),
         state: match log.not_fresh {
             None => "up to date".to_owned(),
             Some(reason) => reason.replace('_', " "),
@@ -195,6 +271,17 @@ fn log_row(log: &LogStats) -> LogRow {
         audited: log.audited,
         mismatched: log.mismatched,
         audits_failed: log.audits_failed,
+    }
+}
+
+/// The time since when memory may lack changes, and the bytes that it lacks.
+fn lag_text(log: &LogStats) -> String {
+    let time = log.lag_ms.map(|ms| format!("{:.1} s", ms as f64 / 1_000.0));
+    let bytes = log.lag_bytes.map(|bytes| bytes_text(usize::try_from(bytes).unwrap_or(usize::MAX)));
+    match (time, bytes) {
+        (Some(time), Some(bytes)) => format!("{time}, {bytes}"),
+        (Some(text), None) | (None, Some(text)) => text,
+        (None, None) => "-".to_owned(),
     }
 }
 

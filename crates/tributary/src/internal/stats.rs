@@ -50,6 +50,8 @@ pub struct LogStats {
     pub lag_bytes: Option<u64>,
     /// The position that memory has reached; `None` while it starts.
     pub position: Option<LogPosition>,
+    /// The same for people: the file and the offset in it, or a number.
+    pub position_text: Option<String>,
     pub heads_known: bool,
     /// The changes that requests for news are answered from.
     pub news: NewsStats,
@@ -79,6 +81,7 @@ impl MemoryStats {
                 ProblemCause::ALL.map(|cause| (cause.name(), source.count_problems(cause)));
             log.problems = counts.into_iter().filter(|(_, count)| *count > 0).collect();
             let lag = log.position.zip(source.reported_end());
+            log.position_text = log.position.map(|position| source.describe(position));
             log.lag_bytes = lag.map(|(position, end)| position.bytes_until(end));
         }
         Some(stats)
@@ -161,6 +164,7 @@ impl LogStats {
             lag_ms: log.as_of_ms().map(|as_of| (crate::clock::now_ms() - as_of).max(0)),
             lag_bytes: None,
             position: log.position().map(|(_, position)| position),
+            position_text: None,
             heads_known: log.heads_known(),
             news: NewsStats::of(&log.news, memory.news_bytes_max()),
             prefill_planned: prefill.planned(),
