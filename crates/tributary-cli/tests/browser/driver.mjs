@@ -82,6 +82,13 @@ export async function show(name, path, prepare = async () => {}, settle = undefi
   });
 }
 
+/** If the page is wider than its window: the first element that is too wide. Runs in the page. */
+function tooWide() {
+  if (document.documentElement.scrollWidth <= innerWidth) return "";
+  const isWide = (one) => one.getBoundingClientRect().right > innerWidth && !one.closest(".scroll");
+  return [...document.body.querySelectorAll("*")].filter(isWide).map((one) => one.outerHTML.slice(0, 120)).at(-1) ?? "the page";
+}
+
 /** The same for a page that is open. */
 export async function showOpen(name, page, settle = async () => {}, picture = {}) {
   await page.evaluate(`${AXE}; 0`);
@@ -90,8 +97,8 @@ export async function showOpen(name, page, settle = async () => {}, picture = {}
     await page.setViewportSize({ width, height: 800 });
     await settle(page);
     await page.screenshot({ path: `${settings.shots}/${name}-${colorScheme}-${width}.png`, ...picture });
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    if (wide > 0) faults.push(`${name} at ${width}: ${wide} pixels too wide`);
+    const wide = await page.evaluate(tooWide);
+    if (wide) faults.push(`${name} at ${width}: too wide: ${wide}`);
     const found = await page.evaluate(async (rules) => {
       const { passes, violations } = await axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
       return { passed: passes.length, violations: violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`) };
