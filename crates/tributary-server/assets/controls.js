@@ -1,33 +1,42 @@
-// Controls: follow, theme, dialogs.
+// Controls: follow, mute and block, theme, dialogs.
 import { call } from "./api.js";
 import { element, reader, toast } from "./page.js";
 
-class FollowButton extends HTMLElement {
+/** For each list of the reader: what the button does, and what has happened then. */
+const RELATIONS = {
+  following: ["Follow", "Unfollow", "You follow", "You no longer follow"],
+  mutes: ["Mute", "Unmute", "You mute", "You no longer mute"],
+  blocks: ["Block", "Unblock", "You block", "You no longer block"],
+};
+
+/** Adds a user to a list of the reader, or removes the user. */
+class RelationButton extends HTMLElement {
   connectedCallback() {
     this.button = element("button", { type: "button", onclick: () => this.toggle() });
     this.replaceChildren(this.button);
     this.show();
   }
 
-  get followed() {
-    return this.dataset.followed === "true";
+  get isOn() {
+    return this.dataset.on === "true";
   }
 
   show() {
+    const [add, remove] = RELATIONS[this.dataset.list];
     const name = element("span", { className: "unseen" }, ` ${this.dataset.name}`);
-    this.button.replaceChildren(this.followed ? "Unfollow" : "Follow", name);
-    this.button.classList.toggle("primary", !this.followed);
+    this.button.replaceChildren(this.isOn ? remove : add, name);
+    this.button.classList.toggle("primary", this.dataset.list === "following" && !this.isOn);
   }
 
   async toggle() {
     this.button.disabled = true;
-    const path = `/v1/users/${reader}/following/${this.dataset.user}`;
+    const path = `/v1/users/${reader}/${this.dataset.list}/${this.dataset.user}`;
     try {
-      await call(this.followed ? "DELETE" : "PUT", path);
-      this.dataset.followed = String(!this.followed);
+      await call(this.isOn ? "DELETE" : "PUT", path);
+      this.dataset.on = String(!this.isOn);
       this.show();
-      const what = this.followed ? "You follow" : "You no longer follow";
-      toast(`${what} ${this.dataset.name}.`);
+      const [, , added, removed] = RELATIONS[this.dataset.list];
+      toast(`${this.isOn ? added : removed} ${this.dataset.name}.`);
     } catch (error) {
       toast(`Nothing has changed. ${error.message}`);
     } finally {
@@ -56,5 +65,5 @@ document.addEventListener("click", (event) => {
   if (opener) document.getElementById(opener.dataset.open).showModal();
 });
 
-customElements.define("follow-button", FollowButton);
+customElements.define("relation-button", RelationButton);
 customElements.define("theme-switch", ThemeSwitch);

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::http::Uri;
-use bytes::Bytes;
 use tokio::time::{MissedTickBehavior, interval};
 use tributary::Tributary;
 use tributary::internal::fleet;
 use tributary::internal::stats::MemoryStats;
 use tributary::internal::tasks::{TaskStats, Tasks};
 
-use super::traffic::Traffic;
+use super::traffic::{PageAuthors, Traffic};
 
 /// The time between two samples.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
@@ -101,10 +100,15 @@ impl History {
         history
     }
 
-    /// Counts an answer. `body` is its JSON, if it is a page of a timeline.
-    pub(super) fn answered(&self, uri: &Uri, took: Duration, body: Option<&Bytes>) {
+    /// Counts an answer, and its authors if it is a page of a home timeline.
+    pub(super) fn answered(
+        &self,
+        uri: &Uri,
+        took: Duration,
+        authors: impl FnOnce() -> PageAuthors,
+    ) {
         self.latencies.record(took);
-        self.traffic.answered(uri, took, body);
+        self.traffic.answered(uri, took, authors);
     }
 
     pub(super) fn tasks(&self) -> Vec<TaskStats> {

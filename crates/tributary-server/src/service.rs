@@ -29,7 +29,7 @@ use super::from_memory::feed_from_memory;
 use super::live::EventStream;
 use super::stream::{AnswerBody, RequestBody, counted};
 use super::takeover::Takeover;
-use super::timeline::TimelineBody;
+use super::traffic::PageAuthors;
 use super::{App, Role};
 
 /// Answers the requests of a connection: from the page cache if possible, else by the routes.
@@ -74,7 +74,8 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 let body = history.map(|_| page.body().clone());
                 let answer = cached_answer(&exchange, accepted, page);
                 if let Some(history) = history {
-                    history.answered(request.uri(), began.elapsed(), body.as_ref());
+                    let authors = || PageAuthors::in_json(&body.unwrap_or_default());
+                    history.answered(request.uri(), began.elapsed(), authors);
                 }
                 Either::Left(ready(Ok(with_headers(answer, cors))))
             }
@@ -90,10 +91,9 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 Either::Right(Box::pin(async move {
                     let Ok(mut response) = answer.await;
                     let is_stream = response.extensions().get::<EventStream>().is_some();
-                    let body = response.extensions_mut().remove::<TimelineBody>();
+                    let authors = response.extensions_mut().remove::<PageAuthors>();
                     if let Some((history, uri)) = history {
-                        let body = body.as_ref().map(|TimelineBody(body)| body);
-                        history.answered(&uri, began.elapsed(), body);
+                        history.answered(&uri, began.elapsed(), || authors.unwrap_or_default());
                     }
                     let answer = answer_of_route(&exchange, response, (accepted, must));
                     let answer = with_headers(answer, cors);

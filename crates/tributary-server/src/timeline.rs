@@ -22,6 +22,7 @@ use super::openapi::schemas::{
     AtLeast, ExplainQuery, OfUser, OwnPosts, PageQuery, TimelinePage, Token,
 };
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
+use super::traffic::PageAuthors;
 use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 
 /// `GET /user/feed/{user_id}`: the home timeline in the JSON shape of the Express handler.
@@ -166,21 +167,16 @@ pub(super) fn accepted(page: &Draft, parameters: &Parameters) -> Result<PageKind
     Ok(kind)
 }
 
-/// The body of a page of a timeline, in the extensions of its answer.
-#[derive(Clone)]
-pub(super) struct TimelineBody(pub(super) Bytes);
-
 /// The answer that carries this page, with its cost and its kind.
 pub(super) fn response_of(
     sent: SentPage,
     page: &Draft,
     (keys, kind): (&CursorKeys, PageKind),
 ) -> Response {
-    let body = TimelineBody(sent.body.clone());
     let response = page_response(sent, (&page.freshness, keys), page.fresh_enough);
     let mut response = costing(Cost::of_page(page), response.map(Body::from));
     response.extensions_mut().insert(kind);
-    response.extensions_mut().insert(body);
+    response.extensions_mut().insert(PageAuthors::of(page));
     response
 }
 

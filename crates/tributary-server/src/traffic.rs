@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::Uri;
-use bytes::Bytes;
 use tributary::UserId;
+use tributary::internal::Draft;
 
 use super::space_saving::SpaceSaving;
 
@@ -37,6 +37,23 @@ pub(super) struct SlowPage {
     pub(super) reader: UserId,
     /// The parameters that select the page, as they were sent.
     pub(super) query: String,
+}
+
+/// The authors of the posts of a page, in the extensions of its answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PageAuthors(Vec<UserId>);
+
+impl PageAuthors {
+    pub(super) fn of(page: &Draft) -> Self {
+        Self(page.posts.iter().map(|post| post.key().author).collect())
+    }
+
+    /// The authors of the posts in the JSON of a page.
+    pub(super) fn in_json(body: &[u8]) -> Self {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let ids = text.split(AUTHOR).skip(1);
+        Self(ids.filter_map(|rest| rest.split('"').next()?.parse().ok()).collect())
+    }
 }
 
 /// Users with their share of the counted pages, at least, from 0 to 1.
@@ -73,8 +90,13 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Notes an answer, if it is a page of a home timeline. `body` is its JSON, unless it has none.
-    pub(super) fn answered(&self, uri: &Uri, took: Duration, body: Option<&Bytes>) {
+    /// Notes an answer, if it is a page of a home timeline.
+    pub(super) fn answered(
+        &self,
+        uri: &Uri,
+        took: Duration,
+        authors: impl FnOnce() -> PageAuthors,
+    ) {
         let Some(reader) = reader_of(uri.path()) else { return };
         self.note_slow(took, || (reader, query_of(uri.query().unwrap_or_default())));
         let period = self.period.load(Ordering::Relaxed);
@@ -84,7 +106,9 @@ impl Traffic {
             due
         });
         if is_due {
-            let authors = body.map(|body| authors_of(body)).unwrap_or_default();
+            let PageAuthors(mut authors) = authors();
+            authors.sort_unstable();
+            authors.dedup();
             self.count(reader, &authors, u64::from(period));
         }
     }
@@ -177,23 +201,13 @@ fn query_of(query: &str) -> String {
     query.split('&').filter(selects).collect::<Vec<&str>>().join("&")
 }
 
-/// The authors of the posts in a page, each once.
-fn authors_of(body: &[u8]) -> Vec<UserId> {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let ids = text.split(AUTHOR).skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok());
-    let mut ids: Vec<UserId> = ids.collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn answered(traffic: &Traffic, uri: &str, ms: u64, body: Option<&str>) {
-        let body = body.map(|body| Bytes::from(body.to_owned()));
-        traffic.answered(&uri.parse().unwrap(), Duration::from_millis(ms), body.as_ref());
+        let authors = || PageAuthors::in_json(body.unwrap_or_default().as_bytes());
+        traffic.answered(&uri.parse().unwrap(), Duration::from_millis(ms), authors);
     }
 
     #[test]

@@ -5,6 +5,7 @@ import { api, ask, browser, faults, firstShown, ids, open, settings, show, showO
 import { pictures } from "./pictures.mjs";
 
 const { base, cold, reader, oracle } = settings;
+const FOLLOW = "relation-button[data-list=following] button";
 
 const checks = {
   /** Ten pages by scrolling are the posts of the API, in its order. */
@@ -92,16 +93,47 @@ const checks = {
     const { author } = settings;
     const home = await open(`/home/${reader}`);
     const page = await open(`/home/${reader}/authors/${author}`);
-    await page.click("follow-button button");
-    await page.waitForSelector("follow-button .primary:enabled");
+    await page.click(FOLLOW);
+    await page.waitForSelector(`${FOLLOW}.primary:enabled`);
     await home.waitForFunction((author) => !document.querySelector(`[data-author="${author}"]`), author);
     await page.click(".sections a");
     assert.ok(!(await ids(page)).some((id) => id.startsWith(`${author}-`)));
     await page.goto(`${base}/home/${reader}/authors/${author}`);
-    await page.click("follow-button button");
-    await page.waitForSelector("follow-button button:not(.primary):enabled");
+    await page.click(FOLLOW);
+    await page.waitForSelector(`${FOLLOW}:not(.primary):enabled`);
     await page.click(".sections a");
     assert.ok((await ids(page)).some((id) => id.startsWith(`${author}-`)));
+    await home.context().close();
+    await page.context().close();
+  },
+
+  /** A mute and a block hide posts at once. Controls that the shards cannot serve are not shown. */
+  async hiding() {
+    const other = "3";
+    const home = await open(`/home/${reader}`);
+    const page = await open(`/home/${reader}/authors/${other}`);
+    const shows = async () => (await ids(page)).some((id) => id.startsWith(`${other}-`));
+    for (const list of ["mutes", "blocks"]) {
+      const button = `relation-button[data-list=${list}]`;
+      await page.goto(`${base}/home/${reader}/authors/${other}`);
+      await page.click(`${button} button`);
+      await page.waitForSelector(`${button}[data-on=true] button:enabled`);
+      await home.waitForFunction((author) => !document.querySelector(`[data-author="${author}"]`), other);
+      await page.goto(`${base}/home/${reader}`);
+      assert.ok(!(await shows()), `${list} hides the posts`);
+      await page.goto(`${base}/home/${reader}/${list}`);
+      assert.equal(await page.textContent(".people li a span"), `User ${other}`);
+      await page.click(`${button} button`);
+      await page.waitForSelector(`${button}[data-on=false] button:enabled`);
+      await page.goto(`${base}/home/${reader}`);
+      assert.ok(await shows(), `${list} shows the posts again`);
+      await home.reload();
+    }
+    const bare = await open(`${cold}/home/${reader}/authors/${other}`);
+    assert.equal(await bare.locator("relation-button").count(), 1);
+    await bare.goto(`${cold}/home/${reader}/following`);
+    assert.deepEqual(await bare.$$eval(".tabs a", (tabs) => tabs.map((tab) => tab.textContent)), ["Following", "Followers"]);
+    await bare.context().close();
     await home.context().close();
     await page.context().close();
   },

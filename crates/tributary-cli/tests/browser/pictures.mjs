@@ -45,6 +45,8 @@ export async function pictures() {
   await show("own", `${home}/authors/${demoReader}`, (page) => page.fill("#compose", "A draft that is not sent yet 🎈"));
   await show("author", author);
   await show("following", `${home}/following`);
+  await show("followers", `${home}/followers`);
+  await show("muted", `${home}/mutes`);
   await show("empty", `${demo}/home/987654`);
   await show("end", `${author}?limit=100`, (page) => page.waitForSelector(".end"), toEnd);
   await show("explain", home, async (page) => {

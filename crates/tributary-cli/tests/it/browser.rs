@@ -14,6 +14,7 @@ use tributary::{Config, Tributary, UserId};
 use tributary_bench::demo::{NetworkSize, follows, posts};
 use tributary_server::{RouterOptions, Scope, Web};
 
+use crate::graph::configure_hides;
 use crate::support::credentials::TestCredentials;
 use crate::support::database::Database;
 use crate::support::fleet::TestFleet;
@@ -149,8 +150,11 @@ fn pages_work_in_a_browser() {
         let oracle: Vec<String> =
             feed.iter().map(|post| format!("{}-{}", post.key.author, post.key.post)).collect();
         let ((servers, fleet), (demo, _data)) = tokio::join!(fleet(&world), demo());
-        let mut config = fleet.config_for_writing().await;
+        // The server without memory stores no mutes and blocks.
+        let config = fleet.config_for_writing().await;
         let cold = serve(Tributary::open(&config).await.unwrap()).await;
+        configure_hides(&fleet);
+        let mut config = fleet.config_for_writing().await;
         config.memory.budget = Some(64 << 20);
         let tributary = Tributary::open(&config).await.unwrap();
         until_warm(&tributary, READER, 20).await;

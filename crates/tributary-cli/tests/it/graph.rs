@@ -23,7 +23,7 @@ const USERS: u64 = 12;
 const MEMORY: usize = 64 << 20;
 
 /// Adds the tables of mutes and blocks to the configuration.
-fn configure_hides(fleet: &TestFleet) {
+pub(crate) fn configure_hides(fleet: &TestFleet) {
     if let Some(file) = &fleet.config_file {
         let mut file = OpenOptions::new().append(true).open(file).unwrap();
         file.write_all(b"\n[tables.mutes]\n[tables.blocks]\n").unwrap();

@@ -16,13 +16,16 @@ use crate::support::{root, run};
 const TEXT: &str = "<script>alert(1)</script> \"quoted\" & 'more'\n\u{5e9}\u{5dc}\u{5d5}\u{5dd} 👩‍💻";
 
 /// Every route of the pages, and a request to it of user 1.
-const ROUTES: [(&str, &str); 10] = [
+const ROUTES: [(&str, &str); 13] = [
     ("/", "/"),
     ("/open", "/open?user=1"),
     ("/home/{reader}", "/home/1"),
     ("/home/{reader}/open", "/home/1/open?user=2"),
     ("/home/{reader}/explain", "/home/1/explain"),
     ("/home/{reader}/following", "/home/1/following"),
+    ("/home/{reader}/followers", "/home/1/followers"),
+    ("/home/{reader}/mutes", "/home/1/mutes"),
+    ("/home/{reader}/blocks", "/home/1/blocks"),
     ("/home/{reader}/authors/{author}", "/home/1/authors/2"),
     ("/sign-in", ""),
     ("/sign-out", ""),
@@ -229,7 +232,16 @@ fn pages_are_read_in_both_directions_without_scripts() {
         assert_eq!(attributes(&back, "id=\"post-"), attributes(&pages[1], "id=\"post-"));
 
         let author = open(&server, "/home/1/authors/3", "").await.body;
-        assert!(author.contains("<h1>User 3</h1>") && author.contains("data-followed=\"true\""));
+        let follow =
+            "data-list=\"following\" data-user=\"3\" data-name=\"User 3\" data-on=\"true\"";
+        assert!(author.contains("<h1>User 3</h1>") && author.contains(follow), "{author}");
+        assert!(author.contains("data-list=\"mutes\"") && author.contains("data-list=\"blocks\""));
+        let own = open(&server, "/home/1/authors/1", "").await.body;
+        assert!(own.contains("<strong>3</strong> following"), "{own}");
+        let followers = open(&server, "/home/3/followers", "").await.body;
+        assert!(followers.contains("/home/3/authors/1") && followers.contains("data-on=\"false\""));
+        let muted = open(&server, "/home/1/mutes", "").await.body;
+        assert!(muted.contains("You mute no users"), "{muted}");
         let following = open(&server, "/home/1/following", "").await.body;
         assert!(following.contains("/home/1/authors/4"));
         let moved = open(&server, "/home/1/open?user=%204", "").await;

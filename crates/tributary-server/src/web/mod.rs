@@ -7,6 +7,7 @@
 mod assets;
 mod chart;
 mod explain;
+mod lists;
 mod pages;
 mod scatter;
 mod shards;
@@ -69,7 +70,10 @@ pub(super) fn page_routes() -> Router<App> {
         .route("/home/{reader}", get(pages::home))
         .route("/home/{reader}/open", get(pages::open_author))
         .route("/home/{reader}/explain", get(explain::explain))
-        .route("/home/{reader}/following", get(pages::following))
+        .route("/home/{reader}/following", get(lists::following))
+        .route("/home/{reader}/followers", get(lists::followers))
+        .route("/home/{reader}/mutes", get(lists::mutes))
+        .route("/home/{reader}/blocks", get(lists::blocks))
         .route("/home/{reader}/authors/{author}", get(pages::author))
 }
 

@@ -1,5 +1,6 @@
-//! The pages for readers: the first page, home timelines, author timelines, follow lists.
+//! The pages for readers: the first page, home timelines and author timelines.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use askama::Template;
@@ -8,20 +9,21 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tributary::internal::{Draft, FollowingCursor, fleet, now_ms, rfc3339_ms};
-use tributary::{Freshness, Limit, Page, Tributary, UserId};
+use tributary::graph::Count;
+use tributary::internal::{Draft, Fleet, fleet, now_ms, rfc3339_ms};
+use tributary::{Freshness, Limit, Page, ShardId, Tributary, UserId};
 
-use super::view::{Frame, Notice, Person, PostView, Theme, absolute, listed, plural};
+use super::view::{Frame, Notice, Person, PostView, Theme, absolute, grouped, listed, plural};
 use super::{Web, assets, page};
 use crate::auth::{
-    Action, Allowed, CursorKeys, Object, Principal, Purpose, ReadFollowing, ReadHome, authorize,
-    cookie,
+    Action, Allowed, CursorKeys, Object, Principal, Purpose, ReadHome, authorize, cookie,
 };
 use crate::error::ApiError;
 use crate::limits::Cost;
 use crate::observe::PageKind;
 use crate::query::Parameters;
 use crate::timeline::costing;
+use crate::traffic::PageAuthors;
 use crate::wire::{Cursors, shard_names};
 
 /// Freshness tokens of one cookie. `api.js` keeps this many.
@@ -167,8 +169,23 @@ struct TimelinePage {
 struct Author {
     person: Person,
     is_reader: bool,
-    /// `None` if it is not known.
-    is_followed: Option<bool>,
+    /// `None` for the reader, and if it is not known.
+    relation: Option<Relation>,
+    /// The numbers of the reader's followees and followers.
+    numbers: Option<[String; 2]>,
+}
+
+/// How the reader and an author are related.
+struct Relation {
+    /// The follow or block of the reader by the author; empty without one.
+    about: &'static str,
+    controls: Vec<Control>,
+}
+
+/// A button that adds the author to a list of the reader, or removes the author.
+struct Control {
+    list: &'static str,
+    is_on: bool,
 }
 
 /// `GET /home/{reader}`: the home timeline.
@@ -200,28 +217,46 @@ pub(super) async fn author(
     let purpose = Purpose::Author { author, viewer };
     let draft = Draft::author(&tributary, author, &parameters.page(purpose)?).await;
     let is_reader = author == reader;
-    let is_followed = match is_reader {
-        true => None,
-        false => follows(&tributary, reader, author).await?,
+    let (relation, numbers) = match is_reader {
+        true => (None, numbers(&tributary, reader).await),
+        false => (relation(&tributary, reader, author).await, None),
     };
     let handle = draft.handles.get(&author).map(String::as_str);
-    let author = Author { person: Person::new(author, handle), is_reader, is_followed };
+    let person = Person::new(author, handle);
+    let author = Author { person, is_reader, relation, numbers };
     let path = format!("/home/{reader}/authors/{}", author.person.id);
     let of = Timeline { reader, author: Some(author), purpose, path, explain: None };
     let frame = visit.frame(Some(reader), if is_reader { "posts" } else { "author" });
     Ok(of.show(frame, draft, &parameters, &tributary))
 }
 
-/// Whether `reader` follows `author`; `None` if the reader's shard does not answer.
-async fn follows(
-    tributary: &Tributary,
-    reader: UserId,
-    author: UserId,
-) -> Result<Option<bool>, ApiError> {
-    let one = Limit::new(1).unwrap_or_default();
-    let page = tributary.following(reader, author, one).await?;
-    let found = page.followees.first() == Some(&author);
-    Ok(page.missing.is_empty().then_some(found))
+/// How the reader and the author are related; `None` if a shard does not answer.
+async fn relation(tributary: &Tributary, reader: UserId, author: UserId) -> Option<Relation> {
+    let found = tributary.relationships(reader, &[author]).await;
+    let of = found.all.first().filter(|_| found.missing.is_empty())?;
+    let fleet = fleet(tributary);
+    let control = |list, is_on, is_stored: bool| is_stored.then_some(Control { list, is_on });
+    let controls = [
+        control("following", of.following, true),
+        control("mutes", of.muting, fleet.stores_mutes()),
+        control("blocks", of.blocking, fleet.stores_blocks()),
+    ];
+    let about = match (of.blocked_by, of.followed_by) {
+        (true, _) => "Blocks you",
+        (false, true) => "Follows you",
+        (false, false) => "",
+    };
+    Some(Relation { about, controls: controls.into_iter().flatten().collect() })
+}
+
+/// The numbers of followees and followers; `None` if they are not known.
+async fn numbers(tributary: &Tributary, reader: UserId) -> Option<[String; 2]> {
+    let counts = tributary.follow_counts(reader).await.ok()?;
+    let text = |count| match count {
+        Count::Exact(number) => grouped(number as u64),
+        Count::AtLeast(number) => format!("{}+", grouped(number as u64)),
+    };
+    counts.missing.is_empty().then(|| [text(counts.following), text(counts.followers)])
 }
 
 /// The timeline that a page shows.
@@ -262,6 +297,7 @@ impl Timeline {
         let explain = explain.map(|path| address(&path, parameters, parameters.sealed_cursor()));
         let cost = Cost::of_page(&draft);
         let kind = PageKind::of(&draft, !parameters.at_least.is_empty());
+        let authors = PageAuthors::of(&draft);
         let page = draft.into_page();
         let times = fleet(tributary).times();
         let seen_by = (reader, now_ms());
@@ -280,12 +316,22 @@ impl Timeline {
         };
         let mut response = costing(cost, self::page(&template));
         response.extensions_mut().insert(kind);
+        response.extensions_mut().insert(authors);
         response
     }
 }
 
 fn token(freshness: &Freshness, keys: &CursorKeys) -> String {
     if freshness.is_empty() { String::new() } else { keys.seal_freshness(freshness) }
+}
+
+/// The notice that a list is not shown, if these shards did not answer.
+pub(super) fn missing_notice(missing: &BTreeSet<ShardId>, fleet: &Fleet) -> Option<Notice> {
+    let names = shard_names(missing, fleet);
+    let (shards, verb) = plural(names.len(), ("Shard", "does"), ("Shards", "do"));
+    let text =
+        format!("{shards} {} {verb} not answer, so this is not shown. Try again.", listed(&names));
+    (!names.is_empty()).then_some(Notice { kind: "partial", text })
 }
 
 fn notices(page: &Page, tributary: &Tributary) -> Vec<Notice> {
@@ -315,44 +361,4 @@ fn notices(page: &Page, tributary: &Tributary) -> Vec<Notice> {
         notices.push(Notice { kind: "stale", text: text.to_owned() });
     }
     notices
-}
-
-#[derive(Template)]
-#[template(path = "following.html")]
-struct FollowingPage {
-    frame: Frame,
-    reader: UserId,
-    people: Vec<Person>,
-    notices: Vec<Notice>,
-    next: Option<String>,
-    is_deep: bool,
-}
-
-/// `GET /home/{reader}/following`: the follow list, by rising id.
-pub(super) async fn following(
-    State(tributary): State<Tributary>,
-    Allowed { user: reader, .. }: Allowed<ReadFollowing>,
-    visit: Visit,
-    parameters: Parameters,
-) -> Result<Response, ApiError> {
-    let purpose = Purpose::Following(reader);
-    let cursor = parameters.cursor(purpose)?;
-    let from = cursor.map_or(UserId::from(0), |FollowingCursor(from)| from);
-    let list = tributary.following(reader, from, parameters.limit).await?;
-    let seal = |from| parameters.cursor_keys.seal(purpose, FollowingCursor(from).to_string());
-    let next = list.next.map(seal).map(|next| format!("/home/{reader}/following?cursor={next}"));
-    let missing = shard_names(&list.missing, fleet(&tributary));
-    let notice = |name: &&str| Notice {
-        kind: "partial",
-        text: format!("Shard {name} does not answer, so this list cannot be shown. Try again."),
-    };
-    let template = FollowingPage {
-        frame: visit.frame(Some(reader), "following"),
-        reader,
-        people: list.followees.iter().map(|id| Person::new(*id, None)).collect(),
-        notices: missing.iter().map(notice).collect(),
-        next,
-        is_deep: parameters.has_cursor(),
-    };
-    Ok(costing(Cost::QUERY, page(&template)))
 }

@@ -241,6 +241,21 @@ impl Fleet {
         self.lists.contains(&list)
     }
 
+    /// Whether the shards can answer which users follow a user.
+    pub fn stores_followers(&self) -> bool {
+        self.missing_followers_index().is_none()
+    }
+
+    /// Whether the shards have the table of mutes.
+    pub fn stores_mutes(&self) -> bool {
+        self.has_table(UserList::Mutes)
+    }
+
+    /// Whether the shards have the table of blocks.
+    pub fn stores_blocks(&self) -> bool {
+        self.has_table(UserList::Blocks)
+    }
+
     /// The configured name of a shard.
     pub fn shard_name(&self, shard: ShardId) -> &str {
         self.shards.get(shard.index()).map_or("unknown", |shard| shard.name())
