@@ -150,7 +150,7 @@ impl Traffic {
     /// Adapts to this number of answers per second, and forgets what is old.
     pub(super) fn tick(&self, answers_per_second: f64) {
         let period = (answers_per_second / COUNTED_PER_SECOND).clamp(1.0, 1e6);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 1e6")]
+        #[expect(clippy::cast_possible_truncation, reason = "1 to 1e6")]
         let period = period as u32;
         self.period.store(period, Ordering::Relaxed);
         self.keep_slowest(&mut locked(&self.slowest));
