@@ -9,6 +9,7 @@ import type {
   Following,
   FollowsChanged,
   Id,
+  NewPost,
   News,
   NewsCount,
   NewsEvent,
@@ -175,8 +176,13 @@ export class Tributary {
 
   /** Stores a post. It is stored once, also if the request is repeated with the same key. */
   publish(user: Id, content: string, key: string = crypto.randomUUID()): Promise<Post> {
+    return this.publishPost(user, { content }, key);
+  }
+
+  /** As `publish`, for a reply or a repost. */
+  publishPost(user: Id, body: NewPost, key: string = crypto.randomUUID()): Promise<Post> {
     const headers = { "Idempotency-Key": key };
-    return this.call("publish", { path: { user_id: user }, body: { content }, headers });
+    return this.call("publish", { path: { user_id: user }, body, headers });
   }
 
   post(user: Id, post: Id): Promise<Post> {

@@ -121,6 +121,9 @@ async function errorsAndRepeats(): Promise<void> {
   const again = await client.publish(author, "once", "key-of-one-post");
   equal(again, one, "a repeated post");
   equal(await client.posts([`${author}:1`, `${author}:${one.post_id}`]), [one], "posts");
+  const address = { author_id: author, post_id: one.post_id };
+  const repost = await client.publishPost(other, { content: "", repost_of: address });
+  equal(repost.repost_of, address, "a repost");
   const reused = await fails(client.publish(author, "another", "key-of-one-post"));
   equal(reused.problem?.code, "idempotency_key_reused", "another text with the key");
   equal((await fails(client.homeTimeline("x"))).problem?.code, "invalid_user_id", "a bad id");

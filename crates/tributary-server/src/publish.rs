@@ -61,11 +61,12 @@ pub(super) async fn publish(
     State(cursor_keys): State<CursorKeys>,
     Allowed { user: author, .. }: Allowed<Publish>,
     headers: HeaderMap,
-    JsonBody(NewPost { content }): JsonBody<NewPost>,
+    JsonBody(new): JsonBody<NewPost>,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(&headers)?;
+    let (content, references) = new.parts()?;
     let Published { post, replayed, freshness, .. } =
-        tributary.publish(author, &content, key).await?;
+        tributary.publish_with(author, &content, references, key).await?;
     let mut response =
         (StatusCode::CREATED, json(&PostJson::new(&post, fleet(&tributary).times())))
             .into_response();

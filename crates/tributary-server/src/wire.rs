@@ -10,10 +10,11 @@ use tributary::graph::{self, Count};
 use tributary::internal::stats::{LogStats, NewsStats, QueueStats};
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
-use tributary::posts::Posts;
+use tributary::posts::{PostAddress, Posts, References};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
 use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
+use super::error::ApiError;
 use super::openapi::schemas::{self, Id};
 
 /// Allowance in bytes for the end of a page without its cursors.
@@ -89,9 +90,35 @@ pub(super) struct Followee {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPost {
-    /// At most `write.content_bytes_max` bytes in UTF-8.
-    #[schema(min_length = 1, max_length = 10_000)]
-    pub(super) content: String,
+    /// At most `write.content_bytes_max` bytes in UTF-8. Only that of a repost may be empty.
+    #[schema(max_length = 10_000)]
+    content: String,
+    #[schema(value_type = Option<schemas::PostReference>, nullable = false)]
+    reply_to: Option<Reference>,
+    #[schema(value_type = Option<schemas::PostReference>, nullable = false)]
+    repost_of: Option<Reference>,
+}
+
+/// The address of a post, in a request.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reference {
+    author_id: String,
+    post_id: String,
+}
+
+impl NewPost {
+    /// The text, and the posts that it refers to.
+    pub(super) fn parts(self) -> Result<(String, References), ApiError> {
+        let address = |at: Reference| -> Result<PostAddress, ApiError> {
+            let author = at.author_id.parse().map_err(|_| ApiError::BadUserId)?;
+            let post = at.post_id.parse().map_err(|_| ApiError::BadPostId)?;
+            Ok(PostAddress { author, post })
+        };
+        let reply_to = self.reply_to.map(address).transpose()?;
+        let repost_of = self.repost_of.map(address).transpose()?;
+        Ok((self.content, References { reply_to, repost_of }))
+    }
 }
 
 /// The body of `POST /v1/users/{user_id}/following`: one of two fields with user ids.

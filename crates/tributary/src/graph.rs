@@ -20,17 +20,17 @@ pub const RELATIONSHIPS_MAX: usize = 100;
 /// Counts up to this number are exact.
 pub const COUNT_MAX: usize = 10_000;
 
-/// The shards have no table or no index for this request.
+/// The shards have no table, no columns or no index for this request.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the shards do not store this; create it on every shard: {statement}{then}")]
 pub struct NotStored {
     /// The statement that adds it to one shard.
     pub statement: String,
     /// A further step after it.
-    then: &'static str,
+    pub(crate) then: &'static str,
 }
 
-/// Why a request about mutes or blocks failed.
+/// Why a request that needs an optional table or column failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphError {

@@ -394,8 +394,48 @@ impl Tributary {
         content: &str,
         key: Option<IdempotencyKey>,
     ) -> Result<Published, WriteError> {
+        self.store_post(author, (content, posts::References::default()), key).await
+    }
+
+    /// As [`Tributary::publish`], for a reply or a repost. A repost may have an empty text. Whether
+    /// the posts that it refers to exist is not checked.
+    ///
+    /// ```no_run
+    /// # async fn run(tributary: tributary::Tributary) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tributary::posts::{PostAddress, References};
+    /// use tributary::{PostId, UserId};
+    ///
+    /// let first = PostAddress { author: UserId::from(7), post: PostId::from(71) };
+    /// let references = References { reply_to: Some(first), ..References::default() };
+    /// let reply = tributary.publish_with(UserId::from(9), "indeed", references, None).await?;
+    /// assert_eq!(reply.post.references.reply_to, Some(first));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Tributary::publish`], and [`graph::NotStored`] if the posts table has no columns for
+    /// references.
+    pub async fn publish_with(
+        &self,
+        author: UserId,
+        content: &str,
+        references: posts::References,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, GraphError> {
+        if !references.is_empty() {
+            posts::require_references(&self.0.fleet)?;
+        }
+        Ok(self.store_post(author, (content, references), key).await?)
+    }
+
+    async fn store_post(
+        &self,
+        author: UserId,
+        post: (&str, posts::References),
+        key: Option<IdempotencyKey>,
+    ) -> Result<Published, WriteError> {
         let (publisher, fleet) = (&self.0.publisher, &self.0.fleet);
-        let done = publisher.publish(fleet, author, content, key).await;
+        let done = publisher.publish(fleet, author, post, key).await;
         let replayed = done.as_ref().is_ok_and(|published| published.replayed);
         publisher.counts().note(Operation::Post, &done, replayed);
         done

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::model::UserList;
+use crate::model::{REFERENCE_COLUMNS, UserList};
 use crate::moment::{PostTimes, TimeUnit, Zone};
 
 /// The most conditions of a table.
@@ -64,10 +64,42 @@ pub struct PostsTable {
     pub unit: TimeUnit,
     /// The zone of the dates in a `DATETIME` column.
     pub zone: Zone,
+    /// The columns of the posts that a post refers to, if the table has them.
+    pub references: Option<ReferenceColumns>,
     /// The conditions of a visible post. `None` if the configuration does not state whether other
     /// rows exist; all rows are read then.
     #[serde(deserialize_with = "one_or_many")]
     pub visible: Option<Vec<Condition>>,
+}
+
+/// `[tables.posts.references]`: four columns of the posts table, which are NULL without a reference.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReferenceColumns {
+    /// The column of the author of the post that this one replies to.
+    pub reply_author: String,
+    /// The column of the id of the post that this one replies to.
+    pub reply_post: String,
+    /// The column of the author of the post that this one shows again.
+    pub repost_author: String,
+    /// The column of the id of the post that this one shows again.
+    pub repost_post: String,
+}
+
+impl ReferenceColumns {
+    /// The columns in the order of `References::ids`.
+    pub(crate) fn columns(&self) -> [&String; REFERENCE_COLUMNS] {
+        [&self.reply_author, &self.reply_post, &self.repost_author, &self.repost_post]
+    }
+}
+
+impl Default for ReferenceColumns {
+    fn default() -> Self {
+        let [reply_author, reply_post, repost_author, repost_post] =
+            ["reply_to_user_id", "reply_to_tweet_id", "repost_of_user_id", "repost_of_tweet_id"]
+                .map(str::to_owned);
+        Self { reply_author, reply_post, repost_author, repost_post }
+    }
 }
 
 /// `[tables.users]`: one row for each user.
@@ -149,10 +181,13 @@ pub(crate) enum Removal<'a> {
 }
 
 impl Tables {
-    /// The tables that this project creates, with the optional ones of lists.
+    /// The tables that this project creates, with the optional ones of lists and the columns of
+    /// references.
     pub(crate) fn with_all() -> Self {
         let (mutes, blocks) = (Some(MutesTable::default()), Some(BlocksTable::default()));
-        Self { mutes, blocks, ..Self::default() }
+        let references = Some(ReferenceColumns::default());
+        let posts = PostsTable { references, ..PostsTable::default() };
+        Self { posts, mutes, blocks, ..Self::default() }
     }
 
     /// Whether these are the tables that this project creates. They hold no other rows than
@@ -164,9 +199,11 @@ impl Tables {
                 *visible = None;
             }
         }
-        // These two are optional.
+        // These are optional.
         tables.mutes.take_if(|mutes| *mutes == MutesTable::default());
         tables.blocks.take_if(|blocks| *blocks == BlocksTable::default());
+        let references = &mut tables.posts.references;
+        references.take_if(|references| *references == ReferenceColumns::default());
         tables == Self::default()
     }
 
@@ -199,7 +236,8 @@ impl Tables {
         let of_follows = [&follows.follower, &follows.followed];
         check_conditions(follows.conditions(), &of_follows)
             .map_err(|error| format!("tables.follows.visible: {error}"))?;
-        let of_posts = [&posts.id, &posts.author, &posts.content, &posts.time];
+        let mut of_posts = vec![&posts.id, &posts.author, &posts.content, &posts.time];
+        of_posts.extend(posts.references.iter().flat_map(ReferenceColumns::columns));
         check_conditions(posts.conditions(), &of_posts)
             .map_err(|error| format!("tables.posts.visible: {error}"))
     }
@@ -372,6 +410,7 @@ impl Default for PostsTable {
             time: "timestamp".into(),
             unit: TimeUnit::Milliseconds,
             zone: Zone::default(),
+            references: None,
             visible: None,
         }
     }

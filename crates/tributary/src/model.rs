@@ -8,6 +8,9 @@ use thiserror::Error;
 /// The largest id that is accepted, 2^63 - 1: SQLite integers are signed.
 pub(crate) const ID_MAX: u64 = i64::MAX.unsigned_abs();
 
+/// The columns of a posts table that hold [`References`].
+pub(crate) const REFERENCE_COLUMNS: usize = 4;
+
 /// Unless it is configured, the newest changes of all logs take this fraction of the budget of
 /// memory (1/16).
 pub(crate) const NEWS_SHARE_DEFAULT: usize = 16;
@@ -182,12 +185,49 @@ pub struct Post {
     pub key: PostKey,
     /// The text, byte for byte as stored.
     pub content: String,
+    /// The posts that it refers to.
+    pub references: References,
+}
+
+/// The posts that a post refers to. They may not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// The post that this one replies to.
+    pub reply_to: Option<PostAddress>,
+    /// The post that this one shows again.
+    pub repost_of: Option<PostAddress>,
+}
+
+impl References {
+    /// The values of the reference columns: author and post of the reply, then of the repost.
+    pub(crate) fn ids(self) -> [Option<u64>; REFERENCE_COLUMNS] {
+        let author = |at: Option<PostAddress>| at.map(|at| at.author.0);
+        let post = |at: Option<PostAddress>| at.map(|at| at.post.0);
+        let Self { reply_to, repost_of } = self;
+        [author(reply_to), post(reply_to), author(repost_of), post(repost_of)]
+    }
+
+    /// The references with these values of the reference columns. A pair without two ids is none.
+    pub(crate) fn from_ids(ids: [Option<u64>; REFERENCE_COLUMNS]) -> Self {
+        let address = |author: Option<u64>, post: Option<u64>| {
+            let (author, post) = (UserId::new(author?)?, PostId::new(post?)?);
+            Some(PostAddress { author, post })
+        };
+        let [reply_author, reply_post, repost_author, repost_post] = ids;
+        let reply_to = address(reply_author, reply_post);
+        Self { reply_to, repost_of: address(repost_author, repost_post) }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl Post {
-    /// A post with this key and text.
+    /// A post with this key and text, without references.
     pub fn new(key: PostKey, content: impl Into<String>) -> Self {
-        Self { key, content: content.into() }
+        Self { key, content: content.into(), references: References::default() }
     }
 }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339_ms;
-use crate::model::Post;
+use crate::model::{Post, PostAddress, PostKey, References};
 use crate::moment::PostTimes;
 
 /// A post as the API shows it.
@@ -14,15 +14,40 @@ pub struct PostJson<'a> {
     author_id: String,
     content: &'a str,
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<AddressJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repost_of: Option<AddressJson>,
     /// Memory stores this name beside the JSON: it may change without a change of the post.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub author_handle: Option<&'a str>,
+}
+
+/// The address of a post in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddressJson {
+    author_id: String,
+    post_id: String,
+}
+
+impl AddressJson {
+    fn new(address: PostAddress) -> Self {
+        let PostAddress { author, post } = address;
+        Self { author_id: author.to_string(), post_id: post.to_string() }
+    }
+
+    fn address(&self) -> Option<PostAddress> {
+        let (author, post) = (self.author_id.parse().ok()?, self.post_id.parse().ok()?);
+        Some(PostAddress { author, post })
+    }
 }
 
 /// The part of a stored post that the library reads back.
 #[derive(Deserialize)]
 struct StoredPost {
     content: String,
+    reply_to: Option<AddressJson>,
+    repost_of: Option<AddressJson>,
 }
 
 impl<'a> PostJson<'a> {
@@ -33,6 +58,8 @@ impl<'a> PostJson<'a> {
             author_id: post.key.author.to_string(),
             content: &post.content,
             created_at: rfc3339_ms(times.epoch_ms(post.key.time)),
+            reply_to: post.references.reply_to.map(AddressJson::new),
+            repost_of: post.references.repost_of.map(AddressJson::new),
             author_handle: None,
         }
     }
@@ -54,14 +81,32 @@ pub(crate) fn text_bytes(text: &str) -> usize {
     bytes.sum()
 }
 
-/// The text of a post that memory stores as JSON.
-pub(crate) fn decode_content(json: &str) -> String {
-    serde_json::from_str::<StoredPost>(json).map(|post| post.content).unwrap_or_default()
+/// The post with this key that memory stores as JSON.
+pub(crate) fn decode(key: PostKey, json: &str) -> Post {
+    let Ok(stored) = serde_json::from_str::<StoredPost>(json) else { return Post::new(key, "") };
+    let address = |at: Option<AddressJson>| at.and_then(|at| at.address());
+    let (reply_to, repost_of) = (address(stored.reply_to), address(stored.repost_of));
+    Post { key, content: stored.content, references: References { reply_to, repost_of } }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{PostId, UserId};
+
+    #[test]
+    fn a_post_is_decoded_as_it_was_encoded() {
+        let key = PostKey { time: 7, post: PostId(3), author: UserId(9) };
+        let address = |author, post| PostAddress { author: UserId(author), post: PostId(post) };
+        for reply_to in [None, Some(address(1, 2))] {
+            for repost_of in [None, Some(address(u64::MAX >> 1, 0))] {
+                let references = References { reply_to, repost_of };
+                let post = Post { references, ..Post::new(key, "a \"text\"") };
+                assert_eq!(decode(key, &encode(&post, &PostTimes::MILLISECONDS)), post);
+                assert_eq!(References::from_ids(references.ids()), references);
+            }
+        }
+    }
 
     #[test]
     fn the_size_of_a_text_is_known_before_it_is_encoded() {

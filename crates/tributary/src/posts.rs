@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use crate::model::PostAddress;
+use crate::graph::NotStored;
 use crate::model::{Post, ShardId};
+pub use crate::model::{PostAddress, References};
 use crate::post_json::text_bytes;
 use crate::shard::{Deadline, Fleet, Shard, Turn};
 
@@ -25,6 +26,15 @@ pub struct Posts {
     pub rest: Vec<PostAddress>,
     /// The shards that did not answer. Their posts are not among `posts`.
     pub missing: BTreeSet<ShardId>,
+}
+
+/// Checks that the shards store references.
+pub(crate) fn require_references(fleet: &Fleet) -> Result<(), NotStored> {
+    let then = "; then add [tables.posts.references] to the configuration";
+    match fleet.missing_references() {
+        Some(statement) => Err(NotStored { statement, then }),
+        None => Ok(()),
+    }
 }
 
 /// The posts with these addresses: one wave of queries on the shards of their authors.

@@ -20,7 +20,7 @@ use crate::clock::now_ms;
 use crate::config::Write;
 use crate::freshness::Freshness;
 use crate::model::{
-    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostId, PostKey, UserId, UserList,
+    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostId, PostKey, References, UserId, UserList,
 };
 use crate::post_id::IdGenerator;
 use crate::shard::{
@@ -155,17 +155,19 @@ impl Publisher {
         &self,
         fleet: &Fleet,
         author: UserId,
-        content: &str,
+        (content, references): (&str, References),
         key: Option<IdempotencyKey>,
     ) -> Result<Published, WriteError> {
         self.permit()?;
         let (len, max) = (content.len(), self.content_bytes_max);
-        if !(1..=max).contains(&len) {
+        // A repost needs no text of its own.
+        let min = usize::from(references.repost_of.is_none());
+        if !(min..=max).contains(&len) {
             return Err(WriteError::ContentLength { len, max });
         }
         let deadline = fleet.write_deadline();
         let shard = fleet.owner(author);
-        let mut new = self.draft(fleet, author, content, key);
+        let mut new = self.draft(fleet, author, (content, references), key);
         for _ in 0..IDS_TRIED_MAX {
             let written = store(&shard, &new, deadline, &self.counts).await?;
             let freshness = freshness(fleet, &written);
@@ -250,7 +252,7 @@ impl Publisher {
         &self,
         fleet: &Fleet,
         author: UserId,
-        content: &str,
+        (content, references): (&str, References),
         key: Option<IdempotencyKey>,
     ) -> NewPost {
         let now = now_ms();
@@ -259,9 +261,9 @@ impl Publisher {
             post: self.next_id(fleet, author, now),
             author,
         };
-        let digest = || Sha256::digest(content).into();
+        let digest = || digest(content, references);
         NewPost {
-            post: Post { key: key_of_post, content: content.to_owned() },
+            post: Post { key: key_of_post, content: content.to_owned(), references },
             idempotency: key.map(|key| IdempotencyRecord {
                 key,
                 digest: digest(),
@@ -273,6 +275,15 @@ impl Publisher {
     fn next_id(&self, fleet: &Fleet, author: UserId, now_ms: i64) -> PostId {
         self.ids.next(fleet.placement().shard_of(author), now_ms, rand::random())
     }
+}
+
+/// The digest of a post, by which a repeated request is known.
+fn digest(content: &str, references: References) -> [u8; 32] {
+    let mut digest = Sha256::new_with_prefix(content);
+    if !references.is_empty() {
+        digest.update(format!("\0{:?}", references.ids()));
+    }
+    digest.finalize().into()
 }
 
 /// The entries of a list, or `None` if there are none. Sorted, so that two calls lock rows in the
@@ -373,9 +384,8 @@ fn replay(
     if new.idempotency.is_none_or(|once| once.digest != earlier.digest) {
         return Err(WriteError::KeyReused);
     }
-    let Post { key: PostKey { author, .. }, content } = new.post;
-    let key = PostKey { time: earlier.time, post: earlier.post, author };
-    Ok(Published { post: Post { key, content }, replayed: true, freshness })
+    let key = PostKey { time: earlier.time, post: earlier.post, author: new.post.key.author };
+    Ok(Published { post: Post { key, ..new.post }, replayed: true, freshness })
 }
 
 /// Executes an idempotent write; repeats it if it is in doubt or if another write blocked it.
@@ -444,7 +454,7 @@ mod tests {
         let PostId(last) = tributary.0.publisher.ids.next(shard, now_ms() + 3_600_000, 0);
         let take = async |id: u64| {
             let key = PostKey { time: 1, post: PostId(id), author: UserId(8) };
-            let theirs = Post { key, content: "theirs".into() };
+            let theirs = Post::new(key, "theirs");
             tributary.0.fleet.load_posts(vec![theirs], soon).await.unwrap();
         };
         take(last + 1).await;

@@ -53,7 +53,7 @@ async fn without_memory(fleet: &TestFleet) -> Tributary {
 }
 
 /// Executes a statement on the shard of a user, as another program would.
-async fn execute(fleet: &TestFleet, user: u64, sql: &str) {
+pub(crate) async fn execute(fleet: &TestFleet, user: u64, sql: &str) {
     let shard = user % SHARDS;
     match usize::try_from(shard).ok().and_then(|shard| fleet.databases.get(shard)) {
         Some((server, database)) => {

@@ -52,6 +52,7 @@ mod pages;
 mod posts;
 mod prose;
 mod proxies;
+mod references;
 mod releases;
 mod reload;
 mod rows;

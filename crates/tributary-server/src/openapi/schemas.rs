@@ -184,6 +184,13 @@ pub(crate) enum One {
     One,
 }
 
+/// A post that another one refers to. It may not exist.
+#[derive(ToSchema)]
+pub(crate) struct PostReference {
+    author_id: Id,
+    post_id: Id,
+}
+
 /// A post.
 #[derive(ToSchema)]
 pub(crate) struct Post {
@@ -193,6 +200,12 @@ pub(crate) struct Post {
     /// UTC with milliseconds.
     #[schema(format = "date-time")]
     created_at: String,
+    /// Present if the post is a reply.
+    #[schema(nullable = false)]
+    reply_to: Option<PostReference>,
+    /// Present if the post shows another one again.
+    #[schema(nullable = false)]
+    repost_of: Option<PostReference>,
     /// Present if the configuration names a table of users and the author is in it.
     #[schema(nullable = false)]
     author_handle: Option<String>,

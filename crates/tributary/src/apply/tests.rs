@@ -252,7 +252,7 @@ impl Server {
 
 fn stored(author: u64, (time, post): (i64, u64)) -> Post {
     let key = PostKey { time, post: PostId(post), author: UserId(author) };
-    Post { key, content: "a text of some bytes".into() }
+    Post::new(key, "a text of some bytes")
 }
 
 fn post(rows: &mut Rows, author: u64, chance: &mut StdRng) -> Change {

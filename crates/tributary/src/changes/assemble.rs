@@ -449,7 +449,7 @@ mod tests {
 
     fn post(id: u64, author: u64, content: &str, time: i64) -> Change {
         let key = PostKey { time, post: PostId(id), author: UserId(author) };
-        Change::Post(Post { key, content: content.into() })
+        Change::Post(Post::new(key, content))
     }
 
     #[test]

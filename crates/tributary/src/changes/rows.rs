@@ -7,11 +7,14 @@ use super::columns::{Cell, ColumnFormat, TableMap, image};
 use super::metadata::LoggedColumn;
 use super::pending::Pending;
 use crate::mapping::{CONDITIONS_MAX, Condition, Mark, Tables};
-use crate::model::{Follow, Hide, ID_MAX, Post, PostId, PostKey, ShardId, UserId, UserList};
+use crate::model::{
+    Follow, Hide, ID_MAX, Post, PostId, PostKey, REFERENCE_COLUMNS, References, ShardId, UserId,
+    UserList,
+};
 use crate::moment::TimeUnit;
 
 /// Most columns of a table that are used. The constants below are indexes into them.
-const FIELDS: usize = 4 + CONDITIONS_MAX;
+const FIELDS: usize = 4 + CONDITIONS_MAX + REFERENCE_COLUMNS;
 const AUTHOR: usize = 0;
 const ID: usize = 1;
 const TIME: usize = 2;
@@ -78,6 +81,8 @@ pub(crate) struct TablePlan {
     unit: TimeUnit,
     /// The conditions of a visible row.
     conditions: Vec<Condition>,
+    /// The first field of the references of a post, if the table has them.
+    references: Option<usize>,
     columns: Vec<ColumnFormat>,
     /// The number of JSON columns.
     json_columns: usize,
@@ -129,6 +134,9 @@ impl TablePlan {
             return None;
         }
         wanted.extend(conditions.iter().map(|condition| &condition.column));
+        let references = posts.references.as_ref().filter(|_| served.role == Role::Posts);
+        let first_reference = references.map(|_| wanted.len());
+        wanted.extend(references.iter().flat_map(|references| references.columns()));
         let field = |name: &&str| {
             wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(FIELDS)
         };
@@ -146,6 +154,7 @@ impl TablePlan {
             single: served.single,
             unit: posts.unit,
             conditions: conditions.to_vec(),
+            references: first_reference,
             columns: map.columns,
             json_columns: map.json_columns,
             fields,
@@ -454,14 +463,27 @@ impl TablePlan {
             Some(false) => return Row::Hidden,
             Some(true) => {}
         }
-        match self.field(cells, CONTENT) {
+        let content = match self.field(cells, CONTENT) {
             (Cell::Text(bytes), DeclaredColumn { readable: true, .. }) => {
-                let content = String::from_utf8_lossy(bytes).into_owned();
-                Row::Post(Post { key, content })
+                String::from_utf8_lossy(bytes).into_owned()
             }
-            (Cell::Null, _) => Row::Post(Post { key, content: String::new() }),
-            _ => Row::Of(key.author),
+            (Cell::Null, _) => String::new(),
+            _ => return Row::Of(key.author),
+        };
+        match self.references(cells) {
+            Ok(references) => Row::Post(Post { key, content, references }),
+            Err(()) => Row::Of(key.author),
         }
+    }
+
+    /// The references of a post. An error if they cannot be decoded.
+    fn references(&self, cells: &Cells<'_>) -> Result<References, ()> {
+        let Some(first) = self.references else { return Ok(References::default()) };
+        let mut ids = [None; REFERENCE_COLUMNS];
+        for (id, field) in ids.iter_mut().zip(first..) {
+            *id = self.id(cells, field)?;
+        }
+        Ok(References::from_ids(ids))
     }
 }
 

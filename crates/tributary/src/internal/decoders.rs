@@ -14,6 +14,7 @@ use crate::config::{Config, TimeUnit, Zone};
 use crate::cursor::{Cursor, FollowingCursor};
 use crate::freshness::Freshness;
 use crate::mapping::Tables;
+use crate::model::{PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, PostTimes};
 use crate::post_json;
 
@@ -127,5 +128,6 @@ pub fn time(data: &[u8]) {
 
 /// The JSON of a post.
 pub fn post(data: &[u8]) {
-    post_json::decode_content(&String::from_utf8_lossy(data));
+    let key = PostKey { time: 0, post: PostId(0), author: UserId(0) };
+    post_json::decode(key, &String::from_utf8_lossy(data));
 }

@@ -31,6 +31,9 @@ pub struct UserColumn {
     pub table: String,
     /// The column.
     pub column: String,
+    /// The columns that are set to NULL, for rows that stay without naming the user. If there are
+    /// none, the rows are deleted.
+    pub(super) clears: Vec<String>,
     /// The conditions of rows whose id is the id of a user and not of something else.
     pub(super) types: Vec<Condition>,
     /// The number of rows of the table, roughly, if each statement reads all of them because no
@@ -62,6 +65,13 @@ pub(super) fn user_columns(tables: &Tables) -> Vec<UserColumn> {
     let author = &posts.author;
     let of_author = posts.conditions().iter().filter(|c| c.is_type() && describes(c, author));
     columns.push(UserColumn::new(&posts.name, author, of_author.cloned().collect()));
+    // A repost shows a post of the user. A reply is a post of its own author.
+    if let Some(references) = &posts.references {
+        columns.push(UserColumn::new(&posts.name, &references.repost_author, Vec::new()));
+        let replies = UserColumn::new(&posts.name, &references.reply_author, Vec::new());
+        let clears = vec![references.reply_author.clone(), references.reply_post.clone()];
+        columns.push(UserColumn { clears, ..replies });
+    }
     columns.push(UserColumn::new(WRITES_TABLE, "author", Vec::new()));
     columns
         .extend(tables.users.iter().map(|users| UserColumn::new(&users.name, &users.id, vec![])));
@@ -90,7 +100,8 @@ fn describes(condition: &Condition, id: &str) -> bool {
 
 impl UserColumn {
     pub(super) fn new(table: &str, column: &str, types: Vec<Condition>) -> Self {
-        Self { table: table.to_owned(), column: column.to_owned(), types, scanned: None }
+        let (table, column, clears) = (table.to_owned(), column.to_owned(), Vec::new());
+        Self { table, column, clears, types, scanned: None }
     }
 
     fn rows_per_commit(&self) -> usize {

@@ -251,6 +251,7 @@ fn posts_of(shape: &TableShape) -> Option<PostsTable> {
         time: time.name.clone(),
         unit,
         zone: Zone::default(),
+        references: None,
         visible: None,
     })
 }

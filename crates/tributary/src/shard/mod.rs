@@ -320,12 +320,7 @@ impl Shard {
         post: PostId,
         until: Deadline,
     ) -> Result<Option<Post>, ShardError> {
-        match &self.store {
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(shard) => shard.post(author, post, until).await,
-            #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.post(author, post, until).await,
-        }
+        Ok(self.posts_at(&[PostAddress { author, post }], until).await?.pop())
     }
 
     /// The posts with these addresses, in any order. Addresses without a post are skipped.

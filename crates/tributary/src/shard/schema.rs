@@ -1,6 +1,7 @@
 //! The tables of a shard: their names, their columns, and the statements that create them.
 
-use crate::mapping::FollowsTable;
+use crate::mapping::{FollowsTable, PostsTable, ReferenceColumns};
+use crate::model::REFERENCE_COLUMNS;
 
 /// Our tables in a shard, in the order of creation.
 pub(super) const OUR_TABLES: [&str; 5] = ["followers", "tweets", WRITES_TABLE, "mutes", "blocks"];
@@ -22,6 +23,10 @@ CREATE TABLE IF NOT EXISTS tweets (
     user_id INTEGER NOT NULL,
     content TEXT NOT NULL,
     timestamp INTEGER NOT NULL,
+    reply_to_user_id INTEGER,
+    reply_to_tweet_id INTEGER,
+    repost_of_user_id INTEGER,
+    repost_of_tweet_id INTEGER,
     PRIMARY KEY (user_id, timestamp, tweet_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS tweets_by_id ON tweets (tweet_id);
@@ -47,6 +52,19 @@ CREATE TABLE IF NOT EXISTS blocks (
     PRIMARY KEY (blocker_user_id, blocked_user_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blocks_by_blocked ON blocks (blocked_user_id, blocker_user_id);
+";
+
+/// The columns of the references of a post, in the order of `References::ids`. The table of an
+/// older release does not have them.
+pub(super) const SQLITE_REFERENCES: [&str; REFERENCE_COLUMNS] =
+    ["reply_to_user_id", "reply_to_tweet_id", "repost_of_user_id", "repost_of_tweet_id"];
+
+/// The indexes for counting and erasing references. They have no rows of other posts.
+pub(super) const SQLITE_REFERENCE_INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS tweets_by_reply ON tweets (reply_to_user_id, reply_to_tweet_id)
+    WHERE reply_to_user_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS tweets_by_repost ON tweets (repost_of_user_id, repost_of_tweet_id)
+    WHERE repost_of_user_id IS NOT NULL;
 ";
 
 /// The log of an embedded shard. Triggers add rows for every change, in commit order, whatever
@@ -153,6 +171,23 @@ pub(crate) fn mysql_list_table(database: Option<&str>, table: &FollowsTable) -> 
     PRIMARY KEY ({owner}, {user}),
     KEY ({user}, {owner})
 ) ENGINE=InnoDB"
+    )
+}
+
+/// The statement that adds the columns of references to a posts table, with the indexes for
+/// counting and erasing references.
+pub(crate) fn mysql_references(
+    database: Option<&str>,
+    posts: &PostsTable,
+    references: &ReferenceColumns,
+) -> String {
+    let table = quoted(&posts.name);
+    let table = database.map_or(table.clone(), |database| quoted(database) + "." + &table);
+    let [a, b, c, d] = references.columns().map(|column| quoted(column));
+    format!(
+        "ALTER TABLE {table} ADD COLUMN {a} BIGINT UNSIGNED NULL, ADD COLUMN {b} BIGINT UNSIGNED NULL,
+    ADD COLUMN {c} BIGINT UNSIGNED NULL, ADD COLUMN {d} BIGINT UNSIGNED NULL,
+    ADD KEY tributary_replies ({a}, {b}), ADD KEY tributary_reposts ({c}, {d})"
     )
 }
 

@@ -8,7 +8,7 @@ use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::memory::Version;
 use crate::model::{Direction, Post, PostKey, ShardId, UserId};
-use crate::post_json::{decode_content, text_bytes};
+use crate::post_json::{decode, text_bytes};
 use crate::timeline::Page;
 
 /// Bytes of the posts of one page as JSON. A page that would be longer ends early. A single post
@@ -253,7 +253,7 @@ impl Draft {
             DraftPost::FromMemory(found) => {
                 let handle = found.handle().map(|handle| (found.key.author, handle.to_owned()));
                 handles.extend(handle);
-                Post { key: found.key, content: decode_content(found.body()) }
+                decode(found.key, found.body())
             }
         });
         Page {

@@ -7,7 +7,7 @@ use super::hidden::Blockers;
 use crate::freshness::Freshness;
 use crate::memory::TailPost;
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
-use crate::post_json::decode_content;
+use crate::post_json::decode;
 
 /// The changes of a home timeline since a token.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +128,7 @@ impl NewsPost {
 
     /// The post with its text.
     pub fn to_post(&self) -> Post {
-        Post { key: self.key, content: decode_content(&self.json) }
+        decode(self.key, &self.json)
     }
 
     /// The JSON of the post, without its author's handle.

@@ -7,11 +7,11 @@ use mysql_async::{Conn, Error, Row};
 
 use super::statements::Statements;
 use super::{execute, lists, visibility};
-use crate::mapping::{Condition, PostsTable, Tables};
+use crate::mapping::{Condition, PostsTable, ReferenceColumns, Tables};
 use crate::model::UserList;
 use crate::moment::TimeUnit;
 use crate::shard::infer::INTEGERS;
-use crate::shard::schema::{mysql_list_table, mysql_tables, quoted};
+use crate::shard::schema::{mysql_list_table, mysql_references, mysql_tables, quoted};
 use crate::shard::{Finding, ShardError};
 
 /// The indexes that reads use, and whether rows can be loaded.
@@ -101,7 +101,16 @@ async fn unreadable(
     }
     let columns = with_conditions(&post_columns, posts.conditions());
     let table = (posts.name.as_str(), columns.as_slice());
-    faults.extend(unreadable_table(connection, name, table, create_posts.as_deref()).await?);
+    let of_posts = unreadable_table(connection, name, table, create_posts.as_deref()).await?;
+    if let (None, Some(references)) = (&of_posts, &posts.references) {
+        let table = (posts.name.as_str(), &references.columns()[..]);
+        let missing = unreadable_table(connection, name, table, None).await?;
+        faults.extend(missing.map(|finding| match finding.code {
+            "no_column" => finding.cure(mysql_references(Some(name), posts, references)),
+            _ => finding,
+        }));
+    }
+    faults.extend(of_posts);
     if let Some(users) = &tables.users {
         let table = (users.name.as_str(), &[&users.id, &users.handle][..]);
         faults.extend(unreadable_table(connection, name, table, None).await?);
@@ -173,6 +182,8 @@ async fn wrong_types(
             .iter()
             .flat_map(|table| [(&table.name, &table.follower), (&table.name, &table.followed)]),
     );
+    let references = posts.references.iter().flat_map(ReferenceColumns::columns);
+    ids.extend(references.map(|column| (&posts.name, column)));
     ids.extend(tables.users.iter().map(|users| (&users.name, &users.id)));
     let mut faults = Vec::new();
     for (table, column, kind, digits) in columns {

@@ -45,7 +45,8 @@ impl MySqlShard {
         user: UserId,
         until: Deadline,
     ) -> Result<u64, ShardError> {
-        let sql = format!("SELECT COUNT(*) FROM {}", self.rows_of(column, user));
+        let (table, condition) = self.rows_of(column, user);
+        let sql = format!("SELECT COUNT(*) FROM {table} WHERE {condition}");
         let run = async {
             let mut connection = self.server.connections().request().await?;
             let count: Option<Row> = connection.query_first(&sql).await?;
@@ -62,8 +63,13 @@ impl MySqlShard {
         max: usize,
         until: Deadline,
     ) -> Result<usize, ShardError> {
-        let (attempt, rows) = (Attempt::default(), self.rows_of(column, user));
-        let sql = format!("DELETE FROM {rows} LIMIT {max}");
+        let (attempt, (table, condition)) = (Attempt::default(), self.rows_of(column, user));
+        let clears = column.clears.iter().map(|column| format!("{} = NULL", quoted(column)));
+        let change = match column.clears.as_slice() {
+            [] => format!("DELETE FROM {table}"),
+            _ => format!("UPDATE {table} SET {}", clears.collect::<Vec<_>>().join(", ")),
+        };
+        let sql = format!("{change} WHERE {condition} LIMIT {max}");
         let mut options = TxOpts::default();
         if column.scanned.is_some() {
             options.with_isolation_level(IsolationLevel::ReadCommitted);
@@ -85,10 +91,10 @@ impl MySqlShard {
         &self,
         UserColumn { table, column, types, .. }: &UserColumn,
         user: UserId,
-    ) -> String {
+    ) -> (String, String) {
         let (database, table) = (quoted(self.database.name()), quoted(table));
         let (column, types) = (quoted(column), conditions::all(types));
-        format!("{database}.{table} WHERE {column} = {user}{types}")
+        (format!("{database}.{table}"), format!("{column} = {user}{types}"))
     }
 
     fn with_cure(&self, error: ShardError, column: &UserColumn) -> ShardError {

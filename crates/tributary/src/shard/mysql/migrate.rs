@@ -1,4 +1,4 @@
-//! Creates the missing tables of a shard on a server.
+//! Creates the missing tables of a shard on a server, and the missing columns of references.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::mapping::Tables;
 use crate::model::UserList;
 use crate::shard::ShardError;
 use crate::shard::schema::{
-    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_tables, mysql_writes_table, quoted,
+    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_references, mysql_tables, mysql_writes_table,
+    quoted,
 };
 
 /// Time limit of each statement.
@@ -76,7 +77,32 @@ async fn make(
             && make_one(connection, database, &mysql_list_table(Some(database), &table)).await?;
         done.push((table.name.clone(), made));
     }
+    if let Some(references) = &tables.posts.references {
+        let add = mysql_references(Some(database), &tables.posts, references);
+        let made = add_columns(connection, database, &add).await?;
+        done.push((format!("{} (references)", tables.posts.name), made));
+    }
     Ok(done)
+}
+
+/// Adds the columns of references. Returns false if the table has one of them.
+async fn add_columns(
+    connection: &mut Conn,
+    database: &str,
+    statement: &str,
+) -> Result<bool, ShardError> {
+    let Err(error) = connection.query_drop(statement).await else { return Ok(true) };
+    let Error::Server(server) = &error else { return Err(error.into()) };
+    let cure = match server.code {
+        1060 => return Ok(false),
+        1044 | 1142 => format!(
+            "give the account the right, GRANT ALTER, INDEX ON {}.* TO ..., or add the columns by \
+             hand: {statement}",
+            quoted(database)
+        ),
+        _ => return Err(error.into()),
+    };
+    Err(ShardError::Faulty(format!("{}; {cure}", server.message)))
 }
 
 /// Creates one table. Returns false if it existed, but was not visible to this account.

@@ -42,7 +42,9 @@ use self::write::Attempt;
 use super::gate::Progress;
 use super::read_cost::ReadMeter;
 use super::{Deadline, ShardError};
-use crate::model::{Follow, Post, PostAddress, PostId, PostKey, UserId, UserList};
+use crate::model::{
+    Follow, Post, PostAddress, PostId, PostKey, REFERENCE_COLUMNS, References, UserId, UserList,
+};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::Written;
 
@@ -235,12 +237,7 @@ impl MySqlShard {
         let writes = self.database.write_statements();
         let run = async {
             let mut connection = self.server.connections().request().await?;
-            let row = |Post { key, content }: &Post| {
-                let time = time_value(statements.unit, key.time);
-                let mut values = vec![key.post.0.into(), key.author.0.into(), content.into(), time];
-                values.extend(writes.post_times());
-                values
-            };
+            let row = |post: &Post| writes.post_values(post);
             let mut transaction = attempt.begin(&mut connection).await?;
             let added = insert(&mut transaction, &statements.insert_posts, rows, row).await?;
             attempt.commit(transaction).await?;
@@ -333,9 +330,16 @@ fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
 }
 
-/// The post in the columns 0 to 3: author, time, post id, content.
+/// The post in the columns from 0 on: author, time, post id, content, and the references if the
+/// table has their columns.
 fn post_of(unit: TimeUnit, row: &Row) -> Result<Post, Error> {
-    Ok(Post { key: key_of(unit, row)?, content: text_of(row, 3) })
+    let mut ids = [None; REFERENCE_COLUMNS];
+    for (id, column) in ids.iter_mut().zip(4..row.len()) {
+        // Another program may store a number that is no id. It belongs to nothing.
+        *id = field::<Option<i64>>(row, column).ok().flatten().and_then(|id| id.try_into().ok());
+    }
+    let references = References::from_ids(ids);
+    Ok(Post { key: key_of(unit, row)?, content: text_of(row, 3), references })
 }
 
 /// The time of a column, in the representation of [`PostKey::time`].

@@ -15,7 +15,7 @@ use super::check::Indexes;
 use super::conditions::{self, NewColumns};
 use super::lists::ListStatements;
 use crate::cursor::AuthorEdge;
-use crate::mapping::{FollowsTable, PostsTable, Tables};
+use crate::mapping::{FollowsTable, PostsTable, ReferenceColumns, Tables};
 use crate::model::{Direction, ID_MAX, UserId, UserList};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
@@ -65,7 +65,7 @@ pub(super) struct Statements {
     pub(super) posts_at: Chunked,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
     pub(super) handles: Option<Chunked>,
-    /// (post, author, content, time, times of [`NewColumns`]) for each.
+    /// (values of a post) for each.
     pub(super) insert_posts: Chunked,
     /// Reads that fill memory.
     pub(super) fills: Fills,
@@ -137,7 +137,7 @@ impl Statements {
     pub(super) fn new(database: &str, tables: &Tables, indexes: Indexes) -> Self {
         let database = quoted(database);
         let posts = Posts::new(&database, &tables.posts, &indexes.posts);
-        let texts = format!(", {}", posts.content);
+        let texts = format!(", {}", posts.texts);
         Self {
             unit: tables.posts.unit,
             lists: ListStatements::new(&database, tables, &indexes),
@@ -197,7 +197,7 @@ impl Statements {
 
 impl Fills {
     fn new(database: &str, tables: &Tables, indexes: &Indexes, posts: &Posts) -> Self {
-        let (key, Posts { from, id, author, content, time, visible, .. }) = (posts.key(), posts);
+        let (key, Posts { from, id, author, texts, time, visible, .. }) = (posts.key(), posts);
         let lists = tables.lists().filter_map(|(list, table)| {
             let index = indexes.lists.get(&list)?;
             Some((list, Arm::of_list(database, &table, index)))
@@ -205,7 +205,7 @@ impl Fills {
         Self {
             lists: lists.collect(),
             tail: Arm([
-                format!("SELECT {key}, {content} FROM {from} WHERE {author} = "),
+                format!("SELECT {key}, {texts} FROM {from} WHERE {author} = "),
                 format!(
                     " AND {time} IS NOT NULL AND {id} BETWEEN 0 AND {ID_MAX}{visible}
                      ORDER BY {time} DESC, {id} DESC LIMIT "
@@ -268,11 +268,21 @@ struct Posts {
     id: String,
     author: String,
     content: String,
+    /// The content, and the references if the table has their columns.
+    texts: String,
     time: String,
     /// A condition that excludes hidden posts, or an empty text.
     visible: String,
     /// The index is the table itself, so that each entry has all columns.
     clustered: bool,
+}
+
+/// The columns of content and references, and as many placeholders.
+pub(super) fn texts(table: &PostsTable) -> (String, String) {
+    let references = table.references.iter().flat_map(ReferenceColumns::columns);
+    let columns: Vec<String> =
+        std::iter::once(&table.content).chain(references).map(|column| quoted(column)).collect();
+    (columns.join(", "), vec!["?"; columns.len()].join(", "))
 }
 
 impl Posts {
@@ -282,6 +292,7 @@ impl Posts {
             id: quoted(&table.id),
             author: quoted(&table.author),
             content: quoted(&table.content),
+            texts: texts(table).0,
             time: quoted(&table.time),
             visible: conditions::all(table.conditions()),
             clustered: index == "PRIMARY",
@@ -293,19 +304,19 @@ impl Posts {
     }
 
     fn by_key(&self) -> Chunked {
-        let (key, Self { content, from, visible, .. }) = (self.key(), self);
+        let (key, Self { texts, from, visible, .. }) = (self.key(), self);
         Chunked::new(UNION_ARMS, |keys| {
             let values = vec!["(?, ?, ?)"; keys].join(", ");
-            format!("SELECT {key}, {content} FROM {from} WHERE ({key}) IN ({values}){visible}")
+            format!("SELECT {key}, {texts} FROM {from} WHERE ({key}) IN ({values}){visible}")
         })
     }
 
     /// No forced index: a unique key of the id answers with one row.
     fn by_address(&self, database: &str, table: &PostsTable) -> Chunked {
-        let (key, Self { content, id, author, time, visible, .. }) = (self.key(), self);
+        let (key, Self { texts, id, author, time, visible, .. }) = (self.key(), self);
         let name = quoted(&table.name);
         union_all(&format!(
-            "SELECT {key}, {content} FROM {database}.{name}
+            "SELECT {key}, {texts} FROM {database}.{name}
              WHERE {author} = ? AND {id} = ? AND {time} IS NOT NULL{visible}
              ORDER BY {time} DESC LIMIT 1"
         ))
@@ -315,7 +326,7 @@ impl Posts {
     /// range. Without the author in it, MySQL sorts the whole tail. MySQL also reads up to 100 rows
     /// ahead, unless a `TEXT` column is read (decision 3).
     fn heads(&self) -> String {
-        let Self { from, id, author, content, time, visible, clustered } = self;
+        let Self { from, id, author, content, time, visible, clustered, .. } = self;
         let empty =
             if *clustered { format!(", IFNULL(LEFT({content}, 0), '')") } else { String::new() };
         format!(
@@ -328,12 +339,12 @@ impl Posts {
     }
 
     fn spans(&self) -> Spans {
-        let (key, Self { content, from, id, author, time, visible, .. }) = (self.key(), self);
+        let (key, Self { texts, from, id, author, time, visible, .. }) = (self.key(), self);
         let span = |condition: &str| {
             Chunked::new(SPAN_AUTHORS, |authors| {
                 let values = vec!["?"; authors].join(", ");
                 format!(
-                    "SELECT {key}, {content} FROM {from}
+                    "SELECT {key}, {texts} FROM {from}
                      WHERE {author} IN ({values}) AND {time} {condition}
                        AND {id} BETWEEN 0 AND {ID_MAX}{visible} LIMIT ?"
                 )
@@ -343,12 +354,12 @@ impl Posts {
     }
 
     fn insert(&self, database: &str, table: &PostsTable) -> Chunked {
-        let Self { id, author, content, time, .. } = self;
+        let Self { id, author, time, .. } = self;
         let NewColumns { columns, values, .. } = NewColumns::new(table.conditions());
-        let name = quoted(&table.name);
+        let (name, (texts, text_values)) = (quoted(&table.name), texts(table));
         insert(
-            &format!("{database}.{name} ({id}, {author}, {content}, {time}{columns})"),
-            &format!("(?, ?, ?, ?{values})"),
+            &format!("{database}.{name} ({id}, {author}, {time}, {texts}{columns})"),
+            &format!("(?, ?, ?, {text_values}{values})"),
             &format!("{id} = {id}"),
         )
     }

@@ -12,11 +12,11 @@ use mysql_async::{Conn, Error, Row, Transaction, TxOpts, Value};
 use super::conditions::{self, NewColumns};
 use super::connections::Class;
 use super::follows::FollowWrites;
-use super::statements::time_value;
-use super::{MySqlShard, execute, field, text_of, time_of};
+use super::statements::{texts, time_value};
+use super::{MySqlShard, execute, field, text_of};
 use crate::backoff::Backoff;
 use crate::mapping::Tables;
-use crate::model::{Post, PostId, PostKey, UserId, UserList};
+use crate::model::{Post, PostId, UserId, UserList};
 use crate::moment::{TimeUnit, Zone};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{WRITES_TABLE, quoted};
@@ -36,11 +36,11 @@ const DUPLICATE_KEY: u16 = 1062;
 pub(super) struct WriteStatements {
     /// The unit of the time column.
     unit: TimeUnit,
-    /// (author, post) -> time, content.
-    post: String,
-    /// (post, author, content, time, `post_times` times).
+    /// The values of [`WriteStatements::post_values`].
     insert_post: String,
     post_times: usize,
+    /// Whether the table has the columns of references.
+    has_references: bool,
     /// (author, time, post) -> content. Waits for a transaction that holds the row.
     post_when_settled: String,
     /// (author, post), or (time, author, post) if the mark of a deleted post is a time.
@@ -68,18 +68,15 @@ impl WriteStatements {
         let visible = conditions::all(posts.conditions());
         let NewColumns { columns, values, times } = NewColumns::new(posts.conditions());
         let delete = conditions::remove(&table, &posts.removal());
+        let (texts, text_values) = texts(posts);
         Self {
             unit: posts.unit,
-            post: format!(
-                "SELECT {time}, {content} FROM {table}
-                 WHERE {author} = ? AND {id} = ? AND {time} IS NOT NULL{visible}
-                 ORDER BY {time} DESC LIMIT 1"
-            ),
             insert_post: format!(
-                "INSERT INTO {table} ({id}, {author}, {content}, {time}{columns})
-                 VALUES (?, ?, ?, ?{values})"
+                "INSERT INTO {table} ({id}, {author}, {time}, {texts}{columns})
+                 VALUES (?, ?, ?, {text_values}{values})"
             ),
             post_times: times,
+            has_references: posts.references.is_some(),
             post_when_settled: format!(
                 "SELECT {content} FROM {table} WHERE {author} = ? AND {time} = ? AND {id} = ?
                  LOCK IN SHARE MODE"
@@ -109,9 +106,17 @@ impl WriteStatements {
         }
     }
 
-    /// The times of a new post that make it visible.
-    pub(super) fn post_times(&self) -> Vec<Value> {
-        vec![conditions::now(&self.zone); self.post_times]
+    /// The values of a new row: post, author, time, content, the references if the table has their
+    /// columns, and the times that make it visible.
+    pub(super) fn post_values(&self, post: &Post) -> Vec<Value> {
+        let Post { key, content, references } = post;
+        let time = time_value(self.unit, key.time);
+        let mut values = vec![key.post.0.into(), key.author.0.into(), time, content.into()];
+        if self.has_references {
+            values.extend(references.ids().map(Value::from));
+        }
+        values.extend(std::iter::repeat_n(conditions::now(&self.zone), self.post_times));
+        values
     }
 
     /// All statements that need more than the right to read.
@@ -188,26 +193,6 @@ impl MySqlShard {
             }
             error
         })
-    }
-
-    pub(in crate::shard) async fn post(
-        &self,
-        author: UserId,
-        post: PostId,
-        until: Deadline,
-    ) -> Result<Option<Post>, ShardError> {
-        self.statements()?;
-        let run = async {
-            let mut connection = self.server.connections().request().await?;
-            let statements = self.database.write_statements();
-            let row: Option<Row> =
-                execute::first(&mut connection, &statements.post, (author.0, post.0)).await?;
-            let Some(row) = row else { return Ok(None) };
-            let time = time_of(statements.unit, &row, 0)?;
-            let key = PostKey { time, post, author };
-            Ok(Some(Post { key, content: text_of(&row, 1) }))
-        };
-        self.pass(until, &Progress::default(), run).await
     }
 
     pub(in crate::shard) async fn store_post(
@@ -352,10 +337,7 @@ async fn store(
         transaction.rollback().await?;
         return Ok(new.outcome_if_key_used(earlier));
     }
-    let Post { key, content } = &new.post;
-    let time = time_value(statements.unit, key.time);
-    let mut values: Vec<Value> = vec![key.post.0.into(), key.author.0.into(), content.into(), time];
-    values.extend(statements.post_times());
+    let (key, values) = (new.post.key, statements.post_values(&new.post));
     match execute::run(&mut transaction, &statements.insert_post, values).await {
         Ok(()) => {}
         Err(error) if is_duplicate(&error) => {
@@ -399,7 +381,7 @@ async fn look_up(
     connection: &mut Conn,
     new: &NewPost,
 ) -> Result<Option<StoreOutcome>, ShardError> {
-    let Post { key, content } = &new.post;
+    let Post { key, content, .. } = &new.post;
     if let Some(record) = &new.idempotency {
         let values = (key.author.0, record.key.as_str());
         let row: Option<Row> =

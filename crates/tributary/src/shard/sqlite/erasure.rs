@@ -69,9 +69,13 @@ impl SqliteShard {
         let delete = move |connection: &Connection| {
             connection.pragma_update(None, "secure_delete", true)?;
             let [log, _] = SQLITE_LOG_TABLES;
-            let change = match column.table == log {
-                true => format!("UPDATE {log} SET user_id = -1, other_id = -1, timestamp = 0"),
-                false => format!("DELETE FROM {}", column.table),
+            let clears = column.clears.iter().map(|cleared| format!("{cleared} = NULL"));
+            let change = match column.table.as_str() {
+                table if table == log => {
+                    format!("UPDATE {log} SET user_id = -1, other_id = -1, timestamp = 0")
+                }
+                table if column.clears.is_empty() => format!("DELETE FROM {table}"),
+                table => format!("UPDATE {table} SET {}", clears.collect::<Vec<_>>().join(", ")),
             };
             let (key, table) = (primary_key(connection, &column.table)?, &column.table);
             let rows = format!("SELECT {key} FROM {table} WHERE {} LIMIT ?2", condition(&column));

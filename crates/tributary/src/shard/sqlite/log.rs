@@ -9,9 +9,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::watch;
 
 use super::lists::is_listed;
-use super::{signed, text_of, unsigned};
+use super::{TEXTS, post_of, signed, unsigned};
 use crate::changes::{Change, LogIdentity, LogPosition};
-use crate::model::{Follow, Hide, Post, PostId, PostKey, UserId, UserList};
+use crate::model::{Follow, Hide, PostId, PostKey, UserId, UserList};
 
 /// Most rows of one read that are delivered one by one. Of more rows only the users are delivered.
 const ROWS_DELIVERED_MAX: u16 = 20_000;
@@ -284,21 +284,20 @@ fn post_now(
     kind: i64,
     room: &mut usize,
 ) -> rusqlite::Result<Option<Change>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT content FROM tweets WHERE user_id = ? AND timestamp = ? AND tweet_id = ?",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {TEXTS} FROM tweets WHERE user_id = ? AND timestamp = ? AND tweet_id = ?"
+    ))?;
     let key_params = params![signed(key.author.0), key.time, signed(key.post.0)];
     let mut found = statement.query(key_params)?;
     let Some(row) = found.next()? else { return Ok(Some(Change::PostGone(key))) };
     if kind == POST_GONE {
         return Ok(None);
     }
-    let content = text_of(row, 0)?;
-    let Some(left) = room.checked_sub(content.len()) else {
+    let post = post_of(key, row, 0)?;
+    let Some(left) = room.checked_sub(post.content.len()) else {
         return Ok(Some(Change::AuthorUnknown(key.author)));
     };
     *room = left;
-    let post = Post { key, content };
     Ok(Some(if kind == POST_EDITED { Change::PostEdited(post) } else { Change::Post(post) }))
 }
 

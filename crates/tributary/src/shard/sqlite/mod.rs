@@ -31,7 +31,7 @@ use self::writer::Writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Access, Deadline, OpenError, ShardError};
-use crate::model::{Post, PostAddress, PostId, PostKey, UserId};
+use crate::model::{Post, PostAddress, PostKey, REFERENCE_COLUMNS, References};
 use crate::shard::Written;
 use crate::tasks::Tasks;
 
@@ -84,6 +84,7 @@ impl SqliteShard {
             let file = Arc::new(ShardFile::of_other(path));
             let readers = Readers::open(&file, READERS).map_err(wrong)?;
             readers.with_idle(|reader| folder.check_reader(number, reader))?;
+            readers.with_idle(check_references).map_err(|error| unusable(path, &error))?;
             let (writer, background) = (None, None);
             return Ok(Self { readers, writer, background, issues_tokens, file });
         }
@@ -144,30 +145,20 @@ impl SqliteShard {
     ) -> Result<Vec<Post>, ShardError> {
         let keys = keys.to_vec();
         self.read(until, move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT content FROM tweets WHERE user_id = ? AND timestamp = ? AND tweet_id = ?",
-            )?;
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {TEXTS} FROM tweets WHERE user_id = ? AND timestamp = ? AND tweet_id = ?"
+            ))?;
             let mut posts = Vec::with_capacity(keys.len());
             for key in keys {
                 let mut rows =
                     statement.query(params![signed(key.author.0), key.time, signed(key.post.0)])?;
                 if let Some(row) = rows.next()? {
-                    posts.push(Post { key, content: text_of(row, 0)? });
+                    posts.push(post_of(key, row, 0)?);
                 }
             }
             Ok(posts)
         })
         .await
-    }
-
-    pub(super) async fn post(
-        &self,
-        author: UserId,
-        post: PostId,
-        until: Deadline,
-    ) -> Result<Option<Post>, ShardError> {
-        let address = PostAddress { author, post };
-        self.read(until, move |connection| post_at(connection, address)).await
     }
 
     pub(super) async fn posts_at(
@@ -245,13 +236,13 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// The post of this author with this id, whatever its time.
 fn post_at(connection: &Connection, address: PostAddress) -> rusqlite::Result<Option<Post>> {
     let PostAddress { author, post } = address;
-    let mut statement = connection.prepare_cached(
-        "SELECT timestamp, content FROM tweets WHERE user_id = ? AND tweet_id = ?
-         ORDER BY timestamp DESC LIMIT 1",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT timestamp, {TEXTS} FROM tweets WHERE user_id = ? AND tweet_id = ?
+         ORDER BY timestamp DESC LIMIT 1"
+    ))?;
     let found = statement.query_row(params![signed(author.0), signed(post.0)], |row| {
         let key = PostKey { time: row.get(0)?, post, author };
-        Ok(Post { key, content: text_of(row, 1)? })
+        post_of(key, row, 1)
     });
     found.optional()
 }
@@ -271,6 +262,30 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 /// characters: one bad text must not fail the page.
 fn text_of(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+}
+
+/// Refuses the file of an older release, which its owner has not opened since.
+fn check_references(connection: &Connection) -> Result<(), String> {
+    let sql = format!("SELECT {TEXTS} FROM tweets LIMIT 0");
+    connection.prepare(&sql).map(drop).map_err(|error| {
+        format!("{error}; an older release made the folder, so open it for writing once")
+    })
+}
+
+/// The columns of a post's text and references.
+const TEXTS: &str = "content, reply_to_user_id, reply_to_tweet_id, repost_of_user_id, \
+                     repost_of_tweet_id";
+
+/// The post with this key. `first` is the first column of [`TEXTS`].
+fn post_of(key: PostKey, row: &Row<'_>, first: usize) -> rusqlite::Result<Post> {
+    let content = text_of(row, first)?;
+    let mut ids = [None; REFERENCE_COLUMNS];
+    for (id, column) in ids.iter_mut().zip(first + 1..) {
+        let stored: Option<i64> = row.get(column)?;
+        // Another program may write negative ids. They belong to nothing.
+        *id = stored.and_then(|id| u64::try_from(id).ok());
+    }
+    Ok(Post { key, content, references: References::from_ids(ids) })
 }
 
 fn failed(error: rusqlite::Error) -> ShardError {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::lists::listed;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
-use super::{Readers, SqliteShard, signed, text_of, unsigned};
+use super::{Readers, SqliteShard, TEXTS, post_of, signed, unsigned};
 use crate::backoff::Backoff;
 use crate::changes::{Bounds, Commit, FeedEvent};
 use crate::model::{FOLLOWEES_MAX, Post, PostId, PostKey, ShardId, UserId, UserList};
@@ -228,13 +228,13 @@ fn tail(
     if blocks.len() > FOLLOWEES_MAX || !bytes.take_users(blocks.len()) {
         return Ok(FillAnswer::TooLarge);
     }
-    let mut statement = snapshot.prepare_cached(
-        "SELECT timestamp, tweet_id, content FROM tweets WHERE user_id = ?
-         ORDER BY timestamp DESC, tweet_id DESC LIMIT ?",
-    )?;
+    let mut statement = snapshot.prepare_cached(&format!(
+        "SELECT timestamp, tweet_id, {TEXTS} FROM tweets WHERE user_id = ?
+         ORDER BY timestamp DESC, tweet_id DESC LIMIT ?"
+    ))?;
     let rows = statement.query_map(params![signed(author.0), i64::from(depth) + 1], |row| {
         let key = PostKey { time: row.get(0)?, post: PostId(unsigned(row, 1)?), author };
-        Ok(Post { key, content: text_of(row, 2)? })
+        post_of(key, row, 2)
     })?;
     let depth = usize::try_from(depth).unwrap_or(usize::MAX);
     let (mut posts, mut complete): (Vec<Post>, bool) = (Vec::new(), true);
@@ -314,7 +314,11 @@ mod tests {
         let text = "x".repeat(1_000);
         for post in 1..=3 {
             let row = params![post, text];
-            file.execute("INSERT INTO tweets VALUES (?1, 7, ?2, ?1)", row).unwrap();
+            file.execute(
+                "INSERT INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?1, 7, ?2, ?1)",
+                row,
+            )
+            .unwrap();
         }
         file.execute("INSERT INTO blocks VALUES (7, 9)", []).unwrap();
         let answer = tail(&file, UserId(7), 16, &mut RowBytes::new(1_500), true).unwrap();

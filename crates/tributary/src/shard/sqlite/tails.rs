@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::{SqliteShard, signed, text_of, unsigned};
+use super::{SqliteShard, TEXTS, post_of, signed, unsigned};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey};
 use crate::shard::{Deadline, SPAN_POSTS, ShardError, TailQuery};
@@ -43,10 +43,10 @@ impl SqliteShard {
         let asks = asks.to_vec();
         self.read(until, move |connection| {
             let mut posts = Vec::with_capacity(asks.len());
-            let sql = sql(direction, "timestamp, tweet_id, content");
+            let sql = sql(direction, &format!("timestamp, tweet_id, {TEXTS}"));
             for ask in &asks {
                 each_row(connection, sql.as_str(), ask, |key, row| {
-                    posts.push(Post { key, content: text_of(row, 2)? });
+                    posts.push(post_of(key, row, 2)?);
                     Ok(true)
                 })?;
             }
@@ -67,7 +67,7 @@ impl SqliteShard {
         self.read(until, move |connection| {
             let max = asks.len() * SPAN_POSTS;
             let (mut posts, mut is_whole) = (Vec::new(), true);
-            let sql = sql(direction, "timestamp, tweet_id, content");
+            let sql = sql(direction, &format!("timestamp, tweet_id, {TEXTS}"));
             for ask in &asks {
                 let ask = TailQuery { count: u16::MAX, ..*ask };
                 each_row(connection, sql.as_str(), &ask, |key, row| {
@@ -79,7 +79,7 @@ impl SqliteShard {
                         return Ok(false);
                     }
                     is_whole = posts.len() < max;
-                    posts.push(Post { key, content: text_of(row, 2)? });
+                    posts.push(post_of(key, row, 2)?);
                     Ok(is_whole)
                 })?;
                 if !is_whole {

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::writer::Writer;
-use super::{SqliteShard, lists, log, signed, unsigned};
+use super::{SqliteShard, TEXTS, lists, log, signed, unsigned};
 use crate::changes::LogPosition;
 use crate::model::{Follow, Post, PostId, UserId, UserList};
 use crate::shard::write::{EarlierPost, NewPost, StoreOutcome};
@@ -151,13 +151,25 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
 
 /// Uses `OR IGNORE` for the reason given at [`lists::add`].
 fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> {
-    let mut statement = connection.prepare_cached(
-        "INSERT OR IGNORE INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, ?, ?, ?)",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "INSERT OR IGNORE INTO tweets (tweet_id, user_id, timestamp, {TEXTS})
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    ))?;
     let mut added = 0;
-    for Post { key, content } in rows {
+    for Post { key, content, references } in rows {
         let (post, author) = (signed(key.post.0), signed(key.author.0));
-        added += statement.execute(params![post, author, content, key.time])?;
+        let [reply_author, reply_post, repost_author, repost_post] =
+            references.ids().map(|id| id.map(signed));
+        added += statement.execute(params![
+            post,
+            author,
+            key.time,
+            content,
+            reply_author,
+            reply_post,
+            repost_author,
+            repost_post
+        ])?;
     }
     Ok(added)
 }

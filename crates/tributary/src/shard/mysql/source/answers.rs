@@ -10,7 +10,7 @@ use crate::moment::TimeUnit;
 use crate::shard::ShardError;
 use crate::shard::mysql::database::Database;
 use crate::shard::mysql::statements::{AUTHORS_PER_STATEMENT, Statements};
-use crate::shard::mysql::{field, key_of, text_of};
+use crate::shard::mysql::{field, post_of, text_of};
 use crate::shard::source::{FillAnswer, FillRequest, FillTarget, RowBytes, UserLists};
 
 /// The statements that answer a batch of fill requests.
@@ -142,7 +142,7 @@ impl FillRows<'_> {
         let Some((shard, kind)) = self.plan.kinds.get(statement).copied() else { return Ok(true) };
         match kind {
             StatementKind::Tails(unit) => {
-                let post = Post { key: key_of(unit, row)?, content: text_of(row, 3) };
+                let post = post_of(unit, row)?;
                 self.is_whole = self.bytes.take_post(&post);
                 let posts = self.posts.entry((shard, post.key.author)).or_default();
                 if self.is_whole || posts.is_empty() {

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::changes::{Bounds, Commit, FeedEvent};
-use crate::model::ShardId;
+use crate::model::{Post, ShardId};
 use crate::shard::schema::SQLITE_SCHEMA;
 use crate::shard::sqlite::{signed, unsigned};
 use crate::shard::{
@@ -23,6 +23,8 @@ use crate::{Config, Tributary};
 
 const SHARDS: u64 = 2;
 const USERS: u64 = 6;
+/// The posts table, for rows without references.
+const TWEETS: &str = "tweets (tweet_id, user_id, content, timestamp)";
 
 /// Memory is off, because it would follow the log too.
 fn config(dir: &Path) -> Config {
@@ -215,12 +217,12 @@ fn foreign_statement(random: &mut StdRng) -> String {
     let friend = id() % USERS;
     let row = format!("({post}, {user}, 'text {other} of {post}', {time})");
     match id() {
-        1..=3 => format!("INSERT INTO tweets VALUES {row}"),
-        4 | 5 => format!("INSERT OR REPLACE INTO tweets VALUES {row}"),
-        6 => format!("REPLACE INTO tweets VALUES {row}, ({other}, {friend}, 'second', {time})"),
-        7 => format!("INSERT OR IGNORE INTO tweets VALUES {row}, ({other}, {user}, 'new', 1)"),
+        1..=3 => format!("INSERT INTO {TWEETS} VALUES {row}"),
+        4 | 5 => format!("INSERT OR REPLACE INTO {TWEETS} VALUES {row}"),
+        6 => format!("REPLACE INTO {TWEETS} VALUES {row}, ({other}, {friend}, 'second', {time})"),
+        7 => format!("INSERT OR IGNORE INTO {TWEETS} VALUES {row}, ({other}, {user}, 'new', 1)"),
         8 => format!(
-            "INSERT INTO tweets VALUES {row} ON CONFLICT (tweet_id) DO UPDATE \
+            "INSERT INTO {TWEETS} VALUES {row} ON CONFLICT (tweet_id) DO UPDATE \
              SET content = excluded.content, timestamp = excluded.timestamp"
         ),
         9 => format!("UPDATE tweets SET content = 'changed {time}' WHERE user_id = {user}"),
@@ -233,9 +235,9 @@ fn foreign_statement(random: &mut StdRng) -> String {
         15 => format!("UPDATE OR IGNORE tweets SET tweet_id = {other}, user_id = {friend}"),
         16 => format!("DELETE FROM tweets WHERE user_id = {user} AND timestamp > {time}"),
         17 if post < 6 => "DELETE FROM tweets".into(),
-        18 => format!("BEGIN; INSERT OR REPLACE INTO tweets VALUES {row}; ROLLBACK"),
+        18 => format!("BEGIN; INSERT OR REPLACE INTO {TWEETS} VALUES {row}; ROLLBACK"),
         19 => format!(
-            "BEGIN; DELETE FROM tweets WHERE tweet_id = {post}; INSERT INTO tweets VALUES {row}; \
+            "BEGIN; DELETE FROM tweets WHERE tweet_id = {post}; INSERT INTO {TWEETS} VALUES {row}; \
              DELETE FROM followers WHERE follower_user_id = {user}; COMMIT"
         ),
         20..=22 => format!("INSERT OR IGNORE INTO followers VALUES ({user}, {friend})"),
@@ -272,7 +274,7 @@ async fn write_ourselves(tributary: &Tributary, random: &mut StdRng, published: 
         _ => {
             let post = |post| {
                 let key = PostKey { time: 7, post: PostId(post), author: user };
-                Post { key, content: format!("imported {post}") }
+                Post::new(key, format!("imported {post}"))
             };
             let posts = (friend.0..friend.0 + 5).map(post).collect();
             tributary.0.fleet.load_posts(posts, std::time::Duration::from_secs(20)).await.unwrap();
@@ -381,8 +383,11 @@ async fn an_old_folder_without_a_log_gets_one() {
         let old = other_program(dir.path(), shard);
         old.execute_batch(SQLITE_SCHEMA).unwrap();
         let (user, post) = (shard + 2, shard + 10);
-        old.execute("INSERT INTO tweets VALUES (?, ?, 'old', 1)", [post, user].map(signed))
-            .unwrap();
+        old.execute(
+            "INSERT INTO tweets (tweet_id, user_id, content, timestamp) VALUES (?, ?, 'old', 1)",
+            [post, user].map(signed),
+        )
+        .unwrap();
     }
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     for user in [2, 3].map(UserId) {
@@ -429,7 +434,8 @@ async fn a_large_transaction_is_delivered_row_by_row_and_a_huge_one_as_users() {
     assert_eq!(changes(listener.next_commit().await), [Change::ShardUnknown]);
 
     // The limit on text applies, and an invalid id makes the author unknown.
-    let sql = "INSERT INTO tweets VALUES (1000000, 2, ?1, 9), (1000001, 4, ?1, 9),
+    let sql = "INSERT INTO tweets (tweet_id, user_id, content, timestamp)
+               VALUES (1000000, 2, ?1, 9), (1000001, 4, ?1, 9),
                (-5, 8, 'x', 9), (6, -5, 'x', 9)";
     other.execute("DELETE FROM tweets", []).unwrap();
     listener.next_commit().await;
@@ -523,7 +529,7 @@ async fn heads_are_the_newest_times_of_all_authors() {
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let other = other_program(dir.path(), 0);
     write_many(&other, 0, 5_000, 20_000);
-    other.execute("INSERT INTO tweets VALUES (50000, ?, 'x', -3)", [i64::MAX]).unwrap();
+    other.execute(&format!("INSERT INTO {TWEETS} VALUES (50000, ?, 'x', -3)"), [i64::MAX]).unwrap();
     let source = Arc::clone(&tributary.0.fleet.sources()[0]);
     let (sender, mut heads) = mpsc::channel::<HeadBatch>(1);
     let listen = async {
@@ -561,7 +567,7 @@ async fn fills_return_at_most_the_requested_depth() {
     ];
     let post = |n: i64| {
         let key = PostKey { time: n, post: PostId(n.unsigned_abs()), author: UserId(0) };
-        Post { key, content: "text".to_owned() }
+        Post::new(key, "text")
     };
     let source = &tributary.0.fleet.sources()[0];
     let filled = source.fill(&requests, usize::MAX, soon()).await.unwrap();
