@@ -97,6 +97,12 @@ export class Tributary {
     return this.call("home_timeline", page(user, options));
   }
 
+  /** The page of the home timeline around a post, `author:post`. */
+  homeTimelineAround(user: Id, around: string, options: PageOptions = {}): Promise<TimelinePage> {
+    const { path, query, signal } = page(user, options);
+    return this.call("home_timeline", { path, query: { ...query, around }, signal });
+  }
+
   /** A page of the timeline of one author. */
   authorTimeline(user: Id, options: PageOptions = {}): Promise<TimelinePage> {
     return this.call("author_timeline", page(user, options));

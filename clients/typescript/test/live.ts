@@ -35,6 +35,10 @@ async function pagesAndFreshness(): Promise<void> {
   const found: string[] = [];
   for await (const post of client.homePosts(reader, { limit: 10 })) found.push(post.content);
   equal(found, [...texts].reverse(), "the home timeline");
+  const { posts } = await client.homeTimeline(reader, { limit: 3 });
+  const place = `${author}:${posts[1]?.post_id}`;
+  const around = await client.homeTimelineAround(reader, place, { limit: 3 });
+  equal(around.posts, posts, "the page around a post");
   const list: string[] = [];
   for await (const { user_id } of client.followees(reader, { limit: 1 })) list.push(user_id);
   equal(list, [author, other], "the follow list");

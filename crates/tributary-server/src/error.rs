@@ -8,6 +8,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tributary::graph::{GraphError, NotStored};
 use tributary::news::SubscribeError;
+use tributary::posts::AroundError;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 use utoipa::ToSchema;
 
@@ -268,6 +269,15 @@ impl From<SubscribeError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         Self::NotWritten(error)
+    }
+}
+
+impl From<AroundError> for ApiError {
+    fn from(error: AroundError) -> Self {
+        match error {
+            AroundError::Read(error) => error.into(),
+            _ => Self::ShardUnavailable,
+        }
     }
 }
 

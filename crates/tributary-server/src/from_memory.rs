@@ -132,7 +132,7 @@ fn query_of(text: &str) -> Option<FeedQuery<'_>> {
             }
             "require" if value == "complete" => {}
             "include_self" if value == "1" => include_self = true,
-            "limit" | "require" | "include_self" | "explain" | "memory" => return None,
+            "limit" | "require" | "include_self" | "around" | "explain" | "memory" => return None,
             // The routes ignore other parameters, too.
             _ => {}
         }

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use tributary::posts::PostAddress;
 use tributary::{BadCursor, Cursor, Freshness, IdempotencyKey, Limit, PageRequest};
 
 use super::auth::{CursorKeys, Purpose};
@@ -51,6 +52,8 @@ pub(super) struct Parameters {
     pub(super) require_complete: bool,
     /// Whether a home timeline has the posts of its reader (`include_self=1`).
     pub(super) include_self: bool,
+    /// The post that a page of a home timeline is around (`around=author:post`).
+    pub(super) around: Option<PostAddress>,
     /// The freshness that the page must have reached; empty without a token.
     pub(super) at_least: Freshness,
     /// Opens the cursor, and seals those of the answer.
@@ -63,6 +66,7 @@ struct RawParameters {
     limit: Option<String>,
     require: Option<String>,
     include_self: Option<String>,
+    around: Option<String>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Parameters
@@ -74,7 +78,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let cursor_keys = CursorKeys::from_ref(state);
         let query = Query::<RawParameters>::try_from_uri(&parts.uri);
-        let Query(RawParameters { cursor, limit, require, include_self }) = query
+        let Query(RawParameters { cursor, limit, require, include_self, around }) = query
             .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
         let require_complete = match require.as_deref() {
             None => false,
@@ -86,9 +90,14 @@ where
             Some("1") => true,
             Some(_) => return Err(ApiError::BadQuery("the only value of `include_self` is `1`")),
         };
+        let around = around.map(|address| address.parse()).transpose();
+        let around = around.map_err(|_| ApiError::BadQuery("`around` must be `author:post`"))?;
+        if around.is_some() && cursor.is_some() {
+            return Err(ApiError::BadQuery("`around` and `cursor` exclude each other"));
+        }
         let limit = parse_limit(limit.as_deref())?;
         let at_least = freshness_of(&parts.headers, &cursor_keys)?;
-        Ok(Self { cursor, limit, require_complete, include_self, at_least, cursor_keys })
+        Ok(Self { cursor, limit, require_complete, include_self, around, at_least, cursor_keys })
     }
 }
 

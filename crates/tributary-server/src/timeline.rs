@@ -19,7 +19,7 @@ use super::explain::{ExplainParameter, explained_feed};
 use super::limits::Cost;
 use super::observe::PageKind;
 use super::openapi::schemas::{
-    AtLeast, ExplainQuery, OfUser, OwnPosts, PageQuery, TimelinePage, Token,
+    AroundQuery, AtLeast, ExplainQuery, OfUser, OwnPosts, PageQuery, TimelinePage, Token,
 };
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::traffic::PageAuthors;
@@ -57,7 +57,7 @@ pub(super) async fn express_feed(
 #[utoipa::path(
     get, path = "/v1/users/{user_id}/feed", operation_id = "home_timeline", tag = "timelines",
     summary = "The posts of all users that a user follows, newest first", description = "",
-    params(OfUser, PageQuery, ExplainQuery, OwnPosts, AtLeast),
+    params(OfUser, PageQuery, AroundQuery, ExplainQuery, OwnPosts, AtLeast),
     responses((
         status = 200, description = "The page", body = TimelinePage,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
@@ -92,11 +92,21 @@ pub(super) async fn feed(
     parameters: Parameters,
     ExplainParameter(explained): ExplainParameter,
 ) -> Result<Response, ApiError> {
+    if let (Some(_), Some(_)) = (explained, parameters.around) {
+        return Err(ApiError::BadQuery("`around` and `explain` exclude each other"));
+    }
     if let Some(memory) = explained {
         return explained_feed(&tributary, (user, viewer), &parameters, memory).await;
     }
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
-    let page = Draft::home(&tributary, user, &parameters.page(purpose)?).await?;
+    let request = parameters.page(purpose)?;
+    let page = match parameters.around {
+        None => Draft::home(&tributary, user, &request).await?,
+        Some(post) => {
+            let page = Draft::around(&tributary, user, post, &request).await?;
+            page.ok_or(ApiError::NotFound)?
+        }
+    };
     let kind = accepted(&page, &parameters)?;
     let query = (parameters.limit, parameters.include_self);
     let sent = render_home(&page, &tributary, keys, (user, query))?;

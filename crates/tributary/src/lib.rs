@@ -229,6 +229,37 @@ impl Tributary {
         Draft::home(self, reader, request).await.map(Draft::into_page)
     }
 
+    /// The page of `reader`'s home timeline around a post, to open the timeline where the reader
+    /// left it: up to half of the posts are newer than it, then it follows, if it is in the
+    /// timeline, then older ones. `next` and `prev` lead on from both ends. `None` if there is no
+    /// such post. Costs a query and two pages. The cursor of the request is not used.
+    ///
+    /// ```no_run
+    /// # async fn run(tributary: tributary::Tributary) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tributary::posts::PostAddress;
+    /// use tributary::{PageRequest, PostId, UserId};
+    ///
+    /// let place = PostAddress { author: UserId::from(7), post: PostId::from(71) };
+    /// let request = PageRequest::default();
+    /// match tributary.home_timeline_around(UserId::from(42), place, &request).await? {
+    ///     Some(page) => println!("{} posts", page.posts.len()),
+    ///     None => println!("the post was deleted"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Tributary::home_timeline`], and if the shard of the post's author does not answer.
+    pub async fn home_timeline_around(
+        &self,
+        reader: UserId,
+        post: posts::PostAddress,
+        request: &PageRequest,
+    ) -> Result<Option<Page>, posts::AroundError> {
+        let page = Draft::around(self, reader, post, request).await?;
+        Ok(page.map(Draft::into_page))
+    }
+
     /// [`Tributary::home_timeline`], with an explanation of how the page was read: the plan, the
     /// part of each shard, the time of each step. It costs a few queries more on each server that
     /// is queried, and shares no query with other requests.

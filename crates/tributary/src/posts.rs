@@ -8,6 +8,7 @@ use crate::model::{Post, ShardId};
 pub use crate::model::{PostAddress, References};
 use crate::post_json::text_bytes;
 use crate::shard::{Deadline, Fleet, Shard, Turn};
+pub use crate::timeline::AroundError;
 
 /// The most posts of one call of [`crate::Tributary::posts`].
 pub const POSTS_MAX: usize = 100;

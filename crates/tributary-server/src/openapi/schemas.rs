@@ -106,6 +106,14 @@ pub(crate) struct OwnPosts {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(crate) struct AroundQuery {
+    /// The page around this post, `author:post`. Excludes `cursor` and `explain`.
+    #[param(pattern = "^[0-9]+:[0-9]+$")]
+    around: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
     /// Entries on the page; 20 if absent.
     #[param(minimum = 1, maximum = 100)]

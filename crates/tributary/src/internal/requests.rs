@@ -6,10 +6,10 @@ use crate::Tributary;
 use crate::changes::{LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::memory::{CachedPage, FollowedLog, PageQuery, SentPage, Slot};
-use crate::model::UserId;
+use crate::model::{PostAddress, UserId};
 use crate::shard::Fleet;
 use crate::timeline::explain::{Explanation, MemoryUse};
-use crate::timeline::{self, Draft, PageRequest, ReadError};
+use crate::timeline::{self, AroundError, Draft, PageRequest, ReadError};
 
 impl Draft {
     /// [`Tributary::home_timeline`], with posts from memory as their JSON.
@@ -22,6 +22,19 @@ impl Draft {
         request: &PageRequest,
     ) -> Result<Self, ReadError> {
         timeline::home_timeline(&mut tributary.view(), reader, request).await
+    }
+
+    /// [`Tributary::home_timeline_around`], with posts from memory as their JSON.
+    ///
+    /// # Errors
+    /// As [`Tributary::home_timeline_around`].
+    pub async fn around(
+        tributary: &Tributary,
+        reader: UserId,
+        post: PostAddress,
+        request: &PageRequest,
+    ) -> Result<Option<Self>, AroundError> {
+        timeline::home_timeline_around(&mut tributary.view(), reader, post, request).await
     }
 
     /// [`Tributary::explain`], with posts from memory as their JSON.

@@ -187,6 +187,40 @@ impl Draft {
         Self::new(cursor, posts, next, prev, missing)
     }
 
+    /// One page of this one and of `lower`, which was read below the same edge: from the cursor
+    /// `from`. It ends early if it has too many bytes.
+    pub(super) fn above(self, mut lower: Self, from: &Cursor) -> Self {
+        let fitting = DraftPost::fitting(self.posts.iter().chain(&lower.posts));
+        let kept = fitting.saturating_sub(self.posts.len());
+        let more = kept < lower.posts.len();
+        lower.posts.truncate(kept);
+        let end = Ends::of_posts(&lower.posts).bottom(from);
+        // While a shard is missing, there is a next page.
+        if more || (lower.next.is_none() && !self.missing.is_empty()) {
+            lower.next = Some(moved(from, &lower.missing, end));
+        }
+        // Read first, so all of the page has the changes that its token says are seen.
+        let mut freshness = lower.freshness;
+        for (identity, at) in self.freshness.positions() {
+            freshness.widen(*identity, *at);
+        }
+        Self {
+            posts: self.posts.into_iter().chain(lower.posts).collect(),
+            next: lower.next,
+            prev: self.prev,
+            missing: self.missing.into_iter().chain(lower.missing).collect(),
+            stale: self.stale.into_iter().chain(lower.stale).collect(),
+            handles: self.handles.into_iter().chain(lower.handles).collect(),
+            waves: self.waves + lower.waves,
+            queried: self.queried.into_iter().chain(lower.queried).collect(),
+            authors: self.authors.max(lower.authors),
+            freshness,
+            fresh_enough: self.fresh_enough && lower.fresh_enough,
+            as_of: None,
+            until: i64::MAX,
+        }
+    }
+
     /// The page of `cursor`; see [`Page`] for the parts.
     pub(super) fn new(
         cursor: &Cursor,

@@ -8,8 +8,9 @@
 //!    which authors are queried, in waves over the shards that own them.
 //! 4. `flight` lets requests for the same page share these queries.
 //!
-//! `news` reads what has changed since a token, and `live` waits for it.
+//! `around` joins two pages. `news` reads what has changed since a token, and `live` waits for it.
 
+mod around;
 mod draft;
 mod due;
 mod events;
@@ -34,6 +35,8 @@ use thiserror::Error;
 use self::explain::{Explanation, MemoryUse, StepKind};
 use self::recorder::Recorder;
 
+pub use self::around::AroundError;
+pub(crate) use self::around::home_timeline_around;
 pub use self::draft::{Draft, DraftPost};
 use self::flight::Flights;
 pub use self::page::{Limit, Page, PageRequest};
