@@ -1,5 +1,12 @@
 // Generated from docs/openapi.json by generate.mjs. Do not edit.
 
+/** The answer of `GET /v1/posts/counts`. */
+export type CountedPosts = {
+  complete: boolean;
+  missing_shards: Array<string>;
+  posts: Array<PostNumbers>;
+};
+
 /** A place in a list, opaque and URL-safe. It is sealed for its list and its reader. */
 export type Cursor = string;
 
@@ -191,8 +198,10 @@ export type LogState = {
 
 /** The body of `POST /v1/users/{user_id}/posts`. */
 export type NewPost = {
-  /** At most `write.content_bytes_max` bytes in UTF-8. */
-  content: string;
+  /** At most `write.content_bytes_max` bytes in UTF-8. Only a repost may omit it. */
+  content?: string;
+  reply_to?: PostReference;
+  repost_of?: PostReference;
 };
 
 /** The changes in a home timeline since a token. */
@@ -268,7 +277,7 @@ export type NewsState = {
   seconds?: number | null;
 };
 
-/** A number of users. */
+/** A number of users or posts. */
 export type Number = {
   /** The number is this one or a greater one. */
   at_least: boolean;
@@ -283,6 +292,23 @@ export type Post = {
   content: string;
   /** UTC with milliseconds. */
   created_at: string;
+  post_id: Id;
+  /** Present if the post is a reply. */
+  reply_to?: PostReference;
+  /** Present if the post shows another one again. */
+  repost_of?: PostReference;
+};
+
+export type PostNumbers = {
+  author_id: Id;
+  post_id: Id;
+  replies: Number;
+  reposts: Number;
+};
+
+/** A post that another one refers to. It may not exist. */
+export type PostReference = {
+  author_id: Id;
   post_id: Id;
 };
 
@@ -561,6 +587,18 @@ export interface Operations {
     body: undefined;
     answer: FoundPosts;
   };
+  /** The numbers of replies and reposts of several posts */
+  count_posts: {
+    path: Record<never, never>;
+    query: {
+      /** 1 to 100 addresses of posts, `author:post`, with commas in between. */
+      posts: string;
+      /** Answer 503 `incomplete` instead of an incomplete answer. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: CountedPosts;
+  };
   /** The users that a user blocks, by rising id */
   blocks: {
     path: {
@@ -628,6 +666,8 @@ export interface Operations {
       cursor?: Cursor;
       /** Answer 503 `incomplete` instead of an incomplete, stale or lagging page. */
       require?: "complete";
+      /** The page around this post, `author:post`. Excludes `cursor` and `explain`. */
+      around?: string;
       /** Switches something on. */
       explain?: "1";
       /** Read the page from the databases alone; needs `explain`. */
@@ -858,6 +898,7 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   shards: ["GET", "/shards"],
   express_timeline: ["GET", "/user/feed/{user_id}"],
   read_posts: ["GET", "/v1/posts"],
+  count_posts: ["GET", "/v1/posts/counts"],
   blocks: ["GET", "/v1/users/{user_id}/blocks"],
   block: ["PUT", "/v1/users/{user_id}/blocks/{blocked_id}"],
   unblock: ["DELETE", "/v1/users/{user_id}/blocks/{blocked_id}"],

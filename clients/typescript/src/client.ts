@@ -15,6 +15,7 @@ import type {
   NewsEvent,
   Operations,
   Post,
+  PostNumbers,
   Problem,
   TimelinePage,
   Token,
@@ -200,6 +201,12 @@ export class Tributary {
     const query = { posts: addresses.join(",") };
     const { posts, rest } = await this.call("read_posts", { path: {}, query });
     return rest.length > 0 ? [...posts, ...(await this.posts(rest))] : posts;
+  }
+
+  /** The numbers of replies and reposts of up to 100 posts `author:post`. */
+  async postCounts(addresses: string[]): Promise<PostNumbers[]> {
+    const query = { posts: addresses.join(",") };
+    return (await this.call("count_posts", { path: {}, query })).posts;
   }
 
   async deletePost(user: Id, post: Id): Promise<void> {

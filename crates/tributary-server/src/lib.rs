@@ -295,6 +295,7 @@ fn public_routes() -> Router<App> {
             get(publish::post).delete(publish::delete_post),
         )
         .route("/v1/posts", get(posts::posts))
+        .route("/v1/posts/counts", get(posts::counts))
         .route("/v1/users/{user_id}/following", get(timeline::following).post(publish::follow_all))
         .route(
             "/v1/users/{user_id}/following/{followee_id}",

@@ -1,4 +1,4 @@
-//! The route that reads several posts by their addresses.
+//! The routes that read several posts, or count their replies and reposts.
 
 use axum::extract::{Query, State};
 use axum::http::Uri;
@@ -14,7 +14,7 @@ use super::limits::Cost;
 use super::openapi::schemas::PostsQuery;
 use super::query::Parameters;
 use super::timeline::{costing, json};
-use super::wire::FoundPosts;
+use super::wire::{CountedPosts, FoundPosts};
 
 const BAD_ADDRESSES: ApiError =
     ApiError::BadQuery("`posts` must be 1 to 100 addresses `author:post` with commas in between");
@@ -37,15 +37,38 @@ pub(super) async fn posts(
     uri: Uri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let query = Query::<RawPosts>::try_from_uri(&uri);
-    let text = query.ok().and_then(|Query(RawPosts { posts })| posts).unwrap_or_default();
-    let addresses: Result<Vec<PostAddress>, _> = text.split(',').map(str::parse).collect();
-    let addresses = addresses.map_err(|_| BAD_ADDRESSES)?;
-    if addresses.len() > POSTS_MAX {
-        return Err(BAD_ADDRESSES);
-    }
-    let found = tributary.posts(&addresses).await;
+    let found = tributary.posts(&addresses_in(&uri)?).await;
     parameters.accept(found.missing.is_empty())?;
     let answer = json(&FoundPosts::new(&found, fleet(&tributary)));
     Ok(costing(Cost::QUERY, answer))
+}
+
+/// `GET /v1/posts/counts?posts=2:71,3:9`: one query on each shard.
+#[utoipa::path(
+    get, path = "/v1/posts/counts", operation_id = "count_posts", tag = "posts",
+    summary = "The numbers of replies and reposts of several posts", description = "",
+    params(PostsQuery),
+    responses((status = 200, description = "One for each address", body = CountedPosts<'_>))
+)]
+pub(super) async fn counts(
+    State(tributary): State<Tributary>,
+    _: AllowedHere<ReadPost>,
+    uri: Uri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let counted = tributary.post_counts(&addresses_in(&uri)?).await?;
+    parameters.accept(counted.missing.is_empty())?;
+    let answer = json(&CountedPosts::new(&counted, fleet(&tributary)));
+    Ok(costing(Cost::QUERY, answer))
+}
+
+/// The addresses of the parameter `posts`.
+fn addresses_in(uri: &Uri) -> Result<Vec<PostAddress>, ApiError> {
+    let query = Query::<RawPosts>::try_from_uri(uri);
+    let text = query.ok().and_then(|Query(RawPosts { posts })| posts).unwrap_or_default();
+    let addresses: Result<Vec<PostAddress>, _> = text.split(',').map(str::parse).collect();
+    match addresses {
+        Ok(addresses) if addresses.len() <= POSTS_MAX => Ok(addresses),
+        _ => Err(BAD_ADDRESSES),
+    }
 }

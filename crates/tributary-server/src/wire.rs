@@ -1,5 +1,7 @@
 //! The JSON of the API. Ids are strings, because JavaScript's numbers lose digits above 2^53.
 
+mod posts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -10,11 +12,10 @@ use tributary::graph::{self, Count};
 use tributary::internal::stats::{LogStats, NewsStats, QueueStats};
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
-use tributary::posts::{PostAddress, Posts, References};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
+pub(super) use self::posts::{CountedPosts, FoundPosts, NewPost};
 use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
-use super::error::ApiError;
 use super::openapi::schemas::{self, Id};
 
 /// Allowance in bytes for the end of a page without its cursors.
@@ -86,41 +87,6 @@ pub(super) struct Followee {
     user_id: String,
 }
 
-/// The body of `POST /v1/users/{user_id}/posts`.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewPost {
-    /// At most `write.content_bytes_max` bytes in UTF-8. Only that of a repost may be empty.
-    #[schema(max_length = 10_000)]
-    content: String,
-    #[schema(value_type = Option<schemas::PostReference>, nullable = false)]
-    reply_to: Option<Reference>,
-    #[schema(value_type = Option<schemas::PostReference>, nullable = false)]
-    repost_of: Option<Reference>,
-}
-
-/// The address of a post, in a request.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Reference {
-    author_id: String,
-    post_id: String,
-}
-
-impl NewPost {
-    /// The text, and the posts that it refers to.
-    pub(super) fn parts(self) -> Result<(String, References), ApiError> {
-        let address = |at: Reference| -> Result<PostAddress, ApiError> {
-            let author = at.author_id.parse().map_err(|_| ApiError::BadUserId)?;
-            let post = at.post_id.parse().map_err(|_| ApiError::BadPostId)?;
-            Ok(PostAddress { author, post })
-        };
-        let reply_to = self.reply_to.map(address).transpose()?;
-        let repost_of = self.repost_of.map(address).transpose()?;
-        Ok((self.content, References { reply_to, repost_of }))
-    }
-}
-
 /// The body of `POST /v1/users/{user_id}/following`: one of two fields with user ids.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -158,7 +124,7 @@ pub(super) struct UserNumbers<'a> {
     pub(super) missing_shards: Vec<&'a str>,
 }
 
-/// A number of users.
+/// A number of users or posts.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Number {
     count: usize,
@@ -207,29 +173,6 @@ impl<'a> Relationships<'a> {
         };
         Self {
             relationships: found.all.iter().map(relationship).collect(),
-            complete: found.missing.is_empty(),
-            missing_shards: shard_names(&found.missing, fleet),
-        }
-    }
-}
-
-/// The answer of `GET /v1/posts`.
-#[derive(Serialize, ToSchema)]
-pub(super) struct FoundPosts<'a> {
-    /// In the order of the request. Posts that do not exist are absent.
-    #[schema(value_type = Vec<schemas::Post>)]
-    posts: Vec<PostJson<'a>>,
-    /// The addresses from the first one on whose text had no room: request them again.
-    rest: Vec<String>,
-    complete: bool,
-    missing_shards: Vec<&'a str>,
-}
-
-impl<'a> FoundPosts<'a> {
-    pub(super) fn new(found: &'a Posts, fleet: &'a Fleet) -> Self {
-        Self {
-            posts: found.posts.iter().map(|post| PostJson::new(post, fleet.times())).collect(),
-            rest: found.rest.iter().map(ToString::to_string).collect(),
             complete: found.missing.is_empty(),
             missing_shards: shard_names(&found.missing, fleet),
         }

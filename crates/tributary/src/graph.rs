@@ -68,13 +68,23 @@ pub struct ListPage {
     pub missing: BTreeSet<ShardId>,
 }
 
-/// A number of users.
+/// A number of users or posts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// Exactly this many.
     Exact(usize),
     /// This many or more.
     AtLeast(usize),
+}
+
+impl Count {
+    /// A number that was counted up to [`COUNT_MAX`] and one more, on all shards if it is whole.
+    pub(crate) fn of(number: usize, is_whole: bool) -> Self {
+        match number {
+            0..=COUNT_MAX if is_whole => Self::Exact(number),
+            number => Self::AtLeast(number.min(COUNT_MAX)),
+        }
+    }
 }
 
 /// The numbers of followees and followers of a user.
@@ -202,13 +212,9 @@ pub(crate) async fn counts(fleet: &Fleet, user: UserId) -> Result<Counts, NotSto
         followers += of_others;
     }
     let missing = gathered.missing;
-    let count = |number: usize, is_whole: bool| match number {
-        0..=COUNT_MAX if is_whole => Count::Exact(number),
-        number => Count::AtLeast(number.min(COUNT_MAX)),
-    };
     Ok(Counts {
-        following: count(following, !missing.contains(&own)),
-        followers: count(followers, missing.is_empty()),
+        following: Count::of(following, !missing.contains(&own)),
+        followers: Count::of(followers, missing.is_empty()),
         missing,
     })
 }

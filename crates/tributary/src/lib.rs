@@ -412,6 +412,18 @@ impl Tributary {
         posts::read(&self.0.fleet, addresses).await
     }
 
+    /// The numbers of replies and reposts of these posts, at most [`posts::POSTS_MAX`]. One wave of
+    /// queries on all shards.
+    ///
+    /// # Errors
+    /// [`NotStored`] if the shards have no columns for references, or one has no index for them.
+    pub async fn post_counts(
+        &self,
+        addresses: &[posts::PostAddress],
+    ) -> Result<posts::Counted, NotStored> {
+        posts::counts(&self.0.fleet, addresses).await
+    }
+
     /// Stores a post and returns when it is committed. Every page that requires
     /// [`Published::freshness`] contains the post; other pages contain it some milliseconds later.
     /// With a key, repeating the call stores the post once; keys are remembered for at least a day.

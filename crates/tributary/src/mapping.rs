@@ -72,7 +72,7 @@ pub struct PostsTable {
     pub visible: Option<Vec<Condition>>,
 }
 
-/// `[tables.posts.references]`: four columns of the posts table, which are NULL without a reference.
+/// `[tables.posts.references]`: four columns of the posts table. They are NULL without a reference.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReferenceColumns {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::graph::NotStored;
+use crate::graph::{COUNT_MAX, Count, NotStored};
 use crate::model::{Post, ShardId};
 pub use crate::model::{PostAddress, References};
 use crate::post_json::text_bytes;
-use crate::shard::{Deadline, Fleet, Shard, Turn};
+use crate::shard::{Deadline, Fleet, ReferenceCounts, Shard, Turn};
 pub use crate::timeline::AroundError;
 
 /// The most posts of one call of [`crate::Tributary::posts`].
@@ -36,6 +36,57 @@ pub(crate) fn require_references(fleet: &Fleet) -> Result<(), NotStored> {
         Some(statement) => Err(NotStored { statement, then }),
         None => Ok(()),
     }
+}
+
+/// The numbers of replies and reposts of posts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counted {
+    /// One for each address, in the same order.
+    pub posts: Vec<PostCounts>,
+    /// The addresses beyond [`POSTS_MAX`].
+    pub rest: Vec<PostAddress>,
+    /// The shards that did not answer. Their replies and reposts are not counted.
+    pub missing: BTreeSet<ShardId>,
+}
+
+/// The numbers of replies to a post and of its reposts, exact up to 10,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PostCounts {
+    /// The post, which may not exist.
+    pub post: PostAddress,
+    /// The replies.
+    pub replies: Count,
+    /// The reposts.
+    pub reposts: Count,
+}
+
+/// Counts the replies to these posts and their reposts: one wave of queries on all shards.
+pub(crate) async fn counts(fleet: &Fleet, addresses: &[PostAddress]) -> Result<Counted, NotStored> {
+    require_references(fleet)?;
+    if let Some(statement) = fleet.missing_reference_index() {
+        return Err(NotStored { statement, then: "" });
+    }
+    let (addresses, rest) = addresses.split_at(addresses.len().min(POSTS_MAX));
+    let asked: Arc<[PostAddress]> = addresses.into();
+    let of_shard = |shard: Arc<Shard>, (), until: Deadline| {
+        let asked = Arc::clone(&asked);
+        async move { shard.count_references(&asked, COUNT_MAX + 1, until).await }
+    };
+    let gathered = fleet.scatter_to_all(fleet.read_deadline(), of_shard).await;
+    let is_whole = gathered.missing.is_empty();
+    let sum = |index: usize, kind: usize| {
+        let of_shard = |counts: &Vec<ReferenceCounts>| counts.get(index).map_or(0, |of| of[kind]);
+        Count::of(gathered.answers.iter().map(of_shard).sum(), is_whole)
+    };
+    let count = |(index, post): (usize, &PostAddress)| PostCounts {
+        post: *post,
+        replies: sum(index, 0),
+        reposts: sum(index, 1),
+    };
+    let posts = addresses.iter().enumerate().map(count).collect();
+    Ok(Counted { posts, rest: rest.to_vec(), missing: gathered.missing })
 }
 
 /// The posts with these addresses: one wave of queries on the shards of their authors.

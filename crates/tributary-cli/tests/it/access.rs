@@ -63,6 +63,7 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
     ("/v1/users/{user_id}/posts/{post_id}", Method::GET, "/v1/users/1/posts/5", "", Open::Readers),
     ("/v1/users/{user_id}/posts/{post_id}", Method::DELETE, "/v1/users/1/posts/6", "", Open::Owner),
     ("/v1/posts", Method::GET, "/v1/posts?posts=1:5", "", Open::Readers),
+    ("/v1/posts/counts", Method::GET, "/v1/posts/counts?posts=1:5", "", Open::Readers),
     ("/v1/users/{user_id}/feed/new", Method::GET, "/v1/users/1/feed/new", "", Open::Owner),
     ("/v1/users/{user_id}/feed/live", Method::GET, "/v1/users/1/feed/live", "", Open::Owner),
     ("/v1/users/{user_id}/following", Method::GET, "/v1/users/1/following", "", Open::Owner),

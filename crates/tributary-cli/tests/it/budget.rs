@@ -28,7 +28,8 @@ fn large_posts(data: &Path, authors: u64, posts: u64, bytes: u64) {
     let file = rusqlite::Connection::open(data.join("shard-0.sqlite")).unwrap();
     let rows = format!(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {})
-         INSERT INTO tweets SELECT n, 4 + 4 * (n % {authors}), printf('%.{bytes}c', 'x'), n FROM n",
+         INSERT INTO tweets (tweet_id, user_id, content, timestamp)
+         SELECT n, 4 + 4 * (n % {authors}), printf('%.{bytes}c', 'x'), n FROM n",
         authors * posts
     );
     assert_eq!(file.execute(&rows, []).unwrap() as u64, authors * posts);

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 use serde_json::json;
-use tributary::graph::GraphError;
+use tributary::graph::{Count, GraphError};
 use tributary::news::NewsEvent;
 use tributary::posts::{PostAddress, References};
 use tributary::{
@@ -66,6 +66,8 @@ fn replies_and_reposts_have_their_references_on_every_path() {
             let node = node(&fleet).await;
             let [reader, author, other] = [1, 2, 3].map(user_id);
             let mut token = node.follow_all(reader, &[author, other]).await.unwrap().freshness;
+            // Until memory follows the logs.
+            check_pages(&node, reader, &token, &[]).await;
             let start = PageRequest::default().at_least(token.clone());
             let since = node.home_timeline(reader, &start).await.unwrap().freshness;
 
@@ -104,7 +106,20 @@ fn replies_and_reposts_have_their_references_on_every_path() {
             check_pages(&node, reader, &token, &posts).await;
             let addresses: Vec<PostAddress> = posts.iter().map(address).collect();
             assert_eq!(node.posts(&addresses).await.posts, posts, "{backend:?}");
+            let counted = node.post_counts(&addresses).await.unwrap();
+            assert!(counted.missing.is_empty() && counted.posts.len() == posts.len());
+            for (counts, post) in counted.posts.iter().zip(&posts) {
+                let at = Some(address(post));
+                let count = |of: fn(&References) -> Option<PostAddress>| {
+                    let referring = posts.iter().filter(|post| of(&post.references) == at);
+                    Count::Exact(referring.count())
+                };
+                let replies = count(|references| references.reply_to);
+                let reposts = count(|references| references.repost_of);
+                assert_eq!((counts.replies, counts.reposts), (replies, reposts), "{backend:?}");
+            }
             let news = node.news(reader, Some(&since), Limit::new(100).unwrap()).await.unwrap();
+            assert!(!news.gap && news.missing.is_empty(), "{backend:?}: {news:?}");
             let mut events: Vec<Post> = Vec::new();
             for event in &news.events {
                 match event {
@@ -134,6 +149,7 @@ fn shards_without_the_columns_say_what_to_add() {
         let refused = node.publish_with(user_id(3), "reply", reply_to(&first), None).await;
         let Err(GraphError::NotStored(error)) = refused else { panic!("{refused:?}") };
         assert!(error.statement.starts_with("ALTER TABLE `tweets` ADD COLUMN"), "{error}");
+        assert_eq!(node.post_counts(&[address(&first)]).await, Err(error));
     });
 }
 
@@ -148,12 +164,21 @@ fn the_routes_accept_and_return_references() {
         };
         let reply = post(json!({"content": "yes", "reply_to": at})).await;
         assert_eq!((reply.status, &reply.json()["reply_to"]), (201.try_into().unwrap(), &at));
-        let repost = post(json!({"content": "", "repost_of": at})).await.json();
+        let repost = post(json!({"repost_of": at})).await;
+        let request = hyper::Request::get("/v1/users/1/posts")
+            .header("tributary-freshness", repost.header("tributary-freshness"));
+        let (repost, page) = (repost.json(), server.send(request).await.json());
         assert_eq!((&repost["repost_of"], &repost["content"]), (&at, &json!("")));
-        let page = server.get("/v1/users/1/posts").await.json();
         assert_eq!((&page["posts"][0], &page["posts"][1]), (&repost, &reply.json()));
+        let counts = server.get("/v1/posts/counts?posts=2:71").await.json();
+        let one = json!({"count": 1, "at_least": false});
+        let expected = json!([{"author_id": "2", "post_id": "71", "replies": one, "reposts": one}]);
+        assert_eq!(counts["posts"], expected);
         for (body, code) in [
             (json!({"content": ""}), "invalid_content"),
+            (json!({"reply_to": at}), "invalid_body"),
+            (json!({"content": "", "repost_of": at}), "invalid_body"),
+            (json!({"content": "x", "repost_of": null}), "invalid_body"),
             (
                 json!({"content": "x", "reply_to": {"author_id": "x", "post_id": "1"}}),
                 "invalid_user_id",

@@ -47,6 +47,7 @@ const PROBLEM: &str = "Problem";
         publish::post,
         publish::delete_post,
         posts::posts,
+        posts::counts,
         timeline::following,
         publish::follow_all,
         publish::follow,

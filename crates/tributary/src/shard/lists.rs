@@ -104,16 +104,6 @@ impl Shard {
         }
     }
 
-    /// The statement that adds the columns of references, if the shard does not have them.
-    pub(crate) fn missing_references(&self) -> Option<String> {
-        match &self.store {
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(_) => None,
-            #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.missing_references(),
-        }
-    }
-
     /// The statement that creates the table of a list, if the shard does not have it.
     pub(crate) fn missing_table(&self, list: UserList) -> Option<String> {
         match &self.store {
@@ -202,11 +192,6 @@ impl Fleet {
     /// The statement that creates the table of a list, if the shards do not have it.
     pub(crate) fn missing_table(&self, list: UserList) -> Option<String> {
         self.all().find_map(|(_, shard)| shard.missing_table(list))
-    }
-
-    /// The statement that adds the columns of references, if the shards do not have them.
-    pub(crate) fn missing_references(&self) -> Option<String> {
-        self.all().find_map(|(_, shard)| shard.missing_references())
     }
 
     /// The statement that creates the index for reading followers, if a shard does not have it.

@@ -21,6 +21,7 @@ mod migrate;
 pub(crate) mod mysql;
 mod queue;
 mod read_cost;
+mod references;
 mod schema;
 mod source;
 #[cfg(feature = "sqlite")]
@@ -47,6 +48,7 @@ pub(crate) use self::queue::Turn;
 pub use self::queue::{ConnectionStats, QueueStats};
 use self::read_cost::ReadMeter;
 pub(crate) use self::read_cost::{CostLog, ReadCounts, ShardCost};
+pub(crate) use self::references::ReferenceCounts;
 pub use self::schema::{mysql_tables, mysql_writes_table};
 #[cfg(test)]
 pub(crate) use self::source::LogEnd;

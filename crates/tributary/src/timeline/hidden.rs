@@ -11,10 +11,11 @@ use crate::model::{Follow, ShardId, UserId, UserList};
 use crate::shard::{Deadline, Shard, Turn};
 
 /// The longest wait for the tails of authors. Subscriptions that wait for the same author then
-/// share one fill, instead of one query each.
-const FILL_PATIENCE: Duration = Duration::from_millis(100);
+/// share one fill, instead of one query each. A subscription rests after a read for nine times as
+/// long as the read took, so this delays its next news by half a second at most.
+const FILL_PATIENCE: Duration = Duration::from_millis(50);
 /// Pause between two looks at a tail that is being filled.
-const FILL_PAUSE: Duration = Duration::from_millis(5);
+const FILL_PAUSE: Duration = Duration::from_millis(2);
 
 /// The authors that block one reader, as far as their blocks were read.
 #[derive(Debug)]

@@ -24,7 +24,8 @@ fn large_posts(data: &Path) {
     assert!(migrated.status.success());
     let file = rusqlite::Connection::open(data.join("shard-0.sqlite")).unwrap();
     let rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100)
-         INSERT INTO tweets SELECT n, 4, replace(printf('%.10000c', 'x'), 'x', char(1)), n FROM n";
+         INSERT INTO tweets (tweet_id, user_id, content, timestamp)
+         SELECT n, 4, replace(printf('%.10000c', 'x'), 'x', char(1)), n FROM n";
     assert_eq!(file.execute(rows, []).unwrap(), 100);
 }
 

@@ -228,7 +228,8 @@ fn fill_file(file: &Path, author: usize) {
     let connection = rusqlite::Connection::open(file).unwrap();
     let rows = format!(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)
-         INSERT INTO tweets SELECT n, {author}, printf('%.5000c', 'x'), n FROM n"
+         INSERT INTO tweets (tweet_id, user_id, content, timestamp)
+         SELECT n, {author}, printf('%.5000c', 'x'), n FROM n"
     );
     connection.execute(&rows, []).unwrap();
 }

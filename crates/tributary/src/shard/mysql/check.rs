@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::statements::Statements;
-use super::{execute, lists, visibility};
+use super::{execute, lists, references, visibility};
 use crate::mapping::{Condition, PostsTable, ReferenceColumns, Tables};
 use crate::model::UserList;
 use crate::moment::TimeUnit;
@@ -23,6 +23,8 @@ pub(super) struct Indexes {
     pub(super) lists: BTreeMap<UserList, String>,
     /// The index for reading the followers of a user, if there is one.
     pub(super) followers: Option<String>,
+    /// The indexes for counting replies and reposts, if the table has both.
+    pub(super) references: Option<[String; 2]>,
     /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
@@ -374,7 +376,11 @@ fn choose(
             };
             let lists = BTreeMap::from([(UserList::Follows, follows_index)]);
             let followers = starting_with(follows, &[&follow.followed, &follow.follower]);
-            Ok(Indexes { posts: posts_index, lists, followers, loadable })
+            let references = post.references.as_ref().and_then(|columns| {
+                let [replies, reposts] = references::pairs(columns);
+                Some([starting_with(posts, &replies)?, starting_with(posts, &reposts)?])
+            });
+            Ok(Indexes { posts: posts_index, lists, followers, references, loadable })
         }
         (posts_index, follows_index) => {
             Err([posts_index.err(), follows_index.err()].into_iter().flatten().collect())

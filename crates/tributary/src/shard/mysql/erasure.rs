@@ -101,8 +101,9 @@ impl MySqlShard {
         match error {
             ShardError::Faulty(text) => {
                 let table = format!("{}.{}", quoted(self.database.name()), quoted(&column.table));
+                let right = if column.clears.is_empty() { "DELETE" } else { "UPDATE" };
                 ShardError::Faulty(format!(
-                    "{text}; the account needs the right to delete: GRANT SELECT, DELETE ON \
+                    "{text}; the account needs the right to do it: GRANT SELECT, {right} ON \
                      {table} TO ..."
                 ))
             }

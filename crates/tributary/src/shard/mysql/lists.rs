@@ -8,10 +8,10 @@ use super::check::{self, Indexes};
 use super::conditions::{self, NewColumns};
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS, insert};
 use super::{MySqlShard, execute, field, run_padded};
-use crate::mapping::{FollowsTable, ReferenceColumns, Tables};
+use crate::mapping::{FollowsTable, Tables};
 use crate::model::{Follow, UserId, UserList};
 use crate::shard::gate::Progress;
-use crate::shard::schema::{mysql_list_table, mysql_references, quoted};
+use crate::shard::schema::{mysql_list_table, quoted};
 use crate::shard::{Deadline, Finding, ShardError, UserLists};
 
 /// The statements for all lists of one database.
@@ -249,12 +249,6 @@ impl MySqlShard {
             return None;
         }
         Some(mysql_list_table(None, &*Tables::with_all().list(list)?))
-    }
-
-    pub(in crate::shard) fn missing_references(&self) -> Option<String> {
-        let posts = &self.database.tables().posts;
-        let missing = posts.references.is_none();
-        missing.then(|| mysql_references(None, posts, &ReferenceColumns::default()))
     }
 
     /// The rows of one statement.

@@ -14,6 +14,7 @@ mod login;
 mod migrate;
 mod plans;
 mod proxy_check;
+mod references;
 mod row_counter;
 mod server;
 mod settings;

@@ -14,6 +14,7 @@ use mysql_async::Value;
 use super::check::Indexes;
 use super::conditions::{self, NewColumns};
 use super::lists::ListStatements;
+use super::references::{self, ReferenceStatements};
 use crate::cursor::AuthorEdge;
 use crate::mapping::{FollowsTable, PostsTable, ReferenceColumns, Tables};
 use crate::model::{Direction, ID_MAX, UserId, UserList};
@@ -35,7 +36,7 @@ pub(super) const REMOVED_ROWS: [usize; LENGTHS] = [1, 4, 16, 64, 256, REMOVED_RO
 pub(super) const REMOVED_ROWS_MAX: usize = 1_000;
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 10 + (10 + 2 + 2 + 5 + 3 + 1) * LENGTHS;
+pub(super) const STATEMENTS_PER_SHARD: usize = 10 + (10 + 2 + 2 + 5 + 3 + 1 + 2) * LENGTHS;
 /// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
 /// cannot choose to read the whole tail of a single author.
 const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
@@ -67,6 +68,8 @@ pub(super) struct Statements {
     pub(super) handles: Option<Chunked>,
     /// (values of a post) for each.
     pub(super) insert_posts: Chunked,
+    /// `None` if the shard does not have the columns or the indexes.
+    pub(super) references: Option<ReferenceStatements>,
     /// Reads that fill memory.
     pub(super) fills: Fills,
     /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
@@ -151,6 +154,11 @@ impl Statements {
             posts_at: posts.by_address(&database, &tables.posts),
             handles: handles(&database, tables),
             insert_posts: posts.insert(&database, &tables.posts),
+            references: references::statements(
+                &database,
+                &tables.posts,
+                indexes.references.as_ref(),
+            ),
             fills: Fills::new(&database, tables, &indexes, &posts),
             loadable: indexes.loadable,
         }

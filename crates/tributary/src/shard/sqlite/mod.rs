@@ -6,6 +6,7 @@ mod file;
 mod folder;
 mod lists;
 mod log;
+mod references;
 mod source;
 mod tails;
 mod write;

@@ -407,7 +407,8 @@ async fn an_old_folder_without_a_log_gets_one() {
 /// Rows for many users in one transaction.
 fn write_many(other: &Connection, from: u64, users: u64, rows: u64) {
     let sql = "WITH RECURSIVE n(n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM n LIMIT ?3)
-               INSERT INTO tweets SELECT n, n % ?2, 'text', n FROM n";
+               INSERT INTO tweets (tweet_id, user_id, content, timestamp)
+               SELECT n, n % ?2, 'text', n FROM n";
     other.execute(sql, [from, users, rows].map(signed)).unwrap();
 }
 
