@@ -30,6 +30,7 @@ enum RandomStream {
     Follows = 1,
     Posts = 2,
     Text = 3,
+    References = 4,
 }
 
 const SEED: u64 = 7_878;

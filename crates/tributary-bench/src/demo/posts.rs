@@ -9,6 +9,7 @@ use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 use rand_distr::{Exp1, LogNormal};
 use tributary::internal::Follow;
+use tributary::posts::{PostAddress, References};
 use tributary::{Post, PostId, PostKey, UserId};
 
 use super::text::TextGenerator;
@@ -26,6 +27,11 @@ const ACTIVITY_SIGMA: f64 = 1.8;
 /// Share of posts that arrive up to two seconds late, so that ids are not exactly in time order.
 const LATE_SHARE: f64 = 0.01;
 const LATE_MS: f64 = 2_000.0;
+/// Shares of replies and of reposts. A repost has words of its own.
+const REPLY_SHARE: f64 = 0.2;
+const REPOST_SHARE: f64 = 0.08;
+/// The posts before a reply or a repost to which it may refer.
+const RECENT: usize = 300;
 
 /// All posts up to `now_ms`, sorted by author, time and id.
 pub fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<Post> {
@@ -52,8 +58,24 @@ pub fn posts(size: NetworkSize, follows: &[Follow], now_ms: i64) -> Vec<Post> {
         Post::new(PostKey { time, post, author }, texts.text(size.users))
     };
     let mut posts: Vec<Post> = times.into_iter().map(post).collect();
+    add_references(&mut posts);
     posts.sort_unstable_by_key(|post| (post.key.author, post.key.time, post.key.post));
     posts
+}
+
+/// Makes replies and reposts of some posts. Each refers to a recent post before it.
+fn add_references(posts: &mut [Post]) {
+    let mut random = random(RandomStream::References);
+    for index in 1..posts.len() {
+        let (is_reply, is_repost) =
+            (random.random_bool(REPLY_SHARE), random.random_bool(REPOST_SHARE));
+        let other = posts[random.random_range(index.saturating_sub(RECENT)..index)].key;
+        let other = Some(PostAddress { author: other.author, post: other.post });
+        posts[index].references = References {
+            reply_to: other.filter(|_| is_reply),
+            repost_of: other.filter(|_| is_repost && !is_reply),
+        };
+    }
 }
 
 /// The relative number of posts of each author: authors with more followers post more.
@@ -121,6 +143,10 @@ mod tests {
     use super::*;
     use crate::demo::follows;
 
+    fn address(author: UserId, post: PostId) -> PostAddress {
+        PostAddress { author, post }
+    }
+
     #[test]
     fn posts_are_skewed_sorted_and_reproducible() {
         let size = NetworkSize { users: 1_000, posts: 20_000, shards: 4 };
@@ -133,6 +159,15 @@ mod tests {
         assert!(all.is_sorted_by_key(|post| (post.key.author, post.key.time, post.key.post)));
         let ids: HashSet<PostId> = all.iter().map(|post| post.key.post).collect();
         assert_eq!(ids.len(), all.len(), "an id was generated twice");
+
+        let known: HashSet<PostAddress> =
+            all.iter().map(|Post { key, .. }| address(key.author, key.post)).collect();
+        let of = |wanted: fn(&References) -> Option<PostAddress>| -> Vec<PostAddress> {
+            all.iter().filter_map(|post| wanted(&post.references)).collect()
+        };
+        let (replies, reposts) = (of(|all| all.reply_to), of(|all| all.repost_of));
+        assert!(replies.len() > 3_000 && reposts.len() > 1_000, "{}", reposts.len());
+        assert!(replies.iter().chain(&reposts).all(|other| known.contains(other)));
 
         let mut by_author: HashMap<UserId, usize> = HashMap::new();
         for post in &all {
