@@ -12,7 +12,7 @@ use tributary::{
 };
 
 use crate::graph::execute;
-use crate::support::fleet::{Backend, Tables, TestFleet, every_backend};
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
 use crate::support::{post_id, run, user_id};
 
@@ -150,6 +150,18 @@ fn shards_without_the_columns_say_what_to_add() {
         let Err(GraphError::NotStored(error)) = refused else { panic!("{refused:?}") };
         assert!(error.statement.starts_with("ALTER TABLE `tweets` ADD COLUMN"), "{error}");
         assert_eq!(node.post_counts(&[address(&first)]).await, Err(error));
+
+        let with_references = self::node(&fleet).await;
+        with_references.publish_with(user_id(3), "reply", reply_to(&first), None).await.unwrap();
+        for user in 0..SHARDS {
+            let strict = "reply_to_user_id BIGINT UNSIGNED NOT NULL DEFAULT 0";
+            execute(&fleet, user, "UPDATE D.tweets SET reply_to_user_id = 0").await;
+            execute(&fleet, user, &format!("ALTER TABLE D.tweets MODIFY {strict}")).await;
+        }
+        let mut config = fleet.config();
+        config.write.enabled = true;
+        let error = Tributary::open(&config).await.unwrap_err().to_string();
+        assert!(error.contains("`reply_to_user_id` of `tweets` cannot be NULL"), "{error}");
     });
 }
 

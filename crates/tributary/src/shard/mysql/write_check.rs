@@ -7,7 +7,7 @@ use super::check::{account, same};
 use super::execute;
 use super::statements::Statements;
 use super::write::WriteStatements;
-use crate::mapping::{Condition, Mark, Removal, Tables};
+use crate::mapping::{Condition, Mark, ReferenceColumns, Removal, Tables};
 use crate::moment::TimeUnit;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::{Finding, ShardError};
@@ -40,6 +40,7 @@ struct TableColumn {
     generated: bool,
     /// An insert may omit the column.
     optional: bool,
+    nullable: bool,
 }
 
 /// Checks that follows and posts with texts of up to `bytes_max` bytes can be written to the
@@ -60,6 +61,7 @@ pub(super) async fn tables(
     transactional(connection, name, tables).await?;
     removals(tables, &columns)?;
     new_rows(tables, &columns)?;
+    without_references(tables, &columns)?;
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
     let writes = WriteStatements::new(name, tables);
     rights(connection, name, writes.writes().chain(reads.lists.inserts())).await
@@ -81,18 +83,19 @@ async fn columns(
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
              LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
              extra LIKE '%GENERATED%',
-             is_nullable = 'YES' OR column_default IS NOT NULL OR extra LIKE '%auto_increment%'
+             column_default IS NOT NULL OR extra LIKE '%auto_increment%', is_nullable = 'YES'
          FROM information_schema.columns WHERE table_schema = ? AND table_name IN ";
     let sql = format!("{sql}{}", written_tables(tables));
-    let rows: Vec<(String, String, String, Option<u64>, bool, bool)> =
-        execute::rows(connection, &sql, (database,)).await?;
-    let column = |(table, name, kind, bytes_max, generated, optional)| TableColumn {
+    type ColumnRow = (String, String, String, Option<u64>, bool, bool, bool);
+    let rows: Vec<ColumnRow> = execute::rows(connection, &sql, (database,)).await?;
+    let column = |(table, name, kind, bytes_max, generated, optional, nullable)| TableColumn {
         table,
         name,
         kind,
         bytes_max,
         generated,
-        optional: optional || generated,
+        optional: optional || generated || nullable,
+        nullable,
     };
     Ok(rows.into_iter().map(column).collect())
 }
@@ -195,6 +198,23 @@ fn new_rows(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> 
         }
     }
     Ok(())
+}
+
+/// Checks that the columns of references can be NULL, as they are for a post without any.
+fn without_references(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
+    let posts = &tables.posts;
+    let names = posts.references.iter().flat_map(ReferenceColumns::columns);
+    let is_strict = |name: &&String| {
+        let is =
+            |column: &&TableColumn| same(&column.table, &posts.name) && same(&column.name, name);
+        columns.iter().find(is).is_some_and(|column| !column.nullable)
+    };
+    let Some(name) = names.into_iter().find(is_strict) else { return Ok(()) };
+    let (table, column) = (quoted(&posts.name), quoted(name));
+    Err(ShardError::Faulty(format!(
+        "{column} of {table} cannot be NULL, which a post without a reference needs; change it: \
+         ALTER TABLE {table} MODIFY {column} BIGINT UNSIGNED NULL, or set write.enabled = false"
+    )))
 }
 
 fn is_time(columns: &[TableColumn], table: &str, condition: &Condition) -> bool {
