@@ -25,11 +25,11 @@ use super::wire::{KeysState, LogState, Reloaded, ServerState, ShardDetails, Shar
 )]
 pub(super) async fn shards(
     State(app): State<App>,
-    _: AllowedHere<ReadState>,
+    allowed: AllowedHere<ReadState>,
     headers: HeaderMap,
 ) -> Response {
     if app.web.is_some() && web::wants_page(&headers) {
-        return web::shards_page(&app, &headers);
+        return web::shards_page(&app, &allowed.principal, &headers);
     }
     let tributary = app.tributary;
     let fleet = fleet(&tributary);

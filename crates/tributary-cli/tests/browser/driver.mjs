@@ -34,7 +34,8 @@ export async function open(path, options = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(20000);
   page.on("request", (request) => {
-    if (new URL(request.url()).origin !== address.origin) faults.push(`request to ${request.url()}`);
+    const from = address.protocol === "about:" ? settings.base : address.origin;
+    if (new URL(request.url()).origin !== from) faults.push(`request to ${request.url()}`);
   });
   page.on("console", (message) => {
     // A refused request is a state of its own, which the checks assert.

@@ -8,6 +8,22 @@ const { base, cold, reader, oracle } = settings;
 const FOLLOW = "relation-button[data-list=following] button";
 
 const checks = {
+  /** The first view is small: the page, and all scripts and styles compressed. */
+  async weight() {
+    const page = await open("about:blank");
+    let bytes = 0;
+    page.on("requestfinished", async (request) => {
+      const { responseBodySize, responseHeadersSize } = await request.sizes();
+      bytes += responseBodySize + responseHeadersSize;
+    });
+    await page.goto(`${base}/home/${reader}`);
+    await page.waitForSelector("post-composer form");
+    await page.waitForTimeout(300);
+    console.log(`first view: ${bytes} bytes`);
+    assert.ok(bytes > 10_000 && bytes < 100_000, `${bytes} bytes`);
+    await page.context().close();
+  },
+
   /** Ten pages by scrolling are the posts of the API, in its order. */
   async scrolling() {
     const page = await open(`/home/${reader}`);
@@ -59,6 +75,16 @@ const checks = {
     await page.waitForFunction((id) => document.activeElement.id === `post-${id}`, `${settings.author}-${posted[0].post_id}`);
     const shown = (await ids(page)).slice(0, 3);
     assert.deepEqual(shown, posted.map((post) => `${settings.author}-${post.post_id}`));
+    // A hidden page has no stream. When it is visible again, it gets what it has missed.
+    const hide = (hidden) => page.evaluate((hidden) => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+    await hide(true);
+    posted.unshift(await api("POST", `/v1/users/${settings.author}/posts`, { content: "live while away" }));
+    assert.ok(await page.isHidden(".fresh button"));
+    await hide(false);
+    await page.waitForFunction(() => document.querySelector(".fresh button").textContent === "Show 1 new post");
     for (const post of posted) await api("DELETE", `/v1/users/${settings.author}/posts/${post.post_id}`);
     await page.waitForFunction(() => !document.querySelector(".posts").textContent.includes("live 0"));
     await page.context().close();

@@ -59,6 +59,8 @@ export async function pictures() {
     await page.waitForSelector(".drawer .bar");
   });
   await show("explain-page", `${home}/explain?memory=off`);
-  await show("shards", `${demo}/shards`, (page) => page.waitForSelector(".chart polyline", { state: "attached" }), undefined, { fullPage: true });
+  const charts = (page) => page.waitForSelector(".chart polyline", { state: "attached" });
+  await show("shards", `${demo}/shards`, charts);
+  await show("shards-whole", `${demo}/shards`, charts, undefined, { fullPage: true });
   await show("error", `${demo}/home/nobody`);
 }

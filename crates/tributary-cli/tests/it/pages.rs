@@ -304,6 +304,7 @@ fn id_of(post: &serde_json::Value) -> String {
 fn operators_see_the_shards_as_a_page_and_programs_as_json() {
     let credentials = TestCredentials::new();
     let (admin, act) = (credentials.key(&[Scope::Admin]), credentials.key(&[Scope::ActAsUser]));
+    let both = credentials.key(&[Scope::Admin, Scope::Explain]);
     run(async {
         let (tributary, access, _fleet) = protected_fleet(&credentials).await;
         let mut options = options();
@@ -315,6 +316,12 @@ fn operators_see_the_shards_as_a_page_and_programs_as_json() {
             assert!(page.body.contains(part), "{part}: {}", page.body);
         }
         assert!(!page.body.contains("<style") && !page.body.contains(" style="));
+        open(&server, "/home/1?limit=7&x=1", &session(&act)).await;
+        for (cookie, explains) in [(&session(&admin), false), (&session(&both), true)] {
+            let page = open(&server, "/shards", cookie).await.body;
+            assert!(page.contains("<td>user 1</td>"), "{page}");
+            assert_eq!(page.contains("href=\"/home/1/explain?limit=7\""), explains);
+        }
         assert_eq!(open(&server, "/shards", &session(&act)).await.status, 403);
         assert_eq!(open(&server, "/shards", &session(&credentials.token(1))).await.status, 403);
         assert_eq!(open(&server, "/shards", "").await.status, 401);

@@ -12,6 +12,7 @@ use super::chart::{Chart, Line, number};
 use super::page;
 use super::view::{Frame, grouped, listed, milliseconds, sentence};
 use crate::App;
+use crate::auth::{Action, Object, Principal, authorize};
 use crate::health::status_of;
 use crate::history::{History, Rates};
 use crate::traffic::{SlowPage, Traffic};
@@ -30,6 +31,8 @@ struct ShardsPage {
     readers: Vec<Hot>,
     authors: Vec<Hot>,
     slowest: Vec<Slow>,
+    /// Whether the client may see explanations.
+    explains: bool,
     findings: Vec<FindingRow>,
     memory: Option<MemoryView>,
     logs: Vec<LogRow>,
@@ -111,7 +114,7 @@ struct MemoryKind {
 }
 
 /// `GET /shards` for people.
-pub(crate) fn shards_page(app: &App, headers: &HeaderMap) -> Response {
+pub(crate) fn shards_page(app: &App, principal: &Principal, headers: &HeaderMap) -> Response {
     let fleet = fleet(&app.tributary);
     let rates = app.history.as_deref().map(History::rates).unwrap_or_default();
     let connections: Vec<(&str, ConnectionStats)> = fleet.connections().collect();
@@ -145,6 +148,7 @@ pub(crate) fn shards_page(app: &App, headers: &HeaderMap) -> Response {
         readers,
         authors,
         slowest: slowest.iter().map(Slow::new).collect(),
+        explains: authorize(principal, Action::Explain, Object::Node).is_ok(),
         servers,
         shards,
     };
