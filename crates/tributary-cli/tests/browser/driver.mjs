@@ -72,9 +72,13 @@ export async function api(method, path, body) {
   return answer.status === 204 ? null : answer.json();
 }
 
+let states = 0;
+
 /**
- * Takes the picture of a state in both themes and widths, and runs axe on each. The page is opened
- * once: it must look right when its window changes too. `settle` runs after each change.
+ * Takes the picture of a state in both themes and widths. The page is opened once: it must look
+ * right when its window changes too. `settle` runs after each change. axe takes most of the time,
+ * so it runs on two of the four: one of each theme and of each width, the other two in the next
+ * state.
  */
 export async function show(name, path, prepare = async () => {}, settle = undefined, picture = {}) {
   await visit(path, async (page) => {
@@ -93,13 +97,15 @@ function tooWide() {
 /** The same for a page that is open. */
 export async function showOpen(name, page, settle = async () => {}, picture = {}) {
   await page.evaluate(`${AXE}; 0`);
-  for (const [colorScheme, width] of VIEWS) {
+  states += 1;
+  for (const [index, [colorScheme, width]] of VIEWS.entries()) {
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 800 });
     await settle(page);
     await page.screenshot({ path: `${settings.shots}/${name}-${colorScheme}-${width}.png`, ...picture });
     const wide = await page.evaluate(tooWide);
     if (wide) faults.push(`${name} at ${width}: too wide: ${wide}`);
+    if ((index + states) % 2 === 1) continue;
     const found = await page.evaluate(async (rules) => {
       const { passes, violations } = await axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
       return { passed: passes.length, violations: violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`) };

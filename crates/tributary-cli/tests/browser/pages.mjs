@@ -329,6 +329,8 @@ const checks = {
     await show("partial", `${cold}/home/${reader}`, (page) => page.waitForSelector(".notice.partial"));
     const page = await open(`${cold}/home/${reader}`);
     await page.waitForSelector(".notice.partial");
+    // The reader follows 2 to 9, and shards 0 and 2 do not answer.
+    assert.match(await page.textContent(".notice.partial"), /^Shards s0 and s2 do not answer: posts by (4|5) authors may be missing/);
     await ask("start");
     await board.waitForSelector(".summary .state.ok");
     for (let tries = 0; (await page.isVisible(".notice")) && tries < 100; tries += 1) {

@@ -226,7 +226,7 @@ fn facts(explained: &Explained<'_>) -> Vec<(&'static str, String)> {
     let (totals, merge) = (&explained.totals, &explained.merge);
     let mut facts = vec![
         ("Time", milliseconds(totals.us)),
-        ("Posts from memory", format!("{} of {}", merge.from_memory, merge.posts)),
+        ("From memory", format!("{} of {}", merge.from_memory, merge.posts)),
         ("Waves", grouped(totals.waves as u64)),
         ("Statements", grouped(totals.statements)),
         ("Rows", grouped(totals.rows)),

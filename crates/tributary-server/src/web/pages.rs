@@ -297,7 +297,7 @@ impl Timeline {
         let explain = explain.map(|path| address(&path, parameters, parameters.sealed_cursor()));
         let cost = Cost::of_page(&draft);
         let kind = PageKind::of(&draft, !parameters.at_least.is_empty());
-        let authors = PageAuthors::of(&draft);
+        let (authors, missing_authors) = (PageAuthors::of(&draft), draft.missing_authors);
         let page = draft.into_page();
         let times = fleet(tributary).times();
         let seen_by = (reader, now_ms());
@@ -307,7 +307,7 @@ impl Timeline {
             reader,
             author,
             posts: page.posts.iter().map(post).collect(),
-            notices: notices(&page, tributary),
+            notices: notices(&page, missing_authors, tributary),
             next: cursors.next.as_deref().map(link),
             prev: link(&cursors.prev),
             is_deep: parameters.has_cursor(),
@@ -334,16 +334,21 @@ pub(super) fn missing_notice(missing: &BTreeSet<ShardId>, fleet: &Fleet) -> Opti
     (!names.is_empty()).then_some(Notice { kind: "partial", text })
 }
 
-fn notices(page: &Page, tributary: &Tributary) -> Vec<Notice> {
+fn notices(page: &Page, missing_authors: usize, tributary: &Tributary) -> Vec<Notice> {
     let fleet = fleet(tributary);
     let mut notices = Vec::new();
     let missing = shard_names(&page.missing, fleet);
     if !missing.is_empty() {
         let (shards, verb) = plural(missing.len(), ("Shard", "does"), ("Shards", "do"));
-        let names = listed(&missing);
+        let (names, back) = (listed(&missing), plural(missing.len(), "it is", "they are"));
+        let authors = match missing_authors {
+            0 => "authors there".to_owned(),
+            1 => "one author".to_owned(),
+            authors => format!("{} authors", grouped(authors as u64)),
+        };
         let text = format!(
-            "{shards} {names} {verb} not answer: posts by authors there may be missing. They come \
-             first once the shard is back."
+            "{shards} {names} {verb} not answer: posts by {authors} may be missing. These posts \
+             come first once {back} back."
         );
         notices.push(Notice { kind: "partial", text });
     }

@@ -74,6 +74,8 @@ pub struct Draft {
     pub queried: BTreeSet<ShardId>,
     /// The authors whose posts can be on the page.
     pub authors: usize,
+    /// Those of them that no database has answered for.
+    pub missing_authors: usize,
     pub freshness: Freshness,
     pub fresh_enough: bool,
     /// Memory's version, if the whole page comes from fresh memory: the page may then be cached.
@@ -257,6 +259,7 @@ impl Draft {
             waves: 0,
             queried: BTreeSet::new(),
             authors: 0,
+            missing_authors: 0,
             freshness: Freshness::default(),
             fresh_enough: true,
             as_of: None,

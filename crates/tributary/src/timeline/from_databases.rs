@@ -67,6 +67,9 @@ async fn page_once(
         Direction::Newer => reading.newer_page(&plan, request).await,
     };
     draft.authors = plan.authors();
+    let placement = view.fleet().placement();
+    let is_missing = |author: &&UserId| draft.missing.contains(&placement.shard_of(**author));
+    draft.missing_authors = plan.from_databases.iter().filter(is_missing).count();
     draft.stale = plan.stale;
     draft.handles = reading.handles;
     let authors: BTreeSet<UserId> = draft.posts.iter().map(|post| post.key().author).collect();
