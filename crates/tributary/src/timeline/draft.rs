@@ -216,6 +216,7 @@ impl Draft {
             waves: self.waves + lower.waves,
             queried: self.queried.into_iter().chain(lower.queried).collect(),
             authors: self.authors.max(lower.authors),
+            missing_authors: self.missing_authors.max(lower.missing_authors),
             freshness,
             fresh_enough: self.fresh_enough && lower.fresh_enough,
             as_of: None,
