@@ -215,7 +215,7 @@ impl Tributary {
     /// A page of posts by everyone `reader` follows. An unknown reader has an empty timeline.
     ///
     /// Cost: microseconds from memory. Without memory, one query for the follow list and at most
-    /// six waves of simultaneous queries, for any number of followees. The call returns within
+    /// seven waves of simultaneous queries, for any number of followees. The call returns within
     /// `request.deadline_ms`; shards that have not answered by then are missing from the page.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ fn a_herd_reads_the_databases_twice() {
             let start = queries(&database).await;
             tributary.home_timeline(READER, &request).await.unwrap();
             let one = queries(&database).await - start;
-            assert!(one >= 9, "a list, four shards in two waves: {one}");
+            assert!(one >= 3, "a list, and two waves that read all shards: {one}");
             let start = queries(&database).await;
             let herd = (0..HERD).map(|_| tributary.home_timeline(READER, &request));
             let pages = join_all(herd).await;
@@ -94,8 +94,9 @@ fn a_herd_reads_the_databases_twice() {
                 assert_page(&page.unwrap(), &feed[..20], "in the herd");
             }
             println!("{kind:?}: {one} queries for one page, {all} for {HERD}");
-            // Two reads; the supervisor may check the server at the same time.
-            assert!(all <= 3 * one, "{kind:?}: {one} for one, {all} for all");
+            // Two reads, which may prepare their statements; the supervisor may check the server at
+            // the same time.
+            assert!(all <= 3 * one + 8, "{kind:?}: {one} for one, {all} for all");
             let mut least = u64::MAX;
             for _ in 0..3 {
                 let authors = (0..HERD).map(|_| tributary.author_timeline(user_id(10), &request));

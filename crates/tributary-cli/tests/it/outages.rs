@@ -260,9 +260,18 @@ fn a_faulty_database_does_not_affect_other_shards_of_its_server() {
         wait_complete(&tributary).await;
 
         // A table lock, as a restore holds it, makes only its shard missing, also at a start.
+        let mut config = fleet.config();
+        config.request.deadline_ms = 4_000;
+        let running = Tributary::open(&config).await.unwrap();
+        assert!(read(&running, Cursor::newest()).await.is_complete());
         let mut lock = server.connect().await;
         lock.query_drop(format!("LOCK TABLES {database}.tweets WRITE")).await.unwrap();
-        let mut config = fleet.config();
+        // One statement for all databases waits for the lock. Each is then read alone.
+        for _ in 0..2 {
+            let page = read(&running, Cursor::newest()).await;
+            let missing: Vec<u16> = page.missing.iter().map(|shard| shard.get()).collect();
+            assert_eq!((missing, page.posts.len()), (vec![1], 7));
+        }
         config.request.deadline_ms = 800;
         let locked = Tributary::open(&config).await.unwrap();
         let out_of_service: Vec<bool> = tributary::internal::fleet(&locked)

@@ -1,4 +1,4 @@
-//! The bound on a page's cost: `4 x followees + 16 x limit` rows over all shards, and five waves.
+//! The bound on a page's cost: `4 x followees + 16 x limit` rows over all shards, and six waves.
 //!
 //! It is checked on real servers, in worlds that are hard for it. The servers keep the statistics
 //! of empty tables, so their optimizers choose plans without knowing the data. The report also
@@ -27,6 +27,9 @@ const READER: u64 = 1_000_000;
 /// Upper bound for the statements of a newest page of 20 posts: the follow list, then at most four
 /// waves on four shards. Two thousand followees do not need more statements than fifty.
 const STATEMENTS_MAX: u64 = 1 + 5 * SHARDS;
+/// The statements of a newest page if every followee posts all the time and they are not too many:
+/// each reads all shards of the server.
+const STATEMENTS_JOINT: u64 = 3;
 
 /// How authors post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +142,10 @@ fn check(kind: Kind) {
                 continue;
             }
             let world = world(shape, followees, &mut random);
-            run(check_world(&server, &world, followees, &mut |limit, rows, bound, naive| {
+            let is_joint = shape == Shape::Dense && followees == 50;
+            let statements = if is_joint { STATEMENTS_JOINT } else { STATEMENTS_MAX };
+            let max = (followees, statements);
+            run(check_world(&server, &world, max, &mut |limit, rows, bound, naive| {
                 writeln!(
                     report,
                     "{:>8} {followees:>9} {limit:>6} {rows:>7} {bound:>7} {naive:>10}",
@@ -155,7 +161,7 @@ fn check(kind: Kind) {
 async fn check_world(
     server: &Arc<Database>,
     world: &World,
-    followees: u64,
+    (followees, statements_max): (u64, u64),
     report: &mut impl FnMut(u8, u64, u64, u64),
 ) {
     let fleet = TestFleet::on(std::slice::from_ref(server));
@@ -166,13 +172,14 @@ async fn check_world(
     }
     fleet.load_by_sql(world).await;
     let tributary = fleet.open().await;
-    check_pages(&fleet, &tributary, world, followees, report).await;
+    check_pages(&fleet, &tributary, world, (followees, statements_max), report).await;
     if followees == 50 {
         // An old server has no statement for heads. Arms do its work within the same bound.
         let rules = Rules { knows_no_json_table: true, ..Rules::default() };
         let relay = Relay::start(&[server.port], rules).await;
         let tributary = fleet.open_through(relay.port).await;
-        check_pages(&fleet, &tributary, world, followees, &mut |_, _, _, _| {}).await;
+        let max = (followees, STATEMENTS_MAX);
+        check_pages(&fleet, &tributary, world, max, &mut |_, _, _, _| {}).await;
     }
 }
 
@@ -180,7 +187,7 @@ async fn check_pages(
     fleet: &TestFleet,
     tributary: &Tributary,
     world: &World,
-    followees: u64,
+    (followees, statements_max): (u64, u64),
     report: &mut impl FnMut(u8, u64, u64, u64),
 ) {
     let server = &fleet.databases[0].0;
@@ -191,7 +198,7 @@ async fn check_pages(
         read(tributary, Cursor::newest(), limit).await;
     }
     let statements = statements_of(server, tributary).await;
-    assert!(statements <= STATEMENTS_MAX, "{statements} statements for a page");
+    assert!(statements <= statements_max, "{statements} statements for a page");
     for limit in LIMITS {
         let bound = 4 * followees + 16 * u64::from(limit);
         let (mut most_rows, mut most_naive_rows) = (0, 0);
@@ -225,9 +232,9 @@ async fn check_pages(
                 }
                 rows = rows.min(count().await);
             }
-            check_explanation(tributary, &page, (cursor.clone(), limit), rows).await;
+            check_explanation(tributary, &page, (cursor.clone(), limit), bound).await;
             let anchored = start > 0 || cursor.direction == tributary::internal::Direction::Older;
-            let waves = if anchored { 5 } else { 6 };
+            let waves = if anchored { 6 } else { 7 };
             assert!(page.waves <= waves, "{} waves from {cursor:?}", page.waves);
             assert!(
                 rows <= bound,
@@ -242,13 +249,13 @@ async fn check_pages(
     }
 }
 
-/// The explanation of a page has the numbers that the server counts: its rows are those that
-/// reading the page took by the handler counters.
+/// The explanation of a page has the numbers that the server counts. Its rows differ from those of
+/// the page, because it reads each shard alone, and are within the same bound.
 async fn check_explanation(
     tributary: &Tributary,
     page: &Page,
     (cursor, limit): (Cursor, u8),
-    rows: u64,
+    bound: u64,
 ) {
     let request = PageRequest::default().from(cursor).limit(Limit::new(limit).unwrap());
     let mut examined = Vec::new();
@@ -257,18 +264,22 @@ async fn check_explanation(
         let counted = Counted::of(tributary);
         let (same, how) = tributary.explain(user_id(READER), &request, MemoryUse::AsUsual).await;
         let counted = Counted::of(tributary).since(counted);
-        assert_eq!(same.as_ref(), Ok(page));
+        // The number of waves also depends on the pages before.
+        let mut same = same.unwrap();
+        same.waves = page.waves;
+        assert_eq!(&same, page);
         let cost = how.cost();
         assert_eq!(cost.statements, counted.statements, "{how:?}");
         // The first wave reads the follow list.
         assert_eq!(how.waves.len() as u64, 1 + counted.waves);
         assert!(cost.rows >= counted.rows, "{cost:?}, {counted:?}");
-        examined.push(cost.rows_examined.unwrap());
-        if examined.ends_with(&[rows]) {
+        let of_this = cost.rows_examined.unwrap();
+        if (cost.rows..=bound).contains(&of_this) {
             return;
         }
+        examined.push(of_this);
     }
-    panic!("{examined:?} rows in the explanations, {rows} by the counters of the server");
+    panic!("{examined:?} rows in the explanations, {bound} allowed");
 }
 
 /// The counters in `/metrics` for pages from databases.

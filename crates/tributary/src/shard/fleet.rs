@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, ready};
 use thiserror::Error;
 use tracing::debug;
 
@@ -36,6 +36,10 @@ const EXPIRE_BATCH: u32 = 1_000;
 const EXPIRE_PAUSE: Duration = Duration::from_secs(5);
 /// Time limit of one such statement. No request waits for it.
 const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Shards of a server that one statement reads at most. Each set of shards needs another prepared
+/// statement, and four have eleven sets.
+const JOINT_SHARDS_MAX: usize = 4;
 
 /// Pause between two looks at the files of SQLite shards.
 #[cfg(feature = "sqlite")]
@@ -352,8 +356,9 @@ impl Fleet {
     {
         let own = self.placement.shard_of(user);
         let work = BTreeMap::from([(own, ())]);
-        let call = |shard, (), until| call(shard, until);
-        let gathered = self.scatter_measured(work, (Turn::First, costs), deadline, call).await;
+        let call = |shard, (), _, until| call(shard, until);
+        let calls = (read_alone, call);
+        let gathered = self.scatter_measured(work, (Turn::First, costs), deadline, calls).await;
         gathered.answers.into_iter().next().ok_or(own)
     }
 
@@ -370,30 +375,46 @@ impl Fleet {
         call: impl Fn(Arc<Shard>, A, Deadline) -> F,
     ) -> Gathered<T>
     where
+        A: Clone,
         F: Future<Output = Result<T, ShardError>>,
     {
-        self.scatter_measured(work, (turn, None), deadline, call).await
+        let call = |shard, request, _, until| call(shard, request, until);
+        self.scatter_measured(work, (turn, None), deadline, (read_alone, call)).await
     }
 
     /// [`Fleet::scatter`], which logs what the wave costs on each shard if there is a log.
-    pub(crate) async fn scatter_measured<A, T, F>(
+    ///
+    /// If several shards of a server are in `work`, `joint` may read something of all of them at
+    /// once. `call` gets this part, or `None` if `joint` does nothing or fails.
+    pub(crate) async fn scatter_measured<A, P, T, F, J>(
         &self,
         work: BTreeMap<ShardId, A>,
         (turn, costs): (Turn, Option<&CostLog>),
         deadline: Deadline,
-        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+        (joint, call): (
+            impl Fn(Vec<(Arc<Shard>, A)>, Deadline) -> J,
+            impl Fn(Arc<Shard>, A, Option<P>, Deadline) -> F,
+        ),
     ) -> Gathered<T>
     where
+        A: Clone,
         F: Future<Output = Result<T, ShardError>>,
+        J: Future<Output = Option<Vec<P>>>,
     {
         let groups = self.by_gate(work);
-        let call = |id: ShardId, request, until| {
+        let joint = |work: &[(ShardId, A)], until| {
+            let part = |(id, request): &(ShardId, A)| {
+                (Arc::clone(&self.shards[id.index()]), request.clone())
+            };
+            joint(work.iter().map(part).collect(), until)
+        };
+        let call = |id: ShardId, request, part, until| {
             let (shard, measured) = (&self.shards[id.index()], costs.map(|costs| costs.begin(id)));
             let shard = match &measured {
                 Some(measured) => Arc::new(shard.measured(&measured.meter)),
                 None => Arc::clone(shard),
             };
-            let answer = call(shard, request, until);
+            let answer = call(shard, request, part, until);
             async move {
                 let outcome = answer.await;
                 if let Some(measured) = measured {
@@ -402,7 +423,10 @@ impl Fleet {
                 outcome
             }
         };
-        let waves = groups.into_iter().map(|(gate, work)| wave(gate, work, turn, deadline, &call));
+        // A log needs the cost of each shard alone.
+        let joint = costs.is_none().then_some(&joint);
+        let calls = (joint, &call);
+        let waves = groups.into_iter().map(|(gate, work)| wave(gate, work, turn, deadline, calls));
         let mut gathered = Gathered { answers: Vec::new(), missing: BTreeSet::new() };
         for (id, outcome) in join_all(waves).await.into_iter().flatten() {
             match outcome {
@@ -462,18 +486,22 @@ type Group<'a, A> = (Option<&'a Gate>, Vec<(ShardId, A)>);
 
 /// The part of a wave on one server, or on one SQLite file.
 ///
-/// It waits for one permit. It also takes permits while no other request waits, so that an idle
-/// server is queried for all shards at the same time. A server in demand is queried for one shard
-/// after the other.
-async fn wave<A, T, F>(
+/// It waits for one permit. It first reads by one statement whatever that can read of all shards.
+/// Then it also takes permits while no other request waits, so that an idle server is queried for
+/// all shards at the same time. A server in demand is queried for one shard after the other.
+async fn wave<A, P, T, F, J>(
     gate: Option<&Gate>,
     work: Vec<(ShardId, A)>,
     turn: Turn,
     deadline: Deadline,
-    call: &impl Fn(ShardId, A, Deadline) -> F,
+    (joint, call): (
+        Option<&impl Fn(&[(ShardId, A)], Deadline) -> J>,
+        &impl Fn(ShardId, A, Option<P>, Deadline) -> F,
+    ),
 ) -> Vec<(ShardId, Result<T, ShardError>)>
 where
     F: Future<Output = Result<T, ShardError>>,
+    J: Future<Output = Option<Vec<P>>>,
 {
     let permit = match gate {
         Some(gate) => match gate.enter(turn, turn.patience(deadline)).await {
@@ -485,18 +513,23 @@ where
         None => None,
     };
     let until = deadline.half();
+    let work = match joint {
+        // One database that hangs must leave time to read the others alone.
+        Some(joint) => read_jointly(work, until.half(), joint).await,
+        None => work.into_iter().map(|(id, request)| (id, request, None)).collect(),
+    };
     let extra: Vec<Permit<'_>> = (1..work.len()).map_while(|_| gate?.queue().try_enter()).collect();
     let work = SyncMutex::new(work.into_iter());
     let next = || {
         let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
-        work.next().map(|(id, request)| (id, request, work.len() > 0))
+        work.next().map(|(id, request, part)| (id, request, part, work.len() > 0))
     };
     let lane = async |_permit: Option<Permit<'_>>, is_extra: bool| {
         let mut answers = Vec::new();
-        while let Some((id, request, is_more)) = next() {
+        while let Some((id, request, part, is_more)) = next() {
             // One database that hangs must not use up the time of the next ones.
             let until = if is_more { until.half() } else { until };
-            answers.push((id, call(id, request, until).await));
+            answers.push((id, call(id, request, part, until).await));
             if is_extra && gate.is_some_and(|gate| gate.queue().is_contended()) {
                 break;
             }
@@ -506,6 +539,31 @@ where
     let extra = extra.into_iter().map(|permit| lane(Some(permit), true));
     let lanes = std::iter::once(lane(permit, false)).chain(extra);
     join_all(lanes).await.into_iter().flatten().collect()
+}
+
+/// Reads what statements for several shards can read of `work`.
+async fn read_jointly<A, P, J: Future<Output = Option<Vec<P>>>>(
+    mut work: Vec<(ShardId, A)>,
+    until: Deadline,
+    joint: impl Fn(&[(ShardId, A)], Deadline) -> J,
+) -> Vec<(ShardId, A, Option<P>)> {
+    let mut read = Vec::with_capacity(work.len());
+    while !work.is_empty() {
+        let rest = work.split_off(work.len().min(JOINT_SHARDS_MAX));
+        let parts = if work.len() > 1 { joint(&work, until).await } else { None };
+        let mut parts = parts.into_iter().flatten();
+        read.extend(work.into_iter().map(|(id, request)| (id, request, parts.next())));
+        work = rest;
+    }
+    read
+}
+
+/// For [`Fleet::scatter_measured`]: each shard is read alone.
+pub(crate) fn read_alone<A>(
+    _: Vec<(Arc<Shard>, A)>,
+    _: Deadline,
+) -> impl Future<Output = Option<Vec<()>>> {
+    ready(None)
 }
 
 /// References that do not keep the files of the shards open.

@@ -149,6 +149,24 @@ impl Gate {
         outcome
     }
 
+    /// Runs a read that is repeated in another way if it fails: a failure does not count.
+    ///
+    /// # Errors
+    /// [`ShardError::Unavailable`] at the deadline, else the error of `work`.
+    pub(super) async fn attempt<T>(
+        &self,
+        until: Deadline,
+        progress: &Progress,
+        work: impl Future<Output = Result<T, ShardError>>,
+    ) -> Result<T, ShardError> {
+        let outcome = until.in_time(work).await;
+        self.count_read(progress);
+        if outcome.is_ok() {
+            self.note_success();
+        }
+        outcome
+    }
+
     /// Runs the supervisor's `work`. A failure counts; a success does not reset the counter,
     /// because requests may still fail.
     pub(super) async fn probe(

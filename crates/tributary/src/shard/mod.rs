@@ -11,6 +11,7 @@ mod follow;
 mod gate;
 #[cfg(feature = "mysql")]
 mod infer;
+mod joint;
 mod lists;
 mod load;
 mod logins;
@@ -34,10 +35,11 @@ use thiserror::Error;
 
 pub(crate) use self::deadline::Deadline;
 pub use self::finding::Finding;
-pub(crate) use self::fleet::FolloweesError;
 pub use self::fleet::{Fleet, OpenError, ShardHealth};
+pub(crate) use self::fleet::{FolloweesError, read_alone};
 pub use self::follow::Changes;
 use self::gate::Gate;
+pub(crate) use self::joint::{joint_heads, joint_posts_until};
 pub use self::load::Loaded;
 pub use self::migrate::migrate;
 #[cfg(feature = "mysql")]
@@ -97,8 +99,14 @@ pub struct TailQuery {
     pub count: u16,
 }
 
-/// Posts for each author that [`Shard::posts_until`] returns at most, on average.
-pub(crate) const SPAN_POSTS: usize = 4;
+/// The end of a span of time whose posts are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The last time, in the direction of the page.
+    pub time: i64,
+    /// Posts for each author that are read at most, on average.
+    pub posts_each: usize,
+}
 
 /// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
 #[derive(Debug)]
@@ -110,14 +118,20 @@ enum Store {
 }
 
 impl Store {
-    /// The server and the database of a shard that is on a server.
+    /// The shard, if it is on a server.
     #[cfg(feature = "mysql")]
-    fn on_server(&self) -> Option<(&Arc<mysql::Server>, &Arc<mysql::Database>)> {
+    fn database(&self) -> Option<&MySqlShard> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => None,
-            Self::MySql(shard) => Some(shard.parts()),
+            Self::MySql(shard) => Some(shard),
         }
+    }
+
+    /// The server and the database of a shard that is on a server.
+    #[cfg(feature = "mysql")]
+    fn on_server(&self) -> Option<(&Arc<mysql::Server>, &Arc<mysql::Database>)> {
+        self.database().map(MySqlShard::parts)
     }
 }
 
@@ -263,14 +277,14 @@ impl Shard {
         }
     }
 
-    /// All posts of the asks' authors from their edges up to the time `cut`, in any order. It may
-    /// return posts on the other side of an edge too. `None` if they are more than
-    /// [`SPAN_POSTS`] for each author, or if this shard has no cheap statement for them.
+    /// All posts of the asks' authors from their edges up to the cut, in any order. It may return
+    /// posts on the other side of an edge too. `None` if they are more than [`Cut::posts_each`], or
+    /// if this shard has no cheap statement for them.
     pub async fn posts_until(
         &self,
         direction: Direction,
         asks: &[TailQuery],
-        cut: i64,
+        cut: Cut,
         until: Deadline,
     ) -> Result<Option<Vec<Post>>, ShardError> {
         match &self.store {

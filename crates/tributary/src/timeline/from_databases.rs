@@ -1,6 +1,6 @@
 //! The second attempt at a page: reads from the databases what memory does not have.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::draft::{Draft, DraftPost, Ends};
@@ -12,7 +12,9 @@ use super::warm::{FoundPost, MemoryPosts, Older, Span};
 use super::{Attempt, PageRequest, ReadError, Timeline};
 use crate::cursor::{AuthorEdge, Cursor, Edge};
 use crate::model::{Direction, Follow, Post, PostKey, ShardId, UserId, UserList};
-use crate::shard::{Deadline, Shard, ShardError, TailQuery, Turn};
+use crate::shard::{
+    Cut, Deadline, Shard, ShardError, TailQuery, Turn, joint_heads, joint_posts_until, read_alone,
+};
 
 /// Reads a page. Shards that do not answer are missing from it.
 pub(super) async fn page(
@@ -172,6 +174,8 @@ impl Reading<'_> {
         if span.is_newest {
             merge.start_at_horizon(span.edge);
         }
+        let (authors, cold_pages) = (merge.authors(), self.view.fleet().cold_pages());
+        merge.expect(cold_pages.authors_of_page(authors, span.need));
         merge.know(in_memory.posts.iter().map(|found| found.key));
         while let Some(wave) = merge.next_wave() {
             match wave {
@@ -189,7 +193,13 @@ impl Reading<'_> {
             // be on this one, not even those that memory has.
             merge.forget(|author| self.missing.contains(&placement.shard_of(author)));
         }
-        (merge.page(), in_memory)
+        let page = merge.page();
+        // With fewer authors, the posts of all of them are read.
+        if page.len() == span.need && authors > span.need {
+            let authors_of_page: HashSet<UserId> = page.iter().map(|key| key.author).collect();
+            cold_pages.note_authors(authors, (authors_of_page.len(), span.need));
+        }
+        (page, in_memory)
     }
 
     /// Finds out which authors block the reader: those that are read from the databases, and those
@@ -215,15 +225,10 @@ impl Reading<'_> {
         if work.is_empty() || self.attempt == Attempt::MemoryOnly {
             return self.missing.extend(work.keys());
         }
-        let answers = self
-            .query(
-                (WaveKind::Blocks, asked),
-                work,
-                |shard, entries: Vec<Follow>, until| async move {
-                    shard.entries(UserList::Blocks, &entries, until).await
-                },
-            )
-            .await;
+        let call = |shard: Arc<Shard>, entries: Vec<Follow>, _, until| async move {
+            shard.entries(UserList::Blocks, &entries, until).await
+        };
+        let answers = self.query((WaveKind::Blocks, asked), work, (read_alone, call)).await;
         for entry in answers.into_iter().flatten() {
             self.rows += 1;
             self.blockers.insert(entry.follower);
@@ -232,27 +237,30 @@ impl Reading<'_> {
 
     /// One wave of posts with their texts, which are kept for the page. With a cut, each shard
     /// reads all posts up to it, unless they are too many.
-    async fn read_posts(&mut self, merge: &mut Merge, queries: Vec<TailQuery>, cut: Option<i64>) {
+    async fn read_posts(&mut self, merge: &mut Merge, queries: Vec<TailQuery>, cut: Option<Cut>) {
         let direction = merge.direction();
         let kind = if cut.is_some() { WaveKind::Span } else { WaveKind::Posts };
         let asked = queries.len();
         let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
-        let answers = self
-            .wave((kind, asked), by_shard, |shard, queries, until| async move {
-                let whole = match cut {
-                    Some(cut) => shard.posts_until(direction, &queries, cut, until).await?,
-                    None => None,
-                };
-                let is_whole = whole.is_some();
-                let posts = match whole {
-                    Some(posts) => posts,
-                    None => shard.tail_posts(direction, &queries, until).await?,
-                };
-                let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
-                let handles = shard.handles(&keys, until).await?;
-                Ok((queries, is_whole, keys, posts, handles))
-            })
-            .await;
+        let joint = |parts: Vec<_>, until| async move {
+            joint_posts_until(&parts, direction, cut?, until).await
+        };
+        let call = |shard: Arc<Shard>, queries: Vec<TailQuery>, read, until| async move {
+            let whole = match (read, cut) {
+                (Some(read), _) => read,
+                (None, Some(cut)) => shard.posts_until(direction, &queries, cut, until).await?,
+                (None, None) => None,
+            };
+            let is_whole = whole.is_some();
+            let posts = match whole {
+                Some(posts) => posts,
+                None => shard.tail_posts(direction, &queries, until).await?,
+            };
+            let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
+            let handles = shard.handles(&keys, until).await?;
+            Ok((queries, is_whole, keys, posts, handles))
+        };
+        let answers = self.wave((kind, asked), by_shard, (joint, call)).await;
         for (queries, is_whole, keys, posts, handles) in answers {
             self.rows += posts.len() + handles.len();
             if is_whole {
@@ -274,12 +282,16 @@ impl Reading<'_> {
     ) -> Vec<(Vec<TailQuery>, Vec<PostKey>)> {
         let asked = queries.len();
         let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
-        let answers = self
-            .wave((kind, asked), by_shard, |shard, queries, until| async move {
-                let rows = shard.tails(direction, &queries, until).await?;
-                Ok((queries, rows))
-            })
-            .await;
+        let joint =
+            |parts: Vec<_>, until| async move { joint_heads(&parts, direction, until).await };
+        let call = |shard: Arc<Shard>, queries: Vec<TailQuery>, read, until| async move {
+            let rows = match read {
+                Some(rows) => rows,
+                None => shard.tails(direction, &queries, until).await?,
+            };
+            Ok((queries, rows))
+        };
+        let answers = self.wave((kind, asked), by_shard, (joint, call)).await;
         self.rows += answers.iter().map(|(_, rows)| rows.len()).sum::<usize>();
         answers
     }
@@ -314,14 +326,13 @@ impl Reading<'_> {
             work.entry(placement.shard_of(query.author)).or_default().1.push(*query);
         }
         let asked = work.values().map(|(keys, probe)| keys.len() + probe.len()).sum();
-        let answers = self
-            .wave((WaveKind::Texts, asked), work, |shard, (keys, probe): Work, until| async move {
-                let posts = shard.posts(&keys, until).await?;
-                let handles = shard.handles(&keys, until).await?;
-                let found = shard.tails(Direction::Older, &probe, until).await?;
-                Ok((posts, handles, !found.is_empty()))
-            })
-            .await;
+        let call = |shard: Arc<Shard>, (keys, probe): Work, _, until| async move {
+            let posts = shard.posts(&keys, until).await?;
+            let handles = shard.handles(&keys, until).await?;
+            let found = shard.tails(Direction::Older, &probe, until).await?;
+            Ok((posts, handles, !found.is_empty()))
+        };
+        let answers = self.wave((WaveKind::Texts, asked), work, (read_alone, call)).await;
         let mut found_older = false;
         for (posts, handles, found) in answers {
             found_older |= found;
@@ -359,15 +370,21 @@ impl Reading<'_> {
     }
 
     /// Queries every shard in `work` at the same time, except shards already found missing. The
-    /// kind and the number of queries are for the explanation of the page.
-    async fn wave<A, T, F>(
+    /// kind and the number of queries are for the explanation of the page. The calls are those of
+    /// [`crate::shard::Fleet::scatter_measured`].
+    async fn wave<A, P, T, F, J>(
         &mut self,
         (kind, asked): (WaveKind, usize),
         mut work: BTreeMap<ShardId, A>,
-        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+        calls: (
+            impl Fn(Vec<(Arc<Shard>, A)>, Deadline) -> J,
+            impl Fn(Arc<Shard>, A, Option<P>, Deadline) -> F,
+        ),
     ) -> Vec<T>
     where
+        A: Clone,
         F: Future<Output = Result<T, ShardError>>,
+        J: Future<Output = Option<Vec<P>>>,
     {
         work.retain(|shard, _| !self.missing.contains(shard));
         if work.is_empty() {
@@ -378,25 +395,30 @@ impl Reading<'_> {
             return Vec::new();
         }
         self.waves += 1;
-        self.query((kind, asked), work, call).await
+        self.query((kind, asked), work, calls).await
     }
 
     /// As [`Reading::wave`], not counted as one: it reads no posts.
-    async fn query<A, T, F>(
+    async fn query<A, P, T, F, J>(
         &mut self,
         (kind, asked): (WaveKind, usize),
         work: BTreeMap<ShardId, A>,
-        call: impl Fn(Arc<Shard>, A, Deadline) -> F,
+        calls: (
+            impl Fn(Vec<(Arc<Shard>, A)>, Deadline) -> J,
+            impl Fn(Arc<Shard>, A, Option<P>, Deadline) -> F,
+        ),
     ) -> Vec<T>
     where
+        A: Clone,
         F: Future<Output = Result<T, ShardError>>,
+        J: Future<Output = Option<Vec<P>>>,
     {
         let turn = if self.queried.is_empty() { Turn::First } else { Turn::Next };
         self.queried.extend(work.keys());
         self.view.end_step(StepKind::Merge);
         let (fleet, deadline, costs) = (self.view.fleet(), self.view.deadline(), self.view.costs());
         let terms = (turn, costs.as_ref());
-        let gathered = fleet.scatter_measured(work, terms, deadline, call).await;
+        let gathered = fleet.scatter_measured(work, terms, deadline, calls).await;
         self.view.end_wave(kind, asked, costs);
         self.missing.extend(gathered.missing);
         gathered.answers

@@ -3,19 +3,20 @@
 //!
 //! Reading the newest `limit` posts of every followee would cost `followees x limit` rows, though
 //! the page has at most `limit` posts. With many authors, the first wave reads the key of one post
-//! of each, its *head* as seen from the cursor. The last of the best `need` heads is the *cut*: no
-//! post beyond it can be on the page. The second wave reads the posts down to the cut, with their
-//! texts, of the authors that are on this side of it. With few authors, the first wave reads
-//! several posts of each. Later waves read an author deeper only while all its known posts are on
-//! the page. This reads at most `followees + 16 x need` rows in at most four waves, for any
-//! distribution of posts.
+//! of each, its *head* as seen from the cursor. No post beyond the last of the best `need` heads
+//! can be on the page. But authors often post several times in a row, so the posts of fewer authors
+//! fill the page. The second wave reads the posts, with their texts, of the number of authors that
+//! is expected to suffice, down to the last of their heads, the *cut*. If they do not fill the
+//! page, another wave does. With few authors, the first wave reads several posts of each. Later
+//! waves read an author deeper only while all its known posts are on the page. This reads at most
+//! `followees + 16 x need` rows in at most five waves, for any distribution of posts.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::cursor::{AuthorEdge, Edge};
 use crate::model::{Direction, PostKey, UserId};
-use crate::shard::TailQuery;
+use crate::shard::{Cut, TailQuery};
 
 /// Posts that are read of an author at first, at least. The sum of the steps is 101: a page of 100
 /// posts by one author, and one more that shows whether another page follows. Growing by a factor
@@ -23,6 +24,11 @@ use crate::shard::TailQuery;
 const FIRST_POSTS: u16 = 5;
 /// Posts that the later waves read of one author.
 const STEPS: [u16; 2] = [16, 80];
+/// Posts that a span reads at most, for each post that is needed.
+const SPAN_ROWS: usize = 4;
+/// A span reads this many heads at least. With fewer, the rows of another wave would exceed the
+/// bound of small pages.
+const EXPECTED_MIN: usize = 4;
 /// Posts that the first wave of texts reads, for each post that is needed, of few authors.
 const FIRST_ROWS: usize = 4;
 
@@ -32,7 +38,9 @@ pub(crate) struct Merge {
     direction: Direction,
     need: usize,
     next: Step,
-    /// The time up to which spans were read.
+    /// The number of authors whose posts are expected to fill the page.
+    expected: usize,
+    /// The end of the last span that was read.
     cut: Option<i64>,
     tails: HashMap<UserId, Tail>,
     /// Posts from memory, of authors that are not queried.
@@ -46,9 +54,9 @@ pub(crate) enum Wave {
     Keys(Vec<TailQuery>),
     /// Posts with their texts.
     Posts(Vec<TailQuery>),
-    /// All posts of the queried authors from their edges to this time, with their texts. A shard
-    /// that has too many of them reads what the queries say.
-    Span(Vec<TailQuery>, i64),
+    /// All posts of the queried authors from their edges to the cut, with their texts. A shard that
+    /// has too many of them reads what the queries say.
+    Span(Vec<TailQuery>, Cut),
 }
 
 /// An author whose posts from an edge on must be queried.
@@ -72,6 +80,8 @@ enum Step {
     Texts {
         after_heads: bool,
     },
+    /// The span that fills the page, if the expected authors did not.
+    Rest,
     /// An index in [`STEPS`], or the last one.
     Deeper(usize),
 }
@@ -107,7 +117,18 @@ impl Merge {
             (author, Tail { start: from, from, bound, from_top, known, ended, spanned })
         };
         let tails = authors.into_iter().map(tail).collect();
-        Self { direction, need, next: Step::Bounds, cut: None, tails, known: Vec::new() }
+        let (next, expected, known) = (Step::Bounds, need, Vec::new());
+        Self { direction, need, next, expected, cut: None, tails, known }
+    }
+
+    /// The number of authors.
+    pub(crate) fn authors(&self) -> usize {
+        self.tails.len()
+    }
+
+    /// The posts of this many authors are expected to fill the page. A wrong number costs time.
+    pub(crate) fn expect(&mut self, authors: usize) {
+        self.expected = authors.max(EXPECTED_MIN).min(self.need);
     }
 
     /// The page starts at the horizon, the edge. Few authors have posts above it, and the newest
@@ -139,8 +160,7 @@ impl Merge {
         if let Step::Bounds = self.next {
             self.next = Step::Heads;
             if let Some((queries, cut)) = self.in_bounds() {
-                self.cut = Some(cut);
-                return Some(Wave::Span(queries, cut));
+                return Some(self.span(queries, cut, self.need));
             }
         }
         if let Step::Heads = self.next {
@@ -151,8 +171,7 @@ impl Merge {
             } else if after_heads {
                 self.next = Step::HiddenHeads;
                 // The bounds were too high if there is a cut already.
-                self.cut = None;
-                self.tails.values_mut().for_each(|tail| tail.spanned = false);
+                self.forget_span();
                 let heads = self.heads();
                 if !heads.is_empty() {
                     return Some(Wave::Keys(heads));
@@ -169,15 +188,20 @@ impl Merge {
         let wave = match self.next {
             Step::Bounds | Step::Heads | Step::HiddenHeads => None,
             Step::Texts { after_heads } => {
+                let page = self.page();
+                if after_heads && page.len() == self.need {
+                    self.next = Step::Rest;
+                    return self.span_of(&page[..self.expected]).or_else(|| self.next_wave());
+                }
+                self.next = Step::Deeper(0);
+                Some(Wave::Posts(self.few(&page)))
+            }
+            Step::Rest => {
                 self.next = Step::Deeper(0);
                 let page = self.page();
-                match page.last() {
-                    Some(cut) if after_heads && page.len() == self.need => {
-                        self.cut = Some(cut.time);
-                        Some(Wave::Span(self.on_page(&page), cut.time))
-                    }
-                    _ => Some(Wave::Posts(self.few(&page))),
-                }
+                let is_open = page.len() == self.need && !self.ends_in_span(&page);
+                let rest = if is_open { self.span_of(&page) } else { None };
+                return rest.or_else(|| self.next_wave());
             }
             Step::Deeper(step) => {
                 self.next = Step::Deeper((step + 1).min(STEPS.len() - 1));
@@ -218,13 +242,34 @@ impl Merge {
         self.tails.iter().filter(is_unread).map(head).collect()
     }
 
-    /// Queries for the authors with posts on a full page of heads. The heads are read again, for
-    /// their texts.
+    /// The span down to the last of these posts, of their authors.
+    fn span_of(&mut self, page: &[PostKey]) -> Option<Wave> {
+        let queries = self.on_page(page);
+        let cut = page.last().filter(|_| !queries.is_empty())?.time;
+        self.forget_span();
+        Some(self.span(queries, cut, page.len()))
+    }
+
+    /// The fewer `heads` are read, the more posts of each author there may be.
+    fn span(&mut self, queries: Vec<TailQuery>, time: i64, heads: usize) -> Wave {
+        self.cut = Some(time);
+        let posts_each = (SPAN_ROWS * self.need).div_ceil(heads.max(1));
+        Wave::Span(queries, Cut { time, posts_each })
+    }
+
+    fn forget_span(&mut self) {
+        self.cut = None;
+        self.tails.values_mut().for_each(|tail| tail.spanned = false);
+    }
+
+    /// Queries for the authors with posts on a full page of heads, or on the first part of it. The
+    /// heads are read again, for their texts.
     fn on_page(&self, page: &[PostKey]) -> Vec<TailQuery> {
         let query = |(author, (_, last)): (UserId, (usize, usize))| {
             let tail = self.tails.get(&author).filter(|_| last < self.need)?;
-            let count = count_of(self.need - last + 1).min(FIRST_POSTS);
-            Some(TailQuery { author, from: tail.start, count })
+            let (from, known) = if tail.spanned { (tail.from, 0) } else { (tail.start, 1) };
+            let count = count_of(self.need - last + known).min(FIRST_POSTS);
+            Some(TailQuery { author, from, count })
         };
         positions(page).into_iter().filter_map(query).collect()
     }
@@ -388,7 +433,6 @@ mod tests {
 
     use super::*;
     use crate::model::PostId;
-    use crate::shard::SPAN_POSTS;
 
     /// Returns the rows of `queries` from a sorted list, as a shard would.
     fn read(world: &[PostKey], direction: Direction, queries: &[TailQuery]) -> Vec<PostKey> {
@@ -420,11 +464,11 @@ mod tests {
         world: &[PostKey],
         direction: Direction,
         queries: &[TailQuery],
-        cut: i64,
+        cut: Cut,
     ) -> Vec<PostKey> {
         let is_within = |key: &&PostKey| match direction {
-            Direction::Older => key.time >= cut,
-            Direction::Newer => key.time <= cut,
+            Direction::Older => key.time >= cut.time,
+            Direction::Newer => key.time <= cut.time,
         };
         let all: Vec<TailQuery> =
             queries.iter().map(|query| TailQuery { count: u16::MAX, ..*query }).collect();
@@ -460,6 +504,7 @@ mod tests {
             known in prop::option::of(0i64..9),
             // Whether newer posts than those above the start are hidden.
             at_horizon in any::<bool>(),
+            expected in prop::sample::select(vec![1usize, 3, 8, 200]),
         ) {
             let make = |(time, post, author)| PostKey {
                 time, post: PostId(post), author: UserId(author)
@@ -478,6 +523,7 @@ mod tests {
                 Unread { author, from: edge.for_author(author), bound }
             });
             let mut merge = Merge::new(direction, authors, limit + 1);
+            merge.expect(expected);
             let at_horizon = at_horizon && !newer;
             if at_horizon {
                 merge.start_at_horizon(edge);
@@ -492,12 +538,12 @@ mod tests {
                 waves += 1;
                 if let Wave::Span(queries, cut) = &wave {
                     let rows = span(&world, direction, queries, *cut);
-                    if rows.len() <= SPAN_POSTS * queries.len() {
+                    if rows.len() <= cut.posts_each * queries.len() {
                         rows_read += rows.len();
                         merge.admit_span(queries, rows);
                         continue;
                     }
-                    rows_read += SPAN_POSTS * queries.len() + 1;
+                    rows_read += cut.posts_each * queries.len() + 1;
                 }
                 let rows = read(&world, direction, wave.queries());
                 rows_read += rows.len();
@@ -511,7 +557,7 @@ mod tests {
                 return Ok(());
             }
             prop_assert_eq!(merge.page(), oracle(&world, direction, edge, limit + 1));
-            let most = 4 + usize::from(known.is_some()) + usize::from(at_horizon);
+            let most = 5 + usize::from(known.is_some()) + usize::from(at_horizon);
             prop_assert!(waves <= most, "{} waves", waves);
             let bound = 12 + usize::from(at_horizon) * 12 + 16 * (limit + 1) + if known.is_some() { 10 * (limit + 1) } else { 0 };
             prop_assert!(rows_read <= bound, "{} rows for {} posts", rows_read, limit);

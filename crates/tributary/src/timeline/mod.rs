@@ -103,11 +103,11 @@ pub(crate) type TimelineFlights = Flights<FlightKey, Result<Draft, ReadError>>;
 ///
 /// Cost from memory: the head of every followee, and the tails of the few that can be on the page.
 /// Cost of what memory does not have: one query for the follow list on the reader's shard, then at
-/// most five waves. A wave queries all shards that own a followee still in question, at the same
+/// most six waves. A wave queries all shards that own a followee still in question, at the same
 /// time. All waves together read at most `4 x followees + 16 x limit` rows. A page towards newer
-/// posts whose anchor was deleted may need a sixth wave, and so may followees with hidden posts. If
-/// the shards store blocks, one query of each shard before these waves reads those of its authors,
-/// at most one row for each. An unknown reader has an empty timeline.
+/// posts whose anchor was deleted may need a seventh wave, and so may followees with hidden posts.
+/// If the shards store blocks, one query of each shard before these waves reads those of its
+/// authors, at most one row for each. An unknown reader has an empty timeline.
 pub(crate) async fn home_timeline(
     view: &mut View<'_>,
     reader: UserId,

@@ -108,7 +108,7 @@ pub(crate) async fn check_walk(
     let read = async |cursor, context: &str| {
         let request = PageRequest::default().from(cursor).limit(Limit::new(walk.limit).unwrap());
         let page = tributary.home_timeline(reader, &request).await.unwrap();
-        assert!(page.waves <= 5, "{context}: {} waves", page.waves);
+        assert!(page.waves <= 6, "{context}: {} waves", page.waves);
         page
     };
     let (mut start, mut cursor, mut pages) = (0, Cursor::newest(), 0);

@@ -8,6 +8,7 @@ mod dial;
 mod erasure;
 mod execute;
 mod follows;
+pub(super) mod joint;
 mod lists;
 mod log_check;
 mod login;

@@ -32,7 +32,7 @@ impl Statements {
         (database, index): (&str, &str),
     ) -> Result<(), ShardError> {
         let heads = match &self.heads {
-            Some(sql) => explain(connection, sql, vec!["[1,2]".into()]).await?,
+            Some(heads) => explain(connection, &heads.statement, vec!["[1,2]".into()]).await?,
             None => None,
         };
         let author_bytes = heads.as_ref().filter(|head| is_head(head, index)).map(|h| h.bytes);

@@ -15,6 +15,7 @@ use super::MySqlShard;
 use super::connections::{Class, Connections};
 use super::database::Database;
 use super::dial;
+use super::joint::JointReads;
 use super::login::Login;
 use super::proxy_check::identities;
 use super::source::KnownLog;
@@ -50,6 +51,7 @@ pub(in crate::shard) struct Server {
     /// Whether the configuration enables writes.
     write: bool,
     known_log: KnownLog,
+    joint_reads: JointReads,
     /// Failures of the command that prints the password.
     password_failures: Occurrences,
 }
@@ -116,6 +118,7 @@ impl Server {
             databases,
             write: config.write.enabled,
             known_log: KnownLog::default(),
+            joint_reads: JointReads::default(),
             password_failures: Occurrences::default(),
         })
     }
@@ -166,6 +169,11 @@ impl Server {
     /// The server's log, as its feed knows it.
     pub(super) fn known_log(&self) -> &KnownLog {
         &self.known_log
+    }
+
+    /// Whether several of its databases are read by one statement.
+    pub(super) fn joint_reads(&self) -> &JointReads {
+        &self.joint_reads
     }
 
     /// A connection from the pool for a read. See [`KnownLog::check_connection`].

@@ -56,8 +56,8 @@ pub(super) struct Statements {
     newer: Tails,
     older_with_texts: Tails,
     newer_with_texts: Tails,
-    /// (JSON array of authors) -> author, newest key as text; `None` if the plan is not bounded.
-    pub(super) heads: Option<String>,
+    /// `None` if the plan is not bounded.
+    pub(super) heads: Option<Heads>,
     /// `None` if the plan is not bounded.
     pub(super) spans: Option<Spans>,
     /// (author, time, post) for each -> author, time, post, content.
@@ -91,6 +91,15 @@ pub(super) struct Fills {
 /// A read of one user's rows: the text before the user id, and the text between it and the count.
 #[derive(Debug)]
 struct Arm([String; 2]);
+
+/// The read of the newest post of each author.
+#[derive(Debug)]
+pub(super) struct Heads {
+    /// (JSON array of authors) -> author, newest key as text.
+    pub(super) statement: String,
+    /// The newest key of `authors.id` as text.
+    key: String,
+}
 
 /// Reads of the posts of some authors in a span of time, in any order, up to a limit -> author,
 /// time, post, content.
@@ -200,6 +209,25 @@ impl Statements {
             Direction::Older => &self.older_with_texts,
             Direction::Newer => &self.newer_with_texts,
         }
+    }
+}
+
+impl Heads {
+    fn new(key: String) -> Self {
+        let authors = "JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS authors";
+        Self { statement: format!("SELECT authors.id, {key} FROM {authors}"), key }
+    }
+
+    /// As [`Heads::statement`], for several databases: (JSON array of pairs of the number of the
+    /// database and the author) -> author, newest key as text.
+    pub(super) fn joint<'a>(databases: impl Iterator<Item = &'a Self>) -> String {
+        let key = |(number, of): (usize, &Self)| format!(" WHEN {number} THEN {}", of.key);
+        let keys: String = databases.enumerate().map(key).collect();
+        format!(
+            "SELECT authors.id, CASE authors.place{keys} END
+             FROM JSON_TABLE(?, '$[*]' COLUMNS (place INT PATH '$[0]',
+               id BIGINT UNSIGNED PATH '$[1]')) AS authors"
+        )
     }
 }
 
@@ -333,17 +361,16 @@ impl Posts {
     /// `ORDER BY` names all columns of the index, so each author costs one read at the end of its
     /// range. Without the author in it, MySQL sorts the whole tail. MySQL also reads up to 100 rows
     /// ahead, unless a `TEXT` column is read (decision 3).
-    fn heads(&self) -> String {
+    fn heads(&self) -> Heads {
         let Self { from, id, author, content, time, visible, clustered, .. } = self;
         let empty =
             if *clustered { format!(", IFNULL(LEFT({content}, 0), '')") } else { String::new() };
-        format!(
-            "SELECT authors.id, (SELECT CONCAT({time}, ' ', {id}{empty}) FROM {from}
+        Heads::new(format!(
+            "(SELECT CONCAT({time}, ' ', {id}{empty}) FROM {from}
                WHERE {author} = authors.id AND {time} IS NOT NULL
                  AND {id} BETWEEN 0 AND {ID_MAX}{visible}
-               ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT 1)
-             FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS authors"
-        )
+               ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT 1)"
+        ))
     }
 
     fn spans(&self) -> Spans {

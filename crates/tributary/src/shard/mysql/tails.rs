@@ -5,14 +5,15 @@ use mysql_async::{Conn, Error, Row, Value};
 
 use super::execute;
 use super::statements::{
-    AUTHORS_PER_HEADS, AUTHORS_PER_STATEMENT, Statements, Tails, UNUSED_ID, time_value,
+    AUTHORS_PER_HEADS, AUTHORS_PER_STATEMENT, Chunked, Heads, Spans, Statements, Tails, UNUSED_ID,
+    time_value,
 };
 use super::{MySqlShard, field, key_of, post_of, run_padded, unreadable};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::gate::Progress;
-use crate::shard::{Deadline, SPAN_POSTS, ShardError, TailQuery};
+use crate::shard::{Cut, Deadline, ShardError, TailQuery};
 
 /// For fewer authors, the arms of a `UNION ALL` are as fast as the statement for heads.
 const HEADS_MIN: usize = 3;
@@ -86,32 +87,26 @@ impl MySqlShard {
         &self,
         direction: Direction,
         asks: &[TailQuery],
-        cut: i64,
+        cut: Cut,
         until: Deadline,
     ) -> Result<Option<Vec<Post>>, ShardError> {
         let progress = Progress::default();
         let statements = self.statements()?;
         let unit = statements.unit;
         let Some(spans) = &statements.spans else { return Ok(None) };
-        let (statement, times) = match (direction, nearest(direction, asks)) {
-            (Direction::Older, AuthorEdge::Top) => (&spans.from, vec![cut]),
-            (Direction::Older, AuthorEdge::At { time, .. }) => (&spans.between, vec![cut, time]),
-            (Direction::Newer, AuthorEdge::At { time, .. }) => (&spans.between, vec![time, cut]),
-            _ => return Ok(None),
+        let Some((statement, times)) = spans.choose(direction, asks, cut.time) else {
+            return Ok(None);
         };
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let counter = self.count_rows(&mut connection).await?;
-            let max = asks.len() * SPAN_POSTS;
+            let max = asks.len() * cut.posts_each;
             let mut posts = Vec::new();
             for chunk in asks.chunks(AUTHORS_PER_STATEMENT) {
                 let (sql, authors) = statement.at_least(chunk.len());
-                let mut values: Vec<Value> =
-                    chunk.iter().map(|ask| Value::UInt(ask.author.0)).collect();
-                values.resize(authors, Value::UInt(UNUSED_ID));
-                values.extend(times.iter().map(|time| time_value(unit, *time)));
                 // One row more than allowed shows that there are too many.
-                values.push((max + 1 - posts.len()).into());
+                let rows_max = max + 1 - posts.len();
+                let values = span_values(chunk, authors, (&times, unit), rows_max);
                 let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
                 progress.note_rows(rows.len());
                 for row in &rows {
@@ -126,6 +121,42 @@ impl MySqlShard {
         };
         self.pass(until, &progress, run).await
     }
+}
+
+impl Spans {
+    /// The statement for all posts from the first edge to the cut, and its times. `None` if there
+    /// are no such posts.
+    pub(super) fn choose(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+        cut: i64,
+    ) -> Option<(&Chunked, Vec<i64>)> {
+        match (direction, nearest(direction, asks)) {
+            (Direction::Older, AuthorEdge::Top) => Some((&self.from, vec![cut])),
+            (Direction::Older, AuthorEdge::At { time, .. }) => {
+                Some((&self.between, vec![cut, time]))
+            }
+            (Direction::Newer, AuthorEdge::At { time, .. }) => {
+                Some((&self.between, vec![time, cut]))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The values of a span statement for this many authors.
+pub(super) fn span_values(
+    asks: &[TailQuery],
+    authors: usize,
+    (times, unit): (&[i64], TimeUnit),
+    max: usize,
+) -> Vec<Value> {
+    let mut values: Vec<Value> = asks.iter().map(|ask| Value::UInt(ask.author.0)).collect();
+    values.resize(authors, Value::UInt(UNUSED_ID));
+    values.extend(times.iter().map(|time| time_value(unit, *time)));
+    values.push(max.into());
+    values
 }
 
 /// The edge of all asks that is read first.
@@ -150,21 +181,25 @@ async fn read_heads(
     (asks, progress): (&[TailQuery], &Progress),
     keys: &mut Vec<PostKey>,
 ) -> Result<(), Error> {
-    let Some(sql) = &statements.heads else { return Ok(()) };
+    let Some(Heads { statement, .. }) = &statements.heads else { return Ok(()) };
     let authors: Vec<String> = asks.iter().map(|ask| ask.author.to_string()).collect();
     let values = (format!("[{}]", authors.join(",")),);
-    let rows: Vec<Row> = execute::rows(connection, sql, values).await?;
+    let rows: Vec<Row> = execute::rows(connection, statement, values).await?;
     progress.note_rows(rows.len());
     for row in &rows {
-        let author = UserId(field(row, 0)?);
-        // NULL: the author has no posts.
-        if let Some(Value::Bytes(head)) = row.as_ref(1) {
-            let head = str::from_utf8(head).ok().and_then(|head| parse_head(statements.unit, head));
-            let (time, post) = head.ok_or_else(|| unreadable(row))?;
-            keys.push(PostKey { time, post, author });
-        }
+        keys.extend(head_of(statements.unit, row)?);
     }
     Ok(())
+}
+
+/// The newest key in the columns 0 and 1: the author, and the rest as text. `None` if the author
+/// has no posts.
+pub(super) fn head_of(unit: TimeUnit, row: &Row) -> Result<Option<PostKey>, Error> {
+    let author = UserId(field(row, 0)?);
+    let Some(Value::Bytes(head)) = row.as_ref(1) else { return Ok(None) };
+    let head = str::from_utf8(head).ok().and_then(|head| parse_head(unit, head));
+    let (time, post) = head.ok_or_else(|| unreadable(row))?;
+    Ok(Some(PostKey { time, post, author }))
 }
 
 /// A head as the statement returns it: the time, a space, and the post id.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params};
 use super::{SqliteShard, TEXTS, post_of, signed, unsigned};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey};
-use crate::shard::{Deadline, SPAN_POSTS, ShardError, TailQuery};
+use crate::shard::{Cut, Deadline, ShardError, TailQuery};
 
 impl SqliteShard {
     /// The post keys that answer `asks`. The keys of each author are in reading order.
@@ -60,20 +60,20 @@ impl SqliteShard {
         &self,
         direction: Direction,
         asks: &[TailQuery],
-        cut: i64,
+        cut: Cut,
         until: Deadline,
     ) -> Result<Option<Vec<Post>>, ShardError> {
         let asks = asks.to_vec();
         self.read(until, move |connection| {
-            let max = asks.len() * SPAN_POSTS;
+            let max = asks.len() * cut.posts_each;
             let (mut posts, mut is_whole) = (Vec::new(), true);
             let sql = sql(direction, &format!("timestamp, tweet_id, {TEXTS}"));
             for ask in &asks {
                 let ask = TailQuery { count: u16::MAX, ..*ask };
                 each_row(connection, sql.as_str(), &ask, |key, row| {
                     let is_beyond = match direction {
-                        Direction::Older => key.time < cut,
-                        Direction::Newer => key.time > cut,
+                        Direction::Older => key.time < cut.time,
+                        Direction::Newer => key.time > cut.time,
                     };
                     if is_beyond {
                         return Ok(false);

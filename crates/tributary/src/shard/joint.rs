@@ -1,0 +1,43 @@
+//! Reads several shards by one statement, if they are databases of one server.
+
+use std::sync::Arc;
+
+#[cfg(feature = "mysql")]
+use super::mysql::joint::{self, Part};
+use super::{Cut, Deadline, Shard, TailQuery};
+use crate::model::{Direction, Post, PostKey};
+
+/// Shards, and the queries for each.
+type Parts = [(Arc<Shard>, Vec<TailQuery>)];
+
+/// [`Shard::tails`] of each shard. `None` if each must be read alone: one statement reads only the
+/// newest keys of authors.
+pub(crate) async fn joint_heads(
+    parts: &Parts,
+    direction: Direction,
+    until: Deadline,
+) -> Option<Vec<Vec<PostKey>>> {
+    #[cfg(feature = "mysql")]
+    if direction == Direction::Older {
+        return joint::heads(&databases(parts)?, until).await;
+    }
+    None
+}
+
+/// [`Shard::posts_until`] of each shard. `None` if each must be read alone.
+pub(crate) async fn joint_posts_until(
+    parts: &Parts,
+    direction: Direction,
+    cut: Cut,
+    until: Deadline,
+) -> Option<Vec<Option<Vec<Post>>>> {
+    #[cfg(feature = "mysql")]
+    return joint::posts_until(&databases(parts)?, direction, cut, until).await;
+    #[cfg(not(feature = "mysql"))]
+    None
+}
+
+#[cfg(feature = "mysql")]
+fn databases(parts: &Parts) -> Option<Vec<Part<'_>>> {
+    parts.iter().map(|(shard, queries)| Some((shard.store.database()?, &**queries))).collect()
+}
