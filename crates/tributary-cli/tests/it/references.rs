@@ -59,6 +59,23 @@ async fn check_pages(node: &Tributary, reader: UserId, token: &Freshness, expect
     panic!("no page from memory");
 }
 
+/// The counts of these posts, among which are all that refer to them.
+async fn check_counts(node: &Tributary, posts: &[Post]) {
+    let addresses: Vec<PostAddress> = posts.iter().map(address).collect();
+    let counted = node.post_counts(&addresses).await.unwrap();
+    assert!(counted.missing.is_empty() && counted.posts.len() == posts.len());
+    for (counts, post) in counted.posts.iter().zip(posts) {
+        let at = Some(address(post));
+        let count = |of: fn(&References) -> Option<PostAddress>| {
+            let referring = posts.iter().filter(|post| of(&post.references) == at);
+            Count::Exact(referring.count())
+        };
+        let replies = count(|references| references.reply_to);
+        let reposts = count(|references| references.repost_of);
+        assert_eq!((counts.replies, counts.reposts), (replies, reposts));
+    }
+}
+
 #[test]
 fn replies_and_reposts_have_their_references_on_every_path() {
     run(async {
@@ -106,18 +123,7 @@ fn replies_and_reposts_have_their_references_on_every_path() {
             check_pages(&node, reader, &token, &posts).await;
             let addresses: Vec<PostAddress> = posts.iter().map(address).collect();
             assert_eq!(node.posts(&addresses).await.posts, posts, "{backend:?}");
-            let counted = node.post_counts(&addresses).await.unwrap();
-            assert!(counted.missing.is_empty() && counted.posts.len() == posts.len());
-            for (counts, post) in counted.posts.iter().zip(&posts) {
-                let at = Some(address(post));
-                let count = |of: fn(&References) -> Option<PostAddress>| {
-                    let referring = posts.iter().filter(|post| of(&post.references) == at);
-                    Count::Exact(referring.count())
-                };
-                let replies = count(|references| references.reply_to);
-                let reposts = count(|references| references.repost_of);
-                assert_eq!((counts.replies, counts.reposts), (replies, reposts), "{backend:?}");
-            }
+            check_counts(&node, &posts).await;
             let news = node.news(reader, Some(&since), Limit::new(100).unwrap()).await.unwrap();
             assert!(!news.gap && news.missing.is_empty(), "{backend:?}: {news:?}");
             let mut events: Vec<Post> = Vec::new();
