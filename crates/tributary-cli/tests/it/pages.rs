@@ -206,7 +206,7 @@ async fn world() -> (Tributary, TestFleet) {
     world.posts[50].content = TEXT.into();
     let fleet = TestFleet::new(Backend::Sqlite, Tables::Ours).await.unwrap();
     fleet.load(&world).await;
-    (fleet.open().await, fleet)
+    (fleet.open_for_writing().await, fleet)
 }
 
 #[test]
@@ -235,6 +235,11 @@ fn pages_are_read_in_both_directions_without_scripts() {
         let follow =
             "data-list=\"following\" data-user=\"3\" data-name=\"User 3\" data-on=\"true\"";
         assert!(author.contains("<h1>User 3</h1>") && author.contains(follow), "{author}");
+        let reply = r#"{"content": "yes", "reply_to": {"author_id": "4", "post_id": "7"}}"#;
+        assert_eq!(server.post("/v1/users/3/posts", reply, None).await.status, 201);
+        let replies = open(&server, "/home/1/authors/3", "").await.body;
+        let reference = "Reply to <a href=\"/home/1/authors/4\">User 4</a>";
+        assert!(replies.contains(reference), "{replies}");
         assert!(author.contains("data-list=\"mutes\"") && author.contains("data-list=\"blocks\""));
         let own = open(&server, "/home/1/authors/1", "").await.body;
         assert!(own.contains("<strong>3</strong> following"), "{own}");

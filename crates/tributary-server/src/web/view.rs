@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 use tributary::internal::{PostTimes, rfc3339_ms};
+use tributary::posts::References;
 use tributary::{Post, UserId};
 
 use super::assets;
@@ -128,6 +129,8 @@ pub(super) struct PostView {
     pub(super) age: String,
     /// Whether the reader has written it.
     pub(super) is_own: bool,
+    /// The relation to another post, and the author of that post.
+    pub(super) reference: Option<(&'static str, Person)>,
 }
 
 impl PostView {
@@ -140,9 +143,13 @@ impl PostView {
         let ms = times.epoch_ms(post.key.time);
         let time = rfc3339_ms(ms);
         let author = post.key.author;
+        let person = |id: UserId| Person::new(id, handles.get(&id).map(String::as_str));
+        let References { reply_to, repost_of } = post.references;
+        let reply = reply_to.map(|other| ("Reply to", person(other.author)));
         Self {
+            reference: reply.or(repost_of.map(|other| ("Repost of", person(other.author)))),
             id: post.key.post.to_string(),
-            author: Person::new(author, handles.get(&author).map(String::as_str)),
+            author: person(author),
             content: post.content.clone(),
             absolute: absolute(&time),
             time,
