@@ -251,7 +251,8 @@ const checks = {
 
   /** Many new posts leave a gap, which fills upwards and keeps what is being read in its place. */
   async gaps() {
-    const page = await open(`/home/${reader}`);
+    // Without animations: what moves slowly has no place yet.
+    const page = await open(`/home/${reader}`, { reducedMotion: "reduce" });
     await page.waitForSelector("post-composer form");
     const [newest] = await ids(page);
     for (let n = 0; n < 90; n += 1) {
