@@ -22,6 +22,7 @@ use super::health;
 use super::limits::{Admission, Cost, CurrentLimiter, Refusal};
 use super::observe::{Observed, PageKind, method_name};
 use super::query::check_query;
+use super::timeline::set_freshness_lost;
 use super::web;
 
 /// Longest path and query in bytes. Valid ones are shorter: a cursor has at most 4,096 characters.
@@ -195,6 +196,10 @@ async fn answer(frame: &Frame, mut request: Request, next: Next) -> Response {
                 web::error_page(&error, &trace_id, (&request_headers, &frame.access), response);
         }
         if let ApiError::Incomplete(Some(page)) = error {
+            // Repeating the request does not help if the position can never be reached.
+            if page.token == Some(false) {
+                set_freshness_lost(response.headers_mut());
+            }
             response.extensions_mut().insert(page);
         }
     }

@@ -1,19 +1,19 @@
 //! `GET /v1/users/{user_id}/feed/new`: what has become visible in a home timeline since a token.
 
 use axum::extract::{Query, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tributary::internal::{Fleet, fleet};
-use tributary::news::{News, NewsEvent, NewsPost};
+use tributary::news::{News, NewsEvent, NewsPost, NewsRequest};
 use tributary::{Freshness, Tributary, UserId};
 
 use super::auth::{Allowed, CursorKeys, Purpose, ReadHome};
 use super::error::ApiError;
 use super::limits::Cost;
-use super::openapi::schemas::{NewsAnswer, NewsQuery, OfUser};
-use super::query::parse_limit;
-use super::timeline::{costing, json, json_bytes};
+use super::openapi::schemas::{AtLeast, NewsAnswer, NewsQuery, OfUser};
+use super::query::{freshness_of, parse_limit};
+use super::timeline::{costing, json, json_bytes, set_freshness_lost};
 use super::wire::{StaleShard, push_end, push_post, shard_names, stale_shards};
 
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ struct NewFollow {
 #[utoipa::path(
     get, path = "/v1/users/{user_id}/feed/new", operation_id = "news", tag = "timelines",
     summary = "What became visible in a home timeline since a token", description = "",
-    params(OfUser, NewsQuery),
+    params(OfUser, NewsQuery, AtLeast),
     responses((
         status = 200, description = "The events; only their number with `count=1`",
         body = NewsAnswer,
@@ -86,26 +86,36 @@ pub(super) async fn news(
     State(tributary): State<Tributary>,
     State(keys): State<CursorKeys>,
     Allowed { user, .. }: Allowed<ReadHome>,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let query = Query::<RawParameters>::try_from_uri(&uri);
     let Query(RawParameters { since, limit, count }) = query
         .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
     let since = since.map(|token| open_token(&keys, &token, "`since`")).transpose()?;
-    let limit = parse_limit(limit.as_deref())?;
-    match (count.as_deref(), &since) {
-        (None, _) => {}
-        (Some("1"), Some(since)) => {
-            let (posts, news) = tributary.count_new_posts(user, since).await?;
-            let count = json(&Count::new(posts, &news, fleet(&tributary)));
-            return Ok(costing(Cost::of_news(&news), count));
-        }
-        (Some("1"), None) => return Err(ApiError::BadQuery("`count` needs `since`")),
-        (Some(_), _) => return Err(ApiError::BadQuery("the only value of `count` is `1`")),
+    let mut request = NewsRequest::default()
+        .limit(parse_limit(limit.as_deref())?)
+        .at_least(freshness_of(&headers, &keys)?);
+    request.since = since;
+    let is_count = match count.as_deref() {
+        None => false,
+        Some("1") if request.since.is_some() => true,
+        Some("1") => return Err(ApiError::BadQuery("`count` needs `since`")),
+        Some(_) => return Err(ApiError::BadQuery("the only value of `count` is `1`")),
+    };
+    let (news, mut response) = if is_count {
+        let (posts, news) = tributary.count_new_posts(user, &request).await?;
+        let count = json(&Count::new(posts, &news, fleet(&tributary)));
+        (news, count)
+    } else {
+        let news = tributary.news(user, &request).await?;
+        let body = news_json(&news, &keys, fleet(&tributary)).map_err(|_| ApiError::Internal)?;
+        (news, json_bytes(body.into()))
+    };
+    if news.freshness_lost {
+        set_freshness_lost(response.headers_mut());
     }
-    let news = tributary.news(user, since.as_ref(), limit).await?;
-    let body = news_json(&news, &keys, fleet(&tributary)).map_err(|_| ApiError::Internal)?;
-    Ok(costing(Cost::of_news(&news), json_bytes(body.into())))
+    Ok(costing(Cost::of_news(&news), response))
 }
 
 /// The token of an earlier answer. The error names where it is from.

@@ -260,7 +260,7 @@ pub(super) fn freshness_of(
         for sealed in text.ok_or(BAD_HEADER)?.split(',') {
             let token = cursor_keys.open(Purpose::Freshness, sealed.trim());
             let token = token.ok().and_then(|token| token.parse().ok());
-            all.merge(&token.ok_or(BAD_HEADER)?);
+            all.require(&token.ok_or(BAD_HEADER)?);
         }
     }
     Ok(all)

@@ -307,8 +307,13 @@ pub(super) fn set_freshness_headers(
         headers.insert(FRESHNESS_HEADER, token);
     }
     if !fresh_enough {
-        headers.insert(FRESHNESS_LOST_HEADER, HeaderValue::from_static("true"));
+        set_freshness_lost(headers);
     }
+}
+
+/// Marks an answer that is older than the request required.
+pub(super) fn set_freshness_lost(headers: &mut HeaderMap) {
+    headers.insert(FRESHNESS_LOST_HEADER, HeaderValue::from_static("true"));
 }
 
 /// Allowance in characters for one link.

@@ -65,6 +65,7 @@ impl Freshness {
 
     /// Adds that changes up to `at` may be reflected, beyond those that are known to be.
     pub(crate) fn widen(&mut self, identity: LogIdentity, at: LogPosition) {
+        let at = self.position(identity).map_or(at, |own| own.max(at));
         match self.changes_seen(identity) {
             Some(seen) if seen < ChangePosition::after(at) => self.set(identity, seen, at),
             Some(_) => {}
@@ -121,6 +122,13 @@ impl Freshness {
             let at = self.position(*identity).map_or(*at, |own| own.max(*at));
             self.set(*identity, seen, at);
         }
+    }
+
+    /// Adds everything that `other` requires of an answer. The changes since the result begin where
+    /// they began.
+    pub fn require(&mut self, other: &Self) {
+        self.horizon = self.horizon.max(other.horizon);
+        other.positions.iter().for_each(|(identity, at)| self.widen(*identity, *at));
     }
 
     /// The position in this log that a page must have reached.
@@ -345,15 +353,15 @@ mod tests {
 
     #[test]
     fn a_token_of_64_logs_has_less_than_2048_characters() {
-        let mut token = Freshness::default();
-        for log in 0..64 {
-            let at = LogPosition::in_file(1_000_000, 900_000_000);
-            let seen = ChangePosition::within(LogPosition(at.0 - 100_000), 1);
-            token.set(LogIdentity(u64::MAX - log), seen, at);
+        let at = LogPosition::in_file(1_000_000, 900_000_000);
+        let within = ChangePosition::within(LogPosition(at.0 - 100_000), 1);
+        for seen in [within, ChangePosition::after_loss(at, 1_900_000_000)] {
+            let mut token = Freshness::default();
+            (0..64).for_each(|log| token.set(LogIdentity(u64::MAX - log), seen, at));
+            token.set_horizon(Some(PostKey { time: i64::MAX, post: PostId(1), author: UserId(1) }));
+            // The seal takes 24 characters more.
+            assert!(token.to_string().len() <= 2_048 - 24, "{}", token.to_string().len());
         }
-        token.set_horizon(Some(PostKey { time: i64::MAX, post: PostId(1), author: UserId(1) }));
-        // The seal takes 24 characters more.
-        assert!(token.to_string().len() <= 2_048 - 24, "{}", token.to_string().len());
     }
 
     #[test]
@@ -375,10 +383,31 @@ mod tests {
             (token.position(log), token.changes_seen(log)),
             (Some(LogPosition(20)), Some(after(4)))
         );
+        token.widen(log, LogPosition(15));
+        assert_eq!(token.position(log), Some(LogPosition(20)));
         token.remove(log);
         assert!(token.is_empty() && token.earlier.is_empty());
         token.widen(LogIdentity(2), LogPosition(3));
         assert_eq!(token.changes_seen(LogIdentity(2)), Some(after(0)));
+    }
+
+    #[test]
+    fn a_required_token_moves_no_beginning() {
+        let (log, other, after) =
+            (LogIdentity(1), LogIdentity(2), |at| ChangePosition::after(LogPosition(at)));
+        let token = |identity, at, horizon| {
+            let mut token = Freshness::default();
+            token.add(identity, LogPosition(at));
+            token.set_horizon(Some(horizon_at(horizon)));
+            token
+        };
+        // The first node was ahead, so the page shows posts up to the later horizon.
+        let mut required = token(log, 5, 900);
+        required.require(&token(log, 9, 800));
+        required.require(&token(other, 3, 850));
+        assert_eq!(required.horizon(), Some(horizon_at(900)));
+        assert_eq!(required.positions(), [(log, LogPosition(9)), (other, LogPosition(3))]);
+        assert_eq!(required.changes_seen(log), Some(after(5)));
     }
 
     #[test]

@@ -285,8 +285,8 @@ impl Tributary {
         Ok(Draft::author(self, author, request).await.into_page())
     }
 
-    /// The changes of `reader`'s home timeline since a token, at most `limit`. With
-    /// no token, the token to begin with: read a page that requires it, then ask for news since it.
+    /// The changes of `reader`'s home timeline since a token. Without a token, the token to begin
+    /// with: read a page that requires it, then ask for news since it.
     ///
     /// After [`news::News::gap`], read the page again. Cost: a look-up in memory for each followee.
     /// The call returns within `request.deadline_ms`.
@@ -296,10 +296,9 @@ impl Tributary {
     pub async fn news(
         &self,
         reader: UserId,
-        since: Option<&Freshness>,
-        limit: Limit,
+        request: &news::NewsRequest,
     ) -> Result<news::News, ReadError> {
-        news::news(&mut self.view(), reader, since, limit).await
+        news::news(&mut self.view(), reader, request).await
     }
 
     /// The number of posts that became visible in `reader`'s home timeline since a token and still
@@ -310,9 +309,9 @@ impl Tributary {
     pub async fn count_new_posts(
         &self,
         reader: UserId,
-        since: &Freshness,
+        request: &news::NewsRequest,
     ) -> Result<(usize, news::News), ReadError> {
-        news::count(&mut self.view(), reader, since).await
+        news::count(&mut self.view(), reader, request).await
     }
 
     /// Begins to wait for changes of `reader`'s home timeline since a token, or from now on.

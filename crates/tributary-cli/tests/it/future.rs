@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 use tributary::config::Future;
 use tributary::internal::now_ms;
-use tributary::news::NewsEvent;
+use tributary::news::{NewsEvent, NewsRequest};
 use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
@@ -64,13 +64,17 @@ async fn newest(node: &Tributary, token: &Freshness) -> Page {
     page
 }
 
+fn since(token: &Freshness) -> NewsRequest {
+    NewsRequest::since(token.clone())
+}
+
 /// Asks for news since a token until `count` posts have come, each once. Returns their ids in the
 /// order of arrival, and the token after them.
 async fn posts_since(node: &Tributary, token: &Freshness, count: usize) -> (Vec<u64>, Freshness) {
     let (start, mut token, mut ids) = (Instant::now(), token.clone(), Vec::new());
     loop {
-        let limit = Limit::new(7).unwrap();
-        let news = node.news(READER, Some(&token), limit).await.unwrap();
+        let request = NewsRequest::since(token).limit(Limit::new(7).unwrap());
+        let news = node.news(READER, &request).await.unwrap();
         assert!(!news.gap, "after {ids:?}");
         for event in &news.events {
             let NewsEvent::Post(post) = event else { panic!("{event:?}") };
@@ -131,7 +135,7 @@ async fn check(backend: Backend, fleet: &TestFleet) {
 
     let start = Instant::now();
     let first = loop {
-        let news = node.news(READER, Some(&page.freshness), Limit::DEFAULT).await.unwrap();
+        let news = node.news(READER, &since(&page.freshness)).await.unwrap();
         assert!(!news.gap);
         if !news.events.is_empty() {
             break news;
@@ -148,9 +152,9 @@ async fn check(backend: Backend, fleet: &TestFleet) {
         // A client that resumes later with the older token gets the same.
         let (received, _) = posts_since(&node, &first.freshness, expected.len()).await;
         assert_eq!(received, expected, "{backend:?}");
-        let (count, news) = node.count_new_posts(READER, &first.freshness).await.unwrap();
+        let (count, news) = node.count_new_posts(READER, &since(&first.freshness)).await.unwrap();
         assert_eq!((count, news.gap), (expected.len(), false));
-        let (count, _) = node.count_new_posts(READER, &last).await.unwrap();
+        let (count, _) = node.count_new_posts(READER, &since(&last)).await.unwrap();
         assert_eq!(count, 0);
     }
     sleep(Duration::from_millis((due + 300 - AHEAD_MS - now_ms()).max(0).unsigned_abs())).await;
@@ -221,8 +225,8 @@ fn a_cached_page_ends_and_subscribers_wake_when_a_hidden_post_is_due() {
         let server = TestServer::start(node.clone()).await;
         // The first pages come from the databases, and their position is not known.
         until_warm(&node, READER, 100).await;
-        let (id, due, since) = store_and_read_in_time(&node, &fleet).await;
-        let (id_text, mut live) = (id.to_string(), node.subscribe(READER, Some(since)).unwrap());
+        let (id, due, start) = store_and_read_in_time(&node, &fleet).await;
+        let (id_text, mut live) = (id.to_string(), node.subscribe(READER, Some(start)).unwrap());
         until_warm(&node, READER, 20).await;
         let start = Instant::now();
         let mut hits = 0;
@@ -250,7 +254,7 @@ fn a_cached_page_ends_and_subscribers_wake_when_a_hidden_post_is_due() {
                 break news.tokens[place].clone();
             }
         };
-        let after = node.news(READER, Some(&token), Limit::DEFAULT).await.unwrap();
+        let after = node.news(READER, &since(&token)).await.unwrap();
         assert!(!after.gap && !after.events.iter().any(is_due), "{after:?}");
     });
 }

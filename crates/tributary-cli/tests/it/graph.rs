@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tributary::graph::{Count, GraphError};
 use tributary::internal::Follow;
-use tributary::news::{News, NewsEvent};
+use tributary::news::{News, NewsEvent, NewsRequest};
 use tributary::{Cursor, Freshness, Limit, PageRequest, Post, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
@@ -301,7 +301,8 @@ fn mutes_and_blocks_are_news_and_posts_of_hidden_users_are_not() {
         shown.sort_unstable();
         assert_eq!(shown, [muted, seen]);
         let limit = Limit::new(100).unwrap();
-        let news = node.news(reader, Some(&since), limit).await.unwrap();
+        let news =
+            node.news(reader, &NewsRequest::since(since.clone()).limit(limit)).await.unwrap();
         let (mut own, mut posts) = (Vec::new(), Vec::new());
         for event in &news.events {
             match event {
@@ -318,7 +319,10 @@ fn mutes_and_blocks_are_news_and_posts_of_hidden_users_are_not() {
         assert_eq!(own, expected);
         posts.sort_unstable();
         assert_eq!(posts, [muted, seen], "{news:?}");
-        assert_eq!(node.count_new_posts(reader, &since).await.unwrap().0, 2);
+        assert_eq!(
+            node.count_new_posts(reader, &NewsRequest::since(since.clone())).await.unwrap().0,
+            2
+        );
     });
 }
 
@@ -346,15 +350,23 @@ fn a_shard_that_cannot_say_whom_its_authors_block_withholds_only_its_own_news() 
             };
             news.events.iter().map(author).collect()
         };
-        let news = node.news(reader, Some(&since), limit).await.unwrap();
+        let news =
+            node.news(reader, &NewsRequest::since(since.clone()).limit(limit)).await.unwrap();
         assert_eq!((authors(&news), &news.missing), (vec![far], &missing));
-        let (count, counted) = node.count_new_posts(reader, &since).await.unwrap();
+        let (count, counted) =
+            node.count_new_posts(reader, &NewsRequest::since(since.clone())).await.unwrap();
         assert_eq!((count, &counted.missing), (1, &missing));
 
         execute(&fleet, 2, "ALTER TABLE D.away RENAME TO blocks").await;
-        let rest = node.news(reader, Some(&news.freshness), limit).await.unwrap();
+        let rest = node
+            .news(reader, &NewsRequest::since(news.freshness.clone()).limit(limit))
+            .await
+            .unwrap();
         assert_eq!((authors(&rest), rest.is_complete()), (vec![near], true));
-        assert_eq!(node.count_new_posts(reader, &since).await.unwrap().0, 2);
+        assert_eq!(
+            node.count_new_posts(reader, &NewsRequest::since(since.clone())).await.unwrap().0,
+            2
+        );
     });
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockWriteGuard};
 use tokio::time::sleep;
 use tributary::internal::now_ms;
-use tributary::news::NewsEvent;
+use tributary::news::{NewsEvent, NewsRequest};
 use tributary::{Freshness, Limit, PageRequest, Post, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
@@ -31,7 +31,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A post that is dated further ahead is hidden until its time comes.
 const AHEAD_MS: i64 = 60_000;
 /// The hidden posts of the test are due within this time, or in the next century.
-const DUE_MAX_MS: i64 = 2_000;
+pub(crate) const DUE_MAX: Duration = Duration::from_secs(2);
 const CENTURY_MS: i64 = 4_102_444_800_000;
 /// Horizons of two nodes can differ by this time.
 const STEP: Duration = Duration::from_millis(20);
@@ -73,8 +73,6 @@ pub(crate) async fn execute(
 #[derive(Default)]
 pub(crate) struct Writers {
     ended: AtomicBool,
-    /// Whether they also store posts of the future, which become visible by themselves.
-    with_future: bool,
     /// Held by the writers while they write.
     turn: RwLock<()>,
 }
@@ -120,9 +118,9 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
             )
         };
         // The time of these posts comes while the test runs.
-        let soon = now_ms() + AHEAD_MS + rng.random_range(-500..DUE_MAX_MS);
-        let kinds = if writers.with_future { 13 } else { 10 };
-        let statements = match rng.random_range(0..kinds) {
+        let due_max = i64::try_from(DUE_MAX.as_millis()).unwrap();
+        let soon = now_ms() + AHEAD_MS + rng.random_range(-500..due_max);
+        let statements = match rng.random_range(0..13) {
             0 => (0..rng.random_range(2..40)).map(|_| insert("one of many", time)).collect(),
             1 => vec![format!("UPDATE D.tweets SET content = 'edit {next}' WHERE {some}")],
             2 => vec![format!("UPDATE D.tweets SET timestamp = timestamp + 1 WHERE {some}")],
@@ -195,7 +193,7 @@ struct Client {
 
 impl Client {
     async fn start(node: &Tributary, reader: UserId) -> Self {
-        let first = node.news(reader, None, Limit::DEFAULT).await.unwrap();
+        let first = node.news(reader, &NewsRequest::default()).await.unwrap();
         assert!(first.events.is_empty() && !first.gap && !first.freshness.is_empty());
         let timeline = whole(node, reader, &first.freshness).await;
         Self::with(reader, timeline, first.freshness)
@@ -217,7 +215,8 @@ impl Client {
     /// Asks once. Returns whether more is known already.
     async fn poll(&mut self, node: &Tributary, limit: u8) -> bool {
         let limit = Limit::new(limit).unwrap();
-        let news = node.news(self.reader, Some(&self.token), limit).await.unwrap();
+        let request = NewsRequest::since(self.token.clone()).limit(limit);
+        let news = node.news(self.reader, &request).await.unwrap();
         assert!(news.events.len() <= limit.get());
         if news.gap {
             assert!(news.events.is_empty());
@@ -274,10 +273,10 @@ impl Client {
 
     /// While hidden posts become visible, the client has what the databases show at each moment.
     async fn check_until_due(&mut self, node: &Tributary, end: &Freshness, checked: &Tributary) {
-        let last = now_ms() + DUE_MAX_MS + 500;
+        let last = Instant::now() + DUE_MAX + Duration::from_millis(500);
         let mut is_last = false;
         while !is_last {
-            is_last = now_ms() > last;
+            is_last = Instant::now() > last;
             let before = whole(checked, self.reader, &Freshness::default()).await;
             sleep(STEP).await;
             self.finish(node, end).await;
@@ -334,7 +333,7 @@ fn a_client_of_news_misses_nothing_that_anyone_writes() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let nodes = prepare(&fleet, backend).await;
-            let writers = Writers { with_future: true, ..Writers::default() };
+            let writers = Writers::default();
             let write = join_all((0..SHARDS).map(|shard| write(&fleet, shard, &writers)));
             let read = async {
                 let last = nodes.last().unwrap();
@@ -432,8 +431,19 @@ fn news_are_read_over_http() {
         let count = get(&server, reader, &format!("count=1&since={}", token(&followed))).await;
         assert_eq!((&count["posts"], &count["gap"]), (&json!(1), &json!(false)));
 
-        tributary.delete_post(author, published.post.key.post).await.unwrap();
-        let deleted = events(&server, reader, &token(&post)).await;
+        let deleted = tributary.delete_post(author, published.post.key.post).await.unwrap();
+        // The first answer to a request with the token of a write has the write.
+        let keys = server.cursor_keys.clone();
+        let with = async |query: String, required: &Freshness| {
+            let request = hyper::Request::get(format!("/v1/users/{reader}/feed/new?{query}"))
+                .header("tributary-freshness", keys.seal_freshness(required));
+            let answer = server.send(request).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let is_lost = answer.headers.contains_key("tributary-freshness-lost");
+            (answer.json(), is_lost)
+        };
+        let (deleted, is_lost) = with(format!("since={}", token(&post)), &deleted).await;
+        assert!(!is_lost);
         let id = published.post.key.post.to_string();
         let expected = json!([{"type": "delete", "author_id": "9", "post_id": id}]);
         assert_eq!(deleted["events"], expected);
@@ -458,7 +468,13 @@ fn news_are_read_over_http() {
             let parameter = query.split('=').next().unwrap();
             assert!(answer.body.contains(parameter), "{answer:?}");
         }
-        let keys = server.cursor_keys.clone();
+        for number in 0..10 {
+            let begin = with(String::new(), &tributary.freshness(author).await).await.0;
+            let written = tributary.follow(reader, user_id(20 + number)).await.unwrap().freshness;
+            let query = format!("since={}", token(&begin));
+            let (answer, is_lost) = with(query, &written).await;
+            assert_eq!((&answer["events"][0]["type"], is_lost), (&json!("follow"), false));
+        }
         // The log was restored from a backup and is shorter than the token.
         let mut beyond = tributary.freshness(author).await;
         let (identity, mut end) = beyond.positions()[0];
@@ -467,6 +483,16 @@ fn news_are_read_over_http() {
         let shorter =
             get(&server, reader, &format!("since={}", keys.seal_freshness(&beyond))).await;
         assert_eq!((&shorter["gap"], &shorter["complete"]), (&json!(true), &json!(true)));
+        let page = hyper::Request::get("/v1/users/7/feed?require=complete")
+            .header("tributary-freshness", keys.seal_freshness(&beyond));
+        let page = server.send(page).await;
+        assert_eq!(page.problem(), (503, "incomplete".to_owned()));
+        assert_eq!(page.header("tributary-freshness-lost"), "true");
+        let (answer, is_lost) = with(format!("since={}", token(&left)), &beyond).await;
+        assert_eq!((&answer["gap"], is_lost), (&json!(false), true));
+        let count = format!("count=1&since={}", token(&left));
+        let (answer, is_lost) = with(count, &beyond).await;
+        assert_eq!((&answer["posts"], is_lost), (&json!(0), true));
         // A position that this process has not followed is a gap, and its answer continues.
         let old = keys.seal_freshness(&Freshness::default());
         let gap = get(&server, reader, &format!("since={old}")).await;

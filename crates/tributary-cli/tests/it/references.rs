@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::json;
 use tributary::graph::{Count, GraphError};
-use tributary::news::NewsEvent;
+use tributary::news::{NewsEvent, NewsRequest};
 use tributary::posts::{PostAddress, References};
 use tributary::{
     Freshness, IdempotencyKey, Limit, PageRequest, Post, PostKey, Tributary, UserId, WriteError,
@@ -124,7 +124,8 @@ fn replies_and_reposts_have_their_references_on_every_path() {
             let addresses: Vec<PostAddress> = posts.iter().map(address).collect();
             assert_eq!(node.posts(&addresses).await.posts, posts, "{backend:?}");
             check_counts(&node, &posts).await;
-            let news = node.news(reader, Some(&since), Limit::new(100).unwrap()).await.unwrap();
+            let request = NewsRequest::since(since.clone()).limit(Limit::new(100).unwrap());
+            let news = node.news(reader, &request).await.unwrap();
             assert!(!news.gap && news.missing.is_empty(), "{backend:?}: {news:?}");
             let mut events: Vec<Post> = Vec::new();
             for event in &news.events {

@@ -84,7 +84,7 @@ impl Visit {
         for sealed in written.take(TOKENS_MAX) {
             let token = parameters.cursor_keys.open(Purpose::Freshness, sealed).ok();
             if let Some(token) = token.and_then(|text| text.parse::<Freshness>().ok()) {
-                parameters.at_least.merge(&token);
+                parameters.at_least.require(&token);
             }
         }
     }

@@ -1,13 +1,48 @@
-//! The changes of a home timeline, as they are returned.
+//! The changes of a home timeline, as they are asked for and returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::Limit;
 use super::hidden::Blockers;
 use crate::freshness::Freshness;
 use crate::memory::TailPost;
 use crate::model::{Post, PostId, PostKey, ShardId, UserId};
 use crate::post_json::decode;
+
+/// Names the changes of a home timeline that are asked for. The default asks for the token to
+/// begin with.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NewsRequest {
+    /// Only changes after this token, which an earlier answer or a page had. Without it, the answer
+    /// has no events and the token to begin with.
+    pub since: Option<Freshness>,
+    /// Upper bound for the number of events.
+    pub limit: Limit,
+    /// The answer must reflect at least these log positions: the token of a write, for example.
+    /// Empty if any state will do.
+    pub at_least: Freshness,
+}
+
+impl NewsRequest {
+    /// Asks for the changes after this token.
+    pub fn since(token: Freshness) -> Self {
+        Self { since: Some(token), ..Self::default() }
+    }
+
+    /// Asks for at most `limit` events.
+    #[must_use]
+    pub fn limit(self, limit: Limit) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Requires the log positions of a token that an earlier call returned.
+    #[must_use]
+    pub fn at_least(self, freshness: Freshness) -> Self {
+        Self { at_least: freshness, ..self }
+    }
+}
 
 /// The changes of a home timeline since a token.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +72,8 @@ pub struct News {
     /// When the next hidden post of a followee becomes visible, in milliseconds since 1970 (UTC):
     /// ask again then, even if no log has changed.
     pub next_due_ms: Option<i64>,
+    /// The answer does not reflect all of [`NewsRequest::at_least`].
+    pub freshness_lost: bool,
 }
 
 /// A change of a home timeline.

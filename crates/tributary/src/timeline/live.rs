@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::news::{self, News};
+use super::news::{self, News, NewsRequest};
 use super::view::View;
 use super::{Limit, ReadError};
 use crate::freshness::Freshness;
@@ -109,6 +109,19 @@ impl Subscription {
         }
     }
 
+    /// Whether it has something to read before it waits.
+    #[cfg(test)]
+    pub(crate) fn is_woken(&mut self) -> bool {
+        self.reads_next |= self.subscriber.woken().now_or_never().is_some();
+        self.reads_next
+    }
+
+    /// Reads before it waits, as it does when a post is due.
+    #[cfg(test)]
+    pub(crate) fn read_next(&mut self) {
+        self.reads_next = true;
+    }
+
     /// Waits until there may be something to read. False at the end of the time.
     async fn wait(&mut self, end: Instant) -> bool {
         let retry = self.retries.then(|| Instant::now() + RETRY_PAUSE);
@@ -122,20 +135,21 @@ impl Subscription {
         true
     }
 
-    async fn read(&mut self, mut view: View<'_>) -> Result<News, SubscribeError> {
+    /// Reads what is new once.
+    pub(crate) async fn read(&mut self, mut view: View<'_>) -> Result<News, SubscribeError> {
         let start = Instant::now();
         let limit = Limit::new(EVENTS_MAX).unwrap_or(Limit::DEFAULT);
-        let since = self.since.as_ref();
+        let request = NewsRequest { since: self.since.clone(), limit, ..NewsRequest::default() };
         if let Some(memory) = view.memory() {
             // Memory then fills the follow list, also an empty one.
             memory.register_user(self.reader);
         }
         let (news, authors) =
-            news::with_authors(&mut view, self.reader, since, (limit, BYTES_MAX)).await?;
+            news::with_authors(&mut view, self.reader, &request, BYTES_MAX).await?;
         let is_changed = match authors {
             Some(authors) => self.watch(&authors)?,
             // Without a token, the first read is only about the position.
-            None => since.is_none(),
+            None => request.since.is_none(),
         };
         self.reads_next = news.more || is_changed;
         self.retries = !news.missing.is_empty();

@@ -16,14 +16,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::ReadError;
 use super::draft::PAGE_JSON_MAX;
 use super::due::{Due, DueRange, due};
 use super::events::post_key;
-pub use super::events::{News, NewsEvent, NewsPost};
+pub use super::events::{News, NewsEvent, NewsPost, NewsRequest};
 use super::hidden::Blockers;
 pub use super::live::{SubscribeError, Subscription};
 use super::view::View;
-use super::{Limit, ReadError};
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::freshness::Freshness;
 use crate::horizon::{AHEAD_MS, Horizon};
@@ -40,10 +40,9 @@ const LIST_TRIES: u32 = 3;
 pub(crate) async fn news(
     view: &mut View<'_>,
     reader: UserId,
-    since: Option<&Freshness>,
-    limit: Limit,
+    request: &NewsRequest,
 ) -> Result<News, ReadError> {
-    let answer = with_authors(view, reader, since, (limit, PAGE_JSON_MAX)).await;
+    let answer = with_authors(view, reader, request, PAGE_JSON_MAX).await;
     answer.map(|(news, _)| news)
 }
 
@@ -52,18 +51,20 @@ pub(crate) async fn news(
 pub(super) async fn with_authors(
     view: &mut View<'_>,
     reader: UserId,
-    since: Option<&Freshness>,
-    (limit, bytes_max): (Limit, usize),
+    NewsRequest { since, limit, at_least }: &NewsRequest,
+    bytes_max: usize,
 ) -> Result<(News, Option<Vec<UserId>>), ReadError> {
     let Some(memory) = view.memory() else {
         return Ok((News::with_gap(Freshness::default()), None));
     };
+    let freshness_lost = !reaches(view, at_least).await;
     let Some(since) = since else {
-        return Ok((News { freshness: view.reached(), ..News::default() }, None));
+        let freshness = view.reached();
+        return Ok((News { freshness, freshness_lost, ..News::default() }, None));
     };
     let mut asked = match Asked::new(view, memory, reader, since).await? {
         Ok(asked) => asked,
-        Err(unread) => return Ok((unread, None)),
+        Err(unread) => return Ok((News { freshness_lost, ..unread }, None)),
     };
     let mut blockers = Blockers::of(reader);
     let mut news = loop {
@@ -76,20 +77,25 @@ pub(super) async fn with_authors(
     };
     news.drop_posts_of(&blockers);
     news.queried |= blockers.queried | add_handles(view, memory, &mut news.events).await;
-    Ok((news, Some(asked.authors)))
+    Ok((News { freshness_lost, ..news }, Some(asked.authors)))
 }
 
 /// The number of posts that became visible in `reader`'s home timeline since a token and still
-/// are, and the rest of an answer without events.
+/// are, and the rest of an answer without events. None without a token.
 pub(crate) async fn count(
     view: &mut View<'_>,
     reader: UserId,
-    since: &Freshness,
+    NewsRequest { since, at_least, .. }: &NewsRequest,
 ) -> Result<(usize, News), ReadError> {
     let Some(memory) = view.memory() else { return Ok((0, News::with_gap(Freshness::default()))) };
+    let freshness_lost = !reaches(view, at_least).await;
+    let Some(since) = since else {
+        let freshness = view.reached();
+        return Ok((0, News { freshness, freshness_lost, ..News::default() }));
+    };
     let mut asked = match Asked::new(view, memory, reader, since).await? {
         Ok(asked) => asked,
-        Err(unread) => return Ok((0, unread)),
+        Err(unread) => return Ok((0, News { freshness_lost, ..unread })),
     };
     let mut blockers = Blockers::of(reader);
     let (mut posts, mut news) = loop {
@@ -102,7 +108,17 @@ pub(crate) async fn count(
     };
     posts.retain(|post| !blockers.contains(post.author));
     news.queried |= blockers.queried;
-    Ok((posts.len(), asked.with_cost(news)))
+    Ok((posts.len(), News { freshness_lost, ..asked.with_cost(news) }))
+}
+
+/// Waits until memory has the positions of the token, for half of the time of the request at most.
+/// Returns whether it has.
+async fn reaches(view: &mut View<'_>, at_least: &Freshness) -> bool {
+    if view.has_reached(at_least) {
+        return true;
+    }
+    view.wait_until_fresh().await;
+    view.memory_has_token()
 }
 
 /// A request for news with everything that its answer depends on.
@@ -123,7 +139,7 @@ struct Asked<'a> {
 }
 
 /// The part of a request that concerns one log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Subjects {
     subjects: Vec<Subject>,
     shards: BTreeSet<ShardId>,
@@ -207,8 +223,24 @@ impl<'a> Asked<'a> {
     }
 
     async fn read(&self, view: &mut View<'_>, limit: usize, bytes_max: usize) -> News {
-        let news = self.try_read(view, limit, bytes_max).await;
-        self.with_cost(news.unwrap_or_else(|Gap| News::with_gap(self.reached.clone())))
+        let news = match self.try_read(view, limit, bytes_max).await {
+            Ok(news) => news,
+            Err(Gap) => {
+                let next_due_ms = Box::pin(self.next_due(view)).await;
+                News { next_due_ms, ..News::with_gap(self.reached.clone()) }
+            }
+        };
+        self.with_cost(news)
+    }
+
+    /// When the next post becomes visible that the page after a gap hides.
+    async fn next_due(&self, view: &mut View<'_>) -> Option<i64> {
+        let (memory, since, queried) = (self.memory, &self.reached, self.queried);
+        let (authors, logs) = (self.authors.clone(), self.logs.clone());
+        let (reached, excluded) = (self.reached.clone(), self.excluded.clone());
+        let beyond_end = Vec::new();
+        let after = Asked { memory, since, beyond_end, authors, queried, reached, logs, excluded };
+        after.due(view).await.ok()?.next_ms
     }
 
     async fn try_read(

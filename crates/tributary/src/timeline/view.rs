@@ -203,6 +203,13 @@ impl<'a> View<'a> {
         }
     }
 
+    /// This view with another deadline.
+    #[cfg(test)]
+    pub(crate) fn until(mut self, deadline: Deadline) -> Self {
+        (self.deadline, self.patience) = (deadline, deadline.half());
+        self
+    }
+
     /// A view of memory as it is now, with the deadline of this one and no token.
     pub(super) fn renewed(&self) -> Self {
         let (deadline, patience) = (self.deadline, self.patience);
@@ -278,6 +285,11 @@ impl<'a> View<'a> {
             self.trust[index] = Trust::Nothing;
         }
         self.begin_again();
+    }
+
+    /// After [`View::wait_until_fresh`]: whether memory has all positions of the token.
+    pub(super) fn memory_has_token(&self) -> bool {
+        !self.memory_lags && !self.required.is_any_lost()
     }
 
     /// Takes the version of memory and the positions of the logs again, before the first read.
@@ -385,12 +397,10 @@ impl<'a> View<'a> {
         } else {
             log.announced()?
         };
-        let seen = self.start_of(identity).map(|start| {
-            if is_queried {
-                start.seen.min(ChangePosition::after(start.visible))
-            } else {
-                start.seen
-            }
+        let seen = self.start_of(identity).map(|start| match is_queried {
+            true if start.visible < start.seen.after => ChangePosition::after(start.visible),
+            // The databases show what they have lost, too.
+            _ => start.seen,
         });
         Some((identity, seen.unwrap_or_default(), at))
     }
