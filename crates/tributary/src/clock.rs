@@ -4,7 +4,22 @@ use jiff::Timestamp;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub fn now_ms() -> i64 {
+    #[cfg(test)]
+    if let Some(ms) = SET_MS.get() {
+        return ms;
+    }
     Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+thread_local! {
+    static SET_MS: std::cell::Cell<Option<i64>> = const { std::cell::Cell::new(None) };
+}
+
+/// Sets the clock of this thread. `None` is the clock of the machine.
+#[cfg(test)]
+pub(crate) fn set_ms(ms: Option<i64>) {
+    SET_MS.set(ms);
 }
 
 /// RFC 3339 in UTC with milliseconds: `2022-04-30T23:51:52.000Z`. A time outside the years that

@@ -372,6 +372,7 @@ impl Applier {
     /// Sets the heads of all authors that have posts. All others have none.
     pub(crate) fn install_heads(&mut self, heads: Vec<(Slot, i64)>) {
         let shards: BTreeSet<ShardId> = self.heads.shards.keys().copied().collect();
+        self.load_news(self.log().shards(), self.keeper.high_water(), &heads);
         set_heads(&self.memory, self.log().shards(), &heads, &HashMap::new());
         self.heads.set_state(&shards, || HeadsState::Known(Instant::now()));
     }

@@ -2,6 +2,8 @@
 //! release: nothing here is part of the library's stable interface. At most 40 items.
 
 pub mod decoders;
+#[cfg(all(test, feature = "sqlite"))]
+mod delivery;
 mod engine;
 #[cfg(feature = "sqlite")]
 pub mod folders;

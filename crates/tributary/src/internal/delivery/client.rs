@@ -1,0 +1,488 @@
+//! A client that follows the rules of the documentation: it reads a page and then what is new, by
+//! requests or with a subscription, and continues from any of its earlier tokens on any node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::node::Node;
+use super::world::{PostOf, Rows, SERVERS, Server, Touched, position};
+use super::{AUTHORS, Weakness};
+use crate::changes::ChangePosition;
+use crate::freshness::Freshness;
+use crate::horizon::Horizon;
+use crate::model::{Post, PostKey, UserId};
+use crate::post_json::decode;
+use crate::timeline::news::{News, NewsEvent, NewsRequest, Subscription};
+use crate::timeline::{DraftPost, Limit, PageRequest};
+
+/// Earlier states that a client can continue from.
+const SAVED_MAX: usize = 6;
+/// Horizons advance in steps, and streams are woken one step later.
+const STEP_MS: i64 = 20;
+
+/// The timeline of a client, and its token.
+#[derive(Clone, Default)]
+struct State {
+    posts: BTreeMap<PostOf, (i64, String)>,
+    token: Freshness,
+    /// The posts that came as events since the last page, with their times.
+    came: BTreeSet<(PostOf, i64)>,
+    /// Answers have shown so many transactions of each log, and pages posts up to this horizon.
+    shown: BTreeMap<u64, usize>,
+    horizon: Option<PostKey>,
+}
+
+pub(super) struct Client {
+    pub(super) reader: u64,
+    /// The number of its node.
+    pub(super) node: usize,
+    state: State,
+    saved: Vec<State>,
+    stream: Option<Subscription>,
+    due_ms: Option<i64>,
+    /// The last answer was incomplete, so the stream is not complete either.
+    is_incomplete: bool,
+    /// The horizon of the token waits for tails that memory cannot have now, for a second or until
+    /// the next change.
+    waits: bool,
+    weakness: Option<Weakness>,
+    pub(super) counts: Counts,
+    pub(super) verbose: bool,
+}
+
+/// What has happened to clients, to prove that it has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) events: usize,
+    pub(super) due: usize,
+    pub(super) gaps: usize,
+    pub(super) follows: usize,
+    pub(super) resumed: usize,
+    pub(super) incomplete: usize,
+    pub(super) unanswered: usize,
+    pub(super) checked: usize,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.due += other.due;
+        self.gaps += other.gaps;
+        self.follows += other.follows;
+        self.resumed += other.resumed;
+        self.incomplete += other.incomplete;
+        self.unanswered += other.unanswered;
+        self.checked += other.checked;
+    }
+}
+
+fn author_of((author, _): &PostOf) -> u64 {
+    *author
+}
+
+impl Client {
+    pub(super) fn new(reader: u64, weakness: Option<Weakness>) -> Self {
+        Self {
+            reader,
+            node: 0,
+            state: State::default(),
+            saved: Vec::new(),
+            stream: None,
+            due_ms: None,
+            is_incomplete: false,
+            waits: false,
+            weakness,
+            counts: Counts::default(),
+            verbose: false,
+        }
+    }
+
+    fn has(&self, weakness: Weakness) -> bool {
+        self.weakness == Some(weakness)
+    }
+
+    /// Begins with a page and its token.
+    pub(super) fn begin(
+        &mut self,
+        node: &mut Node<'_>,
+        servers: &mut [Server],
+        chance: &mut StdRng,
+    ) {
+        self.stream = None;
+        self.state = State::default();
+        let token = self.read_page(node, servers, (&Freshness::default(), chance));
+        let mut token = token.expect("it requires nothing");
+        if self.has(Weakness::LaterPosition) {
+            for (identity, at) in token.positions().to_vec() {
+                token.set(identity, ChangePosition::after(at), at);
+            }
+        }
+        self.state.token = token;
+    }
+
+    /// Replaces the timeline by a page that has reached the token. Returns the token of the page.
+    /// `None` if a log of the token does not exist any more.
+    fn read_page(
+        &mut self,
+        node: &mut Node<'_>,
+        servers: &mut [Server],
+        (token, chance): (&Freshness, &mut StdRng),
+    ) -> Option<Freshness> {
+        self.state.came.clear();
+        let from_memory = match chance.random_bool(0.7) {
+            true => self.read_memory(node, servers, token),
+            false => None,
+        };
+        from_memory.or_else(|| self.read_databases(node, servers, token))
+    }
+
+    fn read_memory(
+        &mut self,
+        node: &mut Node<'_>,
+        servers: &[Server],
+        token: &Freshness,
+    ) -> Option<Freshness> {
+        let (mut posts, mut first) = (BTreeMap::new(), None);
+        let limit = Limit::new(7).unwrap();
+        let mut request = PageRequest::default().limit(limit).at_least(token.clone());
+        loop {
+            let page = node.page(servers, self.reader, &request)?;
+            assert!(page.fresh_enough, "a node has reached its own token");
+            posts.extend(page.posts.iter().map(|post| entry(&post_of(post))));
+            first.get_or_insert(page.freshness);
+            let Some(next) = page.next else { break };
+            request = request.from(next);
+        }
+        self.state.posts = posts;
+        for (server, writer) in servers.iter().zip(&node.writers) {
+            self.show(server.epochs[writer.epoch].identity.0, writer.delivered);
+        }
+        self.state.horizon = self.state.horizon.max(Some(node.horizon())).max(token.horizon());
+        first
+    }
+
+    /// The page that the databases have once they show the token.
+    fn read_databases(
+        &mut self,
+        node: &Node<'_>,
+        servers: &mut [Server],
+        token: &Freshness,
+    ) -> Option<Freshness> {
+        let exists = |identity| servers.iter().any(|server| server.now().identity == identity);
+        if !token.positions().iter().all(|(identity, _)| exists(*identity)) {
+            return None;
+        }
+        let own = node.token_of_databases(servers);
+        for server in &mut *servers {
+            let epoch = server.now_mut();
+            let required = token.position(epoch.identity).unwrap_or_default();
+            let count = (0..=epoch.end()).find(|count| position(*count) >= required);
+            epoch.visible = epoch.visible.max(count.unwrap_or(epoch.end()));
+            self.show(epoch.identity.0, epoch.visible);
+        }
+        let horizon = Some(node.horizon()).max(token.horizon());
+        let rows = servers.iter().map(|server| server.now().rows[server.now().visible].clone());
+        self.state.posts = timeline(self.reader, &rows.collect::<Vec<_>>(), horizon);
+        self.state.horizon = self.state.horizon.max(horizon);
+        Some(own)
+    }
+
+    fn show(&mut self, identity: u64, count: usize) {
+        let shown = self.state.shown.entry(identity).or_default();
+        *shown = count.max(*shown);
+    }
+
+    /// Ends the subscription, and perhaps goes back to an earlier state.
+    pub(super) fn cut(&mut self, chance: &mut StdRng) {
+        self.stream = None;
+        if !self.saved.is_empty() && chance.random_bool(0.5) {
+            self.state = self.saved[chance.random_range(0..self.saved.len())].clone();
+        }
+    }
+
+    /// Continues on a node, with a subscription.
+    pub(super) fn resume(&mut self, node: &Node<'_>, number: usize) {
+        self.node = number;
+        self.counts.resumed += 1;
+        if self.has(Weakness::NoHorizon) {
+            self.state.token.set_horizon(Some(node.horizon()));
+        }
+        let since = Some(self.state.token.clone());
+        let stream = Subscription::new(Some(&node.memory), UserId(self.reader), since);
+        self.stream = Some(stream.expect("streams have room"));
+        (self.due_ms, self.is_incomplete) = (None, false);
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Asks once for some events. If the node does not have the token yet, sometimes waits for it.
+    pub(super) async fn poll(
+        &mut self,
+        node: &mut Node<'_>,
+        servers: &mut [Server],
+        chance: &mut StdRng,
+    ) -> Result<(), String> {
+        let limit = Limit::new(chance.random_range(1..6)).unwrap();
+        let request = NewsRequest::since(self.state.token.clone()).limit(limit);
+        let count = node.count(servers, self.reader, &request);
+        let news = node.news(servers, self.reader, &request);
+        let news = match news {
+            None if chance.random_ratio(1, 8) => {
+                Some(node.news_after_wait(servers, self.reader, &request).await)
+            }
+            news => news,
+        };
+        let Some(news) = news else {
+            self.counts.unanswered += 1;
+            return Ok(());
+        };
+        self.counts.incomplete += usize::from(!news.missing.is_empty());
+        if let (Some((posts, rest)), false) = (count, news.more || news.gap) {
+            let is_post = |event: &&NewsEvent| matches!(event, NewsEvent::Post(_));
+            let came = news.events.iter().filter(is_post).map(|event| match event {
+                NewsEvent::Post(post) => post.key(),
+                _ => unreachable!("only posts are left"),
+            });
+            let came = came.collect::<BTreeSet<_>>().len();
+            if came != posts || rest.gap {
+                return Err(format!("{posts} posts are counted, and {came} come"));
+            }
+        }
+        match self.take(news, node, (servers, chance))? {
+            true => self.check_at_token(node, servers),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads everything that the stream has been woken for.
+    pub(super) fn follow_stream(
+        &mut self,
+        node: &mut Node<'_>,
+        servers: &mut [Server],
+        (chance, now_ms): (&mut StdRng, i64),
+    ) -> Result<(), String> {
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        let is_due = self.due_ms.is_some_and(|due_ms| node.clock_ms(now_ms) >= due_ms);
+        let is_due = is_due && !self.has(Weakness::NoDueTime);
+        if is_due || self.is_incomplete {
+            stream.read_next();
+        }
+        while stream.is_woken() {
+            let Some(news) = node.read(servers, self.reader, &mut stream) else {
+                self.counts.unanswered += 1;
+                stream.read_next();
+                self.is_incomplete = true;
+                self.stream = Some(stream);
+                return Ok(());
+            };
+            self.is_incomplete = !news.missing.is_empty();
+            self.counts.incomplete += usize::from(self.is_incomplete);
+            if !self.take(news, node, (servers, chance))? {
+                return Ok(());
+            }
+        }
+        self.stream = Some(stream);
+        if self.is_incomplete { Ok(()) } else { self.check_live(node, servers) }
+    }
+
+    /// Takes an answer. False if the client has begun again.
+    fn take(
+        &mut self,
+        news: News,
+        node: &mut Node<'_>,
+        (servers, chance): (&mut [Server], &mut StdRng),
+    ) -> Result<bool, String> {
+        if self.verbose {
+            println!("  reader {}, node {}: {news:?}", self.reader, self.node);
+        }
+        self.due_ms = news.next_due_ms;
+        // Posts come as they are on this node.
+        for (server, writer) in servers.iter().zip(&node.writers) {
+            self.show(server.epochs[writer.epoch].identity.0, writer.delivered);
+        }
+        let is_behind = news.freshness.horizon() < Some(node.horizon());
+        let tries_again = news.gap && news.next_due_ms == Some(Horizon::soon_ms());
+        self.waits = (!news.more && is_behind) || tries_again;
+        if news.gap {
+            self.counts.gaps += 1;
+            let ignores = self.has(Weakness::NoGap);
+            if !ignores && self.read_page(node, servers, (&news.freshness, chance)).is_none() {
+                self.begin(node, servers, chance);
+                return Ok(false);
+            }
+        }
+        let before = self.state.token.horizon();
+        for (event, token) in news.events.into_iter().zip(news.tokens) {
+            self.counts.events += 1;
+            self.counts.due += usize::from(token.horizon() > self.state.token.horizon());
+            if !self.event(event, node, (servers, chance))? {
+                self.begin(node, servers, chance);
+                return Ok(false);
+            }
+            self.state.token = token;
+            if chance.random_ratio(1, 10) {
+                self.save();
+            }
+        }
+        self.state.token = news.freshness;
+        self.weaken(before);
+        // The client keeps it as text.
+        self.state.token = self.state.token.to_string().parse().unwrap();
+        Ok(true)
+    }
+
+    /// Changes the token as the weakness does.
+    fn weaken(&mut self, horizon_before: Option<PostKey>) {
+        match self.weakness {
+            Some(Weakness::WholeTransactions) => {
+                for (identity, at) in self.state.token.positions().to_vec() {
+                    self.state.token.set(identity, ChangePosition::after(at), at);
+                }
+            }
+            Some(Weakness::PositionsFirst) => self.state.token.set_horizon(horizon_before),
+            _ => {}
+        }
+    }
+
+    /// False if the page of a follow cannot be read, because a log does not exist any more.
+    fn event(
+        &mut self,
+        event: NewsEvent,
+        node: &mut Node<'_>,
+        (servers, chance): (&mut [Server], &mut StdRng),
+    ) -> Result<bool, String> {
+        match event {
+            NewsEvent::Post(post) => {
+                let post = post.to_post();
+                let (of, (time, _)) = entry(&post);
+                let is_new = self.state.came.insert((of, time));
+                let server = &servers[usize::try_from(of.0).unwrap() % SERVERS];
+                if !is_new && server.changes.get(&of) == Some(&1) {
+                    return Err(format!("{:?} comes twice", post.key));
+                }
+                self.state.posts.extend([entry(&post)]);
+            }
+            NewsEvent::Update(post) => self.state.posts.extend([entry(&post.to_post())]),
+            NewsEvent::Delete { author, post } => {
+                self.state.posts.remove(&(author.0, post.0));
+            }
+            NewsEvent::Follow { freshness, .. } => {
+                self.counts.follows += 1;
+                if !self.has(Weakness::NoFollowPage) {
+                    return Ok(self.read_page(node, servers, (&freshness, chance)).is_some());
+                }
+            }
+            NewsEvent::Unfollow { user, .. } => {
+                self.state.posts.retain(|of, _| author_of(of) != user.0);
+            }
+            event => return Err(format!("no server writes this: {event:?}")),
+        }
+        Ok(true)
+    }
+
+    fn save(&mut self) {
+        if self.saved.len() == SAVED_MAX {
+            self.saved.remove(0);
+        }
+        self.saved.push(self.state.clone());
+    }
+
+    /// Compares the timeline with that of the databases at the token.
+    fn check_at_token(&mut self, node: &Node<'_>, servers: &[Server]) -> Result<(), String> {
+        let mut from = Vec::new();
+        for (server, writer) in servers.iter().zip(&node.writers) {
+            let seen = self.state.token.changes_seen(server.epochs[writer.epoch].identity);
+            // The token has lost a log, or belongs to a node that is ahead.
+            let Some(seen) = seen else { return Ok(()) };
+            from.push(seen);
+        }
+        self.check(node, servers, (&from, self.state.token.horizon()))
+    }
+
+    /// Compares the timeline with that of the databases at the position of the node.
+    fn check_live(&mut self, node: &Node<'_>, servers: &[Server]) -> Result<(), String> {
+        let at = |writer: &super::node::Writer| ChangePosition::after(position(writer.delivered));
+        let from: Vec<_> = node.writers.iter().map(at).collect();
+        let reached = if self.waits { None } else { Some(node.horizon()) };
+        let horizon = self.state.token.horizon().max(reached);
+        self.check(node, servers, (&from, horizon))
+    }
+
+    fn check(
+        &mut self,
+        node: &Node<'_>,
+        servers: &[Server],
+        (from, horizon): (&[ChangePosition], Option<PostKey>),
+    ) -> Result<(), String> {
+        self.counts.checked += 1;
+        let (mut rows, mut touched) = (Vec::new(), Vec::new());
+        for ((server, writer), from) in servers.iter().zip(&node.writers).zip(from) {
+            let epoch = &server.epochs[writer.epoch];
+            let shown = self.state.shown.get(&epoch.identity.0).copied().unwrap_or_default();
+            rows.push(epoch.rows_at(*from));
+            touched.push(epoch.touched(*from, shown.max(writer.delivered)));
+        }
+        let expected = timeline(self.reader, &rows, horizon);
+        let own = &self.state.posts;
+        let wrong = expected.keys().chain(own.keys()).find(|of| {
+            let (expected, own) = (expected.get(*of), own.get(*of));
+            let time = expected.or(own).map_or(0, |(time, _)| *time);
+            expected != own && !self.may_differ(&touched, **of) && !self.is_near(horizon, time)
+        });
+        let Some(of) = wrong else { return Ok(()) };
+        Err(format!(
+            "{of:?}: expected {:?}, found {:?}; reader {}, node {}, horizon {horizon:?}, from {from:?}",
+            expected.get(of),
+            own.get(of),
+            self.reader,
+            self.node,
+        ))
+    }
+
+    /// Whether a post has changed after the token, so that the client may have it as it is now.
+    fn may_differ(&self, touched: &[Touched], of: PostOf) -> bool {
+        let [of_reader, of_author] =
+            [self.reader, of.0].map(|user| &touched[usize::try_from(user).unwrap() % SERVERS]);
+        of_reader.all
+            || of_reader.users.contains(&self.reader)
+            || of_reader.follows.contains(&(self.reader, of.0))
+            || of_author.all
+            || of_author.users.contains(&of.0)
+            || of_author.posts.contains(&of)
+    }
+
+    /// Whether pages have shown posts of this time already, or the horizon reaches it now.
+    fn is_near(&self, horizon: Option<PostKey>, time: i64) -> bool {
+        let horizon = horizon.map_or(i64::MAX, |key| key.time);
+        let shown = self.state.horizon.map_or(i64::MIN, |key| key.time);
+        (time > horizon && time <= shown) || (horizon - STEP_MS..=horizon).contains(&time)
+    }
+}
+
+fn post_of(post: &DraftPost) -> Post {
+    match post {
+        DraftPost::FromDatabase(post) => post.clone(),
+        DraftPost::FromMemory(found) => decode(found.key, found.body()),
+    }
+}
+
+fn entry(post: &Post) -> (PostOf, (i64, String)) {
+    ((post.key.author.0, post.key.post.0), (post.key.time, post.content.clone()))
+}
+
+/// The home timeline in these rows, up to a horizon.
+fn timeline(
+    reader: u64,
+    rows: &[Rows],
+    horizon: Option<PostKey>,
+) -> BTreeMap<PostOf, (i64, String)> {
+    let of = |user: u64| &rows[usize::try_from(user).unwrap() % SERVERS];
+    let followed = (0..AUTHORS).filter(|author| of(reader).follows.contains(&(reader, *author)));
+    let posts = followed.flat_map(|author| of(author).posts_of(author));
+    let shown = posts.filter(|post| horizon.is_none_or(|horizon| post.key <= horizon));
+    shown.map(|post| entry(&post)).collect()
+}
