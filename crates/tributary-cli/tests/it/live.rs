@@ -8,124 +8,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::Request;
 use mysql_async::prelude::Queryable;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout_at};
 use tributary::internal::{mysql_tables, now_ms, rfc3339_ms};
 use tributary::{Freshness, Tributary, UserId};
 use tributary_server::{CursorKeys, KeyFile, RouterOptions, Scope};
 
 use crate::access::protected_fleet;
 use crate::commands::{Serving, post};
-use crate::news::{CHANGING, STEADY, Writers, execute, prepare, whole, write};
+use crate::news::{CHANGING, DUE_MAX, STEADY, Writers, execute, prepare, whole, write};
 use crate::support::credentials::TestCredentials;
 use crate::support::database::Database;
+use crate::support::events::{Event, Stream, WAIT_MAX, path};
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
 use crate::support::watch::Watch;
-use crate::support::{run, scratch, seed, size, user_id};
-
-/// The longest wait for an event.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// An open stream of events.
-struct Stream {
-    head: hyper::http::response::Parts,
-    body: Incoming,
-    /// Bytes after the last complete event.
-    rest: Vec<u8>,
-    connection: JoinHandle<()>,
-}
-
-/// A block of a stream.
-#[derive(Debug, Default)]
-struct Event {
-    name: String,
-    id: String,
-    data: String,
-}
-
-impl Stream {
-    async fn open(address: &str, path: &str, headers: &[(&str, &str)]) -> Self {
-        let socket = TcpStream::connect(address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.unwrap();
-        let connection = tokio::spawn(async move { drop(connection.await) });
-        let mut request = Request::get(path).header("host", "localhost");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Empty::<Bytes>::new()).unwrap();
-        let (head, body) = Response::into_parts(sender.send_request(request).await.unwrap());
-        Self { head, body, rest: Vec::new(), connection }
-    }
-
-    /// The next block; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(end) = self.rest.windows(2).position(|two| two == b"\n\n") {
-                let block: Vec<u8> = self.rest.drain(..end + 2).collect();
-                return Some(Event::parse(std::str::from_utf8(&block).unwrap()));
-            }
-            let frame =
-                timeout(WAIT_MAX, self.body.frame()).await.expect("nothing is sent")?.ok()?;
-            self.rest.extend(frame.into_data().unwrap());
-        }
-    }
-
-    /// The next block with a name.
-    async fn event(&mut self) -> Event {
-        loop {
-            let event = self.next().await.expect("the stream continues");
-            if !event.name.is_empty() {
-                return event;
-            }
-        }
-    }
-
-    async fn ends(&mut self) {
-        while self.next().await.is_some() {}
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
-
-impl Event {
-    fn parse(block: &str) -> Self {
-        let mut event = Self::default();
-        for line in block.lines().filter(|line| !line.is_empty()) {
-            match line.split_once(':').unwrap() {
-                ("event", value) => event.name = value.trim_start().to_owned(),
-                ("id", value) => event.id = value.trim_start().to_owned(),
-                ("data", value) => event.data = value.trim_start().to_owned(),
-                ("retry", value) => assert!(value.trim().parse::<u32>().is_ok()),
-                ("", _) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        event
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-fn path(reader: UserId) -> String {
-    format!("/v1/users/{reader}/feed/live")
-}
+use crate::support::{run, scratch, seed, size, skip, user_id};
 
 /// All streams are taken, and tokens that are not valid.
 async fn requests_are_refused(server: &TestServer, reader: UserId) {
@@ -189,11 +91,14 @@ fn a_stream_has_every_kind_of_event_and_resumes() {
         let old = server.cursor_keys.seal_freshness(&Freshness::default());
         drop(since);
         let id = [("last-event-id", old.as_str())];
+        // The first one is above. The server may not have noticed yet that a client has gone.
+        let mut refused = 1;
         let mut gap = loop {
             let gap = Stream::open(&address, &path(reader), &id).await;
             if gap.head.status == 200 {
                 break gap;
             }
+            refused += 1;
         };
         let event = gap.event().await;
         assert_eq!((event.name.as_str(), event.id.is_empty()), ("gap", false));
@@ -201,7 +106,8 @@ fn a_stream_has_every_kind_of_event_and_resumes() {
         assert_eq!(counters["subscribers"], 3);
         let metrics = server.get("/metrics").await.body;
         assert!(metrics.contains("\ntributary_streams 3\n"), "{metrics}");
-        assert!(metrics.contains("tributary_streams_refused_total 1"), "{metrics}");
+        let refused = format!("tributary_streams_refused_total {refused}\n");
+        assert!(metrics.contains(&refused), "{refused}, {metrics}");
         // The server does not wait for the clients of streams.
         drop(server);
         for stream in [&mut stream, &mut resumed, &mut gap] {
@@ -306,9 +212,32 @@ fn a_stream_ends_with_its_credential() {
         of_token.ends().await;
         assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
         tributary.publish(user_id(2), "for valid credentials", None).await.unwrap();
-        assert_eq!(of_kept.event().await.name, "post");
+        let post = of_kept.event().await;
+        assert_eq!(post.name, "post");
+        // A token that expires during a stream ends it, and the next token continues it.
+        let stream_of = async |left: i64, id: &str| {
+            let bearer = format!("Bearer {}", credentials.token_until(3, now() + left));
+            let mut headers = vec![("authorization", bearer.as_str())];
+            headers.extend((!id.is_empty()).then_some(("last-event-id", id)));
+            Stream::open(&address, &path(user_id(3)), &headers).await
+        };
+        assert_eq!(stream_of(-LEEWAY_S - 1, "").await.head.status, 401);
+        let mut first = stream_of(2 - LEEWAY_S, "").await;
+        let id = first.next().await.unwrap().id;
+        let start = Instant::now();
+        first.ends().await;
+        assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+        tributary.follow(user_id(3), user_id(2)).await.unwrap();
+        let mut next = stream_of(3_600, &id).await;
+        assert_eq!(next.event().await.name, "follow");
+        let ended = server.get_as("/metrics", &credentials.key(&[Scope::Admin])).await.body;
+        let reasons = "tributary_streams_ended_total{reason=\"credential\"} 4\n";
+        assert!(ended.contains(reasons), "{ended}");
     });
 }
+
+/// A token is valid for this time after its end.
+const LEEWAY_S: i64 = 60;
 
 /// The whole timeline over HTTP, as a client reads it after a gap and after a follow.
 async fn read_whole(server: &TestServer, reader: UserId, token: &str) -> Posts {
@@ -494,6 +423,8 @@ async fn cut_streams(backend: Backend, fleet: &TestFleet, is_killed: bool, cuts:
     };
     let write = join_all((0..SHARDS).map(|shard| write(fleet, shard, &writers)));
     tokio::join!(write, disturb(fleet, is_killed, &writers), read);
+    // Afterwards, the hidden posts are due or are hidden until the next century.
+    sleep(DUE_MAX + Duration::from_millis(500)).await;
     for shard in 0..SHARDS {
         let author = marker(shard);
         let sql = format!(
@@ -548,6 +479,22 @@ fn resident(serving: &Serving) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// The number of streams that a server may have here: three eighths of its files.
+fn streams_max() -> u64 {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let hard = files.split_whitespace().nth(4).unwrap();
+    (hard.parse().unwrap_or(u64::MAX) - 100) / 8 * 3
+}
+
+/// The processor time of a process, in steps of 10 ms.
+fn processor_time(serving: &Serving) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", serving.process.id())).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// Readers 1 to `readers` of a folder with one shard follow 160 users each, among them user 1.
 fn crowd(data: &std::path::Path, readers: u64) {
     let mut migrate = Command::new(env!("CARGO_BIN_EXE_tributary"));
@@ -576,13 +523,17 @@ async fn for_each<T>(readers: u64, work: impl AsyncFn(UserId) -> T) -> Vec<T> {
 #[test]
 fn a_post_reaches_many_streams_which_are_small_while_idle() {
     let dir = scratch();
-    let readers = size(1_000, 10_000);
+    let readers = size(1_000, 10_000).min(streams_max());
+    if readers < size(1_000, 10_000) {
+        skip(&format!("{readers} streams in place of 10,000: raise ulimit -Hn to 27000"));
+    }
     crowd(dir.path(), readers);
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n $(ulimit -Hn); exec \"$0\" \"$@\""]);
     command.arg(env!("CARGO_BIN_EXE_tributary"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(dir.path());
-    command.env("TRIBUTARY_EMBEDDED__SHARDS", "1").env("TRIBUTARY_MEMORY__BUDGET", "256MiB");
+    // An eighth of it is for the users that streams wait for: 3,420 bytes for each stream.
+    command.env("TRIBUTARY_EMBEDDED__SHARDS", "1").env("TRIBUTARY_MEMORY__BUDGET", "320MiB");
     let serving = Serving::start(&mut command);
     run(async {
         // After this the follow lists are in memory.
@@ -602,16 +553,29 @@ fn a_post_reaches_many_streams_which_are_small_while_idle() {
         let mut open = open.await;
         sleep(Duration::from_secs(1)).await;
         let each = resident(&serving).saturating_sub(before) / readers;
-        let start = Instant::now();
-        let (address, body) = (serving.address.clone(), r#"{"content": "to all"}"#);
-        let written =
-            tokio::task::spawn_blocking(move || post(&address, "/v1/users/1/posts", body)).await;
-        assert!(written.unwrap().starts_with("HTTP/1.1 201"));
+        let publish = async |author: u64| {
+            let (address, path) = (serving.address.clone(), format!("/v1/users/{author}/posts"));
+            let write = move || post(&address, &path, r#"{"content": "to all"}"#);
+            let written = tokio::task::spawn_blocking(write).await;
+            assert!(written.unwrap().starts_with("HTTP/1.1 201"));
+        };
+        let (start, idle) = (Instant::now(), processor_time(&serving));
+        publish(1).await;
         for stream in &mut open {
             assert_eq!(stream.event().await.name, "post");
         }
         let reached = start.elapsed();
+        let to_all = processor_time(&serving) - idle;
+        // A post that no stream waits for costs one look-up.
+        for _ in 0..10 {
+            publish(1_000_000).await;
+        }
+        let unread = processor_time(&serving) - idle - to_all;
         println!("  {readers} streams: {each} bytes each; a post reached them in {reached:?}");
+        println!(
+            "  processor: {to_all:?} for a post to all, {unread:?} for ten that no stream reads"
+        );
+        assert!(unread < to_all, "{unread:?}, {to_all:?}");
         assert!(each <= 16 * 1024, "{each} bytes");
         assert!(reached < Duration::from_secs(size(10, 1)), "{reached:?}");
     });

@@ -58,6 +58,7 @@ mod reload;
 mod rows;
 mod servers;
 mod settings;
+mod streams;
 mod supply;
 mod support;
 mod tasks;

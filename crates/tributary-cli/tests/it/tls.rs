@@ -22,9 +22,12 @@ use tributary::Tributary;
 use tributary::config::HttpTls;
 use tributary_server::{Certificate, RouterOptions, bind_with};
 
-use crate::support::fleet::{Backend, Tables, TestFleet};
+use crate::news::execute;
+use crate::support::events::{Stream, path};
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
+use crate::support::watch::Watch;
 use crate::support::world::World;
-use crate::support::{run, scratch};
+use crate::support::{run, scratch, user_id};
 
 /// The longest wait for something that takes seconds.
 const WAIT_MAX: Duration = Duration::from_secs(40);
@@ -120,7 +123,8 @@ struct Server {
     encrypted: SocketAddr,
     plain: SocketAddr,
     _stop: oneshot::Sender<()>,
-    _fleet: TestFleet,
+    fleet: TestFleet,
+    tributary: Tributary,
 }
 
 /// A server with 100 posts of author 4, of about 1 MiB in all, and reader 1.
@@ -141,8 +145,8 @@ async fn serve(authority: &Authority) -> Server {
     let (bound, plain) = bound.with_plain(any).await.unwrap();
     let bound = bound.with_admin_routes();
     let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
-    Server { encrypted, plain, _stop: stop, _fleet: fleet }
+    tokio::spawn(bound.serve(tributary.clone(), async move { drop(stopped.await) }));
+    Server { encrypted, plain, _stop: stop, fleet, tributary }
 }
 
 #[test]
@@ -289,6 +293,51 @@ fn http2_is_served_over_tls_within_bounds() {
         assert!(idle.await.unwrap() < WAIT_MAX);
         assert!(mute.await.unwrap() < WAIT_MAX);
         assert!(unread.await.unwrap() < WAIT_MAX);
+    });
+}
+
+#[test]
+fn streams_of_events_are_served_over_tls() {
+    let authority = Authority::new();
+    authority.issue(2100);
+    run(async {
+        let server = serve(&authority).await;
+        Watch::start(&server.tributary).await.until_heads_known().await;
+        let path = path(user_id(1));
+        let over_http1 = async |id: &str| {
+            let socket = authority.connect(server.encrypted, "localhost", b"http/1.1").await;
+            Stream::over(socket.unwrap(), &path, &[("last-event-id", id)]).await
+        };
+        let over_http2 = async |id: &str| {
+            let socket = authority.connect(server.encrypted, "localhost", b"h2").await.unwrap();
+            let http2 = hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>;
+            let (mut sender, connection) =
+                http2(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+            let connection = tokio::spawn(async move { drop(connection.await) });
+            let request = Request::get(format!("https://localhost{path}"));
+            let request = request.header("last-event-id", id).body(Empty::new()).unwrap();
+            Stream::of(sender.send_request(request).await.unwrap(), connection)
+        };
+        let mut first = over_http1("").await;
+        assert_eq!(first.head.status, 200);
+        let mut id = first.next().await.unwrap().id;
+        // Each post is read on another connection, which continues after the earlier one.
+        for post in 1_000..1_006 {
+            let sql = format!(
+                "INSERT INTO D.tweets (tweet_id, user_id, content, timestamp) \
+                 VALUES ({post}, 4, 'over TLS', {post})"
+            );
+            execute(&server.fleet, 4 % SHARDS, vec![sql], Duration::ZERO).await;
+            let mut stream = match post % 2 {
+                0 => over_http1(&id).await,
+                _ => over_http2(&id).await,
+            };
+            let event = stream.event().await;
+            assert_eq!(event.name, "post", "{event:?}");
+            assert_eq!(event.json()["post"]["post_id"], post.to_string());
+            id = event.id;
+            assert_eq!(first.event().await.json()["post"]["post_id"], post.to_string());
+        }
     });
 }
 

@@ -63,8 +63,13 @@ impl TestCredentials {
 
     /// The token of a user.
     pub(crate) fn token(&self, user: u64) -> String {
+        self.token_until(user, now() + 3_600)
+    }
+
+    /// The token of a user that expires at this time, in seconds since 1970.
+    pub(crate) fn token_until(&self, user: u64, expires: i64) -> String {
         let claims = json!({"iss": "backend", "aud": "feeds", "sub": user.to_string(),
-            "iat": now(), "exp": now() + 3_600});
+            "iat": now() - 100, "exp": expires});
         let parts = [json!({"alg": "EdDSA", "kid": "k"}), claims];
         let [header, claims] = parts.map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
         let signed = format!("{header}.{claims}");

@@ -2,6 +2,7 @@
 
 pub(crate) mod credentials;
 pub(crate) mod database;
+pub(crate) mod events;
 pub(crate) mod fleet;
 pub(crate) mod http;
 pub(crate) mod link;
