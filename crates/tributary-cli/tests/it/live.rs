@@ -178,6 +178,7 @@ fn a_stream_has_mutes_and_blocks_and_no_posts_of_hidden_users() {
 fn a_stream_ends_with_its_credential() {
     let credentials = TestCredentials::new();
     let [key, kept] = [(); 2].map(|()| credentials.key(&[Scope::ActAsUser]));
+    let admin = credentials.key(&[Scope::Admin]);
     let (token, file) = (credentials.token(1), credentials.keys_file());
     let now = || now_ms() / 1_000;
     let short = KeyFile::edit(&file, |keys| {
@@ -230,7 +231,7 @@ fn a_stream_ends_with_its_credential() {
         tributary.follow(user_id(3), user_id(2)).await.unwrap();
         let mut next = stream_of(3_600, &id).await;
         assert_eq!(next.event().await.name, "follow");
-        let ended = server.get_as("/metrics", &credentials.key(&[Scope::Admin])).await.body;
+        let ended = server.get_as("/metrics", &admin).await.body;
         let reasons = "tributary_streams_ended_total{reason=\"credential\"} 4\n";
         assert!(ended.contains(reasons), "{ended}");
     });

@@ -29,7 +29,7 @@ struct State {
     token: Freshness,
     /// The posts that came as events since the last page, with their times.
     came: BTreeSet<(PostOf, i64)>,
-    /// Answers have shown so many transactions of each log, and pages posts up to this horizon.
+    /// The transactions of each log that answers have shown, and the horizon of the pages.
     shown: BTreeMap<u64, usize>,
     horizon: Option<PostKey>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Client {
     pub(super) verbose: bool,
 }
 
-/// What has happened to clients, to prove that it has.
+/// Counts of events, to prove that they have happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) events: usize,

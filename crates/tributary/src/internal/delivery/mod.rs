@@ -1,10 +1,10 @@
 //! Long random runs of the delivery of news against simulated servers. Memory, its writers, pages,
-//! news and subscriptions are the real ones; a seed decides everything else. After each step, what
+//! news and subscriptions are the real ones; a seed decides the random choices. After each step, what
 //! each client has (a page and the events after it) is compared with the rows of the servers.
 //!
 //! The servers reset their logs and lose rows without a transaction. The nodes restart, lag, drop
-//! news, evict, and have clocks that differ. The clients are cut and continue from any earlier token
-//! on any node.
+//! news, evict, and have clocks that differ. The clients are cut, and continue from any earlier
+//! token on any node.
 //!
 //! `TRIBUTARY_SIM_SEEDS=100000` runs a hundredth of that many seeds from `TRIBUTARY_SEED` on, as
 //! `./dev soak` does. `TRIBUTARY_SIM_SEED=7` runs one seed and prints its steps.
@@ -231,7 +231,7 @@ async fn fleets() -> (Vec<Tributary>, Vec<TempDir>) {
         let shards = ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), "2".to_owned());
         let mut config = Config::from_folder(dir.path(), [shards]).unwrap();
         config.memory.budget = Some(0);
-        // Only requests that wait for something in vain reach their deadline.
+        // No request reaches its deadline, except those with a time of their own.
         config.request.deadline_ms = 600_000;
         fleets.push(Tributary::open(&config).await.unwrap());
         dirs.push(dir);

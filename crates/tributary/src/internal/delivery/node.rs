@@ -26,7 +26,7 @@ use crate::timeline::{self, Draft, PageRequest, TimelineFlights, View};
 const BUDGET: usize = 4 << 20;
 /// Attempts at a request whose tails are filled in between.
 const FILLS_MAX: usize = 16;
-/// The time of a request that waits in vain.
+/// The time of a request that waits for a token that does not come.
 const SHORT: Duration = Duration::from_millis(4);
 /// A day: a clock that is ahead by this time takes no post for one of the future.
 const DAY_MS: i64 = 86_400_000;
@@ -292,7 +292,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// What a subscription reads now.
+    /// The answer that a subscription reads now.
     pub(super) fn read(
         &mut self,
         servers: &[Server],
@@ -315,8 +315,8 @@ impl<'a> Node<'a> {
         page.filter(|page| page.queried.is_empty() && page.waves == 0 && page.missing.is_empty())
     }
 
-    /// The token of a page that the databases answer: they show `seen` of their logs surely, and
-    /// perhaps all changes up to the end.
+    /// The token of a page that the databases answer: they show all changes up to one
+    /// position, and perhaps some up to the end.
     pub(super) fn token_of_databases(&self, servers: &[Server]) -> Freshness {
         let mut token = Freshness::default();
         for (server, writer) in servers.iter().zip(&self.writers) {

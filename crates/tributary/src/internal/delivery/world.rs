@@ -28,7 +28,7 @@ pub(super) struct Rows {
     pub(super) follows: BTreeSet<(u64, u64)>,
 }
 
-/// What a part of a log has changed.
+/// The rows that a part of a log has changed.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     pub(super) all: bool,
@@ -130,13 +130,12 @@ impl Epoch {
     pub(super) fn rows_at(&self, at: ChangePosition) -> Rows {
         let (count, changes) = self.count_at(at);
         let mut rows = self.rows[count].clone();
-        if changes > 0 {
-            self.log[count].iter().take(changes).for_each(|change| rows.apply(change));
-        }
+        let next = self.log.get(count).into_iter().flatten();
+        next.take(changes).for_each(|change| rows.apply(change));
         rows
     }
 
-    /// What changed after a position in the first `until` transactions.
+    /// The changes after a position in the first `until` transactions.
     pub(super) fn touched(&self, after: ChangePosition, until: usize) -> Touched {
         let (count, changes) = self.count_at(after);
         let mut touched = Touched::default();
