@@ -305,7 +305,7 @@ impl Client {
             self.show(server.epochs[writer.epoch].identity.0, writer.delivered);
         }
         let is_behind = news.freshness.horizon() < Some(node.horizon());
-        let tries_again = news.gap && news.next_due_ms == Some(Horizon::soon_ms());
+        let tries_again = news.next_due_ms == Some(Horizon::soon_ms());
         self.waits = (!news.more && is_behind) || tries_again;
         if news.gap {
             self.counts.gaps += 1;

@@ -32,7 +32,7 @@ const AUTHORS: u64 = 6;
 const READERS: [u64; 2] = [100, 101];
 const STEPS: usize = 400;
 /// Number of seeds in a normal test run, and for each weakness at most.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 12;
 /// The first day of the simulations. Each of them has a day of its own, because the horizon of a
 /// node never goes back.
 const START_MS: i64 = 1_700_000_000_000;
