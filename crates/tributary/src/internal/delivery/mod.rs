@@ -1,6 +1,6 @@
 //! Long random runs of the delivery of news against simulated servers. Memory, its writers, pages,
-//! news and subscriptions are the real ones; a seed decides the random choices. After each step, what
-//! each client has (a page and the events after it) is compared with the rows of the servers.
+//! news and subscriptions are the real ones; a seed decides the random choices. After each step,
+//! what each client has (a page and the events after it) is compared with the rows of the servers.
 //!
 //! The servers reset their logs and lose rows without a transaction. The nodes restart, lag, drop
 //! news, evict, and have clocks that differ. The clients are cut, and continue from any earlier
