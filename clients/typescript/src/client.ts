@@ -196,16 +196,19 @@ export class Tributary {
     return this.call("read_post", { path: { user_id: user, post_id: post } });
   }
 
-  /** The posts with up to 100 addresses `author:post`. */
+  /** The posts with up to 100 addresses `author:post`. Fails if a shard does not answer. */
   async posts(addresses: string[]): Promise<Post[]> {
-    const query = { posts: addresses.join(",") };
+    const query = { posts: addresses.join(","), require: "complete" as const };
     const { posts, rest } = await this.call("read_posts", { path: {}, query });
     return rest.length > 0 ? [...posts, ...(await this.posts(rest))] : posts;
   }
 
-  /** The numbers of replies and reposts of up to 100 posts `author:post`. */
+  /**
+   * The numbers of replies and reposts of up to 100 posts `author:post`. Fails if a shard does not
+   * answer.
+   */
   async postCounts(addresses: string[]): Promise<PostNumbers[]> {
-    const query = { posts: addresses.join(",") };
+    const query = { posts: addresses.join(","), require: "complete" as const };
     return (await this.call("count_posts", { path: {}, query })).posts;
   }
 

@@ -150,7 +150,7 @@ pub(super) async fn counts(
         complete: missing.is_empty(),
         missing_shards: shard_names(&missing, fleet(&tributary)),
     });
-    Ok(costing(Cost::QUERY, response))
+    Ok(costing(Cost::of_counts([following, followers].into_iter()), response))
 }
 
 /// `GET /v1/users/{user_id}/relationships?users=1,2,3`.

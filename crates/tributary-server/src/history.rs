@@ -100,15 +100,17 @@ impl History {
         history
     }
 
-    /// Counts an answer, and its authors if it is a page of a home timeline.
+    /// Counts an answer, and its authors if it has a page.
     pub(super) fn answered(
         &self,
         uri: &Uri,
         took: Duration,
-        authors: impl FnOnce() -> PageAuthors,
+        page: Option<impl FnOnce() -> PageAuthors>,
     ) {
         self.latencies.record(took);
-        self.traffic.answered(uri, took, authors);
+        if let Some(authors) = page {
+            self.traffic.answered(uri, took, authors);
+        }
     }
 
     pub(super) fn tasks(&self) -> Vec<TaskStats> {

@@ -1,5 +1,7 @@
 //! The routes that read several posts, or count their replies and reposts.
 
+use std::collections::HashSet;
+
 use axum::extract::{Query, State};
 use axum::http::Uri;
 use axum::response::Response;
@@ -59,16 +61,21 @@ pub(super) async fn counts(
     let counted = tributary.post_counts(&addresses_in(&uri)?).await?;
     parameters.accept(counted.missing.is_empty())?;
     let answer = json(&CountedPosts::new(&counted, fleet(&tributary)));
-    Ok(costing(Cost::QUERY, answer))
+    let counts = counted.posts.iter().flat_map(|of| [of.replies, of.reposts]);
+    Ok(costing(Cost::of_counts(counts), answer))
 }
 
-/// The addresses of the parameter `posts`.
+/// The addresses of the parameter `posts`, each once.
 fn addresses_in(uri: &Uri) -> Result<Vec<PostAddress>, ApiError> {
     let query = Query::<RawPosts>::try_from_uri(uri);
     let text = query.ok().and_then(|Query(RawPosts { posts })| posts).unwrap_or_default();
     let addresses: Result<Vec<PostAddress>, _> = text.split(',').map(str::parse).collect();
     match addresses {
-        Ok(addresses) if addresses.len() <= POSTS_MAX => Ok(addresses),
+        Ok(mut addresses) if addresses.len() <= POSTS_MAX => {
+            let mut seen = HashSet::new();
+            addresses.retain(|address| seen.insert(*address));
+            Ok(addresses)
+        }
         _ => Err(BAD_ADDRESSES),
     }
 }

@@ -53,7 +53,8 @@ impl Service<hyper::Request<Incoming>> for RequestService {
     type Future = Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let (exchange, began) = (self.connection.request_arrived(), Instant::now());
+        let exchange = self.connection.request_arrived();
+        let history = self.app.history.as_ref().map(|history| (history, Instant::now()));
         let cors = self.cors.as_ref().map(|cors| cors.headers(request.method(), request.headers()));
         let cors = match cors {
             Some((headers, true)) => {
@@ -70,12 +71,13 @@ impl Service<hyper::Request<Incoming>> for RequestService {
         };
         match catch_unwind(AssertUnwindSafe(cached)) {
             Ok(Some(page)) => {
-                let history = self.app.history.as_deref();
-                let body = history.map(|_| page.body().clone());
+                let body = history.map(|_| page.body().clone()).unwrap_or_default();
                 let answer = cached_answer(&exchange, accepted, page);
-                if let Some(history) = history {
-                    let authors = || PageAuthors::in_json(&body.unwrap_or_default());
-                    history.answered(request.uri(), began.elapsed(), authors);
+                if let Some((history, began)) = history {
+                    let authors = || PageAuthors::in_json(&body);
+                    // An answer 304 does not say what is on the page.
+                    let page = (!body.is_empty()).then_some(authors);
+                    history.answered(request.uri(), began.elapsed(), page);
                 }
                 Either::Left(ready(Ok(with_headers(answer, cors))))
             }
@@ -85,15 +87,17 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                 let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
                 request.extensions_mut().insert(ConnectInfo(self.peer));
                 request.extensions_mut().insert(Arc::clone(&exchange));
-                let history = self.app.history.clone().map(|of| (of, request.uri().clone()));
+                let history =
+                    history.map(|(of, began)| (Arc::clone(of), began, request.uri().clone()));
                 let answer = self.routes.call(request);
                 let takeover = (!self.connection.is_multiplexed()).then(|| self.takeover.clone());
                 Either::Right(Box::pin(async move {
                     let Ok(mut response) = answer.await;
                     let is_stream = response.extensions().get::<EventStream>().is_some();
                     let authors = response.extensions_mut().remove::<PageAuthors>();
-                    if let Some((history, uri)) = history {
-                        history.answered(&uri, began.elapsed(), || authors.unwrap_or_default());
+                    if let Some((history, began, uri)) = history {
+                        let page = authors.map(|authors| || authors);
+                        history.answered(&uri, began.elapsed(), page);
                     }
                     let answer = answer_of_route(&exchange, response, (accepted, must));
                     let answer = with_headers(answer, cors);

@@ -1,5 +1,6 @@
 //! The busiest readers and authors, and the slowest pages of the last minutes, for the page for
-//! operators. All of it is bounded, and a page that is not counted costs two loads of atomics.
+//! operators. All of it is bounded, and a page that is not counted costs some loads of atomics. No
+//! page waits for another one: while a lock is held, further pages are not counted.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,19 +11,27 @@ use axum::http::Uri;
 use tributary::UserId;
 use tributary::internal::Draft;
 
+use super::history::PAUSE;
 use super::space_saving::SpaceSaving;
 
 /// Pages that are counted in each second, at most about. One of 20 posts takes a few microseconds,
 /// so that is a thousandth of a processor.
-const COUNTED_PER_SECOND: f64 = 200.0;
+const COUNTED_PER_SECOND: u32 = 200;
+/// Pages that are counted between two calls of [`Traffic::tick`], at most.
+const COUNTED_MAX: u32 = 2 * COUNTED_PER_SECOND * PAUSE.as_secs() as u32;
 /// The slowest pages that are kept.
 const SLOWEST: usize = 10;
+/// Faster pages are not slow, however few there are.
+const SLOW_US: u64 = 1_000;
 /// For how long they are kept.
 const SLOW_AGE_MAX: Duration = Duration::from_secs(300);
 /// The pause between two halvings of all counts, so that they are those of the last minutes.
 const HALF_LIFE: Duration = Duration::from_secs(60);
-/// How each post of a page in JSON names its author. A text has no such quotes unescaped.
-const AUTHOR: &str = "\"author_id\":\"";
+/// How each post of a page in JSON names its author, after its id. A text has no such quotes
+/// unescaped, and the address of another post begins with its author.
+const AUTHOR: &str = "\",\"author_id\":\"";
+/// Parameters of pages that the links to explanations cannot repeat.
+const NOT_EXPLAINED: [&str; 3] = ["explain=", "memory=", "around="];
 
 thread_local! {
     /// Pages of this thread until one is counted.
@@ -64,6 +73,8 @@ pub(super) type Shares = Vec<(UserId, f64)>;
 pub(super) struct Traffic {
     /// One of this many pages is counted.
     period: AtomicU32,
+    /// Pages that may still be counted before the next tick.
+    left: AtomicU32,
     counts: Mutex<Counts>,
     /// Pages that took less, in microseconds, are not among the slowest.
     threshold_us: AtomicU64,
@@ -82,15 +93,16 @@ impl Default for Traffic {
     fn default() -> Self {
         Self {
             period: AtomicU32::new(1),
+            left: AtomicU32::new(COUNTED_MAX),
             counts: Mutex::default(),
-            threshold_us: AtomicU64::new(0),
+            threshold_us: AtomicU64::new(SLOW_US),
             slowest: Mutex::default(),
         }
     }
 }
 
 impl Traffic {
-    /// Notes an answer, if it is a page of a home timeline.
+    /// Notes an answer with a page, if it is one of a home timeline.
     pub(super) fn answered(
         &self,
         uri: &Uri,
@@ -98,14 +110,18 @@ impl Traffic {
         authors: impl FnOnce() -> PageAuthors,
     ) {
         let Some(reader) = reader_of(uri.path()) else { return };
-        self.note_slow(took, || (reader, query_of(uri.query().unwrap_or_default())));
+        let query = uri.query().unwrap_or_default();
+        if !query.split('&').any(|pair| NOT_EXPLAINED.iter().any(|name| pair.starts_with(name))) {
+            self.note_slow(took, || (reader, query_of(query)));
+        }
         let period = self.period.load(Ordering::Relaxed);
         let is_due = LEFT.with(|left| {
             let due = left.get() == 0;
             left.set(if due { period - 1 } else { left.get().min(period) - 1 });
             due
         });
-        if is_due {
+        let may = |left: u32| left.checked_sub(1);
+        if is_due && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may).is_ok() {
             let PageAuthors(mut authors) = authors();
             authors.sort_unstable();
             authors.dedup();
@@ -114,7 +130,7 @@ impl Traffic {
     }
 
     fn count(&self, reader: UserId, authors: &[UserId], weight: u64) {
-        let mut counts = locked(&self.counts);
+        let Ok(mut counts) = self.counts.try_lock() else { return };
         counts.pages += weight;
         counts.readers.add(reader, weight);
         for author in authors {
@@ -127,8 +143,8 @@ impl Traffic {
         if us <= self.threshold_us.load(Ordering::Relaxed) {
             return;
         }
+        let Ok(mut slowest) = self.slowest.try_lock() else { return };
         let (reader, query) = page();
-        let mut slowest = locked(&self.slowest);
         // Another request for the same page replaces it, if it was slower.
         slowest.retain(|slow| slow.reader != reader || slow.query != query || slow.took > took);
         if slowest.iter().any(|slow| slow.reader == reader && slow.query == query) {
@@ -144,15 +160,16 @@ impl Traffic {
         slowest.truncate(SLOWEST);
         let last = slowest.get(SLOWEST - 1).map(|slow| slow.took.as_micros());
         let threshold = last.map_or(0, |us| u64::try_from(us).unwrap_or(u64::MAX));
-        self.threshold_us.store(threshold, Ordering::Relaxed);
+        self.threshold_us.store(threshold.max(SLOW_US), Ordering::Relaxed);
     }
 
     /// Adapts to this number of answers per second, and forgets what is old.
     pub(super) fn tick(&self, answers_per_second: f64) {
-        let period = (answers_per_second / COUNTED_PER_SECOND).clamp(1.0, 1e6);
+        let period = (answers_per_second / f64::from(COUNTED_PER_SECOND)).clamp(1.0, 1e6);
         #[expect(clippy::cast_possible_truncation, reason = "1 to 1e6")]
         let period = period as u32;
         self.period.store(period, Ordering::Relaxed);
+        self.left.store(COUNTED_MAX, Ordering::Relaxed);
         self.keep_slowest(&mut locked(&self.slowest));
         let mut counts = locked(&self.counts);
         if counts.halved.get_or_insert_with(Instant::now).elapsed() >= HALF_LIFE {
@@ -215,8 +232,8 @@ mod tests {
     #[test]
     fn readers_authors_and_slow_pages_are_kept() {
         let traffic = Traffic::default();
-        let body =
-            r#"{"posts":[{"author_id":"7","content":"\"author_id\":\"9"},{"author_id":"7"}]}"#;
+        let body = r#"{"posts":[{"post_id":"1","author_id":"7","content":"\",\"author_id\":\"9"},
+            {"post_id":"2","author_id":"7","reply_to":{"author_id":"8","post_id":"5"}}]}"#;
         for n in 1..=40_u64 {
             let path = format!("/v1/users/{}/feed?cursor=c{n}&x=1&limit=5", n % 4);
             answered(&traffic, &path, n, Some(body));
@@ -231,6 +248,9 @@ mod tests {
         assert_eq!(took, [41, 40, 39, 38, 37, 36, 35, 34, 33, 32]);
         assert_eq!(slowest[1].query, "cursor=c40&limit=5");
         assert_eq!(traffic.threshold_us.load(Ordering::Relaxed), 32_000);
+        // Pages that no link can repeat are not kept, nor are fast ones.
+        answered(&traffic, "/v1/users/3/feed?limit=5&memory=off&explain=1", 90, None);
+        answered(&traffic, "/v1/users/3/feed?around=2:71", 90, None);
         // The same page again is one entry.
         answered(&traffic, "/home/3", 50, None);
         answered(&traffic, "/home/3", 45, None);

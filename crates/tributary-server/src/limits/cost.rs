@@ -2,6 +2,7 @@
 //! of a processor.
 
 use tributary::explain::MemoryUse;
+use tributary::graph::Count;
 use tributary::internal::Draft;
 use tributary::news::News;
 
@@ -19,12 +20,22 @@ const WRITE: u32 = 10;
 const FOLLOWEES_IN_MEMORY: usize = 1_000;
 /// Followees that cost a unit, if the databases are queried; 50 are in one statement.
 const FOLLOWEES_QUERIED: usize = 50;
+/// Rows of an index that cost a unit, if they are counted.
+const ROWS_COUNTED: usize = 100;
 /// Follows that cost a unit, if they are written in one request.
 const FOLLOWS_WRITTEN: usize = 20;
 
 impl Cost {
     /// Of a request that queries one shard.
     pub(crate) const QUERY: Self = Self(QUERY);
+
+    /// Of a request that counts rows on all shards.
+    pub(crate) fn of_counts(counts: impl Iterator<Item = Count>) -> Self {
+        let rows = counts.map(|count| match count {
+            Count::Exact(rows) | Count::AtLeast(rows) => rows,
+        });
+        Self(QUERY + units(rows.sum::<usize>() / ROWS_COUNTED))
+    }
 
     /// Of a page, by the number of its authors, and by whether memory had it.
     pub(crate) fn of_page(page: &Draft) -> Self {

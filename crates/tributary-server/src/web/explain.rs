@@ -162,12 +162,21 @@ fn readings(served: ExplainedPage<'_>, cold: Option<ExplainedPage<'_>>) -> Vec<R
     [Reading::new("As served", served)].into_iter().chain(cold).collect()
 }
 
+/// With two digits below ten.
+fn rounded(ratio: f64) -> String {
+    if ratio < 9.95 { format!("{ratio:.1}") } else { format!("{ratio:.0}") }
+}
+
 /// The difference between the two readings of a page.
 fn contrast(served: &ExplainedPage<'_>, cold: &ExplainedPage<'_>) -> String {
     let (with, without) = (served.explained.totals.us.max(1), cold.explained.totals.us.max(1));
     let times = match (without as f64 / with as f64, with as f64 / without as f64) {
-        (ratio, _) if ratio >= 1.5 => format!("Without memory it takes {ratio:.0} times as long"),
-        (_, ratio) if ratio >= 1.5 => format!("With memory it takes {ratio:.0} times as long"),
+        (ratio, _) if ratio >= 1.5 => {
+            format!("Without memory it takes {} times as long", rounded(ratio))
+        }
+        (_, ratio) if ratio >= 1.5 => {
+            format!("With memory it takes {} times as long", rounded(ratio))
+        }
         _ => "Both take about as long".to_owned(),
     };
     let posts = match (keys(served), keys(cold)) {

@@ -157,7 +157,9 @@ impl List {
             is_deep: parameters.has_cursor(),
             texts,
         };
-        Ok(costing(Cost::QUERY, page(&template)))
+        // Followers take a second wave of queries, for the buttons.
+        let cost = if self == Self::Followers { Cost::QUERY } else { Cost::default() };
+        Ok(costing(cost.plus(Cost::QUERY), page(&template)))
     }
 
     /// The users with a button: for followers it follows them, else it ends what the list says.

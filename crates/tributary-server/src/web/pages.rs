@@ -175,6 +175,13 @@ struct Author {
     numbers: Option<[String; 2]>,
 }
 
+impl Author {
+    /// Whether what is said about the author was queried beside the posts.
+    fn has_queried(&self) -> bool {
+        self.relation.is_some() || self.numbers.is_some()
+    }
+}
+
 /// How the reader and an author are related.
 struct Relation {
     /// The follow or block of the reader by the author; empty without one.
@@ -217,9 +224,10 @@ pub(super) async fn author(
     let purpose = Purpose::Author { author, viewer };
     let draft = Draft::author(&tributary, author, &parameters.page(purpose)?).await;
     let is_reader = author == reader;
-    let (relation, numbers) = match is_reader {
-        true => (None, numbers(&tributary, reader).await),
-        false => (relation(&tributary, reader, author).await, None),
+    let (relation, numbers) = match (is_reader, parameters.has_cursor()) {
+        (true, true) => (None, None),
+        (true, false) => (None, numbers(&tributary, reader).await),
+        (false, _) => (relation(&tributary, reader, author).await, None),
     };
     let handle = draft.handles.get(&author).map(String::as_str);
     let person = Person::new(author, handle);
@@ -295,7 +303,9 @@ impl Timeline {
         let cursors = Cursors::sealed(&draft, keys, purpose);
         let link = |cursor: &str| address(&path, parameters, cursor);
         let explain = explain.map(|path| address(&path, parameters, parameters.sealed_cursor()));
-        let cost = Cost::of_page(&draft);
+        let has_queried = author.as_ref().is_some_and(Author::has_queried);
+        let about = if has_queried { Cost::QUERY } else { Cost::default() };
+        let cost = Cost::of_page(&draft).plus(about);
         let kind = PageKind::of(&draft, !parameters.at_least.is_empty());
         let (authors, missing_authors) = (PageAuthors::of(&draft), draft.missing_authors);
         let page = draft.into_page();
