@@ -59,11 +59,16 @@ impl Lists {
         self.mutes.is_empty() && self.blocks.is_empty()
     }
 
+    fn hides(&self, slot: Slot) -> bool {
+        self.mutes.binary_search(&slot).is_ok() || self.blocks.binary_search(&slot).is_ok()
+    }
+
+    fn shows(&self, slot: Slot) -> bool {
+        self.follows.binary_search(&slot).is_ok() && !self.hides(slot)
+    }
+
     fn shown(&self) -> Vec<Slot> {
-        let is_hidden = |slot: &Slot| {
-            self.mutes.binary_search(slot).is_ok() || self.blocks.binary_search(slot).is_ok()
-        };
-        self.follows.iter().copied().filter(|slot| !is_hidden(slot)).collect()
+        self.follows.iter().copied().filter(|slot| !self.hides(*slot)).collect()
     }
 }
 
@@ -110,38 +115,28 @@ impl FollowList {
         }
         self.logs = OnceLock::new();
         match change {
-            FollowChange::Add(list, slot) => {
-                self.edit(list, |slots| {
-                    if let Err(index) = slots.binary_search(&slot) {
-                        slots.insert(index, slot);
-                    }
-                });
-                true
-            }
-            FollowChange::Remove(list, slot) => {
-                self.edit(list, |slots| {
-                    if let Ok(index) = slots.binary_search(&slot) {
-                        slots.remove(index);
-                    }
-                });
-                true
-            }
-            FollowChange::Unknown => false,
+            FollowChange::Add(list, slot) => self.edit(list, slot, true),
+            FollowChange::Remove(list, slot) => self.edit(list, slot, false),
+            FollowChange::Unknown => return false,
         }
+        true
     }
 
-    fn edit(&mut self, list: UserList, edit: impl FnOnce(&mut Vec<Slot>)) {
+    /// Adds the user to a list or removes it. No other user appears or disappears.
+    fn edit(&mut self, list: UserList, slot: Slot, listed: bool) {
         let len = if let (UserList::Follows, None) = (list, &self.lists) {
-            edit(&mut self.slots);
+            set(&mut self.slots, slot, listed);
             self.slots.len()
         } else {
-            let mut lists = self.lists.take().unwrap_or_else(|| {
-                Box::new(Lists { follows: std::mem::take(&mut self.slots), ..Lists::default() })
+            let lists = self.lists.get_or_insert_with(|| {
+                Box::new(Lists { follows: self.slots.clone(), ..Lists::default() })
             });
-            edit(lists.of(list));
+            set(lists.of(list), slot, listed);
+            set(&mut self.slots, slot, lists.shows(slot));
             let len = lists.of(list).len();
-            self.slots = lists.shown();
-            self.lists = Some(lists).filter(|lists| !lists.hides_no_one());
+            if lists.hides_no_one() {
+                self.lists = None;
+            }
             len
         };
         if len > self.max {
@@ -184,9 +179,7 @@ impl FollowList {
     /// The list with one more user, for one page.
     pub(crate) fn with(&self, slot: Slot) -> Self {
         let mut slots = self.slots.clone();
-        if let Err(index) = slots.binary_search(&slot) {
-            slots.insert(index, slot);
-        }
+        set(&mut slots, slot, true);
         Self { slots, max: self.max, frees: self.frees, ..Self::default() }
     }
 
@@ -211,6 +204,17 @@ impl FollowList {
     }
 }
 
+/// Puts the user into a list in ascending order, or takes it out.
+fn set(slots: &mut Vec<Slot>, slot: Slot, listed: bool) {
+    match (slots.binary_search(&slot), listed) {
+        (Err(index), true) => slots.insert(index, slot),
+        (Ok(index), false) => {
+            slots.remove(index);
+        }
+        _ => {}
+    }
+}
+
 fn sorted(mut slots: Vec<Slot>) -> Vec<Slot> {
     slots.sort_unstable();
     slots.dedup();
@@ -220,6 +224,8 @@ fn sorted(mut slots: Vec<Slot>) -> Vec<Slot> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const FOLLOWS: UserList = UserList::Follows;
@@ -252,6 +258,28 @@ mod tests {
         }
         assert!(list.is_too_long() && list.apply(FollowChange::Add(MUTES, 7)));
         assert!(!list.apply(FollowChange::Remove(MUTES, 7)));
+    }
+
+    proptest! {
+        #[test]
+        fn after_every_change_the_list_is_that_of_the_same_lists_read_again(
+            changes in prop::collection::vec((0..3usize, 0..8u32, any::<bool>()), 0..60),
+        ) {
+            let mut list = FollowList::new(vec![1, 2, 3], 10, 0);
+            for (kind, slot, listed) in changes {
+                let kind = UserList::ALL[kind];
+                let change = if listed { FollowChange::Add } else { FollowChange::Remove };
+                prop_assert!(list.apply(change(kind, slot)));
+                prop_assert_eq!(list.entries().contains(&(kind, slot)), listed);
+                let of = |kind: UserList| {
+                    list.entries().into_iter().filter(|(of, _)| *of == kind).map(|(_, slot)| slot)
+                        .collect::<Vec<Slot>>()
+                };
+                let again = FollowList::new(of(FOLLOWS), 10, 0).hiding(of(MUTES), of(BLOCKS));
+                prop_assert_eq!(list.slots(), again.slots());
+                prop_assert_eq!(list.lists.is_some(), again.lists.is_some());
+            }
+        }
     }
 
     #[test]
