@@ -15,7 +15,7 @@ use super::reach::reach;
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable, Unfollowable};
 use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
-use crate::mapping::{Condition, Tables};
+use crate::mapping::{Condition, ReferenceColumns, Tables};
 use crate::model::ShardId;
 use crate::shard::mysql::connections::Class;
 use crate::shard::mysql::{check, execute, field, text_of};
@@ -315,7 +315,9 @@ fn mapped_columns(role: Role, tables: &Tables) -> Vec<String> {
     }
     match role {
         Role::Posts => {
-            with([&posts.id, &posts.author, &posts.content, &posts.time], posts.conditions())
+            let own = [&posts.id, &posts.author, &posts.content, &posts.time];
+            let references = posts.references.iter().flat_map(ReferenceColumns::columns).cloned();
+            with(own, posts.conditions()).into_iter().chain(references).collect()
         }
         Role::List(list) => tables.list(list).map_or_else(Vec::new, |table| {
             with([&table.follower, &table.followed], table.conditions())
@@ -384,6 +386,14 @@ pub(in crate::shard::mysql) fn labels(data_type: &str, column_type: &str) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_columns_of_references_are_mapped_columns_of_posts() {
+        let tables = Tables::with_all();
+        let columns = mapped_columns(Role::Posts, &tables);
+        let references = tables.posts.references.as_ref().unwrap().columns();
+        assert!(references.into_iter().all(|column| columns.contains(column)), "{columns:?}");
+    }
 
     #[test]
     fn the_labels_of_an_enum_are_parsed() {
