@@ -153,6 +153,8 @@ pub(super) struct RowBytes(usize);
 impl RowBytes {
     /// A user on a list takes as much here as on a cached follow list.
     const FOLLOW: usize = size_of::<u32>();
+    /// A user that an author blocks takes as much here as beside a cached tail.
+    const BLOCK: usize = size_of::<UserId>();
 
     pub(super) fn new(max: usize) -> Self {
         Self(max)
@@ -163,9 +165,12 @@ impl RowBytes {
         self.take(size_of::<Post>() + post.content.len())
     }
 
-    /// Takes the bytes of this many users on lists. Returns false if they exceed the limit.
-    pub(super) fn take_users(&mut self, users: usize) -> bool {
-        self.take(users.saturating_mul(Self::FOLLOW))
+    /// Takes the bytes of this many users on a list. Returns false if they exceed the limit.
+    pub(super) fn take_users(&mut self, list: UserList, users: usize) -> bool {
+        self.take(users.saturating_mul(match list {
+            UserList::Follows | UserList::Mutes => Self::FOLLOW,
+            UserList::Blocks => Self::BLOCK,
+        }))
     }
 
     fn take(&mut self, bytes: usize) -> bool {

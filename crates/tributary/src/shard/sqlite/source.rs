@@ -225,7 +225,7 @@ fn tail(
 ) -> rusqlite::Result<FillAnswer> {
     // Before the posts, which can be cut.
     let blocks = listed(snapshot, UserList::Blocks, author, (UserId(0), FOLLOWEES_MAX + 1))?;
-    if blocks.len() > FOLLOWEES_MAX || !bytes.take_users(blocks.len()) {
+    if blocks.len() > FOLLOWEES_MAX || !bytes.take_users(UserList::Blocks, blocks.len()) {
         return Ok(FillAnswer::TooLarge);
     }
     let mut statement = snapshot.prepare_cached(&format!(
@@ -264,7 +264,7 @@ fn lists_of(
     let mut lists = UserLists::default();
     for list in UserList::ALL {
         let users = listed(snapshot, list, reader, (UserId(0), max.saturating_add(1)))?;
-        if !bytes.take_users(users.len()) {
+        if !bytes.take_users(list, users.len()) {
             return Ok(FillAnswer::TooLarge);
         }
         *lists.of(list) = users;
@@ -326,5 +326,9 @@ mod tests {
         assert_eq!((posts.len(), complete, blocks), (1, false, vec![UserId(9)]));
         let answer = tail(&file, UserId(7), 16, &mut RowBytes::new(1_500), false).unwrap();
         assert!(matches!(answer, FillAnswer::TooLarge), "{answer:?}");
+        for (bytes, is_enough) in [(7, false), (8, true)] {
+            let answer = tail(&file, UserId(7), 16, &mut RowBytes::new(bytes), true).unwrap();
+            assert_eq!(matches!(answer, FillAnswer::Tail { .. }), is_enough, "{answer:?}");
+        }
     }
 }

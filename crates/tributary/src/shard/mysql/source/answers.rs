@@ -150,7 +150,7 @@ impl FillRows<'_> {
                 }
             }
             StatementKind::Listed(list) => {
-                self.is_whole = self.bytes.take_users(1);
+                self.is_whole = self.bytes.take_users(list, 1);
                 self.are_lists_whole = self.is_whole;
                 let lists = self.lists.entry((shard, UserId(field(row, 0)?))).or_default();
                 lists.of(list).push(UserId(field(row, 1)?));
