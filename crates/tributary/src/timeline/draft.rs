@@ -48,12 +48,12 @@ impl DraftPost {
         }
     }
 
-    /// How many of these posts a page may have: at least one, and at most [`PAGE_JSON_MAX`].
-    pub(super) fn fitting<'a>(posts: impl Iterator<Item = &'a Self>) -> usize {
+    /// How many of these posts fit into `max` bytes, but at least one.
+    fn fitting<'a>(posts: impl Iterator<Item = &'a Self>, max: usize) -> usize {
         let mut bytes = 0;
         let fits = |(index, post): &(usize, &Self)| {
             bytes += post.bytes();
-            *index == 0 || bytes <= PAGE_JSON_MAX
+            *index == 0 || bytes <= max
         };
         posts.enumerate().take_while(fits).count()
     }
@@ -149,7 +149,7 @@ impl Draft {
         mut more: bool,
         missing: BTreeSet<ShardId>,
     ) -> Self {
-        let fitting = DraftPost::fitting(posts.iter());
+        let fitting = DraftPost::fitting(posts.iter(), PAGE_JSON_MAX);
         if fitting < posts.len() {
             more = true;
             posts.truncate(fitting);
@@ -173,7 +173,7 @@ impl Draft {
         missing: BTreeSet<ShardId>,
     ) -> Self {
         let bottom = ends.bottom(cursor);
-        let fitting = DraftPost::fitting(posts.iter().rev());
+        let fitting = DraftPost::fitting(posts.iter().rev(), PAGE_JSON_MAX);
         if fitting < posts.len() {
             posts.drain(..posts.len() - fitting);
             ends = Ends::of_posts(&posts);
@@ -190,10 +190,17 @@ impl Draft {
     }
 
     /// One page of this one and of `lower`, which was read below the same edge: from the cursor
-    /// `from`. It ends early if it has too many bytes.
-    pub(super) fn above(self, mut lower: Self, from: &Cursor) -> Self {
-        let fitting = DraftPost::fitting(self.posts.iter().chain(&lower.posts));
-        let kept = fitting.saturating_sub(self.posts.len());
+    /// `from`. If it has too many bytes, the posts nearest to the edge stay, at least one of each
+    /// page.
+    pub(super) fn above(mut self, mut lower: Self, from: &Cursor) -> Self {
+        let half = DraftPost::fitting(self.posts.iter().rev(), PAGE_JSON_MAX / 2);
+        if half < self.posts.len() {
+            self.posts.drain(..self.posts.len() - half);
+            let from = Cursor::newer(from.edge);
+            self.prev = moved(&from, &self.missing, Ends::of_posts(&self.posts).top(&from));
+        }
+        let rest = PAGE_JSON_MAX.saturating_sub(self.bytes());
+        let kept = DraftPost::fitting(lower.posts.iter(), rest);
         let more = kept < lower.posts.len();
         lower.posts.truncate(kept);
         let end = Ends::of_posts(&lower.posts).bottom(from);
@@ -304,6 +311,49 @@ impl Draft {
             waves: self.waves,
             freshness: self.freshness,
             fresh_enough: self.fresh_enough,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::PostId;
+
+    /// A page of posts of this many bytes each, the newest first.
+    fn page(cursor: &Cursor, times: impl Iterator<Item = i64>, bytes: usize) -> Draft {
+        let posts = times.map(|time| {
+            let key = PostKey { time, post: PostId(1), author: UserId(1) };
+            DraftPost::FromDatabase(Post::new(key, "x".repeat(bytes)))
+        });
+        let posts: Vec<DraftPost> = posts.collect();
+        let (ends, missing) = (Ends::of_posts(&posts), BTreeSet::new());
+        match cursor.direction {
+            Direction::Older => Draft::older(cursor, (posts, ends), false, missing),
+            Direction::Newer => Draft::newer(cursor, (posts, ends), true, missing),
+        }
+    }
+
+    #[test]
+    fn a_page_around_a_post_keeps_the_post_and_those_nearest_to_it() {
+        let edge = Edge::above(PostKey { time: 100, post: PostId(1), author: UserId(1) });
+        let (from, upwards) = (Cursor::older(edge), Cursor::newer(edge));
+        // (bytes of a post above and below, times of the newest and the oldest post)
+        for (above, below, newest, oldest) in [
+            (1_000, 1_000, 110, 91),
+            (100_000, 100_000, 105, 96),
+            (1_000, 400_000, 110, 99),
+            (900_000, 10, 101, 91),
+            (2_000_000, 2_000_000, 101, 100),
+        ] {
+            let upper = page(&upwards, (101..=110).rev(), above);
+            let around = upper.above(page(&from, (91..=100).rev(), below), &from);
+            let times: Vec<i64> = around.posts.iter().map(|post| post.key().time).collect();
+            assert!(times.iter().copied().eq((oldest..=newest).rev()), "{times:?}");
+            let key = |time| PostKey { time, post: PostId(1), author: UserId(1) };
+            assert_eq!(around.prev, Cursor::newer(Edge::above(key(newest))));
+            let next = (oldest > 91).then(|| Cursor::older(Edge::below(key(oldest))));
+            assert_eq!(around.next, next);
         }
     }
 }
