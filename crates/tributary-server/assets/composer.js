@@ -63,7 +63,7 @@ class PostComposer extends HTMLElement {
   async shown() {
     const own = `/home/${reader}/authors/${reader}`;
     if (location.pathname === own) {
-      await document.querySelector("post-feed").showAbove();
+      await document.querySelector("post-feed").showAbove(this);
       announce("Your post is published.");
     } else {
       toast("Your post is published.", { href: own, text: "Show it" });

@@ -4,31 +4,39 @@ import { element, failure } from "./page.js";
 
 class ExplainDrawer {
   constructor() {
+    this.title = element("h1", { id: "explain-title", tabIndex: -1 }, "How this page was read");
     this.body = element("div");
     const close = element("form", { method: "dialog" }, element("button", { className: "primary" }, "Close"));
-    this.dialog = element("dialog", { className: "drawer" }, close, this.body);
+    const head = element("div", { className: "head" }, this.title);
+    this.dialog = element("dialog", { className: "drawer" }, close, head, this.body);
     this.dialog.setAttribute("aria-labelledby", "explain-title");
     this.dialog.onclose = () => this.dialog.remove();
     document.body.append(this.dialog);
   }
 
+  /** Replaces what is below the title. The title gets the focus, because what had it may be replaced. */
   async show(href) {
     this.href = href;
-    const title = element("h1", { id: "explain-title" }, "How this page was read");
-    this.body.replaceChildren(element("div", { className: "head" }, title), loading());
-    if (!this.dialog.open) this.dialog.showModal();
+    this.body.replaceChildren(loading());
     this.dialog.setAttribute("aria-busy", "true");
+    if (!this.dialog.open) this.dialog.showModal();
+    this.dialog.scrollTop = 0;
+    this.title.focus();
+    const content = await this.load(href);
+    // Another page was requested in the meantime.
+    if (this.href !== href) return;
+    this.body.replaceChildren(content);
+    this.dialog.removeAttribute("aria-busy");
+  }
+
+  /** The explanation of a page, or the notice that it cannot be loaded. */
+  async load(href) {
     try {
       const explained = (await page(href)).querySelector(".explained");
-      if (this.href !== href) return;
-      this.body.replaceChildren(explained);
-      this.dialog.scrollTop = 0;
-      this.body.querySelector("h1").focus();
+      explained.querySelector(".head").remove();
+      return explained;
     } catch (error) {
-      const again = () => this.show(href);
-      this.body.replaceChildren(failure(`The page cannot be explained. ${error.message}`, again));
-    } finally {
-      this.dialog.removeAttribute("aria-busy");
+      return failure(`The page cannot be explained. ${error.message}`, () => this.show(href));
     }
   }
 }

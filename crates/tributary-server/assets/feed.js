@@ -14,7 +14,8 @@ const PAGES_MAX = 50;
 class PostFeed extends HTMLElement {
   connectedCallback() {
     this.list = this.querySelector(".posts");
-    this.home = location.pathname;
+    /** The newest page, with the parameters of this one. */
+    this.newest = location.pathname + location.search;
     this.prev = this.dataset.prev;
     this.isDeep = this.dataset.deep === "true";
     this.pages = 1;
@@ -135,10 +136,16 @@ class PostFeed extends HTMLElement {
       this.waiting.delete(id);
       this.drop(document.getElementById(id));
     } else if (["unfollow", "mute", "block"].includes(event.type)) {
-      this.querySelectorAll(`[data-author="${CSS.escape(event.user_id)}"]`).forEach((post) => this.drop(post));
+      this.hide(event.user_id);
     } else {
       this.mustReload = true;
     }
+  }
+
+  /** Removes all posts of an author, those that wait too. */
+  hide(author) {
+    this.querySelectorAll(`[data-author="${CSS.escape(author)}"]`).forEach((post) => this.drop(post));
+    for (const id of this.waiting) if (id.startsWith(`post-${author}-`)) this.waiting.delete(id);
   }
 
   /** Removes a post. If it has the focus, the next one gets it. */
@@ -157,7 +164,7 @@ class PostFeed extends HTMLElement {
     const count = this.waiting.size;
     const posts = count === 1 ? "1 new post" : `${grouped(count)} new posts`;
     const text = count > 0 ? posts : this.mustReload ? "New posts" : "";
-    if (this.fresh.dataset.told !== text && text) announce(`${text}.`);
+    if ((this.fresh.dataset.told ?? "") !== text) announce(text && `${text}.`);
     this.fresh.dataset.told = text;
     this.fresh.hidden = text === "";
     this.fresh.textContent = text && `Show ${text.toLowerCase()}`;
@@ -200,12 +207,12 @@ class PostFeed extends HTMLElement {
     }
   }
 
-  /** Loads the pages above the first post, until there are no more. */
-  async showAbove() {
+  /** Loads the pages above the first post, until there are no more. The anchor keeps its place. */
+  async showAbove(anchor) {
     let all = [];
     for (let pages = 0; pages < NEW_PAGES_MAX; pages += 1) {
       const newer = parsed(await page(limited(this.prev)));
-      const added = this.addAbove(newer.posts, null);
+      const added = this.addAbove(newer.posts, this.list.firstChild, anchor);
       this.prev = newer.prev;
       all = [...added, ...all];
       if (newer.posts.length < NEW_LIMIT) break;
@@ -215,7 +222,7 @@ class PostFeed extends HTMLElement {
 
   /** Loads the newest page. If it does not reach the present posts, a gap stays between them. */
   async showNewest() {
-    const newest = parsed(await page(this.home));
+    const newest = parsed(await page(this.newest));
     const meets = newest.posts.some((post) => document.getElementById(post.id));
     const hadPosts = this.list.querySelector("article") !== null;
     if (!meets && hadPosts && newest.posts.length > 0) this.addGap(this.prev);
@@ -232,11 +239,11 @@ class PostFeed extends HTMLElement {
     return added;
   }
 
-  addAbove(posts, before) {
+  /** Inserts posts before `place`, and keeps `anchor` where it is: by default the first visible post. */
+  addAbove(posts, place, anchor) {
     let added;
-    const place = before ?? this.list.firstChild;
     const change = () => { added = this.add(posts, (post) => this.insertArrived(post, place)); };
-    keepingPlace(change, before);
+    keepingPlace(change, anchor);
     return added;
   }
 
@@ -261,7 +268,7 @@ class PostFeed extends HTMLElement {
       const meets = newer.posts.some((post) => document.getElementById(post.id));
       const below = gap.nextElementSibling;
       gap.dataset.prev = newer.prev;
-      const added = this.addAbove(newer.posts, below);
+      const added = this.addAbove(newer.posts, below, below);
       if (meets || newer.posts.length === 0) {
         keepingPlace(() => gap.remove(), below);
         (added.at(-1) ?? below)?.focus?.({ preventScroll: true });

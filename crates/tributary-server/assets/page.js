@@ -38,11 +38,12 @@ export function failure(text, again) {
   return notice;
 }
 
-/** Applies a change to the page, and keeps a post where it is on the screen: the first visible one. */
-export function keepingPlace(change, anchor = firstVisible()) {
-  const before = anchor?.getBoundingClientRect().top;
+/** Applies a change to the page, and keeps the anchor, or the first visible post, where it is. */
+export function keepingPlace(change, anchor) {
+  const kept = anchor ?? firstVisible();
+  const before = kept?.getBoundingClientRect().top;
   change();
-  if (anchor?.isConnected) scrollBy(0, anchor.getBoundingClientRect().top - before);
+  if (kept?.isConnected) scrollBy(0, kept.getBoundingClientRect().top - before);
 }
 
 /** The first post that is at least partly on the screen. */

@@ -16,7 +16,7 @@ class ShardsView extends HTMLElement {
   async refresh() {
     try {
       const next = (await page(location.href)).querySelector("shards-view");
-      this.replaceParts(next);
+      this.update(next);
       this.lost(false);
     } catch {
       this.lost(true);
@@ -24,24 +24,17 @@ class ShardsView extends HTMLElement {
     this.schedule();
   }
 
-  /** Replaces the parts that differ, so that the focus and a selection elsewhere survive. */
-  replaceParts(next) {
-    const summary = this.querySelector(".summary");
-    const told = next.querySelector(".summary").textContent;
-    if (summary.textContent !== told) announce(told);
-    const [old, made] = [[...this.querySelectorAll(".summary, section")], [...next.querySelectorAll(".summary, section")]];
-    if (old.length !== made.length) {
-      this.querySelector(".board").replaceWith(next.querySelector(".board"));
-      return;
-    }
-    old.forEach((part, index) => {
-      if (part.innerHTML === made[index].innerHTML) return;
-      // A region that is scrolled by the keyboard keeps the focus.
-      const scrolled = part.querySelector(".scroll");
-      const table = made[index].querySelector(".scroll > table");
-      if (scrolled && table && scrolled.contains(document.activeElement)) scrolled.replaceChildren(table);
-      else part.replaceWith(made[index]);
-    });
+  /** Shows the next figures. If the link that has the focus moves, the focus moves with it. */
+  update(next) {
+    const summary = next.querySelector(".summary").textContent;
+    if (this.querySelector(".summary").textContent !== summary) announce(summary);
+    const focused = this.contains(document.activeElement) ? document.activeElement : null;
+    const region = focused?.closest(".scroll");
+    for (const part of [".summary", ".board"]) morph(this.querySelector(part), next.querySelector(part));
+    if (!focused || focused.isConnected) return;
+    const link = [...this.querySelectorAll("a")].find((one) => isSame(one, focused));
+    const heirs = [link, region, document.getElementById("main")];
+    heirs.find((one) => one?.isConnected).focus({ preventScroll: true });
   }
 
   lost(isLost) {
@@ -54,6 +47,28 @@ class ShardsView extends HTMLElement {
       announce(text);
     }
   }
+}
+
+/**
+ * Makes an element like the next one. Elements that both have are kept: so are their focus, their
+ * scroll offset, and a click that has begun.
+ */
+function morph(old, next) {
+  if (old.isEqualNode(next)) return;
+  if (old.nodeType !== Node.ELEMENT_NODE || !isSame(old, next)) {
+    old.replaceWith(next);
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of next.attributes) old.setAttribute(name, value);
+  const [shown, made] = [[...old.childNodes], [...next.childNodes]];
+  made.forEach((node, index) => (shown[index] ? morph(shown[index], node) : old.append(node)));
+  shown.slice(made.length).forEach((node) => node.remove());
+}
+
+/** Whether two elements are of the same kind, and lead to the same page if they are links. */
+function isSame(one, other) {
+  return one.nodeName === other.nodeName && one.getAttribute("href") === other.getAttribute("href");
 }
 
 customElements.define("shards-view", ShardsView);
