@@ -58,6 +58,13 @@ export const ids = (page) => page.$$eval("article.post", (posts) => posts.map((p
 export const top = (page, id) => page.$eval(`#post-${id}`, (post) => Math.round(post.getBoundingClientRect().top));
 export const toEnd = (page) => page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
 
+/** Clicks a link, and waits until its page is there. */
+export async function go(page, link) {
+  const from = page.url();
+  await page.click(link);
+  await page.waitForURL((address) => address.href !== from, { waitUntil: "domcontentloaded" });
+}
+
 /** The id of the first post on the screen. */
 export const firstShown = (page) => page.evaluate(() => {
   const posts = [...document.querySelectorAll("article.post")];

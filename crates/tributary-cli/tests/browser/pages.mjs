@@ -1,7 +1,7 @@
 // Drives the pages in a real browser. The Rust test `browser.rs` starts it with its settings as JSON
 // in the first argument, and answers the lines that it prints: see `ask` in `driver.mjs`.
 import assert from "node:assert/strict";
-import { api, ask, browser, faults, firstShown, ids, open, settings, show, showOpen, toEnd, top } from "./driver.mjs";
+import { api, ask, browser, faults, firstShown, go, ids, open, settings, show, showOpen, toEnd, top } from "./driver.mjs";
 import { pictures } from "./pictures.mjs";
 
 const { base, cold, reader, oracle } = settings;
@@ -11,14 +11,13 @@ const checks = {
   /** The first view is small: the page, and all scripts and styles compressed. */
   async weight() {
     const page = await open("about:blank");
-    let bytes = 0;
-    page.on("requestfinished", async (request) => {
-      const { responseBodySize, responseHeadersSize } = await request.sizes();
-      bytes += responseBodySize + responseHeadersSize;
-    });
+    const requests = [];
+    // The stream of new posts has no end.
+    page.on("request", (request) => { if (request.resourceType() !== "eventsource") requests.push(request); });
     await page.goto(`${base}/home/${reader}`);
     await page.waitForSelector("post-composer form");
-    await page.waitForTimeout(300);
+    const sizes = await Promise.all(requests.map((request) => request.sizes()));
+    const bytes = sizes.reduce((sum, size) => sum + size.responseBodySize + size.responseHeadersSize, 0);
     console.log(`first view: ${bytes} bytes`);
     assert.ok(bytes > 10_000 && bytes < 100_000, `${bytes} bytes`);
     await page.context().close();
@@ -36,6 +35,27 @@ const checks = {
     }
     assert.deepEqual(found, oracle);
     await page.waitForSelector(".end");
+    await page.context().close();
+  },
+
+  /** The page of shards changes while it is used: the focus stays on its link, also if that moves. */
+  async refreshing() {
+    const page = await open("/shards");
+    const link = page.locator("a[href*='/explain']").last();
+    const href = await link.getAttribute("href");
+    await link.focus();
+    const focused = () => page.evaluate(() => document.activeElement.getAttribute("href"));
+    const change = async (edit) => {
+      await page.evaluate(edit);
+      await page.waitForFunction(() => !document.querySelector(".changed"));
+      assert.equal(await focused(), href);
+    };
+    await page.evaluate(() => { window.link = document.activeElement; });
+    await change(() => window.link.closest("tr").cells[2].classList.add("changed"));
+    assert.ok(await page.evaluate(() => window.link.isConnected), "a click on the link is not lost");
+    await change(() => window.link.closest("table").rows[1].before(Object.assign(document.createElement("tr"), { className: "changed" })));
+    await page.keyboard.press("Enter");
+    await page.waitForURL((address) => address.pathname.endsWith("/explain"));
     await page.context().close();
   },
 
@@ -71,8 +91,16 @@ const checks = {
     assert.equal(await top(page, id), before, "nothing has moved");
     assert.equal(await page.textContent("#live"), "3 new posts.");
     assert.ok((await page.title()).startsWith("(3) "));
+    await page.evaluate((id) => {
+      const insert = new MutationObserver(() => {
+        insert.disconnect();
+        window.topAfterInsert = Math.round(document.getElementById(`post-${id}`).getBoundingClientRect().top);
+      });
+      insert.observe(document.querySelector(".posts"), { childList: true });
+    }, id);
     await page.keyboard.press(".");
     await page.waitForFunction((id) => document.activeElement.id === `post-${id}`, `${settings.author}-${posted[0].post_id}`);
+    assert.equal(await page.evaluate(() => window.topAfterInsert), before, "the insert moves nothing");
     const shown = (await ids(page)).slice(0, 3);
     assert.deepEqual(shown, posted.map((post) => `${settings.author}-${post.post_id}`));
     // A hidden page has no stream. When it is visible again, it gets what it has missed.
@@ -97,8 +125,10 @@ const checks = {
     await page.keyboard.press("n");
     await page.fill("#compose", text);
     assert.match(await page.textContent("#count"), /^\d+ of 10,000 bytes$/);
+    const form = await page.locator(".composer").boundingBox();
     await page.keyboard.press("Control+Enter");
     await page.waitForSelector(".post");
+    assert.equal((await page.locator(".composer").boundingBox()).y, form.y, "the form stays in its place");
     const post = page.locator("article.post").first();
     await page.waitForFunction((text) => document.querySelector("article.post .text").textContent === text, text);
     assert.equal(await page.inputValue("#compose"), "");
@@ -122,12 +152,12 @@ const checks = {
     await page.click(FOLLOW);
     await page.waitForSelector(`${FOLLOW}.primary:enabled`);
     await home.waitForFunction((author) => !document.querySelector(`[data-author="${author}"]`), author);
-    await page.click(".sections a");
+    await go(page, ".sections a");
     assert.ok(!(await ids(page)).some((id) => id.startsWith(`${author}-`)));
     await page.goto(`${base}/home/${reader}/authors/${author}`);
     await page.click(FOLLOW);
     await page.waitForSelector(`${FOLLOW}:not(.primary):enabled`);
-    await page.click(".sections a");
+    await go(page, ".sections a");
     assert.ok((await ids(page)).some((id) => id.startsWith(`${author}-`)));
     await home.context().close();
     await page.context().close();
@@ -142,9 +172,16 @@ const checks = {
     for (const list of ["mutes", "blocks"]) {
       const button = `relation-button[data-list=${list}]`;
       await page.goto(`${base}/home/${reader}/authors/${other}`);
+      const posted = await api("POST", `/v1/users/${other}/posts`, { content: "not shown yet" });
+      await home.waitForFunction(() => document.querySelector(".fresh button").textContent === "Show 1 new post");
       await page.click(`${button} button`);
       await page.waitForSelector(`${button}[data-on=true] button:enabled`);
       await home.waitForFunction((author) => !document.querySelector(`[data-author="${author}"]`), other);
+      // The post that waits is hidden too.
+      await home.waitForFunction(() => !/\d/.test(document.querySelector(".fresh button").textContent));
+      assert.ok(!(await home.title()).startsWith("("));
+      assert.doesNotMatch(await home.textContent("#live"), /1 new post/);
+      await api("DELETE", `/v1/users/${other}/posts/${posted.post_id}`);
       await page.goto(`${base}/home/${reader}`);
       assert.ok(!(await shows()), `${list} hides the posts`);
       await page.goto(`${base}/home/${reader}/${list}`);
@@ -194,11 +231,11 @@ const checks = {
     let found = await ids(page);
     assert.ok(!(await page.isVisible("theme-switch")));
     while (await page.isVisible("a[rel=next]")) {
-      await page.click("a[rel=next]");
+      await go(page, "a[rel=next]");
       found = found.concat(await ids(page));
     }
     assert.deepEqual(found, oracle);
-    await page.click("a[rel=prev]");
+    await go(page, "a[rel=prev]");
     assert.ok((await ids(page)).length > 0);
     await page.context().close();
   },
@@ -236,8 +273,15 @@ const checks = {
     await page.waitForSelector(".drawer .scatter");
     assert.equal(await page.evaluate(() => document.activeElement.id), "explain-title");
     await drawn("");
+    // A failure keeps the title, which names the drawer, and the focus.
+    await page.route("**/explain?*", (route) => route.abort());
     await page.click(".drawer .again a");
+    await page.waitForSelector(".drawer .notice.error");
+    assert.equal(await page.getByRole("dialog", { name: "How this page was read" }).count(), 1);
+    await page.unroute("**/explain?*");
+    await page.click(".drawer .notice button");
     await page.waitForSelector(".drawer .bar");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "explain-title");
     assert.match(await page.textContent(".drawer .bar ~ .muted"), /Both pages have the same 20 posts/);
     await drawn("");
     await drawn("&memory=off", 1);
@@ -252,12 +296,13 @@ const checks = {
   /** Many new posts leave a gap, which fills upwards and keeps what is being read in its place. */
   async gaps() {
     // Without animations: what moves slowly has no place yet.
-    const page = await open(`/home/${reader}`, { reducedMotion: "reduce" });
+    const page = await open(`/home/${reader}?include_self=1`, { reducedMotion: "reduce" });
     await page.waitForSelector("post-composer form");
     const [newest] = await ids(page);
     for (let n = 0; n < 90; n += 1) {
       await api("POST", `/v1/users/${settings.author}/posts`, { content: `gap ${n}` });
     }
+    await api("POST", `/v1/users/${reader}/posts`, { content: "own" });
     // A follow may add posts anywhere, so the newest page is loaded.
     await api("PUT", `/v1/users/${reader}/following/4000000000`);
     await page.waitForFunction(() => document.querySelector("post-feed").mustReload && document.querySelector("post-feed").waiting.size === 90);
@@ -279,9 +324,9 @@ const checks = {
     await fill(70);
     await showOpen("gap", page, () => page.$eval(".gap", (gap) => gap.scrollIntoView({ block: "center" })));
     await page.setViewportSize({ width: 1280, height: 800 });
-    await fill(90);
+    await fill(91);
     assert.equal(await page.locator(".gap").count(), 0);
-    const feed = await api("GET", `/v1/users/${reader}/feed?limit=100`);
+    const feed = await api("GET", `/v1/users/${reader}/feed?limit=100&include_self=1`);
     assert.deepEqual((await ids(page)).slice(0, 100), feed.posts.map((post) => `${post.author_id}-${post.post_id}`));
     await page.context().close();
   },
