@@ -11,14 +11,13 @@ use axum::http::Uri;
 use tributary::UserId;
 use tributary::internal::Draft;
 
-use super::history::PAUSE;
 use super::space_saving::SpaceSaving;
 
 /// Pages that are counted in each second, at most about. One of 20 posts takes a few microseconds,
 /// so that is a thousandth of a processor.
 const COUNTED_PER_SECOND: u32 = 200;
 /// Pages that are counted between two calls of [`Traffic::tick`], at most.
-const COUNTED_MAX: u32 = 2 * COUNTED_PER_SECOND * PAUSE.as_secs() as u32;
+const COUNTED_MAX: u32 = 800;
 /// The slowest pages that are kept.
 const SLOWEST: usize = 10;
 /// Faster pages are not slow, however few there are.

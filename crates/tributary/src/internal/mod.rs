@@ -2,7 +2,8 @@
 //! release: nothing here is part of the library's stable interface. At most 40 items.
 
 pub mod decoders;
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
 mod delivery;
 mod engine;
 #[cfg(feature = "sqlite")]

@@ -7,7 +7,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::node::Node;
-use super::world::{PostOf, Rows, SERVERS, Server, Touched, position};
+use super::world::{PostOf, Rows, Server, Touched, position, server_of};
 use super::{AUTHORS, Weakness};
 use crate::changes::ChangePosition;
 use crate::freshness::Freshness;
@@ -360,7 +360,7 @@ impl Client {
                 let post = post.to_post();
                 let (of, (time, _)) = entry(&post);
                 let is_new = self.state.came.insert((of, time));
-                let server = &servers[usize::try_from(of.0).unwrap() % SERVERS];
+                let server = &servers[server_of(of.0)];
                 if !is_new && server.changes.get(&of) == Some(&1) {
                     return Err(format!("{:?} comes twice", post.key));
                 }
@@ -445,8 +445,7 @@ impl Client {
 
     /// Whether a post has changed after the token, so that the client may have it as it is now.
     fn may_differ(&self, touched: &[Touched], of: PostOf) -> bool {
-        let [of_reader, of_author] =
-            [self.reader, of.0].map(|user| &touched[usize::try_from(user).unwrap() % SERVERS]);
+        let [of_reader, of_author] = [self.reader, of.0].map(|user| &touched[server_of(user)]);
         of_reader.all
             || of_reader.users.contains(&self.reader)
             || of_reader.follows.contains(&(self.reader, of.0))
@@ -480,7 +479,7 @@ fn timeline(
     rows: &[Rows],
     horizon: Option<PostKey>,
 ) -> BTreeMap<PostOf, (i64, String)> {
-    let of = |user: u64| &rows[usize::try_from(user).unwrap() % SERVERS];
+    let of = |user: u64| &rows[server_of(user)];
     let followed = (0..AUTHORS).filter(|author| of(reader).follows.contains(&(reader, *author)));
     let posts = followed.flat_map(|author| of(author).posts_of(author));
     let shown = posts.filter(|post| horizon.is_none_or(|horizon| post.key <= horizon));

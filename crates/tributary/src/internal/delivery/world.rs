@@ -11,6 +11,11 @@ use crate::horizon::AHEAD_MS;
 use crate::model::{Follow, Post, PostId, PostKey, UserId};
 
 pub(super) const SERVERS: usize = 2;
+
+/// The server of a user.
+pub(super) fn server_of(user: u64) -> usize {
+    usize::try_from(user).unwrap() % SERVERS
+}
 /// The distance of two transactions in a log.
 const GAP: u64 = 10;
 /// A post of the next century.
@@ -76,9 +81,8 @@ impl Rows {
                 self.posts.insert((author, id), (time, post.content.clone()));
             }
             Change::PostGone(PostKey { time, post: PostId(id), author: UserId(author) }) => {
-                if self.posts.get(&(*author, *id)).is_some_and(|(at, _)| at == time) {
-                    self.posts.remove(&(*author, *id));
-                }
+                let at = (*author, *id);
+                self.posts.retain(|address, (of, _)| *address != at || of != time);
             }
             Change::Follow(Follow { follower, followee }) => {
                 self.follows.insert((follower.0, followee.0));
@@ -152,7 +156,7 @@ impl Epoch {
 impl Server {
     pub(super) fn new(index: usize) -> Self {
         let mut rows = Rows::default();
-        for reader in READERS.into_iter().filter(|reader| *reader as usize % SERVERS == index) {
+        for reader in READERS.into_iter().filter(|reader| server_of(*reader) == index) {
             rows.follows.extend((0..AUTHORS / 2).map(|author| (reader, author)));
         }
         let (epochs, changes) = (Vec::new(), BTreeMap::new());
@@ -238,7 +242,7 @@ impl Server {
         changes: &mut Vec<Change>,
         (chance, now_ms): (&mut StdRng, i64),
     ) {
-        let reader = READERS.into_iter().find(|reader| *reader as usize % SERVERS == self.index);
+        let reader = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
         match (chance.random_bool(0.5), reader) {
             (true, Some(reader)) => {
                 rows.follows.retain(|(follower, _)| *follower != reader);
@@ -314,7 +318,7 @@ impl Server {
     }
 
     fn change_follow(&self, rows: &Rows, changes: &mut Vec<Change>, chance: &mut StdRng) {
-        let own = READERS.into_iter().find(|reader| *reader as usize % SERVERS == self.index);
+        let own = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
         let Some(reader) = own else { return };
         let followee = chance.random_range(0..AUTHORS);
         let follow = Follow { follower: UserId(reader), followee: UserId(followee) };
