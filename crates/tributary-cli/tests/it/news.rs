@@ -397,6 +397,88 @@ async fn events(server: &TestServer, reader: UserId, token: &str) -> Value {
     }
 }
 
+fn token(answer: &Value) -> String {
+    answer["token"].as_str().unwrap().to_owned()
+}
+
+/// Requests news that must have what a token has. Returns also whether the answer says that it has
+/// not.
+async fn with(
+    server: &TestServer,
+    reader: UserId,
+    query: &str,
+    required: &Freshness,
+) -> (Value, bool) {
+    let request = hyper::Request::get(format!("/v1/users/{reader}/feed/new?{query}"))
+        .header("tributary-freshness", server.cursor_keys.seal_freshness(required));
+    let answer = server.send(request).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let is_lost = answer.headers.contains_key("tributary-freshness-lost");
+    (answer.json(), is_lost)
+}
+
+async fn refuses_bad_queries(server: &TestServer) {
+    for (query, code) in [
+        ("since=x", "invalid_freshness"),
+        ("limit=0", "invalid_limit"),
+        ("count=1", "invalid_query"),
+        ("count=2", "invalid_query"),
+    ] {
+        let answer = server.get(&format!("/v1/users/7/feed/new?{query}")).await;
+        assert_eq!(answer.problem(), (400, code.to_owned()), "{query}");
+        let parameter = query.split('=').next().unwrap();
+        assert!(answer.body.contains(parameter), "{answer:?}");
+    }
+}
+
+/// The first answer to a request with the token of a write has the write.
+async fn has_what_is_required(
+    server: &TestServer,
+    tributary: &Tributary,
+    (reader, author): (UserId, UserId),
+) {
+    for number in 0..10 {
+        let begin = with(server, reader, "", &tributary.freshness(author).await).await.0;
+        let written = tributary.follow(reader, user_id(20 + number)).await.unwrap().freshness;
+        let query = format!("since={}", token(&begin));
+        let (answer, is_lost) = with(server, reader, &query, &written).await;
+        assert_eq!((&answer["events"][0]["type"], is_lost), (&json!("follow"), false));
+    }
+}
+
+/// Tokens of positions that the log has not, or that this process has not followed.
+async fn has_gaps(
+    server: &TestServer,
+    tributary: &Tributary,
+    (reader, author): (UserId, UserId),
+    left: &str,
+) {
+    let keys = &server.cursor_keys;
+    // The log was restored from a backup and is shorter than the token.
+    let mut beyond = tributary.freshness(author).await;
+    let (identity, mut end) = beyond.positions()[0];
+    end.0 += 1_000;
+    beyond.add(identity, end);
+    let shorter = get(server, reader, &format!("since={}", keys.seal_freshness(&beyond))).await;
+    assert_eq!((&shorter["gap"], &shorter["complete"]), (&json!(true), &json!(true)));
+    let page = hyper::Request::get("/v1/users/7/feed?require=complete")
+        .header("tributary-freshness", keys.seal_freshness(&beyond));
+    let page = server.send(page).await;
+    assert_eq!(page.problem(), (503, "incomplete".to_owned()));
+    assert_eq!(page.header("tributary-freshness-lost"), "true");
+    let (answer, is_lost) = with(server, reader, &format!("since={left}"), &beyond).await;
+    assert_eq!((&answer["gap"], is_lost), (&json!(false), true));
+    let count = format!("count=1&since={left}");
+    let (answer, is_lost) = with(server, reader, &count, &beyond).await;
+    assert_eq!((&answer["posts"], is_lost), (&json!(0), true));
+    // A position that this process has not followed is a gap, and its answer continues.
+    let old = keys.seal_freshness(&Freshness::default());
+    let gap = get(server, reader, &format!("since={old}")).await;
+    assert_eq!((&gap["gap"], &gap["events"]), (&json!(true), &json!([])));
+    let next = get(server, reader, &format!("since={}", token(&gap))).await;
+    assert_eq!((&next["gap"], &next["events"]), (&json!(false), &json!([])));
+}
+
 #[test]
 fn news_are_read_over_http() {
     run(async {
@@ -413,7 +495,6 @@ fn news_are_read_over_http() {
             (&start["gap"], &start["more"], &start["complete"]),
             (&json!(false), &json!(false), &json!(true))
         );
-        let token = |answer: &Value| answer["token"].as_str().unwrap().to_owned();
 
         tributary.follow(reader, author).await.unwrap();
         let followed = events(&server, reader, &token(&start)).await;
@@ -432,17 +513,8 @@ fn news_are_read_over_http() {
         assert_eq!((&count["posts"], &count["gap"]), (&json!(1), &json!(false)));
 
         let deleted = tributary.delete_post(author, published.post.key.post).await.unwrap();
-        // The first answer to a request with the token of a write has the write.
-        let keys = server.cursor_keys.clone();
-        let with = async |query: String, required: &Freshness| {
-            let request = hyper::Request::get(format!("/v1/users/{reader}/feed/new?{query}"))
-                .header("tributary-freshness", keys.seal_freshness(required));
-            let answer = server.send(request).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-            let is_lost = answer.headers.contains_key("tributary-freshness-lost");
-            (answer.json(), is_lost)
-        };
-        let (deleted, is_lost) = with(format!("since={}", token(&post)), &deleted).await;
+        let (deleted, is_lost) =
+            with(&server, reader, &format!("since={}", token(&post)), &deleted).await;
         assert!(!is_lost);
         let id = published.post.key.post.to_string();
         let expected = json!([{"type": "delete", "author_id": "9", "post_id": id}]);
@@ -457,47 +529,8 @@ fn news_are_read_over_http() {
         let nothing = get(&server, reader, &format!("since={}&limit=5", token(&left))).await;
         assert_eq!(nothing["events"], json!([]));
 
-        for (query, code) in [
-            ("since=x", "invalid_freshness"),
-            ("limit=0", "invalid_limit"),
-            ("count=1", "invalid_query"),
-            ("count=2", "invalid_query"),
-        ] {
-            let answer = server.get(&format!("/v1/users/7/feed/new?{query}")).await;
-            assert_eq!(answer.problem(), (400, code.to_owned()), "{query}");
-            let parameter = query.split('=').next().unwrap();
-            assert!(answer.body.contains(parameter), "{answer:?}");
-        }
-        for number in 0..10 {
-            let begin = with(String::new(), &tributary.freshness(author).await).await.0;
-            let written = tributary.follow(reader, user_id(20 + number)).await.unwrap().freshness;
-            let query = format!("since={}", token(&begin));
-            let (answer, is_lost) = with(query, &written).await;
-            assert_eq!((&answer["events"][0]["type"], is_lost), (&json!("follow"), false));
-        }
-        // The log was restored from a backup and is shorter than the token.
-        let mut beyond = tributary.freshness(author).await;
-        let (identity, mut end) = beyond.positions()[0];
-        end.0 += 1_000;
-        beyond.add(identity, end);
-        let shorter =
-            get(&server, reader, &format!("since={}", keys.seal_freshness(&beyond))).await;
-        assert_eq!((&shorter["gap"], &shorter["complete"]), (&json!(true), &json!(true)));
-        let page = hyper::Request::get("/v1/users/7/feed?require=complete")
-            .header("tributary-freshness", keys.seal_freshness(&beyond));
-        let page = server.send(page).await;
-        assert_eq!(page.problem(), (503, "incomplete".to_owned()));
-        assert_eq!(page.header("tributary-freshness-lost"), "true");
-        let (answer, is_lost) = with(format!("since={}", token(&left)), &beyond).await;
-        assert_eq!((&answer["gap"], is_lost), (&json!(false), true));
-        let count = format!("count=1&since={}", token(&left));
-        let (answer, is_lost) = with(count, &beyond).await;
-        assert_eq!((&answer["posts"], is_lost), (&json!(0), true));
-        // A position that this process has not followed is a gap, and its answer continues.
-        let old = keys.seal_freshness(&Freshness::default());
-        let gap = get(&server, reader, &format!("since={old}")).await;
-        assert_eq!((&gap["gap"], &gap["events"]), (&json!(true), &json!([])));
-        let next = get(&server, reader, &format!("since={}", token(&gap))).await;
-        assert_eq!((&next["gap"], &next["events"]), (&json!(false), &json!([])));
+        refuses_bad_queries(&server).await;
+        has_what_is_required(&server, &tributary, (reader, author)).await;
+        has_gaps(&server, &tributary, (reader, author), &token(&left)).await;
     });
 }
