@@ -190,16 +190,20 @@ class PostFeed extends HTMLElement {
     if (this.showing) return;
     this.showing = true;
     this.fresh.disabled = true;
+    // What arrives from now on may be missing from the pages that are loaded.
+    const [requested, mustReload] = [[...this.waiting], this.mustReload];
+    this.mustReload = false;
     try {
-      const added = this.mustReload || this.waiting.size > NEW_LIMIT * NEW_PAGES_MAX
+      const added = mustReload || requested.length > NEW_LIMIT * NEW_PAGES_MAX
         ? await this.showNewest()
         : await this.showAbove();
-      this.waiting.clear();
-      this.mustReload = false;
+      requested.forEach((id) => this.waiting.delete(id));
       this.tellNew();
       this.goTo(added[0]);
       announce(added.length === 1 ? "1 post added." : `${grouped(added.length)} posts added.`);
     } catch (error) {
+      this.mustReload ||= mustReload;
+      this.tellNew();
       toast(`New posts could not be loaded. ${error.message}`);
     } finally {
       this.showing = false;

@@ -113,6 +113,16 @@ const checks = {
     assert.ok(await page.isHidden(".fresh button"));
     await hide(false);
     await page.waitForFunction(() => document.querySelector(".fresh button").textContent === "Show 1 new post");
+    // A post that arrives while others are loaded waits for the next request.
+    await page.route("**/home/**", async (route) => {
+      const response = await route.fetch();
+      posted.unshift(await api("POST", `/v1/users/${settings.author}/posts`, { content: "live while loading" }));
+      await page.waitForFunction(() => document.querySelector("post-feed").waiting.size === 2);
+      await route.fulfill({ response });
+    }, { times: 1 });
+    await page.keyboard.press(".");
+    await page.waitForFunction(() => document.querySelector(".posts").textContent.includes("live while away"));
+    await page.waitForFunction(() => document.querySelector(".fresh button:enabled").textContent === "Show 1 new post");
     for (const post of posted) await api("DELETE", `/v1/users/${settings.author}/posts/${post.post_id}`);
     await page.waitForFunction(() => !document.querySelector(".posts").textContent.includes("live 0"));
     await page.context().close();
@@ -122,15 +132,19 @@ const checks = {
   async composing() {
     const page = await open(`/home/${reader}/authors/${reader}`);
     const text = "<script>alert('x')</script> & \"y\"\nشكرا 👩‍💻🇳🇱";
+    const publish = async (text) => {
+      await page.fill("#compose", text);
+      assert.match(await page.textContent("#count"), /^\d+ of 10,000 bytes$/);
+      await page.keyboard.press("Control+Enter");
+      await page.waitForFunction((text) => document.querySelector("article.post .text")?.textContent === text, text);
+    };
     await page.keyboard.press("n");
-    await page.fill("#compose", text);
-    assert.match(await page.textContent("#count"), /^\d+ of 10,000 bytes$/);
+    await publish("An earlier post");
+    const [earlier] = await ids(page);
     const form = await page.locator(".composer").boundingBox();
-    await page.keyboard.press("Control+Enter");
-    await page.waitForSelector(".post");
+    await publish(text);
     assert.equal((await page.locator(".composer").boundingBox()).y, form.y, "the form stays in its place");
     const post = page.locator("article.post").first();
-    await page.waitForFunction((text) => document.querySelector("article.post .text").textContent === text, text);
     assert.equal(await page.inputValue("#compose"), "");
     await page.fill("#compose", "x".repeat(10001));
     assert.ok(await page.isDisabled(".composer .primary"));
@@ -141,6 +155,7 @@ const checks = {
     await post.locator("[data-action=delete]").click();
     await page.click("#confirm [value=yes]");
     await page.waitForFunction((text) => !document.querySelector("post-feed").textContent.includes(text), text);
+    await api("DELETE", `/v1/users/${reader}/posts/${earlier.split("-")[1]}`);
     await page.context().close();
   },
 
