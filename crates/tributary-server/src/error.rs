@@ -276,6 +276,7 @@ impl From<AroundError> for ApiError {
     fn from(error: AroundError) -> Self {
         match error {
             AroundError::Read(error) => error.into(),
+            AroundError::NotStored(error) => Self::NotStored(error),
             _ => Self::ShardUnavailable,
         }
     }

@@ -39,7 +39,7 @@ pub(super) async fn posts(
     uri: Uri,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let found = tributary.posts(&addresses_in(&uri)?).await;
+    let found = tributary.posts(&addresses_in(&uri)?).await?;
     parameters.accept(found.missing.is_empty())?;
     let answer = json(&FoundPosts::new(&found, fleet(&tributary)));
     Ok(costing(Cost::QUERY, answer))

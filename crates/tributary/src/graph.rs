@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::model::{Follow, ShardId, UserId, UserList};
 pub use crate::publish::Unfollowed;
 use crate::publish::WriteError;
+pub use crate::shard::NotStored;
 use crate::shard::{Deadline, Fleet, Shard, Turn};
 use crate::timeline::Limit;
 
@@ -19,16 +20,6 @@ use crate::timeline::Limit;
 pub const RELATIONSHIPS_MAX: usize = 100;
 /// Counts up to this number are exact.
 pub const COUNT_MAX: usize = 10_000;
-
-/// The shards have no table, no columns or no index for this request.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("the shards do not store this; create it on every shard: {statement}{then}")]
-pub struct NotStored {
-    /// The statement that adds it to one shard.
-    pub statement: String,
-    /// A further step after it.
-    pub(crate) then: &'static str,
-}
 
 /// Why a request that needs an optional table or column failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -93,7 +84,8 @@ impl Count {
 pub struct Counts {
     /// The users that the user follows.
     pub following: Count,
-    /// The followers of the user.
+    /// The followers of the user. A follower with rows on two shards, as a move can leave them, is
+    /// counted twice.
     pub followers: Count,
     /// The shards that did not answer; they are not counted.
     pub missing: BTreeSet<ShardId>,
@@ -159,7 +151,9 @@ pub(crate) async fn listed(
     page_of(answer.map_err(|shard| BTreeSet::from([shard])), from, limit)
 }
 
-/// A part of the followers of `user`: one wave of queries on all shards.
+/// A part of the followers of `user`: one wave of queries on all shards. A shard may hold rows of
+/// followers that it does not own, left over from a move. They are skipped, so the part may then
+/// have fewer users than `limit` although there are more.
 pub(crate) async fn followers(
     fleet: &Fleet,
     user: UserId,
@@ -167,20 +161,26 @@ pub(crate) async fn followers(
     limit: Limit,
 ) -> Result<ListPage, NotStored> {
     require_followers(fleet)?;
-    let page = (from, limit.get() + 1);
-    let followers = |shard: Arc<Shard>, (), until: Deadline| async move {
-        shard.followers(user, page, until).await
+    let max = limit.get() + 1;
+    let followers = |shard: Arc<Shard>, id: ShardId, until: Deadline| async move {
+        let mut users = shard.followers(user, (from, max), until).await?;
+        // Users from here on may be unread.
+        let end = users.get(max - 1).copied();
+        users.retain(|follower| fleet.placement().shard_of(*follower) == id);
+        Ok((users, end))
     };
-    let gathered = fleet.scatter_to_all(fleet.read_deadline(), followers).await;
-    let answer = match gathered.missing.is_empty() {
-        true => {
-            // A shard may hold rows of followers that it does not own; each follower counts once.
-            let all: BTreeSet<UserId> = gathered.answers.into_iter().flatten().collect();
-            Ok(all.into_iter().take(limit.get() + 1).collect())
-        }
-        false => Err(gathered.missing),
-    };
-    Ok(page_of(answer, from, limit))
+    let work: BTreeMap<ShardId, ShardId> = fleet.shard_ids().map(|id| (id, id)).collect();
+    let gathered = fleet.scatter(work, Turn::First, fleet.read_deadline(), followers).await;
+    if !gathered.missing.is_empty() {
+        return Ok(ListPage { users: Vec::new(), next: Some(from), missing: gathered.missing });
+    }
+    let end = gathered.answers.iter().filter_map(|(_, end)| *end).min();
+    let all: BTreeSet<UserId> = gathered.answers.into_iter().flat_map(|(users, _)| users).collect();
+    let mut users: Vec<UserId> =
+        all.into_iter().take_while(|user| end.is_none_or(|end| *user < end)).collect();
+    let next = users.get(limit.get()).copied().or(end);
+    users.truncate(limit.get());
+    Ok(ListPage { users, next, missing: BTreeSet::new() })
 }
 
 fn page_of(answer: Result<Vec<UserId>, BTreeSet<ShardId>>, from: UserId, limit: Limit) -> ListPage {
@@ -194,7 +194,8 @@ fn page_of(answer: Result<Vec<UserId>, BTreeSet<ShardId>>, from: UserId, limit: 
     }
 }
 
-/// Counts followees on one shard, and followers on all shards.
+/// Counts followees on one shard, and followers on all shards. Rows that a move of a follower left
+/// on another shard are counted too.
 pub(crate) async fn counts(fleet: &Fleet, user: UserId) -> Result<Counts, NotStored> {
     require_followers(fleet)?;
     let own = fleet.placement().shard_of(user);

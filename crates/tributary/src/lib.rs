@@ -249,7 +249,8 @@ impl Tributary {
     /// ```
     ///
     /// # Errors
-    /// As [`Tributary::home_timeline`], and if the shard of the post's author does not answer.
+    /// As [`Tributary::home_timeline`], and if the shard of the post's author does not answer, or a
+    /// shard has no index for reading a post by its address.
     pub async fn home_timeline_around(
         &self,
         reader: UserId,
@@ -396,18 +397,21 @@ impl Tributary {
     /// shards of their authors.
     ///
     /// ```no_run
-    /// # async fn run(tributary: tributary::Tributary) {
+    /// # async fn run(tributary: tributary::Tributary) -> Result<(), Box<dyn std::error::Error>> {
     /// use tributary::posts::PostAddress;
     /// use tributary::{PostId, UserId};
     ///
     /// let address = PostAddress { author: UserId::from(7), post: PostId::from(71) };
-    /// let found = tributary.posts(&[address]).await;
+    /// let found = tributary.posts(&[address]).await?;
     /// for post in &found.posts {
     ///     println!("{}: {}", post.key.author, post.content);
     /// }
-    /// # }
+    /// # Ok(()) }
     /// ```
-    pub async fn posts(&self, addresses: &[posts::PostAddress]) -> posts::Posts {
+    ///
+    /// # Errors
+    /// [`NotStored`] if a shard has no index for it.
+    pub async fn posts(&self, addresses: &[posts::PostAddress]) -> Result<posts::Posts, NotStored> {
         posts::read(&self.0.fleet, addresses).await
     }
 

@@ -90,7 +90,8 @@ pub(crate) async fn counts(fleet: &Fleet, addresses: &[PostAddress]) -> Result<C
 }
 
 /// The posts with these addresses: one wave of queries on the shards of their authors.
-pub(crate) async fn read(fleet: &Fleet, addresses: &[PostAddress]) -> Posts {
+pub(crate) async fn read(fleet: &Fleet, addresses: &[PostAddress]) -> Result<Posts, NotStored> {
+    fleet.require_address_index()?;
     let count = addresses.len().min(POSTS_MAX);
     let (addresses, rest) = addresses.split_at(count);
     let distinct: BTreeSet<PostAddress> = addresses.iter().copied().collect();
@@ -108,9 +109,9 @@ pub(crate) async fn read(fleet: &Fleet, addresses: &[PostAddress]) -> Posts {
         bytes += text_bytes(&post.content);
         if bytes > TEXTS_MAX && !posts.is_empty() {
             let rest = addresses[index..].iter().chain(rest).copied().collect();
-            return Posts { posts, rest, missing: gathered.missing };
+            return Ok(Posts { posts, rest, missing: gathered.missing });
         }
         posts.push(post);
     }
-    Posts { posts, rest: rest.to_vec(), missing: gathered.missing }
+    Ok(Posts { posts, rest: rest.to_vec(), missing: gathered.missing })
 }

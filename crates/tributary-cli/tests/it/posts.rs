@@ -28,13 +28,13 @@ fn posts_are_read_by_their_addresses() {
             node.delete_post(user_id(2), posts[2].key.post).await.unwrap();
             posts.remove(2);
             asked.push(asked[0]);
-            let found = node.posts(&asked).await;
+            let found = node.posts(&asked).await.unwrap();
             assert_eq!((found.posts, found.rest), (posts, vec![]), "{backend:?}");
             assert!(found.missing.is_empty(), "{backend:?}");
 
             let many: Vec<PostAddress> =
                 (0..110).map(|post| address(user_id(4), post_id(post))).collect();
-            let found = node.posts(&many).await;
+            let found = node.posts(&many).await.unwrap();
             assert_eq!((found.posts, found.rest.as_slice()), (vec![], &many[POSTS_MAX..]));
             let long = "x".repeat(10_000);
             let mut asked = Vec::new();
@@ -42,7 +42,7 @@ fn posts_are_read_by_their_addresses() {
                 let key = node.publish(user_id(5), &long, None).await.unwrap().post.key;
                 asked.push(address(key.author, key.post));
             }
-            assert_eq!(node.posts(&asked).await.posts.len(), 4, "{backend:?}");
+            assert_eq!(node.posts(&asked).await.unwrap().posts.len(), 4, "{backend:?}");
         }
     });
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use serde_json::json;
 use tributary::graph::{Count, GraphError};
 use tributary::news::{NewsEvent, NewsRequest};
-use tributary::posts::{PostAddress, References};
+use tributary::posts::{AroundError, PostAddress, References};
 use tributary::{
     Freshness, IdempotencyKey, Limit, PageRequest, Post, PostKey, Tributary, UserId, WriteError,
 };
@@ -122,7 +122,7 @@ fn replies_and_reposts_have_their_references_on_every_path() {
             }
             check_pages(&node, reader, &token, &posts).await;
             let addresses: Vec<PostAddress> = posts.iter().map(address).collect();
-            assert_eq!(node.posts(&addresses).await.posts, posts, "{backend:?}");
+            assert_eq!(node.posts(&addresses).await.unwrap().posts, posts, "{backend:?}");
             check_counts(&node, &posts).await;
             let request = NewsRequest::since(since.clone()).limit(Limit::new(100).unwrap());
             let news = node.news(reader, &request).await.unwrap();
@@ -158,7 +158,13 @@ fn shards_without_the_columns_say_what_to_add() {
         assert!(error.statement.starts_with("ALTER TABLE `tweets` ADD COLUMN"), "{error}");
         assert_eq!(node.post_counts(&[address(&first)]).await, Err(error));
 
+        // `migrate` adds the rest to a table that has a part.
+        for user in 1..SHARDS {
+            let part = "ADD COLUMN reply_to_user_id BIGINT UNSIGNED NULL";
+            execute(&fleet, user, &format!("ALTER TABLE D.tweets {part}")).await;
+        }
         let with_references = self::node(&fleet).await;
+        assert!(with_references.post_counts(&[address(&first)]).await.is_ok());
         with_references.publish_with(user_id(3), "reply", reply_to(&first), None).await.unwrap();
         for user in 0..SHARDS {
             let strict = "reply_to_user_id BIGINT UNSIGNED NOT NULL DEFAULT 0";
@@ -169,6 +175,23 @@ fn shards_without_the_columns_say_what_to_add() {
         config.write.enabled = true;
         let error = Tributary::open(&config).await.unwrap_err().to_string();
         assert!(error.contains("`reply_to_user_id` of `tweets` cannot be NULL"), "{error}");
+
+        let without = "DROP KEY tributary_reposts, DROP KEY tweets_by_id";
+        execute(&fleet, 1, &format!("ALTER TABLE D.tweets {without}")).await;
+        let node = Tributary::open(&fleet.config()).await.unwrap();
+        let error = node.post_counts(&[address(&first)]).await.unwrap_err().to_string();
+        let (columns, by_id) = ("`repost_of_user_id`, `repost_of_tweet_id`", "(`tweet_id`)");
+        let add = format!("ALTER TABLE `tweets` ADD KEY tributary_reposts ({columns})");
+        assert!(error.ends_with(&add), "{error}");
+        let create = format!("CREATE INDEX tributary_addresses ON `tweets` {by_id}");
+        let error = node.posts(&[address(&first)]).await.unwrap_err();
+        assert_eq!(error.statement, create);
+        let request = PageRequest::default();
+        let around = node.home_timeline_around(user_id(1), address(&first), &request).await;
+        assert_eq!(around, Err(AroundError::NotStored(error)));
+        execute(&fleet, 1, &create.replace("`tweets`", "D.tweets")).await;
+        let node = Tributary::open(&fleet.config()).await.unwrap();
+        assert_eq!(node.posts(&[address(&first)]).await.unwrap().posts, [first]);
     });
 }
 

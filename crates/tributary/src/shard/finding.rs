@@ -2,6 +2,18 @@
 
 use std::fmt;
 
+use thiserror::Error;
+
+/// The shards have no table, no columns or no index for this request.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("the shards do not store this; create it on every shard: {statement}{then}")]
+pub struct NotStored {
+    /// The statement that adds it to one shard.
+    pub statement: String,
+    /// A further step after it.
+    pub(crate) then: &'static str,
+}
+
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {

@@ -1,4 +1,5 @@
-//! Creates the tables that are missing. Existing tables are never changed.
+//! Creates the missing tables. An existing table gets the missing columns and indexes of
+//! references, if they are configured; nothing else of it changes.
 
 #[cfg(feature = "mysql")]
 use super::mysql::make_tables;

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub(crate) use self::deadline::Deadline;
-pub use self::finding::Finding;
+pub use self::finding::{Finding, NotStored};
 pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub(crate) use self::fleet::{FolloweesError, read_alone};
 pub use self::follow::Changes;

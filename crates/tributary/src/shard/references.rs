@@ -1,6 +1,7 @@
-//! The references between posts: which are missing, and how many a post has.
+//! The addresses of posts, and the references between them: what is missing, and how many a post
+//! has.
 
-use super::{Deadline, Fleet, Shard, ShardError, Store};
+use super::{Deadline, Fleet, NotStored, Shard, ShardError, Store};
 use crate::model::PostAddress;
 
 /// The numbers of replies to a post and of its reposts.
@@ -24,6 +25,17 @@ impl Shard {
             Store::Sqlite(_) => None,
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.missing_reference_index(),
+        }
+    }
+
+    /// The statement that creates the index for reading posts by their addresses, if the shard does
+    /// not have it.
+    fn missing_address_index(&self) -> Option<String> {
+        match &self.store {
+            #[cfg(feature = "sqlite")]
+            Store::Sqlite(_) => None,
+            #[cfg(feature = "mysql")]
+            Store::MySql(shard) => shard.missing_address_index(),
         }
     }
 
@@ -53,5 +65,13 @@ impl Fleet {
     /// The statement that creates an index for counting references, if a shard does not have it.
     pub(crate) fn missing_reference_index(&self) -> Option<String> {
         self.all().find_map(|(_, shard)| shard.missing_reference_index())
+    }
+
+    /// Checks that reading a post by its address does not read all posts of the author.
+    pub(crate) fn require_address_index(&self) -> Result<(), NotStored> {
+        match self.all().find_map(|(_, shard)| shard.missing_address_index()) {
+            Some(statement) => Err(NotStored { statement, then: "" }),
+            None => Ok(()),
+        }
     }
 }

@@ -174,21 +174,37 @@ pub(crate) fn mysql_list_table(database: Option<&str>, table: &FollowsTable) -> 
     )
 }
 
-/// The statement that adds the columns of references to a posts table, with the indexes for
-/// counting and erasing references.
+/// The parts of references that a posts table has.
+#[derive(Debug, Default)]
+pub(crate) struct PresentReferences {
+    /// The columns, in the order of `References::ids`.
+    pub(crate) columns: [bool; REFERENCE_COLUMNS],
+    /// The indexes for counting and erasing replies, and reposts.
+    pub(crate) indexes: [bool; 2],
+}
+
+/// The statement that adds the missing columns and indexes of references to a posts table. `None`
+/// if it has them all.
 pub(crate) fn mysql_references(
     database: Option<&str>,
     posts: &PostsTable,
     references: &ReferenceColumns,
-) -> String {
+    present: &PresentReferences,
+) -> Option<String> {
     let table = quoted(&posts.name);
     let table = database.map_or(table.clone(), |database| quoted(database) + "." + &table);
-    let [a, b, c, d] = references.columns().map(|column| quoted(column));
-    format!(
-        "ALTER TABLE {table} ADD COLUMN {a} BIGINT UNSIGNED NULL, ADD COLUMN {b} BIGINT UNSIGNED NULL,
-    ADD COLUMN {c} BIGINT UNSIGNED NULL, ADD COLUMN {d} BIGINT UNSIGNED NULL,
-    ADD KEY tributary_replies ({a}, {b}), ADD KEY tributary_reposts ({c}, {d})"
-    )
+    let columns = references.columns().map(|column| quoted(column));
+    let add_columns =
+        columns.iter().map(|column| format!("ADD COLUMN {column} BIGINT UNSIGNED NULL"));
+    let names = ["tributary_replies", "tributary_reposts"].into_iter();
+    let add_indexes = names.zip(columns.chunks(2));
+    let add_indexes =
+        add_indexes.map(|(name, columns)| format!("ADD KEY {name} ({})", columns.join(", ")));
+    let present = present.columns.iter().chain(&present.indexes);
+    let parts = add_columns.chain(add_indexes).zip(present);
+    let missing: Vec<String> =
+        parts.filter(|(_, is_present)| !**is_present).map(|(part, _)| part).collect();
+    (!missing.is_empty()).then(|| format!("ALTER TABLE {table} {}", missing.join(", ")))
 }
 
 /// The statements that create our follows and posts tables in a MySQL or MariaDB database. Posts
@@ -243,6 +259,21 @@ pub(super) fn quoted(identifier: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_missing_parts_of_references_are_added() {
+        let (posts, references) = (PostsTable::default(), ReferenceColumns::default());
+        let add = |columns, indexes| {
+            let present = PresentReferences { columns, indexes };
+            mysql_references(None, &posts, &references, &present)
+        };
+        let all = add([false; 4], [false; 2]).unwrap();
+        assert_eq!((all.matches("ADD COLUMN").count(), all.matches("ADD KEY").count()), (4, 2));
+        let some = "ALTER TABLE `tweets` ADD COLUMN `reply_to_tweet_id` BIGINT UNSIGNED NULL, \
+             ADD KEY tributary_reposts (`repost_of_user_id`, `repost_of_tweet_id`)";
+        assert_eq!(add([true, false, true, true], [true, false]).as_deref(), Some(some));
+        assert_eq!(add([true; 4], [true; 2]), None);
+    }
 
     #[test]
     fn identifiers_cannot_break_out_of_their_quotes() {

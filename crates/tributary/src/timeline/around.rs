@@ -6,14 +6,18 @@ use thiserror::Error;
 use super::{Draft, Limit, PageRequest, ReadError, View, home_timeline};
 use crate::cursor::{Cursor, Edge};
 use crate::model::{PostAddress, ShardId, UserId};
+use crate::shard::NotStored;
 
 /// Why there is no page around a post.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AroundError {
     /// The timeline cannot be read at all.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A shard has no index for reading a post by its address.
+    #[error(transparent)]
+    NotStored(#[from] NotStored),
     /// The shard of the post's author does not answer.
     #[error("the shard of the author is not available; try again")]
     Unavailable(ShardId),
@@ -28,6 +32,7 @@ pub(crate) async fn home_timeline_around(
     PostAddress { author, post }: PostAddress,
     request: &PageRequest,
 ) -> Result<Option<Draft>, AroundError> {
+    view.fleet().require_address_index()?;
     let found = view.fleet().post(author, post, view.deadline().half()).await;
     let Some(post) = found.map_err(AroundError::Unavailable)? else { return Ok(None) };
     let edge = Edge::above(post.key);

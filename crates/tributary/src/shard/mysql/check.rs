@@ -11,7 +11,7 @@ use crate::mapping::{Condition, PostsTable, ReferenceColumns, Tables};
 use crate::model::UserList;
 use crate::moment::TimeUnit;
 use crate::shard::infer::INTEGERS;
-use crate::shard::schema::{mysql_list_table, mysql_references, mysql_tables, quoted};
+use crate::shard::schema::{mysql_list_table, mysql_tables, quoted};
 use crate::shard::{Finding, ShardError};
 
 /// The indexes that reads use, and whether rows can be loaded.
@@ -23,8 +23,10 @@ pub(super) struct Indexes {
     pub(super) lists: BTreeMap<UserList, String>,
     /// The index for reading the followers of a user, if there is one.
     pub(super) followers: Option<String>,
-    /// The indexes for counting replies and reposts, if the table has both.
-    pub(super) references: Option<[String; 2]>,
+    /// The indexes for counting replies and reposts, if there are any.
+    pub(super) references: [Option<String>; 2],
+    /// The index for reading posts by author and id, if there is one.
+    pub(super) addresses: Option<String>,
     /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
@@ -106,11 +108,13 @@ async fn unreadable(
     let of_posts = unreadable_table(connection, name, table, create_posts.as_deref()).await?;
     if let (None, Some(references)) = (&of_posts, &posts.references) {
         let table = (posts.name.as_str(), &references.columns()[..]);
-        let missing = unreadable_table(connection, name, table, None).await?;
-        faults.extend(missing.map(|finding| match finding.code {
-            "no_column" => finding.cure(mysql_references(Some(name), posts, references)),
-            _ => finding,
-        }));
+        if let Some(finding) = unreadable_table(connection, name, table, None).await? {
+            let missing = references::missing(connection, name, posts, references).await?;
+            faults.push(match missing.filter(|_| finding.code == "no_column") {
+                Some(statement) => finding.cure(statement),
+                None => finding,
+            });
+        }
     }
     faults.extend(of_posts);
     if let Some(users) = &tables.users {
@@ -376,11 +380,14 @@ fn choose(
             };
             let lists = BTreeMap::from([(UserList::Follows, follows_index)]);
             let followers = starting_with(follows, &[&follow.followed, &follow.follower]);
-            let references = post.references.as_ref().and_then(|columns| {
-                let [replies, reposts] = references::pairs(columns);
-                Some([starting_with(posts, &replies)?, starting_with(posts, &reposts)?])
-            });
-            Ok(Indexes { posts: posts_index, lists, followers, references, loadable })
+            let references = match &post.references {
+                Some(columns) => references::pairs(columns).map(|pair| starting_with(posts, &pair)),
+                None => [None, None],
+            };
+            let addresses = starting_with(posts, &[&post.id])
+                .or_else(|| starting_with(posts, &[&post.author, &post.id]));
+            let posts = posts_index;
+            Ok(Indexes { posts, lists, followers, references, addresses, loadable })
         }
         (posts_index, follows_index) => {
             Err([posts_index.err(), follows_index.err()].into_iter().flatten().collect())

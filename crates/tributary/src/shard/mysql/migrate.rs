@@ -1,4 +1,5 @@
-//! Creates the missing tables of a shard on a server, and the missing columns of references.
+//! Creates the missing tables of a shard on a server, and adds the missing columns and indexes of
+//! references.
 
 use std::time::Duration;
 
@@ -6,17 +7,21 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use super::dial::dial;
+use super::references;
 use crate::config::ServerConfig;
 use crate::mapping::Tables;
 use crate::model::UserList;
 use crate::shard::ShardError;
 use crate::shard::schema::{
-    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_references, mysql_tables, mysql_writes_table,
-    quoted,
+    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_tables, mysql_writes_table, quoted,
 };
 
-/// Time limit of each statement.
+/// Time limit of each statement, except [`add_references`].
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
+/// Lets an ALTER of a large table take as long as it needs on MariaDB; MySQL limits only SELECT. It
+/// waits a minute at most for transactions that use the table, because new ones then wait too.
+const ALTER_SESSION: &str =
+    "SET SESSION lock_wait_timeout = 60 /*M!100101 , max_statement_time = 0 */";
 
 /// Creates the missing tables. Returns the name of each table and whether it was created now.
 ///
@@ -78,31 +83,34 @@ async fn make(
         done.push((table.name.clone(), made));
     }
     if let Some(references) = &tables.posts.references {
-        let add = mysql_references(Some(database), &tables.posts, references);
-        let made = add_columns(connection, database, &add).await?;
-        done.push((format!("{} (references)", tables.posts.name), made));
+        let add = references::missing(connection, database, &tables.posts, references).await?;
+        if let Some(statement) = &add {
+            add_references(connection, database, statement).await?;
+        }
+        done.push((format!("{} (references)", tables.posts.name), add.is_some()));
     }
     Ok(done)
 }
 
-/// Adds the columns of references. Returns false if the table has one of them.
-async fn add_columns(
+/// Adds columns and indexes of references.
+async fn add_references(
     connection: &mut Conn,
     database: &str,
     statement: &str,
-) -> Result<bool, ShardError> {
-    let Err(error) = connection.query_drop(statement).await else { return Ok(true) };
-    let Error::Server(server) = &error else { return Err(error.into()) };
-    let cure = match server.code {
-        1060 => return Ok(false),
-        1044 | 1142 => format!(
-            "give the account the right, GRANT ALTER, INDEX ON {}.* TO ..., or add the columns by \
-             hand: {statement}",
-            quoted(database)
-        ),
-        _ => return Err(error.into()),
-    };
-    Err(ShardError::Faulty(format!("{}; {cure}", server.message)))
+) -> Result<(), ShardError> {
+    connection.query_drop(ALTER_SESSION).await?;
+    let Err(error) = connection.query_drop(statement).await else { return Ok(()) };
+    match &error {
+        Error::Server(server) if matches!(server.code, 1044 | 1142) => {
+            Err(ShardError::Faulty(format!(
+                "{}; give the account the right, GRANT ALTER, INDEX ON {}.* TO ..., or run the \
+                 statement with another account: {statement}",
+                server.message,
+                quoted(database)
+            )))
+        }
+        _ => Err(error.into()),
+    }
 }
 
 /// Creates one table. Returns false if it existed, but was not visible to this account.

@@ -1,30 +1,30 @@
-//! The columns of references in a database on a server, and the counts of replies and reposts.
+//! The columns of references in a database on a server, the counts of replies and reposts, and the
+//! indexes that are missing.
 
-use mysql_async::{Row, Value};
+use mysql_async::{Conn, Row, Value};
 
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS};
-use super::{MySqlShard, conditions, field, run_padded};
+use super::{MySqlShard, check, conditions, execute, field, run_padded};
 use crate::mapping::{PostsTable, ReferenceColumns};
-use crate::model::PostAddress;
+use crate::model::{PostAddress, REFERENCE_COLUMNS};
 use crate::shard::gate::Progress;
-use crate::shard::schema::{mysql_references, quoted};
+use crate::shard::schema::{PresentReferences, mysql_references, quoted};
 use crate::shard::{Deadline, ReferenceCounts, ShardError};
 
 /// The number of the posts of padding.
 const NO_POST: usize = usize::MAX >> 1;
 
 /// The statements that count replies and reposts: (number, author, post, max) for each -> number,
-/// the number of references or `max` if there are more.
-pub(super) type ReferenceStatements = [Chunked; 2];
+/// the number of references or `max` if there are more. `None` without an index.
+pub(super) type ReferenceStatements = [Option<Chunked>; 2];
 
-/// The statements, if the table has an index for both counts. `database` is quoted.
+/// The statements. `database` is quoted.
 pub(super) fn statements(
     database: &str,
     table: &PostsTable,
-    indexes: Option<&[String; 2]>,
-) -> Option<ReferenceStatements> {
-    let [replies, reposts] = pairs(table.references.as_ref()?);
-    let [of_replies, of_reposts] = indexes?;
+    indexes: &[Option<String>; 2],
+) -> ReferenceStatements {
+    let Some(references) = &table.references else { return [None, None] };
     let visible = conditions::all(table.conditions());
     let count = |[author, post]: [&String; 2], index: &String| {
         let [name, index, author, post] =
@@ -35,7 +35,32 @@ pub(super) fn statements(
         );
         Chunked::new(UNION_ARMS, |arms| vec![arm.clone(); arms].join(" UNION ALL "))
     };
-    Some([count(replies, of_replies), count(reposts, of_reposts)])
+    let [replies, reposts] = pairs(references);
+    let [of_replies, of_reposts] = indexes;
+    let of_replies = of_replies.as_ref().map(|index| count(replies, index));
+    [of_replies, of_reposts.as_ref().map(|index| count(reposts, index))]
+}
+
+/// The statement that adds the columns and indexes of references that the posts table does not
+/// have. `None` if it has them all.
+pub(super) async fn missing(
+    connection: &mut Conn,
+    database: &str,
+    posts: &PostsTable,
+    references: &ReferenceColumns,
+) -> Result<Option<String>, ShardError> {
+    let sql = "SELECT CAST(column_name AS CHAR) FROM information_schema.columns
+         WHERE table_schema = ? AND table_name = ?";
+    let names: Vec<String> =
+        execute::rows(connection, sql, (database, posts.name.as_str())).await?;
+    let declared = check::declared_table(connection, database, &posts.name).await?;
+    let has_column = |column: &String| names.iter().any(|name| check::same(name, column));
+    let has_index = |pair: [&String; 2]| check::starting_with(&declared, &pair).is_some();
+    let present = PresentReferences {
+        columns: references.columns().map(has_column),
+        indexes: pairs(references).map(has_index),
+    };
+    Ok(mysql_references(Some(database), posts, references, &present))
 }
 
 /// The columns of the author and of the post, for replies and for reposts.
@@ -47,22 +72,26 @@ pub(super) fn pairs(references: &ReferenceColumns) -> [[&String; 2]; 2] {
 impl MySqlShard {
     pub(in crate::shard) fn missing_references(&self) -> Option<String> {
         let posts = &self.database.tables().posts;
-        let missing = posts.references.is_none();
-        missing.then(|| mysql_references(None, posts, &ReferenceColumns::default()))
+        let (columns, none) = (ReferenceColumns::default(), PresentReferences::default());
+        posts.references.is_none().then(|| mysql_references(None, posts, &columns, &none)).flatten()
     }
 
     pub(in crate::shard) fn missing_reference_index(&self) -> Option<String> {
         // A database that is out of service is reported as missing.
         let statements = self.database.statements().ok()?;
         let posts = &self.database.tables().posts;
-        let pairs = pairs(posts.references.as_ref()?);
-        statements.references.is_none().then(|| {
-            let key = |(name, [author, post]): (&str, [&String; 2])| {
-                format!("ADD KEY {name} ({}, {})", quoted(author), quoted(post))
-            };
-            let names = ["tributary_replies", "tributary_reposts"];
-            let keys = names.into_iter().zip(pairs).map(key).collect::<Vec<_>>();
-            format!("ALTER TABLE {} {}", quoted(&posts.name), keys.join(", "))
+        let indexes = statements.references.each_ref().map(Option::is_some);
+        let present = PresentReferences { columns: [true; REFERENCE_COLUMNS], indexes };
+        mysql_references(None, posts, posts.references.as_ref()?, &present)
+    }
+
+    pub(in crate::shard) fn missing_address_index(&self) -> Option<String> {
+        // A database that is out of service is reported as missing.
+        let statements = self.database.statements().ok()?;
+        let posts = &self.database.tables().posts;
+        (!statements.has_address_index).then(|| {
+            let (table, id) = (quoted(&posts.name), quoted(&posts.id));
+            format!("CREATE INDEX tributary_addresses ON {table} ({id})")
         })
     }
 
@@ -74,7 +103,6 @@ impl MySqlShard {
     ) -> Result<Vec<ReferenceCounts>, ShardError> {
         let (statements, progress) = (self.statements()?, Progress::default());
         let missing = || ShardError::Faulty("the index for counting references is missing".into());
-        let by_kind = statements.references.as_ref().ok_or_else(missing)?;
         let values = |(number, author, post): (usize, u64, u64)| -> Vec<Value> {
             vec![number.into(), author.into(), post.into(), max.into()]
         };
@@ -82,7 +110,8 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let mut counts = vec![ReferenceCounts::default(); posts.len()];
-            for (kind, sql) in by_kind.iter().enumerate() {
+            for (kind, sql) in statements.references.iter().enumerate() {
+                let sql = sql.as_ref().ok_or_else(missing)?;
                 for chunk in numbered.chunks(AUTHORS_PER_STATEMENT) {
                     let of = |(number, at): &(usize, &PostAddress)| {
                         values((*number, at.author.0, at.post.0))

@@ -64,12 +64,13 @@ pub(super) struct Statements {
     pub(super) posts: Chunked,
     /// (author, post) for each -> author, time, post, content.
     pub(super) posts_at: Chunked,
+    /// `posts_at` reads one row of each post. Otherwise it may read all posts of the author.
+    pub(super) has_address_index: bool,
     /// (user) for each -> user, handle; `None` if the mapping has no users table.
     pub(super) handles: Option<Chunked>,
     /// (values of a post) for each.
     pub(super) insert_posts: Chunked,
-    /// `None` if the shard does not have the columns or the indexes.
-    pub(super) references: Option<ReferenceStatements>,
+    pub(super) references: ReferenceStatements,
     /// Reads that fill memory.
     pub(super) fills: Fills,
     /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
@@ -160,14 +161,11 @@ impl Statements {
             heads: Some(posts.heads()),
             spans: Some(posts.spans()),
             posts: posts.by_key(),
-            posts_at: posts.by_address(&database, &tables.posts),
+            posts_at: posts.by_address(&database, (&tables.posts, indexes.addresses.as_deref())),
+            has_address_index: indexes.addresses.is_some(),
             handles: handles(&database, tables),
             insert_posts: posts.insert(&database, &tables.posts),
-            references: references::statements(
-                &database,
-                &tables.posts,
-                indexes.references.as_ref(),
-            ),
+            references: references::statements(&database, &tables.posts, &indexes.references),
             fills: Fills::new(&database, tables, &indexes, &posts),
             loadable: indexes.loadable,
         }
@@ -347,12 +345,13 @@ impl Posts {
         })
     }
 
-    /// No forced index: a unique key of the id answers with one row.
-    fn by_address(&self, database: &str, table: &PostsTable) -> Chunked {
+    fn by_address(&self, database: &str, (table, index): (&PostsTable, Option<&str>)) -> Chunked {
         let (key, Self { texts, id, author, time, visible, .. }) = (self.key(), self);
         let name = quoted(&table.name);
+        let force =
+            index.map_or(String::new(), |index| format!(" FORCE INDEX ({})", quoted(index)));
         union_all(&format!(
-            "SELECT {key}, {texts} FROM {database}.{name}
+            "SELECT {key}, {texts} FROM {database}.{name}{force}
              WHERE {author} = ? AND {id} = ? AND {time} IS NOT NULL{visible}
              ORDER BY {time} DESC LIMIT 1"
         ))
