@@ -100,9 +100,12 @@ pub(in crate::shard) async fn posts_until(
     }
     let sql = arms.join(" UNION ALL ");
     let posts = read(parts, (&sql, values), until, |row| post_of(unit, row)).await?;
+    let rows = posts.len();
     let posts = by_part(parts, posts.into_iter(), |post| post.key.author);
+    // Posts of the user in unused places count against the limits too, in unknown databases.
+    let unused = rows - posts.iter().map(Vec::len).sum::<usize>();
     let is_whole =
-        |posts: &Vec<Post>, asks: &[TailQuery]| posts.len() <= asks.len() * cut.posts_each;
+        |posts: &Vec<Post>, asks: &[TailQuery]| posts.len() + unused <= asks.len() * cut.posts_each;
     let whole = posts.into_iter().zip(parts);
     Some(whole.map(|(posts, (_, asks))| Some(posts).filter(|of| is_whole(of, asks))).collect())
 }
