@@ -13,8 +13,8 @@ const CREDENTIAL_BYTES_MAX: usize = 3_800;
 /// The cookie with the credential of a browser that has signed in. Scripts cannot read it.
 ///
 /// Browsers send a cookie to all ports of a host. So each listener has a name of its own: otherwise
-/// an operator who signs in for `/shards` would replace the credential of the timelines. Each listener
-/// gets both cookies, and reads its own.
+/// an operator who signs in for `/shards` would replace the credential of the timelines. Each
+/// listener gets both cookies, and reads its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionCookie {
     /// Of the listener for clients, also if it has the routes for operators.

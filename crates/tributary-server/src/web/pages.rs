@@ -176,7 +176,7 @@ struct Author {
 }
 
 impl Author {
-    /// Whether what is said about the author was queried beside the posts.
+    /// Whether the relation or the numbers were queried, beside the posts.
     fn has_queried(&self) -> bool {
         self.relation.is_some() || self.numbers.is_some()
     }
