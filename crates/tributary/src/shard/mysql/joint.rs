@@ -86,7 +86,7 @@ pub(in crate::shard) async fn posts_until(
     let unit = statements.first()?.unit;
     // The same length for all databases, so that there are few different statements.
     let longest = parts.iter().map(|(_, asks)| asks.len()).max()?;
-    if longest > AUTHORS_PER_STATEMENT {
+    if longest > AUTHORS_PER_STATEMENT || parts.iter().any(|(_, asks)| asks.is_empty()) {
         return None;
     }
     let (mut arms, mut values) = (Vec::new(), Vec::new());
@@ -100,12 +100,9 @@ pub(in crate::shard) async fn posts_until(
     }
     let sql = arms.join(" UNION ALL ");
     let posts = read(parts, (&sql, values), until, |row| post_of(unit, row)).await?;
-    let rows = posts.len();
     let posts = by_part(parts, posts.into_iter(), |post| post.key.author);
-    // Posts of the user in unused places count against the limits too, in unknown databases.
-    let unused = rows - posts.iter().map(Vec::len).sum::<usize>();
     let is_whole =
-        |posts: &Vec<Post>, asks: &[TailQuery]| posts.len() + unused <= asks.len() * cut.posts_each;
+        |posts: &Vec<Post>, asks: &[TailQuery]| posts.len() <= asks.len() * cut.posts_each;
     let whole = posts.into_iter().zip(parts);
     Some(whole.map(|(posts, (_, asks))| Some(posts).filter(|of| is_whole(of, asks))).collect())
 }

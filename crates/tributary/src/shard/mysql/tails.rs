@@ -145,7 +145,8 @@ impl Spans {
     }
 }
 
-/// The values of a span statement for this many authors.
+/// The values of a span statement for this many authors. Unused places repeat an author, because
+/// rows of another one would count against the limit.
 pub(super) fn span_values(
     asks: &[TailQuery],
     authors: usize,
@@ -153,7 +154,8 @@ pub(super) fn span_values(
     max: usize,
 ) -> Vec<Value> {
     let mut values: Vec<Value> = asks.iter().map(|ask| Value::UInt(ask.author.0)).collect();
-    values.resize(authors, Value::UInt(UNUSED_ID));
+    let last = values.last().cloned().unwrap_or(Value::UInt(UNUSED_ID));
+    values.resize(authors, last);
     values.extend(times.iter().map(|time| time_value(unit, *time)));
     values.push(max.into());
     values
