@@ -43,7 +43,7 @@ impl ManPages {
     /// Writes a page for the command, and one for each of its subcommands.
     pub(crate) fn run(&self) -> Result<Outcome> {
         fs::create_dir_all(&self.dir).with_context(|| self.dir.display().to_string())?;
-        let mut command = Cli::command().name("tributary");
+        let mut command = Cli::command();
         command.build();
         let pages = write_pages(&command, "tributary", &self.dir)?;
         say(format_args!("{pages} pages in {}", self.dir.display()));

@@ -51,6 +51,7 @@ const PARTIAL: u8 = 4;
 /// Home timelines from sharded MySQL, MariaDB or embedded SQLite.
 #[derive(Debug, Parser)]
 #[command(
+    name = "tributary",
     version,
     about,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite or the \

@@ -158,6 +158,12 @@ fn the_demo_starts_quickly_and_reuses_its_data() {
 }
 
 #[test]
+fn the_version_is_that_of_the_command() {
+    let (code, text, _) = output(&mut tributary(&["--version"]));
+    assert_eq!((code, text), (0, format!("tributary {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
 fn an_interrupted_demo_leaves_no_incomplete_data() {
     let dir = scratch();
     let data = dir.path().join("demo");
