@@ -11,7 +11,7 @@ use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
 use crate::memory::FULL;
 use crate::support::database::{Database, Kind};
-use crate::support::fleet::{SHARDS, TestFleet, every_backend};
+use crate::support::fleet::{TestFleet, every_backend};
 use crate::support::link::Link;
 use crate::support::watch::Watch;
 use crate::support::world::{Oracle, World, assert_page};
@@ -94,9 +94,9 @@ fn a_herd_reads_the_databases_twice() {
                 assert_page(&page.unwrap(), &feed[..20], "in the herd");
             }
             println!("{kind:?}: {one} queries for one page, {all} for {HERD}");
-            // Two reads, on a slow server with a statement for each shard in each of two waves; the
-            // supervisor may check the server at the same time.
-            assert!(all <= 2 * (1 + 2 * SHARDS) + 12, "{kind:?}: {one} for one, {all} for all");
+            // Two reads. On a slow server they read each shard alone, perhaps in two waves more, and
+            // the supervisor checks the server at the same time. One by one: at least 600.
+            assert!(all <= 60, "{kind:?}: {one} for one, {all} for all");
             let mut least = u64::MAX;
             for _ in 0..3 {
                 let authors = (0..HERD).map(|_| tributary.author_timeline(user_id(10), &request));

@@ -132,6 +132,11 @@ async fn check(backend: Backend, fleet: &TestFleet) {
     execute(fleet, SOON[1], "DELETE FROM D.tweets WHERE tweet_id = 132").await;
     let sql = format!("UPDATE D.tweets SET timestamp = {} WHERE tweet_id = 11", due + 200);
     execute(fleet, NEXT_CENTURY, &sql).await;
+    let mut changed = node.freshness(SOON[1]).await;
+    changed.merge(&node.freshness(NEXT_CENTURY).await);
+    newest(&node, &changed).await;
+    // Else the deleted post may be due before memory knows of its end.
+    let applied_in_time = now_ms() < due - AHEAD_MS;
 
     let start = Instant::now();
     let first = loop {
@@ -143,7 +148,7 @@ async fn check(backend: Backend, fleet: &TestFleet) {
         assert!(start.elapsed() < WAIT_MAX);
         sleep(Duration::from_millis(5)).await;
     };
-    if now_ms() < due - AHEAD_MS {
+    if applied_in_time && now_ms() < due - AHEAD_MS {
         // The reader has seen the post that moved.
         assert!(matches!(first.events[..], [NewsEvent::Delete { post, .. }] if post.get() == 11));
         let expected: Vec<u64> = (101..132).chain([11]).collect();
