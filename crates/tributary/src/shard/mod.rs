@@ -212,6 +212,16 @@ impl Shard {
         }
     }
 
+    /// From now on, the reads of this file wait until their deadline.
+    #[cfg(all(test, feature = "sqlite"))]
+    pub(crate) async fn stop_reads(&self) {
+        match &self.store {
+            Store::Sqlite(shard) => shard.stop_reads().await,
+            #[cfg(feature = "mysql")]
+            Store::MySql(_) => unimplemented!("reads of servers cannot be stopped"),
+        }
+    }
+
     /// Its server. `None` for a SQLite file.
     #[cfg(feature = "mysql")]
     fn server(&self) -> Option<&Arc<mysql::Server>> {

@@ -53,7 +53,7 @@ pub(super) struct Client {
 }
 
 /// Counts of events, to prove that they have happened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) events: usize,
     pub(super) due: usize,
@@ -240,7 +240,8 @@ impl Client {
             self.counts.unanswered += 1;
             return Ok(());
         };
-        self.counts.incomplete += usize::from(!news.missing.is_empty());
+        let is_incomplete = !news.missing.is_empty();
+        self.counts.incomplete += usize::from(is_incomplete);
         if let (Some((posts, rest)), false) = (count, news.more || news.gap) {
             let is_post = |event: &&NewsEvent| matches!(event, NewsEvent::Post(_));
             let came = news.events.iter().filter(is_post).map(|event| match event {
@@ -253,7 +254,7 @@ impl Client {
             }
         }
         match self.take(news, node, (servers, chance))? {
-            true => self.check_at_token(node, servers),
+            true => self.check_at_token(node, servers, is_incomplete),
             false => Ok(()),
         }
     }
@@ -391,13 +392,22 @@ impl Client {
         self.saved.push(self.state.clone());
     }
 
-    /// Compares the timeline with that of the databases at the token.
-    fn check_at_token(&mut self, node: &Node<'_>, servers: &[Server]) -> Result<(), String> {
+    /// Compares the timeline with that of the databases at the token. The token of an incomplete
+    /// answer can be before a loss that the answer did not reach.
+    fn check_at_token(
+        &mut self,
+        node: &Node<'_>,
+        servers: &[Server],
+        is_incomplete: bool,
+    ) -> Result<(), String> {
         let mut from = Vec::new();
         for (server, writer) in servers.iter().zip(&node.writers) {
-            let seen = self.state.token.changes_seen(server.epochs[writer.epoch].identity);
+            let epoch = &server.epochs[writer.epoch];
             // The token has lost a log, or belongs to a node that is ahead.
-            let Some(seen) = seen else { return Ok(()) };
+            let Some(seen) = self.state.token.changes_seen(epoch.identity) else { return Ok(()) };
+            if is_incomplete && epoch.is_before_loss(seen) {
+                return Ok(());
+            }
             from.push(seen);
         }
         self.check(node, servers, (&from, self.state.token.horizon()))

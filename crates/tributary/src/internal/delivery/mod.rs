@@ -1,6 +1,6 @@
 //! Long random runs of the delivery of news against simulated servers. Memory, its writers, pages,
-//! news and subscriptions are the real ones; a seed decides the random choices. After each step,
-//! what each client has (a page and the events after it) is compared with the rows of the servers.
+//! news and subscriptions are the real ones; a seed decides the whole run. After each step, what
+//! each client has (a page and the events after it) is compared with the rows of the servers.
 //!
 //! The servers reset their logs and lose rows without a transaction. The nodes restart, lag, drop
 //! news, evict, and have clocks that differ. The clients are cut, and continue from any earlier
@@ -25,6 +25,7 @@ use self::world::Server;
 use crate::Tributary;
 use crate::clock;
 use crate::config::Config;
+use crate::model::ShardId;
 use crate::shard::Fleet;
 
 /// Authors 0 to 5 and the readers: even ids on the first server, odd ids on the second.
@@ -222,8 +223,8 @@ impl<'a> Simulation<'a> {
     }
 }
 
-/// Two fleets of empty shards. Nothing is read from them that counts: their logs have identities
-/// of their own.
+/// Two fleets of empty shards. They answer no reads: they do not have the rows of the simulated
+/// servers, and the moment of an answer is not decided by the seed.
 async fn fleets() -> (Vec<Tributary>, Vec<TempDir>) {
     let (mut fleets, mut dirs) = (Vec::new(), Vec::new());
     for _ in 0..2 {
@@ -231,9 +232,13 @@ async fn fleets() -> (Vec<Tributary>, Vec<TempDir>) {
         let shards = ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), "2".to_owned());
         let mut config = Config::from_folder(dir.path(), [shards]).unwrap();
         config.memory.budget = Some(0);
-        // No request reaches its deadline, except those with a time of their own.
+        // No request reaches its deadline, except those that have no time.
         config.request.deadline_ms = 600_000;
-        fleets.push(Tributary::open(&config).await.unwrap());
+        let fleet = Tributary::open(&config).await.unwrap();
+        for shard in 0..2 {
+            fleet.0.fleet.shard(ShardId(shard)).stop_reads().await;
+        }
+        fleets.push(fleet);
         dirs.push(dir);
     }
     (fleets, dirs)
@@ -268,6 +273,16 @@ async fn clients_have_what_the_servers_have_in_every_run() {
     let Counts { events, due, gaps, follows, resumed, checked, .. } = counts;
     assert!([events, due, gaps, follows, resumed].iter().all(|count| *count > often), "{counts:?}");
     assert!(checked > 100 * often, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_seed_decides_the_whole_run() {
+    let (fleets, _dirs) = fleets().await;
+    for seed in 0..3_u64 {
+        let day = 2 * seed.cast_signed();
+        let run = |day| Simulation::new((seed, day), &fleets, None).run();
+        assert_eq!(run(day).await, run(day + 1).await, "seed {seed}");
+    }
 }
 
 #[tokio::test]

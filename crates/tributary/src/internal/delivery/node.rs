@@ -26,8 +26,6 @@ use crate::timeline::{self, Draft, PageRequest, TimelineFlights, View};
 const BUDGET: usize = 4 << 20;
 /// Attempts at a request whose tails are filled in between.
 const FILLS_MAX: usize = 16;
-/// The time of a request that waits for a token that does not come.
-const SHORT: Duration = Duration::from_millis(4);
 /// A day: a clock that is ahead by this time takes no post for one of the future.
 const DAY_MS: i64 = 86_400_000;
 
@@ -269,7 +267,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The same for a request that waits until its short time is over.
+    /// The same for a request whose time is over: it waits for nothing.
     pub(super) async fn news_after_wait(
         &mut self,
         servers: &[Server],
@@ -277,7 +275,7 @@ impl<'a> Node<'a> {
         request: &NewsRequest,
     ) -> News {
         self.fill_follows(servers, reader);
-        let mut view = self.view().until(Deadline::after(SHORT));
+        let mut view = self.view().until(Deadline::after(Duration::ZERO));
         news::news(&mut view, UserId(reader), request).await.unwrap()
     }
 

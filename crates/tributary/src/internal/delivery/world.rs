@@ -51,6 +51,8 @@ pub(super) struct Epoch {
     pub(super) rows: Vec<Rows>,
     /// Number of transactions that the tables show.
     pub(super) visible: usize,
+    /// The numbers of transactions after which rows changed without one.
+    losses: BTreeSet<usize>,
 }
 
 /// The server of the users whose id has this remainder.
@@ -131,6 +133,12 @@ impl Epoch {
         (count, if is_within { usize::try_from(at.changes).unwrap() } else { 0 })
     }
 
+    /// Whether the rows of this position were lost, so that there are only those after the loss.
+    pub(super) fn is_before_loss(&self, at: ChangePosition) -> bool {
+        let is_at = |count: &usize| ChangePosition::after(position(*count)) == at;
+        self.losses.iter().any(is_at)
+    }
+
     pub(super) fn rows_at(&self, at: ChangePosition) -> Rows {
         let (count, changes) = self.count_at(at);
         let mut rows = self.rows[count].clone();
@@ -174,7 +182,13 @@ impl Server {
     fn begin(&mut self, rows: Rows, keeps_identity: bool) {
         let number = if keeps_identity { self.epochs.len() - 1 } else { self.epochs.len() };
         let identity = LogIdentity(1_000 * (self.index + 1) as u64 + number as u64);
-        self.epochs.push(Epoch { identity, log: Vec::new(), rows: vec![rows], visible: 0 });
+        self.epochs.push(Epoch {
+            identity,
+            log: Vec::new(),
+            rows: vec![rows],
+            visible: 0,
+            losses: BTreeSet::new(),
+        });
     }
 
     pub(super) fn now(&self) -> &Epoch {
@@ -217,7 +231,9 @@ impl Server {
     pub(super) fn lose(&mut self, chance: &mut StdRng, now_ms: i64) {
         let mut rows = self.now().rows.last().unwrap().clone();
         self.change_unseen(&mut rows, chance, now_ms);
-        *self.now_mut().rows.last_mut().unwrap() = rows;
+        let epoch = self.now_mut();
+        *epoch.rows.last_mut().unwrap() = rows;
+        epoch.losses.insert(epoch.end());
     }
 
     /// Changes that the log does not contain.

@@ -134,6 +134,18 @@ impl SqliteShard {
         }
     }
 
+    /// Takes all reading connections: from now on, reads wait until their deadline.
+    #[cfg(test)]
+    pub(super) async fn stop_reads(&self) {
+        let pools =
+            [(Some(&self.readers), READERS), (self.background.as_ref(), BACKGROUND_READERS)];
+        for (readers, count) in pools {
+            let Some(readers) = readers else { continue };
+            let count = u32::try_from(count).expect("there are few");
+            readers.permits.acquire_many(count).await.expect("they are never closed").forget();
+        }
+    }
+
     /// Whether this process owns the file. Only the owner follows its log.
     pub(super) fn is_owned(&self) -> bool {
         self.writer.is_some()
