@@ -94,8 +94,8 @@ fn a_herd_reads_the_databases_twice() {
                 assert_page(&page.unwrap(), &feed[..20], "in the herd");
             }
             println!("{kind:?}: {one} queries for one page, {all} for {HERD}");
-            // Two reads. On a slow server they read each shard alone, perhaps in two waves more, and
-            // the supervisor checks the server at the same time. One by one: at least 600.
+            // Two reads. On a slow server they read each shard alone, perhaps in two waves more,
+            // and the supervisor checks the server at the same time. One by one: at least 600.
             assert!(all <= 60, "{kind:?}: {one} for one, {all} for all");
             let mut least = u64::MAX;
             for _ in 0..3 {

@@ -135,7 +135,7 @@ async fn check(backend: Backend, fleet: &TestFleet) {
     let mut changed = node.freshness(SOON[1]).await;
     changed.merge(&node.freshness(NEXT_CENTURY).await);
     newest(&node, &changed).await;
-    // Else the deleted post may be due before memory knows of its end.
+    // Else the post may be due before memory applies its deletion.
     let applied_in_time = now_ms() < due - AHEAD_MS;
 
     let start = Instant::now();
