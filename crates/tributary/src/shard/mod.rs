@@ -212,13 +212,13 @@ impl Shard {
         }
     }
 
-    /// From now on, the reads of this file wait until their deadline.
+    /// From now on, the reads of this file wait until their deadline. Servers go on.
     #[cfg(all(test, feature = "sqlite"))]
     pub(crate) async fn stop_reads(&self) {
         match &self.store {
             Store::Sqlite(shard) => shard.stop_reads().await,
             #[cfg(feature = "mysql")]
-            Store::MySql(_) => unimplemented!("reads of servers cannot be stopped"),
+            Store::MySql(_) => {}
         }
     }
 
