@@ -212,7 +212,7 @@ impl Shard {
         }
     }
 
-    /// From now on, the reads of this file wait until their deadline. Servers go on.
+    /// From now on, the reads of this file wait until their deadline. Servers continue.
     #[cfg(all(test, feature = "sqlite"))]
     pub(crate) async fn stop_reads(&self) {
         match &self.store {
