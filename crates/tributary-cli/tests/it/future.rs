@@ -13,7 +13,7 @@ use tributary::{Freshness, Limit, Page, PageRequest, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
-use crate::support::watch::{Watch, until_warm};
+use crate::support::watch::{Watch, until_followed, until_warm};
 use crate::support::{run, user_id};
 
 const READER: UserId = user_id(100);
@@ -108,6 +108,7 @@ async fn check(backend: Backend, fleet: &TestFleet) {
     let cold = Tributary::open_read_only(&fleet.config()).await.unwrap();
     Watch::start(&node).await.until_heads_known().await;
     until_warm(&node, READER, 100).await;
+    until_followed(&node, READER, &Freshness::default()).await;
     let old: BTreeSet<u64> = (1..6).chain(10..12).collect();
     // The time of these posts comes in four seconds: many with one time, and one a bit later.
     let due = now_ms() + AHEAD_MS + 4_000;
@@ -178,8 +179,8 @@ async fn restart(fleet: &TestFleet, before: &BTreeSet<u64>) {
     let mut config = fleet.config_with_memory(MEMORY);
     let node = Tributary::open(&config).await.unwrap();
     Watch::start(&node).await.until_heads_known().await;
-    // The first pages come from the databases, and their position is not known.
     until_warm(&node, READER, 100).await;
+    until_followed(&node, READER, &Freshness::default()).await;
     let page = newest(&node, &Freshness::default()).await;
     let hidden: Vec<u64> = (140..142).filter(|id| !ids(&page).contains(id)).collect();
     let (received, _) = posts_since(&node, &page.freshness, hidden.len()).await;
@@ -228,8 +229,8 @@ fn a_cached_page_ends_and_subscribers_wake_when_a_hidden_post_is_due() {
         let watch = Watch::start(&node).await;
         watch.until_heads_known().await;
         let server = TestServer::start(node.clone()).await;
-        // The first pages come from the databases, and their position is not known.
         until_warm(&node, READER, 100).await;
+        until_followed(&node, READER, &Freshness::default()).await;
         let (id, due, start) = store_and_read_in_time(&node, &fleet).await;
         let (id_text, mut live) = (id.to_string(), node.subscribe(READER, Some(start)).unwrap());
         until_warm(&node, READER, 20).await;

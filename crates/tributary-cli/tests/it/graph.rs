@@ -15,6 +15,7 @@ use tributary::{Cursor, Freshness, Limit, PageRequest, Post, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
+use crate::support::watch::until_followed;
 use crate::support::world::{Oracle, World, assert_page};
 use crate::support::{run, seed, size, user_id};
 
@@ -296,8 +297,7 @@ fn mutes_and_blocks_are_news_and_posts_of_hidden_users_are_not() {
         for author in [muted, blocker, seen] {
             token.merge(&node.follow(reader, author).await.unwrap().freshness);
         }
-        let read = PageRequest::default().at_least(token);
-        let since = node.home_timeline(reader, &read).await.unwrap().freshness;
+        let since = until_followed(&node, reader, &token).await;
         let mut end = node.mute(reader, muted).await.unwrap();
         end.merge(&node.block(blocker, reader).await.unwrap());
         end.merge(&node.block(reader, user_id(9)).await.unwrap());
@@ -346,8 +346,7 @@ fn a_shard_that_cannot_say_whom_its_authors_block_withholds_only_its_own_news() 
         let node = node(&fleet).await;
         let [reader, near, far] = [1, 2, 3].map(user_id);
         let token = node.follow_all(reader, &[near, far]).await.unwrap().freshness;
-        let read = PageRequest::default().at_least(token);
-        let since = node.home_timeline(reader, &read).await.unwrap().freshness;
+        let since = until_followed(&node, reader, &token).await;
         execute(&fleet, 2, "ALTER TABLE D.blocks RENAME TO away").await;
         let mut end = node.publish(near, "text", None).await.unwrap().freshness;
         end.merge(&node.publish(far, "text", None).await.unwrap().freshness);

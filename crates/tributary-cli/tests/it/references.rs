@@ -14,6 +14,7 @@ use tributary::{
 use crate::graph::execute;
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
+use crate::support::watch::until_followed;
 use crate::support::{post_id, run, user_id};
 
 /// A node with memory, on shards that store references.
@@ -85,8 +86,7 @@ fn replies_and_reposts_have_their_references_on_every_path() {
             let mut token = node.follow_all(reader, &[author, other]).await.unwrap().freshness;
             // Until memory follows the logs.
             check_pages(&node, reader, &token, &[]).await;
-            let start = PageRequest::default().at_least(token.clone());
-            let since = node.home_timeline(reader, &start).await.unwrap().freshness;
+            let since = until_followed(&node, reader, &token).await;
 
             let first = node.publish(author, "first", None).await.unwrap().post;
             let key = || IdempotencyKey::new("key");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper::{Request, StatusCode};
 use serde_json::Value;
+use tributary::news::NewsRequest;
 use tributary::{Freshness, Limit, Page, PageRequest, Post, Tributary, UserId};
 
 use super::http::{TestResponse, TestServer};
@@ -148,6 +149,27 @@ pub(crate) async fn until_warm(tributary: &Tributary, reader: UserId, limit: u8)
             return page;
         }
         assert!(start.elapsed() < WAIT_MAX, "reader {reader} is still not read from memory");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Reads the newest page until nothing is new since it, and returns its token. A page of the
+/// databases may have no known position while memory begins: the news since it are a gap then, or
+/// repeat earlier changes.
+pub(crate) async fn until_followed(
+    tributary: &Tributary,
+    reader: UserId,
+    token: &Freshness,
+) -> Freshness {
+    let start = Instant::now();
+    let request = PageRequest::default().at_least(token.clone());
+    loop {
+        let since = tributary.home_timeline(reader, &request).await.unwrap().freshness;
+        let news = tributary.news(reader, &NewsRequest::since(since.clone())).await.unwrap();
+        if !news.gap && news.events.is_empty() && news.missing.is_empty() {
+            return since;
+        }
+        assert!(start.elapsed() < WAIT_MAX, "reader {reader} has no position yet: {news:?}");
         tokio::time::sleep(PAUSE).await;
     }
 }
