@@ -165,8 +165,10 @@ pub(crate) async fn until_followed(
     let request = PageRequest::default().at_least(token.clone());
     loop {
         let since = tributary.home_timeline(reader, &request).await.unwrap().freshness;
-        let news = tributary.news(reader, &NewsRequest::since(since.clone())).await.unwrap();
-        if !news.gap && news.events.is_empty() && news.missing.is_empty() {
+        let request = NewsRequest::since(since.clone()).at_least(since.clone());
+        let news = tributary.news(reader, &request).await.unwrap();
+        let is_known = !news.gap && !news.freshness_lost && news.missing.is_empty();
+        if is_known && news.events.is_empty() {
             return since;
         }
         assert!(start.elapsed() < WAIT_MAX, "reader {reader} has no position yet: {news:?}");
