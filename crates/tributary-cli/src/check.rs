@@ -12,7 +12,10 @@ use tributary::config::{
     Condition, ConfigError, FleetConfig, Servers, Tables, Zone, conditions_text, environment,
     password_variable,
 };
-use tributary::internal::{Finding, Fit, find_tables, stray_findings, survey};
+use tributary::internal::checks::{
+    check_fleet, find_tables, stray_findings, survey, unknown_placement,
+};
+use tributary::internal::{Finding, Fit};
 use tributary::{Config, UserId};
 
 use crate::dsn::{self, Dsn, DsnError};
@@ -70,7 +73,8 @@ impl Check {
                 let FleetConfig::Servers(servers) = &config.fleet else {
                     bail!("embedded shards need no check; `tributary serve` creates the folder");
                 };
-                check_fleet(&config, servers).await?
+                let findings = check_fleet(&config, servers).await?;
+                CheckReport { findings, ..CheckReport::default() }
             }
             None => self.check_dsns().await?,
         };
@@ -146,51 +150,6 @@ fn order_warning(samples: &[Vec<UserId>]) -> Option<Finding> {
     };
     let cure = "verify that the shards are in the order of user_id % N, then run check --config";
     Some(Finding::warning("few_users", text).cure(cure))
-}
-
-/// Checks the servers of a configuration, and its placement against samples of user ids.
-async fn check_fleet(config: &Config, servers: &Servers) -> Result<CheckReport> {
-    let survey = survey(servers, &config.write).await;
-    let mut findings = survey.findings;
-    let strays = stray_findings(config, servers, &survey.samples)?;
-    match Fit::of(&survey.samples) {
-        _ if strays.is_empty() => {}
-        Fit::Modulo(order) if config.placement.map.is_none() => {
-            let names: Vec<&str> = order.iter().map(|i| servers.shards[*i].name.as_str()).collect();
-            if order.is_sorted() {
-                findings.extend(strays);
-            } else {
-                let finding = Finding::error(
-                    "wrong_order",
-                    "the order of the shards differs from the order in which the rows were placed",
-                );
-                let cure = format!("list [[shards]] in this order: {}", names.join(", "));
-                findings.push(("the fleet".into(), finding.cure(cure)));
-            }
-        }
-        Fit::Map(map) => {
-            let names: Vec<&str> =
-                map.iter().map(|shard| servers.shards[shard.index()].name.as_str()).collect();
-            let finding =
-                Finding::error("wrong_placement", "the rows were not placed by this placement.map");
-            let cure = format!("set placement.map = {}", quoted_list(&names));
-            findings.push(("the fleet".into(), finding.cure(cure)));
-        }
-        Fit::Modulo(_) => findings.extend(strays),
-        Fit::Unknown => {
-            findings.push(("the fleet".into(), unknown_placement(servers.shards.len())));
-        }
-    }
-    Ok(CheckReport { findings, ..CheckReport::default() })
-}
-
-fn unknown_placement(shards: usize) -> Finding {
-    let text = format!(
-        "the rows are placed neither by `user_id % {shards}` nor by a larger number of buckets \
-         that is a multiple of {shards}"
-    );
-    Finding::error("unknown_placement", text)
-        .cure("name all shards of the fleet, each once; other placement rules are not supported")
 }
 
 /// The order of the shards, and the owner of each bucket.

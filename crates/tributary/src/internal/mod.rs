@@ -1,6 +1,8 @@
 //! Items for the project's own crates and tests, beyond the public names. They may change in any
 //! release: nothing here is part of the library's stable interface. At most 40 items.
 
+#[cfg(feature = "mysql")]
+pub mod checks;
 pub mod decoders;
 #[cfg(test)]
 #[cfg(feature = "sqlite")]
@@ -32,6 +34,4 @@ pub use crate::shard::{
     Changes, FillAnswer, FillRequest, Finding, Fleet, Loaded, ShardError, migrate, mysql_tables,
     mysql_writes_table,
 };
-#[cfg(feature = "mysql")]
-pub use crate::shard::{find_tables, stray_findings, survey};
 pub use crate::timeline::{Draft, DraftPost};

@@ -45,7 +45,7 @@ pub use self::migrate::migrate;
 #[cfg(feature = "mysql")]
 use self::mysql::MySqlShard;
 #[cfg(feature = "mysql")]
-pub use self::mysql::{find_tables, stray_findings, survey};
+pub use self::mysql::{check_fleet, find_tables, stray_findings, survey, unknown_placement};
 pub(crate) use self::queue::Turn;
 pub use self::queue::{ConnectionStats, QueueStats};
 use self::read_cost::ReadMeter;

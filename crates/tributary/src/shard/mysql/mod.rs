@@ -7,6 +7,7 @@ mod database;
 mod dial;
 mod erasure;
 mod execute;
+mod fleet_check;
 mod follows;
 pub(super) mod joint;
 mod lists;
@@ -33,6 +34,7 @@ use mysql_async::prelude::FromValue;
 use mysql_async::{Conn, DriverError, Error, IoError, Row, Transaction, Value};
 
 pub(super) use self::database::Database;
+pub use self::fleet_check::{check_fleet, unknown_placement};
 pub(super) use self::login::Login;
 pub(super) use self::migrate::make_tables;
 use self::row_counter::RowCounter;
