@@ -165,6 +165,13 @@ export type FoundPosts = {
   rest: Array<string>;
 };
 
+/** The answer of `GET /v1/users?handle=...`. */
+export type FoundUsers = {
+  complete: boolean;
+  missing_shards: Array<string>;
+  users: Array<NamedUser>;
+};
+
 /** A user or a post: a decimal number from 0 to 2^63-1, as a string. */
 export type Id = string;
 
@@ -194,6 +201,11 @@ export type LogState = {
   position?: string | null;
   /** Why memory is not up to date with the log; only with `verbose`, as all that follow. */
   reason?: string | null;
+};
+
+export type NamedUser = {
+  handle: string;
+  user_id: Id;
 };
 
 /** The body of `POST /v1/users/{user_id}/posts`. */
@@ -599,6 +611,18 @@ export interface Operations {
     body: undefined;
     answer: CountedPosts;
   };
+  /** The first 20 users whose handles begin with a text */
+  find_users: {
+    path: Record<never, never>;
+    query: {
+      /** The beginning of a handle, 1 to 64 characters, none of them a control character. */
+      handle: string;
+      /** Answer 503 `incomplete` instead of an incomplete answer. */
+      require?: "complete";
+    };
+    body: undefined;
+    answer: FoundUsers;
+  };
   /** The users that a user blocks, by rising id */
   blocks: {
     path: {
@@ -899,6 +923,7 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   express_timeline: ["GET", "/user/feed/{user_id}"],
   read_posts: ["GET", "/v1/posts"],
   count_posts: ["GET", "/v1/posts/counts"],
+  find_users: ["GET", "/v1/users"],
   blocks: ["GET", "/v1/users/{user_id}/blocks"],
   block: ["PUT", "/v1/users/{user_id}/blocks/{blocked_id}"],
   unblock: ["DELETE", "/v1/users/{user_id}/blocks/{blocked_id}"],

@@ -1,4 +1,5 @@
-//! The routes about the graph of users: followers, counts, relationships, mutes and blocks.
+//! The routes about the graph of users: followers, counts, relationships, mutes and blocks; and
+//! users by their handles.
 
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri};
@@ -8,16 +9,26 @@ use tributary::graph::{Counts, ListPage, RELATIONSHIPS_MAX};
 use tributary::internal::{FollowingCursor, fleet};
 use tributary::{Freshness, Tributary, UserId};
 
-use super::auth::{Allowed, CursorKeys, Follow, Purpose, ReadFollowing};
+use super::auth::{Allowed, AllowedHere, CursorKeys, FindUsers, Follow, Purpose, ReadFollowing};
 use super::error::ApiError;
 use super::limits::Cost;
 use super::openapi::schemas::{
-    OfBlock, OfMute, OfUser, OtherUsers, PageQuery, RequireQuery, Token,
+    HandleQuery, OfBlock, OfMute, OfUser, OtherUsers, PageQuery, RequireQuery, Token,
 };
 use super::publish::with_freshness;
 use super::query::Parameters;
 use super::timeline::{costing, json, list_response};
 use super::wire::{self, Number, UserNumbers, UserPage, shard_names};
+
+/// The longest beginning of a handle, in characters.
+const PREFIX_MAX: usize = 64;
+const BAD_PREFIX: ApiError =
+    ApiError::BadQuery("`handle` must be 1 to 64 characters, the beginning of a handle");
+
+#[derive(Deserialize)]
+struct RawHandle {
+    handle: Option<String>,
+}
 
 #[derive(Deserialize)]
 struct RawUsers {
@@ -178,6 +189,33 @@ pub(super) async fn relationships(
     parameters.accept(found.missing.is_empty())?;
     let response = json(&wire::Relationships::new(&found, fleet(&tributary)));
     Ok(costing(Cost::QUERY, response))
+}
+
+/// `GET /v1/users?handle=ada`: one query on each shard.
+#[utoipa::path(
+    get, path = "/v1/users", operation_id = "find_users", tag = "follows",
+    summary = "The first 20 users whose handles begin with a text", description = "",
+    params(HandleQuery),
+    responses((status = 200, description = "The users, by handle", body = wire::FoundUsers<'_>))
+)]
+pub(super) async fn find_users(
+    State(tributary): State<Tributary>,
+    _: AllowedHere<FindUsers>,
+    uri: Uri,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let query = Query::<RawHandle>::try_from_uri(&uri);
+    let prefix = query.ok().and_then(|Query(RawHandle { handle })| handle).unwrap_or_default();
+    let found = tributary.find_users(checked_prefix(&prefix)?).await?;
+    parameters.accept(found.missing.is_empty())?;
+    let response = json(&wire::FoundUsers::new(&found, fleet(&tributary)));
+    Ok(costing(Cost::QUERY, response))
+}
+
+/// The beginning of a handle, if it is one.
+pub(super) fn checked_prefix(text: &str) -> Result<&str, ApiError> {
+    let is_short = (1..=PREFIX_MAX).contains(&text.chars().count());
+    if is_short && !text.contains(char::is_control) { Ok(text) } else { Err(BAD_PREFIX) }
 }
 
 /// `PUT /v1/users/{user_id}/mutes/{other}`: 204, also if the mute exists already.

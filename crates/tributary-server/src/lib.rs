@@ -301,6 +301,7 @@ fn public_routes() -> Router<App> {
             "/v1/users/{user_id}/following/{followee_id}",
             put(publish::follow).delete(publish::unfollow),
         )
+        .route("/v1/users", get(graph::find_users))
         .route("/v1/users/{user_id}/followers", get(graph::followers))
         .route("/v1/users/{user_id}/counts", get(graph::counts))
         .route("/v1/users/{user_id}/relationships", get(graph::relationships))

@@ -115,6 +115,35 @@ pub(super) struct UserPage<'a> {
     pub(super) missing_shards: Vec<&'a str>,
 }
 
+/// The answer of `GET /v1/users?handle=...`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FoundUsers<'a> {
+    users: Vec<NamedUser<'a>>,
+    complete: bool,
+    missing_shards: Vec<&'a str>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct NamedUser<'a> {
+    #[schema(value_type = Id)]
+    user_id: String,
+    handle: &'a str,
+}
+
+impl<'a> FoundUsers<'a> {
+    pub(super) fn new(found: &'a graph::FoundUsers, fleet: &'a Fleet) -> Self {
+        let named = |user: &'a graph::NamedUser| NamedUser {
+            user_id: user.id.to_string(),
+            handle: &user.handle,
+        };
+        Self {
+            users: found.users.iter().map(named).collect(),
+            complete: found.missing.is_empty(),
+            missing_shards: shard_names(&found.missing, fleet),
+        }
+    }
+}
+
 /// The answer of `GET /v1/users/{user_id}/counts`.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UserNumbers<'a> {

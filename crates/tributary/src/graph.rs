@@ -1,4 +1,4 @@
-//! The graph of users: followers, counts, relationships, mutes and blocks.
+//! The graph of users: followers, counts, relationships, mutes and blocks; and users by handle.
 //!
 //! A mute or a block hides the posts of a user from the home timeline of its owner, at once. A
 //! block also hides the owner's posts from the blocked user, as soon as memory has applied it.
@@ -15,6 +15,7 @@ use crate::publish::WriteError;
 pub use crate::shard::NotStored;
 use crate::shard::{Deadline, Fleet, Shard, Turn};
 use crate::timeline::Limit;
+pub use crate::users::{FoundUsers, Handles, NamedUser, USERS_FOUND_MAX};
 
 /// The most users of one call of [`crate::Tributary::relationships`].
 pub const RELATIONSHIPS_MAX: usize = 100;

@@ -122,6 +122,7 @@ mod publish;
 mod shard;
 mod tasks;
 mod timeline;
+mod users;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -136,7 +137,7 @@ use model::UserList;
 pub use model::{IdError, IdempotencyKey, Post, PostId, PostKey, ShardId, UserId};
 pub use publish::{Followed, Published, WriteError};
 use publish::{Operation, Publisher};
-use shard::{Access, Fleet};
+use shard::{Access, Fleet, Turn};
 pub use shard::{OpenError, ShardHealth};
 use timeline::{Draft, TimelineFlights, View};
 pub use timeline::{Limit, Page, PageRequest, ReadError, explain, news};
@@ -425,6 +426,21 @@ impl Tributary {
         addresses: &[posts::PostAddress],
     ) -> Result<posts::Counted, NotStored> {
         posts::counts(&self.0.fleet, addresses).await
+    }
+
+    /// The first [`graph::USERS_FOUND_MAX`] users whose handles begin with `prefix`, by handle. One
+    /// wave of queries on all shards.
+    ///
+    /// # Errors
+    /// [`NotStored`] if the shards have no table of handles, or one has no index for them.
+    pub async fn find_users(&self, prefix: &str) -> Result<graph::FoundUsers, NotStored> {
+        users::find(&self.0.fleet, prefix).await
+    }
+
+    /// The handles of these users: from memory, or else by one wave of queries.
+    pub async fn handles(&self, users: &[UserId]) -> graph::Handles {
+        let (by_user, queried) = timeline::handles(&self.view(), users, Turn::First).await;
+        graph::Handles { by_user, queried }
     }
 
     /// Stores a post and returns when it is committed. Every page that requires

@@ -181,13 +181,14 @@ pub(crate) enum Removal<'a> {
 }
 
 impl Tables {
-    /// The tables that this project creates, with the optional ones of lists and the columns of
-    /// references.
+    /// The tables of an embedded shard: those that this project creates, with the optional ones and
+    /// the columns of references.
     pub(crate) fn with_all() -> Self {
         let (mutes, blocks) = (Some(MutesTable::default()), Some(BlocksTable::default()));
         let references = Some(ReferenceColumns::default());
         let posts = PostsTable { references, ..PostsTable::default() };
-        Self { posts, mutes, blocks, ..Self::default() }
+        let users = Some(UsersTable::default());
+        Self { posts, users, mutes, blocks, ..Self::default() }
     }
 
     /// Whether these are the tables that this project creates. They hold no other rows than

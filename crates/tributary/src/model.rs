@@ -156,7 +156,7 @@ pub struct PostAddress {
 
 impl PostAddress {
     /// The address of the post with this key.
-    pub(crate) fn of(key: &PostKey) -> Self {
+    pub fn of(key: &PostKey) -> Self {
         Self { author: key.author, post: key.post }
     }
 }

@@ -1,8 +1,9 @@
-//! Generator of an artificial social network: follows and posts. The same arguments always give
-//! the same network. Pure: the demo command stores the rows, and the benchmark uses the same
-//! distributions.
+//! Generator of an artificial social network: follows, posts and handles. The same arguments
+//! always give the same network. Pure: the demo command stores the rows, and the benchmark uses
+//! the same distributions.
 
 mod follows;
+mod handles;
 mod posts;
 mod text;
 
@@ -10,6 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use self::follows::follows;
+pub use self::handles::handles;
 pub use self::posts::posts;
 pub(crate) use self::posts::{activity, burst, delay_ms, demo_post_id};
 

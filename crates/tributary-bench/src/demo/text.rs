@@ -5,6 +5,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
+use super::handles::handle;
 use super::{RandomStream, random};
 
 const OPENERS: [&str; 16] = [
@@ -112,7 +113,7 @@ impl TextGenerator {
     pub(super) fn text(&mut self, users: u32) -> String {
         let mut text = String::new();
         if self.random.random_bool(0.12) {
-            text.push_str(&format!("@{} ", self.random.random_range(1..=users)));
+            text.push_str(&format!("@{} ", handle(self.random.random_range(1..=users))));
         }
         self.sentence(&mut text);
         while text.len() < 320 && self.random.random_bool(0.35) {

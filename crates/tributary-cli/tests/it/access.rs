@@ -30,6 +30,8 @@ enum Open {
     Everybody,
     /// Users, and keys that read timelines or act as users.
     Readers,
+    /// Users, and keys that act as users.
+    Users,
     /// The owner, and keys that act as users.
     Owner,
     /// The owner, and keys that explain pages.
@@ -62,6 +64,7 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
     ),
     ("/v1/users/{user_id}/posts/{post_id}", Method::GET, "/v1/users/1/posts/5", "", Open::Readers),
     ("/v1/users/{user_id}/posts/{post_id}", Method::DELETE, "/v1/users/1/posts/6", "", Open::Owner),
+    ("/v1/users", Method::GET, "/v1/users?handle=a", "", Open::Users),
     ("/v1/posts", Method::GET, "/v1/posts?posts=1:5", "", Open::Readers),
     ("/v1/posts/counts", Method::GET, "/v1/posts/counts?posts=1:5", "", Open::Readers),
     ("/v1/users/{user_id}/feed/new", Method::GET, "/v1/users/1/feed/new", "", Open::Owner),
@@ -198,7 +201,7 @@ fn every_route_answers_every_credential_by_its_rule() {
                 let allowed = match open {
                     Open::Everybody => true,
                     Open::Readers => ["timelines:read", "act-as-user"].contains(&scope.as_str()),
-                    Open::Owner => scope == "act-as-user",
+                    Open::Owner | Open::Users => scope == "act-as-user",
                     Open::Explain => scope == "explain",
                     Open::Admin => scope == "admin",
                 };
@@ -228,7 +231,7 @@ async fn strangers(
         for path in [path, &unknown_owner] {
             let answer = send(server, method, path, body, Some(&token)).await;
             match open {
-                Open::Everybody => assert!(answer.status.is_success()),
+                Open::Everybody | Open::Users => assert!(answer.status.is_success()),
                 Open::Readers => assert!(path == unknown_owner || answer.status.is_success()),
                 Open::Admin => assert_eq!(answer.problem().0, 403),
                 Open::Owner | Open::Explain => {

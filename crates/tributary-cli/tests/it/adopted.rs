@@ -153,6 +153,9 @@ fn tables_of_any_name_unit_and_zone_are_read_as_the_oracle_reads_them() {
                     check_walk(&tributary, &oracle.feed(reader), reader, walk).await;
                 }
                 check_json(&tributary, &oracle, team).await;
+                if team.unit == "s" {
+                    users_are_found_once_there_is_an_index(&fleet, &tributary).await;
+                }
                 zero_times_come_last(&fleet, &tributary, team).await;
                 posts_are_written_as_the_team_writes_them(&fleet, team).await;
             }
@@ -179,6 +182,26 @@ async fn check_json(tributary: &Tributary, oracle: &Oracle, team: &Team) {
             TimeUnit::DateTime { .. } => assert_eq!(timestamp, when.as_str()),
             _ => assert_eq!(*timestamp, post.key.time),
         }
+    }
+}
+
+/// Users are found by the beginning of a handle, if every shard has an index for it.
+async fn users_are_found_once_there_is_an_index(fleet: &TestFleet, tributary: &Tributary) {
+    let missing = tributary.find_users("u1").await.unwrap_err();
+    assert_eq!(missing.statement, "CREATE INDEX tributary_handles ON `accounts` (`name`)");
+    for (server, database) in &fleet.databases {
+        server.execute(&[format!("USE {database}"), missing.statement.clone()]).await;
+    }
+    let tributary = fleet.open().await;
+    let find = async |prefix: &str| -> Vec<u64> {
+        let found = tributary.find_users(prefix).await.unwrap();
+        assert!(found.missing.is_empty());
+        found.users.iter().map(|user| user.id.get()).collect()
+    };
+    assert_eq!(find("U1").await, [10, 11, 1]);
+    assert_eq!(find("u9é").await, [9]);
+    for none in ["", "u5", "u_", "%", "u1%"] {
+        assert!(find(none).await.is_empty(), "{none}");
     }
 }
 

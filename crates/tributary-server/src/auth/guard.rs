@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
+use tributary::posts::PostAddress;
 use tributary::{PostId, UserId};
 
 use super::policy::{Action, Object, Principal, authorize};
@@ -30,7 +31,7 @@ macro_rules! permissions {
 }
 
 permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, DeletePost, Follow);
-permissions!(ReadMetrics, ReadState, ReadKeys, Reload, Explain);
+permissions!(FindUsers, ReadMetrics, ReadState, ReadKeys, Reload, Explain);
 
 /// To read a home timeline; if the request wants it explained, to explain it.
 pub(crate) struct ReadFeed;
@@ -45,7 +46,7 @@ impl Permission for ReadFeed {
 /// and perhaps a second one.
 pub(crate) struct Allowed<P, T = ()> {
     pub(crate) user: UserId,
-    /// The id of a post or of another user.
+    /// The id of a post, the address of one, or the id of another user.
     pub(crate) other: T,
     /// The user whose credential the request has; `None` for a service.
     pub(crate) viewer: Option<UserId>,
@@ -75,6 +76,17 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P> {
 }
 
 impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, PostId> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let principal = known_principal(parts)?;
+        let (user, post) = two_ids(parts, state).await?;
+        let post = post.parse().map_err(|_| ApiError::BadPostId)?;
+        Self::check(parts, &principal, (user, post))
+    }
+}
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, PostAddress> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {

@@ -93,6 +93,8 @@ pub(crate) enum Action {
     Publish,
     DeletePost,
     Follow,
+    /// Find users by the beginning of their handles.
+    FindUsers,
     ReadMetrics,
     ReadState,
     ReadKeys,
@@ -142,6 +144,7 @@ impl Action {
             Self::ReadAuthor | Self::ReadPost => {
                 Rule { users: Users::All, scopes: &[Scope::ReadTimelines, Scope::ActAsUser] }
             }
+            Self::FindUsers => Rule { users: Users::All, scopes: &[Scope::ActAsUser] },
             Self::ReadHome
             | Self::ReadFollowing
             | Self::Publish
@@ -186,7 +189,7 @@ pub(crate) fn authorize(
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 12] = [
+    const ACTIONS: [Action; 13] = [
         Action::ReadHome,
         Action::ReadFollowing,
         Action::ReadAuthor,
@@ -199,6 +202,7 @@ mod tests {
         Action::ReadKeys,
         Action::Reload,
         Action::Explain,
+        Action::FindUsers,
     ];
 
     /// One letter for each action, in the order above: `+` allowed, `h` hidden, `s` missing scope,
@@ -220,17 +224,17 @@ mod tests {
         let service =
             |scopes: &[Scope]| Principal::Service { id: "k".into(), scopes: scopes.into() };
         let table = [
-            (Principal::Open, own, "++++++++++++"),
-            (Principal::Anonymous, own, "uuuuuuuuuuuu"),
-            (user.clone(), own, "+++++++ssss+"),
-            (user.clone(), other, "hh++hhhssssh"),
-            (user, Object::Node, "hh++hhhssssh"),
-            (service(&[]), own, "ssssssssssss"),
-            (service(&[Scope::ReadTimelines]), own, "ss++ssssssss"),
-            (service(&[Scope::ActAsUser]), own, "+++++++sssss"),
-            (service(&[Scope::Explain]), own, "sssssssssss+"),
-            (service(&[Scope::Admin]), own, "sssssss++++s"),
-            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++++s"),
+            (Principal::Open, own, "+++++++++++++"),
+            (Principal::Anonymous, own, "uuuuuuuuuuuuu"),
+            (user.clone(), own, "+++++++ssss++"),
+            (user.clone(), other, "hh++hhhssssh+"),
+            (user, Object::Node, "hh++hhhssssh+"),
+            (service(&[]), own, "sssssssssssss"),
+            (service(&[Scope::ReadTimelines]), own, "ss++sssssssss"),
+            (service(&[Scope::ActAsUser]), own, "+++++++sssss+"),
+            (service(&[Scope::Explain]), own, "sssssssssss+s"),
+            (service(&[Scope::Admin]), own, "sssssss++++ss"),
+            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++++ss"),
         ];
         for (principal, object, expected) in table {
             assert_eq!(decisions(&principal, object), expected, "{principal:?} {object:?}");

@@ -52,6 +52,7 @@ const PROBLEM: &str = "Problem";
         publish::follow_all,
         publish::follow,
         publish::unfollow,
+        graph::find_users,
         graph::followers,
         graph::counts,
         graph::relationships,

@@ -79,6 +79,17 @@ pub(crate) struct OtherUsers {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(crate) struct HandleQuery {
+    /// The beginning of a handle, 1 to 64 characters, none of them a control character.
+    #[param(min_length = 1, max_length = 64)]
+    handle: String,
+    /// Answer 503 `incomplete` instead of an incomplete answer.
+    #[param(inline)]
+    require: Option<Require>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct PostsQuery {
     /// 1 to 100 addresses of posts, `author:post`, with commas in between.
     #[param(pattern = "^[0-9]+:[0-9]+(,[0-9]+:[0-9]+){0,99}$")]

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::OpenError;
-use crate::model::{Follow, Post, ShardId};
+use crate::model::{Follow, Post, ShardId, UserId};
 use crate::placement::Placement;
-use crate::shard::{Access, Folder, OpenedFile, insert_follows, insert_posts, lock};
+use crate::shard::{
+    Access, Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
+};
 pub use crate::shard::{CopiedShard, back_up, restore};
 
 /// Rows of one transaction. Large ones are faster, and nothing else writes to the folder.
@@ -23,6 +25,8 @@ pub struct FolderRows {
     pub follows: Vec<Follow>,
     /// All posts, each id once per shard.
     pub posts: Vec<Post>,
+    /// The handles of users.
+    pub handles: Vec<(UserId, String)>,
 }
 
 impl FolderRows {
@@ -48,22 +52,26 @@ impl FolderRows {
             let _lock = lock(&building)?;
             fs::remove_dir_all(&building).map_err(|error| failed(&building, error))?;
         }
-        let Self { shards, follows, posts } = rows();
+        let Self { shards, follows, posts, handles } = rows();
         let folder = Folder::open(&building, shards, Access::Own)?;
         let placement = Placement::modulo(shards.into()).map_err(|error| failed(dir, error))?;
         let mut follows_of = placement.group(follows, |follow| follow.follower);
         let mut posts_of = placement.group(posts, |post| post.key.author);
+        let mut handles_of = placement.group(handles, |(user, _)| *user);
         thread::scope(|scope| {
             let threads: Vec<_> = folder
                 .shard_files()
                 .into_iter()
                 .map(|(number, _, path)| {
-                    let follows = follows_of.remove(&ShardId(number)).unwrap_or_default();
-                    let posts = posts_of.remove(&ShardId(number)).unwrap_or_default();
+                    let shard = ShardId(number);
+                    let rows = Self {
+                        shards,
+                        follows: follows_of.remove(&shard).unwrap_or_default(),
+                        posts: posts_of.remove(&shard).unwrap_or_default(),
+                        handles: handles_of.remove(&shard).unwrap_or_default(),
+                    };
                     let (added, folder) = (&added, &folder);
-                    scope.spawn(move || {
-                        fill(folder.open_shard(number)?, &path, &follows, &posts, added)
-                    })
+                    scope.spawn(move || fill(folder.open_shard(number)?, &path, &rows, added))
                 })
                 .collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
@@ -91,8 +99,7 @@ impl FolderRows {
 fn fill(
     opened: OpenedFile,
     path: &Path,
-    follows: &[Follow],
-    posts: &[Post],
+    FolderRows { follows, posts, handles, .. }: &FolderRows,
     added: &impl Fn(usize),
 ) -> Result<(), OpenError> {
     let OpenedFile { mut connection, file } = opened;
@@ -105,6 +112,10 @@ fn fill(
         }
         for rows in posts.chunks(ROWS_PER_COMMIT) {
             insert_posts(&mut connection, rows)?;
+            added(rows.len());
+        }
+        for rows in handles.chunks(ROWS_PER_COMMIT) {
+            insert_handles(&mut connection, rows)?;
             added(rows.len());
         }
         Ok::<(), rusqlite::Error>(())

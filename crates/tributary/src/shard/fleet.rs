@@ -151,7 +151,7 @@ impl Fleet {
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
         let read_deadline = config.request.deadline();
         let (times, stores_handles, lists) = match &config.fleet {
-            FleetConfig::Embedded(_) => (PostTimes::MILLISECONDS, false, UserList::ALL.to_vec()),
+            FleetConfig::Embedded(_) => (PostTimes::MILLISECONDS, true, UserList::ALL.to_vec()),
             FleetConfig::Servers(servers) => {
                 let tables = &servers.tables;
                 let lists = tables.lists().map(|(list, _)| list).collect();
@@ -236,7 +236,7 @@ impl Fleet {
     }
 
     /// Whether the shards have a table of handles.
-    pub(crate) fn stores_handles(&self) -> bool {
+    pub fn stores_handles(&self) -> bool {
         self.stores_handles
     }
 

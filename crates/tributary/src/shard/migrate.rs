@@ -3,7 +3,7 @@
 
 #[cfg(feature = "mysql")]
 use super::mysql::make_tables;
-use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES};
+use super::schema::{OUR_TABLES, SQLITE_LOG_TABLES, SQLITE_USERS};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Folder, tables};
 use super::{Access, OpenError, ShardError};
@@ -57,7 +57,7 @@ fn migrate_folder(embedded: &Embedded, mut report: impl FnMut(Migrated)) -> Resu
             |error| OpenError::Prerequisite(format!("{} cannot be used: {error}", path.display()));
         let before = if is_new { Vec::new() } else { tables(&path).map_err(wrong)? };
         drop(folder.open_shard(number)?);
-        for table in OUR_TABLES.into_iter().chain(SQLITE_LOG_TABLES) {
+        for table in OUR_TABLES.into_iter().chain([SQLITE_USERS]).chain(SQLITE_LOG_TABLES) {
             let made = !before.iter().any(|name| name == table);
             report(Migrated { shard: shard.clone(), table: table.to_owned(), made });
         }

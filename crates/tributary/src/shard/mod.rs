@@ -9,6 +9,7 @@ mod finding;
 mod fleet;
 mod follow;
 mod gate;
+mod handles;
 #[cfg(feature = "mysql")]
 mod infer;
 mod joint;
@@ -62,7 +63,9 @@ use self::sqlite::SqliteShard;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{CopiedShard, back_up, restore};
 #[cfg(feature = "sqlite")]
-pub(crate) use self::sqlite::{Folder, OpenedFile, insert_follows, insert_posts, lock};
+pub(crate) use self::sqlite::{
+    Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
+};
 pub(crate) use self::write::{
     EarlierPost, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,
 };
@@ -322,20 +325,6 @@ impl Shard {
             }
             #[cfg(feature = "mysql")]
             Store::MySql(shard) => shard.posts(keys, until).await,
-        }
-    }
-
-    /// The handles (user names) of the authors of `keys`. Authors without a handle are skipped.
-    pub async fn handles(
-        &self,
-        keys: &[PostKey],
-        until: Deadline,
-    ) -> Result<Vec<(UserId, String)>, ShardError> {
-        match &self.store {
-            #[cfg(feature = "sqlite")]
-            Store::Sqlite(_) => Ok(Vec::new()),
-            #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.handles(keys, until).await,
         }
     }
 

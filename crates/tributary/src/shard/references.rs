@@ -57,6 +57,11 @@ impl Shard {
 }
 
 impl Fleet {
+    /// Whether posts can be replies and reposts.
+    pub fn stores_references(&self) -> bool {
+        self.missing_references().is_none()
+    }
+
     /// The statement that adds the columns of references, if the shards do not have them.
     pub(crate) fn missing_references(&self) -> Option<String> {
         self.all().find_map(|(_, shard)| shard.missing_references())

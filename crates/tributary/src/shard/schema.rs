@@ -7,6 +7,8 @@ use crate::model::REFERENCE_COLUMNS;
 pub(super) const OUR_TABLES: [&str; 5] = ["followers", "tweets", WRITES_TABLE, "mutes", "blocks"];
 /// The table of idempotency keys. It is ours even if all other tables are adopted.
 pub(super) const WRITES_TABLE: &str = "tributary_writes";
+/// The table of handles in an embedded shard. On servers it is always a table of the team.
+pub(super) const SQLITE_USERS: &str = "users";
 /// The further tables of an embedded shard: its log, and the identity of this log.
 pub(super) const SQLITE_LOG_TABLES: [&str; 2] = ["tributary_log", "tributary_history"];
 
@@ -52,6 +54,11 @@ CREATE TABLE IF NOT EXISTS blocks (
     PRIMARY KEY (blocker_user_id, blocked_user_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS blocks_by_blocked ON blocks (blocked_user_id, blocker_user_id);
+CREATE TABLE IF NOT EXISTS users (
+    user_id INTEGER PRIMARY KEY,
+    handle TEXT NOT NULL COLLATE NOCASE CHECK (length(handle) BETWEEN 1 AND 64)
+) STRICT;
+CREATE INDEX IF NOT EXISTS users_by_handle ON users (handle);
 ";
 
 /// The columns of the references of a post, in the order of `References::ids`. The table of an
@@ -72,6 +79,7 @@ CREATE INDEX IF NOT EXISTS tweets_by_repost ON tweets (repost_of_user_id, repost
 /// - 1: a post was stored; 2: a post may be gone; 5: a post has another text.
 /// - 3: a follow was stored; 4: a follow may be gone.
 /// - 6: a mute was stored; 7: a mute may be gone. 8: a block was stored; 9: a block may be gone.
+/// - 10: the handle of a user may have changed. The row names the user twice.
 ///
 /// A row replaced by `INSERT OR REPLACE` or `UPDATE OR REPLACE` fires no delete trigger. So a
 /// `BEFORE` trigger logs the post that already has the new id. A follow, mute or block can only be
@@ -156,6 +164,18 @@ END;
 CREATE TRIGGER IF NOT EXISTS tributary_block_deleted AFTER DELETE ON blocks BEGIN
     INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
     VALUES (9, OLD.blocker_user_id, OLD.blocked_user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_user_stored AFTER INSERT ON users BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (10, NEW.user_id, NEW.user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_user_changed AFTER UPDATE ON users BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (10, OLD.user_id, OLD.user_id, 0), (10, NEW.user_id, NEW.user_id, 0);
+END;
+CREATE TRIGGER IF NOT EXISTS tributary_user_deleted AFTER DELETE ON users BEGIN
+    INSERT INTO tributary_log (kind, user_id, other_id, timestamp)
+    VALUES (10, OLD.user_id, OLD.user_id, 0);
 END;
 ";
 

@@ -257,7 +257,8 @@ impl Reading<'_> {
                 None => shard.tail_posts(direction, &queries, until).await?,
             };
             let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
-            let handles = shard.handles(&keys, until).await?;
+            let authors = keys.iter().map(|key| key.author).collect();
+            let handles = shard.handles(authors, until).await?;
             Ok((queries, is_whole, keys, posts, handles))
         };
         let answers = self.wave((kind, asked), by_shard, (joint, call)).await;
@@ -328,7 +329,8 @@ impl Reading<'_> {
         let asked = work.values().map(|(keys, probe)| keys.len() + probe.len()).sum();
         let call = |shard: Arc<Shard>, (keys, probe): Work, _, until| async move {
             let posts = shard.posts(&keys, until).await?;
-            let handles = shard.handles(&keys, until).await?;
+            let authors = keys.iter().map(|key| key.author).collect();
+            let handles = shard.handles(authors, until).await?;
             let found = shard.tails(Direction::Older, &probe, until).await?;
             Ok((posts, handles, !found.is_empty()))
         };

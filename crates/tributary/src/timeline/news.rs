@@ -21,6 +21,7 @@ use super::draft::PAGE_JSON_MAX;
 use super::due::{Due, DueRange, due};
 use super::events::post_key;
 pub use super::events::{News, NewsEvent, NewsPost, NewsRequest};
+use super::handles::handles;
 use super::hidden::Blockers;
 pub use super::live::{SubscribeError, Subscription};
 use super::view::View;
@@ -29,7 +30,7 @@ use crate::freshness::Freshness;
 use crate::horizon::{AHEAD_MS, Horizon};
 use crate::memory::{FollowedLog, Gap, Memory, NewsChange, NewsItem, NewsRange, Subject};
 use crate::model::{PostId, PostKey, ShardId, UserId, UserList};
-use crate::shard::{FolloweesError, Shard, Turn};
+use crate::shard::{FolloweesError, Turn};
 
 /// How often the follow list is read if it changes during the read. After that, an answer may have
 /// posts of a followee whose follow comes in the next answer.
@@ -76,7 +77,7 @@ pub(super) async fn with_authors(
         }
     };
     news.drop_posts_of(&blockers);
-    news.queried |= blockers.queried | add_handles(view, memory, &mut news.events).await;
+    news.queried |= blockers.queried | add_handles(view, &mut news.events).await;
     Ok((News { freshness_lost, ..news }, Some(asked.authors)))
 }
 
@@ -571,33 +572,9 @@ fn subjects(memory: &Memory, reader: UserId, authors: &[UserId]) -> Vec<(usize, 
 
 /// Adds the handles of the authors: from memory, or else by one wave of queries. Returns whether
 /// there was one.
-async fn add_handles(view: &View<'_>, memory: &Memory, events: &mut [NewsEvent]) -> bool {
-    let (tick, frees) = (memory.tick(), memory.frees());
-    let mut unknown = Vec::new();
-    let mut known: BTreeMap<UserId, Arc<str>> = BTreeMap::new();
-    for post in posts_of(events) {
-        let author = post.key.author;
-        let tail = memory.find(author).and_then(|slot| memory.tail(slot, tick));
-        match tail {
-            Some(tail) => known.extend(tail.handle().map(|handle| (author, Arc::clone(handle)))),
-            None => unknown.push(post.key),
-        }
-    }
-    // A slot that was freed during this may have another user's handle.
-    if memory.frees() != frees {
-        known.clear();
-        unknown = posts_of(events).map(|post| post.key).collect();
-    }
-    let queried = view.fleet().stores_handles() && !unknown.is_empty();
-    if queried {
-        let work = view.fleet().placement().group(unknown, |key| key.author);
-        let handles = |shard: Arc<Shard>, keys: Vec<PostKey>, until| async move {
-            shard.handles(&keys, until).await
-        };
-        let found = view.fleet().scatter(work, Turn::Next, view.deadline(), handles).await;
-        let found = found.answers.into_iter().flatten();
-        known.extend(found.map(|(user, handle)| (user, handle.into())));
-    }
+async fn add_handles(view: &View<'_>, events: &mut [NewsEvent]) -> bool {
+    let authors: Vec<UserId> = posts_of(events).map(|post| post.key.author).collect();
+    let (known, queried) = handles(view, &authors, Turn::Next).await;
     for post in posts_of(events) {
         post.handle = known.get(&post.key.author).cloned();
     }

@@ -27,6 +27,8 @@ pub(super) struct Indexes {
     pub(super) references: [Option<String>; 2],
     /// The index for reading posts by author and id, if there is one.
     pub(super) addresses: Option<String>,
+    /// The index for finding users by their handles, if there is one.
+    pub(super) handles: Option<String>,
     /// `Ok` if inserting a row twice stores it once, else the unique key that is missing.
     pub(super) loadable: Result<(), String>,
 }
@@ -56,6 +58,10 @@ pub(super) async fn tables(
             return Ok(Err(faults));
         }
     };
+    if let Some(users) = &tables.users {
+        let declared = declared_table(connection, name, &users.name).await?;
+        indexes.handles = starting_with(&declared, &[&users.handle]);
+    }
     let faults = lists::choose_indexes(connection, name, tables, &mut indexes).await?;
     if !faults.is_empty() {
         return Ok(Err(faults));
@@ -273,6 +279,8 @@ struct Index {
 struct IndexColumn {
     name: String,
     descending: bool,
+    /// The index has only the first characters of each value.
+    is_cut: bool,
 }
 
 pub(super) async fn declared_table(
@@ -309,7 +317,9 @@ async fn declared_indexes(
             value.flatten().unwrap_or_default()
         };
         let descending = text("COLLATION") == "D";
-        let column = IndexColumn { name: text("COLUMN_NAME"), descending };
+        let cut: Option<Option<u64>> = row.get_opt("SUB_PART").and_then(Result::ok);
+        let is_cut = cut.flatten().is_some();
+        let column = IndexColumn { name: text("COLUMN_NAME"), descending, is_cut };
         let name = text("INDEX_NAME");
         match indexes.last_mut().filter(|index| index.name == name) {
             Some(index) => index.columns.push(column),
@@ -387,7 +397,8 @@ fn choose(
             let addresses = starting_with(posts, &[&post.id])
                 .or_else(|| starting_with(posts, &[&post.author, &post.id]));
             let posts = posts_index;
-            Ok(Indexes { posts, lists, followers, references, addresses, loadable })
+            let handles = None;
+            Ok(Indexes { posts, lists, followers, references, addresses, handles, loadable })
         }
         (posts_index, follows_index) => {
             Err([posts_index.err(), follows_index.err()].into_iter().flatten().collect())
@@ -409,7 +420,10 @@ pub(super) fn starting_with(table: &DeclaredTable, columns: &[&String]) -> Optio
         let all: Vec<&IndexColumn> =
             index.columns.iter().chain(appended).take(columns.len()).collect();
         let named = all.len() == columns.len()
-            && all.iter().zip(columns).all(|(column, wanted)| same(&column.name, wanted));
+            && all
+                .iter()
+                .zip(columns)
+                .all(|(column, wanted)| same(&column.name, wanted) && !column.is_cut);
         let ordered =
             all.iter().skip(1).map(|column| column.descending).all(|d| d == all[1].descending);
         index.visible && named && ordered
@@ -438,6 +452,7 @@ mod tests {
         let column = |name: &&str| IndexColumn {
             name: name.trim_end_matches('-').to_owned(),
             descending: name.ends_with('-'),
+            is_cut: false,
         };
         let index = |(name, columns): &(&str, &[&str])| Index {
             name: (*name).to_owned(),

@@ -252,7 +252,7 @@ impl MySqlShard {
     }
 
     /// The rows of one statement.
-    async fn rows(
+    pub(super) async fn rows(
         &self,
         sql: &str,
         values: impl Into<mysql_async::Params> + Send,

@@ -9,6 +9,7 @@ mod erasure;
 mod execute;
 mod fleet_check;
 mod follows;
+mod handles;
 pub(super) mod joint;
 mod lists;
 mod log_check;
@@ -150,39 +151,6 @@ impl MySqlShard {
                 }
             }
             Ok(posts)
-        };
-        self.pass(until, &progress, run).await
-    }
-
-    /// The handles of the authors of `keys`. Authors without a handle are skipped.
-    pub(super) async fn handles(
-        &self,
-        keys: &[PostKey],
-        until: Deadline,
-    ) -> Result<Vec<(UserId, String)>, ShardError> {
-        let statements = self.statements()?;
-        let Some(sql) = statements.handles.as_ref().filter(|_| !keys.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let mut users: Vec<UserId> = keys.iter().map(|key| key.author).collect();
-        users.sort_unstable();
-        users.dedup();
-        let progress = Progress::default();
-        let run = async {
-            let mut connection = self.server.read_connection().await?;
-            let counter = self.count_rows(&mut connection).await?;
-            let mut handles = Vec::with_capacity(users.len());
-            for chunk in users.chunks(AUTHORS_PER_STATEMENT) {
-                let parameters = |user: &UserId| vec![user.0.into()];
-                let padding = parameters(&chunk[0]);
-                let rows = run_padded(&mut connection, sql, chunk, parameters, padding).await?;
-                progress.note_rows(rows.len());
-                for row in rows {
-                    handles.push((UserId(field(&row, 0)?), text_of(&row, 1)));
-                }
-            }
-            self.end_count(counter, &mut connection).await?;
-            Ok(handles)
         };
         self.pass(until, &progress, run).await
     }

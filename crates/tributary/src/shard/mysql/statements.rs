@@ -13,6 +13,7 @@ use mysql_async::Value;
 
 use super::check::Indexes;
 use super::conditions::{self, NewColumns};
+use super::handles::HandleStatements;
 use super::lists::ListStatements;
 use super::references::{self, ReferenceStatements};
 use crate::cursor::AuthorEdge;
@@ -66,8 +67,8 @@ pub(super) struct Statements {
     pub(super) posts_at: Chunked,
     /// `posts_at` reads one row of each post. Otherwise it may read all posts of the author.
     pub(super) has_address_index: bool,
-    /// (user) for each -> user, handle; `None` if the mapping has no users table.
-    pub(super) handles: Option<Chunked>,
+    /// `None` if the mapping has no users table.
+    pub(super) handles: Option<HandleStatements>,
     /// (values of a post) for each.
     pub(super) insert_posts: Chunked,
     pub(super) references: ReferenceStatements,
@@ -163,7 +164,7 @@ impl Statements {
             posts: posts.by_key(),
             posts_at: posts.by_address(&database, (&tables.posts, indexes.addresses.as_deref())),
             has_address_index: indexes.addresses.is_some(),
-            handles: handles(&database, tables),
+            handles: HandleStatements::new(&database, tables, indexes.handles.as_deref()),
             insert_posts: posts.insert(&database, &tables.posts),
             references: references::statements(&database, &tables.posts, &indexes.references),
             fills: Fills::new(&database, tables, &indexes, &posts),
@@ -191,7 +192,7 @@ impl Statements {
             (one(&self.posts), key),
             (one(&self.posts_at), vec![none.clone(), none.clone()]),
         ]);
-        reads.extend(self.handles.as_ref().map(|handles| (one(handles), vec![none])));
+        reads.extend(self.handles.iter().flat_map(HandleStatements::reads));
         reads
     }
 
@@ -397,16 +398,6 @@ impl Posts {
             &format!("{id} = {id}"),
         )
     }
-}
-
-fn handles(database: &str, tables: &Tables) -> Option<Chunked> {
-    let table = tables.users.as_ref()?;
-    let (id, handle) = (quoted(&table.id), quoted(&table.handle));
-    let from = format!("{database}.{}", quoted(&table.name));
-    Some(Chunked::new(UNION_ARMS, |users| {
-        let values = vec!["?"; users].join(", ");
-        format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})")
-    }))
 }
 
 impl Tails {

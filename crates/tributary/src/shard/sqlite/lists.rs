@@ -48,7 +48,7 @@ impl SqliteShard {
         let read = move |snapshot: &Connection| {
             let mut lists = UserLists::default();
             for list in UserList::ALL {
-                if is_owned || has_table(snapshot, list)? {
+                if is_owned || has_table(snapshot, ListTable::of(list).name)? {
                     *lists.of(list) = listed(snapshot, list, owner, (UserId(0), max))?;
                 }
             }
@@ -85,8 +85,8 @@ impl SqliteShard {
         until: Deadline,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ShardError> {
-        let is_owned = self.is_owned();
-        let read = move |connection: &Connection| match is_owned || has_table(connection, list)? {
+        let (is_owned, table) = (self.is_owned(), ListTable::of(list).name);
+        let read = move |connection: &Connection| match is_owned || has_table(connection, table)? {
             true => work(connection),
             false => Ok(T::default()),
         };
@@ -169,12 +169,11 @@ impl SqliteShard {
     }
 }
 
-/// Whether the file has the table of a list. Its owner creates all tables, perhaps after another
-/// process has opened it. A query notices that, unlike the definitions that a connection has read.
-fn has_table(connection: &Connection, list: UserList) -> rusqlite::Result<bool> {
+/// Whether the file has a table. Its owner creates all tables, perhaps after another process has
+/// opened it. A query notices that, unlike the definitions that a connection has read.
+pub(super) fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
-    Ok(list == UserList::Follows
-        || connection.prepare_cached(sql)?.exists([ListTable::of(list).name])?)
+    connection.prepare_cached(sql)?.exists([table])
 }
 
 /// At most `max` users on a list, by rising id.

@@ -38,6 +38,7 @@ const MUTE_STORED: i64 = 6;
 const MUTE_GONE: i64 = 7;
 const BLOCK_STORED: i64 = 8;
 const BLOCK_GONE: i64 = 9;
+const HANDLE_CHANGED: i64 = 10;
 
 /// The state that the writer of a file and the feeds of its log share.
 #[derive(Debug)]
@@ -225,7 +226,7 @@ fn log_row(row: &Row<'_>) -> rusqlite::Result<LogRow> {
 /// many users make the whole shard unknown.
 fn users_after(connection: &Connection, at: LogPosition) -> rusqlite::Result<Vec<Change>> {
     let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT user_id, kind IN (1, 2, 5) FROM tributary_log
+        "SELECT DISTINCT user_id, kind IN (1, 2, 5, 10) FROM tributary_log
          WHERE seq > ?1 AND user_id >= 0
          UNION SELECT user_id, TRUE FROM tributary_log
          WHERE seq > ?1 AND user_id >= 0 AND kind IN (8, 9) LIMIT ?2",
@@ -269,6 +270,7 @@ fn changes(connection: &Connection, rows: &[LogRow]) -> rusqlite::Result<Vec<Cha
                 follow_now(connection, follow, row.kind == FOLLOW_STORED)?
             }
             (FOLLOW_STORED | FOLLOW_GONE, Err(_)) => Some(Change::ReaderUnknown(user)),
+            (HANDLE_CHANGED, _) => Some(Change::AuthorUnknown(user)),
             _ => Some(Change::ShardUnknown),
         };
         changes.extend(change);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
+use super::handles::handle_of;
 use super::lists::listed;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
 use super::write::reading_only;
@@ -228,6 +229,7 @@ fn tail(
     if blocks.len() > FOLLOWEES_MAX || !bytes.take_users(UserList::Blocks, blocks.len()) {
         return Ok(FillAnswer::TooLarge);
     }
+    let handle = handle_of(snapshot, author)?;
     let mut statement = snapshot.prepare_cached(&format!(
         "SELECT timestamp, tweet_id, {TEXTS} FROM tweets WHERE user_id = ?
          ORDER BY timestamp DESC, tweet_id DESC LIMIT ?"
@@ -250,7 +252,7 @@ fn tail(
         }
         posts.push(post);
     }
-    Ok(FillAnswer::Tail { posts, complete, handle: None, blocks })
+    Ok(FillAnswer::Tail { posts, complete, handle, blocks })
 }
 
 /// The lists of a reader.

@@ -446,6 +446,32 @@ async fn a_large_transaction_is_delivered_row_by_row_and_a_huge_one_as_users() {
     assert_eq!(delivered[1..], [4, 8].map(|user| Change::AuthorUnknown(UserId(user))));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_handle_makes_its_author_unknown_and_is_in_the_next_fill() {
+    let dir = tempfile::tempdir().unwrap();
+    let tributary = Tributary::open(&config(dir.path())).await.unwrap();
+    let mut listener = Listener::new(&tributary.0.fleet, 0).await;
+    let other = other_program(dir.path(), 0);
+    for (sql, users, handle) in [
+        ("INSERT INTO users VALUES (2, 'ada')", &[2][..], Some("ada")),
+        ("INSERT OR REPLACE INTO users VALUES (2, 'eve')", &[2], Some("eve")),
+        ("UPDATE users SET handle = 'bob'", &[2], Some("bob")),
+        ("UPDATE users SET user_id = 4", &[2, 4], None),
+        ("UPDATE users SET user_id = 2", &[4, 2], Some("bob")),
+        ("DELETE FROM users", &[2], None),
+    ] {
+        other.execute(sql, []).unwrap();
+        let commit = listener.next_commit().await;
+        let author = |user: &u64| (ShardId(0), Change::AuthorUnknown(UserId(*user)));
+        assert!(users.iter().map(author).all(|change| commit.changes.contains(&change)), "{sql}");
+        let target = FillTarget::Tail { depth: 1 };
+        let request = FillRequest { shard: ShardId(0), user: UserId(2), target };
+        let filled = listener.source.fill(&[request], usize::MAX, soon()).await.unwrap();
+        let [FillAnswer::Tail { handle: found, .. }] = &filled.answers[..] else { panic!("{sql}") };
+        assert_eq!(found.as_deref(), handle, "{sql}");
+    }
+}
+
 /// The number of rows in the log.
 fn logged(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM tributary_log", [], |row| row.get(0)).unwrap()
