@@ -5,6 +5,7 @@ mod address;
 mod admin;
 mod audit;
 mod auth;
+mod checks;
 mod compression;
 mod conditional;
 mod connections;
@@ -60,6 +61,7 @@ pub use self::auth::{
     Access, Credentials, CredentialsError, CursorKeys, CursorKeysError, KeyFile, KeySecret,
     KeysError, Scope, ServiceKey, TOKEN_LIFE_MAX_S, UnknownScope,
 };
+use self::checks::Checks;
 use self::connections::Connections;
 use self::error::ApiError;
 use self::frame::Frame;
@@ -130,6 +132,8 @@ struct App {
     observed: Arc<Observed>,
     /// Samples for the page for operators. `None` without pages or without a server of ours.
     history: Option<Arc<History>>,
+    /// The checks of the servers. `None` without pages or without a configuration.
+    checks: Option<Arc<Checks>>,
     /// `None` if the application has the configuration.
     configuration: Option<Arc<Configuration>>,
 }
@@ -164,6 +168,7 @@ impl App {
             web,
             observed: Arc::default(),
             history: None,
+            checks: None,
             configuration: None,
         }
     }
@@ -201,6 +206,7 @@ impl FromRef<App> for TaskList {
         let mut tasks = fleet(&app.tributary).tasks().stats();
         tasks.extend(app.access.tasks());
         tasks.extend(app.history.iter().flat_map(|history| history.tasks()));
+        tasks.extend(app.checks.iter().flat_map(|checks| checks.tasks()));
         tasks.extend(app.certificate.iter().flat_map(Certificate::tasks));
         Self(tasks)
     }

@@ -59,6 +59,13 @@ impl Configuration {
     }
 }
 
+impl Configuration {
+    /// The configuration in effect.
+    pub(super) async fn current(&self) -> Config {
+        self.current.lock().await.clone()
+    }
+}
+
 /// Why a reload has changed nothing.
 #[derive(Debug)]
 pub(super) enum ReloadError {

@@ -16,6 +16,7 @@ use tributary::Tributary;
 use tributary::config::Http;
 
 use super::auth::{Access, CursorKeys};
+use super::checks::Checks;
 use super::connections::Connections;
 use super::cors::Cors;
 use super::history::History;
@@ -175,6 +176,7 @@ impl BoundServer {
         if let Some(web) = &mut app.web {
             web.has_shards = self.listeners.iter().any(|listener| listener.role == Role::Both);
             app.history = Some(History::start(app.tributary.clone()));
+            app.checks = app.configuration.as_ref().map(Checks::start);
         }
         let reloadable = Reloadable::from_ref(&app);
         let reloads = async {
@@ -208,6 +210,9 @@ impl BoundServer {
         app.access.close().await;
         if let Some(history) = &app.history {
             history.close().await;
+        }
+        if let Some(checks) = &app.checks {
+            checks.close().await;
         }
         if let Some(certificate) = &app.certificate {
             certificate.close().await;

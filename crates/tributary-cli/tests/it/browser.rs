@@ -161,7 +161,8 @@ fn pages_work_in_a_browser() {
         let credentials = TestCredentials::new();
         let mut guarded = options();
         guarded.access = credentials.access();
-        let (guarded, operators) = TestServer::start_pair(tributary.clone(), guarded).await;
+        let (guarded, operators) =
+            TestServer::start_pair(tributary.clone(), guarded, Some(config)).await;
         let warm = serve(tributary).await;
         let settings = json!({
             "guarded": url(&guarded), "operators": url(&operators),

@@ -134,7 +134,7 @@ fn each_listener_has_a_cookie_of_its_own() {
         let (tributary, access, _fleet) = protected_fleet(&credentials).await;
         let mut options = options();
         options.access = access;
-        let (public, operators) = TestServer::start_pair(tributary, options).await;
+        let (public, operators) = TestServer::start_pair(tributary, options, None).await;
         let mut cookies = Vec::new();
         for (server, credential) in [(&public, &token), (&operators, &key)] {
             let body = format!("credential={credential}");

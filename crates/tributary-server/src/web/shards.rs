@@ -4,15 +4,16 @@
 use askama::Template;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use tributary::internal::fleet;
 use tributary::internal::stats::{ConnectionStats, LogStats, MemoryStats};
+use tributary::internal::{Finding, fleet, rfc3339_ms};
 use tributary::{ShardHealth, UserId};
 
 use super::chart::{Chart, Line, number};
 use super::page;
-use super::view::{Frame, grouped, listed, milliseconds, sentence};
+use super::view::{Frame, absolute, grouped, listed, milliseconds, sentence};
 use crate::App;
 use crate::auth::{Action, Object, Principal, authorize};
+use crate::checks::{Checked, Checks};
 use crate::health::status_of;
 use crate::history::{History, Rates};
 use crate::traffic::{SlowPage, Traffic};
@@ -34,6 +35,7 @@ struct ShardsPage {
     /// Whether the client may see explanations.
     explains: bool,
     findings: Vec<FindingRow>,
+    checked: Option<CheckedView>,
     memory: Option<MemoryView>,
     logs: Vec<LogRow>,
 }
@@ -79,7 +81,14 @@ struct Slow {
     explain: String,
 }
 
-/// A problem that the checks of the running server have found.
+/// The last result of the checks of `tributary check`.
+struct CheckedView {
+    /// In UTC.
+    at: String,
+    findings: Vec<(FindingRow, bool)>,
+}
+
+/// A problem of a server, a shard or a log.
 struct FindingRow {
     subject: String,
     text: String,
@@ -145,6 +154,7 @@ pub(crate) fn shards_page(app: &App, principal: &Principal, headers: &HeaderMap)
         memory: stats.as_ref().map(memory_view),
         logs: stats.iter().flat_map(|stats| &stats.logs).map(log_row).collect(),
         findings: findings(&shards, stats.as_ref()),
+        checked: app.checks.as_deref().and_then(Checks::last).map(|last| checked_view(&last)),
         readers,
         authors,
         slowest: slowest.iter().map(Slow::new).collect(),
@@ -201,6 +211,17 @@ fn findings(shards: &[ShardRow], stats: Option<&MemoryStats>) -> Vec<FindingRow>
         text: format!("{} ({} since the start).", cause.replace('_', " "), grouped(*count)),
     });
     faults.chain(problems).collect()
+}
+
+/// The findings, each with whether it is an error.
+fn checked_view(checked: &Checked) -> CheckedView {
+    let row = |(subject, finding): &(String, Finding)| {
+        // Many texts begin with the name of a setting, which has no capital letter.
+        let row = FindingRow { subject: subject.clone(), text: format!("{finding}.") };
+        (row, finding.is_error())
+    };
+    let at = absolute(&rfc3339_ms(checked.at_ms));
+    CheckedView { at, findings: checked.findings.iter().map(row).collect() }
 }
 
 fn summary(shards: &[ShardRow], servers: usize) -> Summary {

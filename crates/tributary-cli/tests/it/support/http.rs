@@ -10,9 +10,9 @@ use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tributary::Tributary;
-use tributary_server::{self as http, Access, BoundServer, CursorKeys, RouterOptions};
+use tokio::sync::{mpsc, oneshot};
+use tributary::{Config, Tributary};
+use tributary_server::{self as http, Access, BoundServer, CursorKeys, Reloading, RouterOptions};
 
 /// A server with all routes that stops when dropped. Each request uses a new connection.
 pub(crate) struct TestServer {
@@ -60,12 +60,21 @@ impl TestServer {
         Self { address, cursor_keys, _stop: stop }
     }
 
-    /// A server with a listener for clients and one for operators. Both stop with the first.
-    pub(crate) async fn start_pair(tributary: Tributary, options: RouterOptions) -> (Self, Self) {
+    /// A server with a listener for clients and one for operators. Both stop with the first. With a
+    /// configuration it checks the servers, as `tributary serve` does.
+    pub(crate) async fn start_pair(
+        tributary: Tributary,
+        options: RouterOptions,
+        config: Option<Config>,
+    ) -> (Self, Self) {
         let any = || "127.0.0.1:0".parse().unwrap();
         let cursor_keys = options.cursor_keys.clone();
         let bound = http::bind_with(any(), options).await.unwrap();
         let (bound, admin) = bound.with_admin(any()).await.unwrap();
+        let bound = match config {
+            Some(config) => bound.with_reload(reloading(config)),
+            None => bound,
+        };
         let address = bound.address();
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(bound.serve(tributary, async move { drop(stopped.await) }));
@@ -152,5 +161,16 @@ impl TestResponse {
         assert_eq!(problem["status"], self.status.as_u16());
         assert_eq!(problem["trace_id"].as_str().unwrap().len(), 32);
         (self.status.as_u16(), problem["code"].as_str().unwrap().to_owned())
+    }
+}
+
+/// A configuration that never changes.
+fn reloading(config: Config) -> Reloading {
+    let same = config.clone();
+    Reloading {
+        config,
+        read: Box::new(move || Ok(same.clone())),
+        apply_log: Box::new(|_| ()),
+        requests: mpsc::channel(1).1,
     }
 }
