@@ -3,6 +3,7 @@ import "./controls.js";
 import "./composer.js";
 import "./explain.js";
 import "./feed.js";
+import "./respond.js";
 import "./shards.js";
 import { startKeys } from "./keys.js";
 

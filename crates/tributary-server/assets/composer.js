@@ -1,21 +1,33 @@
-// The form that publishes a post.
+// The form that publishes a post, a reply or a repost.
 import { call } from "./api.js";
 import { announce, element, failure, grouped, reader, toast } from "./page.js";
+
+/** For each kind: the ids' beginning, the label, the placeholder, the button, and what it is. */
+const KINDS = {
+  post: ["compose", "New post", "What is new?", "Post", "post"],
+  reply: ["response", "Your reply", "Your reply", "Reply", "reply"],
+  repost: ["response", "Your words", "Your words, if you like", "Repost", "repost"],
+};
 
 class PostComposer extends HTMLElement {
   connectedCallback() {
     this.max = Number(this.dataset.bytes);
-    this.draft = `draft:${reader}`;
-    this.text = element("textarea", { id: "compose", name: "content", rows: 3, placeholder: "What is new?" });
+    this.kind = this.dataset.kind ?? "post";
+    const [start, name, placeholder, action, what] = KINDS[this.kind];
+    const [id, count] = [start, `${start}-count`];
+    this.what = what;
+    this.draft = ["draft", reader, ...(this.dataset.target ? [this.kind, this.dataset.target] : [])].join(":");
+    this.text = element("textarea", { id, name: "content", rows: 3, placeholder });
     this.text.setAttribute("dir", "auto");
-    this.text.setAttribute("aria-describedby", "count");
+    this.text.setAttribute("aria-describedby", count);
     this.text.value = sessionStorage.getItem(this.draft) ?? "";
-    this.count = element("output", { id: "count" });
+    this.count = element("output", { id: count });
     this.count.setAttribute("aria-live", "off");
-    this.button = element("button", { className: "primary" }, "Post");
+    this.button = element("button", { className: "primary" }, action);
     this.problem = element("div");
-    const label = element("label", { htmlFor: "compose", className: "unseen" }, "New post");
+    const label = element("label", { htmlFor: id, className: "unseen" }, name);
     const row = element("div", { className: "row" }, this.count, this.button);
+    if (this.kind !== "post") this.button.before(this.cancel());
     this.form = element("form", { className: "composer" }, label, this.text, this.problem, row);
     this.form.onsubmit = (event) => { event.preventDefault(); this.publish(); };
     this.text.oninput = () => this.changed();
@@ -26,10 +38,15 @@ class PostComposer extends HTMLElement {
     this.changed();
   }
 
+  cancel() {
+    const onclick = () => this.closest("dialog").close();
+    return element("button", { type: "button", className: "quiet", onclick }, "Cancel");
+  }
+
   changed() {
     const text = this.text.value;
     const bytes = new TextEncoder().encode(text).length;
-    this.fits = bytes <= this.max && text.trim() !== "";
+    this.fits = bytes <= this.max && (text.trim() !== "" || this.kind === "repost");
     this.count.textContent = `${grouped(bytes)} of ${grouped(this.max)} bytes`;
     this.count.hidden = bytes === 0;
     this.count.classList.toggle("over", bytes > this.max);
@@ -46,27 +63,36 @@ class PostComposer extends HTMLElement {
     this.button.disabled = true;
     this.problem.replaceChildren();
     try {
-      const options = { body: { content: this.text.value }, key: this.key };
-      await call("POST", `/v1/users/${reader}/posts`, options);
+      await call("POST", `/v1/users/${reader}/posts`, { body: this.post(), key: this.key });
       this.text.value = "";
       this.changed();
       await this.shown();
     } catch (error) {
-      this.problem.replaceChildren(failure(`The post is not published. ${error.message}`));
+      this.problem.replaceChildren(failure(`The ${this.what} is not published. ${error.message}`));
       this.button.disabled = false;
     } finally {
       this.busy = false;
     }
   }
 
+  /** The body of the request. A repost can have no words. */
+  post() {
+    const content = this.text.value.trim() === "" ? {} : { content: this.text.value };
+    if (this.kind === "post") return content;
+    const [author_id, post_id] = this.dataset.target.split(":");
+    return { ...content, [this.kind === "reply" ? "reply_to" : "repost_of"]: { author_id, post_id } };
+  }
+
   /** Shows the post on the own page; elsewhere says where it is. */
   async shown() {
+    this.closest("dialog")?.close();
     const own = `/home/${reader}/authors/${reader}`;
-    if (location.pathname === own) {
-      await document.querySelector("post-feed").showAbove(this);
-      announce("Your post is published.");
+    const feed = document.querySelector("post-feed");
+    if (location.pathname === own && !feed.isDeep) {
+      await feed.showAbove(this.kind === "post" ? this : undefined);
+      announce(`Your ${this.what} is published.`);
     } else {
-      toast("Your post is published.", { href: own, text: "Show it" });
+      toast(`Your ${this.what} is published.`, { href: own, text: "Show it" });
     }
   }
 }

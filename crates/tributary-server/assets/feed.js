@@ -129,7 +129,7 @@ class PostFeed extends HTMLElement {
       if (!document.getElementById(id)) this.waiting.add(id);
     } else if (event.type === "update") {
       const id = `post-${event.post.author_id}-${event.post.post_id}`;
-      const text = document.getElementById(id)?.querySelector(".text");
+      const text = document.getElementById(id)?.querySelector(":scope > .text");
       if (text) keepingPlace(() => { text.textContent = event.post.content; });
     } else if (event.type === "delete") {
       const id = `post-${event.author_id}-${event.post_id}`;

@@ -2,6 +2,7 @@
 // in the first argument, and answers the lines that it prints: see `ask` in `driver.mjs`.
 import assert from "node:assert/strict";
 import { api, ask, browser, faults, firstShown, go, ids, open, settings, show, showOpen, toEnd, top } from "./driver.mjs";
+import { finding, replying } from "./people.mjs";
 import { pictures } from "./pictures.mjs";
 
 const { base, cold, reader, oracle } = settings;
@@ -134,7 +135,7 @@ const checks = {
     const text = "<script>alert('x')</script> & \"y\"\nشكرا 👩‍💻🇳🇱";
     const publish = async (text) => {
       await page.fill("#compose", text);
-      assert.match(await page.textContent("#count"), /^\d+ of 10,000 bytes$/);
+      assert.match(await page.textContent("#compose-count"), /^\d+ of 10,000 bytes$/);
       await page.keyboard.press("Control+Enter");
       await page.waitForFunction((text) => document.querySelector("article.post .text")?.textContent === text, text);
     };
@@ -365,6 +366,8 @@ const checks = {
     await board.fill("#credential", key);
     await board.keyboard.press("Enter");
     await board.waitForURL(`${operators}/shards`);
+    await board.waitForSelector("text=Last check of the servers");
+    await showOpen("shards-checked", board, () => board.locator("#findings-title").scrollIntoViewIfNeeded());
     assert.match(await board.textContent(".summary"), /All 4 shards/);
     await page.reload();
     assert.equal((await ids(page)).length > 0, true, "both listeners are signed in");
@@ -403,6 +406,8 @@ const checks = {
     await board.context().close();
   },
 
+  finding,
+  replying,
   pictures,
 };
 

@@ -1,5 +1,5 @@
 // The states of the pages on the data of the demo, in both themes and widths, for people to look at.
-import { ids, settings, show, toEnd } from "./driver.mjs";
+import { api, ids, settings, show, toEnd } from "./driver.mjs";
 
 const { demo, demoReader } = settings;
 const home = `${demo}/home/${demoReader}`;
@@ -8,7 +8,18 @@ const composer = (page) => page.waitForSelector("post-composer form");
 export async function pictures() {
   const list = await fetch(`${demo}/v1/users/${demoReader}/following`);
   const author = `${home}/authors/${(await list.json()).following[0].user_id}`;
+  const { posts } = await api("GET", `/v1/users/${demoReader}/feed?limit=100`, undefined, demo);
+  const reply = posts.find((post) => post.reply_to);
+  const repost = posts.find((post) => post.repost_of);
   await show("start", `${demo}/`);
+  await show("found", `${home}/open?user=a`);
+  await show("not-found", `${demo}/open?user=nobody`);
+  await show("post", `${home}/posts/${reply.author_id}:${reply.post_id}`);
+  await show("repost", `${home}/posts/${repost.author_id}:${repost.post_id}`);
+  await show("reply", home, async (page) => {
+    await composer(page);
+    await page.locator("[data-action=reply]").first().click();
+  });
   await show("home", home);
   await show("focus", home, async (page) => {
     await composer(page);

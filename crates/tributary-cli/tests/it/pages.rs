@@ -3,12 +3,13 @@
 use std::fs;
 
 use hyper::{Method, Request};
+use serde_json::json;
 use tributary::Tributary;
 use tributary_server::{RouterOptions, Scope, Web};
 
 use crate::access::protected_fleet;
 use crate::support::credentials::TestCredentials;
-use crate::support::fleet::{Backend, Tables, TestFleet};
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet};
 use crate::support::http::{TestResponse, TestServer};
 use crate::support::world::World;
 use crate::support::{root, run};
@@ -16,7 +17,7 @@ use crate::support::{root, run};
 const TEXT: &str = "<script>alert(1)</script> \"quoted\" & 'more'\n\u{5e9}\u{5dc}\u{5d5}\u{5dd} 👩‍💻";
 
 /// Every route of the pages, and a request to it of user 1.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 14] = [
     ("/", "/"),
     ("/open", "/open?user=1"),
     ("/home/{reader}", "/home/1"),
@@ -27,6 +28,7 @@ const ROUTES: [(&str, &str); 13] = [
     ("/home/{reader}/mutes", "/home/1/mutes"),
     ("/home/{reader}/blocks", "/home/1/blocks"),
     ("/home/{reader}/authors/{author}", "/home/1/authors/2"),
+    ("/home/{reader}/posts/{post}", "/home/1/posts/2:50"),
     ("/sign-in", ""),
     ("/sign-out", ""),
     ("/assets/{version}/{name}", ""),
@@ -235,11 +237,6 @@ fn pages_are_read_in_both_directions_without_scripts() {
         let follow =
             "data-list=\"following\" data-user=\"3\" data-name=\"User 3\" data-on=\"true\"";
         assert!(author.contains("<h1>User 3</h1>") && author.contains(follow), "{author}");
-        let reply = r#"{"content": "yes", "reply_to": {"author_id": "4", "post_id": "7"}}"#;
-        assert_eq!(server.post("/v1/users/3/posts", reply, None).await.status, 201);
-        let replies = open(&server, "/home/1/authors/3", "").await.body;
-        let reference = "Reply to <a href=\"/home/1/authors/4\">User 4</a>";
-        assert!(replies.contains(reference), "{replies}");
         assert!(author.contains("data-list=\"mutes\"") && author.contains("data-list=\"blocks\""));
         let own = open(&server, "/home/1/authors/1", "").await.body;
         assert!(own.contains("<strong>3</strong> following"), "{own}");
@@ -251,7 +248,7 @@ fn pages_are_read_in_both_directions_without_scripts() {
         assert!(following.contains("/home/1/authors/4"));
         let moved = open(&server, "/home/1/open?user=%204", "").await;
         assert_eq!((moved.status.as_u16(), moved.header("location")), (303, "/home/1/authors/4"));
-        for wrong in ["/home/x", "/home/1/open?user=x", "/open", "/home/1?cursor=x"] {
+        for wrong in ["/home/x", "/home/1/open?user=", "/open", "/home/1?cursor=x"] {
             let answer = open(&server, wrong, "").await;
             assert_eq!(
                 (answer.status.as_u16(), answer.header("content-type")),
@@ -260,6 +257,96 @@ fn pages_are_read_in_both_directions_without_scripts() {
             // Programs get JSON.
             assert_eq!(server.get(wrong).await.problem().0, 400);
         }
+    });
+}
+
+/// Gives handles to users, as another program does.
+fn name_users(fleet: &TestFleet, users: &[(u64, &str)]) {
+    let [_, folder] = fleet.source_args();
+    for (user, handle) in users {
+        let file = format!("{folder}/shard-{}.sqlite", user % SHARDS);
+        let row = (i64::try_from(*user).unwrap(), handle);
+        let file = rusqlite::Connection::open(file).unwrap();
+        file.execute("INSERT INTO users VALUES (?, ?)", row).unwrap();
+    }
+}
+
+#[test]
+fn users_are_found_by_the_beginning_of_their_handles() {
+    run(async {
+        let (tributary, fleet) = world().await;
+        name_users(&fleet, &[(1, "ada"), (2, "Adam"), (3, "bob_"), (4, "bobby"), (7, "12")]);
+        let server = TestServer::start_as(tributary, options()).await;
+        let found = server.get("/v1/users?handle=AD").await.json();
+        let user = |id: &str, handle: &str| json!({"user_id": id, "handle": handle});
+        assert_eq!(found["users"], json!([user("1", "ada"), user("2", "Adam")]));
+        assert_eq!(found["complete"], true);
+        for (prefix, count) in [("bob_", 1), ("bob", 2), ("b%25", 0), ("bobbyx", 0), ("1", 1)] {
+            let found = server.get(&format!("/v1/users?handle={prefix}")).await.json();
+            assert_eq!(found["users"].as_array().unwrap().len(), count, "{prefix}");
+        }
+        let long = format!("/v1/users?handle={}", "x".repeat(65));
+        for wrong in ["/v1/users", "/v1/users?handle=", "/v1/users?handle=a%0a", &long] {
+            assert_eq!(server.get(wrong).await.problem(), (400, "invalid_query".into()), "{wrong}");
+        }
+
+        let found = open(&server, "/home/1/open?user=%40a", "").await.body;
+        for part in ["2 users", "href=\"/home/1/authors/2\"", "@Adam", "value=\"a\""] {
+            assert!(found.contains(part), "{part}: {found}");
+        }
+        for (path, moved) in [
+            ("/open?user=ADAM", "/home/2"),
+            ("/open?user=12", "/home/12"),
+            ("/open?user=%4012", "/home/7"),
+            ("/home/1/open?user=bobby", "/home/1/authors/4"),
+        ] {
+            let answer = open(&server, path, "").await;
+            assert_eq!((answer.status.as_u16(), answer.header("location")), (303, moved));
+        }
+        let none = open(&server, "/open?user=%3Cb%3E", "").await.body;
+        assert!(none.contains("No handle begins with “&#60;b&#62;”"), "{none}");
+        let following = open(&server, "/home/1/following", "").await.body;
+        assert!(following.contains("@bobby") && following.contains("<span>@ada</span>"));
+    });
+}
+
+#[test]
+fn replies_and_reposts_show_the_posts_that_they_refer_to() {
+    run(async {
+        let (tributary, fleet) = world().await;
+        name_users(&fleet, &[(2, "adam"), (3, "bob")]);
+        let server = TestServer::start_as(tributary, options()).await;
+        let original = server.get("/v1/users/2/posts?limit=1").await.json()["posts"][0].clone();
+        let (id, text) = (original["post_id"].as_str().unwrap(), &original["content"]);
+        let text = format!("<p class=\"text\" dir=\"auto\">{}</p>", text.as_str().unwrap());
+        let to = json!({"author_id": "2", "post_id": id});
+        let gone = json!({"author_id": "2", "post_id": "1"});
+        for body in [
+            json!({"content": "yes", "reply_to": to}),
+            json!({"repost_of": to}),
+            json!({"content": "lost", "repost_of": gone}),
+        ] {
+            let stored = server.post("/v1/users/3/posts", &body.to_string(), None).await;
+            assert_eq!(stored.status, 201, "{stored:?}");
+        }
+        let page = open(&server, "/home/1/authors/3?limit=3", "").await.body;
+        let reposted =
+            "<span class=\"muted\">Reposted by</span> <a href=\"/home/1/authors/3\">@bob</a>";
+        let reply = format!("Reply to <a href=\"/home/1/posts/2:{id}\">@adam</a>");
+        for part in [reposted, &reply, &text, "not shown here", "data-action=\"repost\""] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        // An answer to a repost without words is one to the other post.
+        assert!(page.contains(&format!("data-action=\"reply\" data-target=\"2:{id}\"")));
+        let replied = attributes(&page, "class=\"when\" href=\"/home/1/posts/3:")[2];
+        let one = open(&server, &format!("/home/1/posts/3:{replied}"), "").await.body;
+        assert_eq!(attributes(&one, "<article class=\"post\" id=\"").len(), 2, "{one}");
+        assert_eq!(open(&server, "/home/1/posts/2:1", "").await.status, 404);
+        assert_eq!(open(&server, "/home/1/posts/2", "").await.status, 400);
+        // As on a home timeline, a muted author's posts are not shown.
+        assert_eq!(server.send(Request::put("/v1/users/1/mutes/2")).await.status, 204);
+        let page = open(&server, "/home/1/authors/3?limit=3", "").await.body;
+        assert!(!page.contains(&text) && page.contains(reposted), "{page}");
     });
 }
 

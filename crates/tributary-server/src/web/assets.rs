@@ -25,7 +25,7 @@ macro_rules! embedded {
 }
 
 /// The files. Scripts import each other by relative addresses.
-static SOURCES: [Source; 12] = embedded! {
+static SOURCES: [Source; 13] = embedded! {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "app.js": SCRIPT,
@@ -37,6 +37,7 @@ static SOURCES: [Source; 12] = embedded! {
     "keys.js": SCRIPT,
     "live.js": SCRIPT,
     "page.js": SCRIPT,
+    "respond.js": SCRIPT,
     "shards.js": SCRIPT,
 };
 

@@ -11,6 +11,7 @@ use tributary::explain::MemoryUse;
 use tributary::internal::stats::MemoryStats;
 use tributary::{PostKey, Tributary, UserId};
 
+use super::names::Names;
 use super::page;
 use super::pages::{Visit, address};
 use super::scatter::Scatter;
@@ -103,7 +104,8 @@ pub(super) async fn explain(
     mut parameters: Parameters,
 ) -> Result<Response, ApiError> {
     visit.require_written(&mut parameters);
-    let frame = visit.frame(Some(reader), "explain");
+    let names = Names::of(&tributary, &[reader]).await;
+    let frame = visit.frame(Some(names.person(reader)), "explain");
     let back = address(&format!("/home/{reader}"), &parameters, parameters.sealed_cursor());
     let comparing = Comparison::is_wanted(query)?;
     show(&tributary, (reader, viewer), &parameters, (frame, back), comparing).await

@@ -1,11 +1,14 @@
 //! The lists of users: followees, followers, and muted and blocked users.
 
+use std::collections::HashSet;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use tributary::internal::{Fleet, FollowingCursor, fleet};
 use tributary::{Tributary, UserId};
 
+use super::names::Names;
 use super::page;
 use super::pages::{Visit, missing_notice};
 use super::view::{Frame, Notice, Person};
@@ -147,11 +150,14 @@ impl List {
             let Texts { path, title, .. } = list.texts();
             Tab { path, title, is_current: list == self }
         };
+        let named: Vec<UserId> = users.iter().copied().chain([reader]).collect();
+        let (names, follows) =
+            tokio::join!(Names::of(tributary, &named), self.followed_of(tributary, reader, &users));
         let template = ListPage {
-            frame: visit.frame(Some(reader), "people"),
+            frame: visit.frame(Some(names.person(reader)), "people"),
             reader,
             tabs: stored.map(tab).collect(),
-            members: self.members(tributary, reader, &users).await,
+            members: users.iter().map(|user| self.member(names.person(*user), &follows)).collect(),
             notices: missing_notice(&missing, fleet).into_iter().collect(),
             next: next.map(|next| format!("/home/{reader}/{}?cursor={next}", texts.path)),
             is_deep: parameters.has_cursor(),
@@ -159,20 +165,31 @@ impl List {
         };
         // Followers take a second wave of queries, for the buttons.
         let cost = if self == Self::Followers { Cost::QUERY } else { Cost::default() };
-        Ok(costing(cost.plus(Cost::QUERY), page(&template)))
+        Ok(costing(cost.plus(Cost::QUERY).plus(names.cost()), page(&template)))
     }
 
-    /// The users with a button: for followers it follows them, else it ends what the list says.
-    async fn members(self, tributary: &Tributary, reader: UserId, users: &[UserId]) -> Vec<Member> {
-        let member =
-            |user: UserId, list, is_on| Member { person: Person::new(user, None), list, is_on };
-        if self != Self::Followers {
-            let path = self.texts().path;
-            return users.iter().map(|user| member(*user, path, true)).collect();
+    /// Those of a page of followers that the reader follows; empty for other lists.
+    async fn followed_of(
+        self,
+        tributary: &Tributary,
+        reader: UserId,
+        users: &[UserId],
+    ) -> HashSet<UserId> {
+        if self != Self::Followers || users.is_empty() {
+            return HashSet::new();
         }
         let found = tributary.relationships(reader, users).await.all;
-        let follows = |user: &UserId| found.iter().any(|of| of.user == *user && of.following);
-        users.iter().map(|user| member(*user, "following", follows(user))).collect()
+        found.iter().filter(|of| of.following).map(|of| of.user).collect()
+    }
+
+    /// A user with a button: for followers it follows them, else it ends what the list says.
+    fn member(self, person: Person, follows: &HashSet<UserId>) -> Member {
+        match self {
+            Self::Followers => {
+                Member { is_on: follows.contains(&person.id), list: "following", person }
+            }
+            list => Member { is_on: true, list: list.texts().path, person },
+        }
     }
 }
 

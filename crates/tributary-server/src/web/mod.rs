@@ -7,8 +7,12 @@
 mod assets;
 mod chart;
 mod explain;
+mod find;
 mod lists;
+mod names;
 mod pages;
+mod post;
+mod referred;
 mod scatter;
 mod shards;
 mod sign_in;
@@ -66,15 +70,16 @@ impl Web {
 pub(super) fn page_routes() -> Router<App> {
     Router::new()
         .route("/", get(pages::start))
-        .route("/open", get(pages::open))
+        .route("/open", get(find::open))
         .route("/home/{reader}", get(pages::home))
-        .route("/home/{reader}/open", get(pages::open_author))
+        .route("/home/{reader}/open", get(find::open_author))
         .route("/home/{reader}/explain", get(explain::explain))
         .route("/home/{reader}/following", get(lists::following))
         .route("/home/{reader}/followers", get(lists::followers))
         .route("/home/{reader}/mutes", get(lists::mutes))
         .route("/home/{reader}/blocks", get(lists::blocks))
         .route("/home/{reader}/authors/{author}", get(pages::author))
+        .route("/home/{reader}/posts/{post}", get(post::post))
 }
 
 /// The pages of a listener for operators only.

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use askama::Template;
-use axum::extract::{FromRef, FromRequestParts, Query, State};
+use axum::extract::{FromRef, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use tributary::graph::Count;
 use tributary::internal::{Draft, Fleet, fleet, now_ms, rfc3339_ms};
 use tributary::{Freshness, Limit, Page, ShardId, Tributary, UserId};
 
+use super::find::choose;
+use super::referred::Referred;
 use super::view::{Frame, Notice, Person, PostView, Theme, absolute, grouped, listed, plural};
 use super::{Web, assets, page};
 use crate::auth::{
@@ -32,6 +33,8 @@ const TOKENS_MAX: usize = 4;
 /// The facts about a request that all pages need.
 pub(super) struct Visit {
     web: Web,
+    has_handles: bool,
+    stores_references: bool,
     theme: Theme,
     principal: Principal,
     bytes_max: usize,
@@ -47,29 +50,46 @@ where
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let tributary = Tributary::from_ref(state);
+        let fleet = fleet(&tributary);
         Ok(Self {
             web: Web::from_ref(state),
+            has_handles: fleet.require_handles().is_ok(),
+            stores_references: fleet.stores_references(),
             theme: Theme::of(&parts.headers),
             principal: parts.extensions.get().cloned().unwrap_or(Principal::Anonymous),
-            bytes_max: Tributary::from_ref(state).content_bytes_max(),
+            bytes_max: tributary.content_bytes_max(),
             written: cookie::value(&parts.headers, cookie::FRESHNESS).map(str::to_owned),
         })
     }
 }
 
 impl Visit {
-    pub(super) fn frame(&self, reader: Option<UserId>, section: &'static str) -> Frame {
+    pub(super) fn frame(&self, reader: Option<Person>, section: &'static str) -> Frame {
         Frame {
             version: assets::version(),
             theme: self.theme.name(),
-            reader: reader.map(|reader| Person::new(reader, None)),
+            reader,
             signed_in: self.principal != Principal::Open,
             chooses: self.principal.user().is_none(),
             writes: self.web.writes,
             bytes_max: self.bytes_max,
+            has_handles: self.has_handles,
+            replies: self.web.writes && self.stores_references,
             has_shards: self.web.has_shards,
             section,
         }
+    }
+
+    /// Whether users can be found by their handles, by this client.
+    pub(super) fn may_find(&self) -> Result<bool, ApiError> {
+        authorize(&self.principal, Action::FindUsers, Object::Node)?;
+        Ok(self.has_handles)
+    }
+
+    /// The readers that the first page suggests.
+    pub(super) fn examples(&self) -> &[UserId] {
+        &self.web.examples
     }
 
     /// Whether the client may see how the pages of this reader are read.
@@ -90,22 +110,15 @@ impl Visit {
     }
 }
 
-#[derive(Template)]
-#[template(path = "start.html")]
-struct StartPage {
-    frame: Frame,
-    examples: Vec<Person>,
-}
-
 /// `GET /`: the reader's home timeline, or the choice of a reader.
-pub(super) async fn start(visit: Visit) -> Result<Response, ApiError> {
+pub(super) async fn start(
+    State(tributary): State<Tributary>,
+    visit: Visit,
+) -> Result<Response, ApiError> {
     match &visit.principal {
         Principal::Anonymous => Err(ApiError::Unauthenticated),
         Principal::User(reader) => see_other(&format!("/home/{reader}")),
-        Principal::Open | Principal::Service { .. } => {
-            let examples = visit.web.examples.iter().map(|id| Person::new(*id, None)).collect();
-            Ok(page(&StartPage { frame: visit.frame(None, ""), examples }))
-        }
+        Principal::Open | Principal::Service { .. } => Ok(choose(&tributary, &visit).await),
     }
 }
 
@@ -114,34 +127,7 @@ pub(super) async fn to_shards() -> Result<Response, ApiError> {
     see_other("/shards")
 }
 
-#[derive(Deserialize)]
-pub(super) struct Chosen {
-    user: String,
-}
-
-impl Chosen {
-    fn id(query: Result<Query<Self>, impl Sized>) -> Result<UserId, ApiError> {
-        let Query(Self { user }) = query.map_err(|_| ApiError::BadUserId)?;
-        user.trim().parse().map_err(|_| ApiError::BadUserId)
-    }
-}
-
-type ChosenQuery = Result<Query<Chosen>, axum::extract::rejection::QueryRejection>;
-
-/// `GET /open?user=ID`: the home timeline of that user.
-pub(super) async fn open(query: ChosenQuery) -> Result<Response, ApiError> {
-    see_other(&format!("/home/{}", Chosen::id(query)?))
-}
-
-/// `GET /home/{reader}/open?user=ID`: the timeline of that author.
-pub(super) async fn open_author(
-    Allowed { user: reader, .. }: Allowed<ReadHome>,
-    query: ChosenQuery,
-) -> Result<Response, ApiError> {
-    see_other(&format!("/home/{reader}/authors/{}", Chosen::id(query)?))
-}
-
-fn see_other(path: &str) -> Result<Response, ApiError> {
+pub(super) fn see_other(path: &str) -> Result<Response, ApiError> {
     let path = HeaderValue::try_from(path).map_err(|_| ApiError::Internal)?;
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response())
 }
@@ -209,8 +195,7 @@ pub(super) async fn home(
     let path = format!("/home/{reader}");
     let explain = visit.may_explain(reader).then(|| format!("{path}/explain"));
     let of = Timeline { reader, author: None, purpose, path, explain };
-    let frame = visit.frame(Some(reader), "home");
-    Ok(of.show(frame, draft, &parameters, &tributary))
+    Ok(of.show((&visit, "home"), draft, &parameters, &tributary).await)
 }
 
 /// `GET /home/{reader}/authors/{author}`: the posts of one author.
@@ -229,13 +214,11 @@ pub(super) async fn author(
         (true, false) => (None, numbers(&tributary, reader).await),
         (false, _) => (relation(&tributary, reader, author).await, None),
     };
-    let handle = draft.handles.get(&author).map(String::as_str);
-    let person = Person::new(author, handle);
-    let author = Author { person, is_reader, relation, numbers };
+    let author = Author { person: Person::new(author, None), is_reader, relation, numbers };
     let path = format!("/home/{reader}/authors/{}", author.person.id);
     let of = Timeline { reader, author: Some(author), purpose, path, explain: None };
-    let frame = visit.frame(Some(reader), if is_reader { "posts" } else { "author" });
-    Ok(of.show(frame, draft, &parameters, &tributary))
+    let section = if is_reader { "posts" } else { "author" };
+    Ok(of.show((&visit, section), draft, &parameters, &tributary).await)
 }
 
 /// How the reader and the author are related; `None` if a shard does not answer.
@@ -291,14 +274,14 @@ pub(super) fn address(path: &str, parameters: &Parameters, cursor: &str) -> Stri
 }
 
 impl Timeline {
-    fn show(
+    async fn show(
         self,
-        frame: Frame,
+        (visit, section): (&Visit, &'static str),
         draft: Draft,
         parameters: &Parameters,
         tributary: &Tributary,
     ) -> Response {
-        let Self { reader, author, purpose, path, explain } = self;
+        let Self { reader, mut author, purpose, path, explain } = self;
         let keys = &parameters.cursor_keys;
         let cursors = Cursors::sealed(&draft, keys, purpose);
         let link = |cursor: &str| address(&path, parameters, cursor);
@@ -308,12 +291,19 @@ impl Timeline {
         let cost = Cost::of_page(&draft).plus(about);
         let kind = PageKind::of(&draft, !parameters.at_least.is_empty());
         let (authors, missing_authors) = (PageAuthors::of(&draft), draft.missing_authors);
-        let page = draft.into_page();
+        let mut page = draft.into_page();
+        let further = author.iter().map(|author| author.person.id);
+        let mut referred = Referred::read(tributary, reader, &page.posts, further).await;
+        referred.names.add(std::mem::take(&mut page.handles));
+        let names = &referred.names;
+        if let Some(author) = &mut author {
+            author.person = names.person(author.person.id);
+        }
         let times = fleet(tributary).times();
         let seen_by = (reader, now_ms());
-        let post = |post| PostView::new(post, &page.handles, times, seen_by);
+        let post = |post| PostView::new(post, &referred, times, seen_by);
         let template = TimelinePage {
-            frame,
+            frame: visit.frame(Some(names.person(reader)), section),
             reader,
             author,
             posts: page.posts.iter().map(post).collect(),
@@ -324,7 +314,7 @@ impl Timeline {
             token: token(&page.freshness, keys),
             explain,
         };
-        let mut response = costing(cost, self::page(&template));
+        let mut response = costing(cost.plus(referred.cost()), self::page(&template));
         response.extensions_mut().insert(kind);
         response.extensions_mut().insert(authors);
         response

@@ -1,13 +1,12 @@
-//! The values in the templates: names, times, avatars and notices. Pure.
-
-use std::collections::BTreeMap;
+//! The values in the templates: names, posts, times, avatars and notices. Pure.
 
 use axum::http::HeaderMap;
 use tributary::internal::{PostTimes, rfc3339_ms};
-use tributary::posts::References;
-use tributary::{Post, UserId};
+use tributary::posts::{PostAddress, References};
+use tributary::{Post, PostId, UserId};
 
 use super::assets;
+use super::referred::Referred;
 use crate::auth::{Access, cookie};
 
 /// The colours of a page: those of the system, unless the reader has chosen others.
@@ -50,6 +49,10 @@ pub(super) struct Frame {
     pub(super) writes: bool,
     /// Largest text of a post, in bytes.
     pub(super) bytes_max: usize,
+    /// Whether users can be found by their handles.
+    pub(super) has_handles: bool,
+    /// Whether the page offers replies and reposts.
+    pub(super) replies: bool,
     /// Whether the page for operators is on the same address.
     pub(super) has_shards: bool,
     /// The entry of the navigation that is this page.
@@ -68,6 +71,8 @@ impl Frame {
             chooses: false,
             writes: false,
             bytes_max: 0,
+            has_handles: false,
+            replies: false,
             has_shards: false,
             section: "",
         }
@@ -122,39 +127,71 @@ pub(super) struct PostView {
     pub(super) id: String,
     pub(super) author: Person,
     pub(super) content: String,
+    pub(super) when: When,
+    /// Whether the reader has written it.
+    pub(super) is_own: bool,
+    /// The post that this one answers.
+    pub(super) reply_to: Option<Reference>,
+    /// The post that this one shows again.
+    pub(super) repost_of: Option<Reference>,
+    /// The post that a reply or a repost of this one refers to: of a repost without words, the one
+    /// that it shows again.
+    pub(super) target: PostAddress,
+}
+
+/// A post that another one refers to.
+pub(super) struct Reference {
+    pub(super) author: Person,
+    pub(super) post: PostId,
+    /// The text and the time, if they are shown.
+    pub(super) text: Option<(String, When)>,
+}
+
+/// The time of a post.
+pub(super) struct When {
     /// RFC 3339.
     pub(super) time: String,
     /// For people, in UTC. A script replaces it by the local time.
     pub(super) absolute: String,
     pub(super) age: String,
-    /// Whether the reader has written it.
-    pub(super) is_own: bool,
-    /// The relation to another post, and the author of that post.
-    pub(super) reference: Option<(&'static str, Person)>,
+}
+
+impl When {
+    fn new(post: &Post, times: &PostTimes, now_ms: i64) -> Self {
+        let ms = times.epoch_ms(post.key.time);
+        let time = rfc3339_ms(ms);
+        let age = age(now_ms.saturating_sub(ms));
+        Self { absolute: absolute(&time), time, age }
+    }
 }
 
 impl PostView {
     pub(super) fn new(
         post: &Post,
-        handles: &BTreeMap<UserId, String>,
+        Referred { posts, names, .. }: &Referred,
         times: &PostTimes,
         (reader, now_ms): (UserId, i64),
     ) -> Self {
-        let ms = times.epoch_ms(post.key.time);
-        let time = rfc3339_ms(ms);
-        let author = post.key.author;
-        let person = |id: UserId| Person::new(id, handles.get(&id).map(String::as_str));
+        let reference = |address: PostAddress| {
+            let found = posts.get(&address).filter(|post| !post.content.is_empty());
+            Reference {
+                author: names.person(address.author),
+                post: address.post,
+                text: found.map(|post| (post.content.clone(), When::new(post, times, now_ms))),
+            }
+        };
         let References { reply_to, repost_of } = post.references;
-        let reply = reply_to.map(|other| ("Reply to", person(other.author)));
+        let is_plain_repost = post.content.is_empty();
+        let own = PostAddress::of(&post.key);
         Self {
-            reference: reply.or(repost_of.map(|other| ("Repost of", person(other.author)))),
             id: post.key.post.to_string(),
-            author: person(author),
+            author: names.person(post.key.author),
             content: post.content.clone(),
-            absolute: absolute(&time),
-            time,
-            age: age(now_ms.saturating_sub(ms)),
-            is_own: author == reader,
+            when: When::new(post, times, now_ms),
+            is_own: post.key.author == reader,
+            reply_to: reply_to.map(reference),
+            repost_of: repost_of.map(reference),
+            target: repost_of.filter(|_| is_plain_repost).unwrap_or(own),
         }
     }
 }

@@ -1,0 +1,55 @@
+// What people do with each other on the data of the demo: find a user, reply and repost.
+import assert from "node:assert/strict";
+import { api, go, ids, open, settings } from "./driver.mjs";
+
+const { demo, demoReader } = settings;
+const own = `${demo}/home/${demoReader}/authors/${demoReader}`;
+const remove = (id) => api("DELETE", `/v1/users/${demoReader}/posts/${id.split("-")[1]}`, undefined, demo);
+
+/** A user is found by the beginning of a handle, without scripts. */
+export async function finding() {
+  const page = await open(`${demo}/`, { javaScriptEnabled: false });
+  const handle = (await page.textContent(".people li span")).slice(1);
+  await page.fill("#user", `@${handle.slice(0, 4).toUpperCase()}`);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("h2.label");
+  const names = await page.$$eval(".people li a > span", (all) => all.map((one) => one.textContent));
+  assert.ok(names.length > 1 && names.every((name) => name.startsWith(`@${handle.slice(0, 4)}`)), names);
+  await go(page, ".people li a");
+  assert.equal(await page.textContent(".me span"), names[0]);
+  await page.fill("#find", handle);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".head.author");
+  assert.equal(await page.textContent("h1"), `@${handle}`);
+  await page.context().close();
+}
+
+/** A reply links to the post that it answers, and a repost without words shows the other post. */
+export async function replying() {
+  const page = await open(`${demo}/home/${demoReader}`);
+  await page.waitForSelector("post-composer form");
+  const post = page.locator("article.post:not(:has(.original))").first();
+  const [author, text] = [await post.locator("h2 a").first().textContent(), await post.locator(".text").textContent()];
+  const respond = async (action, words) => {
+    await post.locator(`[data-action=${action}]`).click();
+    assert.equal(await page.textContent("#respond .original .text"), text);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "response");
+    await page.keyboard.insertText(words);
+    await page.click("#respond .composer .primary");
+    await page.waitForFunction(() => !document.querySelector("#respond[open]"));
+    await page.waitForSelector(".toast a");
+  };
+  await respond("reply", "An answer <b>with</b> signs 🎈");
+  await respond("repost", "");
+  await page.goto(own);
+  const [repost, reply] = await ids(page);
+  const shown = (id, part) => page.textContent(`#post-${id} ${part}`);
+  assert.match(await shown(repost, "h2"), /^Reposted by /);
+  assert.equal(await shown(repost, ".original .by a"), author);
+  assert.equal(await shown(repost, ".original .text"), text);
+  assert.equal(await shown(reply, ".text"), "An answer <b>with</b> signs 🎈");
+  await go(page, `#post-${reply} .reference a`);
+  assert.equal(await page.textContent("article.post h2 a"), author);
+  for (const id of [repost, reply]) await remove(id);
+  await page.context().close();
+}
