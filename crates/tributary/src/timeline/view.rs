@@ -292,11 +292,14 @@ impl<'a> View<'a> {
         !self.memory_lags && !self.required.is_any_lost()
     }
 
-    /// Takes the version of memory and the positions of the logs again, before the first read.
+    /// Takes the version of memory, the positions of the logs and the horizon again, before the
+    /// first read.
     pub(super) fn begin_again(&mut self) {
         if let Some(memory) = self.memory {
             self.version = memory.version();
             self.start = starts(memory);
+            // After the positions: what was no post of the future then is not hidden now.
+            self.horizon = self.horizon.max(self.fleet.horizon().now());
         }
     }
 
