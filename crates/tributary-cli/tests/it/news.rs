@@ -18,13 +18,15 @@ use tributary::{Freshness, Limit, PageRequest, Post, Tributary, UserId};
 
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
-use crate::support::watch::Watch;
+use crate::support::watch::{Watch, until_followed};
 use crate::support::{run, seed, size, user_id};
 
 const AUTHORS: u64 = 12;
 /// A reader with a fixed follow list, and one whose list changes.
 pub(crate) const STEADY: UserId = user_id(100);
 pub(crate) const CHANGING: UserId = user_id(101);
+/// Divided by the shards: followers that no other test data have, one for each shard.
+const UNRELATED: u64 = 2_000;
 /// Enough for the news of several seconds: an update moves many posts.
 const MEMORY: usize = 256 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -322,8 +324,17 @@ pub(crate) async fn prepare(fleet: &TestFleet, backend: Backend) -> Vec<Tributar
         let sql = format!("INSERT INTO D.followers VALUES {}", rows.join(","));
         execute(fleet, reader.get() % SHARDS, vec![sql], Duration::ZERO).await;
     }
+    // Tokens from before the start of a node are a gap, so each log gets a transaction after it.
+    let mut started = Freshness::default();
+    for shard in 0..SHARDS {
+        let follower = UNRELATED * SHARDS + shard;
+        let sql = format!("INSERT INTO D.followers VALUES ({follower}, {follower})");
+        execute(fleet, shard, vec![sql], Duration::ZERO).await;
+        started.merge(&opened[0].freshness(user_id(shard)).await);
+    }
     for node in &opened {
         Watch::start(node).await.until_heads_known().await;
+        until_followed(node, STEADY, &started).await;
     }
     opened
 }

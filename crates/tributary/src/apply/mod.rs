@@ -178,9 +178,9 @@ impl Applier {
         self.memory.forget_heads(self.log().shards());
         self.fills.clear_prefill();
         self.identity = Some(identity);
-        let clock = self.clock();
-        self.log().news.begin(at, clock, &self.memory.budget().news);
-        self.log().begin(identity, at);
+        let (clock, start) = (self.clock(), self.start_of_news(at));
+        self.log().news.begin(start, clock, &self.memory.budget().news);
+        self.log().begin(identity, start);
         self.memory.subscribers().wake_all();
         count(&self.log().counters.log_identities);
         self.heads.restart();

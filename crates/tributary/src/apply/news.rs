@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Applier;
-use crate::changes::{Change, LogPosition};
+use crate::changes::{Change, ChangePosition, LogPosition};
 use crate::clock;
 use crate::memory::{NewsChange, Slot, Subject};
 use crate::model::ShardId;
@@ -49,9 +49,17 @@ impl Applier {
 
     /// Any row of the shard may have changed without a transaction.
     pub(super) fn lose_news(&self, shard: ShardId) {
-        let now_s = u32::try_from(clock::now_ms() / 1_000).unwrap_or(u32::MAX);
-        self.log().lose(shard, now_s, self.clock());
+        self.log().lose(shard, now_s(), self.clock());
         self.memory.subscribers().wake_all();
+    }
+
+    /// The position from which news are known. Rows may have changed before without a transaction,
+    /// so tokens from before are a gap, also those at the same position of the log.
+    pub(super) fn start_of_news(&self, at: LogPosition) -> ChangePosition {
+        match self.source.logs_all_changes() {
+            true => ChangePosition::after(at),
+            false => ChangePosition::after_loss(at, now_s()),
+        }
     }
 
     /// Finds the authors of posts of the future among the newest posts of all authors.
@@ -107,4 +115,9 @@ impl Applier {
         };
         (owner == shard && !self.memory.excludes(shard)).then_some((subject, change))
     }
+}
+
+/// The time in seconds since 1970.
+fn now_s() -> u32 {
+    u32::try_from(clock::now_ms() / 1_000).unwrap_or(u32::MAX)
 }

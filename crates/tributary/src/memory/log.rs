@@ -199,14 +199,15 @@ impl FollowedLog {
 
     /// Starts another log identity at this position. The caller has already removed all values of
     /// the previous one.
-    pub(crate) fn begin(&self, identity: LogIdentity, at: LogPosition) {
+    pub(crate) fn begin(&self, identity: LogIdentity, at: ChangePosition) {
+        let ChangePosition { after, changes: mark } = at;
         let changes = self.changes();
         self.identity.store(0, Ordering::Release);
-        self.position.store(at.0, Ordering::Release);
-        self.announced.store(at.0, Ordering::Release);
+        self.position.store(after.0, Ordering::Release);
+        self.announced.store(after.0, Ordering::Release);
         self.visible.store(0, Ordering::Release);
         self.fresh_until_ms.store(0, Ordering::Release);
-        self.loss.store(0, Ordering::Release);
+        self.loss.store(mark, Ordering::Release);
         self.identity.store(identity.0, Ordering::Release);
         drop(changes);
         self.reached.notify_waiters();
@@ -401,9 +402,13 @@ mod tests {
     const HOME: ShardId = ShardId(0);
 
     fn log() -> FollowedLog {
+        log_from(ChangePosition::after(LogPosition(10)))
+    }
+
+    fn log_from(start: ChangePosition) -> FollowedLog {
         let log = FollowedLog::new("log".into(), vec![HOME], mpsc::channel(1).0);
-        log.news.begin(LogPosition(10), 0, &Usage::default());
-        log.begin(LogIdentity(1), LogPosition(10));
+        log.news.begin(start, 0, &Usage::default());
+        log.begin(LogIdentity(1), start);
         log
     }
 
@@ -440,6 +445,18 @@ mod tests {
     }
 
     #[test]
+    fn a_start_is_a_gap_for_tokens_from_before_it_although_nothing_was_written() {
+        let [first, second] = [3, 9].map(|mark| ChangePosition::after_loss(LogPosition(10), mark));
+        let (first, second) = (log_from(first), log_from(second));
+        for before in [ChangePosition::after(LogPosition(10)), reached(&first)] {
+            assert!(is_gap(&second, before));
+        }
+        for log in [&first, &second] {
+            assert!(!is_gap(log, reached(&second)));
+        }
+    }
+
+    #[test]
     fn the_visible_position_is_that_of_the_followed_identity() {
         let log = log();
         log.note_visible(LogIdentity(2), LogPosition(90));
@@ -447,7 +464,7 @@ mod tests {
         log.note_visible(LogIdentity(1), LogPosition(30));
         log.note_visible(LogIdentity(1), LogPosition(20));
         assert_eq!(log.visible(), LogPosition(30));
-        log.begin(LogIdentity(2), LogPosition(5));
+        log.begin(LogIdentity(2), ChangePosition::after(LogPosition(5)));
         log.note_visible(LogIdentity(1), LogPosition(40));
         assert_eq!(log.visible(), LogPosition(0));
     }

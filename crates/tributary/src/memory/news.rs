@@ -188,10 +188,10 @@ impl News {
 
     /// Drops everything: the log begins, or begins again, at this position. `clock` is the time, as
     /// a value of the time column.
-    pub(crate) fn begin(&self, at: LogPosition, clock: i64, usage: &Usage) {
+    pub(crate) fn begin(&self, floor: ChangePosition, clock: i64, usage: &Usage) {
         let mut changes = self.write();
         let before = changes.size();
-        let (floor, marks) = (ChangePosition::after(at), Marks::begin(clock));
+        let marks = Marks::begin(clock);
         *changes = Changes { floor, first: 1, marks, ..Changes::empty() };
         usage.change(before, changes.size());
     }
@@ -526,7 +526,7 @@ mod tests {
     impl Kept {
         fn new() -> Self {
             let kept = Self(News::default(), Usage::default());
-            kept.0.begin(LogPosition(10), CLOCK, &kept.1);
+            kept.0.begin(ChangePosition::after(LogPosition(10)), CLOCK, &kept.1);
             kept
         }
 

@@ -357,6 +357,17 @@ impl Source {
         }
     }
 
+    /// Whether no row can change without its log. The triggers of a file log every change. A
+    /// session of a server can turn its log off, and an operator can replace its tables.
+    pub(crate) fn logs_all_changes(&self) -> bool {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::MySql(_) => false,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => true,
+        }
+    }
+
     /// Makes the feed query the table definitions of a shard again, because a cached value was
     /// found wrong.
     pub(crate) fn doubt(&self, shard: ShardId) {
