@@ -398,6 +398,7 @@ async fn follow_markers(fleet: &TestFleet) {
 
 /// Streams are cut this many times. Then the clients have exactly what the databases have.
 async fn cut_streams(backend: Backend, fleet: &TestFleet, is_killed: bool, cuts: usize) {
+    let start = Instant::now();
     let nodes = prepare(fleet, backend).await;
     follow_markers(fleet).await;
     let keys = CursorKeys::random();
@@ -449,7 +450,11 @@ async fn cut_streams(backend: Backend, fleet: &TestFleet, is_killed: bool, cuts:
             .filter(|(key, value)| client.posts.get(*key) != Some(*value))
             .chain(client.posts.iter().filter(|(key, _)| !expected.contains_key(*key)))
             .collect();
-        let (gaps, events) = (client.gaps, client.events);
+        let Client { gaps, events, disconnects, .. } = *client;
+        let took = start.elapsed();
+        println!(
+            "  {backend:?}: {disconnects} disconnects, {events} events, {gaps} gaps in {took:.0?}"
+        );
         assert!(wrong.is_empty(), "{backend:?}: {events} events, {gaps} gaps: {wrong:?}");
         assert!(events > 10, "{backend:?}: {events} events, {gaps} gaps");
         // A page that a database has answered does not know which position it shows.
