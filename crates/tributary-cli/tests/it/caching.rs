@@ -87,9 +87,11 @@ fn an_answer_that_the_client_has_is_304_without_a_query() {
             let known = [("authorization", bearer.as_str()), ("if-none-match", tag)];
             let answer = get(&server, path, &known).await;
             assert_eq!((answer.status.as_u16(), answer.body.as_str()), (304, ""));
-            for name in ["etag", "vary", "cache-control", "tributary-freshness"] {
+            for name in ["etag", "vary", "cache-control"] {
                 assert_eq!(answer.header(name), page.header(name), "{name}");
             }
+            // The token has the time up to which posts are shown, so a later one may differ.
+            assert!(!answer.header("tributary-freshness").is_empty());
             assert!(!answer.headers.contains_key("content-type"));
         }
         assert_eq!(cold_pages(&server, &bearer).await, before);
