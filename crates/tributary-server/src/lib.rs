@@ -18,6 +18,7 @@ mod files;
 mod frame;
 mod from_memory;
 mod graph;
+mod head_timer;
 mod health;
 mod history;
 mod limits;

@@ -23,6 +23,7 @@ use tributary::internal::tasks::Backoff;
 use super::connections::{Connection, Connections, Full, Look, OpenConnection};
 use super::cors::Cors;
 use super::frame;
+use super::head_timer::HeadTimer;
 use super::service::RequestService;
 use super::stream::ClientStream;
 use super::takeover::{self, Takeover};
@@ -181,7 +182,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let takeover = service.takeover.clone();
     let mut served = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(usize::from(HEAD_BYTES_MAX))
         .max_headers(frame::HEADERS_MAX)
