@@ -109,10 +109,7 @@ impl Traffic {
         authors: impl FnOnce() -> PageAuthors,
     ) {
         let Some(reader) = reader_of(uri.path()) else { return };
-        let query = uri.query().unwrap_or_default();
-        if !query.split('&').any(|pair| NOT_EXPLAINED.iter().any(|name| pair.starts_with(name))) {
-            self.note_slow(took, || (reader, query_of(query)));
-        }
+        self.note_slow(reader, uri.query().unwrap_or_default(), took);
         let period = self.period.load(Ordering::Relaxed);
         let is_due = LEFT.with(|left| {
             let due = left.get() == 0;
@@ -137,13 +134,16 @@ impl Traffic {
         }
     }
 
-    fn note_slow(&self, took: Duration, page: impl Fn() -> (UserId, String)) {
+    fn note_slow(&self, reader: UserId, query: &str, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if us <= self.threshold_us.load(Ordering::Relaxed) {
             return;
         }
+        if query.split('&').any(|pair| NOT_EXPLAINED.iter().any(|name| pair.starts_with(name))) {
+            return;
+        }
         let Ok(mut slowest) = self.slowest.try_lock() else { return };
-        let (reader, query) = page();
+        let query = query_of(query);
         // Another request for the same page replaces it, if it was slower.
         slowest.retain(|slow| slow.reader != reader || slow.query != query || slow.took > took);
         if slowest.iter().any(|slow| slow.reader == reader && slow.query == query) {
