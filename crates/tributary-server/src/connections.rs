@@ -308,7 +308,12 @@ impl Connections {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+        self.ms_at(Instant::now())
+    }
+
+    fn ms_at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.start);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1)
     }
 }
 
@@ -339,9 +344,9 @@ impl Connection {
         self.streams.get().is_some()
     }
 
-    /// The head of a request has arrived.
-    pub(super) fn request_arrived(self: &Arc<Self>) -> Arc<Exchange> {
-        let now = self.all.now_ms();
+    /// The head of a request has arrived at this moment.
+    pub(super) fn request_arrived(self: &Arc<Self>, at: Instant) -> Arc<Exchange> {
+        let now = self.all.ms_at(at);
         self.request_at.store(now, Ordering::Relaxed);
         self.working.fetch_add(1, Ordering::Relaxed);
         let mut stream = 0;
@@ -366,17 +371,20 @@ impl Connection {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// The client has received a part of an answer.
+    /// The client has received a part of an answer. The wait for it has begun just now, unless the
+    /// client did not take that part at once.
     pub(super) fn received(&self) {
-        self.blocked.store(false, Ordering::Relaxed);
-        if self.is_waiting() {
-            self.waits();
+        if self.is_blocked() {
+            self.blocked.store(false, Ordering::Relaxed);
+            if self.is_waiting() {
+                self.waits(Instant::now());
+            }
         }
     }
 
-    /// The server waits for the client from now on.
-    fn waits(&self) {
-        self.waiting_since.store(self.all.now_ms(), Ordering::Relaxed);
+    /// The server waits for the client from this moment on.
+    fn waits(&self, since: Instant) {
+        self.waiting_since.store(self.all.ms_at(since), Ordering::Relaxed);
     }
 
     /// When the oldest request arrived whose answer is not sent yet. On an HTTP/1.1 connection it
@@ -452,16 +460,21 @@ impl Exchange {
 
     /// The server waits for a part of the request, or for the client to receive its answer.
     pub(super) fn waits(&self) {
-        if self.is_working.swap(false, Ordering::Relaxed) {
+        self.waits_since(Instant::now);
+    }
+
+    fn waits_since(&self, since: impl FnOnce() -> Instant) {
+        let was_working = self.is_working.load(Ordering::Relaxed);
+        if was_working && self.is_working.swap(false, Ordering::Relaxed) {
             self.connection.working.fetch_sub(1, Ordering::Relaxed);
-            self.connection.waits();
+            self.connection.waits(since());
         }
     }
 
-    /// The request has an answer, which the client still has to receive.
-    pub(super) fn answered(&self) {
+    /// The request has an answer since this moment. The client still has to receive it.
+    pub(super) fn answered(&self, at: Instant) {
         self.release_body();
-        self.waits();
+        self.waits_since(|| at);
     }
 
     /// Takes the bytes of an answer from the budget. `None` if too many are in flight, except for
@@ -491,6 +504,9 @@ impl Exchange {
     }
 
     fn release_body(&self) {
+        if self.body_bytes.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let bytes = self.body_bytes.swap(0, Ordering::Relaxed);
         self.connection.body_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.connection.all.bodies.used.fetch_sub(bytes, Ordering::Relaxed);
@@ -550,12 +566,13 @@ impl Drop for HeldAnswer {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.answered();
+        self.release_body();
+        self.waits();
         let Some(streams) = self.connection.streams.get() else { return };
         let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|(stream, _)| *stream != self.stream);
         if streams.is_empty() {
-            self.connection.waits();
+            self.connection.waits(Instant::now());
         }
     }
 }

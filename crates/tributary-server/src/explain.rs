@@ -100,7 +100,7 @@ pub(super) async fn explained_page<'a>(
     let page_cache = (memory == MemoryUse::AsUsual).then(|| {
         let query = (parameters.sealed_cursor(), request.limit.get(), request.include_self);
         let begun = Instant::now();
-        let hit = SentPage::cached(tributary, reader, query, &request.at_least).is_some();
+        let hit = SentPage::cached(tributary, reader, query, (&request.at_least, begun)).is_some();
         ExplainedPageCache { hit, us: micros(begun.elapsed()) }
     });
     let (page, explanation) = Draft::explained(tributary, reader, &request, memory).await;

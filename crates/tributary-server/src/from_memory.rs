@@ -12,7 +12,7 @@ use tributary::internal::{Draft, SentPage};
 use tributary::{Cursor, Freshness, Limit, PageRequest, UserId};
 
 use super::App;
-use super::auth::{Action, Object, Purpose, authorize};
+use super::auth::{Action, CursorKeys, Object, Purpose, authorize};
 use super::conditional::Tag;
 use super::frame::{self, SERVER_TIMING, URI_BYTES_MAX, uri_bytes};
 use super::limits::{Cost, CurrentLimiter};
@@ -25,35 +25,34 @@ const ID_DIGITS_MAX: usize = 20;
 /// Parameters of a query that are compared with each other; the routes check longer queries.
 const PARAMETERS_MAX: usize = 8;
 
-/// The page, if the request is authorized to read a home timeline, its client has not reached a
-/// limit, and memory has all of the page. Else `None`: the routes answer, and they also report all
-/// errors.
+/// The page and its kind, if the request is authorized to read a home timeline, its client has not
+/// reached a limit, and memory has all of the page. A page from the page cache has no kind. Else
+/// `None`: the routes answer, and they also report all errors.
 pub(super) fn feed_from_memory<B: Body>(
-    App { tributary, access, cursor_keys: keys, limiter, observed, .. }: &App,
+    App { tributary, access, cursor_keys: keys, limiter, .. }: &App,
     request: &Request<B>,
-    peer: IpAddr,
-) -> Option<Response<Bytes>> {
+    (peer, arrived): (IpAddr, Instant),
+) -> Option<(Response<Bytes>, Option<PageKind>)> {
     let reader = reader_of(request)?;
-    let start = Instant::now();
     let FeedQuery { cursor: sealed, limit: posts, include_self } =
         query_of(request.uri().query().unwrap_or_default())?;
     let query = (sealed, posts, include_self);
     let principal = access.admit(request).ok()?;
     authorize(&principal, Action::ReadHome, Object::Of(reader)).ok()?;
     let at_least = freshness_of(request.headers(), keys).ok()?;
-    let known = request.headers().get_all(header::IF_NONE_MATCH);
-    let respond = |page: SentPage, freshness: &Freshness| match Tag(page.tag).is_in(&known) {
-        true => known_response(&page, (freshness, keys)),
-        false => page_response(page, (freshness, keys), true),
-    };
     let limiter = limiter.as_ref().map(CurrentLimiter::get);
     let clients = limiter
         .as_deref()
         .map(|limiter| (limiter, limiter.clients(&principal, Some(peer), request.headers())));
     let mut kind = None;
-    let (mut response, cost) = match SentPage::cached(tributary, reader, query, &at_least) {
-        Some((page, freshness)) => (respond(page, &freshness), Cost::default()),
-        None if clients.is_some_and(|(limiter, clients)| limiter.is_spent(clients)) => return None,
+    let is_spent = || clients.is_some_and(|(limiter, of)| limiter.is_spent(of, arrived));
+    let cached = SentPage::cached(tributary, reader, query, (&at_least, arrived));
+    let (mut response, cost) = match cached {
+        Some((page, freshness)) => {
+            let response = respond(request, page.tag, (&freshness, keys), || page.clone());
+            (response, Cost::default())
+        }
+        None if is_spent() => return None,
         None => {
             let limit = Limit::new(u8::try_from(posts).ok()?)?;
             let cursor = match sealed {
@@ -64,9 +63,9 @@ pub(super) fn feed_from_memory<B: Body>(
             // above it.
             let (is_newest, is_newer) = (cursor == Cursor::newest(), cursor.is_newer());
             let has_token = !at_least.is_empty();
-            let request = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
-            let request = if include_self { request.include_self() } else { request };
-            let page = Draft::home_from_memory(tributary, reader, &request)?;
+            let wanted = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
+            let wanted = if include_self { wanted.include_self() } else { wanted };
+            let page = Draft::home_from_memory(tributary, reader, &wanted)?;
             if !page.is_whole() {
                 return None;
             }
@@ -75,19 +74,33 @@ pub(super) fn feed_from_memory<B: Body>(
                 sent.cache(tributary, reader, query, &page);
             }
             kind = Some(PageKind::of(&page, has_token));
-            (respond(sent, &page.freshness), Cost::of_page(&page))
+            let response = respond(request, sent.tag, (&page.freshness, keys), || sent);
+            (response, Cost::of_page(&page))
         }
     };
     if let Some((limiter, clients)) = clients
-        && !limiter.pass(clients, cost, response.headers_mut())
+        && !limiter.pass((clients, arrived), cost, response.headers_mut())
     {
         return None;
     }
     frame::set_common_headers(response.headers_mut());
     let source = if kind.is_some() { "memory" } else { "page_cache" };
     response.headers_mut().insert(SERVER_TIMING, HeaderValue::from_static(source));
-    observed.add_from_memory(kind, response.status(), start.elapsed());
-    Some(response)
+    Some((response, kind))
+}
+
+/// The answer that carries the page with this tag, or 304 if the client has it.
+fn respond<B>(
+    request: &Request<B>,
+    tag: u64,
+    freshness: (&Freshness, &CursorKeys),
+    page: impl FnOnce() -> SentPage,
+) -> Response<Bytes> {
+    let known = request.headers().get_all(header::IF_NONE_MATCH);
+    match Tag(tag).is_in(&known) {
+        true => known_response(Tag(tag), freshness),
+        false => page_response(page(), freshness, true),
+    }
 }
 
 /// The reader, if the request is a `GET` of a home timeline without a body.

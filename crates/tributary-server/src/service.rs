@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::HttpBody;
@@ -27,6 +27,7 @@ use super::error::ApiError;
 use super::frame;
 use super::from_memory::feed_from_memory;
 use super::live::EventStream;
+use super::observe::PageKind;
 use super::stream::{AnswerBody, RequestBody, counted};
 use super::takeover::Takeover;
 use super::traffic::PageAuthors;
@@ -53,51 +54,51 @@ impl Service<hyper::Request<Incoming>> for RequestService {
     type Future = Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let exchange = self.connection.request_arrived();
-        let history = self.app.history.as_ref().map(|history| (history, Instant::now()));
+        let arrived = Instant::now();
+        let exchange = self.connection.request_arrived(arrived);
         let cors = self.cors.as_ref().map(|cors| cors.headers(request.method(), request.headers()));
         let cors = match cors {
             Some((headers, true)) => {
-                exchange.answered();
+                exchange.answered(arrived);
                 return Either::Left(ready(Ok(with_headers(preflight(), Some(headers)))));
             }
             cors => cors.map(|(headers, _)| headers),
         };
-        let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
         // If the page cache panics, the routes answer this request.
-        let cached = || match self.role {
-            Role::Public | Role::Both => feed_from_memory(&self.app, &request, self.peer.ip()),
+        let from_memory = || match self.role {
+            Role::Public | Role::Both => {
+                feed_from_memory(&self.app, &request, (self.peer.ip(), arrived))
+            }
             Role::Admin => None,
         };
-        match catch_unwind(AssertUnwindSafe(cached)) {
-            Ok(Some(page)) => {
-                let body = history.map(|_| page.body().clone()).unwrap_or_default();
-                let answer = cached_answer(&exchange, accepted, page);
-                if let Some((history, began)) = history {
-                    let authors = || PageAuthors::in_json(&body);
-                    // An answer 304 does not say what is on the page.
-                    let page = (!body.is_empty()).then_some(authors);
-                    history.answered(request.uri(), began.elapsed(), page);
-                }
+        match catch_unwind(AssertUnwindSafe(from_memory)) {
+            Ok(Some((page, kind))) => {
+                let answered = Instant::now();
+                exchange.answered(answered);
+                self.count_from_memory(&request, (&page, kind), answered - arrived);
+                let answer = answer_from_memory(&exchange, request.headers(), page);
                 Either::Left(ready(Ok(with_headers(answer, cors))))
             }
             Ok(None) | Err(_) => {
+                let accepted = request.headers().get(header::ACCEPT_ENCODING).cloned();
                 // The client must learn whether a write took effect.
                 let must = !request.method().is_safe();
                 let mut request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange)));
                 request.extensions_mut().insert(ConnectInfo(self.peer));
                 request.extensions_mut().insert(Arc::clone(&exchange));
-                let history =
-                    history.map(|(of, began)| (Arc::clone(of), began, request.uri().clone()));
+                let history = self.app.history.clone();
+                let history = history.map(|history| (history, request.uri().clone()));
                 let answer = self.routes.call(request);
                 let takeover = (!self.connection.is_multiplexed()).then(|| self.takeover.clone());
                 Either::Right(Box::pin(async move {
                     let Ok(mut response) = answer.await;
                     let is_stream = response.extensions().get::<EventStream>().is_some();
                     let authors = response.extensions_mut().remove::<PageAuthors>();
-                    if let Some((history, began, uri)) = history {
+                    let answered = Instant::now();
+                    exchange.answered(answered);
+                    if let Some((history, uri)) = history {
                         let page = authors.map(|authors| || authors);
-                        history.answered(&uri, began.elapsed(), page);
+                        history.answered(&uri, answered - arrived, page);
                     }
                     let answer = answer_of_route(&exchange, response, (accepted, must));
                     let answer = with_headers(answer, cors);
@@ -107,6 +108,24 @@ impl Service<hyper::Request<Incoming>> for RequestService {
                     }
                 }))
             }
+        }
+    }
+}
+
+impl RequestService {
+    /// Counts a page that memory has answered.
+    fn count_from_memory(
+        &self,
+        request: &hyper::Request<Incoming>,
+        (page, kind): (&Response<Bytes>, Option<PageKind>),
+        took: Duration,
+    ) {
+        self.app.observed.add_from_memory(kind, page.status(), took);
+        if let Some(history) = &self.app.history {
+            // An answer 304 does not say what is on the page.
+            let authors = || PageAuthors::in_json(page.body());
+            let authors = (!page.body().is_empty()).then_some(authors);
+            history.answered(request.uri(), took, authors);
         }
     }
 }
@@ -124,16 +143,16 @@ fn with_headers(mut answer: Response<AnyBody>, cors: Option<HeaderMap>) -> Respo
     answer
 }
 
-/// A cached page, if the answers in flight have room for it.
-fn cached_answer(
+/// A page from memory, if the answers in flight have room for it.
+fn answer_from_memory(
     exchange: &Arc<Exchange>,
-    accepted: Option<HeaderValue>,
+    headers: &HeaderMap,
     page: Response<Bytes>,
 ) -> Response<AnyBody> {
-    exchange.answered();
     if page.body().is_empty() {
         return page.map(|body| EitherBody::Left(EitherBody::Left(Full::new(body))));
     }
+    let accepted = headers.get(header::ACCEPT_ENCODING).cloned();
     let bytes = bytes_held(accepted.as_ref(), page.body().len());
     match exchange.hold_answer(bytes, false) {
         Some(held) => {
@@ -151,7 +170,6 @@ fn answer_of_route(
     response: Response,
     (accepted, must): (Option<HeaderValue>, bool),
 ) -> Response<AnyBody> {
-    exchange.answered();
     let bytes = response.body().size_hint().exact().unwrap_or(0);
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     if bytes == 0 {

@@ -283,15 +283,12 @@ pub(super) fn page_response(
 const KNOWN_HEADERS: usize = 10;
 
 /// The HTTP response 304 to a client that has this page.
-pub(super) fn known_response(
-    SentPage { tag, .. }: &SentPage,
-    freshness: (&Freshness, &CursorKeys),
-) -> Response<Bytes> {
+pub(super) fn known_response(tag: Tag, freshness: (&Freshness, &CursorKeys)) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     let headers = response.headers_mut();
     headers.reserve(KNOWN_HEADERS);
-    Tag(*tag).set(headers);
+    tag.set(headers);
     set_freshness_headers(headers, freshness, true);
     response
 }

@@ -2,7 +2,8 @@
 //! clock is hidden until the horizon reaches its time. Without this rule, one post with a wrong
 //! date would be the newest post of a timeline for as long as the date is wrong.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::clock;
 use crate::model::{ID_MAX, PostId, PostKey, UserId};
@@ -23,17 +24,34 @@ pub(crate) struct Horizon {
     /// The horizon as a value of the time column, and the time of the clock that gave it.
     newest: AtomicI64,
     read_at: AtomicI64,
+    started: Instant,
+    /// When [`Horizon::at`] reads the clock again, in milliseconds since the start.
+    reads_again: AtomicU64,
 }
 
 impl Horizon {
     pub(crate) fn new(hides: bool, times: PostTimes) -> Self {
         let (newest, read_at) = (AtomicI64::new(i64::MIN), AtomicI64::new(i64::MIN));
-        Self { hides, times, newest, read_at }
+        let (started, reads_again) = (Instant::now(), AtomicU64::new(0));
+        Self { hides, times, newest, read_at, started, reads_again }
     }
 
     /// The last key that home timelines may show now. `None` if they show all posts.
     pub(crate) fn now(&self) -> Option<PostKey> {
         self.hides.then(|| horizon_at(self.reach(clock::now_ms())))
+    }
+
+    /// As [`Horizon::now`], for a caller that knows that it is `now`. The clock is read once in
+    /// each step only.
+    pub(crate) fn at(&self, now: Instant) -> Option<PostKey> {
+        let since_ms = now.saturating_duration_since(self.started).as_millis();
+        let since_ms = u64::try_from(since_ms).unwrap_or(u64::MAX);
+        if since_ms < self.reads_again.load(Ordering::Acquire) {
+            return self.hides.then(|| horizon_at(self.newest.load(Ordering::Relaxed)));
+        }
+        let horizon = self.now();
+        self.reads_again.store(since_ms + STEP_MS.unsigned_abs(), Ordering::Release);
+        horizon
     }
 
     /// The latest horizon so far: a value of the time column.
@@ -75,6 +93,8 @@ pub(crate) fn horizon_at(time: i64) -> PostKey {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -96,5 +116,19 @@ mod tests {
         }
         let shows = Horizon::new(false, PostTimes::MILLISECONDS);
         assert_eq!(shows.now(), None);
+    }
+
+    #[test]
+    fn the_clock_is_read_once_in_each_step() {
+        let horizon = Horizon::new(true, PostTimes::MILLISECONDS);
+        let (start, step) = (Instant::now(), Duration::from_millis(STEP_MS.unsigned_abs()));
+        let at = |now| horizon.at(now).map(|key| key.time);
+        for (since_ms, now, read_at) in
+            [(0, start, 0), (40, start, 0), (50, start + step, 50), (90, start + step, 50)]
+        {
+            clock::set_ms(Some(1_700_000_000_000 + since_ms));
+            assert_eq!(at(now), Some(1_700_000_000_000 + read_at + AHEAD_MS), "{since_ms}");
+        }
+        clock::set_ms(None);
     }
 }

@@ -25,16 +25,16 @@ fn the_longest_wait_ends_first_and_working_connections_stay() {
         connection.0.waiting_since.store(since, Ordering::Relaxed);
     };
     let [a, b, c] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-    let _of_a = a.0.request_arrived();
+    let _of_a = a.0.request_arrived(Instant::now());
     wait(&b, 7);
     wait(&c, 5);
     let d = all.open(peer(4)).unwrap();
     assert_eq!([&a, &b, &c, &d].map(closing), [false, false, true, false]);
     drop(c);
-    let _of_d = d.0.request_arrived();
+    let _of_d = d.0.request_arrived(Instant::now());
     let e = all.open(peer(5)).unwrap();
     assert_eq!([&a, &b, &d, &e].map(closing), [false, true, false, false]);
-    let _of_e = e.0.request_arrived();
+    let _of_e = e.0.request_arrived(Instant::now());
     assert_eq!(all.open(peer(6)).unwrap_err(), Full::Server);
     drop((a, b));
     assert!(all.open(peer(6)).is_ok());
@@ -47,8 +47,9 @@ fn the_longest_wait_ends_first_and_working_connections_stay() {
 fn connections_with_streams_stay_and_have_a_bound_of_their_own() {
     let all = connections(2, 100);
     let [a, b] = [1, 2].map(|last| all.open(peer(last)).unwrap());
-    let streams = [&a, &a, &b].map(|open| LiveExchange::new(open.0.request_arrived()));
-    streams.iter().for_each(|stream| stream.0.answered());
+    let streams =
+        [&a, &a, &b].map(|open| LiveExchange::new(open.0.request_arrived(Instant::now())));
+    streams.iter().for_each(|stream| stream.0.answered(Instant::now()));
     let [c, _d] = [3, 4].map(|last| all.open(peer(last)).unwrap());
     assert_eq!([&a, &b, &c].map(closing), [false; 3]);
     // Four are open, as many as there may be together.
@@ -82,8 +83,8 @@ fn the_oldest_answers_make_room_for_new_ones() {
     let all = connections(100, 100);
     let half = ANSWERS_BYTES_MAX / 2;
     let [old, young, new] = [1, 2, 3].map(|last| all.open(peer(last)).unwrap());
-    let requests = [&old, &young, &new].map(|open| open.0.request_arrived());
-    requests.iter().for_each(|request| request.answered());
+    let requests = [&old, &young, &new].map(|open| open.0.request_arrived(Instant::now()));
+    requests.iter().for_each(|request| request.answered(Instant::now()));
     let [of_old, of_young, of_new] = requests;
     let held = [&of_old, &of_young].map(|request| request.hold_answer(half, false).unwrap());
     assert!(of_new.hold_answer(half, false).is_none(), "both requests are young");
@@ -98,7 +99,7 @@ fn the_oldest_answers_make_room_for_new_ones() {
     drop((held, taken));
     assert_eq!(all.answers.used.load(Ordering::Relaxed), 0);
     assert!(of_new.hold_body(10) && !of_new.hold_body(BODIES_BYTES_MAX));
-    of_new.answered();
+    of_new.answered(Instant::now());
     assert_eq!(all.bodies.used.load(Ordering::Relaxed), 0);
 }
 
@@ -107,19 +108,19 @@ fn a_slow_stream_is_noticed_while_its_connection_is_busy() {
     let all = connections(100, 100);
     let [slow, new] = [1, 2].map(|last| all.open(peer(last)).unwrap());
     slow.0.multiplexes();
-    let stuck = slow.0.request_arrived();
-    stuck.answered();
+    let stuck = slow.0.request_arrived(Instant::now());
+    stuck.answered(Instant::now());
     let held = stuck.hold_answer(ANSWERS_BYTES_MAX, false).unwrap();
     drop(stuck);
     std::thread::sleep(Duration::from_millis(MIN_AGE_MS + 50));
     // Other requests of the connection are young, and one is being worked on.
-    let busy = slow.0.request_arrived();
+    let busy = slow.0.request_arrived(Instant::now());
     let live = LiveExchange::new(Arc::clone(&busy));
     live.hold(0).unwrap();
     drop(live);
     assert_eq!(slow.0.look(), Look::Fine);
     assert_eq!(slow.0.look_at(STREAM_AGE_MAX_MS + MIN_AGE_MS), Look::Stuck);
-    let of_new = new.0.request_arrived();
+    let of_new = new.0.request_arrived(Instant::now());
     assert!(of_new.hold_answer(10 * SMALL_ANSWER_BYTES, false).is_some());
     assert!(closing(&slow) && !closing(&new));
     drop((held, busy));

@@ -152,8 +152,13 @@ impl Limiter {
 
     /// Admits a request that is answered at once, and sets the headers of its answer. False if it
     /// is refused.
-    pub(super) fn pass(&self, clients: Clients, cost: Cost, headers: &mut HeaderMap) -> bool {
-        let now = self.now();
+    pub(super) fn pass(
+        &self,
+        (clients, now): (Clients, Instant),
+        cost: Cost,
+        headers: &mut HeaderMap,
+    ) -> bool {
+        let now = self.nanos_at(now);
         let mut reported = None;
         for (kind, client) in clients.into_iter().flatten() {
             let taken = self.kinds[kind].meter.take(client, now, cost.units());
@@ -167,8 +172,8 @@ impl Limiter {
     }
 
     /// Whether one of the clients has no units at the moment.
-    pub(super) fn is_spent(&self, clients: Clients) -> bool {
-        let now = self.now();
+    pub(super) fn is_spent(&self, clients: Clients, now: Instant) -> bool {
+        let now = self.nanos_at(now);
         let spent = |(kind, client): Client| self.kinds[kind].meter.look(client, now).units == 0;
         clients.into_iter().flatten().any(spent)
     }
@@ -201,7 +206,12 @@ impl Limiter {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.nanos_at(Instant::now())
+    }
+
+    fn nanos_at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.start);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

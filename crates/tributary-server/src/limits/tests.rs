@@ -1,5 +1,7 @@
 //! The clients that a request counts for, and the headers that they get.
 
+use std::time::Instant;
+
 use tributary::UserId;
 use tributary::config::Http;
 
@@ -89,12 +91,12 @@ fn answers_state_the_limit_and_what_is_left_of_it() {
     let peer = peer(1);
     let clients = limiter.clients(&user(1), peer, &HeaderMap::new());
     for left in (0..9).rev() {
-        assert!(!limiter.is_spent(clients));
-        assert!(limiter.pass(clients, Cost::default(), &mut headers));
+        assert!(!limiter.is_spent(clients, Instant::now()));
+        assert!(limiter.pass((clients, Instant::now()), Cost::default(), &mut headers));
         assert_eq!(text(&headers, X_REMAINING), left.to_string());
     }
-    assert!(limiter.is_spent(clients));
-    assert!(!limiter.pass(clients, Cost::default(), &mut headers));
+    assert!(limiter.is_spent(clients, Instant::now()));
+    assert!(!limiter.pass((clients, Instant::now()), Cost::default(), &mut headers));
     let refused = limiter.enter(&user(1), peer, &HeaderMap::new()).unwrap_err();
     let ApiError::TooManyRequests { limit: "user", retry_after_s } = refused.error else {
         panic!()

@@ -1,6 +1,9 @@
 //! One request of the HTTP server, with the page as it is sent.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::Tributary;
 use crate::changes::{LogIdentity, LogPosition};
@@ -62,20 +65,29 @@ impl Draft {
     }
 }
 
+/// A page in the page cache.
+struct Hit(Arc<CachedPage>);
+
+impl Deref for Hit {
+    type Target = SentPage;
+
+    fn deref(&self) -> &SentPage {
+        &self.0.sent
+    }
+}
+
 impl SentPage {
     /// The reader's page that was cached for this cursor, as it was sent, and these parameters; and
-    /// its freshness. `None` unless
-    /// memory is fresh for all users that the page depends on, has reached `at_least`, and has
-    /// applied no change to these users since.
+    /// its freshness. `None` unless memory is fresh for all users that the page depends on, has
+    /// reached `at_least`, and has applied no change to these users since. The request began `now`.
     pub fn cached(
         tributary: &Tributary,
         reader: UserId,
         (cursor, limit, include_self): (&str, usize, bool),
-        at_least: &Freshness,
-    ) -> Option<(Self, Freshness)> {
+        (at_least, now): (&Freshness, Instant),
+    ) -> Option<(impl Deref<Target = Self> + use<>, Freshness)> {
         let memory = tributary.memory()?;
-        let now_ms = memory.now_ms();
-        let own = fleet(tributary).horizon().now();
+        let own = fleet(tributary).horizon().at(now);
         let horizon = own.map(|own| at_least.horizon().map_or(own, |shown| own.max(shown)));
         let has = |(identity, at): &(LogIdentity, LogPosition)| {
             memory.logs().iter().any(|log| log.has_reached(*identity, *at))
@@ -89,12 +101,12 @@ impl SentPage {
             freshness.set(identity, seen, seen.after);
         }
         let query = PageQuery { cursor, limit, include_self };
-        let page = memory.cached_page(reader, query, (now_ms, horizon))?;
+        let page = memory.cached_page(reader, query, (memory.ms_at(now), horizon))?;
         freshness.set_horizon(horizon);
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
             freshness.widen(identity, at);
         }
-        Some((page.sent.clone(), freshness))
+        Some((Hit(page), freshness))
     }
 
     /// Caches the page as it is sent, if all of `page` came from memory and the reader has
