@@ -35,7 +35,7 @@ impl Applier {
             let Some(key) = self.visible.residents.next() else { return };
             // Everything that the entry holds is compared.
             let held = match self.keeper.get(key) {
-                Some((CachedEntry::Tail(tail), _)) => tail.keys().len().max(1),
+                Some((CachedEntry::Tail(tail), _)) => tail.posts().len().max(1),
                 _ => 1,
             };
             self.fills.audits.insert(key.audit(), 0);

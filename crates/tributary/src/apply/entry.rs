@@ -144,8 +144,9 @@ impl CachedEntry {
             (Self::Tail(one), Self::Tail(other)) => {
                 let floor = one.floor().max(other.floor());
                 let rows = |tail: &'_ Tail| -> BTreeMap<TailKey, Arc<str>> {
-                    let len = floor.map_or(tail.keys().len(), |floor| tail.first_under(floor));
-                    (0..len).map(|row| (tail.keys()[row], Arc::clone(tail.body(row)))).collect()
+                    let len = floor.map_or(tail.posts().len(), |floor| tail.first_under(floor));
+                    let posts = tail.posts()[..len].iter();
+                    posts.map(|post| (post.key, Arc::clone(&post.body))).collect()
                 };
                 let (rows, others) = (rows(one), rows(other));
                 let of_one = rows.iter().filter(|(key, body)| others.get(key) != Some(body));

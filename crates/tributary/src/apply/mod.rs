@@ -411,8 +411,9 @@ impl Applier {
 
     /// Does the regular work that no event triggers.
     fn run_upkeep(&mut self) {
+        let now_ms = self.memory.now_ms();
         // The feed normally reports the reason earlier.
-        if self.logged_reason.is_none() && self.log().is_long_expired(self.memory.now_ms()) {
+        if self.logged_reason.is_none() && self.log().is_long_expired(now_ms) {
             self.lost("the feed reports nothing".into(), NotFresh::Late);
         }
         let paused = self.fills.is_paused();

@@ -80,7 +80,7 @@ impl Applier {
             match (key, self.keeper.get(*key)) {
                 (CacheKey::Follows(_) | CacheKey::FollowsAudit(_), _) => false,
                 (_, Some((CachedEntry::Tail(tail), _))) => {
-                    tail.keys().iter().any(|(_, post)| posts.contains(post))
+                    tail.posts().iter().any(|post| posts.contains(&post.key.1))
                 }
                 (_, _) => true,
             }

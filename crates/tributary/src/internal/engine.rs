@@ -122,7 +122,7 @@ impl<'a> EngineMemory<'a> {
         let tail = self.memory.tail(slot, self.memory.tick())?;
         let place = (key.time, key.post.0);
         let reaches = tail.floor().is_none_or(|floor| place >= floor);
-        reaches.then(|| tail.keys().contains(&place))
+        reaches.then(|| tail.posts().iter().any(|post| post.key == place))
     }
 
     /// The figures of this moment.

@@ -20,7 +20,7 @@ mod tail;
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -86,6 +86,8 @@ pub(crate) struct Memory {
     placement: Placement,
     times: PostTimes,
     started: Instant,
+    /// The latest tick: see [`Memory::tick`].
+    tick: AtomicU32,
     /// One permit for each log that may prefill at the same time.
     prefills: Arc<Semaphore>,
 }
@@ -132,8 +134,8 @@ impl Memory {
             logs.push(FollowedLog::new(name, shards, misses));
             queues.push(queue);
         }
-        let (slots, started) = (Slots::new(), Instant::now());
         let MemorySizes { budget, news } = sizes.into();
+        let (slots, started) = (Slots::new(budget), Instant::now());
         let pages = PageCache::new(budget);
         let news_bytes_max = news / logs.len().max(1);
         let budget = Arc::new(Budget::new(budget, pages.index_bytes()));
@@ -152,6 +154,7 @@ impl Memory {
             placement,
             times,
             started,
+            tick: AtomicU32::new(0),
             prefills: Arc::new(Semaphore::new(processors())),
         };
         (Arc::new(memory), queues)
@@ -220,7 +223,13 @@ impl Memory {
 
     /// The clock of the leases: milliseconds since the start, monotonic.
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let now_ms = self.ms_at(Instant::now());
+        let tick = tick_at(now_ms);
+        // A store would take the cache line from other cores.
+        if self.tick.load(Ordering::Relaxed) < tick {
+            self.tick.fetch_max(tick, Ordering::Relaxed);
+        }
+        now_ms
     }
 
     /// A moment on the clock of the leases.
@@ -229,9 +238,10 @@ impl Memory {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The clock of eviction: seconds since the start.
+    /// The clock of eviction: seconds since the start, as of the last call of [`Memory::now_ms`].
+    /// Every page calls that, and every writer once a second.
     pub(crate) fn tick(&self) -> u32 {
-        tick_at(self.now_ms())
+        self.tick.load(Ordering::Relaxed)
     }
 
     /// A post as a tail holds it: its key and its encoded body.
@@ -382,7 +392,7 @@ impl Memory {
     pub(crate) fn is_unused(&self, slot: Slot) -> bool {
         let tail = self.slots.tail(slot);
         let is_forgettable = if self.knows_heads_with(self.user(slot)) {
-            let is_empty = |tail: &Tail| tail.keys().is_empty() && tail.floor().is_none();
+            let is_empty = |tail: &Tail| tail.posts().is_empty() && tail.floor().is_none();
             self.head(slot) == NO_POSTS && tail.is_none_or(|tail| is_empty(&tail))
         } else {
             self.head(slot) == UNKNOWN && tail.is_none()
@@ -434,7 +444,7 @@ impl Memory {
         {
             // The tail may have been evicted in the meantime.
             let Some(tail) = self.slots.tail(slot) else { continue };
-            posts.extend(tail.keys().iter().map(|key| RecentEntry { key: *key, slot }));
+            posts.extend(tail.posts().iter().map(|post| RecentEntry { key: post.key, slot }));
             bounds.push((slot, unlisted_bound(&tail)));
         }
         self.list_posts(posts);
@@ -452,10 +462,10 @@ impl Memory {
             self.slots.set_unlisted(slot, unlisted);
         }
         let bytes = tail.as_ref().map_or(0, |tail| tail.bytes());
-        let posts = tail.as_ref().map_or(0, |tail| tail.keys().len());
+        let posts = tail.as_ref().map_or(0, |tail| tail.posts().len());
         let before = self.slots.show_tail(slot, tail);
         let bytes_before = before.as_ref().map_or(0, |tail| tail.bytes());
-        let posts_before = before.as_ref().map_or(0, |tail| tail.keys().len());
+        let posts_before = before.as_ref().map_or(0, |tail| tail.posts().len());
         self.budget.tails.change((bytes_before, posts_before), (bytes, posts));
         is_new
     }
@@ -486,19 +496,23 @@ impl Memory {
     ) -> Option<Arc<CachedPage>> {
         let frees = self.frees();
         let slot = self.slots.find(reader)?;
+        // The processor waits for both cache misses at the same time, and then for those of the
+        // list and of the page.
+        self.pages.prefetch(slot, query);
+        let follows = self.slots.lend_follows(slot);
         let page = self.pages.get(slot, query)?;
-        if !page.is_whole_at(horizon) {
-            return None;
-        }
+        let (follows, page) = (follows.as_ref()?, page.as_ref()?);
         let lagging = self.lagging(now_ms);
         if !lagging.is_empty() {
-            let logs = self.logs_of(&*self.slots.follows(slot)?);
             let own = LogSet::from_iter([self.log_index(reader)]);
-            if logs.intersects(lagging) || own.intersects(lagging) {
+            if self.logs_of(follows).intersects(lagging) || own.intersects(lagging) {
                 return None;
             }
         }
-        if !self.slots.timeline_unchanged_since(slot, page.as_of) || self.frees() != frees {
+        let is_valid = page.is_whole_at(horizon)
+            && self.slots.unchanged_since(slot, follows, page.as_of)
+            && self.frees() == frees;
+        if !is_valid {
             return None;
         }
         count(&self.page_cache_hits);
@@ -507,7 +521,7 @@ impl Memory {
             self.slots.touch(slot, tick);
             page.authors.iter().for_each(|author| self.slots.touch(*author, tick));
         }
-        Some(page)
+        Some(Arc::clone(page))
     }
 
     /// Number of page cache hits since the start.

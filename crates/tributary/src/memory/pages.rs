@@ -13,10 +13,11 @@
 //! therefore has a later version.
 
 use std::hash::{BuildHasher, RandomState};
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 
 use super::budget::Budget;
@@ -42,13 +43,14 @@ pub(crate) struct Version(pub(super) u64);
 
 /// A page of posts as it is sent.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct SentPage {
+    /// Identifies the body: equal bodies have equal tags.
+    pub tag: u64,
     /// The JSON.
     pub body: Bytes,
     /// The value of the `Link` header.
     pub links: Bytes,
-    /// Identifies the body: equal bodies have equal tags.
-    pub tag: u64,
 }
 
 /// The part of a request for a home timeline that selects the page.
@@ -62,23 +64,26 @@ pub(crate) struct PageQuery<'a> {
     pub(crate) include_self: bool,
 }
 
-/// A cached page of a home timeline.
+/// A cached page of a home timeline. The fields that a request without a cursor compares are in one
+/// cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct CachedPage {
     /// The reader.
     pub(crate) reader: Slot,
-    cursor: Bytes,
+    /// The tick of the last use.
+    used: AtomicU32,
     limit: usize,
     include_self: bool,
+    has_cursor: bool,
     /// The version that was read before the page was built.
     pub(super) as_of: Version,
     /// The page has other posts once the horizon reaches this time of the time column.
     until: i64,
+    pub(crate) sent: SentPage,
+    cursor: Bytes,
     /// The authors of the posts on the page.
     pub(super) authors: Box<[Slot]>,
-    pub(crate) sent: SentPage,
-    /// The tick of the last use.
-    used: AtomicU32,
 }
 
 impl CachedPage {
@@ -95,9 +100,18 @@ impl CachedPage {
         let (cursor, links) = (cursor.len(), cursor.len() + sent.links.len());
         let sent =
             SentPage { links: all.slice(cursor..links), body: all.slice(links..), tag: sent.tag };
-        let used = AtomicU32::new(0);
+        let (used, has_cursor) = (AtomicU32::new(0), cursor > 0);
         let cursor = all.slice(..cursor);
-        Self { reader, cursor, limit, include_self, as_of, until, authors, sent, used }
+        Self { reader, used, limit, include_self, has_cursor, as_of, until, sent, cursor, authors }
+    }
+
+    /// Whether this is the page of this reader for this query.
+    fn answers(&self, reader: Slot, query: PageQuery<'_>) -> bool {
+        self.reader == reader
+            && self.limit == query.limit
+            && self.include_self == query.include_self
+            && self.has_cursor != query.cursor.is_empty()
+            && (!self.has_cursor || self.cursor == query.cursor)
     }
 
     fn query(&self) -> PageQuery<'_> {
@@ -135,6 +149,8 @@ pub(super) struct PageCache {
     hashes: RandomState,
 }
 
+type CachedOrNone = Option<Arc<CachedPage>>;
+
 #[derive(Debug, Default)]
 struct Cell {
     page: ArcSwapOption<CachedPage>,
@@ -160,16 +176,16 @@ impl PageCache {
         self.cells.get(cell.checked_rem(self.cells.len())?)
     }
 
+    /// Begins to load the cell of this query into the processor's cache.
+    pub(super) fn prefetch(&self, reader: Slot, query: PageQuery<'_>) {
+        black_box(self.cell(reader, query).map(|cell| cell.requested.load(Ordering::Relaxed)));
+    }
+
     /// The cached page of this reader for this query.
-    pub(super) fn get(&self, reader: Slot, query: PageQuery<'_>) -> Option<Arc<CachedPage>> {
+    pub(super) fn get(&self, reader: Slot, query: PageQuery<'_>) -> Option<Guard<CachedOrNone>> {
         let page = self.cell(reader, query)?.page.load();
-        let is_same = |page: &&Arc<CachedPage>| {
-            page.reader == reader
-                && page.limit == query.limit
-                && page.include_self == query.include_self
-                && page.cursor == query.cursor
-        };
-        Some(Arc::clone(page.as_ref().filter(is_same)?))
+        let answers = page.as_ref().is_some_and(|page| page.answers(reader, query));
+        answers.then_some(page)
     }
 
     /// Records a request that is answered with a page as of this version. Returns the version of
@@ -235,7 +251,7 @@ mod tests {
         let cached: Vec<usize> = (0..1_000)
             .flat_map(|reader| queries.map(|query| pages.get(reader, query)))
             .flatten()
-            .map(|page| page.bytes())
+            .flat_map(|page| page.as_ref().map(|page| page.bytes()))
             .collect();
         assert!((5..=32).contains(&cached.len()), "{}", cached.len());
         assert_eq!((cached.len(), cached.iter().sum::<usize>()), (used.users(), used.bytes()));

@@ -33,20 +33,20 @@ pub(crate) enum TailChange {
     Unknown,
 }
 
-/// The newest posts of one author.
+/// The newest posts of one author. A page reads the first two fields of many tails, so they are in
+/// one cache line.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Tail {
     /// Newest first.
-    keys: Vec<TailKey>,
-    /// In the same order as `keys`.
-    bodies: Vec<Arc<str>>,
+    posts: Vec<TailPost>,
+    /// The users that the author blocks, in ascending order. `None` if there are none.
+    blocks: Option<Arc<[UserId]>>,
     /// The lowest key that the tail answers for. `None` if it holds all posts.
     floor: Option<TailKey>,
     limits: TailLimits,
     /// The author's display name, if the shards have one.
     handle: Option<Arc<str>>,
-    /// The users that the author blocks, in ascending order. `None` if there are none.
-    blocks: Option<Arc<[UserId]>>,
     /// Size of the bodies in bytes.
     bytes: usize,
 }
@@ -73,22 +73,17 @@ pub(super) const MAPS_BYTES: usize = 128;
 /// has room for it. Otherwise the insert would copy again, into twice the room.
 impl Clone for Tail {
     fn clone(&self) -> Self {
+        let mut posts = Vec::with_capacity((self.posts.len() + 1).next_multiple_of(ROOM));
+        posts.extend_from_slice(&self.posts);
         Self {
-            keys: with_room(&self.keys),
-            bodies: with_room(&self.bodies),
+            posts,
+            blocks: self.blocks.clone(),
             floor: self.floor,
             limits: self.limits,
             handle: self.handle.clone(),
-            blocks: self.blocks.clone(),
             bytes: self.bytes,
         }
     }
-}
-
-fn with_room<T: Clone>(items: &[T]) -> Vec<T> {
-    let mut copy = Vec::with_capacity((items.len() + 1).next_multiple_of(ROOM));
-    copy.extend_from_slice(items);
-    copy
 }
 
 impl TailLimits {
@@ -118,11 +113,8 @@ impl Tail {
         rows.truncate(fitting);
         let floor = if complete { None } else { rows.last().map(|row| row.key) };
         let bytes = rows.iter().map(|row| TEXT_BYTES + row.body.len()).sum();
-        let (mut keys, mut bodies): (Vec<TailKey>, Vec<Arc<str>>) =
-            rows.into_iter().map(|row| (row.key, row.body)).unzip();
-        keys.shrink_to_fit();
-        bodies.shrink_to_fit();
-        Self { keys, bodies, floor, limits, handle, blocks: None, bytes }
+        rows.shrink_to_fit();
+        Self { posts: rows, blocks: None, floor, limits, handle, bytes }
     }
 
     /// The same tail of an author who blocks these users, in ascending order.
@@ -149,13 +141,12 @@ impl Tail {
         match self.find(row.key) {
             Ok(index) => {
                 self.bytes += row.body.len();
-                self.bytes -= self.bodies[index].len();
-                self.bodies[index] = Arc::clone(&row.body);
+                self.bytes -= self.posts[index].body.len();
+                self.posts[index].body = Arc::clone(&row.body);
             }
             Err(index) => {
                 self.bytes += TEXT_BYTES + row.body.len();
-                self.keys.insert(index, row.key);
-                self.bodies.insert(index, Arc::clone(&row.body));
+                self.posts.insert(index, row.clone());
             }
         }
         self.trim();
@@ -163,8 +154,7 @@ impl Tail {
 
     fn remove(&mut self, key: TailKey) {
         if let Ok(index) = self.find(key) {
-            self.keys.remove(index);
-            self.bytes -= TEXT_BYTES + self.bodies.remove(index).len();
+            self.bytes -= TEXT_BYTES + self.posts.remove(index).body.len();
         }
     }
 
@@ -184,40 +174,42 @@ impl Tail {
     /// Cuts the tail to its limits when it exceeds twice as much, and raises the floor.
     fn trim(&mut self) {
         let TailLimits { depth, bytes } = self.limits;
-        let is_long = self.keys.len() > 2 * depth.max(1) || self.bytes > bytes.saturating_mul(2);
-        let keep = self.limits.fitting(self.bodies.iter());
-        if !is_long || keep == self.keys.len() {
+        let is_long = self.posts.len() > 2 * depth.max(1) || self.bytes > bytes.saturating_mul(2);
+        let keep = self.limits.fitting(self.posts.iter().map(|post| &post.body));
+        if !is_long || keep == self.posts.len() {
             return;
         }
-        let gone: usize = self.bodies.drain(keep..).map(|body| TEXT_BYTES + body.len()).sum();
+        let gone: usize = self.posts.drain(keep..).map(|post| TEXT_BYTES + post.body.len()).sum();
         self.bytes -= gone;
-        self.keys.truncate(keep);
-        self.floor = self.keys.last().copied();
+        self.floor = self.posts.last().map(|post| post.key);
     }
 
     fn find(&self, key: TailKey) -> Result<usize, usize> {
-        self.keys.binary_search_by(|known| key.cmp(known))
+        self.posts.binary_search_by(|known| key.cmp(&known.key))
     }
 
-    /// The keys of its posts, newest first.
-    pub(crate) fn keys(&self) -> &[TailKey] {
-        &self.keys
-    }
-
-    /// The body of the post at this index of [`Tail::keys`].
-    pub(crate) fn body(&self, index: usize) -> &Arc<str> {
-        &self.bodies[index]
+    /// Its posts, newest first.
+    pub(crate) fn posts(&self) -> &[TailPost] {
+        &self.posts
     }
 
     /// An upper bound of the time of the author's newest post. `None` if the author has no post.
     /// If every post of the tail was deleted, others may exist below the floor.
     pub(crate) fn newest(&self) -> Option<i64> {
-        self.keys.first().copied().or(self.floor).map(|(time, _)| time)
+        self.posts.first().map(|post| post.key).or(self.floor).map(|(time, _)| time)
     }
 
-    /// The index of the newest post that is older than `edge`.
+    /// The index of the newest post that is older than `edge`. It is usually near the newest post,
+    /// so the search goes down from there in growing steps: each look elsewhere is a cache miss.
     pub(crate) fn first_under(&self, edge: TailKey) -> usize {
-        self.keys.partition_point(|key| *key >= edge)
+        let is_above = |post: &TailPost| post.key >= edge;
+        let (mut start, mut step) = (0, 1);
+        while self.posts.get(start + step - 1).is_some_and(is_above) {
+            start += step;
+            step *= 2;
+        }
+        let end = self.posts.len().min(start + step);
+        start + self.posts[start..end].partition_point(is_above)
     }
 
     /// The lowest key that the tail answers for. `None` if it holds all posts.
@@ -251,11 +243,10 @@ impl Tail {
 
     /// Approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let keys = self.keys.capacity() * size_of::<TailKey>();
-        let bodies = self.bodies.capacity() * size_of::<Arc<str>>();
+        let posts = self.posts.capacity() * size_of::<TailPost>();
         let handle = self.handle.as_ref().map_or(0, |handle| TEXT_BYTES + handle.len());
         let blocks = size_of_val(self.blocks());
-        MAPS_BYTES + size_of::<Self>() + keys + bodies + self.bytes + handle + blocks
+        MAPS_BYTES + size_of::<Self>() + posts + self.bytes + handle + blocks
     }
 }
 
@@ -306,9 +297,12 @@ mod tests {
                     .filter(|(key, _)| floor.is_none_or(|floor| **key >= floor))
                     .map(|(key, text)| (*key, text.clone()))
                     .collect();
-                let held: Vec<(TailKey, String)> = (0..tail.keys().len())
-                    .map(|index| (tail.keys()[index], tail.body(index).to_string()))
-                    .collect();
+                let held = tail.posts().iter().map(|post| (post.key, post.body.to_string()));
+                let held: Vec<(TailKey, String)> = held.collect();
+                for edge in (0..31).flat_map(|time| [(time, 0), (time, 2)]) {
+                    let under = held.partition_point(|(key, _)| *key >= edge);
+                    prop_assert_eq!(tail.first_under(edge), under);
+                }
                 prop_assert_eq!(&held, &expected);
                 prop_assert!(held.len() <= 2 * depth);
                 let size: usize = held.iter().map(|(_, text)| TEXT_BYTES + text.len()).sum();

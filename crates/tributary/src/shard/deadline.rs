@@ -16,6 +16,11 @@ impl Deadline {
         Self(Instant::now() + span)
     }
 
+    /// The moment `span` before this one.
+    pub(crate) fn earlier(self, span: Duration) -> Self {
+        Self(self.0.checked_sub(span).unwrap_or(self.0))
+    }
+
     /// The deadline of one wave: half of the remaining time. So a silent shard cannot use up the
     /// time of the waves after it.
     pub fn half(self) -> Self {

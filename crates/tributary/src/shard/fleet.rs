@@ -270,6 +270,11 @@ impl Fleet {
         Deadline::after(self.read_deadline)
     }
 
+    /// The time for a read.
+    pub(crate) fn read_time(&self) -> Duration {
+        self.read_deadline
+    }
+
     /// The deadline of a write that starts now.
     pub(crate) fn write_deadline(&self) -> Deadline {
         Deadline::after(self.read_deadline)

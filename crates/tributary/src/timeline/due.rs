@@ -13,7 +13,7 @@ use super::view::View;
 use super::warm::{answers_above, deeper_than};
 use crate::cursor::Edge;
 use crate::freshness::Freshness;
-use crate::memory::{Gap, Memory, Miss, TAIL_DEPTH_MAX, Tail, UNKNOWN};
+use crate::memory::{Gap, Memory, Miss, TAIL_DEPTH_MAX, Tail, TailPost, UNKNOWN};
 use crate::model::{Direction, PostId, PostKey, UserId};
 use crate::shard::{Shard, TailQuery, Turn};
 
@@ -111,10 +111,10 @@ impl Due {
 
     fn add(&mut self, tail: &Arc<Tail>, author: UserId, range: DueRange) {
         let key = |(time, post): (i64, u64)| PostKey { time, post: PostId(post), author };
-        for (row, place) in tail.keys().iter().enumerate() {
+        for TailPost { key: place, body } in tail.posts() {
             match key(*place) {
                 key if key > range.until => self.note_next(Some(key.time)),
-                key if key > range.from => self.posts.push((key, Arc::clone(tail.body(row)))),
+                key if key > range.from => self.posts.push((key, Arc::clone(body))),
                 _ => return,
             }
         }

@@ -120,7 +120,7 @@ impl<'a> View<'a> {
             start,
             horizon: fleet.horizon().now(),
             is_ahead: false,
-            patience: deadline.half(),
+            patience: deadline.earlier(fleet.read_time() / 2),
             recorder: None,
             memory_off: false,
         }

@@ -30,7 +30,7 @@ pub struct FoundPost {
 impl FoundPost {
     /// The encoded post, without its author's handle.
     pub fn body(&self) -> &str {
-        self.tail.body(self.row as usize)
+        &self.tail.posts()[self.row as usize].body
     }
 
     /// Loads the body of the post into the processor's cache, without waiting for it.
@@ -159,7 +159,7 @@ pub(super) fn any_older(
             continue;
         }
         let first = first_under(&tail, edge.for_author(author));
-        if first < tail.keys().len() {
+        if first < tail.posts().len() {
             return Older::Some;
         }
         if tail.floor().is_some() {
@@ -174,7 +174,7 @@ fn first_under(tail: &Tail, edge: AuthorEdge) -> usize {
     match edge {
         AuthorEdge::Top => 0,
         AuthorEdge::At { time, post } => tail.first_under((time, post)),
-        AuthorEdge::Bottom => tail.keys().len(),
+        AuthorEdge::Bottom => tail.posts().len(),
     }
 }
 
@@ -289,9 +289,9 @@ impl<'a> MemoryPage<'a> {
             return;
         }
         let edge = self.span.edge.for_author(author);
-        let rows = first_under(&tail, edge)..tail.keys().len();
-        let above = rows.start.checked_sub(1).and_then(|row| tail.keys().get(row));
-        self.above = above.map_or(self.above, |(time, _)| self.above.min(*time));
+        let rows = first_under(&tail, edge)..tail.posts().len();
+        let above = rows.start.checked_sub(1).and_then(|row| tail.posts().get(row));
+        self.above = above.map_or(self.above, |post| self.above.min(post.key.0));
         if !self.add_rows(author, &tail, rows) {
             return;
         }
@@ -333,7 +333,7 @@ impl<'a> MemoryPage<'a> {
     ) -> bool {
         let number = self.tails.len();
         for row in rows {
-            let (time, post) = tail.keys()[row];
+            let (time, post) = tail.posts()[row].key;
             let key = PostKey { time, post: PostId(post), author };
             if !self.add(Best { key, tail: index(number), row: index(row) }) {
                 return false;
