@@ -73,7 +73,7 @@ impl List {
                 "following",
                 "Following",
                 "Their posts are on your home timeline",
-                ("You follow no users yet", "Find an author by id, and follow them on their page."),
+                ("You follow no users yet", "Find an author, and follow them on their page."),
             ),
             Self::Followers => (
                 "followers",
