@@ -67,7 +67,7 @@ pub(super) struct Server {
     /// How often each post was changed.
     pub(super) changes: BTreeMap<PostOf, usize>,
     texts: u64,
-    /// What a database answers from, and the rows that it holds.
+    /// The tables that a database answers from, and the rows that it holds.
     tables: HeldTables,
     filled: Rows,
 }
