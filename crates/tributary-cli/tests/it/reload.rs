@@ -156,7 +156,8 @@ fn passwords_change_without_a_restart() {
         until_complete(&tributary).await;
         assert!(fleet(&tributary).next_logins(&second).await.unwrap().apply().is_empty());
 
-        // A command prints the password; it runs again when the server refuses the last one.
+        // A command prints the password; it runs again when the server refuses the last one, and
+        // no page lacks the shard.
         let dir = scratch();
         let file = dir.path().join("password");
         fs::write(&file, "two\n").unwrap();
@@ -166,7 +167,8 @@ fn passwords_change_without_a_restart() {
         until_complete(&tributary).await;
         fs::write(&file, "three\n").unwrap();
         set_password(database, "three").await;
-        until_complete(&tributary).await;
+        let page = tributary.home_timeline(user_id(4), &PageRequest::default()).await.unwrap();
+        assert!(page.is_complete() && tributary.health()[0].state.is_ok(), "{page:?}");
         tributary.close().await;
         let again = Tributary::open(&printed).await.unwrap();
         until_complete(&again).await;
