@@ -2,7 +2,7 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 
-const METHODS = ["get", "post", "put", "delete"];
+const METHODS = ["get", "post", "put", "patch", "delete"];
 const document = JSON.parse(readFileSync(new URL("../../docs/openapi.json", import.meta.url)));
 const target = new URL("src/api.ts", import.meta.url);
 

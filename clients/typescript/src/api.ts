@@ -216,6 +216,12 @@ export type NewPost = {
   repost_of?: PostReference;
 };
 
+/** The body of `PATCH /v1/users/{user_id}/posts/{post_id}`. */
+export type NewText = {
+  /** At most `write.content_bytes_max` bytes in UTF-8. */
+  content: string;
+};
+
 /** The changes in a home timeline since a token. */
 export type News = {
   complete: boolean;
@@ -304,6 +310,8 @@ export type Post = {
   content: string;
   /** UTC with milliseconds. */
   created_at: string;
+  /** Present if the text was edited: the time of the last edit, in UTC with milliseconds. */
+  edited_at?: string;
   post_id: Id;
   /** Present if the post is a reply. */
   reply_to?: PostReference;
@@ -880,6 +888,18 @@ export interface Operations {
     body: undefined;
     answer: Post;
   };
+  /** Replace the text of a post */
+  edit_post: {
+    path: {
+      /** The author of the post. */
+      user_id: Id;
+      /** The post; its id is unique for its author only. */
+      post_id: Id;
+    };
+    query: Record<never, never>;
+    body: NewText;
+    answer: Post;
+  };
   /** Delete a post */
   delete_post: {
     path: {
@@ -942,6 +962,7 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   author_timeline: ["GET", "/v1/users/{user_id}/posts"],
   publish: ["POST", "/v1/users/{user_id}/posts"],
   read_post: ["GET", "/v1/users/{user_id}/posts/{post_id}"],
+  edit_post: ["PATCH", "/v1/users/{user_id}/posts/{post_id}"],
   delete_post: ["DELETE", "/v1/users/{user_id}/posts/{post_id}"],
   relationships: ["GET", "/v1/users/{user_id}/relationships"],
 };

@@ -212,6 +212,12 @@ export class Tributary {
     return (await this.call("count_posts", { path: {}, query })).posts;
   }
 
+  /** Replaces the text of a post. */
+  editPost(user: Id, post: Id, content: string): Promise<Post> {
+    const path = { user_id: user, post_id: post };
+    return this.call("edit_post", { path, body: { content } });
+  }
+
   async deletePost(user: Id, post: Id): Promise<void> {
     await this.call("delete_post", { path: { user_id: user, post_id: post } });
   }

@@ -133,6 +133,9 @@ async function errorsAndRepeats(): Promise<void> {
   const address = { author_id: author, post_id: one.post_id };
   const repost = await client.publishPost(other, { repost_of: address });
   equal(repost.repost_of, address, "a repost");
+  const edited = await client.editPost(author, one.post_id, "twice");
+  equal(await client.post(author, one.post_id), edited, "an edited post");
+  equal([edited.content, typeof edited.edited_at], ["twice", "string"], "the text and the time");
   const reused = await fails(client.publish(author, "another", "key-of-one-post"));
   equal(reused.problem?.code, "idempotency_key_reused", "another text with the key");
   equal((await fails(client.homeTimeline("x"))).problem?.code, "invalid_user_id", "a bad id");

@@ -13,6 +13,9 @@ use tributary::config::Origin;
 
 /// How long a browser may remember the answer to a preflight request.
 const MAX_AGE: Duration = Duration::from_secs(3_600);
+/// Methods of requests that pages of other origins may send.
+const METHODS: [Method; 5] =
+    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 /// Headers of requests that pages of other origins may set.
 const REQUEST_HEADERS: [HeaderName; 7] = [
     header::AUTHORIZATION,
@@ -50,7 +53,7 @@ impl Cors {
         let origins = origins.iter().map(|origin| HeaderValue::try_from(origin.as_str()));
         let origins: Vec<HeaderValue> = origins.filter_map(Result::ok).collect();
         let layer = CorsLayer::new()
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_methods(METHODS)
             .allow_headers(REQUEST_HEADERS)
             .expose_headers(ANSWER_HEADERS)
             .max_age(MAX_AGE)

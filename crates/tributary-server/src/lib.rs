@@ -299,7 +299,7 @@ fn public_routes() -> Router<App> {
         .route("/v1/users/{user_id}/posts", get(timeline::posts).post(publish::publish))
         .route(
             "/v1/users/{user_id}/posts/{post_id}",
-            get(publish::post).delete(publish::delete_post),
+            get(publish::post).patch(publish::edit_post).delete(publish::delete_post),
         )
         .route("/v1/posts", get(posts::posts))
         .route("/v1/posts/counts", get(posts::counts))

@@ -7,13 +7,13 @@ use tributary::graph::Unfollowed;
 use tributary::internal::{PostJson, fleet};
 use tributary::{Followed, Freshness, PostId, Published, Tributary, UserId};
 
-use super::auth::{Allowed, CursorKeys, DeletePost, Follow, Publish, ReadPost};
+use super::auth::{Allowed, CursorKeys, DeletePost, EditPost, Follow, Publish, ReadPost};
 use super::error::ApiError;
 use super::limits::Cost;
 use super::openapi::schemas::{OfFollow, OfPost, OfUser, OnceKey, Post, Token};
 use super::query::{JsonBody, idempotency_key};
 use super::timeline::{costing, json, set_freshness_headers};
-use super::wire::{self, FollowChange, NewPost};
+use super::wire::{self, FollowChange, NewPost, NewText};
 
 /// `true` if the answer repeats that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -110,6 +110,28 @@ pub(super) async fn post(
         None if found.missing.is_empty() => Err(ApiError::NotFound),
         None => Err(ApiError::ShardUnavailable),
     }
+}
+
+/// `PATCH /v1/users/{user_id}/posts/{post_id}`: 200 with the post.
+#[utoipa::path(
+    patch, path = "/v1/users/{user_id}/posts/{post_id}", operation_id = "edit_post",
+    tag = "posts", summary = "Replace the text of a post", description = "",
+    params(OfPost),
+    request_body = NewText,
+    responses((
+        status = 200, description = "The post with the new text", body = Post,
+        headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
+    ))
+)]
+pub(super) async fn edit_post(
+    State(tributary): State<Tributary>,
+    State(cursor_keys): State<CursorKeys>,
+    Allowed { user: author, other: post, .. }: Allowed<EditPost, PostId>,
+    JsonBody(NewText { content }): JsonBody<NewText>,
+) -> Result<Response, ApiError> {
+    let edited = tributary.edit(author, post, &content).await?.ok_or(ApiError::NotFound)?;
+    let answer = json(&PostJson::new(&edited.post, fleet(&tributary).times()));
+    Ok(with_freshness((&edited.freshness, &cursor_keys), answer))
 }
 
 /// `DELETE /v1/users/{user_id}/posts/{post_id}`: 204, also if the post does not exist.

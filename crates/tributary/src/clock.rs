@@ -30,6 +30,11 @@ pub fn rfc3339_ms(epoch_ms: i64) -> String {
     format!("{time:.3}")
 }
 
+/// The inverse of [`rfc3339_ms`]. `None` if the text is not a time.
+pub(crate) fn epoch_ms(text: &str) -> Option<i64> {
+    text.parse().ok().map(Timestamp::as_millisecond)
+}
+
 /// 0000-01-01T00:00:00Z; RFC 3339 has no earlier year.
 const YEAR_0_MS: i64 = -62_167_219_200_000;
 /// The last second that the time library supports: a day before the end of year 9999, so that
@@ -43,6 +48,7 @@ mod tests {
     #[test]
     fn times_are_written_in_utc_with_three_decimals() {
         assert_eq!(rfc3339_ms(1_651_362_712_000), "2022-04-30T23:51:52.000Z");
+        assert_eq!(epoch_ms("2022-04-30T23:51:52.000Z"), Some(1_651_362_712_000));
         assert_eq!(rfc3339_ms(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(rfc3339_ms(i64::MIN), "0000-01-01T00:00:00.000Z");
         assert_eq!(rfc3339_ms(i64::MAX), "9999-12-30T22:00:00.000Z");

@@ -113,6 +113,7 @@ mod mapping;
 mod memory;
 mod model;
 mod moment;
+mod operations;
 mod placement;
 mod post_id;
 mod post_json;

@@ -14,6 +14,9 @@ use crate::moment::{PostTimes, TimeUnit, Zone};
 /// The most conditions of a table.
 pub(crate) const CONDITIONS_MAX: usize = 8;
 
+/// The name that we give to the column of the time of an edit.
+pub(crate) const EDITED_AT: &str = "edited_at";
+
 /// The tables that every shard on servers has.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
@@ -66,6 +69,9 @@ pub struct PostsTable {
     pub zone: Zone,
     /// The columns of the posts that a post refers to, if the table has them.
     pub references: Option<ReferenceColumns>,
+    /// The column of the time of the last edit, in milliseconds since 1970, if the table has it. It
+    /// is NULL in a post that was not edited.
+    pub edited_at: Option<String>,
     /// The conditions of a visible post. `None` if the configuration does not state whether other
     /// rows exist; all rows are read then.
     #[serde(deserialize_with = "one_or_many")]
@@ -182,11 +188,12 @@ pub(crate) enum Removal<'a> {
 
 impl Tables {
     /// The tables of an embedded shard: those that this project creates, with the optional ones and
-    /// the columns of references.
+    /// the optional columns of posts.
     pub(crate) fn with_all() -> Self {
         let (mutes, blocks) = (Some(MutesTable::default()), Some(BlocksTable::default()));
         let references = Some(ReferenceColumns::default());
-        let posts = PostsTable { references, ..PostsTable::default() };
+        let edited_at = Some(EDITED_AT.to_owned());
+        let posts = PostsTable { references, edited_at, ..PostsTable::default() };
         let users = Some(UsersTable::default());
         Self { posts, users, mutes, blocks, ..Self::default() }
     }
@@ -205,6 +212,7 @@ impl Tables {
         tables.blocks.take_if(|blocks| *blocks == BlocksTable::default());
         let references = &mut tables.posts.references;
         references.take_if(|references| *references == ReferenceColumns::default());
+        tables.posts.edited_at.take_if(|column| column == EDITED_AT);
         tables == Self::default()
     }
 
@@ -238,10 +246,21 @@ impl Tables {
         check_conditions(follows.conditions(), &of_follows)
             .map_err(|error| format!("tables.follows.visible: {error}"))?;
         let mut of_posts = vec![&posts.id, &posts.author, &posts.content, &posts.time];
-        of_posts.extend(posts.references.iter().flat_map(ReferenceColumns::columns));
+        of_posts.extend(posts.optional_columns());
+        check_roles(&of_posts).map_err(|error| format!("tables.posts: {error}"))?;
         check_conditions(posts.conditions(), &of_posts)
             .map_err(|error| format!("tables.posts.visible: {error}"))
     }
+}
+
+/// Checks that each column has one role. The error names the column.
+fn check_roles(columns: &[&String]) -> Result<(), String> {
+    for (index, column) in columns.iter().enumerate() {
+        if columns[..index].iter().any(|other| other.eq_ignore_ascii_case(column)) {
+            return Err(format!("column `{column}` has two roles; name another column"));
+        }
+    }
+    Ok(())
 }
 
 fn check_conditions(conditions: &[Condition], mapped: &[&String]) -> Result<(), String> {
@@ -285,6 +304,11 @@ impl PostsTable {
     /// Unit and zone of the time column.
     pub fn times(&self) -> PostTimes {
         PostTimes { unit: self.unit, zone: self.zone.clone() }
+    }
+
+    /// The optional columns that the table has: those of references, then that of edits.
+    pub(crate) fn optional_columns(&self) -> impl Iterator<Item = &String> {
+        self.references.iter().flat_map(ReferenceColumns::columns).chain(&self.edited_at)
     }
 
     /// The conditions of a visible post.
@@ -412,6 +436,7 @@ impl Default for PostsTable {
             unit: TimeUnit::Milliseconds,
             zone: Zone::default(),
             references: None,
+            edited_at: None,
             visible: None,
         }
     }
@@ -541,6 +566,12 @@ mod tests {
             let error = Tables { posts, ..Tables::default() }.check().unwrap_err();
             assert!(error.starts_with("tables.posts.visible: "), "{error}");
             assert!(error.contains(expected), "{visible}: {error}");
+        }
+        for edited_at in ["Content", "timestamp", "reply_to_tweet_id"] {
+            let posts: PostsTable =
+                toml::from_str(&format!("edited_at = '{edited_at}'\n[references]")).unwrap();
+            let error = Tables { posts, ..Tables::default() }.check().unwrap_err();
+            assert!(error.contains("two roles"), "{error}");
         }
         let many: Vec<String> =
             (0..9).map(|n| format!("{{ column = 'c{n}', value = 1 }}")).collect();

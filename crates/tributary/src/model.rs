@@ -187,6 +187,16 @@ pub struct Post {
     pub content: String,
     /// The posts that it refers to.
     pub references: References,
+    /// The time of the last edit of the text, in milliseconds since 1970 (UTC). `None` if it was
+    /// not edited, or by a program that did not store the time.
+    pub edited_at: Option<i64>,
+}
+
+/// The time of an edit with this value of its column. Before 1970 and after the year 9999, no post
+/// was edited.
+pub(crate) fn edit_time(stored: Option<i64>) -> Option<i64> {
+    const END_MS: i64 = 253_402_207_200_000;
+    stored.filter(|ms| (0..END_MS).contains(ms))
 }
 
 /// The posts that a post refers to. They may not exist.
@@ -225,9 +235,10 @@ impl References {
 }
 
 impl Post {
-    /// A post with this key and text, without references.
+    /// A post with this key and text, without references, and not edited.
     pub fn new(key: PostKey, content: impl Into<String>) -> Self {
-        Self { key, content: content.into(), references: References::default() }
+        let references = References::default();
+        Self { key, content: content.into(), references, edited_at: None }
     }
 }
 

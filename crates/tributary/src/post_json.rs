@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::rfc3339_ms;
+use crate::clock::{epoch_ms, rfc3339_ms};
 use crate::model::{Post, PostAddress, PostKey, References};
 use crate::moment::PostTimes;
 
@@ -14,6 +14,8 @@ pub struct PostJson<'a> {
     author_id: String,
     content: &'a str,
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<AddressJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,6 +48,7 @@ impl AddressJson {
 #[derive(Deserialize)]
 struct StoredPost {
     content: String,
+    edited_at: Option<String>,
     reply_to: Option<AddressJson>,
     repost_of: Option<AddressJson>,
 }
@@ -58,6 +61,7 @@ impl<'a> PostJson<'a> {
             author_id: post.key.author.to_string(),
             content: &post.content,
             created_at: rfc3339_ms(times.epoch_ms(post.key.time)),
+            edited_at: post.edited_at.map(rfc3339_ms),
             reply_to: post.references.reply_to.map(AddressJson::new),
             repost_of: post.references.repost_of.map(AddressJson::new),
             author_handle: None,
@@ -86,7 +90,9 @@ pub(crate) fn decode(key: PostKey, json: &str) -> Post {
     let Ok(stored) = serde_json::from_str::<StoredPost>(json) else { return Post::new(key, "") };
     let address = |at: Option<AddressJson>| at.and_then(|at| at.address());
     let (reply_to, repost_of) = (address(stored.reply_to), address(stored.repost_of));
-    Post { key, content: stored.content, references: References { reply_to, repost_of } }
+    let references = References { reply_to, repost_of };
+    let edited_at = stored.edited_at.and_then(|time| epoch_ms(&time));
+    Post { key, content: stored.content, references, edited_at }
 }
 
 #[cfg(test)]
@@ -101,7 +107,8 @@ mod tests {
         for reply_to in [None, Some(address(1, 2))] {
             for repost_of in [None, Some(address(u64::MAX >> 1, 0))] {
                 let references = References { reply_to, repost_of };
-                let post = Post { references, ..Post::new(key, "a \"text\"") };
+                let edited_at = reply_to.map(|_| 1_651_362_712_007);
+                let post = Post { references, edited_at, ..Post::new(key, "a \"text\"") };
                 assert_eq!(decode(key, &encode(&post, &PostTimes::MILLISECONDS)), post);
                 assert_eq!(References::from_ids(references.ids()), references);
             }

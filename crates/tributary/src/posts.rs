@@ -7,6 +7,7 @@ use crate::graph::{COUNT_MAX, Count, NotStored};
 use crate::model::{Post, ShardId};
 pub use crate::model::{PostAddress, References};
 use crate::post_json::text_bytes;
+pub use crate::publish::Edited;
 use crate::shard::{Deadline, Fleet, ReferenceCounts, Shard, Turn};
 pub use crate::timeline::AroundError;
 

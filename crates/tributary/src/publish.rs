@@ -20,11 +20,12 @@ use crate::clock::now_ms;
 use crate::config::Write;
 use crate::freshness::Freshness;
 use crate::model::{
-    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostId, PostKey, References, UserId, UserList,
+    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostAddress, PostId, PostKey, References, UserId,
+    UserList,
 };
 use crate::post_id::IdGenerator;
 use crate::shard::{
-    Access, Deadline, EarlierPost, Fleet, FollowOutcome, IdempotencyRecord, NewPost, Shard,
+    Access, Deadline, EarlierPost, Edit, Fleet, FollowOutcome, IdempotencyRecord, NewPost, Shard,
     ShardError, StoreOutcome, Written,
 };
 
@@ -42,12 +43,22 @@ const REPEAT_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// The post as timelines show it, unless it was deleted since.
+    /// The post as it was stored. It may have been edited or deleted since.
     pub post: Post,
     /// True if an earlier call with the same key stored the post.
     pub replayed: bool,
     /// A page that requires it contains the post, unless the post was deleted since. It is empty
     /// without memory, and if the server that committed is not the one whose log is followed.
+    pub freshness: Freshness,
+}
+
+/// A post with another text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Edited {
+    /// The post as timelines show it.
+    pub post: Post,
+    /// A page that requires it shows the new text; see [`Published::freshness`].
     pub freshness: Freshness,
 }
 
@@ -159,12 +170,8 @@ impl Publisher {
         key: Option<IdempotencyKey>,
     ) -> Result<Published, WriteError> {
         self.permit()?;
-        let (len, max) = (content.len(), self.content_bytes_max);
         // A repost needs no text of its own.
-        let min = usize::from(references.repost_of.is_none());
-        if !(min..=max).contains(&len) {
-            return Err(WriteError::ContentLength { len, max });
-        }
+        self.check_length(content, usize::from(references.repost_of.is_none()))?;
         let deadline = fleet.write_deadline();
         let shard = fleet.owner(author);
         let mut new = self.draft(fleet, author, (content, references), key);
@@ -189,6 +196,41 @@ impl Publisher {
             "Found no free post id; the post is not stored"
         );
         Err(WriteError::Unavailable)
+    }
+
+    fn check_length(&self, content: &str, min: usize) -> Result<(), WriteError> {
+        let (len, max) = (content.len(), self.content_bytes_max);
+        match (min..=max).contains(&len) {
+            true => Ok(()),
+            false => Err(WriteError::ContentLength { len, max }),
+        }
+    }
+
+    /// Replaces the text of a post. `None` if there is no such post. If the commit is in doubt the
+    /// edit is repeated: a post that has the text already stays as it is.
+    pub(crate) async fn edit(
+        &self,
+        fleet: &Fleet,
+        post: PostAddress,
+        content: &str,
+    ) -> Result<Option<Edited>, WriteError> {
+        self.permit()?;
+        self.check_length(content, 1)?;
+        let edit = Arc::new(Edit { post, content: content.to_owned(), at: now_ms() });
+        let run = |shard: Arc<Shard>, until| {
+            let edit = Arc::clone(&edit);
+            async move {
+                shard.writable()?;
+                shard.edit_post(&edit, until).await
+            }
+        };
+        let written = repeat(&fleet.owner(post.author), fleet.write_deadline(), run).await;
+        let written = written.map_err(|error| match error {
+            WriteError::Refused => WriteError::Content,
+            other => other,
+        })?;
+        let freshness = freshness(fleet, &written);
+        Ok(written.outcome.map(|post| Edited { post, freshness }))
     }
 
     /// Deletes a post. If the commit is in doubt the delete is repeated, which does no harm. The
@@ -263,7 +305,7 @@ impl Publisher {
         };
         let digest = || digest(content, references);
         NewPost {
-            post: Post { key: key_of_post, content: content.to_owned(), references },
+            post: Post { references, ..Post::new(key_of_post, content) },
             idempotency: key.map(|key| IdempotencyRecord {
                 key,
                 digest: digest(),

@@ -63,6 +63,13 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
         Open::Owner,
     ),
     ("/v1/users/{user_id}/posts/{post_id}", Method::GET, "/v1/users/1/posts/5", "", Open::Readers),
+    (
+        "/v1/users/{user_id}/posts/{post_id}",
+        Method::PATCH,
+        "/v1/users/1/posts/7",
+        r#"{"content": "y"}"#,
+        Open::Owner,
+    ),
     ("/v1/users/{user_id}/posts/{post_id}", Method::DELETE, "/v1/users/1/posts/6", "", Open::Owner),
     ("/v1/users", Method::GET, "/v1/users?handle=a", "", Open::Users),
     ("/v1/posts", Method::GET, "/v1/posts?posts=1:5", "", Open::Readers),

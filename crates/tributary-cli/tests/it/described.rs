@@ -28,7 +28,7 @@ fn routes() -> BTreeMap<String, BTreeSet<String>> {
     for route in table.split(".route(").skip(1) {
         let path = route.split('"').nth(1).unwrap().to_owned();
         let handlers = route.split("        .").next().unwrap();
-        let methods = ["get", "post", "put", "delete"].into_iter();
+        let methods = ["get", "post", "put", "patch", "delete"].into_iter();
         let has = |method: &&str| handlers.contains(&format!("{method}("));
         routes.insert(path, methods.filter(has).map(str::to_owned).collect());
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tributary::{IdempotencyKey, PageRequest, Tributary, UserId, WriteError};
 
+use crate::edits::configure_edits;
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
@@ -30,6 +31,7 @@ async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tribu
     let text = fs::read_to_string(&file).unwrap();
     let address = format!("127.0.0.1:{}", proxy.port);
     fs::write(&file, text.replace(&server.address(), &address)).unwrap();
+    configure_edits(&fleet);
     let mut config = fleet.config_for_writing().await;
     config.request.deadline_ms = deadline_ms;
     let tributary = Tributary::open(&config).await.unwrap();
@@ -77,7 +79,7 @@ fn a_post_whose_commit_is_interrupted_is_stored_once() {
 }
 
 #[test]
-fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
+fn follows_edits_and_deletes_whose_commit_is_interrupted_are_applied() {
     run(async {
         for server in servers() {
             let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
@@ -93,6 +95,11 @@ fn follows_and_deletes_whose_commit_is_interrupted_are_applied() {
                 tributary.unfollow(AUTHOR, user_id(5)).await.unwrap();
                 assert_eq!(follows().await, [], "{fate:?}");
                 let post = tributary.publish(AUTHOR, "x", None).await.unwrap().post;
+                proxy.fail_next_commit(fate);
+                let edited = tributary.edit(AUTHOR, post.key.post, "y").await.unwrap().unwrap();
+                let found = tributary.post(AUTHOR, post.key.post).await.unwrap().post;
+                assert_eq!(found, Some(edited.post), "{fate:?}");
+                assert_eq!(contents(&tributary).await, ["y"], "{fate:?}");
                 proxy.fail_next_commit(fate);
                 tributary.delete_post(AUTHOR, post.key.post).await.unwrap();
                 assert_eq!(contents(&tributary).await, [""; 0], "{fate:?}");

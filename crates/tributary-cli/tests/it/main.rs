@@ -23,6 +23,7 @@ mod congress;
 mod definitions;
 mod described;
 mod doubts;
+mod edits;
 mod erasure;
 mod examples;
 mod explain;

@@ -30,8 +30,8 @@ macro_rules! permissions {
     )*};
 }
 
-permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, DeletePost, Follow);
-permissions!(FindUsers, ReadMetrics, ReadState, ReadKeys, Reload, Explain);
+permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, EditPost, DeletePost);
+permissions!(Follow, FindUsers, ReadMetrics, ReadState, ReadKeys, Reload, Explain);
 
 /// To read a home timeline; if the request wants it explained, to explain it.
 pub(crate) struct ReadFeed;

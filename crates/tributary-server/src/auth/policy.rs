@@ -91,6 +91,7 @@ pub(crate) enum Action {
     ReadAuthor,
     ReadPost,
     Publish,
+    EditPost,
     DeletePost,
     Follow,
     /// Find users by the beginning of their handles.
@@ -148,6 +149,7 @@ impl Action {
             Self::ReadHome
             | Self::ReadFollowing
             | Self::Publish
+            | Self::EditPost
             | Self::DeletePost
             | Self::Follow => Rule { users: Users::Owner, scopes: &[Scope::ActAsUser] },
             Self::Explain => Rule { users: Users::Owner, scopes: &[Scope::Explain] },
@@ -189,12 +191,13 @@ pub(crate) fn authorize(
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 13] = [
+    const ACTIONS: [Action; 14] = [
         Action::ReadHome,
         Action::ReadFollowing,
         Action::ReadAuthor,
         Action::ReadPost,
         Action::Publish,
+        Action::EditPost,
         Action::DeletePost,
         Action::Follow,
         Action::ReadMetrics,
@@ -224,17 +227,17 @@ mod tests {
         let service =
             |scopes: &[Scope]| Principal::Service { id: "k".into(), scopes: scopes.into() };
         let table = [
-            (Principal::Open, own, "+++++++++++++"),
-            (Principal::Anonymous, own, "uuuuuuuuuuuuu"),
-            (user.clone(), own, "+++++++ssss++"),
-            (user.clone(), other, "hh++hhhssssh+"),
-            (user, Object::Node, "hh++hhhssssh+"),
-            (service(&[]), own, "sssssssssssss"),
-            (service(&[Scope::ReadTimelines]), own, "ss++sssssssss"),
-            (service(&[Scope::ActAsUser]), own, "+++++++sssss+"),
-            (service(&[Scope::Explain]), own, "sssssssssss+s"),
-            (service(&[Scope::Admin]), own, "sssssss++++ss"),
-            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sss++++ss"),
+            (Principal::Open, own, "++++++++++++++"),
+            (Principal::Anonymous, own, "uuuuuuuuuuuuuu"),
+            (user.clone(), own, "++++++++ssss++"),
+            (user.clone(), other, "hh++hhhhssssh+"),
+            (user, Object::Node, "hh++hhhhssssh+"),
+            (service(&[]), own, "ssssssssssssss"),
+            (service(&[Scope::ReadTimelines]), own, "ss++ssssssssss"),
+            (service(&[Scope::ActAsUser]), own, "++++++++sssss+"),
+            (service(&[Scope::Explain]), own, "ssssssssssss+s"),
+            (service(&[Scope::Admin]), own, "ssssssss++++ss"),
+            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++ssss++++ss"),
         ];
         for (principal, object, expected) in table {
             assert_eq!(decisions(&principal, object), expected, "{principal:?} {object:?}");

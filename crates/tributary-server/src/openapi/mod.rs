@@ -45,6 +45,7 @@ const PROBLEM: &str = "Problem";
         timeline::posts,
         publish::publish,
         publish::post,
+        publish::edit_post,
         publish::delete_post,
         posts::posts,
         posts::counts,
@@ -76,7 +77,7 @@ const PROBLEM: &str = "Problem";
     security(("bearer" = [])),
     tags(
         (name = "timelines", description = "Pages of posts, and what is new"),
-        (name = "posts", description = "Write, read and delete single posts"),
+        (name = "posts", description = "Write, read, edit and delete single posts"),
         (name = "follows", description = "Follows, mutes and blocks"),
         (name = "health", description = "For load balancers"),
         (name = "operators", description = "On the address for operators"),
@@ -157,8 +158,8 @@ impl Modify for Shared {
 }
 
 fn operations(item: &mut PathItem) -> Vec<&mut Operation> {
-    let PathItem { get, put, post, delete, .. } = item;
-    [get, put, post, delete].into_iter().flatten().collect()
+    let PathItem { get, put, post, patch, delete, .. } = item;
+    [get, put, post, patch, delete].into_iter().flatten().collect()
 }
 
 /// Adds the tag of an answer in JSON, and the answer to a client that has it.

@@ -219,6 +219,9 @@ pub(crate) struct Post {
     /// UTC with milliseconds.
     #[schema(format = "date-time")]
     created_at: String,
+    /// Present if the text was edited: the time of the last edit, in UTC with milliseconds.
+    #[schema(format = "date-time", nullable = false)]
+    edited_at: Option<String>,
     /// Present if the post is a reply.
     #[schema(nullable = false)]
     reply_to: Option<PostReference>,

@@ -25,6 +25,15 @@ pub(crate) struct NewPost {
     repost_of: Option<Reference>,
 }
 
+/// The body of `PATCH /v1/users/{user_id}/posts/{post_id}`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewText {
+    /// At most `write.content_bytes_max` bytes in UTF-8.
+    #[schema(min_length = 1, max_length = 10_000)]
+    pub(crate) content: String,
+}
+
 /// A field that may be absent but not null.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)

@@ -9,12 +9,12 @@ use super::pending::Pending;
 use crate::mapping::{CONDITIONS_MAX, Condition, Mark, Tables};
 use crate::model::{
     Follow, Hide, ID_MAX, Post, PostId, PostKey, REFERENCE_COLUMNS, References, ShardId, UserId,
-    UserList,
+    UserList, edit_time,
 };
 use crate::moment::TimeUnit;
 
 /// Most columns of a table that are used. The constants below are indexes into them.
-const FIELDS: usize = 4 + CONDITIONS_MAX + REFERENCE_COLUMNS;
+const FIELDS: usize = 4 + CONDITIONS_MAX + REFERENCE_COLUMNS + 1;
 const AUTHOR: usize = 0;
 const ID: usize = 1;
 const TIME: usize = 2;
@@ -83,6 +83,8 @@ pub(crate) struct TablePlan {
     conditions: Vec<Condition>,
     /// The first field of the references of a post, if the table has them.
     references: Option<usize>,
+    /// The field of the time of an edit, if the table has it.
+    edited_at: Option<usize>,
     columns: Vec<ColumnFormat>,
     /// The number of JSON columns.
     json_columns: usize,
@@ -137,6 +139,9 @@ impl TablePlan {
         let references = posts.references.as_ref().filter(|_| served.role == Role::Posts);
         let first_reference = references.map(|_| wanted.len());
         wanted.extend(references.iter().flat_map(|references| references.columns()));
+        let edited_at = posts.edited_at.as_ref().filter(|_| served.role == Role::Posts);
+        let edit_field = edited_at.map(|_| wanted.len());
+        wanted.extend(edited_at);
         let field = |name: &&str| {
             wanted.iter().position(|wanted| wanted.eq_ignore_ascii_case(name)).unwrap_or(FIELDS)
         };
@@ -155,6 +160,7 @@ impl TablePlan {
             unit: posts.unit,
             conditions: conditions.to_vec(),
             references: first_reference,
+            edited_at: edit_field,
             columns: map.columns,
             json_columns: map.json_columns,
             fields,
@@ -470,10 +476,23 @@ impl TablePlan {
             (Cell::Null, _) => String::new(),
             _ => return Row::Of(key.author),
         };
-        match self.references(cells) {
-            Ok(references) => Row::Post(Post { key, content, references }),
-            Err(()) => Row::Of(key.author),
+        match (self.references(cells), self.edited_at(cells)) {
+            (Ok(references), Ok(edited_at)) => {
+                Row::Post(Post { key, content, references, edited_at })
+            }
+            _ => Row::Of(key.author),
         }
+    }
+
+    /// The time of the last edit of a post. An error if it cannot be decoded.
+    fn edited_at(&self, cells: &Cells<'_>) -> Result<Option<i64>, ()> {
+        let Some(field) = self.edited_at else { return Ok(None) };
+        let (cell, declared) = self.field(cells, field);
+        if cell == Cell::Null {
+            return Ok(None);
+        }
+        let stored = cell.integer(declared.unsigned).ok_or(())?;
+        Ok(edit_time(i64::try_from(stored).ok()))
     }
 
     /// The references of a post. An error if they cannot be decoded.
@@ -623,66 +642,4 @@ fn is_compressed(event: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn labels(labels: &[&str]) -> DeclaredColumn {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        DeclaredColumn { labels, ..DeclaredColumn::default() }
-    }
-
-    #[test]
-    fn labels_are_compared_as_the_server_compares_them() {
-        let text = |text: &str| Mark::Text(text.into());
-        let declared = labels(&["pending", "accepted", ""]);
-        let of = |mark: &str, number| is_marked(&text(mark), Cell::Label(number), &declared);
-        assert_eq!([1, 2, 3, 0].map(|n| of("accepted", n)), [false, true, false, false].map(Some));
-        assert_eq!(of("Accepted", 2), None, "no identical label");
-        // 0 is the value of an invalid label, which the server shows as an empty text too.
-        assert_eq!([3, 1, 0].map(|n| of("", n)), [Some(true), Some(false), None]);
-
-        let declared = labels(&["a", "b", "c"]);
-        let of = |mark: &str, bits| is_marked(&text(mark), Cell::Set(bits), &declared);
-        assert_eq!(
-            [of("", 0), of("", 1), of("a,c", 5), of("b", 2)],
-            [true, false, true, true].map(Some)
-        );
-        assert_eq!(["c,a", "a,a", "d", "a,", "A"].map(|mark| of(mark, 5)), [None; 5]);
-        let declared = labels(&["x"; 64]);
-        assert_eq!(
-            is_marked(&text(&["x"; 64].join(",")), Cell::Set(u64::MAX), &declared),
-            Some(true)
-        );
-    }
-
-    #[test]
-    fn texts_differ_only_if_every_usual_collation_says_so() {
-        let declared = DeclaredColumn { readable: true, ..DeclaredColumn::default() };
-        let of = |text: &str| {
-            is_marked(&Mark::Text("User".into()), Cell::Text(text.as_bytes()), &declared)
-        };
-        assert_eq!(
-            [of("User"), of("Tag"), of("Users"), of("")],
-            [true, false, false, false].map(Some)
-        );
-        assert_eq!(["user", "User ", "U\u{15b}er"].map(of), [None; 3]);
-        let unreadable = DeclaredColumn::default();
-        assert_eq!(is_marked(&Mark::Text("a".into()), Cell::Text(b"a"), &unreadable), None);
-    }
-
-    #[test]
-    fn every_value_but_null_is_not_null() {
-        let declared = DeclaredColumn::default();
-        let of = |mark, cell| is_marked(&mark, cell, &declared);
-        for (cell, null) in [(Cell::Null, true), (Cell::Other, false), (Cell::DateTime(0), false)] {
-            assert_eq!(of(Mark::Null, cell), Some(null));
-            assert_eq!(of(Mark::NotNull, cell), Some(!null));
-        }
-        assert_eq!([Mark::Null, Mark::NotNull].map(|mark| of(mark, Cell::Absent)), [None; 2]);
-        let minus = Cell::Integer { bits: 255, bytes: 1 };
-        assert_eq!(
-            [-1, 255, 1].map(|n| of(Mark::Number(n), minus)),
-            [true, false, false].map(Some)
-        );
-    }
-}
+mod tests;

@@ -6,13 +6,23 @@ use super::WriteError;
 use crate::model::UserList;
 
 /// The kinds of writes, as labels.
-const OPERATIONS: [&str; 8] =
-    ["post", "delete_post", "follow", "unfollow", "mute", "unmute", "block", "unblock"];
+const OPERATIONS: [&str; 9] = [
+    "post",
+    "edit_post",
+    "delete_post",
+    "follow",
+    "unfollow",
+    "mute",
+    "unmute",
+    "block",
+    "unblock",
+];
 
 /// The kind of a write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation {
     Post,
+    EditPost,
     DeletePost,
     Follow,
     Unfollow,

@@ -252,6 +252,7 @@ fn posts_of(shape: &TableShape) -> Option<PostsTable> {
         unit,
         zone: Zone::default(),
         references: None,
+        edited_at: None,
         visible: None,
     })
 }

@@ -4,6 +4,7 @@
 
 mod cold_pages;
 mod deadline;
+mod edits;
 mod erasure;
 mod finding;
 mod fleet;
@@ -67,7 +68,7 @@ pub(crate) use self::sqlite::{
     Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
 };
 pub(crate) use self::write::{
-    EarlierPost, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,
+    EarlierPost, Edit, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,
 };
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostAddress, PostId, PostKey, UserId};

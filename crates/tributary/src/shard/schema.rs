@@ -1,6 +1,6 @@
 //! The tables of a shard: their names, their columns, and the statements that create them.
 
-use crate::mapping::{FollowsTable, PostsTable, ReferenceColumns};
+use crate::mapping::{EDITED_AT, FollowsTable, PostsTable, ReferenceColumns};
 use crate::model::REFERENCE_COLUMNS;
 
 /// Our tables in a shard, in the order of creation.
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS tweets (
     reply_to_tweet_id INTEGER,
     repost_of_user_id INTEGER,
     repost_of_tweet_id INTEGER,
+    edited_at INTEGER,
     PRIMARY KEY (user_id, timestamp, tweet_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS tweets_by_id ON tweets (tweet_id);
@@ -61,10 +62,10 @@ CREATE TABLE IF NOT EXISTS users (
 CREATE INDEX IF NOT EXISTS users_by_handle ON users (handle);
 ";
 
-/// The columns of the references of a post, in the order of `References::ids`. The table of an
-/// older release does not have them.
-pub(super) const SQLITE_REFERENCES: [&str; REFERENCE_COLUMNS] =
-    ["reply_to_user_id", "reply_to_tweet_id", "repost_of_user_id", "repost_of_tweet_id"];
+/// The columns of the references of a post, in the order of `References::ids`, and that of edits.
+/// The table of an older release does not have them.
+pub(super) const SQLITE_POST_COLUMNS: [&str; REFERENCE_COLUMNS + 1] =
+    ["reply_to_user_id", "reply_to_tweet_id", "repost_of_user_id", "repost_of_tweet_id", EDITED_AT];
 
 /// The indexes for counting and erasing references. They have no rows of other posts.
 pub(super) const SQLITE_REFERENCE_INDEXES: &str = "
@@ -211,8 +212,7 @@ pub(crate) fn mysql_references(
     references: &ReferenceColumns,
     present: &PresentReferences,
 ) -> Option<String> {
-    let table = quoted(&posts.name);
-    let table = database.map_or(table.clone(), |database| quoted(database) + "." + &table);
+    let table = table_in(database, &posts.name);
     let columns = references.columns().map(|column| quoted(column));
     let add_columns =
         columns.iter().map(|column| format!("ADD COLUMN {column} BIGINT UNSIGNED NULL"));
@@ -225,6 +225,17 @@ pub(crate) fn mysql_references(
     let missing: Vec<String> =
         parts.filter(|(_, is_present)| !**is_present).map(|(part, _)| part).collect();
     (!missing.is_empty()).then(|| format!("ALTER TABLE {table} {}", missing.join(", ")))
+}
+
+/// The statement that adds the column of edits to a posts table.
+pub(crate) fn mysql_edits(database: Option<&str>, posts: &PostsTable, column: &str) -> String {
+    let (table, column) = (table_in(database, &posts.name), quoted(column));
+    format!("ALTER TABLE {table} ADD COLUMN {column} BIGINT UNSIGNED NULL")
+}
+
+/// The quoted name of a table, after that of its database.
+fn table_in(database: Option<&str>, table: &str) -> String {
+    database.map_or(String::new(), |database| quoted(database) + ".") + &quoted(table)
 }
 
 /// The statements that create our follows and posts tables in a MySQL or MariaDB database. Posts

@@ -1,7 +1,7 @@
 //! The arguments and the outcomes of storing a post.
 
 use crate::changes::{LogIdentity, LogPosition};
-use crate::model::{IdempotencyKey, Post, PostId};
+use crate::model::{IdempotencyKey, Post, PostAddress, PostId};
 
 /// The outcome of a write, and a position of the log after its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,23 @@ pub(crate) struct NewPost {
     pub(crate) post: Post,
     /// Stored in the same transaction as the post. `None` if the client sent no idempotency key.
     pub(crate) idempotency: Option<IdempotencyRecord>,
+}
+
+/// Another text for a post.
+#[derive(Clone, Debug)]
+pub(crate) struct Edit {
+    pub(crate) post: PostAddress,
+    pub(crate) content: String,
+    /// The time of the edit, in milliseconds since 1970 (UTC).
+    pub(crate) at: i64,
+}
+
+impl Edit {
+    /// The post after the edit. `None` if it has the text already.
+    pub(crate) fn apply(&self, post: &Post) -> Option<Post> {
+        let (content, edited_at) = (self.content.clone(), Some(self.at));
+        (post.content != content).then(|| Post { content, edited_at, ..post.clone() })
+    }
 }
 
 /// Lets a repeated request for the same post be recognized.

@@ -6,8 +6,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::statements::Statements;
-use super::{execute, lists, references, visibility};
-use crate::mapping::{Condition, PostsTable, ReferenceColumns, Tables};
+use super::{edits, execute, lists, references, visibility};
+use crate::mapping::{Condition, PostsTable, Tables};
 use crate::model::UserList;
 use crate::moment::TimeUnit;
 use crate::shard::infer::INTEGERS;
@@ -112,22 +112,54 @@ async fn unreadable(
     let columns = with_conditions(&post_columns, posts.conditions());
     let table = (posts.name.as_str(), columns.as_slice());
     let of_posts = unreadable_table(connection, name, table, create_posts.as_deref()).await?;
-    if let (None, Some(references)) = (&of_posts, &posts.references) {
-        let table = (posts.name.as_str(), &references.columns()[..]);
-        if let Some(finding) = unreadable_table(connection, name, table, None).await? {
-            let missing = references::missing(connection, name, posts, references).await?;
-            faults.push(match missing.filter(|_| finding.code == "no_column") {
-                Some(statement) => finding.cure(statement),
-                None => finding,
-            });
-        }
+    match of_posts {
+        None => faults.extend(unreadable_optional(connection, name, posts).await?),
+        of_posts => faults.extend(of_posts),
     }
-    faults.extend(of_posts);
     if let Some(users) = &tables.users {
         let table = (users.name.as_str(), &[&users.id, &users.handle][..]);
         faults.extend(unreadable_table(connection, name, table, None).await?);
     }
     Ok(faults)
+}
+
+/// Faults for the optional columns of posts. `migrate` adds the missing ones.
+async fn unreadable_optional(
+    connection: &mut Conn,
+    name: &str,
+    posts: &PostsTable,
+) -> Result<Vec<Finding>, ShardError> {
+    let mut faults = Vec::new();
+    let mut add = |finding: Finding, missing: Option<String>| {
+        faults.push(match missing.filter(|_| finding.code == "no_column") {
+            Some(statement) => finding.cure(statement),
+            None => finding,
+        });
+    };
+    if let Some(references) = &posts.references {
+        let table = (posts.name.as_str(), &references.columns()[..]);
+        if let Some(finding) = unreadable_table(connection, name, table, None).await? {
+            add(finding, references::missing(connection, name, posts, references).await?);
+        }
+    }
+    if let Some(column) = &posts.edited_at {
+        let table = (posts.name.as_str(), &[column][..]);
+        if let Some(finding) = unreadable_table(connection, name, table, None).await? {
+            add(finding, edits::missing(connection, name, posts, column).await?);
+        }
+    }
+    Ok(faults)
+}
+
+/// The names of the columns of a table.
+pub(super) async fn column_names(
+    connection: &mut Conn,
+    database: &str,
+    table: &str,
+) -> Result<Vec<String>, Error> {
+    let sql = "SELECT CAST(column_name AS CHAR) FROM information_schema.columns
+         WHERE table_schema = ? AND table_name = ?";
+    execute::rows(connection, sql, (database, table)).await
 }
 
 /// The columns, and those of the conditions.
@@ -194,8 +226,7 @@ async fn wrong_types(
             .iter()
             .flat_map(|table| [(&table.name, &table.follower), (&table.name, &table.followed)]),
     );
-    let references = posts.references.iter().flat_map(ReferenceColumns::columns);
-    ids.extend(references.map(|column| (&posts.name, column)));
+    ids.extend(posts.optional_columns().map(|column| (&posts.name, column)));
     ids.extend(tables.users.iter().map(|users| (&users.name, &users.id)));
     let mut faults = Vec::new();
     for (table, column, kind, digits) in columns {

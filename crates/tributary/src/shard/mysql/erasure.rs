@@ -65,6 +65,9 @@ impl MySqlShard {
     ) -> Result<usize, ShardError> {
         let (attempt, (table, condition)) = (Attempt::default(), self.rows_of(column, user));
         let clears = column.clears.iter().map(|column| format!("{} = NULL", quoted(column)));
+        // A post keeps its time, which may be a TIMESTAMP that changes with every update.
+        let time = quoted(&self.database.tables().posts.time);
+        let clears = clears.chain([format!("{time} = {time}")]);
         let change = match column.clears.as_slice() {
             [] => format!("DELETE FROM {table}"),
             _ => format!("UPDATE {table} SET {}", clears.collect::<Vec<_>>().join(", ")),

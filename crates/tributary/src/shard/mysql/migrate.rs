@@ -1,5 +1,5 @@
-//! Creates the missing tables of a shard on a server, and adds the missing columns and indexes of
-//! references.
+//! Creates the missing tables of a shard on a server, and adds the missing columns of references
+//! and edits, with their indexes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use super::dial::dial;
-use super::references;
+use super::{edits, references};
 use crate::config::ServerConfig;
 use crate::mapping::Tables;
 use crate::model::UserList;
@@ -16,7 +16,7 @@ use crate::shard::schema::{
     OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_tables, mysql_writes_table, quoted,
 };
 
-/// Time limit of each statement, except [`add_references`].
+/// Time limit of each statement, except [`alter`].
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
 /// Lets an ALTER of a large table take as long as it needs on MariaDB; MySQL limits only SELECT. It
 /// waits a minute at most for transactions that use the table, because new ones then wait too.
@@ -85,19 +85,22 @@ async fn make(
     if let Some(references) = &tables.posts.references {
         let add = references::missing(connection, database, &tables.posts, references).await?;
         if let Some(statement) = &add {
-            add_references(connection, database, statement).await?;
+            alter(connection, database, statement).await?;
         }
         done.push((format!("{} (references)", tables.posts.name), add.is_some()));
+    }
+    if let Some(column) = &tables.posts.edited_at {
+        let add = edits::missing(connection, database, &tables.posts, column).await?;
+        if let Some(statement) = &add {
+            alter(connection, database, statement).await?;
+        }
+        done.push((format!("{} ({column})", tables.posts.name), add.is_some()));
     }
     Ok(done)
 }
 
-/// Adds columns and indexes of references.
-async fn add_references(
-    connection: &mut Conn,
-    database: &str,
-    statement: &str,
-) -> Result<(), ShardError> {
+/// Adds columns and indexes to a table.
+async fn alter(connection: &mut Conn, database: &str, statement: &str) -> Result<(), ShardError> {
     connection.query_drop(ALTER_SESSION).await?;
     let Err(error) = connection.query_drop(statement).await else { return Ok(()) };
     match &error {

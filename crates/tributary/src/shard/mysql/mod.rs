@@ -5,6 +5,7 @@ mod conditions;
 mod connections;
 mod database;
 mod dial;
+mod edits;
 mod erasure;
 mod execute;
 mod fleet_check;
@@ -49,6 +50,7 @@ use super::read_cost::ReadMeter;
 use super::{Deadline, ShardError};
 use crate::model::{
     Follow, Post, PostAddress, PostId, PostKey, REFERENCE_COLUMNS, References, UserId, UserList,
+    edit_time,
 };
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::Written;
@@ -302,16 +304,23 @@ fn key_of(unit: TimeUnit, row: &Row) -> Result<PostKey, Error> {
     Ok(PostKey { author, time, post: PostId(field(row, 2)?) })
 }
 
-/// The post in the columns from 0 on: author, time, post id, content, and the references if the
-/// table has their columns.
+/// The post in the columns from 0 on: author, time, post id, content, and the references and the
+/// time of the last edit if the table has their columns.
 fn post_of(unit: TimeUnit, row: &Row) -> Result<Post, Error> {
-    let mut ids = [None; REFERENCE_COLUMNS];
-    for (id, column) in ids.iter_mut().zip(4..row.len()) {
-        // Another program may store a number that is no id. It belongs to nothing.
-        *id = field::<Option<i64>>(row, column).ok().flatten().and_then(|id| id.try_into().ok());
+    const FIRST: usize = 4;
+    // Another program may store a number that is no id and no time. It means nothing.
+    let number = |column| field::<Option<i64>>(row, column).ok().flatten();
+    let (mut ids, mut edit) = ([None; REFERENCE_COLUMNS], FIRST);
+    if row.len() >= FIRST + REFERENCE_COLUMNS {
+        for (id, column) in ids.iter_mut().zip(FIRST..) {
+            *id = number(column).and_then(|id| id.try_into().ok());
+        }
+        edit += REFERENCE_COLUMNS;
     }
-    let references = References::from_ids(ids);
-    Ok(Post { key: key_of(unit, row)?, content: text_of(row, 3), references })
+    let edited_at = (edit < row.len()).then(|| number(edit)).flatten();
+    let (key, content, references) =
+        (key_of(unit, row)?, text_of(row, 3), References::from_ids(ids));
+    Ok(Post { key, content, references, edited_at: edit_time(edited_at) })
 }
 
 /// The time of a column, in the representation of [`PostKey::time`].

@@ -4,7 +4,7 @@
 use mysql_async::{Conn, Row, Value};
 
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS};
-use super::{MySqlShard, check, conditions, execute, field, run_padded};
+use super::{MySqlShard, check, conditions, field, run_padded};
 use crate::mapping::{PostsTable, ReferenceColumns};
 use crate::model::{PostAddress, REFERENCE_COLUMNS};
 use crate::shard::gate::Progress;
@@ -49,10 +49,7 @@ pub(super) async fn missing(
     posts: &PostsTable,
     references: &ReferenceColumns,
 ) -> Result<Option<String>, ShardError> {
-    let sql = "SELECT CAST(column_name AS CHAR) FROM information_schema.columns
-         WHERE table_schema = ? AND table_name = ?";
-    let names: Vec<String> =
-        execute::rows(connection, sql, (database, posts.name.as_str())).await?;
+    let names = check::column_names(connection, database, &posts.name).await?;
     let declared = check::declared_table(connection, database, &posts.name).await?;
     let has_column = |column: &String| names.iter().any(|name| check::same(name, column));
     let has_index = |pair: [&String; 2]| check::starting_with(&declared, &pair).is_some();

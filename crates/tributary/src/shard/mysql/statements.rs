@@ -17,7 +17,7 @@ use super::handles::HandleStatements;
 use super::lists::ListStatements;
 use super::references::{self, ReferenceStatements};
 use crate::cursor::AuthorEdge;
-use crate::mapping::{FollowsTable, PostsTable, ReferenceColumns, Tables};
+use crate::mapping::{FollowsTable, PostsTable, Tables};
 use crate::model::{Direction, ID_MAX, UserId, UserList};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::schema::quoted;
@@ -37,7 +37,7 @@ pub(super) const REMOVED_ROWS: [usize; LENGTHS] = [1, 4, 16, 64, 256, REMOVED_RO
 pub(super) const REMOVED_ROWS_MAX: usize = 1_000;
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 10 + (10 + 2 + 2 + 5 + 3 + 1 + 2) * LENGTHS;
+pub(super) const STATEMENTS_PER_SHARD: usize = 11 + (10 + 2 + 2 + 5 + 3 + 1 + 2) * LENGTHS;
 /// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
 /// cannot choose to read the whole tail of a single author.
 const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
@@ -65,6 +65,8 @@ pub(super) struct Statements {
     pub(super) posts: Chunked,
     /// (author, post) for each -> author, time, post, content.
     pub(super) posts_at: Chunked,
+    /// As `posts_at`, for one post, whose row it locks.
+    pub(super) post_to_edit: String,
     /// `posts_at` reads one row of each post. Otherwise it may read all posts of the author.
     pub(super) has_address_index: bool,
     /// `None` if the mapping has no users table.
@@ -152,6 +154,7 @@ impl Statements {
         let database = quoted(database);
         let posts = Posts::new(&database, &tables.posts, &indexes.posts);
         let texts = format!(", {}", posts.texts);
+        let at_address = posts.at_address(&database, (&tables.posts, indexes.addresses.as_deref()));
         Self {
             unit: tables.posts.unit,
             lists: ListStatements::new(&database, tables, &indexes),
@@ -162,7 +165,8 @@ impl Statements {
             heads: Some(posts.heads()),
             spans: Some(posts.spans()),
             posts: posts.by_key(),
-            posts_at: posts.by_address(&database, (&tables.posts, indexes.addresses.as_deref())),
+            posts_at: union_all(&at_address),
+            post_to_edit: format!("{at_address} FOR UPDATE"),
             has_address_index: indexes.addresses.is_some(),
             handles: HandleStatements::new(&database, tables, indexes.handles.as_deref()),
             insert_posts: posts.insert(&database, &tables.posts),
@@ -303,7 +307,7 @@ struct Posts {
     id: String,
     author: String,
     content: String,
-    /// The content, and the references if the table has their columns.
+    /// The content, and the optional columns that the table has.
     texts: String,
     time: String,
     /// A condition that excludes hidden posts, or an empty text.
@@ -312,11 +316,10 @@ struct Posts {
     clustered: bool,
 }
 
-/// The columns of content and references, and as many placeholders.
+/// The column of the content and the optional ones, and as many placeholders.
 pub(super) fn texts(table: &PostsTable) -> (String, String) {
-    let references = table.references.iter().flat_map(ReferenceColumns::columns);
-    let columns: Vec<String> =
-        std::iter::once(&table.content).chain(references).map(|column| quoted(column)).collect();
+    let columns = std::iter::once(&table.content).chain(table.optional_columns());
+    let columns: Vec<String> = columns.map(|column| quoted(column)).collect();
     (columns.join(", "), vec!["?"; columns.len()].join(", "))
 }
 
@@ -346,16 +349,16 @@ impl Posts {
         })
     }
 
-    fn by_address(&self, database: &str, (table, index): (&PostsTable, Option<&str>)) -> Chunked {
+    fn at_address(&self, database: &str, (table, index): (&PostsTable, Option<&str>)) -> String {
         let (key, Self { texts, id, author, time, visible, .. }) = (self.key(), self);
         let name = quoted(&table.name);
         let force =
             index.map_or(String::new(), |index| format!(" FORCE INDEX ({})", quoted(index)));
-        union_all(&format!(
+        format!(
             "SELECT {key}, {texts} FROM {database}.{name}{force}
              WHERE {author} = ? AND {id} = ? AND {time} IS NOT NULL{visible}
              ORDER BY {time} DESC LIMIT 1"
-        ))
+        )
     }
 
     /// `ORDER BY` names all columns of the index, so each author costs one read at the end of its

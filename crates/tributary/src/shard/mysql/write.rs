@@ -13,7 +13,7 @@ use super::conditions::{self, NewColumns};
 use super::connections::Class;
 use super::follows::FollowWrites;
 use super::statements::{texts, time_value};
-use super::{MySqlShard, execute, field, text_of};
+use super::{MySqlShard, edits, execute, field, text_of};
 use crate::backoff::Backoff;
 use crate::mapping::Tables;
 use crate::model::{Post, PostId, UserId, UserList};
@@ -24,7 +24,7 @@ use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome}
 use crate::shard::{Deadline, ShardError, Written};
 
 /// Number of prepared statements of one shard, in addition to those in `statements.rs`.
-pub(super) const WRITES_PER_SHARD: usize = 12;
+pub(super) const WRITES_PER_SHARD: usize = 13;
 /// First and longest pause between two attempts to look up a commit in doubt.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(50);
 const LOOK_UP_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -35,12 +35,16 @@ const DUPLICATE_KEY: u16 = 1062;
 #[derive(Debug)]
 pub(super) struct WriteStatements {
     /// The unit of the time column.
-    unit: TimeUnit,
+    pub(super) unit: TimeUnit,
     /// The values of [`WriteStatements::post_values`].
     insert_post: String,
     post_times: usize,
     /// Whether the table has the columns of references.
     has_references: bool,
+    /// Whether the table has the column of edits.
+    has_edits: bool,
+    /// See [`edits::statement`].
+    pub(super) edit_post: Option<String>,
     /// (author, time, post) -> content. Waits for a transaction that holds the row.
     post_when_settled: String,
     /// (author, post), or (time, author, post) if the mark of a deleted post is a time.
@@ -77,6 +81,8 @@ impl WriteStatements {
             ),
             post_times: times,
             has_references: posts.references.is_some(),
+            has_edits: posts.edited_at.is_some(),
+            edit_post: edits::statement(&table, posts),
             post_when_settled: format!(
                 "SELECT {content} FROM {table} WHERE {author} = ? AND {time} = ? AND {id} = ?
                  LOCK IN SHARE MODE"
@@ -106,14 +112,17 @@ impl WriteStatements {
         }
     }
 
-    /// The values of a new row: post, author, time, content, the references if the table has their
-    /// columns, and the times that make it visible.
+    /// The values of a new row: post, author, time, content, those of the optional columns that the
+    /// table has, and the times that make it visible.
     pub(super) fn post_values(&self, post: &Post) -> Vec<Value> {
-        let Post { key, content, references } = post;
+        let Post { key, content, references, edited_at } = post;
         let time = time_value(self.unit, key.time);
         let mut values = vec![key.post.0.into(), key.author.0.into(), time, content.into()];
         if self.has_references {
             values.extend(references.ids().map(Value::from));
+        }
+        if self.has_edits {
+            values.push((*edited_at).into());
         }
         values.extend(std::iter::repeat_n(conditions::now(&self.zone), self.post_times));
         values
@@ -129,8 +138,9 @@ impl WriteStatements {
             &self.key_when_settled,
             &self.expire_keys,
         ];
+        let writes = writes.into_iter().chain(&self.edit_post);
         let deletes = self.lists.values().map(FollowWrites::delete_one);
-        writes.into_iter().map(String::as_str).chain(deletes)
+        writes.map(String::as_str).chain(deletes)
     }
 
     /// The statements that write to a list.

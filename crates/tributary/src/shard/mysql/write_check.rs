@@ -7,7 +7,7 @@ use super::check::{account, same};
 use super::execute;
 use super::statements::Statements;
 use super::write::WriteStatements;
-use crate::mapping::{Condition, Mark, ReferenceColumns, Removal, Tables};
+use crate::mapping::{Condition, Mark, Removal, Tables};
 use crate::moment::TimeUnit;
 use crate::shard::schema::{WRITES_TABLE, quoted};
 use crate::shard::{Finding, ShardError};
@@ -61,7 +61,7 @@ pub(super) async fn tables(
     transactional(connection, name, tables).await?;
     removals(tables, &columns)?;
     new_rows(tables, &columns)?;
-    without_references(tables, &columns)?;
+    without_optional(tables, &columns)?;
     columns.iter().try_for_each(|column| fits(name, tables, column, bytes_max))?;
     let writes = WriteStatements::new(name, tables);
     rights(connection, name, writes.writes().chain(reads.lists.inserts())).await
@@ -82,7 +82,7 @@ async fn columns(
 ) -> Result<Vec<TableColumn>, ShardError> {
     let sql = "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR),
              LOWER(CAST(data_type AS CHAR)), CAST(character_octet_length AS UNSIGNED),
-             extra LIKE '%GENERATED%',
+             extra LIKE '% GENERATED%',
              column_default IS NOT NULL OR extra LIKE '%auto_increment%', is_nullable = 'YES'
          FROM information_schema.columns WHERE table_schema = ? AND table_name IN ";
     let sql = format!("{sql}{}", written_tables(tables));
@@ -200,19 +200,18 @@ fn new_rows(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> 
     Ok(())
 }
 
-/// Checks that the columns of references can be NULL, as they are for a post without any.
-fn without_references(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
+/// Checks that the columns of references and edits can be NULL, as they are for a post without any.
+fn without_optional(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
     let posts = &tables.posts;
-    let names = posts.references.iter().flat_map(ReferenceColumns::columns);
     let is_strict = |name: &&String| {
         let is =
             |column: &&TableColumn| same(&column.table, &posts.name) && same(&column.name, name);
         columns.iter().find(is).is_some_and(|column| !column.nullable)
     };
-    let Some(name) = names.into_iter().find(is_strict) else { return Ok(()) };
+    let Some(name) = posts.optional_columns().find(is_strict) else { return Ok(()) };
     let (table, column) = (quoted(&posts.name), quoted(name));
     Err(ShardError::Faulty(format!(
-        "{column} of {table} cannot be NULL, which a post without a reference needs; change it: \
+        "{column} of {table} cannot be NULL, as most posts need it; change it: \
          ALTER TABLE {table} MODIFY {column} BIGINT UNSIGNED NULL, or set write.enabled = false"
     )))
 }
@@ -248,12 +247,17 @@ fn fits(
     let kind = column.kind.as_str();
     let wrong = |text: String| Err(ShardError::Faulty(format!("column {name} of {table} {text}")));
     match role(tables, column) {
-        Role::PostId | Role::Time | Role::Content | Role::Known if column.generated => {
+        Role::PostId | Role::Time | Role::Content | Role::EditedAt | Role::Known
+            if column.generated =>
+        {
             wrong("is generated, so no value can be written to it".into())
         }
         Role::PostId if kind != "bigint" => wrong(format!(
             "is {kind}, which is too small for new ids; make it BIGINT and keep its other \
              attributes (ALTER TABLE {table} MODIFY {name} BIGINT ...), or set write.enabled = false"
+        )),
+        Role::EditedAt if kind != "bigint" => wrong(format!(
+            "is {kind}, which is too small for milliseconds; make it BIGINT UNSIGNED NULL"
         )),
         Role::Time if kind != "bigint" && counts_finely(tables.posts.unit) => wrong(format!(
             "is {kind}, which is too small for the current time in {}; make it BIGINT and keep its \
@@ -275,7 +279,7 @@ fn fits(
             "has no default and is not in the mapping, so no row can be inserted; give it one: \
              ALTER TABLE {table} ALTER {name} SET DEFAULT ..."
         )),
-        Role::PostId | Role::Time | Role::Known | Role::Other => Ok(()),
+        Role::PostId | Role::Time | Role::EditedAt | Role::Known | Role::Other => Ok(()),
     }
 }
 
@@ -284,6 +288,7 @@ enum Role {
     PostId,
     Time,
     Content,
+    EditedAt,
     /// A column that is written and needs no further check.
     Known,
     /// A column outside the mapping.
@@ -307,6 +312,7 @@ fn role(tables: &Tables, column: &TableColumn) -> Role {
         () if is(&posts.id) => Role::PostId,
         () if is(&posts.time) => Role::Time,
         () if is(&posts.content) => Role::Content,
+        () if posts.edited_at.as_ref().is_some_and(is) => Role::EditedAt,
         () if is(&posts.author) || mark => Role::Known,
         () => Role::Other,
     }

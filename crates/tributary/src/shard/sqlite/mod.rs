@@ -34,7 +34,7 @@ use self::writer::Writer;
 
 use super::schema::{SQLITE_LOG, SQLITE_SCHEMA};
 use super::{Access, Deadline, OpenError, ShardError};
-use crate::model::{Post, PostAddress, PostKey, REFERENCE_COLUMNS, References};
+use crate::model::{Post, PostAddress, PostKey, REFERENCE_COLUMNS, References, edit_time};
 use crate::shard::Written;
 use crate::tasks::Tasks;
 
@@ -87,7 +87,7 @@ impl SqliteShard {
             let file = Arc::new(ShardFile::of_other(path));
             let readers = Readers::open(&file, READERS).map_err(wrong)?;
             readers.with_idle(|reader| folder.check_reader(number, reader))?;
-            readers.with_idle(check_references).map_err(|error| unusable(path, &error))?;
+            readers.with_idle(check_post_columns).map_err(|error| unusable(path, &error))?;
             let (writer, background) = (None, None);
             return Ok(Self { readers, writer, background, issues_tokens, file });
         }
@@ -280,16 +280,16 @@ fn text_of(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 }
 
 /// Refuses the file of an older release, which its owner has not opened since.
-fn check_references(connection: &Connection) -> Result<(), String> {
+fn check_post_columns(connection: &Connection) -> Result<(), String> {
     let sql = format!("SELECT {TEXTS} FROM tweets LIMIT 0");
     connection.prepare(&sql).map(drop).map_err(|error| {
         format!("{error}; an older release made the folder, so open it for writing once")
     })
 }
 
-/// The columns of a post's text and references.
+/// The columns of a post's text, of its references and of its last edit.
 const TEXTS: &str = "content, reply_to_user_id, reply_to_tweet_id, repost_of_user_id, \
-                     repost_of_tweet_id";
+                     repost_of_tweet_id, edited_at";
 
 /// The post with this key. `first` is the first column of [`TEXTS`].
 fn post_of(key: PostKey, row: &Row<'_>, first: usize) -> rusqlite::Result<Post> {
@@ -300,7 +300,8 @@ fn post_of(key: PostKey, row: &Row<'_>, first: usize) -> rusqlite::Result<Post> 
         // Another program may write negative ids. They belong to nothing.
         *id = stored.and_then(|id| u64::try_from(id).ok());
     }
-    Ok(Post { key, content, references: References::from_ids(ids) })
+    let edited_at = edit_time(row.get(first + 1 + REFERENCE_COLUMNS)?);
+    Ok(Post { key, content, references: References::from_ids(ids), edited_at })
 }
 
 fn failed(error: rusqlite::Error) -> ShardError {

@@ -4,10 +4,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::writer::Writer;
-use super::{SqliteShard, TEXTS, lists, log, signed, unsigned};
+use super::{SqliteShard, TEXTS, lists, log, post_at, signed, unsigned};
 use crate::changes::LogPosition;
 use crate::model::{Follow, Post, PostId, UserId, UserList};
-use crate::shard::write::{EarlierPost, NewPost, StoreOutcome};
+use crate::shard::write::{EarlierPost, Edit, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 impl SqliteShard {
@@ -53,6 +53,15 @@ impl SqliteShard {
             None => Ok(is_stored(connection, &new.post)?.then_some(StoreOutcome::Stored)),
         };
         self.writer()?.run(until, find).await
+    }
+
+    pub(in crate::shard) async fn edit_post(
+        &self,
+        edit: &Edit,
+        until: Deadline,
+    ) -> Result<Option<Post>, ShardError> {
+        let new = edit.clone();
+        self.writer()?.run(until, move |connection| edit_post(connection, &new)).await
     }
 
     pub(in crate::shard) async fn delete_post(
@@ -123,6 +132,19 @@ fn store(connection: &Connection, new: &NewPost) -> rusqlite::Result<StoreOutcom
     Ok(StoreOutcome::Stored)
 }
 
+fn edit_post(connection: &Connection, edit: &Edit) -> rusqlite::Result<Option<Post>> {
+    let Some(found) = post_at(connection, edit.post)? else { return Ok(None) };
+    let Some(edited) = edit.apply(&found) else { return Ok(Some(found)) };
+    let mut statement = connection.prepare_cached(
+        "UPDATE tweets SET content = ?, edited_at = ?
+         WHERE user_id = ? AND timestamp = ? AND tweet_id = ?",
+    )?;
+    let key = edited.key;
+    let (author, post) = (signed(key.author.0), signed(key.post.0));
+    statement.execute(params![edited.content, edited.edited_at, author, key.time, post])?;
+    Ok(Some(edited))
+}
+
 /// The post that the idempotency key of `new` was used for. `None` if there is no key or it is
 /// new.
 fn find_key(connection: &Connection, new: &NewPost) -> rusqlite::Result<Option<EarlierPost>> {
@@ -153,10 +175,10 @@ fn is_stored(connection: &Connection, post: &Post) -> rusqlite::Result<bool> {
 fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(&format!(
         "INSERT OR IGNORE INTO tweets (tweet_id, user_id, timestamp, {TEXTS})
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
     ))?;
     let mut added = 0;
-    for Post { key, content, references } in rows {
+    for Post { key, content, references, edited_at } in rows {
         let (post, author) = (signed(key.post.0), signed(key.author.0));
         let [reply_author, reply_post, repost_author, repost_post] =
             references.ids().map(|id| id.map(signed));
@@ -168,7 +190,8 @@ fn add_posts(connection: &Connection, rows: &[Post]) -> rusqlite::Result<usize> 
             reply_author,
             reply_post,
             repost_author,
-            repost_post
+            repost_post,
+            edited_at
         ])?;
     }
     Ok(added)

@@ -17,7 +17,7 @@ use super::file::ShardFile;
 use super::log::{self, SqliteLog};
 use super::{BUSY_TIMEOUT, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::problems::{ProblemCause, Problems};
-use crate::shard::schema::{SQLITE_REFERENCE_INDEXES, SQLITE_REFERENCES};
+use crate::shard::schema::{SQLITE_POST_COLUMNS, SQLITE_REFERENCE_INDEXES};
 use crate::shard::{Deadline, OpenError, ShardError};
 use crate::tasks::Tasks;
 
@@ -344,18 +344,18 @@ fn prepare_writer(mut connection: Connection) -> rusqlite::Result<Connection> {
     // One transaction saves commits. It takes the write lock only if something is missing.
     let transaction = connection.transaction()?;
     transaction.execute_batch(SQLITE_SCHEMA)?;
-    add_references(&transaction)?;
+    add_post_columns(&transaction)?;
     transaction.execute_batch(SQLITE_LOG)?;
     log::ensure_identity(&transaction)?;
     transaction.commit()?;
     Ok(connection)
 }
 
-/// Adds the columns of references to the table of an older release.
-fn add_references(connection: &Connection) -> rusqlite::Result<()> {
+/// Adds the columns of references and edits to the table of an older release.
+fn add_post_columns(connection: &Connection) -> rusqlite::Result<()> {
     let mut column =
         connection.prepare("SELECT 1 FROM pragma_table_info('tweets') WHERE name = ?")?;
-    for name in SQLITE_REFERENCES {
+    for name in SQLITE_POST_COLUMNS {
         if !column.exists([name])? {
             connection.execute_batch(&format!("ALTER TABLE tweets ADD COLUMN {name} INTEGER"))?;
         }

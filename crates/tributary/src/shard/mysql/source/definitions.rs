@@ -15,7 +15,7 @@ use super::reach::reach;
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable, Unfollowable};
 use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
-use crate::mapping::{Condition, ReferenceColumns, Tables};
+use crate::mapping::{Condition, Tables};
 use crate::model::ShardId;
 use crate::shard::mysql::connections::Class;
 use crate::shard::mysql::{check, execute, field, text_of};
@@ -316,8 +316,8 @@ fn mapped_columns(role: Role, tables: &Tables) -> Vec<String> {
     match role {
         Role::Posts => {
             let own = [&posts.id, &posts.author, &posts.content, &posts.time];
-            let references = posts.references.iter().flat_map(ReferenceColumns::columns).cloned();
-            with(own, posts.conditions()).into_iter().chain(references).collect()
+            let optional = posts.optional_columns().cloned();
+            with(own, posts.conditions()).into_iter().chain(optional).collect()
         }
         Role::List(list) => tables.list(list).map_or_else(Vec::new, |table| {
             with([&table.follower, &table.followed], table.conditions())
@@ -388,11 +388,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_columns_of_references_are_mapped_columns_of_posts() {
+    fn the_optional_columns_are_mapped_columns_of_posts() {
         let tables = Tables::with_all();
         let columns = mapped_columns(Role::Posts, &tables);
-        let references = tables.posts.references.as_ref().unwrap().columns();
-        assert!(references.into_iter().all(|column| columns.contains(column)), "{columns:?}");
+        let optional: Vec<&String> = tables.posts.optional_columns().collect();
+        assert_eq!(optional.len(), 5);
+        assert!(optional.into_iter().all(|column| columns.contains(column)), "{columns:?}");
     }
 
     #[test]

@@ -1,0 +1,3 @@
+//! Further calls of [`crate::Tributary`].
+
+mod edit;
