@@ -203,6 +203,21 @@ export type LogState = {
   reason?: string | null;
 };
 
+/** The answer about a read marker. */
+export type Marked = {
+  marker: Marker | null;
+};
+
+/** The place of a post, down to which a user has read. */
+export type Marker = {
+  /** The time of the post, in UTC with milliseconds. */
+  created_at: string;
+  /** The post, which may be deleted; absent if its author was erased. */
+  post?: PostReference;
+  /** When the marker was moved here, in UTC with milliseconds. */
+  updated_at: string;
+};
+
 export type NamedUser = {
   handle: string;
   user_id: Id;
@@ -723,6 +738,26 @@ export interface Operations {
     body: undefined;
     answer: string;
   };
+  /** The place down to which a user has read */
+  read_marker: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: Record<never, never>;
+    body: undefined;
+    answer: Marked;
+  };
+  /** Move the read marker to a newer post */
+  mark_read: {
+    path: {
+      /** The user that the request is about. */
+      user_id: Id;
+    };
+    query: Record<never, never>;
+    body: PostReference;
+    answer: Marked;
+  };
   /** What became visible in a home timeline since a token */
   news: {
     path: {
@@ -950,6 +985,8 @@ export const routes: Readonly<Record<keyof Operations, readonly [string, string]
   counts: ["GET", "/v1/users/{user_id}/counts"],
   home_timeline: ["GET", "/v1/users/{user_id}/feed"],
   live: ["GET", "/v1/users/{user_id}/feed/live"],
+  read_marker: ["GET", "/v1/users/{user_id}/feed/marker"],
+  mark_read: ["PUT", "/v1/users/{user_id}/feed/marker"],
   news: ["GET", "/v1/users/{user_id}/feed/new"],
   followers: ["GET", "/v1/users/{user_id}/followers"],
   following: ["GET", "/v1/users/{user_id}/following"],

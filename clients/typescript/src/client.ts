@@ -12,10 +12,12 @@ import type {
   NewPost,
   News,
   NewsCount,
+  Marker,
   NewsEvent,
   Operations,
   Post,
   PostNumbers,
+  PostReference,
   Problem,
   TimelinePage,
   Token,
@@ -179,6 +181,16 @@ export class Tributary {
       }
       await pause(retry / 1_000, attempt, signal).catch(() => undefined);
     }
+  }
+
+  /** The place down to which a user has read; null if there is none. */
+  async readMarker(user: Id): Promise<Marker | null> {
+    return (await this.call("read_marker", { path: { user_id: user } })).marker;
+  }
+
+  /** Moves the read marker to a post, unless it is at a newer one. Answers with the marker. */
+  async markRead(user: Id, post: PostReference): Promise<Marker | null> {
+    return (await this.call("mark_read", { path: { user_id: user }, body: post })).marker;
   }
 
   /** Stores a post. It is stored once, also if the request is repeated with the same key. */

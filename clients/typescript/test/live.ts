@@ -136,6 +136,10 @@ async function errorsAndRepeats(): Promise<void> {
   const edited = await client.editPost(author, one.post_id, "twice");
   equal(await client.post(author, one.post_id), edited, "an edited post");
   equal([edited.content, typeof edited.edited_at], ["twice", "string"], "the text and the time");
+  equal(await client.readMarker(other), null, "no marker");
+  const marker = await client.markRead(other, address);
+  equal(marker?.post, address, "a marker");
+  equal(await client.readMarker(other), marker, "the same marker");
   const reused = await fails(client.publish(author, "another", "key-of-one-post"));
   equal(reused.problem?.code, "idempotency_key_reused", "another text with the key");
   equal((await fails(client.homeTimeline("x"))).problem?.code, "invalid_user_id", "a bad id");

@@ -9,6 +9,7 @@ use thiserror::Error;
 use tributary::graph::{GraphError, NotStored};
 use tributary::news::SubscribeError;
 use tributary::posts::AroundError;
+use tributary::posts::markers::MarkError;
 use tributary::{BadCursor, IdempotencyKey, Limit, ReadError, Tributary, UserId, WriteError};
 use utoipa::ToSchema;
 
@@ -287,6 +288,17 @@ impl From<GraphError> for ApiError {
         match error {
             GraphError::NotStored(error) => Self::NotStored(error),
             GraphError::Write(error) => Self::NotWritten(error),
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl From<MarkError> for ApiError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::NotStored(error) => Self::NotStored(error),
+            MarkError::Unavailable(_) => Self::ShardUnavailable,
+            MarkError::Write(error) => Self::NotWritten(error),
             _ => Self::Internal,
         }
     }

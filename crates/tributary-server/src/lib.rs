@@ -24,6 +24,7 @@ mod history;
 mod limits;
 mod listener;
 mod live;
+mod markers;
 mod metrics;
 mod news;
 mod observe;
@@ -296,6 +297,7 @@ fn public_routes() -> Router<App> {
         .route("/v1/users/{user_id}/feed", get(timeline::feed))
         .route("/v1/users/{user_id}/feed/new", get(news::news))
         .route("/v1/users/{user_id}/feed/live", get(live::live))
+        .route("/v1/users/{user_id}/feed/marker", get(markers::read_marker).put(markers::mark_read))
         .route("/v1/users/{user_id}/posts", get(timeline::posts).post(publish::publish))
         .route(
             "/v1/users/{user_id}/posts/{post_id}",

@@ -14,7 +14,7 @@ use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
 use tributary::{Cursor, Page, Post, ShardId, UserId};
 
-pub(super) use self::posts::{CountedPosts, FoundPosts, NewPost, NewText};
+pub(super) use self::posts::{CountedPosts, FoundPosts, Marked, NewPost, NewText, Reference};
 use super::auth::{CursorKeys, KeyFile, KeySecret, Purpose, ServiceKey};
 use super::openapi::schemas::{self, Id};
 

@@ -31,6 +31,8 @@ pub struct Tables {
     pub mutes: Option<MutesTable>,
     /// The table of blocks, if the shards have one.
     pub blocks: Option<BlocksTable>,
+    /// The table of read markers, if the shards have one.
+    pub read_markers: Option<ReadMarkersTable>,
 }
 
 /// `[tables.follows]`: one row for each follow.
@@ -144,6 +146,15 @@ pub struct BlocksTable {
     pub blocked: String,
 }
 
+/// `[tables.read_markers]`: the place down to which a user has read, on the shard of the user. The
+/// columns are those that `tributary migrate` makes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReadMarkersTable {
+    /// The name of the table.
+    pub name: String,
+}
+
 /// A condition of a visible row: `column` holds `value`. A row is read if it meets all conditions
 /// of its table.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -195,7 +206,8 @@ impl Tables {
         let edited_at = Some(EDITED_AT.to_owned());
         let posts = PostsTable { references, edited_at, ..PostsTable::default() };
         let users = Some(UsersTable::default());
-        Self { posts, users, mutes, blocks, ..Self::default() }
+        let read_markers = Some(ReadMarkersTable::default());
+        Self { posts, users, mutes, blocks, read_markers, ..Self::default() }
     }
 
     /// Whether these are the tables that this project creates. They hold no other rows than
@@ -210,6 +222,7 @@ impl Tables {
         // These are optional.
         tables.mutes.take_if(|mutes| *mutes == MutesTable::default());
         tables.blocks.take_if(|blocks| *blocks == BlocksTable::default());
+        tables.read_markers.take_if(|markers| *markers == ReadMarkersTable::default());
         let references = &mut tables.posts.references;
         references.take_if(|references| *references == ReferenceColumns::default());
         tables.posts.edited_at.take_if(|column| column == EDITED_AT);
@@ -455,6 +468,12 @@ impl Default for BlocksTable {
             blocker: "blocker_user_id".into(),
             blocked: "blocked_user_id".into(),
         }
+    }
+}
+
+impl Default for ReadMarkersTable {
+    fn default() -> Self {
+        Self { name: "read_markers".into() }
     }
 }
 

@@ -177,6 +177,18 @@ impl FromStr for PostAddress {
     }
 }
 
+/// The place down to which a user has read the home timeline: that of a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReadMarker {
+    /// The post, which may be deleted. `None` if its author was erased.
+    pub post: Option<PostAddress>,
+    /// The time of the post, in the unit of [`PostKey::time`].
+    pub time: i64,
+    /// When the marker was moved here, in milliseconds since 1970 (UTC).
+    pub updated_at: i64,
+}
+
 /// A post as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,5 +1,7 @@
 //! Single posts, read by their addresses.
 
+pub mod markers;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 

@@ -20,13 +20,13 @@ use crate::clock::now_ms;
 use crate::config::Write;
 use crate::freshness::Freshness;
 use crate::model::{
-    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostAddress, PostId, PostKey, References, UserId,
-    UserList,
+    FOLLOWEES_MAX, Follow, IdempotencyKey, Post, PostAddress, PostId, PostKey, ReadMarker,
+    References, UserId, UserList,
 };
 use crate::post_id::IdGenerator;
 use crate::shard::{
-    Access, Deadline, EarlierPost, Edit, Fleet, FollowOutcome, IdempotencyRecord, NewPost, Shard,
-    ShardError, StoreOutcome, Written,
+    Access, Deadline, EarlierPost, Edit, Fleet, FollowOutcome, IdempotencyRecord, NewMarker,
+    NewPost, Shard, ShardError, StoreOutcome, Written,
 };
 
 /// Upper bound for the follows of one call, which are one transaction and should stay short.
@@ -231,6 +231,24 @@ impl Publisher {
         })?;
         let freshness = freshness(fleet, &written);
         Ok(written.outcome.map(|post| Edited { post, freshness }))
+    }
+
+    /// Moves the read marker of a user to a post, unless it is at a newer one. Returns the marker.
+    pub(crate) async fn mark_read(
+        &self,
+        fleet: &Fleet,
+        user: UserId,
+        post: PostKey,
+    ) -> Result<ReadMarker, WriteError> {
+        self.permit()?;
+        let new = NewMarker { user, post, at: now_ms() };
+        let run = |shard: Arc<Shard>, until| async move {
+            shard.writable()?;
+            shard.move_marker(new, until).await
+        };
+        let written = repeat(&fleet.owner(user), fleet.write_deadline(), run).await?;
+        // Another program may delete the row in between.
+        written.outcome.ok_or(WriteError::Unavailable)
     }
 
     /// Deletes a post. If the commit is in doubt the delete is repeated, which does no harm. The

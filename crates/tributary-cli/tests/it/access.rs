@@ -76,6 +76,14 @@ const ROUTES: &[(&str, Method, &str, &str, Open)] = &[
     ("/v1/posts/counts", Method::GET, "/v1/posts/counts?posts=1:5", "", Open::Readers),
     ("/v1/users/{user_id}/feed/new", Method::GET, "/v1/users/1/feed/new", "", Open::Owner),
     ("/v1/users/{user_id}/feed/live", Method::GET, "/v1/users/1/feed/live", "", Open::Owner),
+    ("/v1/users/{user_id}/feed/marker", Method::GET, "/v1/users/1/feed/marker", "", Open::Owner),
+    (
+        "/v1/users/{user_id}/feed/marker",
+        Method::PUT,
+        "/v1/users/1/feed/marker",
+        r#"{"author_id": "2", "post_id": "50"}"#,
+        Open::Owner,
+    ),
     ("/v1/users/{user_id}/following", Method::GET, "/v1/users/1/following", "", Open::Owner),
     (
         "/v1/users/{user_id}/following",

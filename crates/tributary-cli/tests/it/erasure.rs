@@ -21,12 +21,15 @@ const USER: u64 = 777;
 
 /// Columns that hold other numbers than ids of users. A new column of our tables must be added
 /// here, or `delete-user` must delete its rows.
-const NO_USERS: [(&str, &str); 8] = [
+const NO_USERS: [(&str, &str); 11] = [
     ("tweets", "tweet_id"),
     ("tweets", "timestamp"),
     ("tweets", "reply_to_tweet_id"),
     ("tweets", "repost_of_tweet_id"),
     ("tweets", "edited_at"),
+    ("read_markers", "post_time"),
+    ("read_markers", "post_id"),
+    ("read_markers", "updated_at"),
     ("tributary_writes", "post_id"),
     ("tributary_writes", "post_time"),
     ("tributary_writes", "created_ms"),

@@ -41,6 +41,7 @@ mod import;
 mod layers;
 mod limits;
 mod live;
+mod markers;
 mod memory;
 mod metrics;
 mod migrate;

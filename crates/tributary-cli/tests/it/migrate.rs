@@ -72,7 +72,7 @@ fn migrate_of_a_folder_brings_an_older_one_up_to_date() {
     let data = dir.path().join("data").display().to_string();
     let migrate = || output(&mut tributary(&["migrate", "--data", &data]));
     let (code, text, error) = migrate();
-    assert_eq!((code, text.lines().count()), (0, 32), "{error}");
+    assert_eq!((code, text.lines().count()), (0, 36), "{error}");
     assert!(text.lines().all(|line| line.ends_with(" made")), "{text}");
     let file = dir.path().join("data/shard-2.sqlite");
     rusqlite::Connection::open(file).unwrap().execute("DROP TABLE tributary_writes", []).unwrap();

@@ -31,7 +31,7 @@ macro_rules! permissions {
 }
 
 permissions!(ReadHome, ReadFollowing, ReadAuthor, ReadPost, Publish, EditPost, DeletePost);
-permissions!(Follow, FindUsers, ReadMetrics, ReadState, ReadKeys, Reload, Explain);
+permissions!(Follow, MarkRead, FindUsers, ReadMetrics, ReadState, ReadKeys, Reload, Explain);
 
 /// To read a home timeline; if the request wants it explained, to explain it.
 pub(crate) struct ReadFeed;

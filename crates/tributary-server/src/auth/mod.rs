@@ -28,9 +28,9 @@ pub(crate) use self::cookie::SessionCookie;
 pub use self::credentials::{Credentials, CredentialsError};
 pub use self::decoders::{service_keys, token_keys, user_token};
 pub(crate) use self::guard::{
-    Allowed, AllowedHere, DeletePost, EditPost, Explain, FindUsers, Follow, Publish, ReadAuthor,
-    ReadFeed, ReadFollowing, ReadHome, ReadKeys, ReadMetrics, ReadPost, ReadState, Reload,
-    SeesState,
+    Allowed, AllowedHere, DeletePost, EditPost, Explain, FindUsers, Follow, MarkRead, Publish,
+    ReadAuthor, ReadFeed, ReadFollowing, ReadHome, ReadKeys, ReadMetrics, ReadPost, ReadState,
+    Reload, SeesState,
 };
 pub use self::keys::{KeyFile, KeySecret, KeysError, ServiceKey};
 use self::local::LocalOnly;

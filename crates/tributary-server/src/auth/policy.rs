@@ -94,6 +94,7 @@ pub(crate) enum Action {
     EditPost,
     DeletePost,
     Follow,
+    MarkRead,
     /// Find users by the beginning of their handles.
     FindUsers,
     ReadMetrics,
@@ -151,7 +152,8 @@ impl Action {
             | Self::Publish
             | Self::EditPost
             | Self::DeletePost
-            | Self::Follow => Rule { users: Users::Owner, scopes: &[Scope::ActAsUser] },
+            | Self::Follow
+            | Self::MarkRead => Rule { users: Users::Owner, scopes: &[Scope::ActAsUser] },
             Self::Explain => Rule { users: Users::Owner, scopes: &[Scope::Explain] },
             Self::ReadMetrics | Self::ReadState | Self::ReadKeys | Self::Reload => {
                 Rule { users: Users::None, scopes: &[Scope::Admin] }
@@ -191,7 +193,7 @@ pub(crate) fn authorize(
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 14] = [
+    const ACTIONS: [Action; 15] = [
         Action::ReadHome,
         Action::ReadFollowing,
         Action::ReadAuthor,
@@ -200,6 +202,7 @@ mod tests {
         Action::EditPost,
         Action::DeletePost,
         Action::Follow,
+        Action::MarkRead,
         Action::ReadMetrics,
         Action::ReadState,
         Action::ReadKeys,
@@ -227,17 +230,17 @@ mod tests {
         let service =
             |scopes: &[Scope]| Principal::Service { id: "k".into(), scopes: scopes.into() };
         let table = [
-            (Principal::Open, own, "++++++++++++++"),
-            (Principal::Anonymous, own, "uuuuuuuuuuuuuu"),
-            (user.clone(), own, "++++++++ssss++"),
-            (user.clone(), other, "hh++hhhhssssh+"),
-            (user, Object::Node, "hh++hhhhssssh+"),
-            (service(&[]), own, "ssssssssssssss"),
-            (service(&[Scope::ReadTimelines]), own, "ss++ssssssssss"),
-            (service(&[Scope::ActAsUser]), own, "++++++++sssss+"),
-            (service(&[Scope::Explain]), own, "ssssssssssss+s"),
-            (service(&[Scope::Admin]), own, "ssssssss++++ss"),
-            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++ssss++++ss"),
+            (Principal::Open, own, "+++++++++++++++"),
+            (Principal::Anonymous, own, "uuuuuuuuuuuuuuu"),
+            (user.clone(), own, "+++++++++ssss++"),
+            (user.clone(), other, "hh++hhhhhssssh+"),
+            (user, Object::Node, "hh++hhhhhssssh+"),
+            (service(&[]), own, "sssssssssssssss"),
+            (service(&[Scope::ReadTimelines]), own, "ss++sssssssssss"),
+            (service(&[Scope::ActAsUser]), own, "+++++++++sssss+"),
+            (service(&[Scope::Explain]), own, "sssssssssssss+s"),
+            (service(&[Scope::Admin]), own, "sssssssss++++ss"),
+            (service(&[Scope::Admin, Scope::ReadTimelines]), own, "ss++sssss++++ss"),
         ];
         for (principal, object, expected) in table {
             assert_eq!(decisions(&principal, object), expected, "{principal:?} {object:?}");

@@ -29,6 +29,9 @@ impl Cost {
     /// Of a request that queries one shard.
     pub(crate) const QUERY: Self = Self(QUERY);
 
+    /// Of a transaction.
+    pub(crate) const WRITE: Self = Self(WRITE);
+
     /// Of a request that counts rows on all shards.
     pub(crate) fn of_counts(counts: impl Iterator<Item = Count>) -> Self {
         let rows = counts.map(|count| match count {

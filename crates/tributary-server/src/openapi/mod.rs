@@ -21,7 +21,7 @@ use utoipa::{Modify, OpenApi};
 use super::error::Problem;
 use super::problems::PROBLEMS;
 use super::timeline::json_bytes;
-use super::{admin, graph, health, live, metrics, news, posts, publish, timeline};
+use super::{admin, graph, health, live, markers, metrics, news, posts, publish, timeline};
 
 /// The name of the response in every operation that stands for all errors.
 const PROBLEM: &str = "Problem";
@@ -42,6 +42,8 @@ const PROBLEM: &str = "Problem";
         timeline::feed,
         news::news,
         live::live,
+        markers::read_marker,
+        markers::mark_read,
         timeline::posts,
         publish::publish,
         publish::post,

@@ -1,7 +1,8 @@
 //! The JSON of posts in requests and in lists of posts.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use tributary::internal::{Fleet, PostJson};
+use tributary::internal::{Fleet, PostJson, PostTimes, rfc3339_ms};
+use tributary::posts::markers::ReadMarker;
 use tributary::posts::{Counted, PostAddress, PostCounts, Posts, References};
 use utoipa::ToSchema;
 
@@ -42,22 +43,68 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Op
 /// The address of a post, in a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reference {
+pub(crate) struct Reference {
     author_id: String,
     post_id: String,
+}
+
+impl Reference {
+    pub(crate) fn address(&self) -> Result<PostAddress, ApiError> {
+        let author = self.author_id.parse().map_err(|_| ApiError::BadUserId)?;
+        let post = self.post_id.parse().map_err(|_| ApiError::BadPostId)?;
+        Ok(PostAddress { author, post })
+    }
+}
+
+/// The answer about a read marker.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Marked {
+    /// `null` if the user has none.
+    #[schema(required = true)]
+    marker: Option<Marker>,
+}
+
+/// The place of a post, down to which a user has read.
+#[derive(Serialize, ToSchema)]
+struct Marker {
+    /// The post, which may be deleted; absent if its author was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schemas::PostReference>, nullable = false)]
+    post: Option<AddressJson>,
+    /// The time of the post, in UTC with milliseconds.
+    #[schema(format = "date-time")]
+    created_at: String,
+    /// When the marker was moved here, in UTC with milliseconds.
+    #[schema(format = "date-time")]
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+struct AddressJson {
+    author_id: String,
+    post_id: String,
+}
+
+impl Marked {
+    pub(crate) fn new(marker: Option<ReadMarker>, times: &PostTimes) -> Self {
+        let marker = marker.map(|marker| Marker {
+            post: marker.post.map(|PostAddress { author, post }| AddressJson {
+                author_id: author.to_string(),
+                post_id: post.to_string(),
+            }),
+            created_at: rfc3339_ms(times.epoch_ms(marker.time)),
+            updated_at: rfc3339_ms(marker.updated_at),
+        });
+        Self { marker }
+    }
 }
 
 impl NewPost {
     /// The text, which may be empty, and the posts that it refers to.
     pub(crate) fn parts(self) -> Result<(String, References), ApiError> {
         let bad = |text: &str| ApiError::BadBody(text.to_owned());
-        let address = |at: Reference| -> Result<PostAddress, ApiError> {
-            let author = at.author_id.parse().map_err(|_| ApiError::BadUserId)?;
-            let post = at.post_id.parse().map_err(|_| ApiError::BadPostId)?;
-            Ok(PostAddress { author, post })
-        };
-        let reply_to = self.reply_to.map(address).transpose()?;
-        let repost_of = self.repost_of.map(address).transpose()?;
+        let reply_to = self.reply_to.as_ref().map(Reference::address).transpose()?;
+        let repost_of = self.repost_of.as_ref().map(Reference::address).transpose()?;
         let content = match (self.content, repost_of) {
             (Some(text), Some(_)) if text.is_empty() => return Err(bad("omit an empty `content`")),
             (Some(text), _) => text,

@@ -46,8 +46,8 @@ pub use self::source::{environment, password_variable};
 pub use self::timeline::{Future, Timeline};
 pub use self::web::Web;
 pub use crate::mapping::{
-    BlocksTable, Condition, FollowsTable, Mark, MutesTable, PostsTable, ReferenceColumns, Tables,
-    UsersTable, conditions_text,
+    BlocksTable, Condition, FollowsTable, Mark, MutesTable, PostsTable, ReadMarkersTable,
+    ReferenceColumns, Tables, UsersTable, conditions_text,
 };
 use crate::model::ShardId;
 pub use crate::moment::{TimeUnit, Zone};

@@ -1,3 +1,4 @@
 //! Further calls of [`crate::Tributary`].
 
 mod edit;
+mod marker;

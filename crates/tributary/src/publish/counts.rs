@@ -6,7 +6,7 @@ use super::WriteError;
 use crate::model::UserList;
 
 /// The kinds of writes, as labels.
-const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 10] = [
     "post",
     "edit_post",
     "delete_post",
@@ -16,6 +16,7 @@ const OPERATIONS: [&str; 9] = [
     "unmute",
     "block",
     "unblock",
+    "mark_read",
 ];
 
 /// The kind of a write.
@@ -30,6 +31,7 @@ pub(crate) enum Operation {
     Unmute,
     Block,
     Unblock,
+    MarkRead,
 }
 
 impl Operation {

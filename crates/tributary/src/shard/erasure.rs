@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::schema::WRITES_TABLE;
 use super::{Deadline, Fleet, Shard, ShardError, Store};
 use crate::backoff::Backoff;
-use crate::mapping::{Condition, FollowsTable, Tables};
+use crate::mapping::{Condition, FollowsTable, ReadMarkersTable, Tables};
 use crate::model::UserId;
 
 /// Rows of one transaction: their locks are held for some ten milliseconds.
@@ -71,6 +71,12 @@ pub(super) fn user_columns(tables: &Tables) -> Vec<UserColumn> {
         let replies = UserColumn::new(&posts.name, &references.reply_author, Vec::new());
         let clears = vec![references.reply_author.clone(), references.reply_post.clone()];
         columns.push(UserColumn { clears, ..replies });
+    }
+    // A marker at a post of the user keeps its place in time.
+    if let Some(ReadMarkersTable { name }) = &tables.read_markers {
+        columns.push(UserColumn::new(name, "user_id", Vec::new()));
+        let clears = ["post_user_id", "post_id"].map(str::to_owned).to_vec();
+        columns.push(UserColumn { clears, ..UserColumn::new(name, "post_user_id", Vec::new()) });
     }
     columns.push(UserColumn::new(WRITES_TABLE, "author", Vec::new()));
     columns

@@ -17,6 +17,7 @@ mod joint;
 mod lists;
 mod load;
 mod logins;
+mod markers;
 #[cfg(feature = "mysql")]
 mod marks;
 mod migrate;
@@ -68,7 +69,7 @@ pub(crate) use self::sqlite::{
     Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
 };
 pub(crate) use self::write::{
-    EarlierPost, Edit, FollowOutcome, IdempotencyRecord, NewPost, StoreOutcome, Written,
+    EarlierPost, Edit, FollowOutcome, IdempotencyRecord, NewMarker, NewPost, StoreOutcome, Written,
 };
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Follow, Post, PostAddress, PostId, PostKey, UserId};

@@ -4,7 +4,8 @@ use crate::mapping::{EDITED_AT, FollowsTable, PostsTable, ReferenceColumns};
 use crate::model::REFERENCE_COLUMNS;
 
 /// Our tables in a shard, in the order of creation.
-pub(super) const OUR_TABLES: [&str; 5] = ["followers", "tweets", WRITES_TABLE, "mutes", "blocks"];
+pub(super) const OUR_TABLES: [&str; 6] =
+    ["followers", "tweets", WRITES_TABLE, "mutes", "blocks", "read_markers"];
 /// The table of idempotency keys. It is ours even if all other tables are adopted.
 pub(super) const WRITES_TABLE: &str = "tributary_writes";
 /// The table of handles in an embedded shard. On servers it is always a table of the team.
@@ -60,6 +61,14 @@ CREATE TABLE IF NOT EXISTS users (
     handle TEXT NOT NULL COLLATE NOCASE CHECK (length(handle) BETWEEN 1 AND 64)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS users_by_handle ON users (handle);
+CREATE TABLE IF NOT EXISTS read_markers (
+    user_id INTEGER NOT NULL PRIMARY KEY,
+    post_time INTEGER NOT NULL,
+    post_id INTEGER,
+    post_user_id INTEGER,
+    updated_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS read_markers_by_author ON read_markers (post_user_id);
 ";
 
 /// The columns of the references of a post, in the order of `References::ids`, and that of edits.
@@ -191,6 +200,25 @@ pub(crate) fn mysql_list_table(database: Option<&str>, table: &FollowsTable) -> 
     {user} BIGINT UNSIGNED NOT NULL,
     PRIMARY KEY ({owner}, {user}),
     KEY ({user}, {owner})
+) ENGINE=InnoDB"
+    )
+}
+
+/// The columns of the table of read markers.
+pub(crate) const MARKER_COLUMNS: [&str; 5] =
+    ["user_id", "post_time", "post_id", "post_user_id", "updated_at"];
+
+/// The statement that creates the table of read markers in a MySQL or MariaDB database.
+pub(crate) fn mysql_markers_table(database: Option<&str>, name: &str) -> String {
+    let table = table_in(database, name);
+    format!(
+        "CREATE TABLE {table} (
+    user_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+    post_time BIGINT NOT NULL,
+    post_id BIGINT UNSIGNED NULL,
+    post_user_id BIGINT UNSIGNED NULL,
+    updated_at BIGINT NOT NULL,
+    KEY (post_user_id)
 ) ENGINE=InnoDB"
     )
 }

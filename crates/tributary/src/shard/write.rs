@@ -1,7 +1,7 @@
 //! The arguments and the outcomes of storing a post.
 
 use crate::changes::{LogIdentity, LogPosition};
-use crate::model::{IdempotencyKey, Post, PostAddress, PostId};
+use crate::model::{IdempotencyKey, Post, PostAddress, PostId, PostKey, UserId};
 
 /// The outcome of a write, and a position of the log after its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,15 @@ pub(crate) struct NewPost {
     pub(crate) post: Post,
     /// Stored in the same transaction as the post. `None` if the client sent no idempotency key.
     pub(crate) idempotency: Option<IdempotencyRecord>,
+}
+
+/// A place down to which a user has read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewMarker {
+    pub(crate) user: UserId,
+    pub(crate) post: PostKey,
+    /// The time of the change, in milliseconds since 1970 (UTC).
+    pub(crate) at: i64,
 }
 
 /// Another text for a post.

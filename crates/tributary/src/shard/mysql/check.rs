@@ -7,11 +7,13 @@ use mysql_async::{Conn, Error, Row};
 
 use super::statements::Statements;
 use super::{edits, execute, lists, references, visibility};
-use crate::mapping::{Condition, PostsTable, Tables};
+use crate::mapping::{Condition, PostsTable, ReadMarkersTable, Tables};
 use crate::model::UserList;
 use crate::moment::TimeUnit;
 use crate::shard::infer::INTEGERS;
-use crate::shard::schema::{mysql_list_table, mysql_tables, quoted};
+use crate::shard::schema::{
+    MARKER_COLUMNS, mysql_list_table, mysql_markers_table, mysql_tables, quoted,
+};
 use crate::shard::{Finding, ShardError};
 
 /// The indexes that reads use, and whether rows can be loaded.
@@ -115,6 +117,13 @@ async fn unreadable(
     match of_posts {
         None => faults.extend(unreadable_optional(connection, name, posts).await?),
         of_posts => faults.extend(of_posts),
+    }
+    if let Some(ReadMarkersTable { name: table }) = &tables.read_markers {
+        let columns = MARKER_COLUMNS.map(str::to_owned);
+        let columns: Vec<&String> = columns.iter().collect();
+        let create = mysql_markers_table(Some(name), table);
+        let table = (table.as_str(), columns.as_slice());
+        faults.extend(unreadable_table(connection, name, table, Some(&create)).await?);
     }
     if let Some(users) = &tables.users {
         let table = (users.name.as_str(), &[&users.id, &users.handle][..]);

@@ -67,7 +67,8 @@ impl MySqlShard {
         let clears = column.clears.iter().map(|column| format!("{} = NULL", quoted(column)));
         // A post keeps its time, which may be a TIMESTAMP that changes with every update.
         let time = quoted(&self.database.tables().posts.time);
-        let clears = clears.chain([format!("{time} = {time}")]);
+        let is_post = column.table == self.database.tables().posts.name;
+        let clears = clears.chain(is_post.then(|| format!("{time} = {time}")));
         let change = match column.clears.as_slice() {
             [] => format!("DELETE FROM {table}"),
             _ => format!("UPDATE {table} SET {}", clears.collect::<Vec<_>>().join(", ")),

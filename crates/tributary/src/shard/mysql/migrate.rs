@@ -9,11 +9,12 @@ use mysql_async::{Conn, Error};
 use super::dial::dial;
 use super::{edits, references};
 use crate::config::ServerConfig;
-use crate::mapping::Tables;
+use crate::mapping::{ReadMarkersTable, Tables};
 use crate::model::UserList;
 use crate::shard::ShardError;
 use crate::shard::schema::{
-    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_tables, mysql_writes_table, quoted,
+    OUR_TABLES, WRITES_TABLE, mysql_list_table, mysql_markers_table, mysql_tables,
+    mysql_writes_table, quoted,
 };
 
 /// Time limit of each statement, except [`alter`].
@@ -82,6 +83,22 @@ async fn make(
             && make_one(connection, database, &mysql_list_table(Some(database), &table)).await?;
         done.push((table.name.clone(), made));
     }
+    if let Some(ReadMarkersTable { name }) = &tables.read_markers {
+        let create = mysql_markers_table(Some(database), name);
+        let made = !present.contains(name) && make_one(connection, database, &create).await?;
+        done.push((name.clone(), made));
+    }
+    done.extend(add_columns(connection, database, tables).await?);
+    Ok(done)
+}
+
+/// Adds the missing columns of posts. Returns whether it did, with a name for the group.
+async fn add_columns(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<Vec<(String, bool)>, ShardError> {
+    let mut done = Vec::new();
     if let Some(references) = &tables.posts.references {
         let add = references::missing(connection, database, &tables.posts, references).await?;
         if let Some(statement) = &add {

@@ -15,6 +15,7 @@ pub(super) mod joint;
 mod lists;
 mod log_check;
 mod login;
+mod markers;
 mod migrate;
 mod plans;
 mod proxy_check;

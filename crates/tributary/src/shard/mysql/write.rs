@@ -12,6 +12,7 @@ use mysql_async::{Conn, Error, Row, Transaction, TxOpts, Value};
 use super::conditions::{self, NewColumns};
 use super::connections::Class;
 use super::follows::FollowWrites;
+use super::markers::MarkerStatements;
 use super::statements::{texts, time_value};
 use super::{MySqlShard, edits, execute, field, text_of};
 use crate::backoff::Backoff;
@@ -24,7 +25,7 @@ use crate::shard::write::{EarlierPost, IdempotencyRecord, NewPost, StoreOutcome}
 use crate::shard::{Deadline, ShardError, Written};
 
 /// Number of prepared statements of one shard, in addition to those in `statements.rs`.
-pub(super) const WRITES_PER_SHARD: usize = 13;
+pub(super) const WRITES_PER_SHARD: usize = 15;
 /// First and longest pause between two attempts to look up a commit in doubt.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(50);
 const LOOK_UP_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -54,6 +55,8 @@ pub(super) struct WriteStatements {
     /// The zone of times that mark rows.
     zone: Zone,
     lists: BTreeMap<UserList, FollowWrites>,
+    /// `None` if the shards have no table of read markers.
+    pub(super) markers: Option<MarkerStatements>,
     /// (author, key, digest, post, time, `created_ms`).
     insert_key: String,
     /// (author, key) -> post, time, digest. Waits for a transaction that holds the row.
@@ -97,6 +100,10 @@ impl WriteStatements {
                     (list, FollowWrites::new(database, &table, posts.zone.clone()))
                 })
                 .collect(),
+            markers: tables
+                .read_markers
+                .as_ref()
+                .map(|table| MarkerStatements::new(database, table)),
             insert_key: format!(
                 "INSERT INTO {keys}
                  (author, idempotency_key, content_sha256, post_id, post_time, created_ms)
@@ -138,7 +145,8 @@ impl WriteStatements {
             &self.key_when_settled,
             &self.expire_keys,
         ];
-        let writes = writes.into_iter().chain(&self.edit_post);
+        let markers = self.markers.iter().map(|markers| &markers.change);
+        let writes = writes.into_iter().chain(&self.edit_post).chain(markers);
         let deletes = self.lists.values().map(FollowWrites::delete_one);
         writes.map(String::as_str).chain(deletes)
     }

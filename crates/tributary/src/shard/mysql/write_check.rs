@@ -70,7 +70,8 @@ pub(super) async fn tables(
 /// The names of all written tables, as a list for SQL.
 fn written_tables(tables: &Tables) -> String {
     let lists = tables.lists().map(|(_, table)| table.name.clone());
-    let names = lists.chain([tables.posts.name.clone(), WRITES_TABLE.to_owned()]);
+    let markers = tables.read_markers.iter().map(|markers| markers.name.clone());
+    let names = lists.chain(markers).chain([tables.posts.name.clone(), WRITES_TABLE.to_owned()]);
     let names: Vec<String> = names.map(|name| Value::from(name).as_sql(false)).collect();
     format!("({})", names.join(", "))
 }

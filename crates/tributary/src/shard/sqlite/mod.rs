@@ -7,6 +7,7 @@ mod folder;
 mod handles;
 mod lists;
 mod log;
+mod markers;
 mod references;
 mod source;
 mod tails;
@@ -87,7 +88,7 @@ impl SqliteShard {
             let file = Arc::new(ShardFile::of_other(path));
             let readers = Readers::open(&file, READERS).map_err(wrong)?;
             readers.with_idle(|reader| folder.check_reader(number, reader))?;
-            readers.with_idle(check_post_columns).map_err(|error| unusable(path, &error))?;
+            readers.with_idle(check_release).map_err(|error| unusable(path, &error))?;
             let (writer, background) = (None, None);
             return Ok(Self { readers, writer, background, issues_tokens, file });
         }
@@ -280,9 +281,11 @@ fn text_of(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 }
 
 /// Refuses the file of an older release, which its owner has not opened since.
-fn check_post_columns(connection: &Connection) -> Result<(), String> {
-    let sql = format!("SELECT {TEXTS} FROM tweets LIMIT 0");
-    connection.prepare(&sql).map(drop).map_err(|error| {
+fn check_release(connection: &Connection) -> Result<(), String> {
+    let posts = format!("SELECT {TEXTS} FROM tweets LIMIT 0");
+    let markers = "SELECT user_id FROM read_markers LIMIT 0";
+    let prepared = connection.prepare(&posts).and_then(|_| connection.prepare(markers));
+    prepared.map(drop).map_err(|error| {
         format!("{error}; an older release made the folder, so open it for writing once")
     })
 }
