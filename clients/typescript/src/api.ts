@@ -721,6 +721,8 @@ export interface Operations {
       memory?: "off";
       /** Switches something on. */
       include_self?: "1";
+      /** With `collapse`, a post that the pages so far have shown, as itself or as a repost, is not shown again. Excludes `around` and `explain`. */
+      reposts?: "collapse";
     };
     body: undefined;
     answer: TimelinePage;

@@ -52,6 +52,11 @@ export interface PageOptions {
   signal?: AbortSignal;
 }
 
+export interface HomeOptions extends PageOptions {
+  /** Skip posts that the pages so far have shown, as themselves or as reposts. */
+  reposts?: "collapse";
+}
+
 /** The parameters of a call. */
 export interface Call<K extends keyof Operations> {
   path: Operations[K]["path"];
@@ -96,7 +101,7 @@ export class Tributary {
   }
 
   /** A page of the home timeline. */
-  homeTimeline(user: Id, options: PageOptions = {}): Promise<TimelinePage> {
+  homeTimeline(user: Id, options: HomeOptions = {}): Promise<TimelinePage> {
     return this.call("home_timeline", page(user, options));
   }
 
@@ -117,7 +122,7 @@ export class Tributary {
   }
 
   /** All posts of the home timeline, newest first. */
-  async *homePosts(user: Id, options: PageOptions = {}): AsyncGenerator<Post, void, undefined> {
+  async *homePosts(user: Id, options: HomeOptions = {}): AsyncGenerator<Post, void, undefined> {
     const read = (cursor?: Cursor) => this.homeTimeline(user, at(options, cursor));
     for await (const { posts } of pages(read)) yield* posts;
   }
@@ -341,11 +346,11 @@ export class Tributary {
   }
 }
 
-function page(user: Id, { signal, ...query }: PageOptions) {
+function page<O extends PageOptions>(user: Id, { signal, ...query }: O) {
   return { path: { user_id: user }, query, signal };
 }
 
-function at(options: PageOptions, cursor: Cursor | undefined): PageOptions {
+function at<O extends PageOptions>(options: O, cursor: Cursor | undefined): O {
   return cursor === undefined ? options : { ...options, cursor };
 }
 

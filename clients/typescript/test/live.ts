@@ -140,6 +140,13 @@ async function errorsAndRepeats(): Promise<void> {
   const marker = await client.markRead(other, address);
   equal(marker?.post, address, "a marker");
   equal(await client.readMarker(other), marker, "the same marker");
+  await client.follow(reader, other);
+  const shown: unknown[] = [];
+  for await (const post of client.homePosts(reader, { limit: 2, reposts: "collapse" })) {
+    shown.push(post.post_id);
+  }
+  equal(shown.includes(one.post_id), false, "a post that its repost has shown");
+  equal(shown[0], repost.post_id, "the repost");
   const reused = await fails(client.publish(author, "another", "key-of-one-post"));
   equal(reused.problem?.code, "idempotency_key_reused", "another text with the key");
   equal((await fails(client.homeTimeline("x"))).problem?.code, "invalid_user_id", "a bad id");

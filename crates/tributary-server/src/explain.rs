@@ -132,7 +132,7 @@ pub(super) async fn explained_feed(
         }
     };
     let json = serde_json::to_vec(&explained).map_err(|_| ApiError::Internal)?;
-    let query = (parameters.limit, parameters.include_self);
+    let query = (parameters.limit, parameters.lasting());
     let sent = render_home(&page, tributary, keys, (reader, query))?;
     let mut body = Vec::from(sent.body);
     push_field(&mut body, "explain", &json);

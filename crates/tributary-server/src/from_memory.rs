@@ -17,7 +17,7 @@ use super::conditional::Tag;
 use super::frame::{self, SERVER_TIMING, URI_BYTES_MAX, uri_bytes};
 use super::limits::{Cost, CurrentLimiter};
 use super::observe::PageKind;
-use super::query::freshness_of;
+use super::query::{INCLUDE_SELF, freshness_of};
 use super::timeline::{known_response, page_response, render_home};
 
 /// Longest user id in digits, apart from leading zeros.
@@ -69,7 +69,8 @@ pub(super) fn feed_from_memory<B: Body>(
             if !page.is_whole() {
                 return None;
             }
-            let sent = render_home(&page, tributary, keys, (reader, (limit, include_self))).ok()?;
+            let lasting = if include_self { INCLUDE_SELF } else { "" };
+            let sent = render_home(&page, tributary, keys, (reader, (limit, lasting))).ok()?;
             if is_newest || (is_newer && page.posts.is_empty()) {
                 sent.cache(tributary, reader, query, &page);
             }
@@ -145,7 +146,9 @@ fn query_of(text: &str) -> Option<FeedQuery<'_>> {
             }
             "require" if value == "complete" => {}
             "include_self" if value == "1" => include_self = true,
-            "limit" | "require" | "include_self" | "around" | "explain" | "memory" => return None,
+            "limit" | "require" | "include_self" | "reposts" | "around" | "explain" | "memory" => {
+                return None;
+            }
             // The routes ignore other parameters, too.
             _ => {}
         }
@@ -205,6 +208,7 @@ mod tests {
             "require=all",
             "include_self=0",
             "include_self",
+            "reposts=collapse",
             "explain=1",
             "memory=off",
             "a&b&c&d&e&f&g&h&i",

@@ -21,6 +21,8 @@ use super::error::ApiError;
 use super::frame::BodyLimit;
 use super::stream::TooManyBytes;
 
+/// The query of a home timeline with the posts of its reader.
+pub(super) const INCLUDE_SELF: &str = "?include_self=1";
 /// Holds a freshness token, in requests and in answers.
 pub(super) const FRESHNESS_HEADER: HeaderName = HeaderName::from_static("tributary-freshness");
 /// `true` on an answer that is older than the freshness token of its request.
@@ -52,6 +54,8 @@ pub(super) struct Parameters {
     pub(super) require_complete: bool,
     /// Whether a home timeline has the posts of its reader (`include_self=1`).
     pub(super) include_self: bool,
+    /// Whether a home timeline shows each post once (`reposts=collapse`).
+    pub(super) collapse_reposts: bool,
     /// The post that a page of a home timeline is around (`around=author:post`).
     pub(super) around: Option<PostAddress>,
     /// The freshness that the page must have reached; empty without a token.
@@ -66,6 +70,7 @@ struct RawParameters {
     limit: Option<String>,
     require: Option<String>,
     include_self: Option<String>,
+    reposts: Option<String>,
     around: Option<String>,
 }
 
@@ -78,26 +83,38 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let cursor_keys = CursorKeys::from_ref(state);
         let query = Query::<RawParameters>::try_from_uri(&parts.uri);
-        let Query(RawParameters { cursor, limit, require, include_self, around }) = query
+        let Query(RawParameters { cursor, limit, require, include_self, reposts, around }) = query
             .map_err(|_| ApiError::BadQuery("each parameter may appear once and must be UTF-8"))?;
-        let require_complete = match require.as_deref() {
-            None => false,
-            Some("complete") => true,
-            Some(_) => return Err(ApiError::BadQuery("the only value of `require` is `complete`")),
+        let is_set = |value: Option<String>, only: &str, error| match value.as_deref() {
+            None => Ok(false),
+            Some(value) if value == only => Ok(true),
+            Some(_) => Err(ApiError::BadQuery(error)),
         };
-        let include_self = match include_self.as_deref() {
-            None => false,
-            Some("1") => true,
-            Some(_) => return Err(ApiError::BadQuery("the only value of `include_self` is `1`")),
-        };
+        let require_complete =
+            is_set(require, "complete", "the only value of `require` is `complete`")?;
+        let include_self = is_set(include_self, "1", "the only value of `include_self` is `1`")?;
+        let collapse_reposts =
+            is_set(reposts, "collapse", "the only value of `reposts` is `collapse`")?;
         let around = around.map(|address| address.parse()).transpose();
         let around = around.map_err(|_| ApiError::BadQuery("`around` must be `author:post`"))?;
         if around.is_some() && cursor.is_some() {
             return Err(ApiError::BadQuery("`around` and `cursor` exclude each other"));
         }
+        if around.is_some() && collapse_reposts {
+            return Err(ApiError::BadQuery("`around` and `reposts` exclude each other"));
+        }
         let limit = parse_limit(limit.as_deref())?;
         let at_least = freshness_of(&parts.headers, &cursor_keys)?;
-        Ok(Self { cursor, limit, require_complete, include_self, around, at_least, cursor_keys })
+        Ok(Self {
+            cursor,
+            limit,
+            require_complete,
+            include_self,
+            collapse_reposts,
+            around,
+            at_least,
+            cursor_keys,
+        })
     }
 }
 
@@ -112,7 +129,18 @@ impl Parameters {
         let cursor = self.cursor(purpose)?.unwrap_or_else(Cursor::newest);
         let request = PageRequest::default().from(cursor).limit(self.limit);
         let request = request.at_least(self.at_least.clone());
-        Ok(if self.include_self { request.include_self() } else { request })
+        let request = if self.include_self { request.include_self() } else { request };
+        Ok(if self.collapse_reposts { request.collapse_reposts() } else { request })
+    }
+
+    /// The parameters that the addresses of the pages before and after this one have, too.
+    pub(super) fn lasting(&self) -> &'static str {
+        match (self.include_self, self.collapse_reposts) {
+            (false, false) => "",
+            (true, false) => INCLUDE_SELF,
+            (false, true) => "?reposts=collapse",
+            (true, true) => "?include_self=1&reposts=collapse",
+        }
     }
 
     /// Whether the request has a cursor.

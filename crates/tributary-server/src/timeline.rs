@@ -19,7 +19,8 @@ use super::explain::{ExplainParameter, explained_feed};
 use super::limits::Cost;
 use super::observe::PageKind;
 use super::openapi::schemas::{
-    AroundQuery, AtLeast, ExplainQuery, OfUser, OwnPosts, PageQuery, TimelinePage, Token,
+    AroundQuery, AtLeast, ExplainQuery, OfUser, OwnPosts, PageQuery, RepostsQuery, TimelinePage,
+    Token,
 };
 use super::query::{FRESHNESS_HEADER, FRESHNESS_LOST_HEADER, Parameters};
 use super::traffic::PageAuthors;
@@ -57,7 +58,7 @@ pub(super) async fn express_feed(
 #[utoipa::path(
     get, path = "/v1/users/{user_id}/feed", operation_id = "home_timeline", tag = "timelines",
     summary = "The posts of all users that a user follows, newest first", description = "",
-    params(OfUser, PageQuery, AroundQuery, ExplainQuery, OwnPosts, AtLeast),
+    params(OfUser, PageQuery, AroundQuery, ExplainQuery, OwnPosts, RepostsQuery, AtLeast),
     responses((
         status = 200, description = "The page", body = TimelinePage,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),
@@ -95,6 +96,9 @@ pub(super) async fn feed(
     if let (Some(_), Some(_)) = (explained, parameters.around) {
         return Err(ApiError::BadQuery("`around` and `explain` exclude each other"));
     }
+    if explained.is_some() && parameters.collapse_reposts {
+        return Err(ApiError::BadQuery("`reposts` and `explain` exclude each other"));
+    }
     if let Some(memory) = explained {
         return explained_feed(&tributary, (user, viewer), &parameters, memory).await;
     }
@@ -108,21 +112,21 @@ pub(super) async fn feed(
         }
     };
     let kind = accepted(&page, &parameters)?;
-    let query = (parameters.limit, parameters.include_self);
+    let query = (parameters.limit, parameters.lasting());
     let sent = render_home(&page, &tributary, keys, (user, query))?;
     Ok(response_of(sent, &page, (&parameters.cursor_keys, kind)))
 }
 
-/// A page of the home timeline of this reader as it is sent.
+/// A page of the home timeline of this reader as it is sent. `lasting` is the query of the pages
+/// before and after it.
 pub(super) fn render_home(
     page: &Draft,
     tributary: &Tributary,
     keys: &CursorKeys,
-    (reader, (limit, include_self)): (UserId, (Limit, bool)),
+    (reader, (limit, lasting)): (UserId, (Limit, &str)),
 ) -> Result<SentPage, ApiError> {
     let cursors = Cursors::sealed(page, keys, Purpose::Home(reader));
-    let own = if include_self { "?include_self=1" } else { "" };
-    let path = format!("/v1/users/{reader}/feed{own}");
+    let path = format!("/v1/users/{reader}/feed{lasting}");
     render_page(page, &cursors, tributary, (&path, limit))
 }
 

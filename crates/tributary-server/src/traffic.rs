@@ -214,7 +214,7 @@ fn reader_of(path: &str) -> Option<UserId> {
 /// The parameters that select a page.
 fn query_of(query: &str) -> String {
     let selects = |pair: &&str| {
-        ["limit=", "cursor=", "include_self="].iter().any(|name| pair.starts_with(name))
+        ["limit=", "cursor=", "include_self=", "reposts="].iter().any(|name| pair.starts_with(name))
     };
     query.split('&').filter(selects).collect::<Vec<&str>>().join("&")
 }

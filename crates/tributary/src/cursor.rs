@@ -6,6 +6,8 @@
 //! posts of that shard that are newer than this edge. When the shard returns, the next page starts
 //! with the posts that were missing.
 
+mod seen;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 
+pub(crate) use self::seen::Seen;
 use crate::model::{Direction, PostId, PostKey, ShardId, UserId};
 
 /// Longer texts are rejected before they are decoded. A plain cursor has 36 characters. A cursor
@@ -94,6 +97,8 @@ pub struct Cursor {
     pub edge: Edge,
     /// The start on shards that were missing from earlier pages.
     pub shard_edges: BTreeMap<ShardId, Edge>,
+    /// The posts that earlier pages have shown, if reposts are collapsed.
+    pub seen: Seen,
 }
 
 /// The text is not a cursor that this server made.
@@ -114,12 +119,18 @@ impl Cursor {
 
     /// A page of posts older than `edge`, newest first.
     pub fn older(edge: Edge) -> Self {
-        Self { direction: Direction::Older, edge, shard_edges: BTreeMap::new() }
+        let (shard_edges, seen) = (BTreeMap::new(), Seen::default());
+        Self { direction: Direction::Older, edge, shard_edges, seen }
     }
 
     /// A page of posts newer than `edge`, the nearest to it.
     pub fn newer(edge: Edge) -> Self {
-        Self { direction: Direction::Newer, edge, shard_edges: BTreeMap::new() }
+        Self { direction: Direction::Newer, ..Self::older(edge) }
+    }
+
+    /// The same place, after pages that have shown these posts.
+    pub(crate) fn after(self, seen: Seen) -> Self {
+        Self { seen, ..self }
     }
 
     /// Whether no shard starts further than the others: the page has read all of those down, or up,
@@ -147,12 +158,17 @@ impl Cursor {
     }
 }
 
-/// The first byte of every encoded cursor; a changed format gets another number.
+/// The first byte of an encoded cursor; a changed format gets another number.
 const VERSION: u8 = 1;
+/// The first byte of a cursor with posts that were seen.
+const VERSION_WITH_SEEN: u8 = 2;
+/// Longest cursor with posts that were seen, in bytes: 4,000 characters, so that a seal has room.
+const BYTES_WITH_SEEN_MAX: usize = 3_000;
 /// Bytes of an edge beside a key: kind, time, post and author.
 const EDGE_BYTES: usize = 25;
 
-/// `version, direction, edge, groups`, where a group is `edge, shard count (u16), shards (u16)`.
+/// `version, direction, edge, groups`; with posts that were seen, their number (u16) and their
+/// hashes are before the groups. A group is `edge, shard count (u16), shards (u16)`.
 /// All numbers are big-endian; the text is unpadded URL-safe base64. Shards with the same edge are
 /// in one group.
 impl fmt::Display for Cursor {
@@ -167,19 +183,32 @@ impl Cursor {
     /// Appends the text of the cursor.
     pub fn append_to(&self, text: &mut String) {
         let mut bytes = Vec::with_capacity(2 + EDGE_BYTES);
-        bytes.extend([VERSION, u8::from(self.direction == Direction::Newer)]);
+        let version = if self.seen.is_empty() { VERSION } else { VERSION_WITH_SEEN };
+        bytes.extend([version, u8::from(self.direction == Direction::Newer)]);
         put_edge(&mut bytes, self.edge);
+        let groups = self.groups();
+        if version == VERSION_WITH_SEEN {
+            let room = BYTES_WITH_SEEN_MAX.saturating_sub(bytes.len() + groups.len());
+            self.seen.put(&mut bytes, room);
+        }
+        bytes.extend(groups);
+        URL_SAFE_NO_PAD.encode_string(bytes, text);
+    }
+
+    /// The edges of missing shards.
+    fn groups(&self) -> Vec<u8> {
         let mut groups: BTreeMap<Edge, Vec<ShardId>> = BTreeMap::new();
         for (shard, edge) in &self.shard_edges {
             groups.entry(*edge).or_default().push(*shard);
         }
+        let mut bytes = Vec::new();
         for (edge, shards) in groups {
             put_edge(&mut bytes, edge);
             let count = u16::try_from(shards.len()).expect("at most SHARDS_MAX shards");
             bytes.extend(count.to_be_bytes());
             bytes.extend(shards.iter().flat_map(|shard| shard.0.to_be_bytes()));
         }
-        URL_SAFE_NO_PAD.encode_string(bytes, text);
+        bytes
     }
 }
 
@@ -189,13 +218,20 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, BadCursor> {
         let bytes = decode(text)?;
         let mut rest = bytes.as_slice();
-        let [VERSION, direction] = take(&mut rest)? else { return Err(BadCursor) };
+        let [version @ (VERSION | VERSION_WITH_SEEN), direction] = take(&mut rest)? else {
+            return Err(BadCursor);
+        };
         let direction = match direction {
             0 => Direction::Older,
             1 => Direction::Newer,
             _ => return Err(BadCursor),
         };
         let edge = take_edge(&mut rest)?;
+        let seen = match version {
+            VERSION_WITH_SEEN if bytes.len() > BYTES_WITH_SEEN_MAX => return Err(BadCursor),
+            VERSION_WITH_SEEN => Seen::take(&mut rest)?,
+            _ => Seen::default(),
+        };
         let mut shard_edges = BTreeMap::new();
         while !rest.is_empty() {
             let group_edge = take_edge(&mut rest)?;
@@ -203,7 +239,7 @@ impl FromStr for Cursor {
                 shard_edges.insert(ShardId(u16::from_be_bytes(take(&mut rest)?)), group_edge);
             }
         }
-        Ok(Self { direction, edge, shard_edges })
+        Ok(Self { direction, edge, shard_edges, seen })
     }
 }
 
@@ -285,7 +321,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ID_MAX;
+    use crate::model::{ID_MAX, PostAddress};
 
     fn key() -> impl Strategy<Value = PostKey> {
         (any::<i64>(), 0..=ID_MAX, 0..=ID_MAX).prop_map(|(time, post, author)| PostKey {
@@ -309,9 +345,14 @@ mod tests {
             newer in any::<bool>(),
             edge in edge(),
             shard_edges in prop::collection::btree_map((0u16..99).prop_map(ShardId), edge(), 0..9),
+            shown in prop::collection::vec((0..=ID_MAX, 0..=ID_MAX), 0..300),
         ) {
             let direction = if newer { Direction::Newer } else { Direction::Older };
-            let cursor = Cursor { direction, edge, shard_edges };
+            let mut seen = Seen::default();
+            for (author, post) in shown {
+                seen.add(PostAddress { author: UserId(author), post: PostId(post) });
+            }
+            let cursor = Cursor { direction, edge, shard_edges, seen };
             let text = cursor.to_string();
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
             prop_assert_eq!(text.parse::<Cursor>(), Ok(cursor));
@@ -367,6 +408,17 @@ mod tests {
     fn damaged_texts_are_refused() {
         let newest = Cursor::newest().to_string();
         let long = "A".repeat(CURSOR_TEXT_MAX + 1);
+        let mut missing = Cursor::newest();
+        for shard in 0..1_000 {
+            missing.shard_edges.insert(ShardId(shard), Edge::Bottom);
+        }
+        for post in 0..300 {
+            let post = PostId(post);
+            missing.seen.add(PostAddress { author: UserId(1), post });
+        }
+        let text = missing.to_string();
+        assert!(text.len() <= CURSOR_TEXT_MAX, "{}", text.len());
+        assert_eq!(text.parse::<Cursor>().unwrap().shard_edges, missing.shard_edges);
         for bad in ["", "A", "AQ", "AgAB", "AQIB", "AQAE", "AQ AB", long.as_str()] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad:?}");
         }

@@ -85,6 +85,11 @@ pub(crate) fn text_bytes(text: &str) -> usize {
     bytes.sum()
 }
 
+/// Whether this may be the JSON of a repost. In a text, quotation marks have a backslash.
+pub(crate) fn may_be_repost(json: &str) -> bool {
+    json.contains("\"repost_of\":")
+}
+
 /// The post with this key that memory stores as JSON.
 pub(crate) fn decode(key: PostKey, json: &str) -> Post {
     let Ok(stored) = serde_json::from_str::<StoredPost>(json) else { return Post::new(key, "") };
@@ -108,8 +113,10 @@ mod tests {
             for repost_of in [None, Some(address(u64::MAX >> 1, 0))] {
                 let references = References { reply_to, repost_of };
                 let edited_at = reply_to.map(|_| 1_651_362_712_007);
-                let post = Post { references, edited_at, ..Post::new(key, "a \"text\"") };
-                assert_eq!(decode(key, &encode(&post, &PostTimes::MILLISECONDS)), post);
+                let post = Post { references, edited_at, ..Post::new(key, "\"repost_of\": 1") };
+                let json = encode(&post, &PostTimes::MILLISECONDS);
+                assert_eq!(decode(key, &json), post);
+                assert_eq!(may_be_repost(&json), repost_of.is_some());
                 assert_eq!(References::from_ids(references.ids()), references);
             }
         }

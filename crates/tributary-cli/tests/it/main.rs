@@ -17,6 +17,7 @@ mod check;
 mod clients;
 mod coherence;
 mod cold;
+mod collapse;
 mod commands;
 mod conformance;
 mod congress;

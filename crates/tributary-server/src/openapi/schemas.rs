@@ -117,6 +117,21 @@ pub(crate) struct OwnPosts {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(crate) struct RepostsQuery {
+    /// With `collapse`, a post that the pages so far have shown, as itself or as a repost, is not
+    /// shown again. Excludes `around` and `explain`.
+    #[param(inline)]
+    reposts: Option<Reposts>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub(crate) enum Reposts {
+    Collapse,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct AroundQuery {
     /// The page around this post, `author:post`. Excludes `cursor` and `explain`.
     #[param(pattern = "^[0-9]+:[0-9]+$")]

@@ -267,6 +267,7 @@ pub(super) fn address(path: &str, parameters: &Parameters, cursor: &str) -> Stri
     let parts = [
         limit.map(|limit| format!("limit={}", limit.get())),
         parameters.include_self.then(|| "include_self=1".to_owned()),
+        parameters.collapse_reposts.then(|| "reposts=collapse".to_owned()),
         Some(format!("cursor={cursor}")).filter(|_| !cursor.is_empty()),
     ];
     let query = parts.into_iter().flatten().collect::<Vec<String>>().join("&");

@@ -39,7 +39,7 @@ pub(crate) async fn home_timeline_around(
     let above = request.limit.get() / 2;
     let (above, below) = (limit(above), limit(request.limit.get() - above));
     let from = Cursor::older(edge);
-    let request = request.clone();
+    let request = PageRequest { collapse_reposts: false, ..request.clone() };
     let lower = request.clone().from(from.clone()).limit(below.unwrap_or_default());
     let mut lower = home_timeline(view, reader, &lower).await?;
     lower.queried.insert(view.fleet().placement().shard_of(author));

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::warm::FoundPost;
-use crate::cursor::{Cursor, Edge};
+use crate::cursor::{Cursor, Edge, Seen};
 use crate::freshness::Freshness;
 use crate::memory::Version;
-use crate::model::{Direction, Post, PostKey, ShardId, UserId};
-use crate::post_json::{decode, text_bytes};
+use crate::model::{Direction, Post, PostAddress, PostKey, ShardId, UserId};
+use crate::post_json::{decode, may_be_repost, text_bytes};
 use crate::timeline::Page;
 
 /// Bytes of the posts of one page as JSON. A page that would be longer ends early. A single post
@@ -38,13 +38,25 @@ impl DraftPost {
     }
 
     /// About the number of bytes of its JSON.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::FromDatabase(post) => text_bytes(&post.content) + FIELD_BYTES,
             Self::FromMemory(found) => {
                 let handle = found.handle().map_or(0, |handle| handle.len() + HANDLE_BYTES);
                 found.body().len() + handle + 1
             }
+        }
+    }
+
+    /// The post that it shows again, and whether it has no text of its own.
+    pub(super) fn repost(&self) -> Option<(PostAddress, bool)> {
+        let of = |post: &Post| Some((post.references.repost_of?, post.content.is_empty()));
+        match self {
+            Self::FromDatabase(post) => of(post),
+            Self::FromMemory(found) if may_be_repost(found.body()) => {
+                of(&decode(found.key, found.body()))
+            }
+            Self::FromMemory(_) => None,
         }
     }
 
@@ -126,7 +138,7 @@ impl Ends {
 
 /// The cursor after a page in the direction of `from`; the page reached `end`. Shards that answered
 /// continue at `end`; missing shards keep the edge where they started.
-fn moved(from: &Cursor, missing: &BTreeSet<ShardId>, end: Edge) -> Cursor {
+pub(super) fn moved(from: &Cursor, missing: &BTreeSet<ShardId>, end: Edge) -> Cursor {
     let further = |edge: Edge| match from.direction {
         Direction::Older => edge.min(end),
         Direction::Newer => edge.max(end),
@@ -136,7 +148,7 @@ fn moved(from: &Cursor, missing: &BTreeSet<ShardId>, end: Edge) -> Cursor {
         from.shard_edges.iter().map(|(shard, edge)| (*shard, further(*edge))).collect();
     shard_edges.extend(missing.iter().map(|shard| (*shard, from.edge_on(*shard))));
     shard_edges.retain(|_, shard_edge| *shard_edge != edge);
-    let moved = Cursor { direction: from.direction, edge, shard_edges };
+    let moved = Cursor { direction: from.direction, edge, shard_edges, seen: Seen::default() };
     debug_assert!(!from.is_ordered() || moved.is_ordered(), "{moved:?} skips posts");
     moved
 }
@@ -184,6 +196,7 @@ impl Draft {
             edge: bottom,
             // On a missing shard the next page starts above this one, where unread posts may be.
             shard_edges: missing.iter().map(|shard| (*shard, top)).collect(),
+            seen: Seen::default(),
         });
         let prev = moved(cursor, &missing, top);
         Self::new(cursor, posts, next, prev, missing)

@@ -8,9 +8,11 @@
 //!    which authors are queried, in waves over the shards that own them.
 //! 4. `flight` lets requests for the same page share these queries.
 //!
-//! `around` joins two pages. `news` reads what has changed since a token, and `live` waits for it.
+//! `around` joins two pages, and `collapse` shows each post of several pages once. `news` reads
+//! what has changed since a token, and `live` waits for it.
 
 mod around;
+mod collapse;
 mod draft;
 mod due;
 mod events;
@@ -44,7 +46,6 @@ pub(crate) use self::handles::handles;
 pub use self::page::{Limit, Page, PageRequest};
 pub(crate) use self::view::View;
 use crate::cursor::Cursor;
-use crate::freshness::Freshness;
 use crate::model::{FOLLOWEES_MAX, UserId};
 
 /// Why a timeline cannot be read at all. A shard that does not answer is not an error; it makes
@@ -115,7 +116,11 @@ pub(crate) async fn home_timeline(
     reader: UserId,
     request: &PageRequest,
 ) -> Result<Draft, ReadError> {
-    read(view, Timeline::Home(Home::of(reader, request)), request).await
+    let timeline = Timeline::Home(Home::of(reader, request));
+    match request.collapse_reposts {
+        false => read(view, timeline, request).await,
+        true => Box::pin(collapse::page(view, timeline, request)).await,
+    }
 }
 
 /// One page of the posts of `author`, at the same cost with one followee.
@@ -203,7 +208,7 @@ async fn read_shared(view: &View<'_>, flight: &FlightKey) -> Result<Draft, ReadE
     let mut view = view.renewed();
     let FlightKey { timeline, cursor, limit } = flight.clone();
     let include_self = matches!(timeline, Timeline::Home(Home { includes_self: true, .. }));
-    let request = PageRequest { cursor, limit, at_least: Freshness::default(), include_self };
+    let request = PageRequest { cursor, limit, include_self, ..PageRequest::default() };
     read_whole(&mut view, Attempt::WithDatabases, timeline, &request).await
 }
 

@@ -17,6 +17,9 @@ impl Limit {
     /// About two screens.
     pub const DEFAULT: Self = Self(20);
 
+    /// [`Limit::MAX`] posts.
+    pub(super) const LARGEST: Self = Self(Self::MAX);
+
     /// A limit from 1 to [`Limit::MAX`]; `None` for any other number.
     pub fn new(posts: u8) -> Option<Self> {
         (1..=Self::MAX).contains(&posts).then_some(Self(posts))
@@ -47,6 +50,8 @@ pub struct PageRequest {
     pub at_least: Freshness,
     /// Whether a home timeline has the reader's own posts.
     pub include_self: bool,
+    /// Whether a home timeline shows a post once: see [`PageRequest::collapse_reposts`].
+    pub collapse_reposts: bool,
 }
 
 impl PageRequest {
@@ -68,6 +73,16 @@ impl PageRequest {
         Self { include_self: true, ..self }
     }
 
+    /// Shows each post of a home timeline once: a post that this page or the pages before it have
+    /// shown, as itself or as a repost, is skipped. The cursors of a page hold the last 256 posts
+    /// that were shown; older ones may be shown again. A repost with a text of its own is always
+    /// shown. A page reads up to five plain pages. If they have too few other posts, the
+    /// page is shorter than its limit, and has a `next` nevertheless.
+    #[must_use]
+    pub fn collapse_reposts(self) -> Self {
+        Self { collapse_reposts: true, ..self }
+    }
+
     /// Requires the log positions of a token that an earlier call returned.
     #[must_use]
     pub fn at_least(self, freshness: Freshness) -> Self {
@@ -83,6 +98,7 @@ impl Default for PageRequest {
             limit: Limit::DEFAULT,
             at_least: Freshness::default(),
             include_self: false,
+            collapse_reposts: false,
         }
     }
 }
