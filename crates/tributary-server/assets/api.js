@@ -13,11 +13,11 @@ export class Failure extends Error {
 }
 
 /** Sends a request to the API. Returns the JSON of the answer, or null if it has none. */
-export async function call(method, path, { body, key } = {}) {
+export async function call(method, path, { body, key, keepalive } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers["Idempotency-Key"] = key;
-  const answer = await send(path, { method, headers, body: body && JSON.stringify(body) });
+  const answer = await send(path, { method, headers, keepalive, body: body && JSON.stringify(body) });
   if (method !== "GET") keepFreshness(answer.headers.get("Tributary-Freshness"));
   return answer.status === 204 ? null : answer.json();
 }

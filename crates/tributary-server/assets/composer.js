@@ -1,12 +1,13 @@
-// The form that publishes a post, a reply or a repost.
+// The form that publishes a post, a reply or a repost, or edits a post.
 import { call } from "./api.js";
-import { announce, element, failure, grouped, reader, toast } from "./page.js";
+import { announce, element, failure, grouped, reader, showEdit, toast } from "./page.js";
 
 /** For each kind: the ids' beginning, the label, the placeholder, the button, and what it is. */
 const KINDS = {
   post: ["compose", "New post", "What is new?", "Post", "post"],
   reply: ["response", "Your reply", "Your reply", "Reply", "reply"],
   repost: ["response", "Your words", "Your words, if you like", "Repost", "repost"],
+  edit: ["response", "The text", "", "Save", "edit"],
 };
 
 class PostComposer extends HTMLElement {
@@ -20,7 +21,7 @@ class PostComposer extends HTMLElement {
     this.text = element("textarea", { id, name: "content", rows: 3, placeholder });
     this.text.setAttribute("dir", "auto");
     this.text.setAttribute("aria-describedby", count);
-    this.text.value = sessionStorage.getItem(this.draft) ?? "";
+    this.text.value = this.dataset.text ?? sessionStorage.getItem(this.draft) ?? "";
     this.count = element("output", { id: count });
     this.count.setAttribute("aria-live", "off");
     this.button = element("button", { className: "primary" }, action);
@@ -53,6 +54,7 @@ class PostComposer extends HTMLElement {
     this.button.disabled = !this.fits;
     // A new text is a new post; the same text again is the same one.
     this.key = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+    if (this.kind === "edit") return;
     if (text) sessionStorage.setItem(this.draft, text);
     else sessionStorage.removeItem(this.draft);
   }
@@ -63,16 +65,28 @@ class PostComposer extends HTMLElement {
     this.button.disabled = true;
     this.problem.replaceChildren();
     try {
-      await call("POST", `/v1/users/${reader}/posts`, { body: this.post(), key: this.key });
-      this.text.value = "";
-      this.changed();
-      await this.shown();
+      await (this.kind === "edit" ? this.edit() : this.create());
     } catch (error) {
       this.problem.replaceChildren(failure(`The ${this.what} is not published. ${error.message}`));
       this.button.disabled = false;
     } finally {
       this.busy = false;
     }
+  }
+
+  async create() {
+    await call("POST", `/v1/users/${reader}/posts`, { body: this.post(), key: this.key });
+    this.text.value = "";
+    this.changed();
+    await this.shown();
+  }
+
+  async edit() {
+    const path = `/v1/users/${reader}/posts/${this.dataset.target.split(":")[1]}`;
+    const edited = await call("PATCH", path, { body: { content: this.text.value } });
+    this.closest("dialog").close();
+    showEdit(edited);
+    announce("Your edit is published.");
   }
 
   /** The body of the request. A repost can have no words. */

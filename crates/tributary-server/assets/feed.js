@@ -2,7 +2,8 @@
 import { call, page } from "./api.js";
 import { follow } from "./live.js";
 import {
-  announce, element, failure, firstVisible, grouped, keepingPlace, quietMotion, reader, toast,
+  announce, element, failure, firstVisible, grouped, keepingPlace, quietMotion, reader, showEdit,
+  toast,
 } from "./page.js";
 
 /** Posts that one request for new posts returns, and pages of them that one click shows. */
@@ -128,9 +129,7 @@ class PostFeed extends HTMLElement {
       const id = `post-${event.post.author_id}-${event.post.post_id}`;
       if (!document.getElementById(id)) this.waiting.add(id);
     } else if (event.type === "update") {
-      const id = `post-${event.post.author_id}-${event.post.post_id}`;
-      const text = document.getElementById(id)?.querySelector(":scope > .text");
-      if (text) keepingPlace(() => { text.textContent = event.post.content; });
+      showEdit(event.post);
     } else if (event.type === "delete") {
       const id = `post-${event.author_id}-${event.post_id}`;
       this.waiting.delete(id);
@@ -355,21 +354,33 @@ class PostFeed extends HTMLElement {
     this.restoring = false;
   }
 
-  /** Marks where the new posts of this visit end. */
-  markRead() {
+  /**
+   * Marks where the new posts of this visit end. The server keeps the place for all devices; if the
+   * shards do not store it, the browser does.
+   */
+  async markRead() {
     const key = `read:${reader}`;
-    const seen = localStorage.getItem(key);
-    const first = this.list.querySelector("article");
+    const { marker } = this.dataset;
+    let seen = marker ? await this.marked(marker) : localStorage.getItem(key);
     const post = seen && document.getElementById(seen);
-    if (post && post !== first) {
-      const marker = element("p", { className: "read-marker" }, "You have seen the posts below");
-      post.before(marker);
+    if (post && post !== this.list.querySelector("article")) {
+      const text = element("p", { className: "read-marker" }, "You have seen the posts below");
+      keepingPlace(() => post.before(text));
     }
-    const save = () => {
+    addEventListener("pagehide", () => {
       const newest = this.list.querySelector("article");
-      if (newest && scrollY < innerHeight) localStorage.setItem(key, newest.id);
-    };
-    addEventListener("pagehide", save);
+      if (!newest || newest.id === seen || scrollY >= innerHeight) return;
+      seen = newest.id;
+      const { author: author_id, post: post_id } = newest.dataset;
+      if (!marker) localStorage.setItem(key, seen);
+      else call("PUT", marker, { body: { author_id, post_id }, keepalive: true }).catch(() => {});
+    });
+  }
+
+  /** The id of the post at the reader's marker, as far as it is known. */
+  async marked(path) {
+    const { marker } = await call("GET", path).catch(() => ({}));
+    return marker?.post && `post-${marker.post.author_id}-${marker.post.post_id}`;
   }
 
   /** Local times and ages, which the server cannot know. `view.rs` has the same rule. */

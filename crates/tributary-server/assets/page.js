@@ -12,6 +12,20 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** Shows the new text of a post that is on the page. */
+export function showEdit({ author_id, post_id, content, edited_at }) {
+  const post = document.getElementById(`post-${author_id}-${post_id}`);
+  const text = post?.querySelector(":scope > .text");
+  if (!text) return;
+  keepingPlace(() => {
+    text.textContent = content;
+    if (!edited_at) return;
+    const mark = post.querySelector("h2 .edited") ?? element("span", { className: "edited" }, "edited");
+    mark.title = new Date(edited_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    if (!mark.isConnected) post.querySelector("h2").append(" ", mark);
+  });
+}
+
 /** Reports something to screen readers: never the text of a post. */
 export function announce(text) {
   const live = document.getElementById("live");

@@ -2,7 +2,7 @@
 // in the first argument, and answers the lines that it prints: see `ask` in `driver.mjs`.
 import assert from "node:assert/strict";
 import { api, ask, browser, faults, firstShown, go, ids, open, settings, show, showOpen, toEnd, top } from "./driver.mjs";
-import { finding, replying } from "./people.mjs";
+import { editing, finding, marking, replying } from "./people.mjs";
 import { pictures } from "./pictures.mjs";
 
 const { base, cold, reader, oracle } = settings;
@@ -408,6 +408,8 @@ const checks = {
 
   finding,
   replying,
+  editing,
+  marking,
   pictures,
 };
 

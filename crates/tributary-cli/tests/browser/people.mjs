@@ -1,6 +1,6 @@
 // What people do with each other on the data of the demo: find a user, reply and repost.
 import assert from "node:assert/strict";
-import { api, go, ids, open, settings } from "./driver.mjs";
+import { api, go, ids, open, settings, showOpen } from "./driver.mjs";
 
 const { demo, demoReader } = settings;
 const own = `${demo}/home/${demoReader}/authors/${demoReader}`;
@@ -21,6 +21,46 @@ export async function finding() {
   await page.keyboard.press("Enter");
   await page.waitForSelector(".head.author");
   assert.equal(await page.textContent("h1"), `@${handle}`);
+  await page.context().close();
+}
+
+/** The line above the posts that were seen is there on another device too. */
+export async function marking() {
+  // Nothing else opens the pages of this reader: a marker moves towards newer posts only.
+  const reader = "12";
+  const path = `/v1/users/${reader}/feed/marker`;
+  const { posts } = await api("GET", `/v1/users/${reader}/feed`, undefined, demo);
+  const [newest, , seen] = posts;
+  await api("PUT", path, { author_id: seen.author_id, post_id: seen.post_id }, demo);
+  const page = await open(`${demo}/home/${reader}`);
+  await page.waitForSelector(`.read-marker + #post-${seen.author_id}-${seen.post_id}`);
+  await showOpen("seen", page);
+  await page.goto(`${demo}/`);
+  const marked = async () => (await api("GET", path, undefined, demo)).marker.post.post_id;
+  for (let tries = 0; (await marked()) !== newest.post_id; tries += 1) {
+    assert.ok(tries < 100, "the marker has not moved");
+    await page.waitForTimeout(100);
+  }
+  await page.context().close();
+}
+
+/** An edit shows the new text and a mark, also after a reload. */
+export async function editing() {
+  const { post_id: id } = await api("POST", `/v1/users/${demoReader}/posts`, { content: "Before" }, demo);
+  const page = await open(own);
+  const post = page.locator(`#post-${demoReader}-${id}`);
+  await post.locator("[data-action=edit]").click();
+  assert.equal(await page.inputValue("#respond textarea"), "Before");
+  await showOpen("edit", page);
+  await page.fill("#respond textarea", "After <i>");
+  await page.keyboard.press("Control+Enter");
+  await post.locator(".edited").waitFor();
+  assert.equal(await post.locator(".text").textContent(), "After <i>");
+  await page.reload();
+  await post.locator(".edited").waitFor();
+  assert.equal(await post.locator(".text").textContent(), "After <i>");
+  await showOpen("edited", page);
+  await api("DELETE", `/v1/users/${demoReader}/posts/${id}`, undefined, demo);
   await page.context().close();
 }
 

@@ -53,6 +53,10 @@ pub(super) struct Frame {
     pub(super) has_handles: bool,
     /// Whether the page offers replies and reposts.
     pub(super) replies: bool,
+    /// Whether the page moves the reader's marker.
+    pub(super) marks: bool,
+    /// Whether the page offers to edit posts.
+    pub(super) edits: bool,
     /// Whether the page for operators is on the same address.
     pub(super) has_shards: bool,
     /// The entry of the navigation that is this page.
@@ -73,6 +77,8 @@ impl Frame {
             bytes_max: 0,
             has_handles: false,
             replies: false,
+            marks: false,
+            edits: false,
             has_shards: false,
             section: "",
         }
@@ -128,6 +134,8 @@ pub(super) struct PostView {
     pub(super) author: Person,
     pub(super) content: String,
     pub(super) when: When,
+    /// The time of the last edit in UTC, if there was one.
+    pub(super) edited: Option<String>,
     /// Whether the reader has written it.
     pub(super) is_own: bool,
     /// The post that this one answers.
@@ -188,6 +196,7 @@ impl PostView {
             author: names.person(post.key.author),
             content: post.content.clone(),
             when: When::new(post, times, now_ms),
+            edited: post.edited_at.map(|ms| absolute(&rfc3339_ms(ms))),
             is_own: post.key.author == reader,
             reply_to: reply_to.map(reference),
             repost_of: repost_of.map(reference),

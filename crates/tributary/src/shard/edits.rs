@@ -34,7 +34,10 @@ impl Shard {
 
 impl Fleet {
     /// Checks that the shards store when a post was edited, and that an edit reads one post.
-    pub(crate) fn require_edits(&self) -> Result<(), NotStored> {
+    ///
+    /// # Errors
+    /// A shard has no column for it, or no index for reading a post by its address.
+    pub fn require_edits(&self) -> Result<(), NotStored> {
         let then = "; then set edited_at under [tables.posts] in the configuration";
         match self.all().find_map(|(_, shard)| shard.missing_edits()) {
             Some(statement) => Err(NotStored { statement, then }),

@@ -50,7 +50,10 @@ impl Shard {
 
 impl Fleet {
     /// Checks that the shards store read markers.
-    pub(crate) fn require_markers(&self) -> Result<(), NotStored> {
+    ///
+    /// # Errors
+    /// A shard has no table of markers, or no index for reading a post by its address.
+    pub fn require_markers(&self) -> Result<(), NotStored> {
         let then = "; then add [tables.read_markers] to the configuration";
         match self.all().find_map(|(_, shard)| shard.missing_markers()) {
             Some(statement) => Err(NotStored { statement, then }),
