@@ -45,7 +45,7 @@ const RENEW_PAUSE: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// Age of a password up to which the command that prints it does not run again after a refused
-/// login. So many logins at once run it once.
+/// login. So logins at the same time run it once.
 const REFUSED_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The use of a connection beside the pool.
