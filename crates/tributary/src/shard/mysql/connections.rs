@@ -228,14 +228,14 @@ impl Connections {
 
     /// A connection from the pool, or the error of the login.
     pub(super) async fn pooled(&self) -> Result<Conn, ShardError> {
-        let (used, outcome) = (self.login.options(), self.from_pool().await);
+        let (used, outcome) = (self.login.options(), self.take_pooled().await);
         if self.has_another_password(&used, &outcome).await {
-            return self.from_pool().await;
+            return self.take_pooled().await;
         }
         outcome
     }
 
-    async fn from_pool(&self) -> Result<Conn, ShardError> {
+    async fn take_pooled(&self) -> Result<Conn, ShardError> {
         let pool = locked(&self.pool).pool.clone();
         if self.gate.queue().is_reduced() {
             // The request before this one has returned its connection, but the pool takes it back
