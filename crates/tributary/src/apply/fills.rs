@@ -425,7 +425,7 @@ impl Applier {
         }
     }
 
-    fn install_one(
+    pub(crate) fn install_one(
         &mut self,
         key: CacheKey,
         ticket: Ticket,

@@ -68,6 +68,8 @@ pub use self::sqlite::{CopiedShard, back_up, restore};
 pub(crate) use self::sqlite::{
     Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
 };
+#[cfg(all(test, feature = "sqlite"))]
+pub(crate) use self::sqlite::{HeldReads, HeldTables};
 pub(crate) use self::write::{
     EarlierPost, Edit, FollowOutcome, IdempotencyRecord, NewMarker, NewPost, StoreOutcome, Written,
 };
@@ -217,11 +219,11 @@ impl Shard {
         }
     }
 
-    /// From now on, the reads of this file wait until their deadline. Servers continue.
+    /// From now on, a simulation answers the reads of this file. Servers continue.
     #[cfg(all(test, feature = "sqlite"))]
-    pub(crate) async fn stop_reads(&self) {
+    pub(crate) fn hold_reads(&self, held: &Arc<HeldReads>) {
         match &self.store {
-            Store::Sqlite(shard) => shard.stop_reads().await,
+            Store::Sqlite(shard) => shard.hold_reads(held),
             #[cfg(feature = "mysql")]
             Store::MySql(_) => {}
         }

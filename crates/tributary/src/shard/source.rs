@@ -364,7 +364,7 @@ impl Source {
             #[cfg(feature = "mysql")]
             Self::MySql(_) => false,
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => true,
+            Self::Sqlite(source) => source.logs_all_changes(),
         }
     }
 

@@ -1,44 +1,76 @@
 //! A node: memory with its real writers, which are given the logs of the simulated servers, and
 //! real requests for pages and news.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
-use super::world::{SERVERS, Server, position};
+use super::server::{SERVERS, Server, position};
 use super::{READERS, Weakness};
 use crate::apply::{Applier, CacheKey};
-use crate::changes::{Bounds, Change, ChangePosition, Commit, FeedEvent};
+use crate::changes::{Bounds, Change, Commit, FeedEvent, LogIdentity};
 use crate::clock;
-use crate::freshness::Freshness;
-use crate::memory::{Installed, LogName, Memory, MemorySizes, Miss};
-use crate::model::{FOLLOWEES_MAX, Post, PostKey, ShardId, UserId};
+use crate::memory::{Installed, LogName, Memory, MemorySizes, Miss, Ticket};
+use crate::model::{FOLLOWEES_MAX, PostKey, ShardId, UserId};
 use crate::placement::Placement;
-use crate::shard::{Deadline, FillAnswer, FillRequest, FillTarget, Fleet, UserLists};
-use crate::timeline::news::{self, News, NewsRequest, Subscription};
-use crate::timeline::{self, Draft, PageRequest, TimelineFlights, View};
+use crate::shard::{FillBatch, FillRequest, Fleet, HeldReads, ShardError};
+use crate::timeline::{TimelineFlights, View};
 
 /// Bytes of memory. News have a part of it.
 const BUDGET: usize = 4 << 20;
-/// Attempts at a request whose tails are filled in between.
-const FILLS_MAX: usize = 16;
+/// Bytes that a fill may read.
+const FILL_BYTES: usize = 1 << 20;
+/// Attempts at a fill whose snapshot is too old.
+const FILLS_MAX: u32 = 20;
+/// Posts of the first fill of a tail. Small tails must be filled again and again.
+const DEPTH_MIN: u32 = 2;
 /// A day: a clock that is ahead by this time takes no post for one of the future.
 const DAY_MS: i64 = 86_400_000;
 
 /// A node that follows all servers.
 pub(super) struct Node<'a> {
-    fleet: &'a Fleet,
+    reading: Reading<'a>,
+    /// The reads that each server has not answered.
+    held: &'a [Arc<HeldReads>],
     pub(super) memory: Arc<Memory>,
-    flights: TimelineFlights,
     pub(super) writers: Vec<Writer>,
+    fills: Vec<Fill>,
     /// How far its clock is ahead.
     offset_ms: i64,
     weakness: Option<Weakness>,
 }
+
+/// The parts of a node that requests read.
+#[derive(Clone)]
+pub(super) struct Reading<'a> {
+    fleet: &'a Fleet,
+    memory: Arc<Memory>,
+    flights: Arc<TimelineFlights>,
+}
+
+impl Reading<'_> {
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(self.fleet, Some(&self.memory), &self.flights)
+    }
+}
+
+/// A fill of memory that waits for its database.
+struct Fill {
+    log: usize,
+    identity: LogIdentity,
+    key: CacheKey,
+    ticket: Ticket,
+    frees: u64,
+    request: FillRequest,
+    read: FillRead,
+    tries: u32,
+}
+
+type FillRead = Pin<Box<dyn Future<Output = Result<FillBatch, ShardError>>>>;
 
 /// The writer of one log.
 pub(super) struct Writer {
@@ -51,7 +83,7 @@ pub(super) struct Writer {
 
 impl<'a> Node<'a> {
     pub(super) fn start(
-        fleet: &'a Fleet,
+        (fleet, held): (&'a Fleet, &'a [Arc<HeldReads>]),
         servers: &[Server],
         (offset_ms, news): (i64, usize),
         weakness: Option<Weakness>,
@@ -70,8 +102,10 @@ impl<'a> Node<'a> {
             epoch: 0,
             delivered: 0,
         });
-        let (writers, flights) = (writers.collect(), TimelineFlights::new());
-        let mut node = Self { fleet, memory, flights, writers, offset_ms, weakness };
+        let (writers, fills) = (writers.collect(), Vec::new());
+        let flights = Arc::new(TimelineFlights::new());
+        let reading = Reading { fleet, memory: Arc::clone(&memory), flights };
+        let mut node = Self { reading, held, memory, writers, fills, offset_ms, weakness };
         servers.iter().for_each(|server| node.begin(server));
         node
     }
@@ -93,7 +127,7 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn horizon(&self) -> PostKey {
-        self.fleet.horizon().now().expect("posts of the future are hidden")
+        self.reading.fleet.horizon().now().expect("posts of the future are hidden")
     }
 
     /// Follows the current epoch of a server from its end on.
@@ -164,8 +198,29 @@ impl<'a> Node<'a> {
         applier.evict(CacheKey::Follows(slot));
     }
 
-    /// Fills what requests have missed. Returns whether there was anything.
-    fn fill_missed(&mut self, servers: &[Server]) -> bool {
+    pub(super) fn reading(&self) -> Reading<'a> {
+        self.reading.clone()
+    }
+
+    /// A server with a read that waits, and the number of its reads.
+    pub(super) fn held(&self, chance: &mut StdRng) -> Option<(usize, usize)> {
+        let counts: Vec<_> = self.held.iter().map(|held| held.len()).enumerate().collect();
+        let some: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+        (!some.is_empty()).then(|| some[chance.random_range(0..some.len())])
+    }
+
+    /// Lets a server answer one of the reads, or fail.
+    pub(super) fn answer(&self, servers: &mut [Server], chance: &mut StdRng) {
+        let Some((index, count)) = self.held(chance) else { return };
+        let (held, number) = (&self.held[index], chance.random_range(0..count));
+        match chance.random_ratio(1, 40) {
+            true => held.fail(number),
+            false => servers[index].answer(held, number, chance),
+        }
+    }
+
+    /// Starts the fills of what requests have missed, and installs those that were answered.
+    pub(super) fn fill(&mut self) {
         let mut misses = Vec::new();
         for writer in &mut self.writers {
             while let Ok(miss) = writer.queue.try_recv() {
@@ -174,158 +229,71 @@ impl<'a> Node<'a> {
         }
         misses.sort_unstable();
         misses.dedup();
-        for miss in &misses {
-            match miss {
-                Miss::Tail { slot, depth } => self.fill_tail(servers, *slot, *depth),
-                Miss::Follows { user } => self.fill_follows(servers, user.0),
+        misses.into_iter().for_each(|miss| self.start_fill(miss));
+        for mut fill in std::mem::take(&mut self.fills) {
+            match (&mut fill.read).now_or_never() {
+                Some(outcome) => self.end_fill(fill, outcome),
+                None => self.fills.push(fill),
             }
         }
-        !misses.is_empty()
     }
 
-    fn fill_tail(&mut self, servers: &[Server], slot: u32, depth: u32) {
-        let author = self.memory.user(slot);
-        // Small tails must be filled again and again.
-        let depth = depth.max(2);
-        let rows = self.rows_of(servers, author);
-        let mut posts: Vec<Post> = rows.posts_of(author.0).collect();
-        posts.sort_unstable_by_key(|post| std::cmp::Reverse(post.key));
-        let complete = posts.len() <= depth as usize;
-        posts.truncate(depth as usize);
-        let answer = FillAnswer::Tail { posts, complete, handle: None, blocks: Vec::new() };
-        self.fill(author, FillTarget::Tail { depth }, answer);
-    }
-
-    /// Fills the reader's follow list, unless it is in memory.
-    fn fill_follows(&mut self, servers: &[Server], reader: u64) {
-        if self.memory.follows(UserId(reader), 0).is_some() {
-            return;
-        }
-        let rows = self.rows_of(servers, UserId(reader));
-        let list = rows.follows.range((reader, 0)..=(reader, u64::MAX));
-        let follows = list.map(|(_, user)| UserId(*user)).collect();
-        let answer = FillAnswer::Follows(UserLists { follows, ..UserLists::default() });
-        let max = u32::try_from(FOLLOWEES_MAX).unwrap();
-        self.fill(UserId(reader), FillTarget::Follows { max }, answer);
-    }
-
-    fn rows_of<'s>(&self, servers: &'s [Server], user: UserId) -> &'s super::world::Rows {
-        let writer = &self.writers[self.memory.log_index(user)];
-        &servers[self.memory.log_index(user)].epochs[writer.epoch].rows[writer.delivered]
-    }
-
-    fn fill(&mut self, user: UserId, target: FillTarget, answer: FillAnswer) {
-        let slot = self.memory.register_user(user).expect("users have room");
-        let applier = &mut self.writers[self.memory.log_index(user)].applier;
-        let key = match target {
-            FillTarget::Tail { .. } => CacheKey::Tail(slot),
-            FillTarget::Follows { .. } => CacheKey::Follows(slot),
+    fn start_fill(&mut self, miss: Miss) {
+        let shard_of = |user| self.memory.placement().shard_of(user);
+        let (user, key, request) = match miss {
+            Miss::Tail { slot, depth } => {
+                let user = self.memory.user(slot);
+                let request = FillRequest::tail(shard_of(user), user, depth.max(DEPTH_MIN));
+                (user, CacheKey::Tail(slot), request)
+            }
+            Miss::Follows { user } => {
+                let max = u32::try_from(FOLLOWEES_MAX).unwrap();
+                let slot = self.memory.register_user(user).expect("users have room");
+                let request = FillRequest::follows(shard_of(user), user, max);
+                (user, CacheKey::Follows(slot), request)
+            }
         };
-        applier.evict(key);
-        let at = applier.keeper.high_water();
-        let ticket = applier.keeper.register(key).expect("it was evicted");
-        let shard = self.memory.placement().shard_of(user);
-        let request = FillRequest { shard, user, target };
-        let entry = applier.entry_of(&request, answer, self.memory.frees()).expect("it has room");
-        if applier.keeper.install(key, ticket, Bounds::Exact(at), entry) == Installed::Ready {
-            applier.show_filled(key);
-        }
+        let log = self.memory.log_index(user);
+        let keeper = &mut self.writers[log].applier.keeper;
+        let key = match key {
+            CacheKey::Tail(slot) if keeper.get(key).is_some() => CacheKey::DeeperTail(slot),
+            CacheKey::Follows(_) if keeper.get(key).is_some() => return,
+            key => key,
+        };
+        let Some((identity, _)) = self.memory.logs()[log].position() else { return };
+        // Otherwise it is being filled.
+        let Some(ticket) = keeper.register(key) else { return };
+        let frees = self.memory.frees();
+        let read = self.read(log, request);
+        let fill = Fill { log, identity, key, ticket, frees, request, read, tries: 1 };
+        self.fills.push(fill);
     }
 
-    pub(super) fn view(&self) -> View<'_> {
-        View::new(self.fleet, Some(&self.memory), &self.flights)
+    fn read(&self, log: usize, request: FillRequest) -> FillRead {
+        let source = Arc::clone(&self.reading.fleet.sources()[log]);
+        let deadline = self.reading.fleet.read_deadline();
+        Box::pin(async move { source.fill(&[request], FILL_BYTES, deadline).await })
     }
 
-    /// Makes the request until memory has what it needs. `None` if it waits for something else: for
-    /// a token, or for a database.
-    fn ask<T>(
-        &mut self,
-        servers: &[Server],
-        reader: u64,
-        mut ask: impl AsyncFnMut(&Self) -> T,
-    ) -> Option<T> {
-        for _ in 0..FILLS_MAX {
-            self.fill_follows(servers, reader);
-            if let Some(answer) = ask(self).now_or_never() {
-                return Some(answer);
-            }
-            if !self.fill_missed(servers) {
-                return None;
-            }
-        }
-        None
-    }
-
-    pub(super) fn news(
-        &mut self,
-        servers: &[Server],
-        reader: u64,
-        request: &NewsRequest,
-    ) -> Option<News> {
-        self.ask(servers, reader, async |node| {
-            news::news(&mut node.view(), UserId(reader), request).await.unwrap()
-        })
-    }
-
-    /// The same for a request whose time is over: it waits for nothing.
-    pub(super) async fn news_after_wait(
-        &mut self,
-        servers: &[Server],
-        reader: u64,
-        request: &NewsRequest,
-    ) -> News {
-        self.fill_follows(servers, reader);
-        let mut view = self.view().until(Deadline::after(Duration::ZERO));
-        news::news(&mut view, UserId(reader), request).await.unwrap()
-    }
-
-    pub(super) fn count(
-        &mut self,
-        servers: &[Server],
-        reader: u64,
-        request: &NewsRequest,
-    ) -> Option<(usize, News)> {
-        self.ask(servers, reader, async |node| {
-            news::count(&mut node.view(), UserId(reader), request).await.unwrap()
-        })
-    }
-
-    /// The answer that a subscription reads now.
-    pub(super) fn read(
-        &mut self,
-        servers: &[Server],
-        reader: u64,
-        subscription: &mut Subscription,
-    ) -> Option<News> {
-        self.ask(servers, reader, async |node| subscription.read(node.view()).await.unwrap())
-    }
-
-    /// A page from memory.
-    pub(super) fn page(
-        &mut self,
-        servers: &[Server],
-        reader: u64,
-        request: &PageRequest,
-    ) -> Option<Draft> {
-        let page = self.ask(servers, reader, async |node| {
-            timeline::home_timeline(&mut node.view(), UserId(reader), request).await.unwrap()
+    fn end_fill(&mut self, mut fill: Fill, outcome: Result<FillBatch, ShardError>) {
+        let applier = &mut self.writers[fill.log].applier;
+        let batch = outcome.ok().filter(|batch| batch.identity == fill.identity);
+        let answer = batch.and_then(|mut batch| Some((batch.bounds, batch.answers.pop()?)));
+        let entry = answer.and_then(|(bounds, answer)| {
+            Some((bounds, applier.entry_of(&fill.request, answer, fill.frees)?))
         });
-        page.filter(|page| page.queried.is_empty() && page.waves == 0 && page.missing.is_empty())
-    }
-
-    /// The token of a page that the databases answer: they show all changes up to one
-    /// position, and perhaps some up to the end.
-    pub(super) fn token_of_databases(&self, servers: &[Server]) -> Freshness {
-        let mut token = Freshness::default();
-        for (server, writer) in servers.iter().zip(&self.writers) {
-            let epoch = server.now();
-            let is_followed = writer.epoch + 1 == server.epochs.len();
-            let delivered = if is_followed { writer.delivered } else { 0 };
-            let seen = position(delivered.min(epoch.visible));
-            token.set(epoch.identity, ChangePosition::after(seen), position(epoch.end()));
+        let Some((bounds, entry)) = entry.filter(|_| fill.tries < FILLS_MAX) else {
+            return applier.keeper.give_up(fill.key, fill.ticket);
+        };
+        let bounds = match self.weakness {
+            Some(Weakness::BlindFills) => Bounds::Exact(applier.keeper.high_water()),
+            _ => bounds,
+        };
+        if applier.install_one(fill.key, fill.ticket, bounds, entry) == Installed::Retry {
+            fill.read = self.read(fill.log, fill.request);
+            fill.tries += 1;
+            self.fills.push(fill);
         }
-        token.set_horizon(Some(self.horizon()));
-        token
     }
 }
 

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use super::{AUTHORS, READERS};
 use crate::changes::{Change, ChangePosition, LogIdentity, LogPosition};
 use crate::horizon::AHEAD_MS;
-use crate::model::{Follow, Post, PostId, PostKey, UserId};
+use crate::model::{Follow, Hide, Post, PostId, PostKey, UserId, UserList};
 use crate::shard::{HeldReads, HeldTables};
 
 pub(super) const SERVERS: usize = 2;
@@ -20,6 +20,8 @@ pub(super) fn server_of(user: u64) -> usize {
 }
 /// The distance of two transactions in a log.
 const GAP: u64 = 10;
+/// The time between two changes without a transaction.
+pub(super) const LOSS_PAUSE_MS: i64 = 200_000;
 /// A post of the next century.
 const CENTURY_MS: i64 = 4_102_444_800_000;
 
@@ -31,8 +33,8 @@ pub(super) type PostOf = (u64, u64);
 pub(super) struct Rows {
     /// Time and text.
     pub(super) posts: BTreeMap<PostOf, (i64, String)>,
-    /// Follower and followee.
-    pub(super) follows: BTreeSet<(u64, u64)>,
+    /// The follows, mutes and blocks: owner and user.
+    pub(super) lists: BTreeMap<UserList, BTreeSet<(u64, u64)>>,
 }
 
 /// The rows that a part of a log has changed.
@@ -41,7 +43,8 @@ pub(super) struct Touched {
     pub(super) all: bool,
     pub(super) users: BTreeSet<u64>,
     pub(super) posts: BTreeSet<PostOf>,
-    pub(super) follows: BTreeSet<(u64, u64)>,
+    /// The owners and users of lists.
+    pub(super) entries: BTreeSet<(u64, u64)>,
 }
 
 /// A log from its begin to its reset.
@@ -53,8 +56,8 @@ pub(super) struct Epoch {
     pub(super) rows: Vec<Rows>,
     /// Number of transactions that the tables show.
     pub(super) visible: usize,
-    /// The numbers of transactions after which rows changed without one.
-    losses: BTreeSet<usize>,
+    /// The numbers of transactions after which rows changed without one, and when.
+    losses: BTreeMap<usize, i64>,
 }
 
 /// The server of the users whose id has this remainder.
@@ -66,8 +69,10 @@ pub(super) struct Server {
     deleted: Vec<PostOf>,
     /// How often each post was changed.
     pub(super) changes: BTreeMap<PostOf, usize>,
+    /// The authors that have ever blocked a reader. The reader gets no event for that.
+    pub(super) blocked: BTreeSet<(u64, u64)>,
     texts: u64,
-    /// The tables that a database answers from, and the rows that it holds.
+    /// The tables that reads are answered from, and the rows that they hold.
     tables: HeldTables,
     filled: Rows,
 }
@@ -92,11 +97,13 @@ impl Rows {
                 self.posts.retain(|address, (of, _)| *address != at || of != time);
             }
             Change::Follow(Follow { follower, followee }) => {
-                self.follows.insert((follower.0, followee.0));
+                self.set(UserList::Follows, (*follower, *followee), true);
             }
             Change::Unfollow(Follow { follower, followee }) => {
-                self.follows.remove(&(follower.0, followee.0));
+                self.set(UserList::Follows, (*follower, *followee), false);
             }
+            Change::Hide(Hide { list, owner, user }) => self.set(*list, (*owner, *user), true),
+            Change::Unhide(Hide { list, owner, user }) => self.set(*list, (*owner, *user), false),
             _ => {}
         }
     }
@@ -109,16 +116,35 @@ impl Rows {
         let gone: Vec<PostKey> = gone.map(key_of).collect();
         let stored = stored.map(|(of, row)| Post::new(key_of((of, row)), row.1.clone()));
         tables.change_posts(&gone, &stored.collect::<Vec<_>>());
-        let follows = |pairs: Vec<&(u64, u64)>| -> Vec<Follow> {
-            let follow = |(follower, followee): &(u64, u64)| Follow {
-                follower: UserId(*follower),
-                followee: UserId(*followee),
+        for list in UserList::ALL {
+            let difference = |new: &Self, old: &Self| -> Vec<Follow> {
+                let rows = new.list(list).filter(|(owner, user)| !old.has(list, *owner, *user));
+                rows.map(|(owner, user)| follow(owner, user)).collect()
             };
-            pairs.into_iter().map(follow).collect()
+            tables.change_list(list, &difference(old, self), &difference(self, old));
+        }
+    }
+
+    pub(super) fn list(&self, list: UserList) -> impl Iterator<Item = (u64, u64)> {
+        self.lists.get(&list).into_iter().flatten().copied()
+    }
+
+    pub(super) fn has(&self, list: UserList, owner: u64, user: u64) -> bool {
+        self.lists.get(&list).is_some_and(|rows| rows.contains(&(owner, user)))
+    }
+
+    /// Whether the reader follows the author and does not hide the author's posts.
+    pub(super) fn shows(&self, reader: u64, author: u64) -> bool {
+        let [follows, mutes, blocks] = UserList::ALL.map(|list| self.has(list, reader, author));
+        follows && !mutes && !blocks
+    }
+
+    fn set(&mut self, list: UserList, (owner, user): (UserId, UserId), is_stored: bool) {
+        let rows = self.lists.entry(list).or_default();
+        match is_stored {
+            true => rows.insert((owner.0, user.0)),
+            false => rows.remove(&(owner.0, user.0)),
         };
-        let gone = follows(old.follows.difference(&self.follows).collect());
-        let stored = follows(self.follows.difference(&old.follows).collect());
-        tables.change_follows(&gone, &stored);
     }
 
     pub(super) fn posts_of(&self, author: u64) -> impl DoubleEndedIterator<Item = Post> {
@@ -139,7 +165,10 @@ impl Touched {
             }
             Change::Follow(Follow { follower, followee })
             | Change::Unfollow(Follow { follower, followee }) => {
-                self.follows.insert((follower.0, followee.0));
+                self.entries.insert((follower.0, followee.0));
+            }
+            Change::Hide(hide) | Change::Unhide(hide) => {
+                self.entries.insert((hide.owner.0, hide.user.0));
             }
             Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => {
                 self.users.insert(user.0);
@@ -158,10 +187,13 @@ impl Epoch {
         (count, if is_within { usize::try_from(at.changes).unwrap() } else { 0 })
     }
 
-    /// Whether rows changed without a transaction at this position, so that there are only those
-    /// after the change.
-    pub(super) fn is_at_loss(&self, at: ChangePosition) -> bool {
-        self.losses.iter().any(|count| position(*count) == at.after)
+    /// Whether rows changed without a transaction after this position. The clocks of nodes differ
+    /// by less than the time between two such changes.
+    pub(super) fn is_before_loss(&self, at: ChangePosition) -> bool {
+        self.losses.iter().any(|(count, now_ms)| {
+            let is_marked = i64::from(at.changes) * 1_000 > now_ms - LOSS_PAUSE_MS / 2;
+            position(*count) > at.after || (position(*count) == at.after && !is_marked)
+        })
     }
 
     pub(super) fn rows_at(&self, at: ChangePosition) -> Rows {
@@ -190,11 +222,15 @@ impl Server {
     pub(super) fn new(index: usize) -> Self {
         let mut rows = Rows::default();
         for reader in READERS.into_iter().filter(|reader| server_of(*reader) == index) {
-            rows.follows.extend((0..AUTHORS / 2).map(|author| (reader, author)));
+            for author in 0..AUTHORS / 2 {
+                rows.set(UserList::Follows, (UserId(reader), UserId(author)), true);
+            }
         }
         let (epochs, changes) = (Vec::new(), BTreeMap::new());
         let (deleted, tables, filled) = (Vec::new(), HeldTables::new(), Rows::default());
-        let mut server = Self { index, epochs, deleted, changes, texts: 0, tables, filled };
+        let blocked = BTreeSet::new();
+        let mut server =
+            Self { index, epochs, deleted, changes, blocked, texts: 0, tables, filled };
         server.begin(rows, false);
         server
     }
@@ -214,7 +250,7 @@ impl Server {
             log: Vec::new(),
             rows: vec![rows],
             visible: 0,
-            losses: BTreeSet::new(),
+            losses: BTreeMap::new(),
         });
     }
 
@@ -282,7 +318,7 @@ impl Server {
         self.change_unseen(&mut rows, chance, now_ms);
         let epoch = self.now_mut();
         *epoch.rows.last_mut().unwrap() = rows;
-        epoch.losses.insert(epoch.end());
+        epoch.losses.insert(epoch.end(), now_ms);
     }
 
     /// Changes that the log does not contain.
@@ -310,8 +346,9 @@ impl Server {
         let reader = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
         match (chance.random_bool(0.5), reader) {
             (true, Some(reader)) => {
-                rows.follows.retain(|(follower, _)| *follower != reader);
-                rows.follows.insert((reader, chance.random_range(0..AUTHORS)));
+                rows.lists.entry(UserList::Follows).or_default().retain(|(own, _)| *own != reader);
+                let author = UserId(chance.random_range(0..AUTHORS));
+                rows.set(UserList::Follows, (UserId(reader), author), true);
                 changes.push(Change::ReaderUnknown(UserId(reader)));
             }
             _ => {
@@ -376,7 +413,8 @@ impl Server {
                 changes
                     .extend(gone.map(|post| Change::Post(Post::new(key(post, time), self.text()))));
             }
-            (55..70, _) => self.change_follow(rows, changes, chance),
+            (55..68, _) => self.change_follow(rows, changes, chance),
+            (68..70, _) => self.change_hide(rows, changes, chance),
             _ => changes.push(Change::Post(self.post(author, time(chance, now_ms), chance))),
         }
         changes[before..].iter().for_each(|change| rows.apply(change));
@@ -386,8 +424,8 @@ impl Server {
         let own = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
         let Some(reader) = own else { return };
         let followee = chance.random_range(0..AUTHORS);
-        let follow = Follow { follower: UserId(reader), followee: UserId(followee) };
-        let mut changed = match rows.follows.contains(&(reader, followee)) {
+        let follow = follow(reader, followee);
+        let mut changed = match rows.has(UserList::Follows, reader, followee) {
             true => vec![Change::Unfollow(follow), Change::Follow(follow)],
             false => vec![Change::Follow(follow), Change::Unfollow(follow)],
         };
@@ -396,6 +434,31 @@ impl Server {
         }
         changes.extend(changed);
     }
+
+    /// A reader mutes or blocks an author or ends that, or the last author of the server a reader.
+    fn change_hide(&mut self, rows: &Rows, changes: &mut Vec<Change>, chance: &mut StdRng) {
+        let own = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
+        let blocker = AUTHORS - SERVERS as u64 + self.index as u64;
+        let reader = READERS[chance.random_range(0..READERS.len())];
+        let (list, owner, user) = match (chance.random_range(0..4), own) {
+            (0, _) | (_, None) => (UserList::Blocks, blocker, reader),
+            (1, Some(own)) => (UserList::Blocks, own, chance.random_range(0..AUTHORS)),
+            (_, Some(own)) => (UserList::Mutes, own, chance.random_range(0..AUTHORS)),
+        };
+        if owner == blocker {
+            self.blocked.insert((owner, user));
+        }
+        let hide = Hide { list, owner: UserId(owner), user: UserId(user) };
+        changes.push(match rows.has(list, owner, user) {
+            true => Change::Unhide(hide),
+            false => Change::Hide(hide),
+        });
+    }
+}
+
+/// An entry of a list.
+fn follow(owner: u64, user: u64) -> Follow {
+    Follow { follower: UserId(owner), followee: UserId(user) }
 }
 
 /// Times tie, are late, are ahead by less than a minute, are due soon, and are far ahead.

@@ -1,361 +1,224 @@
-//! Two servers with one shard and one log each, and all states that they ever held.
+//! The servers, the nodes, and what happens to them, also while a request is on its way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use rand::RngExt;
+use futures_util::FutureExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
 
-use super::{AUTHORS, READERS};
-use crate::changes::{Change, ChangePosition, LogIdentity, LogPosition};
-use crate::horizon::AHEAD_MS;
-use crate::model::{Follow, Post, PostId, PostKey, UserId};
+use super::node::{Node, Reading};
+use super::server::{LOSS_PAUSE_MS, SERVERS, Server};
+use super::{DAY_MS, START_MS, Weakness};
+use crate::Tributary;
+use crate::clock;
+use crate::config::Config;
+use crate::model::ShardId;
+use crate::shard::HeldReads;
 
-pub(super) const SERVERS: usize = 2;
+/// Attempts at a request that waits for something which does not come.
+const TRIES_MAX: usize = 8;
+/// Things that happen while a request waits, at most.
+const WAITS_MAX: usize = 60;
 
-/// The server of a user.
-pub(super) fn server_of(user: u64) -> usize {
-    usize::try_from(user).unwrap() % SERVERS
-}
-/// The distance of two transactions in a log.
-const GAP: u64 = 10;
-/// A post of the next century.
-const CENTURY_MS: i64 = 4_102_444_800_000;
-
-/// A post by author and id.
-pub(super) type PostOf = (u64, u64);
-
-/// The rows of one shard.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Rows {
-    /// Time and text.
-    pub(super) posts: BTreeMap<PostOf, (i64, String)>,
-    /// Follower and followee.
-    pub(super) follows: BTreeSet<(u64, u64)>,
+/// The fleet of a node. The simulated servers answer its reads.
+pub(super) struct SimulatedFleet {
+    tributary: Tributary,
+    held: Vec<Arc<HeldReads>>,
+    _dir: TempDir,
 }
 
-/// The rows that a part of a log has changed.
-#[derive(Debug, Default)]
-pub(super) struct Touched {
-    pub(super) all: bool,
-    pub(super) users: BTreeSet<u64>,
-    pub(super) posts: BTreeSet<PostOf>,
-    pub(super) follows: BTreeSet<(u64, u64)>,
-}
-
-/// A log from its begin to its reset.
-#[derive(Debug)]
-pub(super) struct Epoch {
-    pub(super) identity: LogIdentity,
-    pub(super) log: Vec<Vec<Change>>,
-    /// The rows before the first transaction, and after each.
-    pub(super) rows: Vec<Rows>,
-    /// Number of transactions that the tables show.
-    pub(super) visible: usize,
-    /// The numbers of transactions after which rows changed without one.
-    losses: BTreeSet<usize>,
-}
-
-/// The server of the users whose id has this remainder.
-#[derive(Debug)]
-pub(super) struct Server {
-    pub(super) index: usize,
-    pub(super) epochs: Vec<Epoch>,
-    /// The ids of deleted posts, by author.
-    deleted: Vec<PostOf>,
-    /// How often each post was changed.
-    pub(super) changes: BTreeMap<PostOf, usize>,
-    texts: u64,
-}
-
-pub(super) fn position(transactions: usize) -> LogPosition {
-    LogPosition(GAP * transactions as u64)
-}
-
-fn key((author, post): PostOf, time: i64) -> PostKey {
-    PostKey { time, post: PostId(post), author: UserId(author) }
-}
-
-impl Rows {
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Post(post) | Change::PostEdited(post) => {
-                let PostKey { time, post: PostId(id), author: UserId(author) } = post.key;
-                self.posts.insert((author, id), (time, post.content.clone()));
-            }
-            Change::PostGone(PostKey { time, post: PostId(id), author: UserId(author) }) => {
-                let at = (*author, *id);
-                self.posts.retain(|address, (of, _)| *address != at || of != time);
-            }
-            Change::Follow(Follow { follower, followee }) => {
-                self.follows.insert((follower.0, followee.0));
-            }
-            Change::Unfollow(Follow { follower, followee }) => {
-                self.follows.remove(&(follower.0, followee.0));
-            }
-            _ => {}
+impl SimulatedFleet {
+    pub(super) async fn open() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let shards = ("TRIBUTARY_EMBEDDED__SHARDS".to_owned(), SERVERS.to_string());
+        let mut config = Config::from_folder(dir.path(), [shards]).unwrap();
+        config.memory.budget = Some(0);
+        // No request reaches its deadline, except those that have no time.
+        config.request.deadline_ms = 600_000;
+        let tributary = Tributary::open(&config).await.unwrap();
+        let held: Vec<Arc<HeldReads>> = (0..SERVERS).map(|_| Arc::default()).collect();
+        for (number, held) in held.iter().enumerate() {
+            let shard = ShardId(u16::try_from(number).unwrap());
+            tributary.0.fleet.shard(shard).hold_reads(held);
         }
-    }
-
-    pub(super) fn posts_of(&self, author: u64) -> impl DoubleEndedIterator<Item = Post> {
-        self.posts
-            .range((author, 0)..=(author, u64::MAX))
-            .map(|(of, (time, text))| Post::new(key(*of, *time), text.clone()))
+        Self { tributary, held, _dir: dir }
     }
 }
 
-impl Touched {
-    fn add(&mut self, change: &Change) {
-        match change {
-            Change::Post(Post { key, .. }) | Change::PostEdited(Post { key, .. }) => {
-                self.posts.insert((key.author.0, key.post.0));
-            }
-            Change::PostGone(key) => {
-                self.posts.insert((key.author.0, key.post.0));
-            }
-            Change::Follow(Follow { follower, followee })
-            | Change::Unfollow(Follow { follower, followee }) => {
-                self.follows.insert((follower.0, followee.0));
-            }
-            Change::AuthorUnknown(user) | Change::ReaderUnknown(user) => {
-                self.users.insert(user.0);
-            }
-            _ => self.all = true,
-        }
-    }
+pub(super) struct World<'a> {
+    pub(super) chance: StdRng,
+    fleets: &'a [SimulatedFleet],
+    pub(super) servers: Vec<Server>,
+    pub(super) nodes: Vec<Node<'a>>,
+    pub(super) now_ms: i64,
+    /// How far the clock of each node is ahead, and the bytes of its news.
+    pub(super) settings: Vec<(i64, usize)>,
+    /// The number of waits of requests, and whether the last request has waited.
+    pub(super) waits: u64,
+    pub(super) has_waited: bool,
+    weakness: Option<Weakness>,
+    pub(super) verbose: bool,
 }
 
-impl Epoch {
-    /// The number of whole transactions up to a position, and of changes of the next one.
-    fn count_at(&self, at: ChangePosition) -> (usize, usize) {
-        let count = usize::try_from(at.after.0 / GAP).unwrap().min(self.log.len());
-        // Otherwise it is the mark of a loss.
-        let is_within = at.after.0 % GAP == GAP - 1;
-        (count, if is_within { usize::try_from(at.changes).unwrap() } else { 0 })
-    }
-
-    /// Whether the rows of this position were lost, so that there are only those after the loss.
-    pub(super) fn is_before_loss(&self, at: ChangePosition) -> bool {
-        let is_at = |count: &usize| ChangePosition::after(position(*count)) == at;
-        self.losses.iter().any(is_at)
-    }
-
-    pub(super) fn rows_at(&self, at: ChangePosition) -> Rows {
-        let (count, changes) = self.count_at(at);
-        let mut rows = self.rows[count].clone();
-        let next = self.log.get(count).into_iter().flatten();
-        next.take(changes).for_each(|change| rows.apply(change));
-        rows
-    }
-
-    /// The changes after a position in the first `until` transactions.
-    pub(super) fn touched(&self, after: ChangePosition, until: usize) -> Touched {
-        let (count, changes) = self.count_at(after);
-        let mut touched = Touched::default();
-        let whole = self.log.get(count..until.max(count)).unwrap_or_default();
-        whole.iter().flatten().skip(changes).for_each(|change| touched.add(change));
-        touched
-    }
-
-    pub(super) fn end(&self) -> usize {
-        self.log.len()
-    }
-}
-
-impl Server {
-    pub(super) fn new(index: usize) -> Self {
-        let mut rows = Rows::default();
-        for reader in READERS.into_iter().filter(|reader| server_of(*reader) == index) {
-            rows.follows.extend((0..AUTHORS / 2).map(|author| (reader, author)));
+impl<'a> World<'a> {
+    pub(super) fn new(
+        (seed, day): (u64, i64),
+        fleets: &'a [SimulatedFleet],
+        weakness: Option<Weakness>,
+    ) -> Self {
+        let mut chance = StdRng::seed_from_u64(seed);
+        let now_ms = START_MS + day * DAY_MS;
+        let mut servers: Vec<Server> = (0..SERVERS).map(Server::new).collect();
+        for _ in 0..10 {
+            servers.iter_mut().for_each(|server| server.write(&mut chance, now_ms));
         }
-        let (epochs, changes) = (Vec::new(), BTreeMap::new());
-        let mut server = Self { index, epochs, deleted: Vec::new(), changes, texts: 0 };
-        server.begin(rows, false);
-        server
-    }
-
-    /// The log is reset. With the weakness, the new log has the identity of the old one.
-    pub(super) fn reset(&mut self, keeps_identity: bool) {
-        let rows = self.now().rows.last().unwrap().clone();
-        self.begin(rows, keeps_identity);
-    }
-
-    fn begin(&mut self, rows: Rows, keeps_identity: bool) {
-        let number = if keeps_identity { self.epochs.len() - 1 } else { self.epochs.len() };
-        let identity = LogIdentity(1_000 * (self.index + 1) as u64 + number as u64);
-        self.epochs.push(Epoch {
-            identity,
-            log: Vec::new(),
-            rows: vec![rows],
-            visible: 0,
-            losses: BTreeSet::new(),
-        });
-    }
-
-    pub(super) fn now(&self) -> &Epoch {
-        self.epochs.last().unwrap()
-    }
-
-    pub(super) fn now_mut(&mut self) -> &mut Epoch {
-        self.epochs.last_mut().unwrap()
-    }
-
-    /// One transaction with up to eight changes.
-    pub(super) fn write(&mut self, chance: &mut StdRng, now_ms: i64) {
-        let (mut rows, mut changes) = (self.now().rows.last().unwrap().clone(), Vec::new());
-        if chance.random_ratio(1, 300) {
-            self.change_unseen(&mut rows, chance, now_ms);
-            changes.push(Change::ShardUnknown);
-        } else {
-            let most = if chance.random_bool(0.2) { 8 } else { 2 };
-            for _ in 0..chance.random_range(1..=most) {
-                self.change(&mut rows, &mut changes, (chance, now_ms));
-            }
-            if chance.random_ratio(1, 60) {
-                self.change_unknown(&mut rows, &mut changes, (chance, now_ms));
-            }
-        }
-        for change in &changes {
-            if let Change::Post(Post { key, .. })
-            | Change::PostEdited(Post { key, .. })
-            | Change::PostGone(key) = change
-            {
-                *self.changes.entry((key.author.0, key.post.0)).or_default() += 1;
-            }
-        }
-        let epoch = self.now_mut();
-        epoch.log.push(changes);
-        epoch.rows.push(rows);
-    }
-
-    /// Rows change without a transaction.
-    pub(super) fn lose(&mut self, chance: &mut StdRng, now_ms: i64) {
-        let mut rows = self.now().rows.last().unwrap().clone();
-        self.change_unseen(&mut rows, chance, now_ms);
-        let epoch = self.now_mut();
-        *epoch.rows.last_mut().unwrap() = rows;
-        epoch.losses.insert(epoch.end());
-    }
-
-    /// Changes that the log does not contain.
-    fn change_unseen(&mut self, rows: &mut Rows, chance: &mut StdRng, now_ms: i64) {
-        let mut unseen = Vec::new();
-        for _ in 0..3 {
-            self.change(rows, &mut unseen, (chance, now_ms));
-        }
-        // All posts of the shard may come again.
-        self.changes.values_mut().for_each(|count| *count += 1);
-        for change in unseen {
-            if let Change::Post(Post { key, .. }) = change {
-                self.changes.insert((key.author.0, key.post.0), 2);
-            }
-        }
-    }
-
-    /// A change of one user that the log contains without its content.
-    fn change_unknown(
-        &mut self,
-        rows: &mut Rows,
-        changes: &mut Vec<Change>,
-        (chance, now_ms): (&mut StdRng, i64),
-    ) {
-        let reader = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
-        match (chance.random_bool(0.5), reader) {
-            (true, Some(reader)) => {
-                rows.follows.retain(|(follower, _)| *follower != reader);
-                rows.follows.insert((reader, chance.random_range(0..AUTHORS)));
-                changes.push(Change::ReaderUnknown(UserId(reader)));
-            }
-            _ => {
-                let author = self.author(chance);
-                let post = self.post(author, time(chance, now_ms), chance);
-                self.changes.insert((author, post.key.post.0), 2);
-                rows.apply(&Change::Post(post));
-                changes.push(Change::AuthorUnknown(UserId(author)));
-            }
-        }
-    }
-
-    fn author(&self, chance: &mut StdRng) -> u64 {
-        chance.random_range(0..AUTHORS / 2) * 2 + self.index as u64
-    }
-
-    fn post(&mut self, author: u64, time: i64, chance: &mut StdRng) -> Post {
-        let free = |id: &u64| !self.changes.contains_key(&(author, *id));
-        let mut id = chance.random_range(0..1_000_000);
-        while !free(&id) {
-            id += 1;
-        }
-        Post::new(key((author, id), time), self.text())
-    }
-
-    fn text(&mut self) -> String {
-        self.texts += 1;
-        format!("text {} of {}", self.texts, self.index)
-    }
-
-    /// A change of a post or of a follow, as one row of a statement makes it.
-    fn change(
-        &mut self,
-        rows: &mut Rows,
-        changes: &mut Vec<Change>,
-        (chance, now_ms): (&mut StdRng, i64),
-    ) {
-        let before = changes.len();
-        let author = self.author(chance);
-        let own: Vec<PostKey> = rows.posts_of(author).map(|post| post.key).collect();
-        let some = own.get(chance.random_range(0..own.len().max(1))).copied();
-        match (chance.random_range(0..100), some) {
-            (0..15, Some(old)) => {
-                changes.push(Change::PostEdited(Post::new(old, self.text())));
-            }
-            (15..30, Some(old)) => {
-                let key = PostKey { time: time(chance, now_ms), ..old };
-                changes.push(Change::PostGone(old));
-                changes.push(Change::Post(Post::new(key, self.text())));
-            }
-            (30..45, Some(old)) => {
-                changes.push(Change::PostGone(old));
-                self.deleted.push((author, old.post.0));
-            }
-            (45..50, Some(old)) => {
-                changes.push(Change::PostGone(old));
-                changes.push(Change::Post(Post::new(old, self.text())));
-            }
-            (50..55, _) => {
-                let gone = self.deleted.pop().filter(|post| !rows.posts.contains_key(post));
-                let time = time(chance, now_ms);
-                changes
-                    .extend(gone.map(|post| Change::Post(Post::new(key(post, time), self.text()))));
-            }
-            (55..70, _) => self.change_follow(rows, changes, chance),
-            _ => changes.push(Change::Post(self.post(author, time(chance, now_ms), chance))),
-        }
-        changes[before..].iter().for_each(|change| rows.apply(change));
-    }
-
-    fn change_follow(&self, rows: &Rows, changes: &mut Vec<Change>, chance: &mut StdRng) {
-        let own = READERS.into_iter().find(|reader| server_of(*reader) == self.index);
-        let Some(reader) = own else { return };
-        let followee = chance.random_range(0..AUTHORS);
-        let follow = Follow { follower: UserId(reader), followee: UserId(followee) };
-        let mut changed = match rows.follows.contains(&(reader, followee)) {
-            true => vec![Change::Unfollow(follow), Change::Follow(follow)],
-            false => vec![Change::Follow(follow), Change::Unfollow(follow)],
+        let skews = [0, 0, 5_000, -5_000, 90_000];
+        let sizes = [2_000, 20_000, 1 << 20];
+        let settings = fleets
+            .iter()
+            .map(|_| (skews[chance.random_range(0..5)], sizes[chance.random_range(0..3)]))
+            .collect();
+        let mut world = Self {
+            chance,
+            fleets,
+            servers,
+            nodes: Vec::new(),
+            now_ms,
+            settings,
+            waits: 0,
+            has_waited: false,
+            weakness,
+            verbose: false,
         };
-        if chance.random_bool(0.7) {
-            changed.truncate(1);
+        for number in 0..fleets.len() {
+            let node = world.start_node(number);
+            world.nodes.push(node);
         }
-        changes.extend(changed);
+        world
     }
-}
 
-/// Times tie, are late, are ahead by less than a minute, are due soon, and are far ahead.
-fn time(chance: &mut StdRng, now_ms: i64) -> i64 {
-    let second = now_ms / 1_000 * 1_000;
-    match chance.random_range(0..10) {
-        0..4 => second - chance.random_range(0..3) * 7_000,
-        4 => second + chance.random_range(0..AHEAD_MS),
-        5..9 => second + AHEAD_MS + chance.random_range(-1..12) * 1_000,
-        _ => CENTURY_MS,
+    fn start_node(&self, number: usize) -> Node<'a> {
+        let (offset_ms, news) = self.settings[number];
+        clock::set_ms(Some(self.now_ms + offset_ms));
+        let SimulatedFleet { tributary, held, .. } = &self.fleets[number];
+        let fleet = (&tributary.0.fleet, held.as_slice());
+        Node::start(fleet, &self.servers, (offset_ms, news), self.weakness)
+    }
+
+    pub(super) fn restart(&mut self, number: usize) {
+        self.now_ms += LOSS_PAUSE_MS;
+        self.nodes[number] = self.start_node(number);
+    }
+
+    /// A node whose clock is set.
+    pub(super) fn node(&mut self, number: usize) -> &mut Node<'a> {
+        self.set_clock(number);
+        &mut self.nodes[number]
+    }
+
+    /// Everything happens by the clock of this node from now on.
+    fn set_clock(&self, number: usize) {
+        self.nodes[number].set_clock(self.now_ms);
+    }
+
+    /// One random step of the servers or the nodes. It can also happen while requests wait.
+    pub(super) fn change(&mut self) {
+        let number = self.chance.random_range(0..self.nodes.len());
+        let index = self.chance.random_range(0..self.servers.len());
+        let step = self.chance.random_range(0..850);
+        self.set_clock(number);
+        let Self { servers, nodes, chance, .. } = self;
+        let (server, node) = (&mut servers[index], &mut nodes[number]);
+        if self.verbose {
+            let delivered = node.writers.iter().map(|writer| (writer.epoch, writer.delivered));
+            let delivered: Vec<_> = delivered.collect();
+            println!("step {step}, node {number} {delivered:?}, server {index}, {}", self.now_ms);
+        }
+        match step {
+            0..200 => server.write(chance, self.now_ms),
+            200..270 => server.show(chance.random_range(1..4)),
+            270..570 => node.deliver(server, chance.random_range(1..5)),
+            570..660 => self.now_ms += chance.random_range(0..2_000),
+            660..665 => self.now_ms += chance.random_range(0..90_000),
+            665..700 => node.evict(chance),
+            700..740 => node.load_heads(server),
+            740..743 => server.reset(self.weakness == Some(Weakness::SameIdentity)),
+            _ => {
+                node.answer(servers, chance);
+                node.fill();
+            }
+        }
+    }
+
+    /// Rows change without a transaction. The nodes have the whole log and notice it. Their clocks
+    /// differ by less than the time between two such changes. Returns whether a node must restart
+    /// now, as if it had been away.
+    pub(super) fn lose(&mut self) -> bool {
+        self.now_ms += LOSS_PAUSE_MS;
+        let index = self.chance.random_range(0..self.servers.len());
+        let end = self.servers[index].now().end();
+        for node in &mut self.nodes {
+            node.set_clock(self.now_ms);
+            node.deliver(&self.servers[index], end);
+            node.deliver(&self.servers[index], end);
+        }
+        self.servers[index].lose(&mut self.chance, self.now_ms);
+        self.servers[index].show(usize::MAX);
+        for node in &mut self.nodes {
+            node.set_clock(self.now_ms);
+            node.lose(&self.servers[index]);
+        }
+        self.chance.random_bool(0.5)
+    }
+
+    /// Makes a request while other things happen. `None` if its client has ended it.
+    pub(super) fn ask<T>(
+        &mut self,
+        number: usize,
+        mut ask: impl AsyncFnMut(&Reading<'_>) -> T,
+    ) -> Option<T> {
+        let reading = self.nodes[number].reading();
+        self.has_waited = false;
+        for _ in 0..TRIES_MAX {
+            let mut request = Box::pin(ask(&reading));
+            for _ in 0..WAITS_MAX {
+                self.set_clock(number);
+                if let Some(answer) = (&mut request).now_or_never() {
+                    return Some(answer);
+                }
+                if !self.go_on(number) {
+                    break;
+                }
+            }
+            if self.chance.random_ratio(1, 8) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Something happens while a request to this node waits. False if the request must begin
+    /// again: it waits for time to pass, which does not pass for its timers.
+    fn go_on(&mut self, number: usize) -> bool {
+        (self.waits, self.has_waited) = (self.waits + 1, true);
+        self.nodes[number].fill();
+        if self.chance.random_ratio(1, 4) {
+            self.change();
+            return true;
+        }
+        self.set_clock(number);
+        let Self { servers, nodes, chance, .. } = self;
+        let node = &mut nodes[number];
+        if node.held(chance).is_some() {
+            node.answer(servers, chance);
+            node.fill();
+            return true;
+        }
+        for server in servers {
+            node.deliver(server, chance.random_range(0..3));
+            server.show(chance.random_range(0..3));
+        }
+        false
     }
 }

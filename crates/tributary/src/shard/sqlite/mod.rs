@@ -5,6 +5,8 @@ mod erasure;
 mod file;
 mod folder;
 mod handles;
+#[cfg(test)]
+mod held;
 mod lists;
 mod log;
 mod markers;
@@ -29,6 +31,8 @@ pub(super) use self::folder::tables;
 use self::folder::unusable;
 pub(crate) use self::folder::{Folder, OpenedFile, lock};
 pub(crate) use self::handles::insert_handles;
+#[cfg(test)]
+pub(crate) use self::held::{HeldReads, HeldTables};
 pub(super) use self::source::SqliteSource;
 pub(crate) use self::write::{insert_follows, insert_posts};
 use self::writer::Writer;
@@ -72,6 +76,9 @@ struct Readers {
     idle: Mutex<Vec<Connection>>,
     // Dropped after the connections, which need its handle.
     file: Arc<ShardFile>,
+    /// A simulation answers the reads.
+    #[cfg(test)]
+    held: std::sync::OnceLock<Arc<HeldReads>>,
 }
 
 impl SqliteShard {
@@ -137,16 +144,18 @@ impl SqliteShard {
         }
     }
 
-    /// Takes all reading connections: from now on, reads wait until their deadline.
+    /// From now on, a simulation answers all reads.
     #[cfg(test)]
-    pub(super) async fn stop_reads(&self) {
-        let pools =
-            [(Some(&self.readers), READERS), (self.background.as_ref(), BACKGROUND_READERS)];
-        for (readers, count) in pools {
-            let Some(readers) = readers else { continue };
-            let count = u32::try_from(count).expect("there are few");
-            readers.permits.acquire_many(count).await.expect("they are never closed").forget();
+    pub(super) fn hold_reads(&self, held: &Arc<HeldReads>) {
+        for readers in [Some(&self.readers), self.background.as_ref()].into_iter().flatten() {
+            readers.held.get_or_init(|| Arc::clone(held));
         }
+    }
+
+    /// The simulation that answers the reads.
+    #[cfg(test)]
+    fn held(&self) -> Option<&HeldReads> {
+        self.readers.held.get().map(AsRef::as_ref)
     }
 
     /// Whether this process owns the file. Only the owner follows its log.
@@ -205,7 +214,13 @@ impl Readers {
         let idle: Vec<Connection> =
             (0..count).map(|_| open_reader(file.path())).collect::<Result<_, _>>()?;
         let (permits, idle) = (Arc::new(Semaphore::new(count)), Mutex::new(idle));
-        Ok(Arc::new(Self { permits, idle, file: Arc::clone(file) }))
+        Ok(Arc::new(Self {
+            permits,
+            idle,
+            file: Arc::clone(file),
+            #[cfg(test)]
+            held: std::sync::OnceLock::new(),
+        }))
     }
 
     /// Waits for a free connection and runs `work` on it. If the caller is dropped, work that has
@@ -215,6 +230,10 @@ impl Readers {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ShardError> {
         self.file.usable()?;
+        #[cfg(test)]
+        if let Some(held) = self.held.get() {
+            return held.run(work).await;
+        }
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| ShardError::Unavailable("closed".into()))?;
         let run = move || {
