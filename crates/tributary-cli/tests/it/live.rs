@@ -304,6 +304,16 @@ impl Client {
         self.disconnects += 1;
     }
 
+    /// Reads until all markers are received, for as long as something comes. A follow costs a whole
+    /// timeline, so a client can lag for minutes.
+    async fn read_to_end(&mut self, server: &TestServer) {
+        while !self.has_all_markers() {
+            let before = (self.events, self.gaps);
+            self.read(server, WAIT_MAX).await;
+            assert_ne!((self.events, self.gaps), before, "reader {} misses a marker", self.reader);
+        }
+    }
+
     /// Whether the last post of each shard was received, as an event or on the page after a gap.
     fn has_all_markers(&self) -> bool {
         let markers = self.posts.values().filter(|(_, text)| text == END);
@@ -438,8 +448,7 @@ async fn cut_streams(backend: Backend, fleet: &TestFleet, is_killed: bool, cuts:
     }
     let checked = Tributary::open_read_only(&fleet.config()).await.unwrap();
     for client in &mut clients {
-        client.read(&servers[0], WAIT_MAX).await;
-        assert!(client.has_all_markers(), "{backend:?}");
+        client.read_to_end(&servers[0]).await;
         let expected = whole(&checked, client.reader, &Freshness::default()).await;
         let expected = expected.into_iter().map(|((author, post), (time, text))| {
             ((author.to_string(), post.to_string()), (rfc3339_ms(time), text))
@@ -583,6 +592,8 @@ fn a_post_reaches_many_streams_which_are_small_while_idle() {
         );
         assert!(unread < to_all, "{unread:?}, {to_all:?}");
         assert!(each <= 16 * 1024, "{each} bytes");
-        assert!(reached < Duration::from_secs(size(10, 1)), "{reached:?}");
+        // A debug build takes 20 times as much of the processor.
+        let limit = if cfg!(debug_assertions) { 10 } else { 1 };
+        assert!(reached < Duration::from_secs(limit), "{reached:?}");
     });
 }
