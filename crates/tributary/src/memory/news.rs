@@ -7,8 +7,9 @@
 //! budget is used up; a position before them is a gap.
 //!
 //! A post is returned as it is now: a request after an edit returns the new text for the older
-//! change too, and a request after a deletion returns only the deletion. Changes of a post above
-//! the horizon of a request are not returned; see [`super::future`].
+//! change too, and a request after a deletion returns only the deletion. Posts above the horizon
+//! of a request are not returned (see [`super::future`]), but their deletions are: a page that was
+//! read later, or at a node with another clock, may have shown them.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -486,9 +487,9 @@ impl Changes {
         let change = match item.kind {
             Kind::Post(key) => NewsChange::Post(stored(key)?),
             Kind::Edited(key) => NewsChange::Edited(stored(key)?),
-            Kind::Gone(key) if shows(key) => NewsChange::Gone(key),
-            Kind::Moved { from, to } if shows(from) && !shows(to) => NewsChange::Gone(from),
-            Kind::Gone(_) | Kind::Moved { .. } => return None,
+            Kind::Gone(key) => NewsChange::Gone(key),
+            Kind::Moved { from, to } if !shows(to) => NewsChange::Gone(from),
+            Kind::Moved { .. } => return None,
             Kind::Follow(user) => NewsChange::Follow(user),
             Kind::Unfollow(user) => NewsChange::Unfollow(user),
             Kind::Hide(list, user) => NewsChange::Hide(list, user),
@@ -628,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_above_the_horizon_are_not_returned() {
+    fn posts_above_the_horizon_are_not_returned_and_their_deletions_are() {
         let news = Kept::new();
         let post = |time, id, body: &str| TailPost { key: (time, id), body: body.into() };
         news.add(
@@ -644,8 +645,7 @@ mod tests {
         assert_eq!(news.up_to(Some(29), at(30), &[ANN]), Ok("-1".into()));
         assert_eq!(news.up_to(Some(40), at(30), &[ANN]), Ok("+a40".into()));
         news.add(50, &[(ANN, NewsChange::Gone((30, 2))), (ANN, NewsChange::Gone((40, 1)))]);
-        assert_eq!(news.up_to(Some(29), at(40), &[ANN]), Ok(String::new()));
-        assert_eq!(news.up_to(Some(30), at(40), &[ANN]), Ok("-2".into()));
+        assert_eq!(news.up_to(Some(29), at(40), &[ANN]), Ok("-2 -1".into()));
     }
 
     #[test]
