@@ -345,9 +345,10 @@ async fn declared_indexes(
     database: &str,
     table: &str,
 ) -> Result<Vec<Index>, ShardError> {
-    // `s.*`, because only MySQL has the column IS_VISIBLE and only MariaDB has IGNORED.
+    // `s.*`, because only MySQL has the column IS_VISIBLE and only MariaDB has IGNORED. Other
+    // indexes, for example of full texts, have no order.
     let sql = "SELECT s.*, non_unique = 0 AS is_unique FROM information_schema.statistics AS s
-         WHERE table_schema = ? AND table_name = ?
+         WHERE table_schema = ? AND table_name = ? AND index_type = 'BTREE'
          ORDER BY index_name = 'PRIMARY' DESC, index_name, seq_in_index";
     let rows: Vec<Row> = execute::rows(connection, sql, (database, table)).await?;
     let mut indexes: Vec<Index> = Vec::new();

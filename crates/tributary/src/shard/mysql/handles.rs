@@ -92,8 +92,11 @@ impl MySqlShard {
         let statements = self.statements()?;
         let no_index = || ShardError::Faulty("the table of users has no index of handles".into());
         let find = statements.handles.as_ref().and_then(|handles| handles.find.as_ref());
-        let rows = self.rows(find.ok_or_else(no_index)?, (pattern(prefix), max), until).await?;
-        rows.iter().map(named).collect()
+        match self.rows(find.ok_or_else(no_index)?, (pattern(prefix), max), until).await {
+            // The character set of the column lacks a letter, so no handle has it.
+            Err(ShardError::Refused(_)) => Ok(Vec::new()),
+            rows => rows?.iter().map(named).collect(),
+        }
     }
 
     /// The statement that creates the table of users or the index for finding handles, if there is
@@ -107,7 +110,7 @@ impl MySqlShard {
     {id} BIGINT UNSIGNED NOT NULL PRIMARY KEY,
     {handle} VARCHAR(64) NOT NULL,
     KEY ({handle})
-) ENGINE=InnoDB"
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
             );
             return Some((create, true));
         };

@@ -378,9 +378,11 @@ impl From<Error> for ShardError {
                 1290 | 1792 | 1836 => ShardError::ReadOnly(error.to_string()),
                 // NULL, duplicate, packet size, foreign key, range, truncation, bad value, length,
                 // partition, an error raised by a trigger, check constraint (MySQL, MariaDB),
-                // character set.
-                1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1292 | 1366 | 1406 | 1451 | 1452
-                | 1526 | 1644 | 1690 | 3819 | 3988 | 4025 => ShardError::Refused(error.to_string()),
+                // character set, collations that cannot be compared.
+                1048 | 1062 | 1153 | 1216 | 1264 | 1265 | 1267 | 1270 | 1271 | 1292 | 1300
+                | 1366 | 1406 | 1451 | 1452 | 1526 | 1644 | 1690 | 3819 | 3854 | 3988 | 4025 => {
+                    ShardError::Refused(error.to_string())
+                }
                 // The disk or the table is full.
                 1021 | 1114 => ShardError::Full(error.to_string()),
                 // Shutdown, out of a resource.
