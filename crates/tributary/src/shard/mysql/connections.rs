@@ -44,10 +44,6 @@ const RENEW_PAUSE: Duration = Duration::from_secs(1);
 /// grow, because an open connection becomes free in a moment.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// Age of a password up to which the command that prints it does not run again after a refused
-/// login. So logins at the same time run it once.
-const REFUSED_AGE_MAX: Duration = Duration::from_secs(1);
-
 /// The use of a connection beside the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -189,17 +185,10 @@ impl Connections {
     /// # Errors
     /// The command prints no password. The earlier one is still used.
     pub(super) async fn refresh_login(&self, age_max: Duration) -> Result<(), ShardError> {
-        self.login.refresh(age_max, |options| drop(locked(&self.pool).renew(options))).await
-    }
-
-    /// Whether a login that was refused is worth another attempt: the password may have expired
-    /// since a command printed it, so the command runs again.
-    async fn has_another_password(&self, used: &Opts, outcome: &Result<Conn, ShardError>) -> bool {
-        let is_refused = matches!(outcome, Err(ShardError::Faulty(_)));
-        // If the command fails, the task that runs it every minute logs why.
-        is_refused
-            && self.refresh_login(REFUSED_AGE_MAX).await.is_ok()
-            && self.login.options().pass() != used.pass()
+        if self.login.refresh(age_max).await? {
+            locked(&self.pool).renew(&self.login.options());
+        }
+        Ok(())
     }
 
     /// A connection from the pool. A request that passed the gate does not wait here. If the server
@@ -228,14 +217,6 @@ impl Connections {
 
     /// A connection from the pool, or the error of the login.
     pub(super) async fn pooled(&self) -> Result<Conn, ShardError> {
-        let (used, outcome) = (self.login.options(), self.take_pooled().await);
-        if self.has_another_password(&used, &outcome).await {
-            return self.take_pooled().await;
-        }
-        outcome
-    }
-
-    async fn take_pooled(&self) -> Result<Conn, ShardError> {
         let pool = locked(&self.pool).pool.clone();
         if self.gate.queue().is_reduced() {
             // The request before this one has returned its connection, but the pool takes it back
@@ -318,16 +299,11 @@ impl Connections {
     }
 
     async fn dial(&self, of: &ClassConnections) -> Result<Conn, ShardError> {
-        let login = |options: &Opts| logged_in(Conn::new(of.options(options)));
-        let used = self.login.options();
-        let mut outcome = login(&used).await;
-        if self.has_another_password(&used, &outcome).await {
-            outcome = login(&self.login.options()).await;
-        }
-        match outcome {
+        let options = || of.options(&self.login.options());
+        match logged_in(Conn::new(options())).await {
             Err(ShardError::Overloaded(reason)) if of.class.room() == Room::Make => {
                 self.make_room(&reason).await;
-                login(&self.login.options()).await
+                logged_in(Conn::new(options())).await
             }
             outcome => outcome,
         }

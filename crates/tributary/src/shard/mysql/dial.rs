@@ -42,7 +42,7 @@ pub(super) async fn dial(
     let options = options(config, 1, statement_max);
     let options = options.map_err(|error| ShardError::Faulty(error.to_string()))?;
     let login = Login::new(options, config.command().map(<[String]>::to_vec));
-    login.refresh(Duration::ZERO, |_| ()).await?;
+    login.refresh(Duration::ZERO).await?;
     Deadline::after(LOGIN_DEADLINE).in_time(logged_in(Conn::new(login.options()))).await
 }
 

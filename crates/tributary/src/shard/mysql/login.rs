@@ -63,40 +63,28 @@ impl Login {
         *self.state() = next.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     }
 
-    /// Runs the command, unless the password was printed less than `age_max` ago. `apply` gets
-    /// the options if the password has changed, before any other caller returns.
+    /// Runs the command, unless the password was printed less than `age_max` ago. Returns whether
+    /// the password has changed.
     ///
     /// # Errors
     /// The command prints no password, or not in time.
-    pub(super) async fn refresh(
-        &self,
-        age_max: Duration,
-        apply: impl FnOnce(&Opts),
-    ) -> Result<(), ShardError> {
+    pub(super) async fn refresh(&self, age_max: Duration) -> Result<bool, ShardError> {
         if self.due(age_max).is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let _turn = self.turn.lock().await;
         // Another caller may have run it during the wait.
-        let Some(command) = self.due(age_max) else { return Ok(()) };
+        let Some(command) = self.due(age_max) else { return Ok(false) };
         let password = Box::pin(output_of(&command)).await?;
-        if let Some(options) = self.printed(&command, password) {
-            apply(&options);
-        }
-        Ok(())
-    }
-
-    /// Notes what the command has printed. Returns the options if they have changed.
-    fn printed(&self, command: &[String], password: String) -> Option<Opts> {
         let mut state = self.state();
-        // The configuration may have been read again while the command ran.
-        if state.command.as_deref() != Some(command) {
-            return None;
+        // The configuration was read again while the command ran.
+        if state.command.as_ref() != Some(&command) {
+            return Ok(true);
         }
-        state.printed = Some(Instant::now());
         let changed = state.options.pass() != Some(password.as_str());
         state.options = OptsBuilder::from_opts(state.options.clone()).pass(Some(password)).into();
-        changed.then(|| state.options.clone())
+        state.printed = Some(Instant::now());
+        Ok(changed)
     }
 
     /// The command, if there is one and its last output is too old.
@@ -175,15 +163,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("runs");
         let login = login(&format!("echo >> {0}; wc -l < {0}", file.display()));
-        let mut printed = Vec::new();
-        for age_max in [NO_AGE, Duration::from_secs(60), NO_AGE] {
-            let apply = |options: &Opts| printed.push(options.pass().map(str::to_owned));
-            login.refresh(age_max, apply).await.unwrap();
-        }
-        assert_eq!(printed, [Some("1".to_owned()), Some("2".to_owned())]);
+        assert!(login.refresh(NO_AGE).await.unwrap());
+        assert_eq!(login.options().pass(), Some("1"));
+        assert!(!login.refresh(Duration::from_secs(60)).await.unwrap());
+        assert!(login.refresh(NO_AGE).await.unwrap());
         assert_eq!(login.options().pass(), Some("2"));
         let plain = Login::new(login.options(), None);
-        plain.refresh(NO_AGE, |_| unreachable!()).await.unwrap();
+        assert!(!plain.refresh(NO_AGE).await.unwrap());
         assert!(!plain.is_same(&login) && plain.is_same(&Login::new(login.options(), None)));
     }
 
@@ -196,13 +182,13 @@ mod tests {
             ("printf '\\377'", "no UTF-8"),
         ] {
             let login = login(script);
-            let error = login.refresh(NO_AGE, |_| unreachable!()).await.unwrap_err().to_string();
+            let error = login.refresh(NO_AGE).await.unwrap_err().to_string();
             assert!(error.contains(reason), "{script}: {error}");
             assert_eq!(login.options().pass(), None);
         }
         let options = Opts::from_url("mysql://user@127.0.0.1:1/").unwrap();
         let absent = Login::new(options, Some(vec!["/no/such/program".into()]));
-        let error = absent.refresh(NO_AGE, |_| unreachable!()).await.unwrap_err().to_string();
+        let error = absent.refresh(NO_AGE).await.unwrap_err().to_string();
         assert!(error.contains("cannot be started"), "{error}");
     }
 }

@@ -140,7 +140,7 @@ impl Server {
             return Ok(None);
         }
         let tried = async {
-            next.refresh(Duration::ZERO, |_| ()).await?;
+            next.refresh(Duration::ZERO).await?;
             let login = dial::logged_in(Conn::new(next.options()));
             drop(Deadline::after(LOGIN_DEADLINE).in_time(login).await?.disconnect().await);
             Ok(())
