@@ -207,7 +207,7 @@ impl Publisher {
     }
 
     /// Replaces the text of a post. `None` if there is no such post. If the commit is in doubt the
-    /// edit is repeated: a post that has the text already stays as it is.
+    /// edit is repeated: a post that has the text already, or a later edit, stays as it is.
     pub(crate) async fn edit(
         &self,
         fleet: &Fleet,
@@ -216,13 +216,11 @@ impl Publisher {
     ) -> Result<Option<Edited>, WriteError> {
         self.permit()?;
         self.check_length(content, 1)?;
-        let edit = Arc::new(Edit { post, content: content.to_owned(), at: now_ms() });
-        let run = |shard: Arc<Shard>, until| {
-            let edit = Arc::clone(&edit);
-            async move {
-                shard.writable()?;
-                shard.edit_post(&edit, until).await
-            }
+        let at = now_ms();
+        let run = |shard: Arc<Shard>, until, in_doubt| async move {
+            shard.writable()?;
+            let edit = Edit { post, content: content.to_owned(), at, in_doubt };
+            shard.edit_post(&edit, until).await
         };
         let written = repeat(&fleet.owner(post.author), fleet.write_deadline(), run).await;
         let written = written.map_err(|error| match error {
@@ -242,7 +240,7 @@ impl Publisher {
     ) -> Result<ReadMarker, WriteError> {
         self.permit()?;
         let new = NewMarker { user, post, at: now_ms() };
-        let run = |shard: Arc<Shard>, until| async move {
+        let run = |shard: Arc<Shard>, until, _| async move {
             shard.writable()?;
             shard.move_marker(new, until).await
         };
@@ -260,8 +258,9 @@ impl Publisher {
         post: PostId,
     ) -> Result<Freshness, WriteError> {
         self.permit()?;
-        let delete =
-            |shard: Arc<Shard>, until| async move { shard.delete_post(author, post, until).await };
+        let delete = |shard: Arc<Shard>, until, _| async move {
+            shard.delete_post(author, post, until).await
+        };
         let written = repeat(&fleet.owner(author), fleet.write_deadline(), delete).await?;
         Ok(freshness(fleet, &written))
     }
@@ -275,7 +274,7 @@ impl Publisher {
     ) -> Result<Followed, WriteError> {
         self.permit()?;
         let Some(rows) = rows_of(owner, users)? else { return Ok(Followed::default()) };
-        let insert = |shard: Arc<Shard>, until| {
+        let insert = |shard: Arc<Shard>, until, _| {
             let rows = Arc::clone(&rows);
             async move {
                 shard.writable()?;
@@ -300,7 +299,7 @@ impl Publisher {
     ) -> Result<Unfollowed, WriteError> {
         self.permit()?;
         let Some(rows) = rows_of(owner, users)? else { return Ok(Unfollowed::default()) };
-        let remove = |shard: Arc<Shard>, until| {
+        let remove = |shard: Arc<Shard>, until, _| {
             let rows = Arc::clone(&rows);
             async move { shard.remove_entries(list, &rows, until).await }
         };
@@ -448,11 +447,12 @@ fn replay(
     Ok(Published { post: Post { key, ..new.post }, replayed: true, freshness })
 }
 
-/// Executes an idempotent write; repeats it if it is in doubt or if another write blocked it.
+/// Executes an idempotent write; repeats it if it is in doubt or if another write blocked it. The
+/// last argument of `call` says whether an earlier attempt is in doubt.
 async fn repeat<T, F>(
     shard: &Arc<Shard>,
     deadline: Deadline,
-    call: impl Fn(Arc<Shard>, Deadline) -> F,
+    call: impl Fn(Arc<Shard>, Deadline, bool) -> F,
 ) -> Result<T, WriteError>
 where
     F: Future<Output = Result<T, ShardError>>,
@@ -460,7 +460,7 @@ where
     let mut in_doubt = false;
     let mut backoff = Backoff::steady(REPEAT_PAUSE);
     for _ in 0..TRIES_MAX {
-        match call(Arc::clone(shard), deadline.half()).await {
+        match call(Arc::clone(shard), deadline.half(), in_doubt).await {
             Ok(done) => return Ok(done),
             // Another write blocked this one, perhaps one that is repeated at the same moment.
             Err(ShardError::Slow(_)) => sleep(backoff.pause()).await,

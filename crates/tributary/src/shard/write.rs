@@ -51,13 +51,18 @@ pub(crate) struct Edit {
     pub(crate) content: String,
     /// The time of the edit, in milliseconds since 1970 (UTC).
     pub(crate) at: i64,
+    /// An earlier attempt may have stored the text already.
+    pub(crate) in_doubt: bool,
 }
 
 impl Edit {
-    /// The post after the edit. `None` if it has the text already.
+    /// The post after the edit. `None` if it stays as it is: it has the text already, or a later
+    /// edit came after an attempt in doubt.
     pub(crate) fn apply(&self, post: &Post) -> Option<Post> {
+        let is_outdated = self.in_doubt && post.edited_at.is_some_and(|at| at >= self.at);
         let (content, edited_at) = (self.content.clone(), Some(self.at));
-        (post.content != content).then(|| Post { content, edited_at, ..post.clone() })
+        let applies = post.content != content && !is_outdated;
+        applies.then(|| Post { content, edited_at, ..post.clone() })
     }
 }
 
@@ -100,6 +105,30 @@ impl NewPost {
             StoreOutcome::Stored
         } else {
             StoreOutcome::KeyUsed(earlier)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_in_doubt_does_not_replace_a_later_one() {
+        let key = PostKey { time: 1, post: PostId(71), author: UserId(7) };
+        let post = PostAddress { author: key.author, post: key.post };
+        let stored = |edited_at| Post { edited_at, ..Post::new(key, "stored") };
+        for (edited_at, in_doubt, applies) in [
+            (None, true, true),
+            (Some(9), true, true),
+            (Some(10), true, false),
+            (Some(11), true, false),
+            (Some(11), false, true),
+        ] {
+            let edit = Edit { post, content: "new".into(), at: 10, in_doubt };
+            let edited = edit.apply(&stored(edited_at));
+            assert_eq!(edited.is_some(), applies, "{edited_at:?}, {in_doubt}");
+            assert!(edited.is_none_or(|post| post.edited_at == Some(10)));
         }
     }
 }
