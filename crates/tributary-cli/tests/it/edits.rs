@@ -148,11 +148,14 @@ fn shards_without_the_column_say_what_to_add() {
         let node = fleet.open_for_writing().await;
         let edited = node.edit(key.author, key.post, "second").await.unwrap().unwrap();
         assert_eq!(node.post(key.author, key.post).await.unwrap().post, Some(edited.post));
-        for (column, wrong) in [("INT NULL", "too small"), ("BIGINT NOT NULL", "cannot be NULL")] {
+        for (column, wrong) in [
+            ("INT NULL", "too small"),
+            ("BIGINT NOT NULL", "cannot be NULL"),
+            ("DATETIME NULL", "name a BIGINT column"),
+        ] {
             for user in 0..SHARDS {
-                execute(&fleet, user, "UPDATE D.tweets SET edited_at = 0").await;
-                let modify = format!("ALTER TABLE D.tweets MODIFY edited_at {column}");
-                execute(&fleet, user, &modify).await;
+                let change = format!("DROP COLUMN edited_at, ADD COLUMN edited_at {column}");
+                execute(&fleet, user, &format!("ALTER TABLE D.tweets {change}")).await;
             }
             let mut config = fleet.config();
             config.write.enabled = true;

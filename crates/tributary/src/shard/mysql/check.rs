@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 
 use super::statements::Statements;
-use super::{edits, execute, lists, references, visibility};
+use super::{edits, execute, lists, markers, references, visibility};
 use crate::mapping::{Condition, PostsTable, ReadMarkersTable, Tables};
 use crate::model::UserList;
 use crate::moment::TimeUnit;
@@ -64,7 +64,8 @@ pub(super) async fn tables(
         let declared = declared_table(connection, name, &users.name).await?;
         indexes.handles = starting_with(&declared, &[&users.handle]);
     }
-    let faults = lists::choose_indexes(connection, name, tables, &mut indexes).await?;
+    let mut faults = lists::choose_indexes(connection, name, tables, &mut indexes).await?;
+    faults.extend(markers::wrong_keys(connection, name, tables).await?);
     if !faults.is_empty() {
         return Ok(Err(faults));
     }
@@ -237,6 +238,10 @@ async fn wrong_types(
     );
     ids.extend(posts.optional_columns().map(|column| (&posts.name, column)));
     ids.extend(tables.users.iter().map(|users| (&users.name, &users.id)));
+    let of_markers = MARKER_COLUMNS.map(str::to_owned);
+    if let Some(markers) = &tables.read_markers {
+        ids.extend(of_markers.iter().map(|column| (&markers.name, column)));
+    }
     let mut faults = Vec::new();
     for (table, column, kind, digits) in columns {
         let kind = kind.to_lowercase();
@@ -244,7 +249,14 @@ async fn wrong_types(
         let subject = || format!("column {column} of {}.{}", quoted(database), quoted(&table));
         if ids.iter().any(is) && !INTEGERS.contains(&kind.as_str()) {
             let text = format!("{} is of type {kind}; it must be an integer", subject());
-            let cure = "name an integer column under [tables]; other ids are not supported";
+            let is_edit = posts.edited_at.as_ref().is_some_and(|edit| is(&(&posts.name, edit)));
+            let cure = match is_edit {
+                true => {
+                    "name a BIGINT column for milliseconds since 1970 as tables.posts.edited_at; \
+                     `tributary migrate` can add one"
+                }
+                false => "name an integer column under [tables]; other ids are not supported",
+            };
             faults.push(Finding::error("wrong_type", text).cure(cure));
         } else if is(&(&posts.name, &posts.time))
             && let Some((why, cure)) = wrong_time(posts, &kind, digits)
@@ -482,6 +494,13 @@ pub(super) fn unique_over(table: &DeclaredTable, columns: &[&String], needed: us
             && index.columns.iter().all(is_wanted)
             && columns[..needed].iter().all(|column| has(column))
     })
+}
+
+/// The names of the unique indexes without this column.
+pub(super) fn unique_without(table: &DeclaredTable, column: &str) -> Vec<String> {
+    let has = |index: &&Index| index.columns.iter().any(|other| same(&other.name, column));
+    let without = table.indexes.iter().filter(|index| index.unique && !has(index));
+    without.map(|index| index.name.clone()).collect()
 }
 
 #[cfg(test)]

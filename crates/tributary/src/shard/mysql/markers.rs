@@ -1,14 +1,39 @@
 //! Read markers in a database on a server.
 
-use mysql_async::{Row, Value};
+use mysql_async::{Conn, Row, Value};
 
 use super::write::Attempt;
-use super::{MySqlShard, execute, field};
-use crate::mapping::ReadMarkersTable;
+use super::{MySqlShard, check, execute, field};
+use crate::mapping::{ReadMarkersTable, Tables};
 use crate::model::{PostAddress, PostId, ReadMarker, UserId};
 use crate::shard::gate::Progress;
-use crate::shard::schema::{mysql_markers_table, quoted};
-use crate::shard::{Deadline, NewMarker, ShardError, Written};
+use crate::shard::schema::{MARKER_COLUMNS, mysql_markers_table, quoted};
+use crate::shard::{Deadline, Finding, NewMarker, ShardError, Written};
+
+/// Faults for the keys of the table: a user has one row, and no other key makes two rows one.
+pub(super) async fn wrong_keys(
+    connection: &mut Conn,
+    database: &str,
+    tables: &Tables,
+) -> Result<Vec<Finding>, ShardError> {
+    let Some(ReadMarkersTable { name }) = &tables.read_markers else { return Ok(Vec::new()) };
+    let declared = check::declared_table(connection, database, name).await?;
+    let table = format!("{}.{}", quoted(database), quoted(name));
+    let user = MARKER_COLUMNS[0].to_owned();
+    let mut faults = Vec::new();
+    if !check::unique_over(&declared, &[&user], 1) {
+        let user = quoted(&user);
+        let text = format!("table {table} has no unique key of {user}");
+        let cure = format!("CREATE UNIQUE INDEX tributary_marker ON {table} ({user})");
+        faults.push(Finding::error("no_index", text).cure(cure));
+    }
+    for index in check::unique_without(&declared, &user) {
+        let text = format!("table {table} has a unique key without {}", quoted(&user));
+        let cure = format!("ALTER TABLE {table} DROP INDEX {}", quoted(&index));
+        faults.push(Finding::error("wrong_key", text).cure(cure));
+    }
+    Ok(faults)
+}
 
 /// The statements for the markers of one database.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::statements::Statements;
 use super::write::WriteStatements;
 use crate::mapping::{Condition, Mark, Removal, Tables};
 use crate::moment::TimeUnit;
-use crate::shard::schema::{WRITES_TABLE, quoted};
+use crate::shard::schema::{MARKER_COLUMNS, WRITES_TABLE, quoted};
 use crate::shard::{Finding, ShardError};
 
 /// Column types that store a text unchanged. CHAR loses trailing blanks; ENUM and JSON are no
@@ -26,6 +26,9 @@ pub(super) const EXACT_TEXTS: [&str; 10] = [
     "mediumblob",
     "longblob",
 ];
+
+/// The columns of a marker's post.
+const MARKER_COLUMNS_OF_POST: [&str; 2] = ["post_id", "post_user_id"];
 
 /// Error codes of a server with too many connections or in shutdown.
 const UNAVAILABLE_CODES: [u16; 5] = [1040, 1053, 1077, 1079, 1203];
@@ -201,18 +204,22 @@ fn new_rows(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> 
     Ok(())
 }
 
-/// Checks that the columns of references and edits can be NULL, as they are for a post without any.
+/// Checks that the columns of references and edits can be NULL, as they are for a post without any,
+/// and the post of a marker, as it is when the author is erased.
 fn without_optional(tables: &Tables, columns: &[TableColumn]) -> Result<(), ShardError> {
     let posts = &tables.posts;
-    let is_strict = |name: &&String| {
-        let is =
-            |column: &&TableColumn| same(&column.table, &posts.name) && same(&column.name, name);
+    let of_posts = posts.optional_columns().map(|column| (&posts.name, column.as_str()));
+    let of_markers = tables.read_markers.iter().flat_map(|markers| {
+        MARKER_COLUMNS_OF_POST.into_iter().map(|column| (&markers.name, column))
+    });
+    let is_strict = |(table, name): &(&String, &str)| {
+        let is = |column: &&TableColumn| same(&column.table, table) && same(&column.name, name);
         columns.iter().find(is).is_some_and(|column| !column.nullable)
     };
-    let Some(name) = posts.optional_columns().find(is_strict) else { return Ok(()) };
-    let (table, column) = (quoted(&posts.name), quoted(name));
+    let Some((table, name)) = of_posts.chain(of_markers).find(is_strict) else { return Ok(()) };
+    let (table, column) = (quoted(table), quoted(name));
     Err(ShardError::Faulty(format!(
-        "{column} of {table} cannot be NULL, as most posts need it; change it: \
+        "{column} of {table} cannot be NULL, as a row without a value needs it; change it: \
          ALTER TABLE {table} MODIFY {column} BIGINT UNSIGNED NULL, or set write.enabled = false"
     )))
 }
@@ -248,7 +255,12 @@ fn fits(
     let kind = column.kind.as_str();
     let wrong = |text: String| Err(ShardError::Faulty(format!("column {name} of {table} {text}")));
     match role(tables, column) {
-        Role::PostId | Role::Time | Role::Content | Role::EditedAt | Role::Known
+        Role::PostId
+        | Role::Time
+        | Role::Content
+        | Role::EditedAt
+        | Role::OfMarker
+        | Role::Known
             if column.generated =>
         {
             wrong("is generated, so no value can be written to it".into())
@@ -259,6 +271,9 @@ fn fits(
         )),
         Role::EditedAt if kind != "bigint" => wrong(format!(
             "is {kind}, which is too small for milliseconds; make it BIGINT UNSIGNED NULL"
+        )),
+        Role::OfMarker if kind != "bigint" => wrong(format!(
+            "is {kind}, which is too small; make it as `tributary migrate` does: BIGINT"
         )),
         Role::Time if kind != "bigint" && counts_finely(tables.posts.unit) => wrong(format!(
             "is {kind}, which is too small for the current time in {}; make it BIGINT and keep its \
@@ -280,7 +295,9 @@ fn fits(
             "has no default and is not in the mapping, so no row can be inserted; give it one: \
              ALTER TABLE {table} ALTER {name} SET DEFAULT ..."
         )),
-        Role::PostId | Role::Time | Role::EditedAt | Role::Known | Role::Other => Ok(()),
+        Role::PostId | Role::Time | Role::EditedAt | Role::OfMarker | Role::Known | Role::Other => {
+            Ok(())
+        }
     }
 }
 
@@ -290,6 +307,8 @@ enum Role {
     Time,
     Content,
     EditedAt,
+    /// A column of read markers.
+    OfMarker,
     /// A column that is written and needs no further check.
     Known,
     /// A column outside the mapping.
@@ -304,6 +323,10 @@ fn role(tables: &Tables, column: &TableColumn) -> Role {
             || is(&list.followed)
             || list.conditions().iter().any(|condition| is(&condition.column));
         return if known { Role::Known } else { Role::Other };
+    }
+    if tables.read_markers.iter().any(|markers| same(&column.table, &markers.name)) {
+        let known = MARKER_COLUMNS.iter().any(|name| same(name, &column.name));
+        return if known { Role::OfMarker } else { Role::Other };
     }
     if !same(&column.table, &posts.name) {
         return Role::Known;
