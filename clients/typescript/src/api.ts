@@ -349,7 +349,7 @@ export type PostReference = {
 
 /** An error (RFC 9457). */
 export type Problem = {
-  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "no_streams" | "not_stored" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "too_many_streams" | "storage_full";
+  code: "invalid_user_id" | "invalid_limit" | "invalid_cursor" | "invalid_freshness" | "invalid_query" | "invalid_post_id" | "invalid_idempotency_key" | "invalid_body" | "broken_body" | "unauthenticated" | "sign_in_refused" | "cross_site" | "missing_scope" | "local_only" | "read_only" | "not_found" | "method_not_allowed" | "body_too_slow" | "idempotency_key_reused" | "body_too_large" | "uri_too_long" | "unsupported_media_type" | "unknown_host" | "invalid_content" | "too_many_follows" | "refused" | "too_many_followees" | "future_post" | "too_many_requests" | "too_many_in_flight" | "too_many_headers" | "internal" | "no_streams" | "not_stored" | "incomplete" | "in_doubt" | "overloaded" | "shard_unavailable" | "too_many_streams" | "storage_full";
   detail: string;
   /** With `explain=1`, if a timeline was read. */
   explain?: Explained;

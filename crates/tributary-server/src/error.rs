@@ -92,6 +92,8 @@ pub(super) enum ApiError {
     NotWritten(WriteError),
     #[error(transparent)]
     NotStored(#[from] NotStored),
+    #[error(transparent)]
+    FuturePost(MarkError),
     #[error("the shard of this post does not answer at the moment; try again")]
     ShardUnavailable,
     #[error("the server has as many streams as it may have; try again, or ask with feed/new")]
@@ -166,6 +168,7 @@ impl ApiError {
             Self::TooManyFollowees => (StatusCode::UNPROCESSABLE_ENTITY, "too_many_followees"),
             Self::Incomplete(_) => (StatusCode::SERVICE_UNAVAILABLE, "incomplete"),
             Self::NotWritten(error) => write_status(*error),
+            Self::FuturePost(_) => (StatusCode::UNPROCESSABLE_ENTITY, "future_post"),
             Self::NotStored(_) => (StatusCode::NOT_IMPLEMENTED, "not_stored"),
             Self::ShardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "shard_unavailable"),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
@@ -299,6 +302,7 @@ impl From<MarkError> for ApiError {
             MarkError::NotStored(error) => Self::NotStored(error),
             MarkError::Unavailable(_) => Self::ShardUnavailable,
             MarkError::Write(error) => Self::NotWritten(error),
+            MarkError::FuturePost => Self::FuturePost(error),
             _ => Self::Internal,
         }
     }

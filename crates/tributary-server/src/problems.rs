@@ -5,7 +5,7 @@
 pub(super) type ProblemKind = (u16, &'static str, &'static str);
 
 /// Sorted by status.
-pub(super) const PROBLEMS: [ProblemKind; 39] = [
+pub(super) const PROBLEMS: [ProblemKind; 40] = [
     (400, "invalid_user_id", "not a decimal number from 0 to 2^63-1"),
     (400, "invalid_limit", "not from 1 to 100"),
     (
@@ -68,6 +68,11 @@ pub(super) const PROBLEMS: [ProblemKind; 39] = [
         422,
         "too_many_followees",
         "the user follows more than 100,000 users, or would with this request; nothing was stored",
+    ),
+    (
+        422,
+        "future_post",
+        "the post is dated more than 60 s ahead, so the read marker cannot move to it",
     ),
     (429, "too_many_requests", "the client has used its units; wait for Retry-After"),
     (429, "too_many_in_flight", "too many requests of this client are being worked on"),

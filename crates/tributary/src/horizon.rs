@@ -54,6 +54,11 @@ impl Horizon {
         horizon
     }
 
+    /// Whether a post is dated beyond the horizon, also if such posts are shown.
+    pub(crate) fn is_beyond(&self, post: PostKey) -> bool {
+        post.time > self.reach(clock::now_ms())
+    }
+
     /// The latest horizon so far: a value of the time column.
     fn reach(&self, now_ms: i64) -> i64 {
         if now_ms < self.read_at.load(Ordering::Acquire).saturating_add(STEP_MS) {
@@ -116,6 +121,9 @@ mod tests {
         }
         let shows = Horizon::new(false, PostTimes::MILLISECONDS);
         assert_eq!(shows.now(), None);
+        let now_ms = clock::now_ms();
+        assert!(!shows.is_beyond(horizon_at(now_ms)));
+        assert!(shows.is_beyond(horizon_at(now_ms + 2 * AHEAD_MS)));
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::io::Write;
 use hyper::body::Bytes;
 use serde_json::json;
 use tributary::Tributary;
+use tributary::config::Future;
 use tributary::posts::PostAddress;
-use tributary::posts::markers::ReadMarker;
+use tributary::posts::markers::{MarkError, ReadMarker};
 
 use crate::commands::{output, tributary};
 use crate::graph::execute;
-use crate::support::fleet::{Backend, Tables, TestFleet, every_backend};
+use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::{TestResponse, TestServer};
 use crate::support::{post_id, run, user_id};
 
@@ -97,6 +98,30 @@ fn markers_that_move_at_the_same_time_end_at_the_newest_post() {
     });
 }
 
+/// A marker at such a post would never move again.
+#[test]
+fn a_post_of_the_future_is_not_marked() {
+    run(async {
+        let (_, fleet) = every_backend().await.remove(0);
+        let mut config = fleet.config_for_writing().await;
+        for future in [Future::Hide, Future::Show] {
+            config.timeline.future = future;
+            let node = Tributary::open(&config).await.unwrap();
+            let read = node.publish(user_id(2), "read", None).await.unwrap().post.key;
+            let values = "(5, 2, 'text', 4102444800000)";
+            let columns = "tweet_id, user_id, content, timestamp";
+            execute(&fleet, 2, &format!("INSERT INTO D.tweets ({columns}) VALUES {values}")).await;
+            let at = |post| PostAddress { author: user_id(2), post };
+            let moved = node.mark_read(user_id(1), at(read.post)).await.unwrap();
+            let refused = node.mark_read(user_id(1), at(post_id(5))).await;
+            assert_eq!(refused, Err(MarkError::FuturePost));
+            assert_eq!(node.read_marker(user_id(1)).await.unwrap().marker, moved);
+            node.delete_post(user_id(2), post_id(5)).await.unwrap();
+            node.close().await;
+        }
+    });
+}
+
 async fn put(server: &TestServer, body: &str) -> TestResponse {
     let request = hyper::Request::put("/v1/users/1/feed/marker");
     let request = request.header("content-type", "application/json");
@@ -115,8 +140,12 @@ fn the_routes_of_markers_answer() {
         let moved = put(&server, &at.to_string()).await.json();
         assert_eq!((&moved["marker"]["post"], get().await), (&at, moved.clone()));
         assert_eq!(moved["marker"]["created_at"], posted["created_at"]);
+        let columns = "tweet_id, user_id, content, timestamp";
+        let values = "(6, 2, 'text', 4102444800000)";
+        execute(&fleet, 2, &format!("INSERT INTO D.tweets ({columns}) VALUES {values}")).await;
         for (body, problem) in [
             (r#"{"author_id": "2", "post_id": "5"}"#, (404, "not_found")),
+            (r#"{"author_id": "2", "post_id": "6"}"#, (422, "future_post")),
             (r#"{"author_id": "x", "post_id": "5"}"#, (400, "invalid_user_id")),
             (r#"{"author_id": "2", "post_id": "-5"}"#, (400, "invalid_post_id")),
             (r#"{"author_id": "2"}"#, (400, "invalid_body")),
@@ -141,5 +170,22 @@ fn shards_without_the_table_say_what_to_create() {
         }
         let node = node(&fleet).await;
         assert_eq!(node.read_marker(user_id(1)).await.unwrap().marker, None);
+        node.close().await;
+        let mut config = fleet.config();
+        config.write.enabled = true;
+        for (change, cure) in [
+            ("DROP PRIMARY KEY", "CREATE UNIQUE INDEX tributary_marker"),
+            ("ADD PRIMARY KEY (user_id), ADD UNIQUE KEY other (post_id)", "DROP INDEX `other`"),
+            ("DROP KEY other, ADD COLUMN note INT NOT NULL", "ALTER `note` SET DEFAULT"),
+            ("DROP COLUMN note, MODIFY post_id BIGINT NOT NULL", "cannot be NULL"),
+            ("MODIFY post_id INT NULL", "too small"),
+            ("MODIFY post_id VARCHAR(20) NULL", "must be an integer"),
+        ] {
+            for user in 0..SHARDS {
+                execute(&fleet, user, &format!("ALTER TABLE D.read_markers {change}")).await;
+            }
+            let error = Tributary::open(&config).await.unwrap_err().to_string();
+            assert!(error.contains(cure), "{change}: {error}");
+        }
     });
 }

@@ -51,6 +51,9 @@ impl Tributary {
         publisher.permit()?;
         let found = fleet.post(post.author, post.post, fleet.read_deadline().half()).await;
         let Some(post) = found.map_err(MarkError::Unavailable)? else { return Ok(None) };
+        if fleet.horizon().is_beyond(post.key) {
+            return Err(MarkError::FuturePost);
+        }
         let done = publisher.mark_read(fleet, user, post.key).await;
         publisher.counts().note(Operation::MarkRead, &done, false);
         Ok(Some(done?))

@@ -1,7 +1,8 @@
 //! Read markers: the place down to which a user has read, the same on all devices.
 //!
 //! A marker is the place of a post in the home timeline, and it stays there if the post is deleted.
-//! It only moves towards newer posts, so a late request of another device does not move it back.
+//! It only moves towards newer posts, so a late request of another device does not move it back. It
+//! never moves to a post that is dated more than 60 s ahead.
 //! The table of markers is optional for shards on servers: see [`crate::graph::NotStored`].
 
 use std::collections::BTreeSet;
@@ -42,6 +43,9 @@ pub enum MarkError {
     /// The shard of the post's author does not answer.
     #[error("the shard of the author is not available; try again")]
     Unavailable(ShardId),
+    /// The post is dated more than 60 s ahead. The marker could not come back from there.
+    #[error("the post is dated in the future, so no one has read down to it; mark another post")]
+    FuturePost,
     /// The write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
