@@ -606,6 +606,8 @@ export interface Operations {
       require?: "complete";
       /** Switches something on. */
       include_self?: "1";
+      /** With `collapse`, a post that the pages so far have shown, as itself or as a repost, is not shown again. Excludes `around` and `explain`. */
+      reposts?: "collapse";
     };
     body: undefined;
     answer: ExpressFeed;

@@ -30,7 +30,7 @@ use super::wire::{Cursors, ExpressFeed, Following, posts_json, shard_names};
 #[utoipa::path(
     get, path = "/user/feed/{user_id}", operation_id = "express_timeline", tag = "timelines",
     summary = "The home timeline in the format of the Express handler", description = "",
-    params(OfUser, PageQuery, OwnPosts, AtLeast),
+    params(OfUser, PageQuery, OwnPosts, RepostsQuery, AtLeast),
     responses((
         status = 200, description = "The page", body = ExpressFeed<'_>,
         headers(("Tributary-Freshness" = Token, description = "Absent if there is no token")),

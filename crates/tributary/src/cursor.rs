@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use thiserror::Error;
 
-pub(crate) use self::seen::Seen;
+pub(crate) use self::seen::{Seen, SeenHash};
 use crate::model::{Direction, PostId, PostKey, ShardId, UserId};
 
 /// Longer texts are rejected before they are decoded. A plain cursor has 36 characters. A cursor
@@ -183,12 +183,13 @@ impl Cursor {
     /// Appends the text of the cursor.
     pub fn append_to(&self, text: &mut String) {
         let mut bytes = Vec::with_capacity(2 + EDGE_BYTES);
-        let version = if self.seen.is_empty() { VERSION } else { VERSION_WITH_SEEN };
+        let groups = self.groups();
+        let room = BYTES_WITH_SEEN_MAX.saturating_sub(2 + EDGE_BYTES + groups.len());
+        let has_seen = !self.seen.is_empty() && Seen::fits(room);
+        let version = if has_seen { VERSION_WITH_SEEN } else { VERSION };
         bytes.extend([version, u8::from(self.direction == Direction::Newer)]);
         put_edge(&mut bytes, self.edge);
-        let groups = self.groups();
-        if version == VERSION_WITH_SEEN {
-            let room = BYTES_WITH_SEEN_MAX.saturating_sub(bytes.len() + groups.len());
+        if has_seen {
             self.seen.put(&mut bytes, room);
         }
         bytes.extend(groups);

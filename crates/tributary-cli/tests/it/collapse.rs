@@ -53,8 +53,11 @@ fn world(first: u64, chance: &mut StdRng) -> World {
     world
 }
 
-/// The posts that a part of a timeline shows if these were shown before, the newest first.
-fn first_showings<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
+/// Those of these posts, in reading order, that are shown if others were shown before.
+fn first_showings<'a>(
+    part: impl Iterator<Item = &'a Post>,
+    before: &HashSet<PostAddress>,
+) -> Vec<&'a Post> {
     let mut shown = before.clone();
     let mut kept = Vec::new();
     for post in part {
@@ -63,18 +66,29 @@ fn first_showings<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&
         let is_repeat = shown.contains(&address(post))
             || original.is_some_and(|original| is_plain && shown.contains(&original));
         if !is_repeat {
-            kept.push(*post);
+            shown.extend(marks(&[post]));
+            kept.push(post);
         }
-        shown.extend(marks(&[post]));
     }
     kept
 }
 
-fn marks(part: &[&Post]) -> HashSet<PostAddress> {
-    part.iter()
-        .flat_map(|post| [Some(address(post)), post.references.repost_of])
-        .flatten()
-        .collect()
+/// The posts of a page that is read downwards.
+fn shown_down<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
+    first_showings(part.iter().copied(), before)
+}
+
+/// The posts of a page that is read upwards, the newest first.
+fn shown_up<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
+    let mut shown = first_showings(part.iter().rev().copied(), before);
+    shown.reverse();
+    shown
+}
+
+/// The posts that these show.
+fn marks(shown: &[&Post]) -> HashSet<PostAddress> {
+    let all = shown.iter().flat_map(|post| [Some(address(post)), post.references.repost_of]);
+    all.flatten().collect()
 }
 
 /// Reads collapsed pages and compares them with those of a whole timeline.
@@ -96,7 +110,7 @@ impl Reader<'_> {
     /// The end of the page down from `start`.
     fn down(&self, start: usize, before: &HashSet<PostAddress>) -> usize {
         let is_full = |end: &usize| {
-            first_showings(&self.feed[start..*end], before).len() == usize::from(self.limit)
+            shown_down(&self.feed[start..*end], before).len() == usize::from(self.limit)
         };
         (start..=self.feed.len()).find(is_full).unwrap_or(self.feed.len())
     }
@@ -104,7 +118,7 @@ impl Reader<'_> {
     /// The start of the page up from `end`.
     fn up(&self, end: usize, before: &HashSet<PostAddress>) -> usize {
         let is_full = |start: &usize| {
-            first_showings(&self.feed[*start..end], before).len() == usize::from(self.limit)
+            shown_up(&self.feed[*start..end], before).len() == usize::from(self.limit)
         };
         (0..=end).rev().find(is_full).unwrap_or(0)
     }
@@ -117,33 +131,39 @@ impl Reader<'_> {
             let context = format!("reader {}, limit {}, from {start}", self.user, self.limit);
             let page = self.page(cursor).await;
             let end = self.down(start, &before);
-            let expected = first_showings(&self.feed[start..end], &before);
+            let expected = shown_down(&self.feed[start..end], &before);
             assert_page(&page, &expected, &context);
             assert_eq!(page.next.is_none(), end == self.feed.len(), "{context}");
+            self.check_up(page.prev, start, marks(&expected), &context).await;
+            before.extend(marks(&expected));
             shown.extend(expected);
-            self.check_up(page.prev, (start, end), &context).await;
-            before.extend(marks(&self.feed[start..end]));
             start = end;
             let Some(next) = page.next else { break };
             cursor = next;
         }
-        assert_eq!(shown, first_showings(&self.feed, &HashSet::new()));
+        assert_eq!(shown, shown_down(&self.feed, &HashSet::new()));
     }
 
-    async fn check_up(&self, prev: Cursor, (start, end): (usize, usize), context: &str) {
-        let below = marks(&self.feed[start..end]);
+    /// Reads up from a page that starts at `start` and has shown `below`.
+    async fn check_up(
+        &self,
+        prev: Cursor,
+        start: usize,
+        below: HashSet<PostAddress>,
+        context: &str,
+    ) {
         let top = self.up(start, &below);
         let page = self.page(prev).await;
-        let expected = first_showings(&self.feed[top..start], &below);
+        let expected = shown_up(&self.feed[top..start], &below);
         assert_page(&page, &expected, &format!("{context}, up"));
+        let above = marks(&expected);
         if let Some(next) = page.next.filter(|_| top < start) {
-            let above = marks(&self.feed[top..start]);
             let end = self.down(start, &above);
-            let expected = first_showings(&self.feed[start..end], &above);
+            let expected = shown_down(&self.feed[start..end], &above);
             assert_page(&self.page(next).await, &expected, &format!("{context}, up and down"));
         }
-        let below: HashSet<PostAddress> = &below | &marks(&self.feed[top..start]);
-        let expected = first_showings(&self.feed[self.up(top, &below)..top], &below);
+        let below: HashSet<PostAddress> = &below | &above;
+        let expected = shown_up(&self.feed[self.up(top, &below)..top], &below);
         assert_page(&self.page(page.prev).await, &expected, &format!("{context}, twice up"));
     }
 }
@@ -195,13 +215,16 @@ fn collapsed_pages_are_kept_apart_from_plain_ones() {
         let node = Tributary::open(&config).await.unwrap();
         let server = TestServer::start(node).await;
         server.post("/v1/users/1/following", r#"{"follow": ["2", "3"]}"#, None).await;
-        let first = server.post("/v1/users/2/posts", r#"{"content": "one"}"#, None).await.json();
+        let first = server.post("/v1/users/2/posts", r#"{"content": "one"}"#, None).await;
+        let token_of_first = first.header("tributary-freshness").to_owned();
+        let first = first.json();
         let of = json!({"author_id": "2", "post_id": first["post_id"]});
         let repost = json!({"repost_of": of}).to_string();
         let repost = server.post("/v1/users/3/posts", &repost, None).await;
         let (token, repost) = (repost.header("tributary-freshness").to_owned(), repost.json());
         let read = async |query: &str| {
             let request = hyper::Request::get(format!("/v1/users/1/feed?{query}"));
+            let request = request.header("tributary-freshness", &token_of_first);
             server.send(request.header("tributary-freshness", &token)).await
         };
         for _ in 0..4 {

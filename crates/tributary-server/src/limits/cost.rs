@@ -40,9 +40,11 @@ impl Cost {
         Self(QUERY + units(rows.sum::<usize>() / ROWS_COUNTED))
     }
 
-    /// Of a page, by the number of its authors, and by whether memory had it.
+    /// Of a page, by the number of its authors, by whether memory had it, and by the number of
+    /// plain pages that were read for it.
     pub(crate) fn of_page(page: &Draft) -> Self {
-        Self::of_authors(page.authors, page.queried.is_empty() && page.waves == 0)
+        let Self(one) = Self::of_authors(page.authors, page.queried.is_empty() && page.waves == 0);
+        Self(one.saturating_mul(u32::try_from(page.reads).unwrap_or(u32::MAX)))
     }
 
     /// Of a page that was explained, or of the error. Without memory it is a page from the

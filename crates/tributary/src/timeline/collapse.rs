@@ -1,5 +1,5 @@
-//! A page of a home timeline that shows each post once. The first showing wins: on a page the
-//! newest one, and of two pages the one that was read first.
+//! A page of a home timeline that shows each post once. The first showing in reading order wins.
+//! A post that is skipped does not count as a showing of another one.
 //!
 //! It is made from plain pages, which are read until there are enough posts. A cursor that
 //! continues in the same direction holds the posts that the pages so far have shown, a bounded
@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use super::draft::{Draft, DraftPost, PAGE_JSON_MAX, moved};
 use super::{Limit, PageRequest, ReadError, Timeline, View, read};
-use crate::cursor::{Cursor, Edge, Seen};
+use crate::cursor::{Cursor, Edge, Seen, SeenHash};
 use crate::model::{Direction, PostAddress};
 
 /// The most plain pages that are read for one page.
@@ -24,9 +24,9 @@ pub(super) async fn page(
     let start = request.cursor.clone().after(Seen::default());
     let plain = PageRequest { collapse_reposts: false, ..request.clone() };
     let first = read(view, timeline, &plain.clone().from(start.clone())).await?;
-    let mut filling = Filling::new(start, first);
+    let mut filling = Filling::new(base, start, first);
     for _ in 1..READS_MAX {
-        filling.fill(base, request.limit);
+        filling.fill(request.limit);
         let Some(cursor) = filling.continues() else { break };
         let more = plain.clone().from(cursor.clone()).limit(Limit::LARGEST);
         let more = read(&mut view.renewed(), timeline, &more).await?;
@@ -36,7 +36,7 @@ pub(super) async fn page(
         }
         filling.add(cursor, more);
     }
-    filling.fill(base, request.limit);
+    filling.fill(request.limit);
     Ok(filling.finish(base))
 }
 
@@ -48,6 +48,11 @@ struct Filling {
     read: Vec<Reading>,
     /// How many of them the page consumes.
     used: usize,
+    /// Those of them that it shows, and their bytes of JSON.
+    shown: Vec<usize>,
+    bytes: usize,
+    /// The posts that this page and those before it show.
+    seen: HashSet<SeenHash>,
     /// Where the last plain page starts, and how many posts were read before it.
     last: (Cursor, usize),
     /// Where the posts after those that were read begin, if there are any.
@@ -87,12 +92,21 @@ impl Reading {
 }
 
 impl Filling {
-    fn new(start: Cursor, mut first: Draft) -> Self {
+    fn new(base: &Seen, start: Cursor, mut first: Draft) -> Self {
         (first.as_of, first.until) = (None, i64::MAX);
         let posts = std::mem::take(&mut first.posts);
         let cursors = (first.next.clone(), first.prev.clone());
-        let (last, read) = ((start.clone(), 0), Vec::new());
-        let mut filling = Self { draft: first, read, used: 0, last, rest: None, is_full: false };
+        let mut filling = Self {
+            draft: first,
+            read: Vec::new(),
+            used: 0,
+            shown: Vec::new(),
+            bytes: 0,
+            seen: base.hashes().collect(),
+            last: (start.clone(), 0),
+            rest: None,
+            is_full: false,
+        };
         filling.take_posts(start, posts, cursors);
         filling
     }
@@ -107,7 +121,7 @@ impl Filling {
         all.stale.extend(more.stale.iter().map(|(shard, as_of)| (*shard, *as_of)));
         all.handles.extend(more.handles.iter().map(|(user, handle)| (*user, handle.clone())));
         all.queried.extend(&more.queried);
-        all.waves += more.waves;
+        (all.waves, all.reads) = (all.waves + more.waves, all.reads + 1);
         all.authors = all.authors.max(more.authors);
         all.fresh_enough &= more.fresh_enough;
         // The first page was read first, so all of the page has the changes of its token.
@@ -136,17 +150,16 @@ impl Filling {
     }
 
     /// Consumes posts until the page is full.
-    fn fill(&mut self, base: &Seen, limit: Limit) {
-        let (_, before) = self.last;
-        for used in before + 1..=self.read.len() {
-            let shown = self.shown(used, base);
-            let bytes: usize = shown.iter().map(|index| self.read[*index].post.bytes()).sum();
-            if shown.len() >= limit.get() || bytes >= PAGE_JSON_MAX {
-                (self.used, self.is_full) = (used, true);
-                return;
+    fn fill(&mut self, limit: Limit) {
+        while let Some(post) = self.read.get(self.used).filter(|_| !self.is_full) {
+            if !post.repeats().any(|address| self.seen.contains(&SeenHash::of(address))) {
+                self.seen.extend(post.shows().map(SeenHash::of));
+                self.shown.push(self.used);
+                self.bytes += post.post.bytes();
             }
+            self.used += 1;
+            self.is_full = self.shown.len() >= limit.get() || self.bytes >= PAGE_JSON_MAX;
         }
-        self.used = self.read.len();
     }
 
     /// Where to read on, if the page is not full and there may be more posts.
@@ -155,39 +168,24 @@ impl Filling {
         self.rest.clone().filter(|_| may_continue)
     }
 
-    /// Which of the first posts that were read are shown, newest first.
-    fn shown(&self, used: usize, base: &Seen) -> Vec<usize> {
-        let mut shown_here = HashSet::new();
-        let mut is_first = |index: &usize| {
-            let post = &self.read[*index];
-            let is_repeat = post.repeats().any(|at| base.contains(at) || shown_here.contains(&at));
-            shown_here.extend(post.shows());
-            !is_repeat
-        };
-        match self.direction() {
-            Direction::Older => (0..used).filter(&mut is_first).collect(),
-            Direction::Newer => (0..used).rev().filter(&mut is_first).collect(),
-        }
-    }
-
     fn finish(self, base: &Seen) -> Draft {
         let (mut so_far, mut here) = (base.clone(), Seen::default());
-        for address in self.read[..self.used].iter().flat_map(Reading::shows) {
+        for address in self.shown.iter().flat_map(|index| self.read[*index].shows()) {
             so_far.add(address);
             here.add(address);
         }
         let onwards = self.onwards().map(|cursor| cursor.after(so_far));
-        let shown = self.shown(self.used, base);
         let (direction, mut draft) = (self.direction(), self.draft);
         let mut read: Vec<Option<DraftPost>> =
             self.read.into_iter().map(|reading| Some(reading.post)).collect();
-        draft.posts = shown.into_iter().filter_map(|index| read[index].take()).collect();
+        draft.posts = self.shown.into_iter().filter_map(|index| read[index].take()).collect();
         match direction {
             Direction::Older => {
                 draft.next = onwards;
                 draft.prev = draft.prev.after(here);
             }
             Direction::Newer => {
+                draft.posts.reverse();
                 draft.next = draft.next.map(|next| next.after(here));
                 draft.prev = onwards.unwrap_or(draft.prev);
             }

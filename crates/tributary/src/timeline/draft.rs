@@ -82,6 +82,8 @@ pub struct Draft {
     pub stale: BTreeMap<ShardId, i64>,
     pub handles: BTreeMap<UserId, String>,
     pub waves: u32,
+    /// The plain pages that were read for it: more than one if reposts are collapsed.
+    pub reads: usize,
     /// The shards that were queried.
     pub queried: BTreeSet<ShardId>,
     /// The authors whose posts can be on the page.
@@ -234,6 +236,7 @@ impl Draft {
             stale: self.stale.into_iter().chain(lower.stale).collect(),
             handles: self.handles.into_iter().chain(lower.handles).collect(),
             waves: self.waves + lower.waves,
+            reads: self.reads + lower.reads,
             queried: self.queried.into_iter().chain(lower.queried).collect(),
             authors: self.authors.max(lower.authors),
             missing_authors: self.missing_authors.max(lower.missing_authors),
@@ -278,6 +281,7 @@ impl Draft {
             stale: BTreeMap::new(),
             handles: BTreeMap::new(),
             waves: 0,
+            reads: 1,
             queried: BTreeSet::new(),
             authors: 0,
             missing_authors: 0,

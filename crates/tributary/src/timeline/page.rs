@@ -74,10 +74,11 @@ impl PageRequest {
     }
 
     /// Shows each post of a home timeline once: a post that this page or the pages before it have
-    /// shown, as itself or as a repost, is skipped. The cursors of a page hold the last 256 posts
-    /// that were shown; older ones may be shown again. A repost with a text of its own is always
-    /// shown. A page reads up to five plain pages. If they have too few other posts, the
-    /// page is shorter than its limit, and has a `next` nevertheless.
+    /// shown, as itself or as a repost, is skipped. The first showing in reading order wins. A
+    /// repost with a text of its own counts as another post. The cursors of a page hold the last
+    /// 256 posts that were shown; older ones may be shown again. A page reads up to five plain
+    /// pages. If they have too few other posts, the page is shorter than its limit, and has a
+    /// `next` nevertheless.
     #[must_use]
     pub fn collapse_reposts(self) -> Self {
         Self { collapse_reposts: true, ..self }
