@@ -69,16 +69,18 @@ class PostComposer extends HTMLElement {
     } catch (error) {
       this.problem.replaceChildren(failure(`The ${this.what} is not published. ${error.message}`));
       this.button.disabled = false;
-    } finally {
       this.busy = false;
+      return;
     }
+    // The post is stored: a failure from here on must not ask for it again.
+    if (this.kind !== "edit") await this.shown();
+    this.busy = false;
   }
 
   async create() {
     await call("POST", `/v1/users/${reader}/posts`, { body: this.post(), key: this.key });
     this.text.value = "";
     this.changed();
-    await this.shown();
   }
 
   async edit() {
@@ -102,11 +104,16 @@ class PostComposer extends HTMLElement {
     this.closest("dialog")?.close();
     const own = `/home/${reader}/authors/${reader}`;
     const feed = document.querySelector("post-feed");
-    if (location.pathname === own && !feed.isDeep) {
+    const link = { href: own, text: "Show it" };
+    if (location.pathname !== own || feed.isDeep) {
+      toast(`Your ${this.what} is published.`, link);
+      return;
+    }
+    try {
       await feed.showAbove(this.kind === "post" ? this : undefined);
       announce(`Your ${this.what} is published.`);
-    } else {
-      toast(`Your ${this.what} is published.`, { href: own, text: "Show it" });
+    } catch (error) {
+      toast(`Your ${this.what} is published, but could not be loaded. ${error.message}`, link);
     }
   }
 }

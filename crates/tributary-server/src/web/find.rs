@@ -86,7 +86,8 @@ pub(super) async fn open(
         Entered::Prefix(prefix) => {
             let empty = FindPage::empty(visit.frame(None, ""), "/open".to_owned());
             let found = tributary.find_users(&prefix).await?;
-            empty.show(&tributary, prefix, found, |id| format!("/home/{id}"))
+            let shown = empty.show(&tributary, prefix, found, |id| format!("/home/{id}"))?;
+            Ok(costing(Cost::QUERY, shown))
         }
     }
 }
@@ -108,7 +109,8 @@ pub(super) async fn open_author(
                 tokio::join!(Names::of(&tributary, &readers), tributary.find_users(&prefix));
             let frame = visit.frame(Some(names.person(reader)), "find");
             let empty = FindPage::empty(frame, format!("/home/{reader}/open"));
-            empty.show(&tributary, prefix, found?, path)
+            let shown = empty.show(&tributary, prefix, found?, path)?;
+            Ok(costing(Cost::QUERY.plus(names.cost()), shown))
         }
     }
 }
@@ -140,6 +142,6 @@ impl FindPage {
             notices: missing_notice(&found.missing, fleet(tributary)).into_iter().collect(),
             ..self
         };
-        Ok(costing(Cost::QUERY, page(&template)))
+        Ok(page(&template))
     }
 }

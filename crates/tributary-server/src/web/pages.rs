@@ -306,7 +306,10 @@ impl Timeline {
         if let Some(author) = &mut author {
             author.person = names.person(author.person.id);
         }
-        let times = fleet(tributary).times();
+        let fleet = fleet(tributary);
+        let mut notices = notices(&page, missing_authors, tributary);
+        notices.extend(referred_notice(&(&referred.missing - &page.missing), fleet));
+        let times = fleet.times();
         let seen_by = (reader, now_ms());
         let post = |post| PostView::new(post, &referred, times, seen_by);
         let template = TimelinePage {
@@ -314,7 +317,7 @@ impl Timeline {
             reader,
             author,
             posts: page.posts.iter().map(post).collect(),
-            notices: notices(&page, missing_authors, tributary),
+            notices,
             next: cursors.next.as_deref().map(link),
             prev: link(&cursors.prev),
             is_deep: parameters.has_cursor(),
@@ -334,10 +337,19 @@ fn token(freshness: &Freshness, keys: &CursorKeys) -> String {
 
 /// The notice that a list is not shown, if these shards did not answer.
 pub(super) fn missing_notice(missing: &BTreeSet<ShardId>, fleet: &Fleet) -> Option<Notice> {
+    partial_notice(missing, fleet, "this is not shown")
+}
+
+/// The notice that posts which the posts of a page refer to may be missing from it.
+pub(super) fn referred_notice(missing: &BTreeSet<ShardId>, fleet: &Fleet) -> Option<Notice> {
+    partial_notice(missing, fleet, "not all posts that others refer to may be shown")
+}
+
+fn partial_notice(missing: &BTreeSet<ShardId>, fleet: &Fleet, effect: &str) -> Option<Notice> {
     let names = shard_names(missing, fleet);
     let (shards, verb) = plural(names.len(), ("Shard", "does"), ("Shards", "do"));
-    let text =
-        format!("{shards} {} {verb} not answer, so this is not shown. Try again.", listed(&names));
+    let names_listed = listed(&names);
+    let text = format!("{shards} {names_listed} {verb} not answer, so {effect}. Try again.");
     (!names.is_empty()).then_some(Notice { kind: "partial", text })
 }
 

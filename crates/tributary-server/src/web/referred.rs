@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tributary::internal::fleet;
 use tributary::posts::PostAddress;
-use tributary::{Post, Tributary, UserId};
+use tributary::{Post, ShardId, Tributary, UserId};
 
 use super::names::Names;
 use crate::limits::Cost;
@@ -14,7 +14,17 @@ pub(super) struct Referred {
     /// The reposted posts that were found, and that the reader may see.
     pub(super) posts: HashMap<PostAddress, Post>,
     pub(super) names: Names,
-    has_queried: bool,
+    /// The shards that did not answer for the reposted posts.
+    pub(super) missing: BTreeSet<ShardId>,
+    cost: Cost,
+}
+
+/// The answer to one of the waves of queries.
+#[derive(Default)]
+struct Answer<T> {
+    found: T,
+    missing: BTreeSet<ShardId>,
+    cost: Cost,
 }
 
 impl Referred {
@@ -33,29 +43,33 @@ impl Referred {
         let authors = replied.chain(reposted.iter().copied()).map(|address| address.author);
         let users: BTreeSet<UserId> = authors.chain(further).chain([reader]).collect();
         let users: Vec<UserId> = users.into_iter().collect();
-        let (names, posts, hidden) = tokio::join!(
+        let (names, texts, hidden) = tokio::join!(
             Names::of(tributary, &users),
             texts(tributary, &reposted),
             hidden(tributary, reader, &reposted),
         );
-        let shown = posts.into_iter().filter(|post| !hidden.contains(&post.key.author));
+        let shown = texts.found.into_iter().filter(|post| !hidden.found.contains(&post.key.author));
         let posts = shown.map(|post| (PostAddress::of(&post.key), post)).collect();
-        Self { posts, names, has_queried: !reposted.is_empty() }
+        let missing = &texts.missing | &hidden.missing;
+        let cost = texts.cost.plus(hidden.cost).plus(names.cost());
+        Self { posts, names, missing, cost }
     }
 
     /// The cost of the queries.
     pub(super) fn cost(&self) -> Cost {
-        let of_posts = if self.has_queried { Cost::QUERY } else { Cost::default() };
-        of_posts.plus(self.names.cost())
+        self.cost
     }
 }
 
 /// The posts with these addresses. None if the shards have no index for reading them.
-async fn texts(tributary: &Tributary, addresses: &[PostAddress]) -> Vec<Post> {
+async fn texts(tributary: &Tributary, addresses: &[PostAddress]) -> Answer<Vec<Post>> {
     if addresses.is_empty() {
-        return Vec::new();
+        return Answer::default();
     }
-    tributary.posts(addresses).await.map(|found| found.posts).unwrap_or_default()
+    match tributary.posts(addresses).await {
+        Ok(read) => Answer { found: read.posts, missing: read.missing, cost: Cost::QUERY },
+        Err(_) => Answer::default(),
+    }
 }
 
 /// The authors of these posts whose posts the reader does not see.
@@ -63,18 +77,19 @@ async fn hidden(
     tributary: &Tributary,
     reader: UserId,
     addresses: &[PostAddress],
-) -> HashSet<UserId> {
+) -> Answer<HashSet<UserId>> {
     let fleet = fleet(tributary);
     let authors: BTreeSet<UserId> = addresses.iter().map(|address| address.author).collect();
     if authors.is_empty() || !fleet.stores_mutes() && !fleet.stores_blocks() {
-        return HashSet::new();
+        return Answer::default();
     }
     let authors: Vec<UserId> = authors.into_iter().collect();
-    let found = tributary.relationships(reader, &authors).await.all;
+    let relationships = tributary.relationships(reader, &authors).await;
     let is_hidden = |user: &UserId| {
-        let of = found.iter().find(|of| of.user == *user);
+        let of = relationships.all.iter().find(|of| of.user == *user);
         // A relation that is not known may be a block.
         of.is_none_or(|of| of.muting || of.blocking || of.blocked_by)
     };
-    authors.into_iter().filter(is_hidden).collect()
+    let found = authors.into_iter().filter(is_hidden).collect();
+    Answer { found, missing: relationships.missing, cost: Cost::QUERY }
 }
