@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body;
 use tributary::internal::{Draft, SentPage};
-use tributary::{Cursor, Freshness, Limit, PageRequest, UserId};
+use tributary::{Cursor, Freshness, Limit, PageRequest, Tributary, UserId};
 
 use super::App;
 use super::auth::{Action, CursorKeys, Object, Purpose, authorize};
@@ -54,26 +54,8 @@ pub(super) fn feed_from_memory<B: Body>(
         }
         None if is_spent() => return None,
         None => {
-            let limit = Limit::new(u8::try_from(posts).ok()?)?;
-            let cursor = match sealed {
-                "" => Cursor::newest(),
-                sealed => keys.open(Purpose::Home(reader), sealed).ok()?.parse().ok()?,
-            };
-            // Readers request these two pages repeatedly: the newest page, and the empty page
-            // above it.
-            let (is_newest, is_newer) = (cursor == Cursor::newest(), cursor.is_newer());
             let has_token = !at_least.is_empty();
-            let wanted = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
-            let wanted = if include_self { wanted.include_self() } else { wanted };
-            let page = Draft::home_from_memory(tributary, reader, &wanted)?;
-            if !page.is_whole() {
-                return None;
-            }
-            let lasting = if include_self { INCLUDE_SELF } else { "" };
-            let sent = render_home(&page, tributary, keys, (reader, (limit, lasting))).ok()?;
-            if is_newest || (is_newer && page.posts.is_empty()) {
-                sent.cache(tributary, reader, query, &page);
-            }
+            let (page, sent) = built(tributary, keys, (reader, query), at_least)?;
             kind = Some(PageKind::of(&page, has_token));
             let response = respond(request, sent.tag, (&page.freshness, keys), || sent);
             (response, Cost::of_page(&page))
@@ -88,6 +70,35 @@ pub(super) fn feed_from_memory<B: Body>(
     let source = if kind.is_some() { "memory" } else { "page_cache" };
     response.headers_mut().insert(SERVER_TIMING, HeaderValue::from_static(source));
     Some((response, kind))
+}
+
+/// The page, built from the posts in memory, and as it is sent. `None` if a part is not in memory.
+fn built(
+    tributary: &Tributary,
+    keys: &CursorKeys,
+    (reader, query): (UserId, (&str, usize, bool)),
+    at_least: Freshness,
+) -> Option<(Draft, SentPage)> {
+    let (sealed, posts, include_self) = query;
+    let limit = Limit::new(u8::try_from(posts).ok()?)?;
+    let cursor = match sealed {
+        "" => Cursor::newest(),
+        sealed => keys.open(Purpose::Home(reader), sealed).ok()?.parse().ok()?,
+    };
+    // Readers request these two pages repeatedly: the newest page, and the empty page above it.
+    let (is_newest, is_newer) = (cursor == Cursor::newest(), cursor.is_newer());
+    let wanted = PageRequest::default().from(cursor).limit(limit).at_least(at_least);
+    let wanted = if include_self { wanted.include_self() } else { wanted };
+    let page = Draft::home_from_memory(tributary, reader, &wanted)?;
+    if !page.is_whole() {
+        return None;
+    }
+    let lasting = if include_self { INCLUDE_SELF } else { "" };
+    let sent = render_home(&page, tributary, keys, (reader, (limit, lasting))).ok()?;
+    if is_newest || (is_newer && page.posts.is_empty()) {
+        sent.cache(tributary, reader, query, &page);
+    }
+    Some((page, sent))
 }
 
 /// The answer that carries the page with this tag, or 304 if the client has it.

@@ -394,9 +394,6 @@ fn choose(
     posts: &DeclaredTable,
     follows: &DeclaredTable,
 ) -> Result<Indexes, Vec<Finding>> {
-    let list = |columns: &[&String]| {
-        columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
-    };
     let (post, follow) = (&tables.posts, &tables.follows);
     let (posts_sql, follows_sql) = (quoted(&post.name), quoted(&follow.name));
     let missing = |table: &str, what: &str, name: &str, columns: String| {
@@ -408,11 +405,12 @@ fn choose(
     };
     let tail = [&post.author, &post.time, &post.id];
     let posts_index = starting_with(posts, &tail).ok_or_else(|| {
-        missing(&posts_sql, "an author's newest posts", "tributary_tail", list(&tail))
+        missing(&posts_sql, "an author's newest posts", "tributary_tail", quoted_list(&tail))
     });
     let pair = [&follow.follower, &follow.followed];
-    let follows_index = starting_with(follows, &pair[..1])
-        .ok_or_else(|| missing(&follows_sql, "a follow list", "tributary_follows", list(&pair)));
+    let follows_index = starting_with(follows, &pair[..1]).ok_or_else(|| {
+        missing(&follows_sql, "a follow list", "tributary_follows", quoted_list(&pair))
+    });
     let views = [(posts, &posts_sql), (follows, &follows_sql)].into_iter();
     let views = views.filter(|(table, _)| table.view).map(|(_, name)| {
         let text = format!("{database}.{name} is a view, so the cost of reads cannot be bounded");
@@ -422,25 +420,7 @@ fn choose(
     match (posts_index, follows_index) {
         _ if !views.is_empty() => Err(views),
         (Ok(posts_index), Ok(follows_index)) => {
-            // Rows about other types than users may have the same ids.
-            let of_type = follow.conditions().iter().filter(|condition| condition.is_type());
-            let unique: Vec<&String> =
-                pair.into_iter().chain(of_type.map(|condition| &condition.column)).collect();
-            let loadable = if !unique_over(follows, &unique, 2) {
-                Err(format!(
-                    "{follows_sql} could store a follow twice; create a unique key: \
-                     CREATE UNIQUE INDEX tributary_follow ON {database}.{follows_sql} ({})",
-                    list(&unique)
-                ))
-            } else if !unique_over(posts, &[&post.id, &post.author, &post.time], 1) {
-                Err(format!(
-                    "{posts_sql} could store a post twice; create a unique key: \
-                     CREATE UNIQUE INDEX tributary_post ON {database}.{posts_sql} ({})",
-                    quoted(&post.id)
-                ))
-            } else {
-                Ok(())
-            };
+            let loadable = loadable(database, tables, posts, follows);
             let lists = BTreeMap::from([(UserList::Follows, follows_index)]);
             let followers = starting_with(follows, &[&follow.followed, &follow.follower]);
             let references = match &post.references {
@@ -457,6 +437,41 @@ fn choose(
             Err([posts_index.err(), follows_index.err()].into_iter().flatten().collect())
         }
     }
+}
+
+fn quoted_list(columns: &[&String]) -> String {
+    columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether rows can be loaded: no follow and no post may be stored twice. `database` is quoted.
+fn loadable(
+    database: &str,
+    tables: &Tables,
+    posts: &DeclaredTable,
+    follows: &DeclaredTable,
+) -> Result<(), String> {
+    let (post, follow) = (&tables.posts, &tables.follows);
+    let (posts_sql, follows_sql) = (quoted(&post.name), quoted(&follow.name));
+    // Rows about other types than users may have the same ids.
+    let of_type = follow.conditions().iter().filter(|condition| condition.is_type());
+    let of_type = of_type.map(|condition| &condition.column);
+    let unique: Vec<&String> =
+        [&follow.follower, &follow.followed].into_iter().chain(of_type).collect();
+    if !unique_over(follows, &unique, 2) {
+        return Err(format!(
+            "{follows_sql} could store a follow twice; create a unique key: \
+             CREATE UNIQUE INDEX tributary_follow ON {database}.{follows_sql} ({})",
+            quoted_list(&unique)
+        ));
+    }
+    if !unique_over(posts, &[&post.id, &post.author, &post.time], 1) {
+        return Err(format!(
+            "{posts_sql} could store a post twice; create a unique key: \
+             CREATE UNIQUE INDEX tributary_post ON {database}.{posts_sql} ({})",
+            quoted(&post.id)
+        ));
+    }
+    Ok(())
 }
 
 /// The name of an index that starts with `columns`. All columns after the first must have the same
