@@ -23,7 +23,8 @@ pub struct NamedUser {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoundUsers {
-    /// The first [`USERS_FOUND_MAX`] of them, by handle.
+    /// The first [`USERS_FOUND_MAX`] of them, by handle in lower case. If more match, and the
+    /// collation of the column has another order, some of the first may be absent.
     pub users: Vec<NamedUser>,
     /// The shards that did not answer. Their users are not among `users`.
     pub missing: BTreeSet<ShardId>,

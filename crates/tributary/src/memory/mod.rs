@@ -239,7 +239,7 @@ impl Memory {
     }
 
     /// The clock of eviction: seconds since the start, as of the last call of [`Memory::now_ms`].
-    /// Every page calls that, and every writer once a second.
+    /// Every page that is not from the page cache calls that, and every writer once a second.
     pub(crate) fn tick(&self) -> u32 {
         self.tick.load(Ordering::Relaxed)
     }

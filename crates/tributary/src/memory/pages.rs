@@ -88,8 +88,8 @@ pub(crate) struct CachedPage {
 
 impl CachedPage {
     /// The page that was sent for `query`, built from data as of a version, and valid until the
-    /// horizon reaches a time. Cursor, links and body
-    /// are in one allocation: on a hit none of it is in the processor's caches.
+    /// horizon reaches a time. Cursor, links and body are in one allocation: on a hit none of it is
+    /// in the processor's caches.
     pub(crate) fn new(
         (reader, PageQuery { cursor, limit, include_self }): (Slot, PageQuery<'_>),
         (as_of, until): (Version, i64),

@@ -61,8 +61,11 @@ impl Fleet {
         match self.all().find_map(|(_, shard)| shard.missing_handles()) {
             None => Ok(()),
             Some((statement, is_table)) => {
-                let then =
-                    if is_table { "; then add [tables.users] to the configuration" } else { "" };
+                let then = if is_table {
+                    "; then add [tables.users] to the configuration"
+                } else {
+                    "; a TEXT column must become a VARCHAR before"
+                };
                 Err(NotStored { statement, then })
             }
         }
