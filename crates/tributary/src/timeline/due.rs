@@ -44,14 +44,15 @@ pub(super) struct Due {
     to_query: Vec<UserId>,
 }
 
-/// The posts of these authors in the range. Waits for tails that memory does not have.
+/// The posts of these authors in the range, with all changes from the token to the positions that
+/// the answer has reached. Waits for tails that memory does not have.
 ///
 /// # Errors
 /// [`Gap`] if the tails cannot be read now.
 pub(super) async fn due(
     view: &mut View<'_>,
     memory: &Memory,
-    (since, range): (&Freshness, DueRange),
+    ([since, reached], range): ([&Freshness; 2], DueRange),
     authors: &[UserId],
 ) -> Result<Due, Gap> {
     loop {
@@ -66,7 +67,7 @@ pub(super) async fn due(
         // Otherwise slots that were read may have got other users.
         if memory.frees() == frees && due.misses.is_empty() {
             if !due.to_query.is_empty() {
-                due.note_next(view.next_of(&due.to_query, since, range).await?);
+                due.note_next(view.next_of(&due.to_query, reached, range).await?);
             }
             due.take_from_log(memory, since)?;
             due.posts.sort_unstable_by_key(|(key, _)| *key);
@@ -140,17 +141,17 @@ impl Due {
 
 impl View<'_> {
     /// The time of the next hidden post of authors that memory does not have all posts of. Queries
-    /// their databases.
+    /// their databases, once they show what the answer has reached: it may hide a post.
     ///
     /// # Errors
     /// [`Gap`] if one of them has a due post, or if a database does not answer.
     async fn next_of(
         &mut self,
         authors: &[UserId],
-        since: &Freshness,
+        reached: &Freshness,
         range: DueRange,
     ) -> Result<Option<i64>, Gap> {
-        self.has_reached(since);
+        self.has_reached(reached);
         self.wait_until_visible().await;
         let query = |author: &UserId| {
             let from = Edge::above(range.from).for_author(*author);

@@ -306,7 +306,7 @@ impl<'a> Asked<'a> {
         let waiting = DueSince { reached: Some(from), ..DueSince::default() };
         let Some(authors) = self.with_future(from, is_long)? else { return Ok(waiting) };
         let range = DueRange { from, until };
-        match due(view, self.memory, (self.since, range), &authors).await {
+        match due(view, self.memory, ([self.since, &self.reached], range), &authors).await {
             Ok(Due { posts, next, .. }) => {
                 let next_ms = next.map(|time| view.fleet().horizon().reaches_ms(time));
                 Ok(DueSince { posts, next_ms, reached: Some(until) })
