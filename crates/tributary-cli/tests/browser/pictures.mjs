@@ -5,6 +5,19 @@ const { demo, demoReader } = settings;
 const home = `${demo}/home/${demoReader}`;
 const composer = (page) => page.waitForSelector("post-composer form");
 
+/** Scrolls until the button for new posts covers no link or button, in the page. */
+function scrollToText() {
+  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const button = document.querySelector(".fresh button");
+  const targets = [...document.querySelectorAll("post-feed a, post-feed button")].filter((it) => it !== button);
+  for (let y = 400; y < 1_200; y += 4) {
+    scrollTo(0, y);
+    const box = button.getBoundingClientRect();
+    if (!targets.some((target) => overlap(target.getBoundingClientRect(), box))) return;
+  }
+  throw new Error("the button always covers another target");
+}
+
 export async function pictures() {
   const list = await fetch(`${demo}/v1/users/${demoReader}/following`);
   const author = `${home}/authors/${(await list.json()).following[0].user_id}`;
@@ -35,7 +48,7 @@ export async function pictures() {
       const feed = document.querySelector("post-feed");
       feed.takeNews([1, 2, 3].map((n) => ({ type: "post", post: { author_id: "0", post_id: `${n}` } })), false);
     });
-  }, (page) => page.evaluate(() => scrollTo(0, 400)));
+  }, (page) => page.evaluate(scrollToText));
   await show("loading", home, async (page) => {
     await page.route("**/home/**", () => {});
     await toEnd(page);
