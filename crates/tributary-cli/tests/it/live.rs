@@ -78,7 +78,8 @@ fn a_stream_has_every_kind_of_event_and_resumes() {
         let id = [("last-event-id", post.id.as_str())];
         let mut resumed = Stream::open(&address, &path(reader), &id).await;
         let again = resumed.event().await;
-        assert_eq!((again.name.as_str(), &again.id), ("delete", &deleted.id));
+        // Its token has a later horizon.
+        assert_eq!((again.name.as_str(), again.json()), ("delete", deleted.json()));
         let since = format!("{}?since={}", path(reader), followed.id);
         let mut since = Stream::open(&address, &since, &[]).await;
         assert_eq!(since.event().await.name, "delete", "the post is gone");
