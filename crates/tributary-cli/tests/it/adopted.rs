@@ -62,7 +62,7 @@ impl Team {
                  `select` TEXT, `when` {column}, state VARCHAR(20) CHARACTER SET utf8mb4, \
                  PRIMARY KEY (id), KEY tail (account, `when`))"
             ),
-            // No handle has a letter that latin1 lacks, and an index of full texts has no order.
+            // No handle has a letter outside latin1, and an index of full texts has no order.
             format!(
                 "CREATE TABLE {database}.accounts (ID INT PRIMARY KEY, \
                  Name VARCHAR(50) CHARACTER SET latin1, FULLTEXT KEY by_words (Name))"

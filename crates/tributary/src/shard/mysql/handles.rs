@@ -93,7 +93,7 @@ impl MySqlShard {
         let no_index = || ShardError::Faulty("the table of users has no index of handles".into());
         let find = statements.handles.as_ref().and_then(|handles| handles.find.as_ref());
         match self.rows(find.ok_or_else(no_index)?, (pattern(prefix), max), until).await {
-            // The character set of the column lacks a letter, so no handle has it.
+            // The character set of the column has no such letter, so no handle has it.
             Err(ShardError::Refused(_)) => Ok(Vec::new()),
             rows => rows?.iter().map(named).collect(),
         }
