@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde_json::Value;
-use tributary::internal::fleet;
+use tributary::internal::{fleet, rfc3339_ms};
+use tributary::posts::{PostAddress, References};
 use tributary::{Limit, OpenError, PageRequest, Post, Tributary, UserId};
 
 use crate::{DATA_FOLDER, DataSource, Outcome, say};
@@ -74,7 +75,8 @@ impl Export {
     async fn write(&self, tributary: &Tributary, dir: &Path) -> Result<(usize, usize)> {
         let limit = Limit::new(Limit::MAX).unwrap_or(Limit::DEFAULT);
         let times = fleet(tributary).times();
-        let mut file = self.file(dir, "posts", "tweet_id,user_id,timestamp,content")?;
+        let header = format!("tweet_id,user_id,timestamp,{},content", OPTIONAL.join(","));
+        let mut file = self.file(dir, "posts", &header)?;
         let (mut posts, mut request) = (0, PageRequest::default().limit(limit));
         loop {
             let page = tributary.author_timeline(self.user, &request).await?;
@@ -133,18 +135,25 @@ impl Export {
 
 impl Form {
     /// A line for a post. The time is in UTC with six digits, which every time column can hold.
-    fn post(self, Post { key, content, .. }: &Post, time: Timestamp) -> String {
-        let (post, author) = (key.post, key.author);
-        let time = format!("{time:.6}");
+    fn post(self, post: &Post, time: Timestamp) -> String {
+        let (id, author, time) = (post.key.post, post.key.author, format!("{time:.6}"));
+        let optional = optional(post);
         match self {
             Self::Ndjson => {
-                let content = Value::from(content.as_str());
+                let content = Value::from(post.content.as_str());
+                let member = |(name, value): (&&str, Option<String>)| {
+                    value.map_or(String::new(), |value| format!("\"{name}\":\"{value}\","))
+                };
+                let optional: String = OPTIONAL.iter().zip(optional).map(member).collect();
                 format!(
-                    "{{\"tweet_id\":\"{post}\",\"user_id\":\"{author}\",\"timestamp\":\"{time}\",\
-                     \"content\":{content}}}"
+                    "{{\"tweet_id\":\"{id}\",\"user_id\":\"{author}\",\"timestamp\":\"{time}\",\
+                     {optional}\"content\":{content}}}"
                 )
             }
-            Self::Csv => format!("{post},{author},{time},{}", quoted(content)),
+            Self::Csv => {
+                let optional = optional.map(Option::unwrap_or_default).join(",");
+                format!("{id},{author},{time},{optional},{}", quoted(&post.content))
+            }
         }
     }
 
@@ -156,6 +165,24 @@ impl Form {
             Self::Csv => format!("{follower},{followee}"),
         }
     }
+}
+
+/// The columns that most posts have no value in.
+const OPTIONAL: [&str; 5] = [
+    "reply_to_user_id",
+    "reply_to_tweet_id",
+    "repost_of_user_id",
+    "repost_of_tweet_id",
+    "edited_at",
+];
+
+/// The values of a post in these columns.
+fn optional(post: &Post) -> [Option<String>; 5] {
+    let author = |at: Option<PostAddress>| at.map(|at| at.author.to_string());
+    let id = |at: Option<PostAddress>| at.map(|at| at.post.to_string());
+    let References { reply_to, repost_of } = post.references;
+    let edited_at = post.edited_at.map(rfc3339_ms);
+    [author(reply_to), id(reply_to), author(repost_of), id(repost_of), edited_at]
 }
 
 /// A text in quotes, as RFC 4180 has it.

@@ -11,7 +11,7 @@ use super::mastodon::outbox;
 use super::ndjson::Objects;
 use super::rows;
 use super::table::{Format, Table};
-use super::time::{FileTimes, Plausible};
+use super::time::Plausible;
 
 /// 2023-11-14, in milliseconds since 1970. Later times than this are refused.
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -35,7 +35,7 @@ pub fn csv(data: &[u8]) {
     let Ok(input) = Input::new(Cursor::new(data.to_vec())) else { return };
     let clock = (&PostTimes::MILLISECONDS, Plausible::new(NOW_MS));
     let Ok(Ok(mut table)) = Table::open(input, &POST_COLUMNS, &format, clock) else { return };
-    let mut times = FileTimes::new(PostTimes::MILLISECONDS, NOW_MS);
+    let mut times = rows::PostTimesOfFile::new(&PostTimes::MILLISECONDS, NOW_MS);
     while let Ok(Some((lines, row))) = table.next() {
         let _ = row.and_then(|row| rows::post(row, lines.first, &mut times));
     }
@@ -45,7 +45,7 @@ pub fn csv(data: &[u8]) {
 pub fn ndjson(data: &[u8]) {
     let Ok(input) = Input::new(Cursor::new(data.to_vec())) else { return };
     let mut objects = Objects::new(input, &POST_COLUMNS, &[]);
-    let mut times = FileTimes::new(PostTimes::MILLISECONDS, NOW_MS);
+    let mut times = rows::PostTimesOfFile::new(&PostTimes::MILLISECONDS, NOW_MS);
     while let Ok(Some((lines, row))) = objects.next() {
         let _ = row.and_then(|row| rows::post(row, lines.first, &mut times));
     }

@@ -13,14 +13,32 @@ pub(super) enum Column {
     Author,
     Content,
     Time,
+    /// The author and the id of the post that a post replies to.
+    ReplyAuthor,
+    ReplyPost,
+    /// The author and the id of the post that a post shows again.
+    RepostAuthor,
+    RepostPost,
+    /// The time of the last edit.
+    EditedAt,
     /// The address of an account in a Mastodon export.
     Account,
 }
 
 pub(super) const ACCOUNT_COLUMNS: [Column; 1] = [Column::Account];
 pub(super) const FOLLOW_COLUMNS: [Column; 2] = [Column::Follower, Column::Followee];
-pub(super) const POST_COLUMNS: [Column; 4] =
-    [Column::Post, Column::Author, Column::Content, Column::Time];
+/// The last ones are optional.
+pub(super) const POST_COLUMNS: [Column; 9] = [
+    Column::Post,
+    Column::Author,
+    Column::Content,
+    Column::Time,
+    Column::ReplyAuthor,
+    Column::ReplyPost,
+    Column::RepostAuthor,
+    Column::RepostPost,
+    Column::EditedAt,
+];
 
 impl Column {
     /// The name in a header line, unless `--columns` gives another one.
@@ -32,8 +50,25 @@ impl Column {
             Self::Author => "user_id",
             Self::Content => "content",
             Self::Time => "timestamp",
+            Self::ReplyAuthor => "reply_to_user_id",
+            Self::ReplyPost => "reply_to_tweet_id",
+            Self::RepostAuthor => "repost_of_user_id",
+            Self::RepostPost => "repost_of_tweet_id",
+            Self::EditedAt => "edited_at",
             Self::Account => "Account address",
         }
+    }
+
+    /// Whether a file need not have the column, nor a row a value in it.
+    pub(super) const fn is_optional(self) -> bool {
+        matches!(
+            self,
+            Self::ReplyAuthor
+                | Self::ReplyPost
+                | Self::RepostAuthor
+                | Self::RepostPost
+                | Self::EditedAt
+        )
     }
 }
 
@@ -68,7 +103,7 @@ pub(super) fn name_in_file(column: Column, renames: &[Rename]) -> &str {
     rename.map_or(column.name(), |rename| &rename.name)
 }
 
-/// The index in the file of each wanted column.
+/// The index in the file of each wanted column. `None` for an optional one that is absent.
 ///
 /// # Errors
 /// A column is missing or not unique. The text is the end of a sentence that starts with the file.
@@ -76,12 +111,13 @@ pub(super) fn resolve(
     header: &[String],
     wanted: &[Column],
     renames: &[Rename],
-) -> Result<Vec<usize>, String> {
+) -> Result<Vec<Option<usize>>, String> {
     let index = |column: &Column| {
         let name = name_in_file(*column, renames);
         let mut found = (0..header.len()).filter(|index| header[*index] == name);
         match (found.next(), found.next()) {
-            (Some(index), None) => Ok(index),
+            (Some(index), None) => Ok(Some(index)),
+            (None, _) if column.is_optional() => Ok(None),
             (Some(_), Some(_)) => {
                 Err(format!("has two columns `{name}` in its header line; rename one of them"))
             }

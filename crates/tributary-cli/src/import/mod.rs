@@ -29,9 +29,8 @@ use self::mastodon::Mastodon;
 use self::mastodon::outbox::Outbox;
 use self::ndjson::Objects;
 use self::records::Lines;
-use self::rows::Row;
+use self::rows::{PostTimesOfFile, Row};
 use self::table::{Format, Table};
-use self::time::FileTimes;
 use crate::{DATA_FOLDER, DataSource, Outcome, progress, say};
 use tributary::UserId;
 use tributary::internal::{Fleet, Loaded, PostTimes, ShardError, now_ms};
@@ -53,9 +52,10 @@ const SHOWN_MAX: usize = 20;
     --config or --data names. A file is CSV with a header line, or NDJSON if its name ends with \
     .ndjson or .jsonl; both may be gzipped, and UTF-16 is known by its byte-order mark. Columns of \
     follows: follower_user_id,followed_user_id. Columns of posts: \
-    tweet_id,user_id,content,timestamp. A timestamp is in seconds, milliseconds or microseconds \
-    since 1970, or a date such as 2025-11-24T16:00:00Z; all times of a file have one form, and lie \
-    between the year 2000 and tomorrow. A row that cannot be stored as it is meant is refused with \
+    tweet_id,user_id,content,timestamp; the columns reply_to_user_id,reply_to_tweet_id, \
+    repost_of_user_id,repost_of_tweet_id and edited_at are optional. A timestamp is in seconds, \
+    milliseconds or microseconds since 1970, or a date such as 2025-11-24T16:00:00Z; all times of \
+    a column have one form, and lie between the year 2000 and tomorrow. A row that cannot be stored as it is meant is refused with \
     its line, all others are loaded, and the exit code is 4. Running an import again neither loses \
     nor duplicates a row."
 )]
@@ -114,10 +114,7 @@ impl Import {
             complete &= file.load(parse, store).await?;
         }
         if let Some(file) = posts {
-            let mut times = FileTimes::new(times.clone(), now_ms());
-            let parse = |row, line| rows::post(row, line, &mut times);
-            let store = async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await;
-            complete &= file.load(parse, store).await?;
+            complete &= file.load_posts(fleet).await?;
         }
         Ok(complete)
     }
@@ -183,6 +180,17 @@ impl Source {
         let rows = Rows::Outbox(Outbox::open(file, &bar, owner).with_context(name)?);
         let (what, path) = ("posts", name());
         Ok(Self { what, path, rows, bar, has_activities: true, refused: 0, line: 0 })
+    }
+
+    /// Loads all rows as posts. A post that the shards cannot store completely is refused.
+    async fn load_posts(self, fleet: &Fleet) -> Result<bool> {
+        let mut times = PostTimesOfFile::new(fleet.times(), now_ms());
+        let parse = |row, line| {
+            let post = rows::post(row, line, &mut times)?;
+            fleet.storable(&post).map(|()| post)
+        };
+        let store = async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await;
+        self.load(parse, store).await
     }
 
     /// Loads all rows and prints the counts. Returns false if rows were refused.

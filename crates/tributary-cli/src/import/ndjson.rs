@@ -75,6 +75,9 @@ fn value(
 ) -> std::result::Result<Option<String>, String> {
     let mut found = members.iter().filter(|(member, _)| member == name);
     let Some((_, value)) = found.next() else {
+        if column.is_optional() {
+            return Ok(None);
+        }
         let column = column.name();
         return Err(format!(
             "the object has no member `{name}`; add it, or name another one with \

@@ -2,11 +2,12 @@
 
 use std::str::FromStr;
 
-use tributary::internal::Follow;
+use tributary::internal::{Follow, PostTimes};
+use tributary::posts::PostAddress;
 use tributary::{Post, PostKey, UserId};
 
 use super::CONTENT_BYTES_MAX;
-use super::header::{Column, short};
+use super::header::{Column, POST_COLUMNS, short};
 use super::time::FileTimes;
 
 /// The wanted fields of a row, in the order of the wanted columns; NULL is `None`.
@@ -24,10 +25,29 @@ pub(super) fn account(row: Row) -> Result<String, String> {
     account.ok_or_else(|| "the account is NULL; remove the row".to_owned())
 }
 
-pub(super) fn post(row: Row, line: u64, times: &mut FileTimes) -> Result<Post, String> {
-    let Ok([post, author, content, time]) = <[Option<String>; 4]>::try_from(row) else {
-        return Err("not four fields".into());
+/// The times of the posts of a file, and of their edits.
+pub(super) struct PostTimesOfFile {
+    posts: FileTimes,
+    edits: FileTimes,
+}
+
+impl PostTimesOfFile {
+    pub(super) fn new(times: &PostTimes, now_ms: i64) -> Self {
+        let edits = FileTimes::new(PostTimes::MILLISECONDS, now_ms);
+        Self { posts: FileTimes::new(times.clone(), now_ms), edits }
+    }
+}
+
+/// The post of a row with the columns [`POST_COLUMNS`], of which it may have the first four only.
+pub(super) fn post(mut row: Row, line: u64, times: &mut PostTimesOfFile) -> Result<Post, String> {
+    row.resize(POST_COLUMNS.len(), None);
+    let Ok(row) = <[Option<String>; POST_COLUMNS.len()]>::try_from(row) else {
+        return Err("too many fields".into());
     };
+    let [post, author, content, time, optional @ ..] = row;
+    // CSV has no other notation for a value that is absent.
+    let [reply_author, reply_post, repost_author, repost_post, edited_at] =
+        optional.map(|value| value.filter(|text| !text.is_empty()));
     let post = id(post.as_deref(), Column::Post)?;
     let author = id(author.as_deref(), Column::Author)?;
     let content = content.ok_or("content is NULL; remove the row, or give it a text")?;
@@ -35,8 +55,33 @@ pub(super) fn post(row: Row, line: u64, times: &mut FileTimes) -> Result<Post, S
         return Err(format!("content is longer than {CONTENT_BYTES_MAX} bytes; shorten it"));
     }
     let time = time.ok_or("timestamp is NULL; remove the row, or give it a time")?;
-    let key = PostKey { time: times.read(&time, line)?, post, author };
-    Ok(Post::new(key, content))
+    let key = PostKey { time: times.posts.read(&time, line)?, post, author };
+    let mut post = Post::new(key, content);
+    let reply = (Column::ReplyAuthor, Column::ReplyPost);
+    post.references.reply_to = address((reply_author, reply_post), reply)?;
+    let repost = (Column::RepostAuthor, Column::RepostPost);
+    post.references.repost_of = address((repost_author, repost_post), repost)?;
+    let edit = edited_at.map(|time| times.edits.read(&time, line)).transpose();
+    post.edited_at = edit.map_err(|reason| format!("edited_at: {reason}"))?;
+    Ok(post)
+}
+
+/// The address of another post, if there is one.
+fn address(
+    (author, post): (Option<String>, Option<String>),
+    columns: (Column, Column),
+) -> Result<Option<PostAddress>, String> {
+    match (author, post) {
+        (None, None) => Ok(None),
+        (Some(author), Some(post)) => {
+            let (author, post) = (id(Some(&author), columns.0)?, id(Some(&post), columns.1)?);
+            Ok(Some(PostAddress { author, post }))
+        }
+        _ => {
+            let (author, post) = (columns.0.name(), columns.1.name());
+            Err(format!("only one of {author} and {post} has a value; give both or none"))
+        }
+    }
 }
 
 fn id<T: FromStr>(text: Option<&str>, column: Column) -> Result<T, String> {
@@ -75,10 +120,9 @@ fn fits(text: &[u8], column: Option<Column>, is_time: &dyn Fn(&str) -> bool) -> 
     let Ok(text) = std::str::from_utf8(text) else { return false };
     let text = text.trim_matches(['"', '\'']);
     match column {
-        Some(Column::Time) => is_time(text),
+        Some(optional) if optional.is_optional() && text.is_empty() => true,
+        Some(Column::Time | Column::EditedAt) => is_time(text),
         Some(Column::Content | Column::Account) | None => true,
-        Some(Column::Follower | Column::Followee | Column::Post | Column::Author) => {
-            text.parse::<UserId>().is_ok()
-        }
+        Some(_) => text.parse::<UserId>().is_ok(),
     }
 }

@@ -84,8 +84,8 @@ pub(super) struct Table {
     records: Records,
     format: Format,
     wanted: &'static [Column],
-    /// The index in the file of each wanted column.
-    found: Vec<usize>,
+    /// The index in the file of each wanted column that it has.
+    found: Vec<Option<usize>>,
     /// The column that each field of a record holds, if it is a wanted one.
     layout: Vec<Option<Column>>,
     line_end: LineEnd,
@@ -116,7 +116,9 @@ impl Table {
         Ok(resolve(&header, wanted, &format.columns).map(|found| {
             let mut layout = vec![None; header.len()];
             for (column, index) in wanted.iter().zip(&found) {
-                layout[*index] = Some(*column);
+                if let Some(index) = index {
+                    layout[*index] = Some(*column);
+                }
             }
             let (times, format) = (times.clone(), format.clone());
             Self { records, format, wanted, found, layout, line_end, times, plausible }
@@ -170,7 +172,7 @@ fn header(
 /// The checks that a record has only one meaning.
 struct Checks<'a> {
     format: &'a Format,
-    found: &'a [usize],
+    found: &'a [Option<usize>],
     layout: &'a [Option<Column>],
     delimiter: u8,
     quote: u8,
@@ -223,7 +225,11 @@ impl Checks<'_> {
         let single_quoted =
             |text: &[u8]| text.len() > 1 && text[0] == b'\'' && text.ends_with(b"'");
         let quotes = self.format.quote.is_none()
-            && self.found.iter().any(|index| fields.get(*index).is_some_and(single_quoted));
+            && self
+                .found
+                .iter()
+                .flatten()
+                .any(|index| fields.get(*index).is_some_and(single_quoted));
         if quotes {
             return Err(
                 "a field is in single quotes; add --quote \"'\" if they enclose fields in \
@@ -242,7 +248,7 @@ impl Checks<'_> {
             return Ok(());
         };
         let differs = |index: &&usize| mysql.get(**index) != fields.get(**index);
-        match self.found.iter().find(differs).filter(|_| mysql.len() == fields.len()) {
+        match self.found.iter().flatten().find(differs).filter(|_| mysql.len() == fields.len()) {
             None => Ok(()),
             Some(_) => {
                 Err("a field has a backslash, a quote or NULL with another meaning in files \
@@ -280,13 +286,18 @@ impl Checks<'_> {
 }
 
 /// The wanted fields as text.
-fn row(fields: &Fields, found: &[usize], wanted: &[Column]) -> std::result::Result<Row, String> {
+fn row(
+    fields: &Fields,
+    found: &[Option<usize>],
+    wanted: &[Column],
+) -> std::result::Result<Row, String> {
     let mut row = Row::new();
     for (index, column) in found.iter().zip(wanted) {
-        let text =
-            fields.get(*index).map(std::str::from_utf8).transpose().map_err(|error| {
-                format!("{}: {error}; convert the file to UTF-8", column.name())
-            })?;
+        let field = index.and_then(|index| fields.get(index));
+        let text = field
+            .map(std::str::from_utf8)
+            .transpose()
+            .map_err(|error| format!("{}: {error}; convert the file to UTF-8", column.name()))?;
         row.push(text.map(str::to_owned));
     }
     Ok(row)

@@ -4,6 +4,7 @@
 use std::fs;
 
 use tributary::internal::{Fleet, Follow, now_ms};
+use tributary::posts::PostAddress;
 use tributary::{Limit, PageRequest, Post, PostKey, Tributary};
 
 use crate::commands::{output, tributary};
@@ -49,7 +50,12 @@ fn world(now_ms: i64) -> World {
             post: post_id(u64::try_from(1_000 + n * 7 % 1_009).unwrap()),
             author: user_id(USER),
         };
-        world.posts.push(Post::new(key, content));
+        let mut post = Post::new(key, content);
+        let other = PostAddress { author: user_id(8), post: post_id(n.unsigned_abs()) };
+        post.references.reply_to = (n % 3 == 0).then_some(other);
+        post.references.repost_of = (n % 5 == 0).then_some(other);
+        post.edited_at = (n % 7 == 0).then_some(time + 9);
+        world.posts.push(post);
     }
     let follow = |n| Follow { follower: user_id(USER), followee: user_id(10 + n * 3) };
     world.follows = (0..250u64).map(follow).collect();
@@ -78,11 +84,42 @@ async fn stored(fleet: &TestFleet) -> (Vec<Post>, usize) {
     (posts, follows)
 }
 
+/// A post is not stored without its references.
+#[test]
+fn rows_with_columns_that_the_shards_do_not_have_are_refused() {
+    let Some(fleet) = run(TestFleet::new(Backend::MariaDb, Tables::Ours)) else { return };
+    let file = fleet.dir.path().join("posts.csv");
+    let header = "tweet_id,user_id,timestamp,reply_to_user_id,reply_to_tweet_id,edited_at,content";
+    let time = "2025-11-24T16:00:00Z";
+    let rows = [
+        format!("1,6,{time},,,,\"plain\""),
+        format!("2,6,{time},7,8,,\"reply\""),
+        format!("3,6,{time},,,{time},\"edited\""),
+        format!("4,6,{time},7,,,\"half\""),
+    ];
+    fs::write(&file, format!("{header}\n{}\n", rows.join("\n"))).unwrap();
+    let mut import = tributary(&["import"]);
+    import.args(fleet.source_args()).arg("--posts").arg(&file);
+    let (code, text, error) = output(&mut import);
+    assert_eq!(code, 4, "{text}{error}");
+    assert!(text.contains("1 added, 0 already there, 3 refused"), "{text}");
+    assert!(error.contains("add [tables.posts.references]"), "{error}");
+    assert!(error.contains("add edited_at under [tables.posts]"), "{error}");
+    assert!(error.contains("give both or none"), "{error}");
+}
+
 #[test]
 fn an_export_can_be_imported_with_every_odd_text() {
     for (backend, fleet) in run(every_backend()) {
         let now = now_ms();
+        if let Some(file) = &fleet.config_file {
+            let columns =
+                "\n[tables.posts]\nedited_at = \"edited_at\"\n[tables.posts.references]\n";
+            let text = fs::read_to_string(file).unwrap();
+            fs::write(file, text + columns).unwrap();
+        }
         run(async {
+            drop(fleet.config_for_writing().await);
             let loading = Fleet::open_to_load(&fleet.config()).await.unwrap();
             load_into(&loading, &world(now)).await;
         });

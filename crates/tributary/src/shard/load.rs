@@ -142,13 +142,12 @@ async fn conflicts(
 ) -> Result<Vec<RefusedRow>, ShardError> {
     let keys: Vec<PostKey> = part.iter().map(|(_, post)| post.key).collect();
     let stored = shard.posts(&keys, until).await?;
-    let stored: HashMap<PostKey, String> =
-        stored.into_iter().map(|post| (post.key, post.content)).collect();
+    let stored: HashMap<PostKey, Post> = stored.into_iter().map(|post| (post.key, post)).collect();
     let conflict = |(index, post): &(usize, Post)| {
         let reason = match stored.get(&post.key) {
-            Some(content) if *content == post.content => return None,
+            Some(stored) if is_stored_as(stored, post) => return None,
             Some(_) => format!(
-                "post {} is already stored with other content; remove the row or the stored post",
+                "post {} is already stored with another text, reference or edit; remove the row or the stored post",
                 post.key.post
             ),
             None => format!(
@@ -159,6 +158,14 @@ async fn conflicts(
         Some(RefusedRow { index: *index, reason })
     };
     Ok(part.iter().filter_map(conflict).collect())
+}
+
+/// Whether a row is stored. A file without the optional columns does not say that there is nothing
+/// in them.
+fn is_stored_as(stored: &Post, row: &Post) -> bool {
+    stored.content == row.content
+        && (row.references.is_empty() || row.references == stored.references)
+        && (row.edited_at.is_none() || row.edited_at == stored.edited_at)
 }
 
 fn sum(parts: Vec<Loaded>) -> Loaded {

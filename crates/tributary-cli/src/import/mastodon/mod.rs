@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use tributary::internal::{Fleet, Follow, now_ms};
+use tributary::internal::{Fleet, Follow};
 
 use self::accounts::Accounts;
 use super::header::ACCOUNT_COLUMNS;
 use super::table::Format;
-use super::time::FileTimes;
 use super::{BATCH_DEADLINE, Source, rows};
 
 const FOLLOWING: [&str; 1] = ["following_accounts.csv"];
@@ -72,10 +71,7 @@ impl Mastodon {
             complete &= file.load(parse, store).await?;
         }
         if let Some(file) = posts {
-            let mut times = FileTimes::new(times.clone(), now_ms());
-            let parse = |row, line| rows::post(row, line, &mut times);
-            let store = async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await;
-            complete &= file.load(parse, store).await?;
+            complete &= file.load_posts(fleet).await?;
         }
         accounts.save()?;
         Ok(complete)

@@ -94,38 +94,71 @@ enum Found {
     Other,
 }
 
-/// The post of an activity. A repost is a post with the address of the original.
+/// The post of an activity. Posts of the account itself are referred to by their ids; a repost of
+/// another account's post is a post with its address.
 fn post(activity: &Value, owner: UserId) -> std::result::Result<Found, String> {
     let object = &activity["object"];
+    let (mut reply_to, mut repost_of) = (None, None);
     let (source, content) = match activity["type"].as_str() {
         Some("Create") => match object["content"].as_str() {
-            Some(html) => (object, with_warning(object, text_of(html))),
+            Some(html) => {
+                reply_to = own_post(activity, address_of(&object["inReplyTo"]));
+                (object, with_warning(object, text_of(html)))
+            }
             None => return Ok(Found::Other),
         },
-        Some("Announce") => match object.as_str().or_else(|| object["id"].as_str()) {
-            Some(address) => (activity, address.to_owned()),
+        Some("Announce") => match address_of(object) {
+            Some(original) => {
+                repost_of = own_post(activity, Some(original));
+                let shows_text = repost_of.is_none();
+                (activity, if shows_text { original.to_owned() } else { String::new() })
+            }
             None => return Ok(Found::Other),
         },
         _ => return Ok(Found::Other),
     };
-    let is_public = ["to", "cc"].iter().any(|key| {
-        let named = |value: &Value| {
-            let public = |value: &Value| value.as_str().is_some_and(|to| PUBLIC.contains(&to));
-            public(value) || value.as_array().is_some_and(|list| list.iter().any(public))
-        };
-        named(&activity[key]) || named(&object[key])
-    });
-    if !is_public {
+    if !is_public(activity) {
         return Ok(Found::NotPublic);
     }
-    if content.is_empty() {
+    if content.is_empty() && repost_of.is_none() {
         return Ok(Found::Other);
     }
     let id = source["id"].as_str().ok_or("the activity has no `id`; remove it")?;
     let time = source["published"].as_str().or_else(|| activity["published"].as_str());
     let time = time.ok_or("the activity has no `published`; add its time")?;
-    let row = [id_of(id).to_string(), owner.to_string(), content, time.to_owned()];
-    Ok(Found::Post(row.map(Some).into()))
+    let edited_at = source["updated"].as_str().filter(|edited_at| *edited_at != time);
+    let author = |post: Option<u64>| post.map(|_| owner.to_string());
+    let number = |post: Option<u64>| post.map(|id| id.to_string());
+    let required = [id_of(id).to_string(), owner.to_string(), content, time.to_owned()];
+    let reply = [author(reply_to), number(reply_to)];
+    let repost = [author(repost_of), number(repost_of)];
+    let optional = reply.into_iter().chain(repost).chain([edited_at.map(str::to_owned)]);
+    Ok(Found::Post(required.map(Some).into_iter().chain(optional).collect()))
+}
+
+/// Whether everybody can read the activity.
+fn is_public(activity: &Value) -> bool {
+    ["to", "cc"].iter().any(|key| {
+        let named = |value: &Value| {
+            let public = |value: &Value| value.as_str().is_some_and(|to| PUBLIC.contains(&to));
+            public(value) || value.as_array().is_some_and(|list| list.iter().any(public))
+        };
+        named(&activity[key]) || named(&activity["object"][key])
+    })
+}
+
+/// The address of an object, which is given by its address or as a whole.
+fn address_of(object: &Value) -> Option<&str> {
+    object.as_str().or_else(|| object["id"].as_str())
+}
+
+/// The id of the post with this address, if the account of the activity wrote it: the addresses of
+/// its posts begin with its own.
+fn own_post(activity: &Value, address: Option<&str>) -> Option<u64> {
+    let actor = address_of(&activity["actor"])?;
+    let address = address?;
+    let rest = address.strip_prefix(actor)?;
+    rest.starts_with('/').then(|| id_of(address))
 }
 
 /// A content warning is the first paragraph.

@@ -3,12 +3,13 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tributary::{Limit, Tributary, UserId};
+use tributary::posts::PostAddress;
+use tributary::{Limit, Post, Tributary, UserId};
 
 use super::{AUTHOR, Imported, stored};
 use crate::commands::{output, tributary};
 use crate::support::fleet::{Backend, Tables, TestFleet};
-use crate::support::{run, user_id};
+use crate::support::{post_id, run, user_id};
 
 const PUBLIC: &str = "https://www.w3.org/ns/activitystreams#Public";
 const SERVER: &str = "https://example.social/users/alice";
@@ -33,12 +34,16 @@ fn outbox() -> Value {
     warned["object"]["summary"] = "a film".into();
     let mut reply = create(112_000_000_000_000_004, "<p>@bob yes</p>", &[PUBLIC], &[]);
     reply["object"]["inReplyTo"] = "https://other.example/users/bob/statuses/5".into();
+    // A thread: the reply was edited later.
+    let mut thread = create(112_000_000_000_000_010, "<p>more</p>", &[PUBLIC], &[]);
+    thread["object"]["inReplyTo"] = format!("{SERVER}/statuses/112000000000000002").into();
+    thread["object"]["updated"] = "2024-05-02T08:00:00Z".into();
     let mut without_time = create(112_000_000_000_000_008, "<p>when</p>", &[PUBLIC], &[]);
     without_time["object"]["published"] = Value::Null;
     without_time["published"] = Value::Null;
     json!({
         "@context": "https://www.w3.org/ns/activitystreams", "id": "outbox.json",
-        "type": "OrderedCollection", "totalItems": 10,
+        "type": "OrderedCollection", "totalItems": 12,
         "orderedItems": [
             create(112_000_000_000_000_001, "<p>Hi &amp; bye<br>two</p><p>three</p>", &[PUBLIC], &[&followers]),
             create(112_000_000_000_000_002, "<p>unlisted</p>", &[&followers], &[PUBLIC]),
@@ -50,6 +55,10 @@ fn outbox() -> Value {
             {"id": format!("{SERVER}/statuses/112000000000000009/activity"), "type": "Announce",
              "published": "2024-05-01T10:00:59Z", "to": [PUBLIC], "cc": [],
              "object": "https://other.example/users/bob/statuses/5"},
+            thread,
+            {"id": format!("{SERVER}/statuses/112000000000000011/activity"), "type": "Announce",
+             "actor": SERVER, "published": "2024-05-01T11:00:00Z", "to": [PUBLIC], "cc": [],
+             "object": format!("{SERVER}/statuses/112000000000000001")},
             {"id": "x", "type": "Delete", "object": "y", "to": [PUBLIC]},
         ]
     })
@@ -71,6 +80,24 @@ fn followees(fleet: &TestFleet) -> Vec<UserId> {
     })
 }
 
+/// Own posts are referred to, those of other accounts are not: they may not be here.
+fn check_references(fleet: &TestFleet) {
+    let address = |post: u64| PostAddress { author: user_id(AUTHOR), post: post_id(post) };
+    let found = run(async {
+        let tributary = Tributary::open(&fleet.config()).await.unwrap();
+        let posts = [4, 9, 10, 11].map(|n| address(112_000_000_000_000_000 + n));
+        let found = tributary.posts(&posts).await.unwrap();
+        tributary.close().await;
+        found.posts
+    });
+    let own = |n: u64| Some(address(112_000_000_000_000_000 + n));
+    let expected = [(None, None), (None, None), (own(2), None), (None, own(1))];
+    let of = |post: &Post| (post.references.reply_to, post.references.repost_of);
+    assert_eq!(found.iter().map(of).collect::<Vec<_>>(), expected);
+    let edits: Vec<_> = found.iter().map(|post| post.edited_at).collect();
+    assert_eq!(edits, [None, None, Some(1_714_636_800_000), None]);
+}
+
 #[test]
 fn public_posts_and_follows_of_a_mastodon_export_are_loaded_once() {
     let fleet = run(TestFleet::new(Backend::Sqlite, Tables::Ours)).unwrap();
@@ -87,7 +114,7 @@ fn public_posts_and_follows_of_a_mastodon_export_are_loaded_once() {
     import(&fleet, "alice").check("user", 1, "", &["--user: `alice` is not an account"]);
 
     for (follows, posts) in
-        [("2 added, 0 already", "5 added, 0 already"), ("0 added, 2 already", "0 added, 5 already")]
+        [("2 added, 0 already", "7 added, 0 already"), ("0 added, 2 already", "0 added, 7 already")]
     {
         let imported = import(&fleet, &AUTHOR.to_string());
         imported.check(
@@ -110,6 +137,8 @@ fn public_posts_and_follows_of_a_mastodon_export_are_loaded_once() {
         "a film\n\nspoiler",
         "@bob yes",
         "https://other.example/users/bob/statuses/5",
+        "more",
+        "",
     ];
     let sorted = |mut texts: Vec<&str>| {
         texts.sort_unstable();
@@ -118,6 +147,7 @@ fn public_posts_and_follows_of_a_mastodon_export_are_loaded_once() {
     assert_eq!(sorted(texts), sorted(expected.to_vec()));
     let (id, time, _) = posts.iter().find(|(_, _, text)| text == "unlisted").unwrap();
     assert_eq!((*id, time.as_str()), (112_000_000_000_000_002, "2024-05-01T10:00:02.000Z"));
+    check_references(&fleet);
     let accounts = fs::read_to_string(export.join("accounts.csv")).unwrap();
     let bob = accounts.lines().find_map(|line| line.strip_prefix("bob@other.example,")).unwrap();
     assert_eq!(followees(&fleet), [user_id(77), bob.parse().unwrap()]);
