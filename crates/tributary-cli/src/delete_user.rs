@@ -14,9 +14,10 @@ const STATEMENT_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Deletes the user's posts, also hidden ones, their idempotency keys, the follows \
-    in both directions, and the row in the table of users if the configuration has one. It prints \
-    the number of rows on each shard before and after. The exit code is 4 if rows are left. Run \
+    after_help = "Deletes the user's posts, also hidden ones, their idempotency keys, reposts \
+    without a text, the follows, mutes and blocks in both directions, the read marker, and the row \
+    in the table of users if the configuration has one. Replies, reposts with a text and read \
+    markers of other users stay without the reference to the user's posts. It prints the number of rows on each shard before and after. The exit code is 4 if rows are left. Run \
     the command again to continue after an error. A folder of embedded shards must not be in use."
 )]
 pub(crate) struct DeleteUser {
@@ -80,7 +81,8 @@ impl DeleteUser {
                 let scan = column.scanned.map_or(String::new(), |scanned| {
                     format!(" (without an index: each statement reads about {scanned} rows)")
                 });
-                say(format_args!("  {}.{}: {rows}{scan}", column.table, column.column));
+                let stay = if column.rows_stay() { " (the rows stay without the id)" } else { "" };
+                say(format_args!("  {}.{}: {rows}{stay}{scan}", column.table, column.column));
             }
         }
         Ok(total)

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use tributary::internal::Fleet;
-use tributary::{Tributary, UserId};
+use tributary::posts::{PostAddress, References};
+use tributary::{Post, Tributary, UserId};
 
 use crate::backup;
 use crate::commands::{output, tributary};
 use crate::support::database::{Database, mariadb, mysql};
-use crate::support::fleet::{Backend, TestFleet, every_backend, load_into};
+use crate::support::fleet::{Backend, SHARDS, TestFleet, every_backend, load_into};
 use crate::support::world::World;
 use crate::support::{run, scratch, user_id};
 
@@ -94,15 +95,81 @@ async fn columns_of(connection: &mut Conn, database: &str) -> Vec<TableColumn> {
     connection.exec(sql, (database,)).await.unwrap()
 }
 
+/// The optional tables and columns, for shards on servers.
+const OPTIONAL: &str = "
+[tables.posts]
+edited_at = \"edited_at\"
+[tables.posts.references]
+[tables.mutes]
+[tables.blocks]
+[tables.read_markers]
+[tables.users]
+name = \"users\"
+id = \"user_id\"
+handle = \"handle\"
+";
+
+/// Shards with all tables and columns that Tributary can have.
+async fn with_all_tables(fleet: &TestFleet) {
+    let Some(file) = &fleet.config_file else { return };
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text + OPTIONAL).unwrap();
+    for (server, database) in &fleet.databases {
+        let users = "(user_id BIGINT PRIMARY KEY, handle VARCHAR(64), KEY (handle))";
+        server.execute(&[format!("CREATE TABLE {database}.users {users}")]).await;
+    }
+}
+
+/// Posts of other users on every shard that refer to a post of the user: replies, reposts with a
+/// text, and reposts without one.
+async fn posts_that_refer_to_the_user(fleet: &TestFleet) -> [Vec<Post>; 3] {
+    let node = fleet.open_for_writing().await;
+    let of_user = node.publish(user_id(USER), "of the user", None).await.unwrap().post.key;
+    let at = Some(PostAddress { author: of_user.author, post: of_user.post });
+    let reply = References { reply_to: at, ..References::default() };
+    let repost = References { repost_of: at, ..References::default() };
+    let mut posts = [Vec::new(), Vec::new(), Vec::new()];
+    for author in (1..=SHARDS).map(user_id) {
+        for (n, (text, references)) in
+            [("reply", reply), (" ", repost), ("", repost)].into_iter().enumerate()
+        {
+            let stored = node.publish_with(author, text, references, None).await.unwrap();
+            posts[n].push(stored.post);
+        }
+    }
+    node.close().await;
+    posts
+}
+
+/// Asserts that posts of other users stay as they were, except for their references.
+async fn assert_only_plain_reposts_are_gone(
+    fleet: &TestFleet,
+    [replies, quotes, _]: [Vec<Post>; 3],
+) {
+    let node = fleet.open().await;
+    for author in (1..=SHARDS).map(user_id) {
+        let page = node.author_timeline(author, &Default::default()).await.unwrap();
+        let of_author = replies.iter().chain(&quotes).filter(|post| post.key.author == author);
+        let mut expected: Vec<Post> = of_author.cloned().collect();
+        expected.sort_by_key(|post| std::cmp::Reverse(post.key));
+        for post in &mut expected {
+            post.references = References::default();
+        }
+        assert_eq!(page.posts, expected);
+    }
+    node.close().await;
+}
+
 #[test]
 fn no_column_of_our_tables_names_a_deleted_user() {
     for (backend, fleet) in run(every_backend()) {
+        run(with_all_tables(&fleet));
         if backend == Backend::Sqlite {
             deleted_from_files(&fleet);
             continue;
         }
         run(async {
-            fleet.config_for_writing().await;
+            let referring = posts_that_refer_to_the_user(&fleet).await;
             let mut shards = Vec::new();
             for (server, database) in &fleet.databases {
                 let mut connection = server.connect().await;
@@ -123,13 +190,13 @@ fn no_column_of_our_tables_names_a_deleted_user() {
                 let count = |sql: &str| rows.iter().find(|(known, _)| known == sql).unwrap().1;
                 assert_gone(&columns, count, &of);
             }
+            assert_only_plain_reposts_are_gone(&fleet, referring).await;
         });
     }
 }
 
 fn deleted_from_files(fleet: &TestFleet) {
-    run(async { drop(fleet.open_for_writing().await) });
-    fleet.config();
+    let referring = run(posts_that_refer_to_the_user(fleet));
     let file = |shard: u64| fleet.dir.path().join(format!("data/shard-{shard}.sqlite"));
     let columns: Vec<TableColumn> = {
         let connection = rusqlite::Connection::open(file(0)).unwrap();
@@ -169,6 +236,7 @@ fn deleted_from_files(fleet: &TestFleet) {
         let gaps = "SELECT max(seq) - min(seq) + 1 - count(*) FROM tributary_log";
         assert_eq!(count(gaps), 0, "the numbers of the log have no gaps");
     }
+    run(assert_only_plain_reposts_are_gone(fleet, referring));
 }
 
 #[test]

@@ -12,7 +12,9 @@ use tokio::time::sleep;
 use super::schema::WRITES_TABLE;
 use super::{Deadline, Fleet, Shard, ShardError, Store};
 use crate::backoff::Backoff;
-use crate::mapping::{Condition, FollowsTable, ReadMarkersTable, Tables};
+use crate::mapping::{
+    Condition, FollowsTable, PostsTable, ReadMarkersTable, ReferenceColumns, Tables,
+};
 use crate::model::UserId;
 
 /// Rows of one transaction: their locks are held for some ten milliseconds.
@@ -34,6 +36,9 @@ pub struct UserColumn {
     /// The columns that are set to NULL, for rows that stay without naming the user. If there are
     /// none, the rows are deleted.
     pub(super) clears: Vec<String>,
+    /// For posts that only show another one: the column of the text, and whether the rows are those
+    /// without a text. All rows if it is `None`.
+    pub(super) text: Option<(String, bool)>,
     /// The conditions of rows whose id is the id of a user and not of something else.
     pub(super) types: Vec<Condition>,
     /// The number of rows of the table, roughly, if each statement reads all of them because no
@@ -65,12 +70,8 @@ pub(super) fn user_columns(tables: &Tables) -> Vec<UserColumn> {
     let author = &posts.author;
     let of_author = posts.conditions().iter().filter(|c| c.is_type() && describes(c, author));
     columns.push(UserColumn::new(&posts.name, author, of_author.cloned().collect()));
-    // A repost shows a post of the user. A reply is a post of its own author.
     if let Some(references) = &posts.references {
-        columns.push(UserColumn::new(&posts.name, &references.repost_author, Vec::new()));
-        let replies = UserColumn::new(&posts.name, &references.reply_author, Vec::new());
-        let clears = vec![references.reply_author.clone(), references.reply_post.clone()];
-        columns.push(UserColumn { clears, ..replies });
+        columns.extend(referring(posts, references));
     }
     // A marker at a post of the user keeps its place in time.
     if let Some(ReadMarkersTable { name }) = &tables.read_markers {
@@ -82,6 +83,24 @@ pub(super) fn user_columns(tables: &Tables) -> Vec<UserColumn> {
     columns
         .extend(tables.users.iter().map(|users| UserColumn::new(&users.name, &users.id, vec![])));
     columns
+}
+
+/// The posts that refer to a post of the user. A repost without a text shows nothing else, so it is
+/// deleted. A reply, and a repost with a text, are posts of their own authors.
+fn referring(posts: &PostsTable, names: &ReferenceColumns) -> [UserColumn; 3] {
+    let of = |author: &String| UserColumn::new(&posts.name, author, Vec::new());
+    let reposts = |is_empty| {
+        let text = Some((posts.content.clone(), is_empty));
+        UserColumn { text, ..of(&names.repost_author) }
+    };
+    let clears = |author: &String, post: &String| vec![author.clone(), post.clone()];
+    let quotes = clears(&names.repost_author, &names.repost_post);
+    let replies = clears(&names.reply_author, &names.reply_post);
+    [
+        reposts(true),
+        UserColumn { clears: quotes, ..reposts(false) },
+        UserColumn { clears: replies, ..of(&names.reply_author) },
+    ]
 }
 
 /// The conditions on the type of an id of a follow. The rows of other types are kept: their ids can
@@ -107,7 +126,12 @@ fn describes(condition: &Condition, id: &str) -> bool {
 impl UserColumn {
     pub(super) fn new(table: &str, column: &str, types: Vec<Condition>) -> Self {
         let (table, column, clears) = (table.to_owned(), column.to_owned(), Vec::new());
-        Self { table, column, clears, types, scanned: None }
+        Self { table, column, clears, text: None, types, scanned: None }
+    }
+
+    /// Whether the rows stay without the id.
+    pub fn rows_stay(&self) -> bool {
+        !self.clears.is_empty()
     }
 
     fn rows_per_commit(&self) -> usize {
@@ -258,7 +282,7 @@ fn of(shard: &Arc<Shard>, error: ShardError) -> ShardError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mapping::{FollowsTable, Mark, PostsTable};
+    use crate::mapping::Mark;
 
     #[test]
     fn ids_of_other_things_than_users_are_kept() {

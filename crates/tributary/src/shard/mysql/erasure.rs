@@ -93,19 +93,23 @@ impl MySqlShard {
     /// The table and the condition of the rows that name the user.
     fn rows_of(
         &self,
-        UserColumn { table, column, types, .. }: &UserColumn,
+        UserColumn { table, column, text, types, .. }: &UserColumn,
         user: UserId,
     ) -> (String, String) {
         let (database, table) = (quoted(self.database.name()), quoted(table));
         let (column, types) = (quoted(column), conditions::all(types));
-        (format!("{database}.{table}"), format!("{column} = {user}{types}"))
+        let text = text.as_ref().map_or(String::new(), |(text, is_empty)| {
+            let relation = if *is_empty { "=" } else { ">" };
+            format!(" AND COALESCE(LENGTH({}), 0) {relation} 0", quoted(text))
+        });
+        (format!("{database}.{table}"), format!("{column} = {user}{types}{text}"))
     }
 
     fn with_cure(&self, error: ShardError, column: &UserColumn) -> ShardError {
         match error {
             ShardError::Faulty(text) => {
                 let table = format!("{}.{}", quoted(self.database.name()), quoted(&column.table));
-                let right = if column.clears.is_empty() { "DELETE" } else { "UPDATE" };
+                let right = if column.rows_stay() { "UPDATE" } else { "DELETE" };
                 ShardError::Faulty(format!(
                     "{text}; the account needs the right to do it: GRANT SELECT, {right} ON \
                      {table} TO ..."

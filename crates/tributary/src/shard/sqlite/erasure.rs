@@ -106,11 +106,17 @@ fn empty_log(path: &Path) -> Result<(), ShardError> {
 }
 
 /// The condition of rows that name the user ?1.
-fn condition(UserColumn { table, column, .. }: &UserColumn) -> String {
+fn condition(UserColumn { table, column, text, .. }: &UserColumn) -> String {
     let [log, _] = SQLITE_LOG_TABLES;
     let [_, other] = LOG_COLUMNS;
-    let is_user = table != log || column != other;
-    format!("{column} = ?1{}", if is_user { "" } else { " AND kind NOT IN (1, 2, 5)" })
+    match text {
+        Some((text, true)) => format!("{column} = ?1 AND {text} = ''"),
+        Some((text, false)) => format!("{column} = ?1 AND {text} <> ''"),
+        None if table == log && column == other => {
+            format!("{column} = ?1 AND kind NOT IN (1, 2, 5)")
+        }
+        None => format!("{column} = ?1"),
+    }
 }
 
 /// The columns of a table's primary key. A statement without it cannot have a limit.
