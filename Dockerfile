@@ -1,4 +1,4 @@
-# Build with `docker build -t tributary .`; docs/operations.md describes how to run it.
+# Build with `docker build -t tributary .`; docs/install.md describes how to run it.
 
 # Both stages use the same Debian release, so the binary finds the C library it was linked with.
 FROM rust:1.95.0-slim-bookworm AS build
