@@ -10,8 +10,10 @@ use crate::{DATA_FOLDER, DataSource, Outcome, say};
 #[derive(Args, Debug)]
 #[command(
     after_help = "Creates the table `tributary_writes` in every shard, and the tables `followers` \
-    and `tweets` in every empty database. Existing tables are not changed. The account needs the \
-    CREATE privilege."
+    and `tweets` in every empty database. It also creates the tables of mutes, blocks and read \
+    markers, and the columns of the posts table for references and edits, if the configuration \
+    names them. Nothing else is changed. The account needs the CREATE privilege, and ALTER and \
+    INDEX for the posts table."
 )]
 pub(crate) struct Migrate {
     #[command(flatten)]
