@@ -165,8 +165,9 @@ impl BoundServer {
     /// most eight seconds for the requests in flight.
     pub async fn serve(self, tributary: Tributary, stop: impl Future<Output = ()>) {
         let cors = Cors::of(&self.limits.cors_origins);
-        let files = files_max();
-        let streams = Streams::new(self.options.streams_max.min(files / 2));
+        let limit = files_limit();
+        let files = files_for_connections(limit);
+        let streams = Streams::new(self.options.streams_max.min(limit / 2));
         let connections = Connections::new((files.min(CONNECTIONS_MAX), files), self.limits);
         let clients = Some(Arc::clone(&connections));
         let certificate = self.certificate;
@@ -220,15 +221,17 @@ impl BoundServer {
     }
 }
 
-/// The number of files for connections, which leaves a quarter of those that the process may still
-/// open to the databases.
-fn files_max() -> usize {
+/// The number of files that the process may open.
+fn files_limit() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-    let files = files.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    let files = files.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    files.unwrap_or(4 * CONNECTIONS_MAX)
+}
+
+/// The number of files for connections, which leaves a quarter of those that the process may still
+/// open to the databases. Streams can take half of the limit, so others have some left.
+fn files_for_connections(limit: usize) -> usize {
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    match files {
-        Some(files) => (files.saturating_sub(open) / 4 * 3).max(1),
-        None => 2 * CONNECTIONS_MAX,
-    }
+    (limit.saturating_sub(open) / 4 * 3).max(1)
 }
