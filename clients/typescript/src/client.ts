@@ -166,6 +166,8 @@ export class Tributary {
   ): AsyncGenerator<LiveEvent, void, undefined> {
     const { since, signal } = options;
     let last = since;
+    /** The token of the last event after which pages are read again. */
+    let newest: Token | undefined;
     let retry = 1_000;
     for (let attempt = 0; !signal?.aborted; attempt += 1) {
       try {
@@ -177,7 +179,12 @@ export class Tributary {
           last = block.id ?? last;
           if (block.data === undefined || last === undefined) continue;
           const event = { ...JSON.parse(block.data), id: last } as LiveEvent;
-          if (READ_AGAIN.includes(event.type)) this.#add(last);
+          if (READ_AGAIN.includes(event.type)) {
+            // It includes the earlier ones of this stream.
+            this.#tokens = this.#tokens.filter((known) => known !== newest);
+            this.#add(last);
+            newest = last;
+          }
           yield event;
         }
       } catch (error) {
@@ -407,7 +414,8 @@ async function pause(
   attempt: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const milliseconds = seconds * 1_000 * (1 + attempt * Math.random());
+  const wait = Math.min(seconds * attempt * Math.random(), WAIT_SECONDS_MAX);
+  const milliseconds = (seconds + wait) * 1_000;
   signal?.throwIfAborted();
   await new Promise<void>((resolve, reject) => {
     const stop = () => {
