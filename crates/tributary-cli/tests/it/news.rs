@@ -25,6 +25,8 @@ const AUTHORS: u64 = 12;
 /// A reader with a fixed follow list, and one whose list changes.
 pub(crate) const STEADY: UserId = user_id(100);
 pub(crate) const CHANGING: UserId = user_id(101);
+/// Older posts of a shard are deleted now and then.
+const POSTS_MAX: u64 = 2_000;
 /// Divided by the shards: followers that no other test data have, one for each shard.
 const UNRELATED: u64 = 2_000;
 /// Enough for the news of several seconds: an update moves many posts.
@@ -35,6 +37,8 @@ const AHEAD_MS: i64 = 60_000;
 /// The hidden posts of the test are due within this time, or in the next century.
 pub(crate) const DUE_MAX: Duration = Duration::from_secs(2);
 const CENTURY_MS: i64 = 4_102_444_800_000;
+/// The writers pause and a client is compared after one poll of this number on average.
+const CHECKED_EVERY: u32 = 8;
 /// Horizons of two nodes can differ by this time.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -106,6 +110,7 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
         let time = 1_000 * (100 + next % 1_000_000 / 20) - rng.random_range(0..3) * 7_000;
         let time = i64::try_from(time).unwrap();
         // A bounded number of posts, or the changes of a second would not fit into memory.
+        let old = format!("user_id = {author} AND tweet_id < {}", next - POSTS_MAX);
         let newest = format!("user_id = {author} AND tweet_id > {}", next - 40);
         let some = format!(
             "user_id = {author} AND tweet_id > {} AND tweet_id % 7 = {}",
@@ -132,19 +137,12 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
                 let same = format!("UPDATE D.tweets SET content = 'twice' WHERE tweet_id = {next}");
                 vec![first, same]
             }
-            5 if CHANGING.get() % SHARDS == shard => {
-                let (reader, user) = (CHANGING, rng.random_range(0..AUTHORS));
-                let leave = format!(
-                    "DELETE FROM D.followers WHERE follower_user_id = {reader} \
-                     AND followed_user_id = {user}"
-                );
-                let follow = format!("INSERT INTO D.followers VALUES ({reader}, {user})");
-                match rng.random_range(0..3) {
-                    0 => vec![leave],
-                    1 => vec![leave, follow],
-                    _ => vec![leave.clone(), follow, leave],
-                }
+            5 if CHANGING.get() % SHARDS == shard => change_follows(&mut rng),
+            6 if CHANGING.get() % SHARDS == shard && fleet.databases.is_empty() => {
+                change_mutes(&mut rng)
             }
+            // A client reads the whole timeline after a follow, so it is bounded.
+            7 => vec![format!("DELETE FROM D.tweets WHERE {old}")],
             10 => vec![insert("soon", soon)],
             11 => vec![format!("UPDATE D.tweets SET timestamp = {soon} WHERE {newest}")],
             12 => vec![insert("late", CENTURY_MS)],
@@ -155,6 +153,30 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
         execute(fleet, shard, statements, pause).await;
         drop(turn);
         sleep(pause / 4).await;
+    }
+}
+
+fn change_follows(rng: &mut StdRng) -> Vec<String> {
+    let user = rng.random_range(0..AUTHORS);
+    let leave = format!(
+        "DELETE FROM D.followers WHERE follower_user_id = {CHANGING} AND followed_user_id = {user}"
+    );
+    let follow = format!("INSERT INTO D.followers VALUES ({CHANGING}, {user})");
+    match rng.random_range(0..3) {
+        0 => vec![leave],
+        1 => vec![leave, follow],
+        _ => vec![leave.clone(), follow, leave],
+    }
+}
+
+/// Only embedded shards have the table without a setting.
+fn change_mutes(rng: &mut StdRng) -> Vec<String> {
+    let user = rng.random_range(0..AUTHORS);
+    match rng.random_bool(0.5) {
+        true => vec![format!("INSERT OR IGNORE INTO D.mutes VALUES ({CHANGING}, {user})")],
+        false => vec![format!(
+            "DELETE FROM D.mutes WHERE muter_user_id = {CHANGING} AND muted_user_id = {user}"
+        )],
     }
 }
 
@@ -279,20 +301,25 @@ impl Client {
         let mut is_last = false;
         while !is_last {
             is_last = Instant::now() > last;
-            let before = whole(checked, self.reader, &Freshness::default()).await;
-            sleep(STEP).await;
-            self.finish(node, end).await;
-            sleep(STEP).await;
-            let after = whole(checked, self.reader, &Freshness::default()).await;
-            let has = |all: &Timeline, some: &Timeline| {
-                some.iter()
-                    .find(|(key, value)| all.get(*key) != Some(*value))
-                    .map(|it| format!("{it:?}"))
-            };
-            assert_eq!(has(&self.timeline, &before), None, "a post is missing");
-            assert_eq!(has(&after, &self.timeline), None, "a post is visible too early");
+            self.check(node, end, checked).await;
             sleep(STEP * 5).await;
         }
+    }
+
+    /// At a moment without writers, the client has what the databases show.
+    async fn check(&mut self, node: &Tributary, end: &Freshness, checked: &Tributary) {
+        let before = whole(checked, self.reader, &Freshness::default()).await;
+        sleep(STEP).await;
+        self.finish(node, end).await;
+        sleep(STEP).await;
+        let after = whole(checked, self.reader, &Freshness::default()).await;
+        let has = |all: &Timeline, some: &Timeline| {
+            let missing = some.iter().find(|(key, value)| all.get(*key) != Some(*value));
+            missing.map(|it| format!("{it:?}"))
+        };
+        let context = format!("reader {}, {} events", self.reader, self.received);
+        assert_eq!(has(&self.timeline, &before), None, "a post is missing: {context}");
+        assert_eq!(has(&after, &self.timeline), None, "a post is visible too early: {context}");
     }
 }
 
@@ -339,11 +366,20 @@ pub(crate) async fn prepare(fleet: &TestFleet, backend: Backend) -> Vec<Tributar
     opened
 }
 
+async fn end_of_logs(node: &Tributary) -> Freshness {
+    let mut end = Freshness::default();
+    for shard in 0..SHARDS {
+        end.merge(&node.freshness(user_id(shard)).await);
+    }
+    end
+}
+
 #[test]
 fn a_client_of_news_misses_nothing_that_anyone_writes() {
     run(async {
         for (backend, fleet) in every_backend().await {
             let nodes = prepare(&fleet, backend).await;
+            let checked = Tributary::open_read_only(&fleet.config()).await.unwrap();
             let writers = Writers::default();
             let write = join_all((0..SHARDS).map(|shard| write(&fleet, shard, &writers)));
             let read = async {
@@ -357,23 +393,27 @@ fn a_client_of_news_misses_nothing_that_anyone_writes() {
                 let enough = size(400, 5_000);
                 let start = Instant::now();
                 let has_enough = |client: &Client| client.received >= enough;
+                let mut checks = 0;
                 while !clients.iter().all(has_enough) || clients[2].rereads == 0 {
                     assert!(start.elapsed() < WAIT_MAX * 4, "{}", clients[0].received);
                     let client = rng.random_range(0..clients.len());
                     // A token of one node is good on the other.
                     let node = &nodes[rng.random_range(0..nodes.len())];
                     clients[client].poll(node, rng.random_range(1..30)).await;
+                    if rng.random_range(0..CHECKED_EVERY) == 0 {
+                        let _pause = writers.pause().await;
+                        let end = end_of_logs(node).await;
+                        clients[client].check(node, &end, &checked).await;
+                        checks += 1;
+                    }
                     sleep(Duration::from_millis(rng.random_range(0..20))).await;
                 }
                 writers.end();
+                println!("  {backend:?}: {checks} checks while others write");
                 clients
             };
             let (_, mut clients) = futures_util::future::join(write, read).await;
-            let mut end = Freshness::default();
-            for shard in 0..SHARDS {
-                end.merge(&nodes[0].freshness(user_id(shard)).await);
-            }
-            let checked = Tributary::open_read_only(&fleet.config()).await.unwrap();
+            let end = end_of_logs(&nodes[0]).await;
             // The first page that is read from a database does not know which position it shows.
             let gaps_max = [0, usize::from(backend != Backend::Sqlite), 0];
             let (node, end, checked) = (&nodes[0], &end, &checked);
