@@ -106,6 +106,14 @@ impl Freshness {
         self.horizon = horizon;
     }
 
+    /// The positions in these logs alone, without a horizon.
+    pub(crate) fn only(&self, logs: impl Iterator<Item = LogIdentity>) -> Self {
+        let mut only = Self::default();
+        let known = logs.filter_map(|identity| Some((identity, self.position(identity)?)));
+        known.for_each(|(identity, at)| only.add(identity, at));
+        only
+    }
+
     /// Removes the position in this log: nothing of it is reflected.
     pub(crate) fn remove(&mut self, identity: LogIdentity) {
         self.positions.retain(|(known, _)| *known != identity);

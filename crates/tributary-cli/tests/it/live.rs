@@ -170,8 +170,8 @@ fn a_stream_has_mutes_and_blocks_and_no_posts_of_hidden_users() {
         // The stream waits for the posts of this user again.
         publish(hidden).await;
         expect("post", hidden).await;
-        // The author's posts from the time of the block become visible, which is a gap. The end of a
-        // block by a user that the reader does not follow is none.
+        // The author's posts from the time of the block become visible, which is a gap. The end
+        // of a block by a user that the reader does not follow is none.
         let before = node.news(reader, &NewsRequest::default()).await.unwrap().freshness;
         node.unblock(blocker, reader).await.unwrap();
         let gap = stream.event().await;

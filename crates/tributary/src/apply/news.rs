@@ -6,7 +6,7 @@ use super::Applier;
 use crate::changes::{Change, ChangePosition, LogPosition};
 use crate::clock;
 use crate::memory::{NewsChange, Slot, Subject};
-use crate::model::ShardId;
+use crate::model::{Hide, ShardId, UserList};
 
 /// A change with its index in the transaction.
 pub(super) type IndexedNews = (u32, Subject, NewsChange);
@@ -23,12 +23,13 @@ impl Applier {
     /// on every node, except for unknown changes: they come last, so that a position within the
     /// transaction is before them.
     pub(super) fn news(&self, changes: &[(ShardId, Change)]) -> Vec<IndexedNews> {
-        let known = (0..).zip(changes).filter_map(|(index, (shard, change))| {
-            let (subject, change) = self.subject_of(*shard, change)?;
-            Some((index, subject, change))
+        let all = (0..).zip(changes).flat_map(|(index, (shard, change))| {
+            let own = self.subject_of(*shard, change);
+            let unblocked = own.is_some().then(|| unblocked(change)).flatten();
+            own.into_iter().chain(unblocked).map(move |(subject, change)| (index, subject, change))
         });
         let (mut unknown, mut known): (Vec<IndexedNews>, _) =
-            known.partition(|(.., change)| matches!(change, NewsChange::Unknown));
+            all.partition(|(.., change)| matches!(change, NewsChange::Unknown));
         // An unknown shard has no other changes here, so those of others have other indexes.
         if changes.iter().any(|(_, change)| *change == Change::ShardUnknown) {
             let shards: BTreeSet<ShardId> = changes.iter().map(|(shard, _)| *shard).collect();
@@ -111,9 +112,19 @@ impl Applier {
         };
         let owner = match subject {
             Subject::Author(user) | Subject::Reader(user) => self.memory.placement().shard_of(user),
-            Subject::Shard(_) | Subject::Readers(_) => shard,
+            _ => shard,
         };
         (owner == shard && !self.memory.excludes(shard)).then_some((subject, change))
+    }
+}
+
+/// The change for a user that an author no longer blocks: the author's earlier posts are visible.
+fn unblocked(change: &Change) -> Option<(Subject, NewsChange)> {
+    match change {
+        Change::Unhide(Hide { list: UserList::Blocks, owner, user }) => {
+            Some((Subject::Blocked(*user), NewsChange::Unhide(UserList::Blocks, *owner)))
+        }
+        _ => None,
     }
 }
 

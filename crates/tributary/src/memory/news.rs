@@ -37,6 +37,8 @@ pub(crate) enum Subject {
     Author(UserId),
     /// The follow list of this reader.
     Reader(UserId),
+    /// The authors of this log that block this user.
+    Blocked(UserId),
     /// All posts and follow lists of this shard.
     Shard(ShardId),
     /// All follow lists of this shard.
@@ -48,7 +50,7 @@ impl Subject {
     pub(crate) fn author(self) -> UserId {
         match self {
             Self::Author(author) => author,
-            Self::Reader(_) | Self::Shard(_) | Self::Readers(_) => UserId(0),
+            _ => UserId(0),
         }
     }
 }
@@ -288,6 +290,22 @@ impl News {
             _ => None,
         };
         Ok(numbers.iter().filter_map(|number| changes.item(*number)).filter_map(post).collect())
+    }
+
+    /// Whether one of the authors stopped blocking the reader in a transaction up to `until`, after
+    /// the position `since`. The author's earlier posts then became visible.
+    pub(crate) fn is_unblocked_by(
+        &self,
+        authors: &[UserId],
+        reader: UserId,
+        (since, until): (ChangePosition, LogPosition),
+    ) -> bool {
+        let (changes, mut numbers) = (self.read(), Vec::new());
+        changes.chain(Subject::Blocked(reader), since, until, &mut numbers);
+        numbers
+            .iter()
+            .filter_map(|number| changes.item(*number))
+            .any(|item| matches!(item.kind, Kind::Unhide(_, author) if authors.contains(&author)))
     }
 
     /// The changes of a range, oldest first. Cost: a look-up for each subject, and the changes of

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::view::View;
+use crate::freshness::Freshness;
 use crate::memory::{Memory, Miss};
 use crate::model::{Follow, ShardId, UserId, UserList};
 use crate::shard::{Deadline, Shard, Turn};
@@ -45,15 +46,15 @@ impl Blockers {
         self.authors.contains(&author)
     }
 
-    /// Finds out which of these authors block the reader: from memory, or else by one wave of
-    /// queries.
+    /// Finds out which of these authors block the reader, at these positions or later: from memory,
+    /// or else by one wave of queries.
     ///
     /// # Errors
-    /// The shards that did not answer.
+    /// The shards that did not answer, or do not show the positions.
     pub(super) async fn read(
         &mut self,
-        view: &View<'_>,
-        memory: &Memory,
+        view: &mut View<'_>,
+        (memory, reached): (&Memory, &Freshness),
         authors: impl Iterator<Item = UserId>,
     ) -> Result<(), BTreeSet<ShardId>> {
         if !view.fleet().has_table(UserList::Blocks) {
@@ -66,6 +67,10 @@ impl Blockers {
             return Ok(());
         }
         self.queried = true;
+        // A block that has ended at the positions would hide a post that no later answer has.
+        let logs = unknown.iter().filter_map(|author| memory.log_of(*author).position());
+        view.has_reached(&reached.only(logs.map(|(identity, _)| identity)));
+        view.wait_until_visible().await;
         let entry = |author: &UserId| Follow { follower: *author, followee: self.reader };
         let placement = view.fleet().placement();
         let work = placement.group(unknown.iter().map(entry), |entry| entry.follower);
@@ -73,7 +78,12 @@ impl Blockers {
             shard.entries(UserList::Blocks, &entries, until).await
         };
         let found = view.fleet().scatter(work, Turn::Next, view.deadline(), entries).await;
-        let has_answered = |author: &UserId| !found.missing.contains(&placement.shard_of(*author));
+        let is_lost = view.is_any_lost_after_reads();
+        let shard_of = |author: &UserId| view.fleet().placement().shard_of(*author);
+        if is_lost {
+            return Err(unknown.iter().map(shard_of).collect());
+        }
+        let has_answered = |author: &UserId| !found.missing.contains(&shard_of(author));
         self.known.extend(unknown.into_iter().filter(has_answered));
         self.authors.extend(found.answers.into_iter().flatten().map(|entry| entry.follower));
         if found.missing.is_empty() { Ok(()) } else { Err(found.missing) }

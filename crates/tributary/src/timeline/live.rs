@@ -160,10 +160,11 @@ impl Subscription {
         Ok(news)
     }
 
-    /// Waits for changes of the reader's follow list and of these authors from now on. Returns
+    /// Waits for changes of the reader's lists, of blocks and of these authors from now on. Returns
     /// whether they are others than before.
     fn watch(&mut self, authors: &[UserId]) -> Result<bool, Full> {
         let authors = authors.iter().map(|author| Subject::Author(*author));
-        self.subscriber.watch(authors.chain([Subject::Reader(self.reader)]))
+        let own = [Subject::Reader(self.reader), Subject::Blocked(self.reader)];
+        self.subscriber.watch(authors.chain(own))
     }
 }

@@ -7,7 +7,8 @@
 //! Logs of different servers have no common order. The follow list is read after the positions
 //! that the answer reaches, so it is at least as new as the answer. A reader who has followed
 //! a user gets that as an event with a token, and reads the page again with it: that page has
-//! the earlier posts of the new followee, and the events after it have the later ones.
+//! the earlier posts of the new followee, and the events after it have the later ones. If an author
+//! no longer blocks the reader, the answer is a gap, since no event may say who blocks the reader.
 //!
 //! A token stands for all posts up to one position in each log and up to one horizon. An answer
 //! first moves the horizon of the token to the one of now, which shows the posts that are due, and
@@ -71,7 +72,7 @@ pub(super) async fn with_authors(
     let mut news = loop {
         let news = asked.read(view, limit.get(), bytes_max).await;
         let authors = news.events.iter().filter_map(NewsEvent::author);
-        match blockers.read(view, memory, authors).await {
+        match blockers.read(view, (memory, &asked.reached), authors).await {
             Ok(()) => break news,
             Err(missing) => asked.exclude(&missing),
         }
@@ -102,7 +103,8 @@ pub(crate) async fn count(
     let (mut posts, mut news) = loop {
         let gap = |Gap| (HashSet::new(), News::with_gap(asked.reached.clone()));
         let (posts, news) = asked.count(view).await.unwrap_or_else(gap);
-        match blockers.read(view, memory, posts.iter().map(|post| post.author)).await {
+        let authors = posts.iter().map(|post| post.author);
+        match blockers.read(view, (memory, &asked.reached), authors).await {
             Ok(()) => break (posts, news),
             Err(missing) => asked.exclude(&missing),
         }
@@ -125,6 +127,7 @@ async fn reaches(view: &mut View<'_>, at_least: &Freshness) -> bool {
 /// A request for news with everything that its answer depends on.
 struct Asked<'a> {
     memory: &'a Memory,
+    reader: UserId,
     since: &'a Freshness,
     /// The logs that end before the position of the token.
     beyond_end: Vec<LogIdentity>,
@@ -202,6 +205,7 @@ impl<'a> Asked<'a> {
                 let (logs, excluded) = (subjects(memory, reader, &authors), BTreeSet::new());
                 return Ok(Ok(Self {
                     memory,
+                    reader,
                     since,
                     beyond_end,
                     authors,
@@ -236,11 +240,13 @@ impl<'a> Asked<'a> {
 
     /// When the next post becomes visible that the page after a gap hides.
     async fn next_due(&self, view: &mut View<'_>) -> Option<i64> {
-        let (memory, since, queried) = (self.memory, &self.reached, self.queried);
+        let Self { memory, reader, queried, .. } = *self;
+        let since = &self.reached;
         let (authors, logs) = (self.authors.clone(), self.logs.clone());
         let (reached, excluded) = (self.reached.clone(), self.excluded.clone());
         let beyond_end = Vec::new();
-        let after = Asked { memory, since, beyond_end, authors, queried, reached, logs, excluded };
+        let after =
+            Asked { memory, reader, since, beyond_end, authors, queried, reached, logs, excluded };
         after.due(view).await.ok()?.next_ms
     }
 
@@ -437,6 +443,9 @@ impl<'a> Asked<'a> {
         let subjects = asked.subjects.as_slice();
         let range = NewsRange { since, until, subjects, shards: &shards, horizon, limit };
         let items = log.news.of(range)?;
+        if log.news.is_unblocked_by(&self.authors, self.reader, (since, until)) {
+            return Err(Gap);
+        }
         // Another identity may have begun since; its changes are not those that were requested.
         match log.position() {
             Some((same, _)) if same == identity => Ok(LogNews::Items(identity, items)),
