@@ -17,8 +17,9 @@ const STATEMENT_MAX: Duration = Duration::from_secs(300);
     after_help = "Deletes the user's posts, also hidden ones, their idempotency keys, reposts \
     without a text, the follows, mutes and blocks in both directions, the read marker, and the row \
     in the table of users if the configuration has one. Replies, reposts with a text and read \
-    markers of other users stay without the reference to the user's posts. It prints the number of rows on each shard before and after. The exit code is 4 if rows are left. Run \
-    the command again to continue after an error. A folder of embedded shards must not be in use."
+    markers of other users stay without the reference to the user's posts. It prints the number \
+    of rows on each shard before and after. The exit code is 4 if rows are left. Run the command \
+    again to continue after an error. A folder of embedded shards must not be in use."
 )]
 pub(crate) struct DeleteUser {
     /// Id of the user
