@@ -48,7 +48,7 @@ pub(super) const PROBLEMS: [ProblemKind; 40] = [
     (404, "not_found", "no such address, no such post, or an object of another user"),
     (405, "method_not_allowed", "see the Allow header"),
     (408, "body_too_slow", "the body took longer than ten seconds"),
-    (409, "idempotency_key_reused", "the key belongs to a post with another text"),
+    (409, "idempotency_key_reused", "the key belongs to a post with another text or reference"),
     (413, "body_too_large", "more than 64 KiB, or more than six times the longest text"),
     (414, "uri_too_long", "more than 8 KiB"),
     (415, "unsupported_media_type", "the body is not application/json"),
