@@ -24,6 +24,9 @@ pub(crate) const FRESHNESS_TEXT_MAX: usize = 8_192;
 const VERSION: u8 = 1;
 const VERSION_WITH_CHANGES: u8 = 2;
 const VERSION_WITH_HORIZON: u8 = 3;
+/// Encoded instead of a number of changes, of which there are fewer, if it is not known which
+/// changes are reflected.
+const NOT_KNOWN: u64 = 1 << 32;
 
 /// A set of log positions, at most one for each log identity. The default has none.
 ///
@@ -34,8 +37,8 @@ const VERSION_WITH_HORIZON: u8 = 3;
 pub struct Freshness {
     positions: Vec<(LogIdentity, LogPosition)>,
     /// The position up to which all changes are reflected, for the logs where that is not exactly
-    /// the one in `positions`.
-    earlier: Vec<(LogIdentity, ChangePosition)>,
+    /// the one in `positions`. `None` if it is not known, so that the changes since are a gap.
+    earlier: Vec<(LogIdentity, Option<ChangePosition>)>,
     /// Posts up to this key are reflected, and later ones are hidden. `None` if none are hidden.
     horizon: Option<PostKey>,
 }
@@ -54,11 +57,11 @@ impl Freshness {
             return self.positions.push((identity, at));
         };
         *position = at.max(*position);
-        let (position, at) = (*position, ChangePosition::after(at));
+        let (position, at) = (*position, Some(ChangePosition::after(at)));
         if !self.earlier.is_empty() {
             self.earlier.retain_mut(|(known, earlier)| {
                 *earlier = if *known == identity { at.max(*earlier) } else { *earlier };
-                *known != identity || *earlier != ChangePosition::after(position)
+                *known != identity || *earlier != Some(ChangePosition::after(position))
             });
         }
     }
@@ -66,35 +69,39 @@ impl Freshness {
     /// Adds that changes up to `at` may be reflected, beyond those that are known to be.
     pub(crate) fn widen(&mut self, identity: LogIdentity, at: LogPosition) {
         let at = self.position(identity).map_or(at, |own| own.max(at));
-        match self.changes_seen(identity) {
-            Some(seen) if seen < ChangePosition::after(at) => self.set(identity, seen, at),
-            Some(_) => {}
-            None => self.set(identity, ChangePosition::default(), at),
+        let seen = self.changes_seen(identity);
+        if seen < Some(ChangePosition::after(at)) {
+            self.set(identity, seen, at);
         }
     }
 
-    /// Sets that all changes up to `seen` are reflected, and perhaps others up to `at`.
-    pub(crate) fn set(&mut self, identity: LogIdentity, seen: ChangePosition, at: LogPosition) {
+    /// Sets that all changes up to `seen` are reflected, and perhaps others up to `at`. Without
+    /// `seen` it is not known which are.
+    pub(crate) fn set(
+        &mut self,
+        identity: LogIdentity,
+        seen: Option<ChangePosition>,
+        at: LogPosition,
+    ) {
         match self.positions.iter_mut().find(|(known, _)| *known == identity) {
             Some((_, position)) => *position = at,
             None => self.positions.push((identity, at)),
         }
         self.earlier.retain(|(known, _)| *known != identity);
-        if seen != ChangePosition::after(at) {
+        if seen != Some(ChangePosition::after(at)) {
             self.earlier.push((identity, seen));
             // Equal tokens are equal, in whatever order they were made.
             self.earlier.sort_unstable_by_key(|(identity, _)| identity.0);
         }
     }
 
-    /// The position in this log up to which all changes are reflected.
+    /// The position in this log up to which all changes are reflected. `None` if the token has no
+    /// position in the log, or if it is not known.
     pub(crate) fn changes_seen(&self, identity: LogIdentity) -> Option<ChangePosition> {
-        let earlier = self.earlier.iter().find(|(known, _)| *known == identity);
-        let earlier = earlier.map(|(_, seen)| *seen);
-        earlier.or_else(|| {
-            let position = self.positions.iter().find(|(known, _)| *known == identity);
-            position.map(|(_, at)| ChangePosition::after(*at))
-        })
+        match self.earlier.iter().find(|(known, _)| *known == identity) {
+            Some((_, seen)) => *seen,
+            None => self.position(identity).map(ChangePosition::after),
+        }
     }
 
     /// The last key that is shown, if later ones are hidden.
@@ -125,10 +132,14 @@ impl Freshness {
     pub fn merge(&mut self, other: &Self) {
         self.horizon = self.horizon.into_iter().chain(other.horizon).min();
         for (identity, at) in &other.positions {
-            let (own, theirs) = (self.changes_seen(*identity), other.changes_seen(*identity));
-            let seen = own.into_iter().chain(theirs).min().unwrap_or_default();
-            let at = self.position(*identity).map_or(*at, |own| own.max(*at));
-            self.set(*identity, seen, at);
+            let seen = other.changes_seen(*identity);
+            match self.position(*identity) {
+                Some(own) => {
+                    let seen = self.changes_seen(*identity).min(seen);
+                    self.set(*identity, seen, own.max(*at));
+                }
+                None => self.set(*identity, seen, *at),
+            }
         }
     }
 
@@ -163,8 +174,8 @@ impl Freshness {
                 continue;
             };
             push_number(bytes, index);
-            push_number(bytes, at.0.saturating_sub(seen.after.0));
-            push_number(bytes, seen.changes.into());
+            push_number(bytes, seen.map_or(0, |seen| at.0.saturating_sub(seen.after.0)));
+            push_number(bytes, seen.map_or(NOT_KNOWN, |seen| seen.changes.into()));
         }
     }
 
@@ -174,8 +185,14 @@ impl Freshness {
             let index = usize::try_from(take_number(&mut bytes)?).ok()?;
             let (identity, at) = *self.positions.get(index)?;
             let after = LogPosition(at.0.checked_sub(take_number(&mut bytes)?)?);
-            let changes = u32::try_from(take_number(&mut bytes)?).ok()?;
-            self.set(identity, ChangePosition { after, changes }, at);
+            let seen = match take_number(&mut bytes)? {
+                NOT_KNOWN => None,
+                changes => {
+                    let changes = u32::try_from(changes).ok()?;
+                    Some(ChangePosition { after, changes })
+                }
+            };
+            self.set(identity, seen, at);
         }
         Some(())
     }
@@ -337,12 +354,14 @@ mod tests {
 
         #[test]
         fn positions_between_changes_and_a_horizon_survive_encoding(
-            entries in prop::collection::btree_map(any::<u64>(), (any::<u64>(), any::<u64>(), any::<u32>()), 0..9),
+            entries in prop::collection::btree_map(any::<u64>(), (any::<u64>(), prop::option::of((any::<u64>(), any::<u32>()))), 0..9),
             horizon in prop::option::of((any::<i64>(), prop::option::of((0..ID_MAX, 0..ID_MAX)))),
         ) {
             let mut token = Freshness::default();
-            for (identity, (at, after, changes)) in entries {
-                let seen = ChangePosition { after: LogPosition(after.min(at)), changes };
+            for (identity, (at, seen)) in entries {
+                let seen = seen.map(|(after, changes)| {
+                    ChangePosition { after: LogPosition(after.min(at)), changes }
+                });
                 token.set(LogIdentity(identity), seen, LogPosition(at));
             }
             let horizon = horizon.map(|(time, exact)| match exact {
@@ -365,7 +384,7 @@ mod tests {
         let within = ChangePosition::within(LogPosition(at.0 - 100_000), 1);
         for seen in [within, ChangePosition::after_loss(at, 1_900_000_000)] {
             let mut token = Freshness::default();
-            (0..64).for_each(|log| token.set(LogIdentity(u64::MAX - log), seen, at));
+            (0..64).for_each(|log| token.set(LogIdentity(u64::MAX - log), Some(seen), at));
             token.set_horizon(Some(PostKey { time: i64::MAX, post: PostId(1), author: UserId(1) }));
             // The seal takes 24 characters more.
             assert!(token.to_string().len() <= 2_048 - 24, "{}", token.to_string().len());
@@ -385,7 +404,7 @@ mod tests {
         token.add(log, LogPosition(11));
         assert_eq!((token.changes_seen(log), token.earlier.len()), (Some(after(11)), 0));
         let mut page = Freshness::default();
-        page.set(log, after(4), LogPosition(20));
+        page.set(log, Some(after(4)), LogPosition(20));
         token.merge(&page);
         assert_eq!(
             (token.position(log), token.changes_seen(log)),
@@ -396,7 +415,13 @@ mod tests {
         token.remove(log);
         assert!(token.is_empty() && token.earlier.is_empty());
         token.widen(LogIdentity(2), LogPosition(3));
-        assert_eq!(token.changes_seen(LogIdentity(2)), Some(after(0)));
+        assert_eq!(token.changes_seen(LogIdentity(2)), None);
+        assert_eq!(token.position(LogIdentity(2)), Some(LogPosition(3)));
+        let mut known = Freshness::default();
+        known.add(LogIdentity(2), LogPosition(9));
+        known.merge(&token);
+        assert_eq!(known.position(LogIdentity(2)), Some(LogPosition(9)));
+        assert_eq!(known.changes_seen(LogIdentity(2)), None);
     }
 
     #[test]
@@ -423,7 +448,7 @@ mod tests {
         let (log, at) = (LogIdentity(1), LogPosition(5));
         let marked = ChangePosition::after_loss(at, 1_764_200_000);
         let mut token = Freshness::default();
-        token.set(log, marked, at);
+        token.set(log, Some(marked), at);
         let mut token: Freshness = token.to_string().parse().unwrap();
         assert_eq!((token.position(log), token.changes_seen(log)), (Some(at), Some(marked)));
         token.add(log, at);

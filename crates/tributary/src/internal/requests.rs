@@ -98,7 +98,7 @@ impl SentPage {
         // Read before the page is compared with memory: it has all changes up to here.
         let mut freshness = Freshness::default();
         for (identity, seen) in memory.logs().iter().filter_map(FollowedLog::reached) {
-            freshness.set(identity, seen, seen.after);
+            freshness.set(identity, Some(seen), seen.after);
         }
         let query = PageQuery { cursor, limit, include_self };
         let page = memory.cached_page(reader, query, (memory.ms_at(now), horizon))?;

@@ -238,7 +238,8 @@ impl<'a> Asked<'a> {
         self.with_cost(news)
     }
 
-    /// When the next post becomes visible that the page after a gap hides.
+    /// When the next post becomes visible that the page after a gap hides. Soon, if that cannot be
+    /// known now.
     async fn next_due(&self, view: &mut View<'_>) -> Option<i64> {
         let Self { memory, reader, queried, .. } = *self;
         let since = &self.reached;
@@ -247,7 +248,10 @@ impl<'a> Asked<'a> {
         let beyond_end = Vec::new();
         let after =
             Asked { memory, reader, since, beyond_end, authors, queried, reached, logs, excluded };
-        after.due(view).await.ok()?.next_ms
+        match after.due(view).await {
+            Ok(due) => due.next_ms,
+            Err(Gap) => Some(Horizon::soon_ms()),
+        }
     }
 
     async fn try_read(
@@ -375,17 +379,15 @@ impl<'a> Asked<'a> {
         let mut start = self.reached.clone();
         for (index, _) in &self.logs {
             let Some((identity, at)) = self.memory.logs()[*index].position() else { continue };
-            if let Some(seen) = self.since.changes_seen(identity) {
-                let required = self.since.position(identity).unwrap_or_default();
-                start.set(identity, seen, at.max(seen.after).max(required));
-            }
+            let seen = self.since.changes_seen(identity);
+            let after = seen.map(|seen| seen.after).max(self.since.position(identity));
+            start.set(identity, seen, after.map_or(at, |after| at.max(after)));
         }
         // Logs that have not begun may have the identities that the token names.
         let begun = self.memory.logs().iter().all(|log| log.position().is_some());
         for (identity, at) in self.since.positions().iter().filter(|_| !begun) {
-            if start.changes_seen(*identity).is_none() {
-                let seen = self.since.changes_seen(*identity).unwrap_or_default();
-                start.set(*identity, seen, *at);
+            if start.position(*identity).is_none() {
+                start.set(*identity, self.since.changes_seen(*identity), *at);
             }
         }
         start
@@ -396,7 +398,7 @@ impl<'a> Asked<'a> {
         let reached = self.reached.changes_seen(identity).unwrap_or_default();
         let seen = freshness.changes_seen(identity).unwrap_or_default().max(reached);
         let required = self.since.position(identity).unwrap_or_default();
-        freshness.set(identity, seen, seen.after.max(required));
+        freshness.set(identity, Some(seen), seen.after.max(required));
     }
 
     fn note_stale(&self, log: &FollowedLog, asked: &Subjects, news: &mut News) {
@@ -498,7 +500,7 @@ impl Answer {
         if !self.takes(bytes_of(&item)) {
             return false;
         }
-        self.news.freshness.set(identity, item.position, item.at);
+        self.news.freshness.set(identity, Some(item.position), item.at);
         self.push(event(item, &self.news.freshness));
         true
     }

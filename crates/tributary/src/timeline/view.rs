@@ -342,7 +342,7 @@ impl<'a> View<'a> {
     pub(super) fn finish_from_memory(&mut self, draft: &mut Draft) {
         let Some(memory) = self.memory else { return };
         for (identity, at) in memory.logs().iter().filter_map(FollowedLog::announced) {
-            let seen = self.start_of(identity).map(|start| start.seen).unwrap_or_default();
+            let seen = self.start_of(identity).map(|start| start.seen);
             draft.freshness.set(identity, seen, at);
         }
         self.set_freshness(draft);
@@ -391,7 +391,7 @@ impl<'a> View<'a> {
         log: &FollowedLog,
         source: &Source,
         queried: &BTreeSet<ShardId>,
-    ) -> Option<(LogIdentity, ChangePosition, LogPosition)> {
+    ) -> Option<(LogIdentity, Option<ChangePosition>, LogPosition)> {
         let is_queried = log.shards().iter().any(|shard| queried.contains(shard));
         let (identity, at) = if is_queried {
             let end = source.log_end(self.deadline).await.ok()?;
@@ -400,12 +400,13 @@ impl<'a> View<'a> {
         } else {
             log.announced()?
         };
+        // Without a start, the page has parts of the log before, which may lack some of its rows.
         let seen = self.start_of(identity).map(|start| match is_queried {
             true if start.visible < start.seen.after => ChangePosition::after(start.visible),
             // The databases show what they have lost, too.
             _ => start.seen,
         });
-        Some((identity, seen.unwrap_or_default(), at))
+        Some((identity, seen, at))
     }
 
     /// Whether a position of the token is lost, or the rows came from another server than its log.
@@ -428,7 +429,7 @@ impl<'a> View<'a> {
     /// The position of every log at the start of the request: memory has all changes up to there.
     pub(super) fn reached(&self) -> Freshness {
         let mut reached = Freshness::default();
-        self.start.iter().for_each(|log| reached.set(log.identity, log.seen, log.seen.after));
+        self.start.iter().for_each(|log| reached.set(log.identity, Some(log.seen), log.seen.after));
         reached.set_horizon(self.horizon);
         reached
     }

@@ -123,7 +123,7 @@ impl Client {
         let Some(mut token) = self.read_page(world, &Freshness::default()) else { return };
         if self.has(Weakness::LaterPosition) {
             for (identity, at) in token.positions().to_vec() {
-                token.set(identity, ChangePosition::after(at), at);
+                token.set(identity, Some(ChangePosition::after(at)), at);
             }
         }
         (self.state.token, self.state.has_page) = (token, true);
@@ -339,7 +339,7 @@ impl Client {
         match self.weakness {
             Some(Weakness::WholeTransactions) => {
                 for (identity, at) in self.state.token.positions().to_vec() {
-                    self.state.token.set(identity, ChangePosition::after(at), at);
+                    self.state.token.set(identity, Some(ChangePosition::after(at)), at);
                 }
             }
             Some(Weakness::PositionsFirst) => self.state.token.set_horizon(horizon_before),
