@@ -64,6 +64,11 @@ impl Marks {
         self.mark(author, i64::MAX);
     }
 
+    #[cfg(test)]
+    pub(super) fn forget(&mut self) {
+        self.latest.clear();
+    }
+
     /// All authors of the shard may have any posts.
     pub(super) fn doubt_shard(&mut self, shard: ShardId, at: LogPosition, clock: i64) {
         self.known.remove(&shard);

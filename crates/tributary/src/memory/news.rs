@@ -245,6 +245,12 @@ impl News {
         usage.change(before, changes.size());
     }
 
+    /// Forgets which authors have posts of the future, as a fault would.
+    #[cfg(test)]
+    pub(crate) fn forget_marks(&self) {
+        self.write().marks.forget();
+    }
+
     /// Those of the authors that may have posts which become visible above a horizon without a
     /// change of the log. The horizon belongs to the position `since`.
     ///

@@ -48,8 +48,8 @@ enum Weakness {
     PositionsFirst,
     /// A stream does not wait for the time of hidden posts.
     NoDueTime,
-    /// All posts count as posts of the past.
-    AllPlain,
+    /// A node forgets which authors have posts of the future.
+    NoMarks,
     /// A client does not read a page after a gap.
     NoGap,
     /// A client does not read a page after a follow.
@@ -170,7 +170,7 @@ async fn a_seed_decides_the_whole_run() {
 #[tokio::test]
 async fn every_weakness_of_the_delivery_breaks_some_run() {
     use Weakness::{
-        AllPlain, BlindFills, LaterPosition, NoDueTime, NoFollowPage, NoGap, NoHorizon, NoUnknown,
+        BlindFills, LaterPosition, NoDueTime, NoFollowPage, NoGap, NoHorizon, NoMarks, NoUnknown,
         PositionsFirst, SameIdentity, WholeTransactions,
     };
     let fleets = fleets().await;
@@ -180,7 +180,7 @@ async fn every_weakness_of_the_delivery_breaks_some_run() {
         NoHorizon,
         PositionsFirst,
         NoDueTime,
-        AllPlain,
+        NoMarks,
         NoGap,
         NoFollowPage,
         SameIdentity,
