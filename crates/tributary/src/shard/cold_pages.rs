@@ -35,11 +35,11 @@ impl ColdPages {
         self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// How many of the authors with the newest posts are likely to fill a page: a quarter more than
+    /// How many of the authors with the newest posts are likely to fill a page: half more than
     /// earlier pages had on average. One too few takes another wave; too many cost rows.
     pub(crate) fn authors_of_page(&self, followees: usize, posts: usize) -> usize {
         let part = self.part(followees).load(Ordering::Relaxed) as usize;
-        (posts * part * 5).div_ceil(WHOLE as usize * 4)
+        (posts * part * 3).div_ceil(WHOLE as usize * 2)
     }
 
     /// Learns from a full page.
@@ -80,14 +80,14 @@ mod tests {
     #[test]
     fn the_expected_authors_follow_the_pages_of_readers_with_as_many_followees() {
         let pages = ColdPages::default();
-        assert_eq!(pages.authors_of_page(40, 21), 27);
+        assert_eq!(pages.authors_of_page(40, 21), 32);
         for _ in 0..200 {
             pages.note_authors(40, (7, 21));
             pages.note_authors(1_000, (21, 21));
         }
-        assert!((8..=10).contains(&pages.authors_of_page(40, 21)));
-        assert!((26..=27).contains(&pages.authors_of_page(1_000, 21)));
-        assert_eq!(pages.authors_of_page(0, 21), 27);
+        assert!((10..=12).contains(&pages.authors_of_page(40, 21)));
+        assert!((31..=32).contains(&pages.authors_of_page(1_000, 21)));
+        assert_eq!(pages.authors_of_page(0, 21), 32);
         assert_eq!(pages.authors_of_page(usize::MAX, 1), 2);
     }
 }

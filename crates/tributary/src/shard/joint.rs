@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "mysql")]
 use super::mysql::joint::{self, Part};
-use super::{Cut, Deadline, Shard, TailQuery};
+use super::{Cut, Deadline, Shard, SpanPosts, TailQuery};
 use crate::model::{Direction, Post, PostKey};
 
 /// Shards, and the queries for each.
@@ -30,9 +30,21 @@ pub(crate) async fn joint_posts_until(
     direction: Direction,
     cut: Cut,
     until: Deadline,
-) -> Option<Vec<Option<Vec<Post>>>> {
+) -> Option<Vec<Option<SpanPosts>>> {
     #[cfg(feature = "mysql")]
     return joint::posts_until(&databases(parts)?, direction, cut, until).await;
+    #[cfg(not(feature = "mysql"))]
+    None
+}
+
+/// [`Shard::tail_posts`] of each shard. `None` if each must be read alone.
+pub(crate) async fn joint_tail_posts(
+    parts: &Parts,
+    direction: Direction,
+    until: Deadline,
+) -> Option<Vec<Vec<Post>>> {
+    #[cfg(feature = "mysql")]
+    return joint::tail_posts(&databases(parts)?, direction, until).await;
     #[cfg(not(feature = "mysql"))]
     None
 }

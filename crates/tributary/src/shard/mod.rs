@@ -42,7 +42,7 @@ pub use self::fleet::{Fleet, OpenError, ShardHealth};
 pub(crate) use self::fleet::{FolloweesError, read_alone};
 pub use self::follow::Changes;
 use self::gate::Gate;
-pub(crate) use self::joint::{joint_heads, joint_posts_until};
+pub(crate) use self::joint::{joint_heads, joint_posts_until, joint_tail_posts};
 pub use self::load::Loaded;
 pub use self::migrate::migrate;
 #[cfg(feature = "mysql")]
@@ -113,6 +113,28 @@ pub struct Cut {
     pub time: i64,
     /// Posts for each author that are read at most, on average.
     pub posts_each: usize,
+    /// Whether a part of the posts is of use if there are more.
+    pub takes_part: bool,
+}
+
+/// The posts of a span, in any order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanPosts {
+    /// All posts, or a part of them.
+    pub posts: Vec<Post>,
+    /// If this is a part: it has all posts of the authors with greater ids, and the first posts of
+    /// this author in the direction of the page.
+    pub complete_above: Option<UserId>,
+}
+
+impl SpanPosts {
+    /// `read` has all posts of the authors in falling order of their ids, or the first of them, one
+    /// more than `max`.
+    pub(crate) fn new(posts: Vec<Post>, max: usize, cut: Cut) -> Option<Self> {
+        let is_part = posts.len() > max;
+        let last = posts.iter().map(|post| post.key.author).min().filter(|_| is_part);
+        (cut.takes_part || !is_part).then_some(Self { posts, complete_above: last })
+    }
 }
 
 /// The kind of database that a shard is. Callers of [`Shard`] do not see the difference.
@@ -295,20 +317,22 @@ impl Shard {
     }
 
     /// All posts of the asks' authors from their edges up to the cut, in any order. It may return
-    /// posts on the other side of an edge too. `None` if they are more than [`Cut::posts_each`], or
-    /// if this shard has no cheap statement for them.
+    /// posts on the other side of an edge too. If they are more than [`Cut::posts_each`], it
+    /// returns a part of them, or `None` if that is of no use. `None` too if this shard has no
+    /// cheap statement for them.
     pub async fn posts_until(
         &self,
         direction: Direction,
         asks: &[TailQuery],
         cut: Cut,
         until: Deadline,
-    ) -> Result<Option<Vec<Post>>, ShardError> {
+    ) -> Result<Option<SpanPosts>, ShardError> {
         match &self.store {
             #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
                 let posts = shard.posts_until(direction, asks, cut, until).await;
-                let rows = |posts: &Option<Vec<Post>>| posts.as_ref().map_or(0, Vec::len);
+                let rows =
+                    |posts: &Option<SpanPosts>| posts.as_ref().map_or(0, |of| of.posts.len());
                 posts.inspect(|posts| self.count(asks.len(), rows(posts)))
             }
             #[cfg(feature = "mysql")]

@@ -13,7 +13,8 @@ use super::{Attempt, PageRequest, ReadError, Timeline};
 use crate::cursor::{AuthorEdge, Cursor, Edge};
 use crate::model::{Direction, Follow, Post, PostKey, ShardId, UserId, UserList};
 use crate::shard::{
-    Cut, Deadline, Shard, ShardError, TailQuery, Turn, joint_heads, joint_posts_until, read_alone,
+    Cut, Deadline, Shard, ShardError, SpanPosts, TailQuery, Turn, joint_heads, joint_posts_until,
+    joint_tail_posts, read_alone,
 };
 
 /// Reads a page. Shards that do not answer are missing from it.
@@ -174,7 +175,8 @@ impl Reading<'_> {
         if span.is_newest {
             merge.start_at_horizon(span.edge);
         }
-        let (authors, cold_pages) = (merge.authors(), self.view.fleet().cold_pages());
+        let (authors, reads_heads) = (merge.authors(), merge.reads_heads());
+        let cold_pages = self.view.fleet().cold_pages();
         merge.expect(cold_pages.authors_of_page(authors, span.need));
         merge.know(in_memory.posts.iter().map(|found| found.key));
         while let Some(wave) = merge.next_wave() {
@@ -195,7 +197,7 @@ impl Reading<'_> {
         }
         let page = merge.page();
         // With fewer authors, the posts of all of them are read.
-        if page.len() == span.need && authors > span.need {
+        if page.len() == span.need && reads_heads {
             let authors_of_page: HashSet<UserId> = page.iter().map(|key| key.author).collect();
             cold_pages.note_authors(authors, (authors_of_page.len(), span.need));
         }
@@ -243,31 +245,41 @@ impl Reading<'_> {
         let asked = queries.len();
         let by_shard = self.view.fleet().placement().group(queries, |query| query.author);
         let joint = |parts: Vec<_>, until| async move {
-            joint_posts_until(&parts, direction, cut?, until).await
+            match cut {
+                Some(cut) => joint_posts_until(&parts, direction, cut, until).await,
+                None => {
+                    let posts = joint_tail_posts(&parts, direction, until).await?;
+                    let posts = posts.into_iter();
+                    Some(
+                        posts
+                            .map(|posts| Some(SpanPosts { posts, complete_above: None }))
+                            .collect(),
+                    )
+                }
+            }
         };
         let call = |shard: Arc<Shard>, queries: Vec<TailQuery>, read, until| async move {
-            let whole = match (read, cut) {
+            let read = match (read, cut) {
                 (Some(read), _) => read,
                 (None, Some(cut)) => shard.posts_until(direction, &queries, cut, until).await?,
                 (None, None) => None,
             };
-            let is_whole = whole.is_some();
-            let posts = match whole {
-                Some(posts) => posts,
+            let span = read.as_ref().filter(|_| cut.is_some()).map(|read| read.complete_above);
+            let posts = match read {
+                Some(read) => read.posts,
                 None => shard.tail_posts(direction, &queries, until).await?,
             };
             let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
             let authors = keys.iter().map(|key| key.author).collect();
             let handles = shard.handles(authors, until).await?;
-            Ok((queries, is_whole, keys, posts, handles))
+            Ok((queries, span, keys, posts, handles))
         };
         let answers = self.wave((kind, asked), by_shard, (joint, call)).await;
-        for (queries, is_whole, keys, posts, handles) in answers {
+        for (queries, span, keys, posts, handles) in answers {
             self.rows += posts.len() + handles.len();
-            if is_whole {
-                merge.admit_span(&queries, keys);
-            } else {
-                merge.admit(&queries, &keys);
+            match span {
+                Some(complete_above) => merge.admit_span(&queries, keys, complete_above),
+                None => merge.admit(&queries, &keys),
             }
             self.texts.extend(posts.into_iter().map(|post| (post.key, post)));
             self.handles.extend(handles);

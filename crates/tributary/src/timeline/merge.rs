@@ -7,7 +7,8 @@
 //! can be on the page. But authors often post several times in a row, so the posts of fewer authors
 //! fill the page. The second wave reads the posts, with their texts, of the number of authors that
 //! is expected to suffice, down to the last of their heads, the *cut*. If they do not fill the
-//! page, another wave does. With few authors, the first wave reads several posts of each. Later
+//! page, or are too many to be read at once, another wave reads the rest down to the last post of
+//! the page. With few authors, the first wave reads several posts of each. Later
 //! waves read an author deeper only while all its known posts are on the page. This reads at most
 //! `followees + 16 x need` rows in at most five waves, for any distribution of posts.
 
@@ -29,6 +30,9 @@ const SPAN_ROWS: usize = 4;
 /// A span reads this many heads at least. With fewer, the rows of another wave would exceed the
 /// bound of small pages.
 const EXPECTED_MIN: usize = 4;
+/// Heads are read first if the authors are more than this part of the posts that are needed. A
+/// smaller part would save rows, and take another wave.
+const HEADS_FROM: usize = 2;
 /// Posts that the first wave of texts reads, for each post that is needed, of few authors.
 const FIRST_ROWS: usize = 4;
 
@@ -42,6 +46,8 @@ pub(crate) struct Merge {
     expected: usize,
     /// The end of the last span that was read.
     cut: Option<i64>,
+    /// Only a part of that span was read.
+    is_part: bool,
     tails: HashMap<UserId, Tail>,
     /// Posts from memory, of authors that are not queried.
     known: Vec<PostKey>,
@@ -55,7 +61,7 @@ pub(crate) enum Wave {
     /// Posts with their texts.
     Posts(Vec<TailQuery>),
     /// All posts of the queried authors from their edges to the cut, with their texts. A shard that
-    /// has too many of them reads what the queries say.
+    /// has too many of them reads a part, or what the queries say.
     Span(Vec<TailQuery>, Cut),
 }
 
@@ -80,7 +86,9 @@ enum Step {
     Texts {
         after_heads: bool,
     },
-    /// The span that fills the page, if the expected authors did not.
+    /// The posts of authors whose newest posts are all hidden.
+    HiddenPosts,
+    /// The span that fills the page, if the expected authors did not or had too many posts.
     Rest,
     /// An index in [`STEPS`], or the last one.
     Deeper(usize),
@@ -95,7 +103,7 @@ struct Tail {
     from: AuthorEdge,
     /// From memory; see [`Unread`].
     bound: Option<i64>,
-    /// The author's newest post is read as its head: nothing is known to be above the start.
+    /// The first read starts at the newest post: few posts are above the start, and none was read.
     from_top: bool,
     known: Vec<PostKey>,
     /// The author has no posts beyond the known ones.
@@ -118,12 +126,17 @@ impl Merge {
         };
         let tails = authors.into_iter().map(tail).collect();
         let (next, expected, known) = (Step::Bounds, need, Vec::new());
-        Self { direction, need, next, expected, cut: None, tails, known }
+        Self { direction, need, next, expected, cut: None, is_part: false, tails, known }
     }
 
     /// The number of authors.
     pub(crate) fn authors(&self) -> usize {
         self.tails.len()
+    }
+
+    /// Whether the authors are so many that their heads are read first.
+    pub(crate) fn reads_heads(&self) -> bool {
+        self.tails.len() > self.need / HEADS_FROM
     }
 
     /// The posts of this many authors are expected to fill the page. A wrong number costs time.
@@ -132,8 +145,8 @@ impl Merge {
     }
 
     /// The page starts at the horizon, the edge. Few authors have posts above it, and the newest
-    /// posts of all authors are cheaper to read than those below an edge. So the newest posts
-    /// are read as heads, and the heads of authors whose newest post is hidden are read again.
+    /// posts of all authors are cheaper to read than those below an edge. So the newest posts are
+    /// read first, and authors whose newest posts are all hidden are read again.
     pub(crate) fn start_at_horizon(&mut self, edge: Edge) {
         for (author, tail) in &mut self.tails {
             tail.from_top = tail.start == edge.for_author(*author);
@@ -157,58 +170,71 @@ impl Merge {
 
     /// The next wave; `None` if the page is complete.
     pub(crate) fn next_wave(&mut self) -> Option<Wave> {
-        if let Step::Bounds = self.next {
-            self.next = Step::Heads;
-            if let Some((queries, cut)) = self.in_bounds() {
-                return Some(self.span(queries, cut, self.need));
+        loop {
+            let step = self.next;
+            let wave = self.wave_of(step).filter(|wave| !wave.queries().is_empty());
+            if wave.is_some() || matches!(step, Step::Deeper(_)) {
+                return wave;
             }
         }
-        if let Step::Heads = self.next {
-            let after_heads = self.tails.len() > self.need;
-            self.next = Step::Texts { after_heads };
-            if self.ends_in_span(&self.page()) {
+    }
+
+    /// The wave of a step, if the page needs it. Chooses the step after it.
+    fn wave_of(&mut self, step: Step) -> Option<Wave> {
+        match step {
+            Step::Bounds => {
+                self.next = Step::Heads;
+                let (queries, cut) = self.in_bounds()?;
+                Some(self.span(queries, cut, true))
+            }
+            Step::Heads if self.ends_in_span(&self.page()) => {
                 self.next = Step::Deeper(0);
-            } else if after_heads {
+                None
+            }
+            Step::Heads if self.reads_heads() => {
                 self.next = Step::HiddenHeads;
                 // The bounds were too high if there is a cut already.
                 self.forget_span();
-                let heads = self.heads();
-                if !heads.is_empty() {
-                    return Some(Wave::Keys(heads));
-                }
+                Some(Wave::Keys(self.heads()))
             }
-        }
-        if let Step::HiddenHeads = self.next {
-            self.next = Step::Texts { after_heads: true };
-            let heads = self.heads();
-            if !heads.is_empty() {
-                return Some(Wave::Keys(heads));
+            Step::Heads => {
+                self.next = Step::Texts { after_heads: false };
+                None
             }
-        }
-        let wave = match self.next {
-            Step::Bounds | Step::Heads | Step::HiddenHeads => None,
+            Step::HiddenHeads => {
+                self.next = Step::Texts { after_heads: true };
+                Some(Wave::Keys(self.heads()))
+            }
             Step::Texts { after_heads } => {
                 let page = self.page();
-                if after_heads && page.len() == self.need {
+                let is_enough = page.len() == self.need || page.len() > self.expected;
+                if after_heads && is_enough {
                     self.next = Step::Rest;
-                    return self.span_of(&page[..self.expected]).or_else(|| self.next_wave());
+                    return self.span_of(&page[..self.expected], true);
                 }
-                self.next = Step::Deeper(0);
+                self.next = Step::HiddenPosts;
                 Some(Wave::Posts(self.few(&page)))
             }
             Step::Rest => {
-                self.next = Step::Deeper(0);
                 let page = self.page();
-                let is_open = page.len() == self.need && !self.ends_in_span(&page);
-                let rest = if is_open { self.span_of(&page) } else { None };
-                return rest.or_else(|| self.next_wave());
+                if page.len() < self.need {
+                    self.next = Step::HiddenPosts;
+                    return Some(Wave::Posts(self.few(&page)));
+                }
+                self.next = Step::Deeper(0);
+                self.span_of(&page, false)
+            }
+            Step::HiddenPosts => {
+                self.next = Step::Deeper(0);
+                let mut queries = self.few(&self.page());
+                queries.retain(|query| self.is_unread(query.author));
+                Some(Wave::Posts(queries))
             }
             Step::Deeper(step) => {
                 self.next = Step::Deeper((step + 1).min(STEPS.len() - 1));
                 Some(Wave::Posts(self.deeper(STEPS[step])))
             }
-        };
-        wave.filter(|wave| !wave.queries().is_empty())
+        }
     }
 
     /// If memory's bounds can stand for heads: the authors whose bounds would be on the page, and
@@ -234,32 +260,59 @@ impl Merge {
 
     /// Queries for the heads that are not known yet.
     fn heads(&self) -> Vec<TailQuery> {
-        let is_unread = |(_, tail): &(&UserId, &Tail)| tail.from == tail.start && !tail.ended;
-        let head = |(&author, tail): (&UserId, &Tail)| {
-            let from = if tail.from_top { AuthorEdge::Top } else { tail.start };
-            TailQuery { author, from, count: 1 }
-        };
+        let head =
+            |(&author, tail): (&UserId, &Tail)| TailQuery { author, from: tail.first(), count: 1 };
+        let is_unread = |(_, tail): &(&UserId, &Tail)| tail.is_unread();
         self.tails.iter().filter(is_unread).map(head).collect()
     }
 
-    /// The span down to the last of these posts, of their authors.
-    fn span_of(&mut self, page: &[PostKey]) -> Option<Wave> {
-        let queries = self.on_page(page);
-        let cut = page.last().filter(|_| !queries.is_empty())?.time;
-        self.forget_span();
-        Some(self.span(queries, cut, page.len()))
+    fn is_unread(&self, author: UserId) -> bool {
+        self.tails.get(&author).is_some_and(Tail::is_unread)
     }
 
-    /// The fewer `heads` are read, the more posts of each author there may be.
-    fn span(&mut self, queries: Vec<TailQuery>, time: i64, heads: usize) -> Wave {
-        self.cut = Some(time);
-        let posts_each = (SPAN_ROWS * self.need).div_ceil(heads.max(1));
-        Wave::Span(queries, Cut { time, posts_each })
+    /// The span down to the last of these posts, of their authors. `None` if it is known.
+    fn span_of(&mut self, page: &[PostKey], takes_part: bool) -> Option<Wave> {
+        let time = page.last()?.time;
+        if !self.cut.is_some_and(|cut| self.is_within(time, cut)) {
+            self.forget_span();
+        }
+        let mut queries = self.on_page(page);
+        queries.retain(|query| !self.is_known_to(query.author, time));
+        if queries.is_empty() {
+            self.is_part = false;
+            return None;
+        }
+        Some(self.span(queries, time, takes_part))
+    }
+
+    /// The fewer authors are queried, the more posts of each there may be.
+    fn span(&mut self, queries: Vec<TailQuery>, time: i64, takes_part: bool) -> Wave {
+        (self.cut, self.is_part) = (Some(time), false);
+        let posts_each = (SPAN_ROWS * self.need).div_ceil(queries.len().max(1));
+        Wave::Span(queries, Cut { time, posts_each, takes_part })
     }
 
     fn forget_span(&mut self) {
-        self.cut = None;
+        (self.cut, self.is_part) = (None, false);
         self.tails.values_mut().for_each(|tail| tail.spanned = false);
+    }
+
+    /// Whether all posts of the author down to this time are known.
+    fn is_known_to(&self, author: UserId, time: i64) -> bool {
+        let is_known = |tail: &Tail| {
+            let last = tail.known.last().map(|key| key.time);
+            let is_beyond = last.is_some_and(|last| !self.is_within(last, time));
+            tail.ended || tail.spanned || is_beyond
+        };
+        self.tails.get(&author).is_some_and(is_known)
+    }
+
+    /// Whether a time is not beyond another one.
+    fn is_within(&self, time: i64, cut: i64) -> bool {
+        match self.direction {
+            Direction::Older => time >= cut,
+            Direction::Newer => time <= cut,
+        }
     }
 
     /// Queries for the authors with posts on a full page of heads, or on the first part of it. The
@@ -285,7 +338,7 @@ impl Merge {
         let each = (FIRST_ROWS * self.need).checked_div(open().count()).unwrap_or_default();
         let each = each.max(FIRST_POSTS.into());
         open()
-            .map(|(&author, tail)| (author, tail.start, room(tail).min(each)))
+            .map(|(&author, tail)| (author, tail.first(), room(tail).min(each)))
             .filter(|(_, _, count)| *count > 0)
             .map(|(author, from, count)| TailQuery { author, from, count: count_of(count) })
             .collect()
@@ -310,14 +363,10 @@ impl Merge {
     }
 
     /// Whether the page is full without a post beyond the cut. It may not be if a shard was lost
-    /// after its heads were read.
+    /// after its heads were read, or if only a part of the span was read.
     fn ends_in_span(&self, page: &[PostKey]) -> bool {
         let (Some(cut), Some(last)) = (self.cut, page.last()) else { return false };
-        let is_within = match self.direction {
-            Direction::Older => last.time >= cut,
-            Direction::Newer => last.time <= cut,
-        };
-        page.len() == self.need && is_within
+        !self.is_part && page.len() == self.need && self.is_within(last.time, cut)
     }
 
     /// Adds the rows that `queries` returned, in any order between authors.
@@ -335,13 +384,20 @@ impl Merge {
         }
     }
 
-    /// Adds all posts of the queried authors up to the cut.
-    pub(crate) fn admit_span(&mut self, queries: &[TailQuery], mut rows: Vec<PostKey>) {
+    /// Adds all posts of the queried authors up to the cut, or a part of them: see
+    /// [`crate::shard::SpanPosts`].
+    pub(crate) fn admit_span(
+        &mut self,
+        queries: &[TailQuery],
+        mut rows: Vec<PostKey>,
+        complete_above: Option<UserId>,
+    ) {
         rows.sort_unstable_by(|a, b| reading_order(self.direction, a, b));
         rows.into_iter().for_each(|key| self.add(key));
+        self.is_part |= complete_above.is_some();
         for query in queries {
             if let Some(tail) = self.tails.get_mut(&query.author) {
-                tail.spanned = true;
+                tail.spanned = complete_above.is_none_or(|author| query.author > author);
             }
         }
     }
@@ -374,6 +430,18 @@ impl Merge {
         }
         keys.sort_unstable_by(order);
         keys
+    }
+}
+
+impl Tail {
+    /// Where the first read of the author starts.
+    fn first(&self) -> AuthorEdge {
+        if self.from_top { AuthorEdge::Top } else { self.start }
+    }
+
+    /// None of the author's posts from the start on is known, and there may be some.
+    fn is_unread(&self) -> bool {
+        self.from == self.start && !self.ended
     }
 }
 
@@ -429,6 +497,8 @@ fn beyond(direction: Direction, key: PostKey) -> AuthorEdge {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -459,7 +529,7 @@ mod tests {
         rows
     }
 
-    /// Returns the rows of a span in an order that means nothing, as a shard may.
+    /// Returns the rows of a span in the order in which a shard reads them.
     fn span(
         world: &[PostKey],
         direction: Direction,
@@ -474,7 +544,7 @@ mod tests {
             queries.iter().map(|query| TailQuery { count: u16::MAX, ..*query }).collect();
         let mut rows: Vec<PostKey> =
             read(world, direction, &all).iter().filter(is_within).copied().collect();
-        rows.sort_by_key(|key| (key.author, key.post.0));
+        rows.sort_by_key(|key| (Reverse(key.author), Reverse(key.time), Reverse(key.post.0)));
         rows
     }
 
@@ -537,13 +607,16 @@ mod tests {
                 }
                 waves += 1;
                 if let Wave::Span(queries, cut) = &wave {
-                    let rows = span(&world, direction, queries, *cut);
-                    if rows.len() <= cut.posts_each * queries.len() {
-                        rows_read += rows.len();
-                        merge.admit_span(queries, rows);
+                    let mut rows = span(&world, direction, queries, *cut);
+                    let max = cut.posts_each * queries.len();
+                    let is_part = rows.len() > max;
+                    rows.truncate(max + 1);
+                    rows_read += rows.len();
+                    if !is_part || (cut.takes_part && !newer) {
+                        let last = rows.last().filter(|_| is_part).map(|key| key.author);
+                        merge.admit_span(queries, rows, last);
                         continue;
                     }
-                    rows_read += cut.posts_each * queries.len() + 1;
                 }
                 let rows = read(&world, direction, wave.queries());
                 rows_read += rows.len();

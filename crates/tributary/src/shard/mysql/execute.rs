@@ -1,7 +1,8 @@
 //! Runs statements with parameters.
 //!
 //! They are prepared, and each connection caches what it has prepared. A server limits the prepared
-//! statements of all its connections together. Beyond that limit a statement is sent as text.
+//! statements of all its connections together. Beyond that limit a statement is sent as text, and
+//! so is one with many forms.
 
 use std::fmt::Write;
 
@@ -26,6 +27,15 @@ pub(super) async fn rows<T: FromRow + Send + 'static>(
         }
         outcome => outcome,
     }
+}
+
+/// The rows of a statement that exists in too many forms to be prepared.
+pub(super) async fn rows_of_text<T: FromRow + Send + 'static>(
+    connection: &mut impl Queryable,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Vec<T>, Error> {
+    connection.query(as_text(sql, &values.into())).await
 }
 
 /// The first row of a statement.

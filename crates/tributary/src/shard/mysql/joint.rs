@@ -13,18 +13,24 @@ use mysql_async::{Error, Row, Value};
 use tracing::debug;
 
 use super::statements::{AUTHORS_PER_STATEMENT, Heads, Statements};
-use super::tails::{head_of, span_values};
+use super::tails::{cut_of, head_of, span_values};
 use super::{MySqlShard, execute, post_of};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostKey, UserId};
 use crate::shard::gate::Progress;
-use crate::shard::{Cut, Deadline, TailQuery};
+use crate::shard::{Cut, Deadline, SpanPosts, TailQuery};
 
 /// Authors that one statement reads at most, in all databases together. With more authors the fixed
 /// time hardly counts, and statements that run at the same time are faster.
 const AUTHORS_MAX: usize = 200;
 /// After a failure, no statement for several databases is tried for this long.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// A statement with its values.
+enum Sql {
+    Prepared(String, Vec<Value>),
+    Text(String, Vec<Value>),
+}
 
 /// A database, and what is read of it.
 pub(in crate::shard) type Part<'a> = (&'a MySqlShard, &'a [TailQuery]);
@@ -70,7 +76,8 @@ pub(in crate::shard) async fn heads(
     let pairs: Vec<String> =
         asks(parts).map(|(place, ask)| format!("[{place},{}]", ask.author)).collect();
     let values = vec![format!("[{}]", pairs.join(",")).into()];
-    let keys = read(parts, (&sql, values), until, |row| head_of(unit, row)).await?;
+    let sql = Sql::Prepared(sql, values);
+    let keys = read(parts, sql, until, |row| head_of(unit, row)).await?;
     Some(by_part(parts, keys.into_iter().flatten(), |key| key.author))
 }
 
@@ -81,7 +88,7 @@ pub(in crate::shard) async fn posts_until(
     direction: Direction,
     cut: Cut,
     until: Deadline,
-) -> Option<Vec<Option<Vec<Post>>>> {
+) -> Option<Vec<Option<SpanPosts>>> {
     let statements = readable(parts)?;
     let unit = statements.first()?.unit;
     // The same length for all databases, so that there are few different statements.
@@ -98,13 +105,68 @@ pub(in crate::shard) async fn posts_until(
         let rows_max = asks.len() * cut.posts_each + 1;
         values.extend(span_values(asks, authors, (&times, unit), rows_max));
     }
-    let sql = arms.join(" UNION ALL ");
-    let posts = read(parts, (&sql, values), until, |row| post_of(unit, row)).await?;
+    let sql = Sql::Prepared(arms.join(" UNION ALL "), values);
+    let posts = read(parts, sql, until, |row| post_of(unit, row)).await?;
     let posts = by_part(parts, posts.into_iter(), |post| post.key.author);
-    let is_whole =
-        |posts: &Vec<Post>, asks: &[TailQuery]| posts.len() <= asks.len() * cut.posts_each;
-    let whole = posts.into_iter().zip(parts);
-    Some(whole.map(|(posts, (_, asks))| Some(posts).filter(|of| is_whole(of, asks))).collect())
+    let cut = cut_of(direction, cut);
+    let posts = posts.into_iter().zip(parts);
+    Some(
+        posts.map(|(of, (_, asks))| SpanPosts::new(of, asks.len() * cut.posts_each, cut)).collect(),
+    )
+}
+
+/// See [`crate::shard::Shard::tail_posts`]: the answer for each database. `None` if each must be
+/// read alone.
+pub(in crate::shard) async fn tail_posts(
+    parts: &[Part<'_>],
+    direction: Direction,
+    until: Deadline,
+) -> Option<Vec<Vec<Post>>> {
+    let statements = readable(parts)?;
+    let unit = statements.first()?.unit;
+    let sql = newest_posts(&statements, parts, direction);
+    let sql = match sql {
+        Some(sql) => sql,
+        None => arms(&statements, parts, direction)?,
+    };
+    let posts = read(parts, sql, until, |row| post_of(unit, row)).await?;
+    let mut posts = by_part(parts, posts.into_iter(), |post| post.key.author);
+    for posts in &mut posts {
+        // A server may return the parts of a `UNION ALL` in any order.
+        posts.sort_unstable_by(|a, b| match direction {
+            Direction::Older => b.key.cmp(&a.key),
+            Direction::Newer => a.key.cmp(&b.key),
+        });
+    }
+    Some(posts)
+}
+
+/// Reads the newest posts of each author of each database.
+fn newest_posts(
+    statements: &[Arc<Statements>],
+    parts: &[Part<'_>],
+    direction: Direction,
+) -> Option<Sql> {
+    let (mut selects, mut values) = (Vec::new(), Vec::new());
+    for (of, (_, asks)) in statements.iter().zip(parts) {
+        let (sql, of_database) = of.newest_posts(direction, asks)?;
+        selects.push(format!("({sql})"));
+        values.extend(of_database);
+    }
+    Some(Sql::Prepared(selects.join(" UNION ALL "), values))
+}
+
+/// Reads an arm of each author. It is not prepared, because it would be for each combination of
+/// the numbers of authors.
+fn arms(statements: &[Arc<Statements>], parts: &[Part<'_>], direction: Direction) -> Option<Sql> {
+    let (mut arms, mut values) = (Vec::new(), Vec::new());
+    for (of, (_, asks)) in statements.iter().zip(parts) {
+        let (of_database, with) = of.arms(direction, asks)?;
+        arms.extend(of_database);
+        values.extend(with);
+    }
+    let is_suitable = (1..=AUTHORS_PER_STATEMENT).contains(&arms.len());
+    is_suitable.then(|| Sql::Text(arms.join(" UNION ALL "), values))
 }
 
 /// The statements of the databases, if one statement may read all of them. Their costs could
@@ -145,7 +207,7 @@ fn by_part<T>(
 /// gate: it says nothing about a single database, and each of them is then read alone.
 async fn read<T>(
     parts: &[Part<'_>],
-    (sql, values): (&str, Vec<Value>),
+    sql: Sql,
     until: Deadline,
     decode: impl Fn(&Row) -> Result<T, Error>,
 ) -> Option<Vec<T>> {
@@ -156,7 +218,10 @@ async fn read<T>(
     let progress = Progress::default();
     let work = async {
         let mut connection = server.read_connection().await?;
-        let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
+        let rows: Vec<Row> = match sql {
+            Sql::Prepared(sql, values) => execute::rows(&mut connection, &sql, values).await?,
+            Sql::Text(sql, values) => execute::rows_of_text(&mut connection, &sql, values).await?,
+        };
         progress.note_rows(rows.len());
         let decoded: Result<Vec<T>, Error> = rows.iter().map(decode).collect();
         Ok(decoded?)

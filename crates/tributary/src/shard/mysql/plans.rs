@@ -1,4 +1,4 @@
-//! Verifies the plans of the two statements that leave the optimizer a choice.
+//! Verifies the plans of the statements that leave the optimizer a choice.
 //!
 //! If a plan would read more than the rows that are needed, the statement is not used. The arms of
 //! a `UNION ALL` then do its work, at a higher cost for each author.
@@ -42,6 +42,13 @@ impl Statements {
                 let plan = explain(connection, sql, values).await?;
                 are_bounded &= plan.is_some_and(|plan| is_span(&plan, index, bytes));
             }
+        }
+        let newest = match &self.newest {
+            Some(sql) => explain(connection, sql, vec!["[1,2]".into(), 1.into()]).await?,
+            None => None,
+        };
+        if !newest.is_some_and(|newest| is_head(&newest, index)) {
+            self.newest = None;
         }
         if author_bytes.is_none() {
             self.heads = None;

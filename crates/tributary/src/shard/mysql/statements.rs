@@ -47,6 +47,9 @@ pub(super) const AUTHORS_PER_HEADS: usize = 1_000;
 /// id that the column cannot hold would: MariaDB then scans the table.
 pub(super) const UNUSED_ID: u64 = 0;
 
+/// A table of the authors in a JSON array.
+const AUTHORS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS authors";
+
 /// All statements for one database.
 #[derive(Debug)]
 pub(super) struct Statements {
@@ -61,6 +64,9 @@ pub(super) struct Statements {
     pub(super) heads: Option<Heads>,
     /// `None` if the plan is not bounded.
     pub(super) spans: Option<Spans>,
+    /// (JSON array of authors, count) -> author, time, post, content: the newest posts of each
+    /// author. `None` if the server has no `LATERAL` or the plan is not bounded.
+    pub(super) newest: Option<String>,
     /// (author, time, post) for each -> author, time, post, content.
     pub(super) posts: Chunked,
     /// (author, post) for each -> author, time, post, content.
@@ -105,8 +111,8 @@ pub(super) struct Heads {
     key: String,
 }
 
-/// Reads of the posts of some authors in a span of time, in any order, up to a limit -> author,
-/// time, post, content.
+/// Reads of the posts of some authors in a span of time, up to a limit, from the greatest id of an
+/// author and its newest post on -> author, time, post, content.
 #[derive(Debug)]
 pub(super) struct Spans {
     /// (author for each, first time, limit)
@@ -164,6 +170,7 @@ impl Statements {
             newer_with_texts: Tails::new(&posts, Direction::Newer, &texts),
             heads: Some(posts.heads()),
             spans: Some(posts.spans()),
+            newest: Some(posts.newest()),
             posts: posts.by_key(),
             posts_at: union_all(&at_address),
             post_to_edit: format!("{at_address} FOR UPDATE"),
@@ -217,8 +224,7 @@ impl Statements {
 
 impl Heads {
     fn new(key: String) -> Self {
-        let authors = "JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) AS authors";
-        Self { statement: format!("SELECT authors.id, {key} FROM {authors}"), key }
+        Self { statement: format!("SELECT authors.id, {key} FROM {AUTHORS}"), key }
     }
 
     /// As [`Heads::statement`], for several databases: (JSON array of pairs of the number of the
@@ -376,6 +382,18 @@ impl Posts {
         ))
     }
 
+    /// As [`Posts::heads`], for several posts of each author.
+    fn newest(&self) -> String {
+        let (key, Self { texts, from, id, author, time, visible, .. }) = (self.key(), self);
+        format!(
+            "SELECT newest.* FROM {AUTHORS}, LATERAL (
+               SELECT {key}, {texts} FROM {from}
+               WHERE {author} = authors.id AND {time} IS NOT NULL
+                 AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+               ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT ?) AS newest"
+        )
+    }
+
     fn spans(&self) -> Spans {
         let (key, Self { texts, from, id, author, time, visible, .. }) = (self.key(), self);
         let span = |condition: &str| {
@@ -384,7 +402,8 @@ impl Posts {
                 format!(
                     "SELECT {key}, {texts} FROM {from}
                      WHERE {author} IN ({values}) AND {time} {condition}
-                       AND {id} BETWEEN 0 AND {ID_MAX}{visible} LIMIT ?"
+                       AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+                     ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT ?"
                 )
             })
         };

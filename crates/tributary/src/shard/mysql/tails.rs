@@ -1,6 +1,8 @@
 //! Reads of author tails: heads by one statement, spans by one statement, and the rest by the arms
 //! of a `UNION ALL` for each author.
 
+use std::cmp::Reverse;
+
 use mysql_async::{Conn, Error, Row, Value};
 
 use super::execute;
@@ -13,10 +15,12 @@ use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey, UserId};
 use crate::moment::{CalendarTime, TimeUnit};
 use crate::shard::gate::Progress;
-use crate::shard::{Cut, Deadline, ShardError, TailQuery};
+use crate::shard::{Cut, Deadline, ShardError, SpanPosts, TailQuery};
 
 /// For fewer authors, the arms of a `UNION ALL` are as fast as the statement for heads.
 const HEADS_MIN: usize = 3;
+/// The same for the statement for the newest posts.
+const NEWEST_MIN: usize = 2;
 
 impl MySqlShard {
     /// The post keys that answer `asks`. The keys of each author are in reading order.
@@ -70,12 +74,19 @@ impl MySqlShard {
             let mut connection = self.server.read_connection().await?;
             let counter = self.count_rows(&mut connection).await?;
             let mut posts = Vec::with_capacity(asks.len());
-            let arms = statements.tails_with_texts(direction);
-            read_arms(&mut connection, (arms, unit), asks, &progress, |row| {
+            let mut take = |row: &Row| -> Result<(), Error> {
                 posts.push(post_of(unit, row)?);
                 Ok(())
-            })
-            .await?;
+            };
+            let newest = statements.newest_posts(direction, asks);
+            if let Some((sql, values)) = newest.filter(|_| asks.len() >= NEWEST_MIN) {
+                let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
+                progress.note_rows(rows.len());
+                rows.iter().try_for_each(&mut take)?;
+            } else {
+                let arms = statements.tails_with_texts(direction);
+                read_arms(&mut connection, (arms, unit), asks, &progress, take).await?;
+            }
             self.end_count(counter, &mut connection).await?;
             Ok(posts)
         };
@@ -89,12 +100,15 @@ impl MySqlShard {
         asks: &[TailQuery],
         cut: Cut,
         until: Deadline,
-    ) -> Result<Option<Vec<Post>>, ShardError> {
+    ) -> Result<Option<SpanPosts>, ShardError> {
+        let cut = cut_of(direction, cut);
+        let mut asks = asks.to_vec();
+        asks.sort_unstable_by_key(|ask| Reverse(ask.author));
         let progress = Progress::default();
         let statements = self.statements()?;
         let unit = statements.unit;
         let Some(spans) = &statements.spans else { return Ok(None) };
-        let Some((statement, times)) = spans.choose(direction, asks, cut.time) else {
+        let Some((statement, times)) = spans.choose(direction, &asks, cut.time) else {
             return Ok(None);
         };
         let run = async {
@@ -117,10 +131,60 @@ impl MySqlShard {
                 }
             }
             self.end_count(counter, &mut connection).await?;
-            Ok(Some(posts).filter(|posts| posts.len() <= max))
+            Ok(SpanPosts::new(posts, max, cut))
         };
         self.pass(until, &progress, run).await
     }
+}
+
+impl Statements {
+    /// The statement for the newest posts of each author, and its values. `None` if it cannot
+    /// answer the queries.
+    pub(super) fn newest_posts(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+    ) -> Option<(&str, Vec<Value>)> {
+        let sql = self.newest.as_deref().filter(|_| direction == Direction::Older)?;
+        let count = asks.first()?.count;
+        let is_same = |ask: &TailQuery| ask.from == AuthorEdge::Top && ask.count == count;
+        let is_suitable = asks.len() <= AUTHORS_PER_HEADS && asks.iter().all(is_same);
+        is_suitable.then(|| (sql, vec![ids(asks), count.into()]))
+    }
+
+    /// The arms that answer the queries, and their values. `None` if they are too many.
+    pub(super) fn arms(
+        &self,
+        direction: Direction,
+        asks: &[TailQuery],
+    ) -> Option<(Vec<&str>, Vec<Value>)> {
+        let tails = self.tails_with_texts(direction);
+        let (mut arms, mut values) = (Vec::new(), Vec::new());
+        for ask in asks {
+            let arm = match ask.from {
+                from if from == tails.start() => {
+                    values.push(ask.author.0.into());
+                    &tails.from_start
+                }
+                AuthorEdge::At { time, post } => {
+                    let time = time_value(self.unit, time);
+                    values.extend([ask.author.0.into(), time.clone(), time, post.into()]);
+                    &tails.from_key
+                }
+                // There are no posts beyond the far end.
+                AuthorEdge::Bottom | AuthorEdge::Top => continue,
+            };
+            arms.push(arm.at_least(1).0);
+            values.push(ask.count.into());
+        }
+        (arms.len() <= AUTHORS_PER_STATEMENT).then_some((arms, values))
+    }
+}
+
+/// The authors as a JSON array.
+fn ids(asks: &[TailQuery]) -> Value {
+    let ids: Vec<String> = asks.iter().map(|ask| ask.author.to_string()).collect();
+    format!("[{}]", ids.join(",")).into()
 }
 
 impl Spans {
@@ -143,6 +207,11 @@ impl Spans {
             _ => None,
         }
     }
+}
+
+/// A span is read from the newest post on, so a part of it is of no use to a page of newer posts.
+pub(super) fn cut_of(direction: Direction, cut: Cut) -> Cut {
+    Cut { takes_part: cut.takes_part && direction == Direction::Older, ..cut }
 }
 
 /// The values of a span statement for this many authors. Unused places repeat an author, because
@@ -184,9 +253,7 @@ async fn read_heads(
     keys: &mut Vec<PostKey>,
 ) -> Result<(), Error> {
     let Some(Heads { statement, .. }) = &statements.heads else { return Ok(()) };
-    let authors: Vec<String> = asks.iter().map(|ask| ask.author.to_string()).collect();
-    let values = (format!("[{}]", authors.join(",")),);
-    let rows: Vec<Row> = execute::rows(connection, statement, values).await?;
+    let rows: Vec<Row> = execute::rows(connection, statement, vec![ids(asks)]).await?;
     progress.note_rows(rows.len());
     for row in &rows {
         keys.extend(head_of(statements.unit, row)?);

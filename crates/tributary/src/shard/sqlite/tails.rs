@@ -3,12 +3,14 @@
 //! Each author takes one statement. There is no round trip to save: a statement in this process
 //! costs microseconds.
 
+use std::cmp::Reverse;
+
 use rusqlite::{Connection, Row, params};
 
 use super::{SqliteShard, TEXTS, post_of, signed, unsigned};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostId, PostKey};
-use crate::shard::{Cut, Deadline, ShardError, TailQuery};
+use crate::shard::{Cut, Deadline, ShardError, SpanPosts, TailQuery};
 
 impl SqliteShard {
     /// The post keys that answer `asks`. The keys of each author are in reading order.
@@ -62,8 +64,9 @@ impl SqliteShard {
         asks: &[TailQuery],
         cut: Cut,
         until: Deadline,
-    ) -> Result<Option<Vec<Post>>, ShardError> {
-        let asks = asks.to_vec();
+    ) -> Result<Option<SpanPosts>, ShardError> {
+        let mut asks = asks.to_vec();
+        asks.sort_unstable_by_key(|ask| Reverse(ask.author));
         self.read(until, move |connection| {
             let max = asks.len() * cut.posts_each;
             let (mut posts, mut is_whole) = (Vec::new(), true);
@@ -83,10 +86,10 @@ impl SqliteShard {
                     Ok(is_whole)
                 })?;
                 if !is_whole {
-                    return Ok(None);
+                    break;
                 }
             }
-            Ok(Some(posts))
+            Ok(SpanPosts::new(posts, max, cut))
         })
         .await
     }
