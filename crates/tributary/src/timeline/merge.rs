@@ -289,6 +289,8 @@ impl Merge {
     fn span(&mut self, queries: Vec<TailQuery>, time: i64, takes_part: bool) -> Wave {
         (self.cut, self.is_part) = (Some(time), false);
         let posts_each = (SPAN_ROWS * self.need).div_ceil(queries.len().max(1));
+        // The rest after a part would exceed the bound of small pages.
+        let takes_part = takes_part && self.need > EXPECTED_MIN;
         Wave::Span(queries, Cut { time, posts_each, takes_part })
     }
 
