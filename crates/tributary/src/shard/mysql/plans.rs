@@ -80,18 +80,22 @@ fn is_span(plan: &Access, index: &str, author_bytes: u32) -> bool {
 }
 
 fn examples(spans: &Spans, unit: TimeUnit) -> [(&str, Vec<Value>); 2] {
-    let time = match unit {
-        TimeUnit::DateTime { .. } => {
-            CalendarTime { year: 2000, month: 1, day: 1, ..CalendarTime::unpacked(0) }.packed()
-        }
-        TimeUnit::Seconds | TimeUnit::Milliseconds | TimeUnit::Microseconds => 1,
-    };
-    let (ids, time) = (vec![Value::UInt(1), Value::UInt(2)], time_value(unit, time));
+    // Different times, because a span has them (see `Spans::choose`).
+    let [first, last] = [1, 2].map(|day| {
+        let time = match unit {
+            TimeUnit::DateTime { .. } => {
+                CalendarTime { year: 2000, month: 1, day, ..CalendarTime::unpacked(0) }.packed()
+            }
+            TimeUnit::Seconds | TimeUnit::Milliseconds | TimeUnit::Microseconds => day.into(),
+        };
+        time_value(unit, time)
+    });
+    let ids = [Value::UInt(1), Value::UInt(2)];
     let with = |values: &[&Value]| ids.iter().chain(values.iter().copied()).cloned().collect();
     let limit = Value::UInt(1);
     [
-        (spans.from.at_least(1).0, with(&[&time, &limit])),
-        (spans.between.at_least(1).0, with(&[&time, &time, &limit])),
+        (spans.from.at_least(1).0, with(&[&first, &limit])),
+        (spans.between.at_least(1).0, with(&[&first, &last, &limit])),
     ]
 }
 

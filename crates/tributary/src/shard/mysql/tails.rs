@@ -198,6 +198,8 @@ impl Spans {
     ) -> Option<(&Chunked, Vec<i64>)> {
         match (direction, nearest(direction, asks)) {
             (Direction::Older, AuthorEdge::Top) => Some((&self.from, vec![cut])),
+            // MariaDB takes equal times for one value, and then sorts all posts of that time.
+            (_, AuthorEdge::At { time, .. }) if time == cut => None,
             (Direction::Older, AuthorEdge::At { time, .. }) => {
                 Some((&self.between, vec![cut, time]))
             }
