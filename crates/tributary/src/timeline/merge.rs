@@ -282,6 +282,10 @@ impl Merge {
             self.is_part = false;
             return None;
         }
+        // The rows of a span would exceed the bound of small pages.
+        if self.need <= EXPECTED_MIN {
+            return Some(Wave::Posts(queries));
+        }
         Some(self.span(queries, time, takes_part))
     }
 
