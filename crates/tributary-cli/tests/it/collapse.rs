@@ -21,7 +21,7 @@ use crate::support::{run, seed, size, user_id};
 const USERS: u64 = 8;
 const POSTS: u64 = 60;
 
-fn address(post: &Post) -> PostAddress {
+pub(crate) fn address(post: &Post) -> PostAddress {
     PostAddress { author: post.key.author, post: post.key.post }
 }
 
@@ -74,41 +74,43 @@ fn first_showings<'a>(
 }
 
 /// The posts of a page that is read downwards.
-fn shown_down<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
+pub(crate) fn shown_down<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
     first_showings(part.iter().copied(), before)
 }
 
 /// The posts of a page that is read upwards, the newest first.
-fn shown_up<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
+pub(crate) fn shown_up<'a>(part: &[&'a Post], before: &HashSet<PostAddress>) -> Vec<&'a Post> {
     let mut shown = first_showings(part.iter().rev().copied(), before);
     shown.reverse();
     shown
 }
 
 /// The posts that these show.
-fn marks(shown: &[&Post]) -> HashSet<PostAddress> {
+pub(crate) fn marks(shown: &[&Post]) -> HashSet<PostAddress> {
     let all = shown.iter().flat_map(|post| [Some(address(post)), post.references.repost_of]);
     all.flatten().collect()
 }
 
 /// Reads collapsed pages and compares them with those of a whole timeline.
-struct Reader<'a> {
-    node: &'a Tributary,
-    user: UserId,
-    limit: u8,
-    feed: Vec<&'a Post>,
+pub(crate) struct Collapsed<'a> {
+    pub(crate) node: &'a Tributary,
+    pub(crate) user: UserId,
+    /// The request for the newest page, without its limit.
+    pub(crate) start: PageRequest,
+    pub(crate) limit: u8,
+    pub(crate) feed: Vec<&'a Post>,
 }
 
-impl Reader<'_> {
+impl Collapsed<'_> {
     async fn page(&self, cursor: Cursor) -> tributary::Page {
         // Through its text, as clients do it.
         let cursor = cursor.to_string().parse().unwrap();
-        let request = PageRequest::default().from(cursor).limit(Limit::new(self.limit).unwrap());
+        let request = self.start.clone().from(cursor).limit(Limit::new(self.limit).unwrap());
         self.node.home_timeline(self.user, &request.collapse_reposts()).await.unwrap()
     }
 
     /// The end of the page down from `start`.
-    fn down(&self, start: usize, before: &HashSet<PostAddress>) -> usize {
+    pub(crate) fn down(&self, start: usize, before: &HashSet<PostAddress>) -> usize {
         let is_full = |end: &usize| {
             shown_down(&self.feed[start..*end], before).len() == usize::from(self.limit)
         };
@@ -116,7 +118,7 @@ impl Reader<'_> {
     }
 
     /// The start of the page up from `end`.
-    fn up(&self, end: usize, before: &HashSet<PostAddress>) -> usize {
+    pub(crate) fn up(&self, end: usize, before: &HashSet<PostAddress>) -> usize {
         let is_full = |start: &usize| {
             shown_up(&self.feed[*start..end], before).len() == usize::from(self.limit)
         };
@@ -124,11 +126,11 @@ impl Reader<'_> {
     }
 
     /// Reads down to the end, and from each page two pages up and one down.
-    async fn check(&self) {
+    pub(crate) async fn check(&self, context: &str) {
         let (mut cursor, mut start, mut before) = (Cursor::newest(), 0, HashSet::new());
         let mut shown = Vec::new();
         loop {
-            let context = format!("reader {}, limit {}, from {start}", self.user, self.limit);
+            let context = format!("{context}, collapsed, from {start}");
             let page = self.page(cursor).await;
             let end = self.down(start, &before);
             let expected = shown_down(&self.feed[start..end], &before);
@@ -197,7 +199,10 @@ fn each_post_is_shown_once_down_and_up() {
                     let (oracle, user) = (Oracle::new(world), *user);
                     for limit in [1, 3, 20] {
                         let feed = oracle.feed(user);
-                        Reader { node: &node, user, limit, feed }.check().await;
+                        let start = PageRequest::default();
+                        let context = format!("reader {user}, limit {limit}");
+                        let collapsed = Collapsed { node: &node, user, start, limit, feed };
+                        collapsed.check(&context).await;
                     }
                 }
                 node.close().await;

@@ -5,22 +5,18 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 use mysql_async::prelude::Queryable;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tributary::graph::{Count, GraphError};
-use tributary::internal::Follow;
 use tributary::news::{News, NewsEvent, NewsRequest};
-use tributary::{Cursor, Freshness, Limit, PageRequest, Post, Tributary, UserId};
+use tributary::{Freshness, Limit, PageRequest, Post, Tributary, UserId};
 
+use crate::histories::USERS;
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
 use crate::support::watch::until_followed;
-use crate::support::world::{Oracle, World, assert_page};
-use crate::support::{run, seed, size, user_id};
+use crate::support::world::World;
+use crate::support::{run, user_id};
 
-/// Users of a random history. Every user reads and posts.
-const USERS: u64 = 12;
 const MEMORY: usize = 64 << 20;
 
 /// Adds the tables of mutes and blocks to the configuration.
@@ -41,7 +37,7 @@ async fn node(fleet: &TestFleet) -> Tributary {
 }
 
 /// A node without memory. A folder has one owner, so this one only reads there.
-async fn without_memory(fleet: &TestFleet) -> Tributary {
+pub(crate) async fn without_memory(fleet: &TestFleet) -> Tributary {
     match fleet.config_file {
         Some(_) => fleet.open().await,
         None => {
@@ -70,174 +66,8 @@ pub(crate) async fn execute(fleet: &TestFleet, user: u64, sql: &str) {
     }
 }
 
-/// A random history of a world that a node and other programs write.
-struct History<'a> {
-    fleet: &'a TestFleet,
-    node: &'a Tributary,
-    world: World,
-    token: Freshness,
-    chance: StdRng,
-}
-
-impl History<'_> {
-    fn users(&mut self) -> (u64, u64) {
-        (self.chance.random_range(0..USERS), self.chance.random_range(0..USERS))
-    }
-
-    async fn step(&mut self) {
-        let (a, b) = self.users();
-        let (owner, user) = (user_id(a), user_id(b));
-        let by_others = self.chance.random_bool(0.3);
-        let follow = Follow { follower: owner, followee: user };
-        let done = match self.chance.random_range(0..12) {
-            0..2 if by_others => {
-                self.world.blocks.insert((owner, user));
-                self.insert(a, &format!("D.blocks VALUES ({a}, {b})")).await
-            }
-            0..2 => {
-                self.world.blocks.insert((owner, user));
-                self.node.block(owner, user).await.unwrap()
-            }
-            2 if by_others => {
-                self.world.blocks.retain(|(of, _)| *of != owner);
-                self.sql(a, &format!("DELETE FROM D.blocks WHERE blocker_user_id = {a}")).await
-            }
-            2 => {
-                self.world.blocks.remove(&(owner, user));
-                self.node.unblock(owner, user).await.unwrap()
-            }
-            3..5 if by_others => {
-                self.world.mutes.insert((owner, user));
-                self.insert(a, &format!("D.mutes VALUES ({a}, {b})")).await
-            }
-            3..5 => {
-                self.world.mutes.insert((owner, user));
-                self.node.mute(owner, user).await.unwrap()
-            }
-            5 if by_others => {
-                self.world.mutes.retain(|(of, _)| *of != owner);
-                self.sql(a, &format!("DELETE FROM D.mutes WHERE muter_user_id = {a}")).await
-            }
-            5 => {
-                self.world.mutes.remove(&(owner, user));
-                self.node.unmute(owner, user).await.unwrap()
-            }
-            6..9 => {
-                self.world.follows.retain(|known| *known != follow);
-                self.world.follows.push(follow);
-                self.node.follow(owner, user).await.unwrap().freshness
-            }
-            9 => {
-                self.world.follows.retain(|known| *known != follow);
-                self.node.unfollow(owner, user).await.unwrap()
-            }
-            _ => {
-                let text = format!("post {}", self.world.posts.len());
-                let published = self.node.publish(owner, &text, None).await.unwrap();
-                self.world.posts.push(published.post);
-                published.freshness
-            }
-        };
-        self.token.merge(&done);
-    }
-
-    async fn sql(&self, user: u64, sql: &str) -> Freshness {
-        execute(self.fleet, user, sql).await;
-        self.node.freshness(user_id(user)).await
-    }
-
-    async fn insert(&self, user: u64, row: &str) -> Freshness {
-        let statement =
-            if self.fleet.config_file.is_some() { "INSERT IGNORE" } else { "INSERT OR IGNORE" };
-        self.sql(user, &format!("{statement} INTO {row}")).await
-    }
-
-    /// Compares all pages of all readers with the oracle. Returns the number of pages from memory.
-    async fn check(&self, nodes: &[&Tributary], context: &str) -> usize {
-        let oracle = Oracle::new(&self.world);
-        let mut from_memory = 0;
-        for reader in (0..USERS).map(user_id) {
-            let mut with_own: Vec<&Post> = oracle.feed(reader);
-            let feed = with_own.clone();
-            let own = self.world.posts.iter().filter(|post| post.key.author == reader);
-            with_own.extend(own);
-            with_own.sort_by_key(|post| std::cmp::Reverse(post.key));
-            with_own.dedup();
-            for node in nodes {
-                let start = PageRequest::default().at_least(self.token.clone());
-                let context = format!("{context}, reader {reader}");
-                from_memory += walk(node, reader, (&start, &feed), &context).await;
-                let start = start.include_self();
-                let context = format!("{context}, with own posts");
-                from_memory += walk(node, reader, (&start, &with_own), &context).await;
-            }
-        }
-        from_memory
-    }
-}
-
-/// Reads a home timeline from the newest page down, and the page above each page.
-async fn walk(
-    node: &Tributary,
-    reader: UserId,
-    (start, feed): (&PageRequest, &[&Post]),
-    context: &str,
-) -> usize {
-    let (mut cursor, mut at, mut from_memory) = (Cursor::newest(), 0, 0);
-    let limit = 3;
-    loop {
-        let request = start.clone().limit(Limit::new(3).unwrap()).from(cursor);
-        let page = node.home_timeline(reader, &request).await.unwrap();
-        let end = feed.len().min(at + limit);
-        let context = format!("{context}, from {at}");
-        assert!(page.fresh_enough, "{context}");
-        assert_page(&page, &feed[at..end], &context);
-        assert_eq!(page.next.is_none(), end == feed.len(), "{context}: next");
-        from_memory += usize::from(page.waves == 0);
-        let above = request.from(page.prev);
-        let above = node.home_timeline(reader, &above).await.unwrap();
-        assert_page(&above, &feed[at.saturating_sub(limit)..at], &format!("{context}, above"));
-        let Some(next) = page.next else { return from_memory };
-        (cursor, at) = (next, end);
-    }
-}
-
-#[test]
-fn no_page_has_posts_of_hidden_users_in_random_histories() {
-    run(async {
-        for (number, (backend, fleet)) in (0..).zip(every_backend().await) {
-            let node = node(&fleet).await;
-            let bare = without_memory(&fleet).await;
-            let mut history = History {
-                fleet: &fleet,
-                node: &node,
-                world: World::default(),
-                token: Freshness::default(),
-                chance: StdRng::seed_from_u64(seed(4_400 + number)),
-            };
-            let mut from_memory = 0;
-            for round in 0..size(12, 200) {
-                for _ in 0..size(12, 20) {
-                    history.step().await;
-                }
-                let context = format!("{backend:?}, round {round}");
-                from_memory += history.check(&[&node, &bare], &context).await;
-            }
-            assert!(from_memory > 50, "{backend:?}: only {from_memory} pages from memory");
-            related(&node, &history.world, backend).await;
-            // A user who moved to another shard can leave rows on the old one.
-            let expected = followers(&node, user_id(3)).await;
-            for user in 0..USERS {
-                let insert = "INSERT INTO D.followers (follower_user_id, followed_user_id) VALUES";
-                execute(&fleet, user + 1, &format!("{insert} ({user}, 3)")).await;
-            }
-            assert_eq!(followers(&node, user_id(3)).await, expected, "{backend:?}");
-        }
-    });
-}
-
 /// All followers of a user, two at a time.
-async fn followers(node: &Tributary, user: UserId) -> Vec<UserId> {
+pub(crate) async fn followers(node: &Tributary, user: UserId) -> Vec<UserId> {
     let (mut followers, mut from) = (Vec::new(), Some(user_id(0)));
     while let Some(next) = from {
         let page = node.followers(user, next, Limit::new(2).unwrap()).await.unwrap();
@@ -249,7 +79,7 @@ async fn followers(node: &Tributary, user: UserId) -> Vec<UserId> {
 }
 
 /// Lists, counts and relationships agree with the world.
-async fn related(node: &Tributary, world: &World, backend: Backend) {
+pub(crate) async fn related(node: &Tributary, world: &World, backend: Backend) {
     let all: Vec<UserId> = (0..USERS).map(user_id).collect();
     let follows: BTreeSet<(UserId, UserId)> =
         world.follows.iter().map(|follow| (follow.follower, follow.followee)).collect();

@@ -36,6 +36,7 @@ mod flight;
 mod future;
 mod fuzz;
 mod graph;
+mod histories;
 mod http;
 mod http_writes;
 mod import;
