@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod adopted;
+mod adopted_graph;
 mod adopted_writes;
 mod backup;
 mod bench;

@@ -5,7 +5,7 @@ use mysql_async::{Row, Value};
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS};
 use super::{MySqlShard, field, run_padded, text_of};
 use crate::mapping::{Tables, UsersTable};
-use crate::model::UserId;
+use crate::model::{ID_MAX, UserId};
 use crate::shard::gate::Progress;
 use crate::shard::schema::quoted;
 use crate::shard::{Deadline, ShardError};
@@ -28,7 +28,8 @@ impl HandleStatements {
         let find = |index: &str| {
             format!(
                 "SELECT {id}, {handle} FROM {from} FORCE INDEX ({})
-                 WHERE {handle} LIKE ? ESCAPE '|' AND {id} >= 0 ORDER BY {handle} LIMIT ?",
+                 WHERE {handle} LIKE ? ESCAPE '|' AND {id} BETWEEN 0 AND {ID_MAX}
+                 ORDER BY {handle} LIMIT ?",
                 quoted(index)
             )
         };

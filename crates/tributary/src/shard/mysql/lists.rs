@@ -9,7 +9,7 @@ use super::conditions::{self, NewColumns};
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS, insert};
 use super::{MySqlShard, execute, field, run_padded};
 use crate::mapping::{FollowsTable, Tables};
-use crate::model::{Follow, UserId, UserList};
+use crate::model::{Follow, ID_MAX, UserId, UserList};
 use crate::shard::gate::Progress;
 use crate::shard::schema::{mysql_list_table, quoted};
 use crate::shard::{Deadline, Finding, ShardError, UserLists};
@@ -98,7 +98,8 @@ fn all_arm(database: &str, (list, table): (usize, &FollowsTable), index: &str) -
     let (owner, user) = (quoted(&table.follower), quoted(&table.followed));
     format!(
         "(SELECT DISTINCT {list}, {user} FROM {from}
-          WHERE {owner} = ? AND {user} >= 0{visible} ORDER BY {user} LIMIT ?)"
+          WHERE {owner} = ? AND {user} BETWEEN 0 AND {ID_MAX}{visible}
+          ORDER BY {user} LIMIT ?)"
     )
 }
 
@@ -108,7 +109,8 @@ impl OneList {
         let (owner, user) = (quoted(&table.follower), quoted(&table.followed));
         let listed = format!(
             "SELECT DISTINCT {user} FROM {from}
-             WHERE {owner} = ? AND {user} >= ?{visible} ORDER BY {user} LIMIT ?"
+             WHERE {owner} = ? AND {user} BETWEEN ? AND {ID_MAX}{visible}
+             ORDER BY {user} LIMIT ?"
         );
         let NewColumns { columns, values, .. } = NewColumns::new(table.conditions());
         Self {
@@ -136,7 +138,8 @@ impl Followers {
         let (follower, followed) = (quoted(&table.follower), quoted(&table.followed));
         let listed = format!(
             "SELECT DISTINCT {follower} FROM {from}
-             WHERE {followed} = ? AND {follower} >= ?{visible} ORDER BY {follower} LIMIT ?"
+             WHERE {followed} = ? AND {follower} BETWEEN ? AND {ID_MAX}{visible}
+             ORDER BY {follower} LIMIT ?"
         );
         Self { count: format!("SELECT COUNT(*) FROM ({listed}) AS listed"), listed }
     }

@@ -295,7 +295,7 @@ impl Arm {
                 "SELECT DISTINCT {owner}, {user} FROM {database}.{name}
                  FORCE INDEX ({index}) WHERE {owner} = "
             ),
-            format!(" AND {user} >= 0{visible} ORDER BY {user} LIMIT "),
+            format!(" AND {user} BETWEEN 0 AND {ID_MAX}{visible} ORDER BY {user} LIMIT "),
         ])
     }
 
