@@ -5,9 +5,12 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tributary::{IdempotencyKey, PageRequest, Tributary, UserId, WriteError};
+use tributary::posts::PostAddress;
+use tributary::{Config, IdempotencyKey, Limit, PageRequest, Tributary, UserId, WriteError};
 
 use crate::edits::configure_edits;
+use crate::graph::configure_hides;
+use crate::markers::configure_markers;
 use crate::support::database::{Database, mariadb, mysql};
 use crate::support::fleet::TestFleet;
 use crate::support::http::TestServer;
@@ -32,6 +35,8 @@ async fn behind_proxy(server: &Arc<Database>, deadline_ms: u64) -> (Proxy, Tribu
     let address = format!("127.0.0.1:{}", proxy.port);
     fs::write(&file, text.replace(&server.address(), &address)).unwrap();
     configure_edits(&fleet);
+    configure_hides(&fleet);
+    configure_markers(&fleet);
     let mut config = fleet.config_for_writing().await;
     config.request.deadline_ms = deadline_ms;
     let tributary = Tributary::open(&config).await.unwrap();
@@ -78,32 +83,138 @@ fn a_post_whose_commit_is_interrupted_is_stored_once() {
     });
 }
 
+/// The fates that break the connection. `Silence` takes as long as an attempt may; the next test
+/// has it.
+fn cuts() -> impl Iterator<Item = Fate> {
+    FATES.into_iter().filter(|fate| *fate != Fate::Silence)
+}
+
 #[test]
-fn follows_edits_and_deletes_whose_commit_is_interrupted_are_applied() {
+fn changes_of_lists_whose_commit_is_interrupted_are_applied() {
     run(async {
         for server in servers() {
-            let (proxy, tributary, _fleet) = behind_proxy(server, 5_000).await;
-            let follows = async || {
-                let limit = tributary::Limit::DEFAULT;
-                tributary.following(AUTHOR, user_id(0), limit).await.unwrap().followees
-            };
-            for fate in FATES {
+            let (proxy, node, _fleet) = behind_proxy(server, 5_000).await;
+            let [a, b] = [5, 6].map(user_id);
+            for fate in cuts() {
                 proxy.fail_next_commit(fate);
-                tributary.follow(AUTHOR, user_id(5)).await.unwrap();
-                assert_eq!(follows().await, [user_id(5)], "{fate:?}");
+                node.follow_all(AUTHOR, &[a, b]).await.unwrap();
+                assert_eq!(listed(&node).await, [vec![a, b], vec![], vec![]], "{fate:?}");
                 proxy.fail_next_commit(fate);
-                tributary.unfollow(AUTHOR, user_id(5)).await.unwrap();
-                assert_eq!(follows().await, [], "{fate:?}");
-                let post = tributary.publish(AUTHOR, "x", None).await.unwrap().post;
+                node.mute(AUTHOR, a).await.unwrap();
                 proxy.fail_next_commit(fate);
-                let edited = tributary.edit(AUTHOR, post.key.post, "y").await.unwrap().unwrap();
-                let found = tributary.post(AUTHOR, post.key.post).await.unwrap().post;
-                assert_eq!(found, Some(edited.post), "{fate:?}");
-                assert_eq!(contents(&tributary).await, ["y"], "{fate:?}");
+                node.block(AUTHOR, b).await.unwrap();
+                assert_eq!(listed(&node).await, [vec![a, b], vec![a], vec![b]], "{fate:?}");
                 proxy.fail_next_commit(fate);
-                tributary.delete_post(AUTHOR, post.key.post).await.unwrap();
-                assert_eq!(contents(&tributary).await, [""; 0], "{fate:?}");
+                node.unmute(AUTHOR, a).await.unwrap();
+                proxy.fail_next_commit(fate);
+                node.unblock(AUTHOR, b).await.unwrap();
+                proxy.fail_next_commit(fate);
+                node.unfollow_all(AUTHOR, &[a, b]).await.unwrap();
+                assert_eq!(listed(&node).await, [const { Vec::new() }; 3], "{fate:?}");
             }
+        }
+    });
+}
+
+#[test]
+fn changes_of_posts_whose_commit_is_interrupted_are_applied() {
+    run(async {
+        for server in servers() {
+            let (proxy, node, _fleet) = behind_proxy(server, 5_000).await;
+            for fate in cuts() {
+                let post = node.publish(AUTHOR, "x", None).await.unwrap().post;
+                proxy.fail_next_commit(fate);
+                let edited = node.edit(AUTHOR, post.key.post, "y").await.unwrap().unwrap();
+                let found = node.post(AUTHOR, post.key.post).await.unwrap().post;
+                assert_eq!(found, Some(edited.post), "{fate:?}");
+                assert_eq!(contents(&node).await, ["y"], "{fate:?}");
+                let at = PostAddress { author: AUTHOR, post: post.key.post };
+                proxy.fail_next_commit(fate);
+                let moved = node.mark_read(AUTHOR, at).await.unwrap();
+                assert_eq!(moved.unwrap().post, Some(at), "{fate:?}");
+                assert_eq!(node.read_marker(AUTHOR).await.unwrap().marker, moved, "{fate:?}");
+                proxy.fail_next_commit(fate);
+                node.delete_post(AUTHOR, post.key.post).await.unwrap();
+                assert_eq!(contents(&node).await, [""; 0], "{fate:?}");
+            }
+        }
+    });
+}
+
+/// The users that the author follows, mutes and blocks.
+async fn listed(node: &Tributary) -> [Vec<UserId>; 3] {
+    let (from, limit) = (user_id(0), Limit::DEFAULT);
+    [
+        node.following(AUTHOR, from, limit).await.unwrap().followees,
+        node.mutes(AUTHOR, from, limit).await.unwrap().users,
+        node.blocks(AUTHOR, from, limit).await.unwrap().users,
+    ]
+}
+
+/// A node that reaches the server without the proxy.
+async fn beside_proxy(server: &Database, proxy: &Proxy, fleet: &TestFleet) -> Tributary {
+    let text = fs::read_to_string(fleet.config_file.as_ref().unwrap()).unwrap();
+    let file = fleet.dir.path().join("direct.toml");
+    let through = format!("127.0.0.1:{}", proxy.port);
+    fs::write(&file, text.replace(&through, &server.address())).unwrap();
+    let mut config = Config::from_file(&file, []).unwrap();
+    config.write.enabled = true;
+    Tributary::open(&config).await.unwrap()
+}
+
+/// All writes are committed, but no answer arrives. Before they are repeated, another node changes
+/// the same rows. A later edit and a later marker stay. The repeated changes of lists win, because
+/// their requests end later.
+#[test]
+fn a_repeated_edit_or_marker_does_not_undo_a_later_one() {
+    run(async {
+        for server in servers() {
+            let (proxy, node, fleet) = behind_proxy(server, 5_000).await;
+            let other = beside_proxy(server, &proxy, &fleet).await;
+            let mut posts = Vec::new();
+            for text in ["first", "second"] {
+                let key = node.publish(AUTHOR, text, None).await.unwrap().post.key;
+                posts.push(PostAddress { author: AUTHOR, post: key.post });
+            }
+            let ([first, second], both) = ([posts[0], posts[1]], [5, 6].map(user_id));
+            let [a, b] = both;
+            node.block(AUTHOR, b).await.unwrap();
+            for _ in 0..5 {
+                proxy.fail_next_commit(Fate::Silence);
+            }
+            let writes = async {
+                tokio::join!(
+                    node.edit(AUTHOR, first.post, "edited"),
+                    node.mark_read(AUTHOR, first),
+                    node.follow_all(AUTHOR, &both),
+                    node.mute(AUTHOR, a),
+                    node.unblock(AUTHOR, b),
+                )
+            };
+            let later = async {
+                let committed = [vec![a, b], vec![a], vec![]];
+                let is_edited = async || contents(&other).await == ["second", "edited"];
+                let is_marked = async || other.read_marker(AUTHOR).await.unwrap().marker.is_some();
+                while !is_edited().await || !is_marked().await || listed(&other).await != committed
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                let edited = other.edit(AUTHOR, first.post, "later").await.unwrap().unwrap();
+                let marked = other.mark_read(AUTHOR, second).await.unwrap();
+                other.unfollow(AUTHOR, a).await.unwrap();
+                other.unmute(AUTHOR, a).await.unwrap();
+                other.block(AUTHOR, b).await.unwrap();
+                (edited.post, marked)
+            };
+            let ((edit, mark, follow, mute, unblock), (edited, marked)) =
+                tokio::join!(writes, later);
+            assert_eq!(edit.unwrap().unwrap().post, edited);
+            assert_eq!(contents(&node).await, ["second", "later"]);
+            assert_eq!(mark.unwrap(), marked);
+            assert_eq!(node.read_marker(AUTHOR).await.unwrap().marker, marked);
+            assert!(mute.is_ok() && unblock.is_ok());
+            assert_eq!(follow.unwrap().added, 1, "only the last attempt is counted");
+            assert_eq!(listed(&node).await, [vec![a, b], vec![a], vec![]]);
         }
     });
 }

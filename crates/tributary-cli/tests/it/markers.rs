@@ -16,12 +16,17 @@ use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::{TestResponse, TestServer};
 use crate::support::{post_id, run, user_id};
 
-/// A node on shards that store markers.
-async fn node(fleet: &TestFleet) -> Tributary {
+/// Adds the table of read markers to the configuration.
+pub(crate) fn configure_markers(fleet: &TestFleet) {
     if let Some(file) = &fleet.config_file {
         let mut file = OpenOptions::new().append(true).open(file).unwrap();
         file.write_all(b"\n[tables.read_markers]\n").unwrap();
     }
+}
+
+/// A node on shards that store markers.
+async fn node(fleet: &TestFleet) -> Tributary {
+    configure_markers(fleet);
     fleet.open_for_writing().await
 }
 
