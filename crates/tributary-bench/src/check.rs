@@ -170,7 +170,9 @@ mod tests {
     const READER: u32 = 1;
 
     fn known() -> KnownRows {
-        let worlds = (1..).map(|seed| World::make(WorldSize { users: 300, posts: 6_000 }, seed));
+        let worlds = (1..).map(|seed| {
+            World::make(WorldSize { users: 300, posts: 6_000, mutes: 4, blocks: 4 }, seed)
+        });
         let mut fitting = worlds.filter(|world| (20..60).contains(&world.followees(READER).len()));
         KnownRows::new(fitting.next().unwrap())
     }

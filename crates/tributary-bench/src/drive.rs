@@ -54,6 +54,8 @@ pub struct LoadPlan {
     pub known: bool,
     /// The tokens of the users; without them all requests have one credential, or none.
     pub tokens: Option<UserTokens>,
+    /// Parameters that each page has in addition; empty if none.
+    pub query: String,
 }
 
 /// The state that all connections of a run share.

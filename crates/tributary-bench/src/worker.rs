@@ -122,6 +122,9 @@ impl Worker {
         let Self { run, client, random, next, path } = self;
         path.clear();
         let _ = write!(path, "/v1/users/{}/feed?limit={}", read.reader, read.limit);
+        if !run.plan.query.is_empty() {
+            let _ = write!(path, "&{}", run.plan.query);
+        }
         if !read.cursor.is_empty() {
             let _ = write!(path, "&cursor={}", read.cursor);
         }

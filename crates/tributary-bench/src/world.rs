@@ -41,6 +41,10 @@ pub struct WorldSize {
     pub users: u32,
     /// Posts of all users together.
     pub posts: u32,
+    /// Users that each user mutes.
+    pub mutes: u16,
+    /// Users that each user blocks.
+    pub blocks: u16,
 }
 
 impl WorldSize {
@@ -56,6 +60,8 @@ enum Stream {
     Follows = 1,
     Posts = 2,
     Storm = 3,
+    Mutes = 4,
+    Blocks = 5,
 }
 
 fn random(seed: u64, stream: Stream) -> StdRng {
@@ -76,6 +82,11 @@ pub struct World {
     seed: u64,
     /// Followees by reader, by ascending id.
     follows: Lists<u32>,
+    /// Muted users by reader, and blocked users by user, each by ascending id.
+    mutes: Lists<u32>,
+    blocks: Lists<u32>,
+    /// Those of the followees whose posts the reader sees.
+    shown: Lists<u32>,
     /// Posts by author, oldest first.
     posts: Lists<PostKey>,
 }
@@ -98,17 +109,34 @@ impl<T> Lists<T> {
     }
 }
 
+impl Lists<u32> {
+    /// Every user with each user on its list.
+    fn entries(&self) -> impl ExactSizeIterator<Item = Follow> {
+        let mut owner = 0u32;
+        (0..self.items.len()).map(move |index| {
+            while self.starts[owner as usize + 1] <= index {
+                owner += 1;
+            }
+            let followee = UserId::from(self.items[index]);
+            Follow { follower: UserId::from(owner), followee }
+        })
+    }
+}
+
 impl World {
     /// Generates the world, which takes about 1 s per million follows.
     pub fn make(size: WorldSize, seed: u64) -> Self {
         let follows = follows(size, seed);
         let posts = posts(size, seed, &follows);
-        Self { size, seed, follows, posts }
+        let mutes = hidden(size, random(seed, Stream::Mutes), size.mutes, &follows);
+        let blocks = hidden(size, random(seed, Stream::Blocks), size.blocks, &follows);
+        let shown = shown(size, &follows, &mutes, &blocks);
+        Self { size, seed, follows, mutes, blocks, shown, posts }
     }
 
-    /// The reader's followees, by ascending id.
+    /// The followees whose posts the reader sees, by ascending id.
     pub(super) fn followees(&self, reader: u32) -> &[u32] {
-        self.follows.of(reader)
+        self.shown.of(reader)
     }
 
     /// An author's posts, oldest first.
@@ -123,14 +151,17 @@ impl World {
 
     /// Every follow, by ascending reader.
     pub fn all_follows(&self) -> impl ExactSizeIterator<Item = Follow> {
-        let mut reader = 0u32;
-        (0..self.follows.items.len()).map(move |index| {
-            while self.follows.starts[reader as usize + 1] <= index {
-                reader += 1;
-            }
-            let followee = UserId::from(self.follows.items[index]);
-            Follow { follower: UserId::from(reader), followee }
-        })
+        self.follows.entries()
+    }
+
+    /// Every mute, by ascending reader.
+    pub fn all_mutes(&self) -> impl ExactSizeIterator<Item = Follow> {
+        self.mutes.entries()
+    }
+
+    /// Every block, by ascending blocker.
+    pub fn all_blocks(&self) -> impl ExactSizeIterator<Item = Follow> {
+        self.blocks.entries()
     }
 
     /// Every post, by ascending author.
@@ -182,6 +213,51 @@ fn follows(size: WorldSize, seed: u64) -> Lists<u32> {
     lists
 }
 
+/// For each user, `count` users to hide: about half of them are followees, if there are as many.
+/// Authors with follow churn neither hide nor are hidden, so that runs can expect their posts.
+fn hidden(size: WorldSize, mut random: StdRng, count: u16, follows: &Lists<u32>) -> Lists<u32> {
+    let mut lists = Lists { starts: vec![0, 0], items: Vec::new() };
+    for user in 1..=size.users {
+        let followees = follows.of(user);
+        if count > 0 && !has_follow_churn(user) {
+            let half = usize::from(count / 2).min(followees.len() / 2);
+            let known = (0..half).map(|_| followees[random.random_range(0..followees.len())]);
+            let mut users: Vec<u32> = known.collect();
+            users.extend((half..count.into()).map(|_| random.random_range(1..=size.users)));
+            users.retain(|other| {
+                *other != user && *other <= size.users && !has_follow_churn(*other)
+            });
+            users.sort_unstable();
+            users.dedup();
+            lists.items.extend(users);
+        }
+        lists.starts.push(lists.items.len());
+    }
+    lists
+}
+
+/// The followees of each user that the user neither mutes nor blocks, and that do not block it.
+fn shown(
+    size: WorldSize,
+    follows: &Lists<u32>,
+    mutes: &Lists<u32>,
+    blocks: &Lists<u32>,
+) -> Lists<u32> {
+    let has =
+        |lists: &Lists<u32>, owner: u32, user: u32| lists.of(owner).binary_search(&user).is_ok();
+    let mut lists = Lists { starts: vec![0, 0], items: Vec::new() };
+    for reader in 1..=size.users {
+        let is_shown = |author: &u32| {
+            !has(mutes, reader, *author)
+                && !has(blocks, reader, *author)
+                && !has(blocks, *author, reader)
+        };
+        lists.items.extend(follows.of(reader).iter().copied().filter(is_shown));
+        lists.starts.push(lists.items.len());
+    }
+    lists
+}
+
 fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
     let mut random = random(seed, Stream::Posts);
     let mut followers = vec![0; size.users as usize];
@@ -224,7 +300,7 @@ fn posts(size: WorldSize, seed: u64, follows: &Lists<u32>) -> Lists<PostKey> {
 mod tests {
     use super::*;
 
-    const SIZE: WorldSize = WorldSize { users: 20_000, posts: 100_000 };
+    const SIZE: WorldSize = WorldSize { users: 20_000, posts: 100_000, mutes: 0, blocks: 0 };
 
     #[test]
     fn the_world_has_the_documented_shape_and_is_reproducible() {
@@ -256,7 +332,7 @@ mod tests {
 
     #[test]
     fn posts_are_skewed_unique_and_listed_by_author() {
-        let world = World::make(WorldSize { users: 2_000, posts: 30_000 }, 1);
+        let world = World::make(WorldSize { users: 2_000, posts: 30_000, mutes: 0, blocks: 0 }, 1);
         let mut counts: Vec<usize> = (1..=2_000).map(|author| world.posts(author).len()).collect();
         assert_eq!(counts.iter().sum::<usize>(), 30_000);
         assert!((1..=2_000).all(|author| world.posts(author).is_sorted()));
@@ -277,5 +353,26 @@ mod tests {
         assert_eq!(of_seven, world.followees(7).len());
         assert_eq!(world.posts(2_001), [] as [PostKey; 0]);
         assert_eq!(world.followees(9_999), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn readers_see_the_posts_of_followees_that_no_one_hides() {
+        let size = WorldSize { users: 2_000, posts: 0, mutes: 20, blocks: 20 };
+        let world = World::make(size, 1);
+        let mutes: Vec<Follow> = world.all_mutes().collect();
+        let blocks: Vec<Follow> = world.all_blocks().collect();
+        assert!(mutes.len() > 30_000 && blocks.len() > 30_000 && mutes != blocks);
+        let (mut all, mut seen) = (0, 0);
+        for follow in world.all_follows() {
+            let Follow { follower, followee } = follow;
+            let back = Follow { follower: followee, followee: follower };
+            let has = |list: &[Follow], entry| list.binary_search(&entry).is_ok();
+            let is_hidden = has(&mutes, follow) || has(&blocks, follow) || has(&blocks, back);
+            let reader = u32::try_from(follower.get()).unwrap();
+            let shown = world.followees(reader).contains(&u32::try_from(followee.get()).unwrap());
+            assert_ne!(shown, is_hidden, "{follow:?}");
+            (all, seen) = (all + 1, seen + usize::from(shown));
+        }
+        assert!(seen < all * 9 / 10, "{seen} of {all}");
     }
 }

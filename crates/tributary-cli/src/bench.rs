@@ -58,6 +58,12 @@ struct Data {
     /// Seed of the generator; another seed gives other data of the same kind
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+    /// Users that each user mutes; half of them are followees
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    mutes: u16,
+    /// Users that each user blocks; half of them are followees
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    blocks: u16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -70,13 +76,15 @@ enum Size {
     M,
 }
 
-impl Size {
+impl Data {
     fn world(self) -> WorldSize {
-        match self {
-            Self::Xs => WorldSize { users: 1_000, posts: 20_000 },
-            Self::S => WorldSize { users: 20_000, posts: 500_000 },
-            Self::M => WorldSize { users: 1_000_000, posts: 8_000_000 },
-        }
+        let Self { mutes, blocks, .. } = self;
+        let (users, posts) = match self.size {
+            Size::Xs => (1_000, 20_000),
+            Size::S => (20_000, 500_000),
+            Size::M => (1_000_000, 8_000_000),
+        };
+        WorldSize { users, posts, mutes, blocks }
     }
 }
 
@@ -128,6 +136,10 @@ impl Make {
         let follows = world.all_follows();
         let store = async |rows| fleet.load_follows(rows, BATCH_DEADLINE).await;
         load(follows, "follows", store).await?;
+        let store = async |rows| fleet.load_mutes(rows, BATCH_DEADLINE).await;
+        load(world.all_mutes(), "mutes", store).await?;
+        let store = async |rows| fleet.load_blocks(rows, BATCH_DEADLINE).await;
+        load(world.all_blocks(), "blocks", store).await?;
         let store = async |rows| fleet.load_posts(rows, BATCH_DEADLINE).await;
         load(world.all_posts(), "posts", store).await?;
         Ok(Outcome::Done)
@@ -135,7 +147,7 @@ impl Make {
 }
 
 async fn make_world(data: Data) -> Result<World> {
-    let make = move || World::make(data.size.world(), data.seed);
+    let make = move || World::make(data.world(), data.seed);
     tokio::task::spawn_blocking(make).await.context("the data could not be generated")
 }
 
@@ -145,6 +157,9 @@ async fn load<T>(
     what: &'static str,
     store: impl AsyncFn(Vec<T>) -> Result<Loaded, tributary::internal::ShardError>,
 ) -> Result<()> {
+    if rows.len() == 0 {
+        return Ok(());
+    }
     let bar = progress(rows.len() as u64, "rows", what);
     let (mut added, mut present) = (0, 0);
     loop {
@@ -237,7 +252,7 @@ impl Run {
         let Self { url, admin_url, load, rate, check_every, server_pids, .. } = self;
         let plan = load.plan(&url, Mix::Read, server_pids)?;
         let plan = LoadPlan { rate: rate.0, check_every, admin_url, ..plan };
-        let users = load.data.size.world().users;
+        let users = load.data.world().users;
         if check_every == 0 && plan.mix.writes() {
             bail!(
                 "the mix {} writes, so it needs the generated data; --check-every must be above 0",
@@ -276,7 +291,7 @@ impl Load {
         }
         let tokens = match (&self.token_keys, &self.issuer, &self.audience) {
             (Some(file), Some(issuer), Some(audience)) => {
-                let users = self.data.size.world().users;
+                let users = self.data.world().users;
                 Some(UserTokens::sign(file, issuer, audience, users)?)
             }
             _ => None,
@@ -294,6 +309,7 @@ impl Load {
             server_pids,
             known: false,
             tokens,
+            query: String::new(),
         })
     }
 }
@@ -358,6 +374,9 @@ struct Ratio {
     /// Process of a server on this machine; give the option twice, for A and then for B
     #[arg(long = "server-pid", value_name = "PID")]
     server_pids: Vec<u32>,
+    /// Parameters of each page of B, for example include_self=1
+    #[arg(long, value_name = "QUERY", default_value = "")]
+    query: String,
     /// Measure answers 304 to requests whose client has the page
     #[arg(long)]
     known: bool,
@@ -377,12 +396,13 @@ impl Ratio {
             anyhow::Ok(LoadPlan { known: self.known, ..plan })
         };
         let (a, b) = (plan(a, pids(0))?, plan(b, pids(1))?);
+        let b = LoadPlan { query: self.query, ..b };
         if a.mix.writes() {
             bail!(
                 "`ratio` supports only the mixes newest, rebuilt, read and poll, which do not write"
             );
         }
-        let (rounds, users) = (self.rounds.into(), self.load.data.size.world().users);
+        let (rounds, users) = (self.rounds.into(), self.load.data.world().users);
         let ratio = tokio::task::spawn_blocking(move || ratio(&a, &b, rounds, users)).await??;
         if self.json {
             say(format_args!("{:#}", ratio.json()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use super::{Deadline, Fleet, Shard, ShardError, Written};
-use crate::model::{Follow, Post, PostKey};
+use crate::model::{Follow, Post, PostKey, UserList};
 
 /// The outcome of a batch.
 #[derive(Debug, Default)]
@@ -41,11 +41,44 @@ impl Fleet {
         rows: Vec<Follow>,
         within: Duration,
     ) -> Result<Loaded, ShardError> {
+        self.load_entries(UserList::Follows, rows, within).await
+    }
+
+    /// Stores mutes, each on its owner's shard.
+    ///
+    /// # Errors
+    /// As for [`Fleet::load_follows`].
+    pub async fn load_mutes(
+        &self,
+        rows: Vec<Follow>,
+        within: Duration,
+    ) -> Result<Loaded, ShardError> {
+        self.load_entries(UserList::Mutes, rows, within).await
+    }
+
+    /// Stores blocks, each on its owner's shard.
+    ///
+    /// # Errors
+    /// As for [`Fleet::load_follows`].
+    pub async fn load_blocks(
+        &self,
+        rows: Vec<Follow>,
+        within: Duration,
+    ) -> Result<Loaded, ShardError> {
+        self.load_entries(UserList::Blocks, rows, within).await
+    }
+
+    async fn load_entries(
+        &self,
+        list: UserList,
+        rows: Vec<Follow>,
+        within: Duration,
+    ) -> Result<Loaded, ShardError> {
         let until = Deadline::after(within);
         let rows = rows.into_iter().enumerate();
-        let groups = self.placement().group(rows, |(_, follow)| follow.follower);
-        let loads = groups.into_iter().map(|(id, rows)| load_follows(self.shard(id), rows, until));
-        Ok(sum(try_join_all(loads).await?))
+        let groups = self.placement().group(rows, |(_, entry)| entry.follower);
+        let load = |(id, rows)| load_entries(self.shard(id), list, rows, until);
+        Ok(sum(try_join_all(groups.into_iter().map(load)).await?))
     }
 
     /// Stores posts, each on its author's shard. All shards work at the same time. A post is
@@ -69,8 +102,9 @@ impl Fleet {
 /// Rows with their indexes in the batch.
 type Part<T> = Vec<(usize, T)>;
 
-async fn load_follows(
+async fn load_entries(
     shard: &Shard,
+    list: UserList,
     rows: Part<Follow>,
     until: Deadline,
 ) -> Result<Loaded, ShardError> {
@@ -78,8 +112,8 @@ async fn load_follows(
     let mut waiting = vec![rows];
     while let Some(part) = waiting.pop() {
         let rows: Vec<Follow> = part.iter().map(|(_, row)| *row).collect();
-        match shard.insert_follows(&rows, until).await {
-            // A follow has no fields beside its key, so existing rows are equal.
+        match shard.insert_entries(list, &rows, until).await {
+            // An entry has no fields beside its key, so existing rows are equal.
             Ok(Written { outcome: added, .. }) => {
                 loaded.added += added;
                 loaded.present += part.len() - added;

@@ -74,7 +74,7 @@ pub(crate) use self::write::{
     EarlierPost, Edit, FollowOutcome, IdempotencyRecord, NewMarker, NewPost, StoreOutcome, Written,
 };
 use crate::cursor::AuthorEdge;
-use crate::model::{Direction, Follow, Post, PostAddress, PostId, PostKey, UserId};
+use crate::model::{Direction, Follow, Post, PostAddress, PostId, PostKey, UserId, UserList};
 
 /// How a process uses a folder of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -457,20 +457,21 @@ impl Shard {
         }
     }
 
-    /// Inserts follows in one transaction and skips those that exist. Returns the number of new
-    /// rows.
-    pub(crate) async fn insert_follows(
+    /// Inserts entries of a list, of any owners, in one transaction and skips those that exist.
+    /// Returns the number of new rows.
+    pub(crate) async fn insert_entries(
         &self,
+        list: UserList,
         rows: &[Follow],
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
         match &self.store {
             #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
-                Ok(shard.written(shard.insert_follows(rows, until).await?, until).await)
+                Ok(shard.written(shard.insert_entries(list, rows, until).await?, until).await)
             }
             #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.insert_follows(rows, until).await,
+            Store::MySql(shard) => shard.insert_entries(list, rows, until).await,
         }
     }
 

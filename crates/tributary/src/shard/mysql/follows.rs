@@ -180,7 +180,7 @@ impl MySqlShard {
                     return Ok(Written { outcome: FollowOutcome::TooLong, at: None });
                 }
             }
-            let added = self.insert_entries(list, (&attempt, transaction), rows).await?;
+            let added = self.add_rows(list, (&attempt, transaction), rows).await?;
             Ok(self.written(FollowOutcome::Added(added), &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await

@@ -158,8 +158,9 @@ impl MySqlShard {
         self.pass(until, &progress, run).await
     }
 
-    pub(super) async fn insert_follows(
+    pub(super) async fn insert_entries(
         &self,
+        list: UserList,
         rows: &[Follow],
         until: Deadline,
     ) -> Result<Written<usize>, ShardError> {
@@ -167,15 +168,14 @@ impl MySqlShard {
         let run = async {
             let mut connection = self.server.connections().request().await?;
             let transaction = attempt.begin(&mut connection).await?;
-            let added =
-                self.insert_entries(UserList::Follows, (&attempt, transaction), rows).await?;
+            let added = self.add_rows(list, (&attempt, transaction), rows).await?;
             Ok(self.written(added, &mut connection, until).await)
         };
         self.attempt(until, &attempt, run).await
     }
 
     /// Inserts entries of a list and commits. Returns the number of new entries.
-    async fn insert_entries(
+    async fn add_rows(
         &self,
         list: UserList,
         (attempt, mut transaction): (&Attempt, Transaction<'_>),

@@ -11,13 +11,14 @@ use crate::shard::write::{EarlierPost, Edit, NewPost, StoreOutcome};
 use crate::shard::{Deadline, ShardError};
 
 impl SqliteShard {
-    pub(in crate::shard) async fn insert_follows(
+    pub(in crate::shard) async fn insert_entries(
         &self,
+        list: UserList,
         rows: &[Follow],
         until: Deadline,
     ) -> Result<usize, ShardError> {
         let rows = rows.to_vec();
-        let add = move |connection: &Connection| lists::add(connection, UserList::Follows, &rows);
+        let add = move |connection: &Connection| lists::add(connection, list, &rows);
         self.writer()?.run(until, add).await
     }
 
