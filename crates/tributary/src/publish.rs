@@ -207,7 +207,7 @@ impl Publisher {
     }
 
     /// Replaces the text of a post. `None` if there is no such post. If the commit is in doubt the
-    /// edit is repeated: a post that has the text already, or a later edit, stays as it is.
+    /// edit is repeated: a post that has the text already, or another later text, stays as it is.
     pub(crate) async fn edit(
         &self,
         fleet: &Fleet,
@@ -216,11 +216,14 @@ impl Publisher {
     ) -> Result<Option<Edited>, WriteError> {
         self.permit()?;
         self.check_length(content, 1)?;
-        let at = now_ms();
-        let run = |shard: Arc<Shard>, until, in_doubt| async move {
-            shard.writable()?;
-            let edit = Edit { post, content: content.to_owned(), at, in_doubt };
-            shard.edit_post(&edit, until).await
+        let (at, before) = (now_ms(), Arc::default());
+        let run = |shard: Arc<Shard>, until, in_doubt| {
+            let (content, before) = (content.to_owned(), Arc::clone(&before));
+            let edit = Edit { post, content, at, in_doubt, before };
+            async move {
+                shard.writable()?;
+                shard.edit_post(&edit, until).await
+            }
         };
         let written = repeat(&fleet.owner(post.author), fleet.write_deadline(), run).await;
         let written = written.map_err(|error| match error {

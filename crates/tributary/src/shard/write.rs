@@ -1,5 +1,7 @@
 //! The arguments and the outcomes of storing a post.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::changes::{LogIdentity, LogPosition};
 use crate::model::{IdempotencyKey, Post, PostAddress, PostId, PostKey, UserId};
 
@@ -53,13 +55,21 @@ pub(crate) struct Edit {
     pub(crate) at: i64,
     /// An earlier attempt may have stored the text already.
     pub(crate) in_doubt: bool,
+    /// The post before that attempt. All attempts of an edit share it.
+    pub(crate) before: Arc<Mutex<Option<Post>>>,
 }
 
 impl Edit {
-    /// The post after the edit. `None` if it stays as it is: it has the text already, or a later
-    /// edit came after an attempt in doubt.
+    /// The post after the edit. `None` if it stays as it is: it has the text already, or another
+    /// writer has changed it since an attempt in doubt. No clocks are compared, because other nodes
+    /// and programs have their own.
     pub(crate) fn apply(&self, post: &Post) -> Option<Post> {
-        let is_outdated = self.in_doubt && post.edited_at.is_some_and(|at| at >= self.at);
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.in_doubt {
+            *before = Some(post.clone());
+        }
+        let text = |post: &Post| (post.content.clone(), post.edited_at);
+        let is_outdated = before.as_ref().is_some_and(|before| text(before) != text(post));
         let (content, edited_at) = (self.content.clone(), Some(self.at));
         let applies = post.content != content && !is_outdated;
         applies.then(|| Post { content, edited_at, ..post.clone() })
@@ -117,17 +127,26 @@ mod tests {
     fn an_edit_in_doubt_does_not_replace_a_later_one() {
         let key = PostKey { time: 1, post: PostId(71), author: UserId(7) };
         let post = PostAddress { author: key.author, post: key.post };
-        let stored = |edited_at| Post { edited_at, ..Post::new(key, "stored") };
-        for (edited_at, in_doubt, applies) in [
-            (None, true, true),
-            (Some(9), true, true),
-            (Some(10), true, false),
-            (Some(11), true, false),
-            (Some(11), false, true),
+        let stored = |text, edited_at| Post { edited_at, ..Post::new(key, text) };
+        let edit = |in_doubt, before: &Edit| Edit { in_doubt, ..before.clone() };
+        let before = Arc::default();
+        let first = Edit { post, content: "new".into(), at: 10, in_doubt: false, before };
+        // Each attempt that is not in doubt takes the post as it finds it.
+        for text in ["old", "older"] {
+            assert!(first.apply(&stored(text, Some(5))).is_some());
+        }
+        let again = edit(true, &first);
+        for (found, applies) in [
+            (stored("older", Some(5)), true),
+            (stored("new", Some(10)), false),
+            // By a node whose clock lags, and by a program that stores no time.
+            (stored("later", Some(3)), false),
+            (stored("later", None), false),
+            (stored("later", Some(5)), false),
+            (stored("older", Some(11)), false),
         ] {
-            let edit = Edit { post, content: "new".into(), at: 10, in_doubt };
-            let edited = edit.apply(&stored(edited_at));
-            assert_eq!(edited.is_some(), applies, "{edited_at:?}, {in_doubt}");
+            let edited = again.apply(&found);
+            assert_eq!(edited.is_some(), applies, "{found:?}");
             assert!(edited.is_none_or(|post| post.edited_at == Some(10)));
         }
     }
