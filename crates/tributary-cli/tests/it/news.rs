@@ -137,9 +137,8 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
                 let same = format!("UPDATE D.tweets SET content = 'twice' WHERE tweet_id = {next}");
                 vec![first, same]
             }
-            5 if CHANGING.get() % SHARDS == shard => change_follows(&mut rng),
-            6 if CHANGING.get() % SHARDS == shard && fleet.databases.is_empty() => {
-                change_mutes(&mut rng)
+            5 if CHANGING.get() % SHARDS == shard && rng.random_range(0..3) == 0 => {
+                change_lists(&mut rng, fleet.databases.is_empty())
             }
             // A client reads the whole timeline after a follow, so it is bounded.
             7 => vec![format!("DELETE FROM D.tweets WHERE {old}")],
@@ -156,7 +155,11 @@ pub(crate) async fn write(fleet: &TestFleet, shard: u64, writers: &Writers) {
     }
 }
 
-fn change_follows(rng: &mut StdRng) -> Vec<String> {
+/// Changes the follow list, or the mutes if the fleet has the table: embedded shards do.
+fn change_lists(rng: &mut StdRng, has_mutes: bool) -> Vec<String> {
+    if has_mutes && rng.random_bool(0.3) {
+        return vec![change_mutes(rng)];
+    }
     let user = rng.random_range(0..AUTHORS);
     let leave = format!(
         "DELETE FROM D.followers WHERE follower_user_id = {CHANGING} AND followed_user_id = {user}"
@@ -169,14 +172,13 @@ fn change_follows(rng: &mut StdRng) -> Vec<String> {
     }
 }
 
-/// Only embedded shards have the table without a setting.
-fn change_mutes(rng: &mut StdRng) -> Vec<String> {
+fn change_mutes(rng: &mut StdRng) -> String {
     let user = rng.random_range(0..AUTHORS);
     match rng.random_bool(0.5) {
-        true => vec![format!("INSERT OR IGNORE INTO D.mutes VALUES ({CHANGING}, {user})")],
-        false => vec![format!(
+        true => format!("INSERT OR IGNORE INTO D.mutes VALUES ({CHANGING}, {user})"),
+        false => format!(
             "DELETE FROM D.mutes WHERE muter_user_id = {CHANGING} AND muted_user_id = {user}"
-        )],
+        ),
     }
 }
 
