@@ -392,15 +392,17 @@ async fn killable() -> TestFleet {
     fleet
 }
 
-/// Begins new log files, and kills the server now and then, until the writers end.
-async fn disturb(fleet: &TestFleet, is_killed: bool, writers: &Writers) {
+/// Begins new log files, and kills the server now and then, until the writers end. A server that is
+/// killed again before the nodes have reached the end of its log would never be of use.
+async fn disturb((fleet, nodes): (&TestFleet, &[Tributary]), is_killed: bool, writers: &Writers) {
+    let watches = join_all(nodes.iter().map(Watch::start)).await;
     let mut turn = 0;
     while !writers.have_ended() {
         sleep(Duration::from_millis(300)).await;
         let Some((server, _)) = fleet.databases.first() else { continue };
         turn += 1;
         if is_killed && turn % 10 == 3 {
-            let _pause = writers.pause().await;
+            let pause = writers.pause().await;
             let server = Arc::clone(server);
             tokio::task::spawn_blocking(move || {
                 server.kill();
@@ -408,6 +410,8 @@ async fn disturb(fleet: &TestFleet, is_killed: bool, writers: &Writers) {
             })
             .await
             .unwrap();
+            drop(pause);
+            join_all(watches.iter().map(Watch::until_heads_known)).await;
         } else {
             let mut connection = server.connect().await;
             connection.query_drop("FLUSH BINARY LOGS").await.unwrap();
@@ -453,7 +457,7 @@ async fn cut_streams(backend: Backend, fleet: &TestFleet, is_killed: bool, cuts:
         writers.end();
     };
     let write = join_all((0..SHARDS).map(|shard| write(fleet, shard, &writers)));
-    tokio::join!(write, disturb(fleet, is_killed, &writers), read);
+    tokio::join!(write, disturb((fleet, &nodes), is_killed, &writers), read);
     // Afterwards, the hidden posts are due or are hidden until the next century.
     sleep(DUE_MAX + Duration::from_millis(500)).await;
     for shard in 0..SHARDS {
