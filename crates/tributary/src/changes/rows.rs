@@ -66,6 +66,8 @@ pub(crate) struct DeclaredColumn {
     pub(crate) unsigned: bool,
     /// The logged bytes equal those that a query returns: UTF-8, or binary.
     pub(crate) readable: bool,
+    /// The same holds for texts of ASCII characters alone.
+    pub(crate) ascii: bool,
     /// The number of the collation of a text column, if the server reports it.
     pub(crate) collation: Option<u64>,
     /// The labels of an ENUM or a SET, else empty.
@@ -470,7 +472,7 @@ impl TablePlan {
             Some(true) => {}
         }
         let content = match self.field(cells, CONTENT) {
-            (Cell::Text(bytes), DeclaredColumn { readable: true, .. }) => {
+            (Cell::Text(bytes), declared) if declared.reads(bytes) => {
                 String::from_utf8_lossy(bytes).into_owned()
             }
             (Cell::Null, _) => String::new(),
@@ -546,9 +548,15 @@ impl DeclaredColumn {
         Self {
             unsigned: logged.unsigned.unwrap_or(self.unsigned),
             readable: self.readable && !other,
+            ascii: self.ascii && !other,
             labels: logged.labels.as_ref().unwrap_or(&self.labels).clone(),
             ..self.clone()
         }
+    }
+
+    /// Whether these logged bytes equal those that a query returns.
+    fn reads(&self, bytes: &[u8]) -> bool {
+        self.readable || (self.ascii && bytes.is_ascii())
     }
 }
 
@@ -573,7 +581,7 @@ fn is_marked(mark: &Mark, cell: Cell<'_>, declared: &DeclaredColumn) -> Option<b
         (Mark::Number(number), cell) => {
             Some(cell.integer(declared.unsigned)? == i128::from(*number))
         }
-        (Mark::Text(wanted), Cell::Text(bytes)) if declared.readable => {
+        (Mark::Text(wanted), Cell::Text(bytes)) if declared.reads(bytes) => {
             same_text(wanted, std::str::from_utf8(bytes).ok()?)
         }
         (Mark::Text(wanted), Cell::Label(number)) => {

@@ -37,6 +37,10 @@ fn texts_differ_only_if_every_usual_collation_says_so() {
     assert_eq!(["user", "User ", "U\u{15b}er"].map(of), [None; 3]);
     let unreadable = DeclaredColumn::default();
     assert_eq!(is_marked(&Mark::Text("a".into()), Cell::Text(b"a"), &unreadable), None);
+    // In most other character sets, ASCII characters have the same bytes.
+    let latin1 = DeclaredColumn { ascii: true, ..DeclaredColumn::default() };
+    let of = |bytes| is_marked(&Mark::Text("User".into()), Cell::Text(bytes), &latin1);
+    assert_eq!([of(b"User"), of(b"Tag"), of(b"Us\xe9r")], [Some(true), Some(false), None]);
 }
 
 #[test]

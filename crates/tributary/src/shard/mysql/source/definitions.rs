@@ -25,6 +25,11 @@ use crate::shard::{Deadline, ShardError};
 /// Character sets and types of columns whose logged bytes equal those that a query returns.
 const READABLE_SETS: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];
 const READABLE_TYPES: [&str; 5] = ["varbinary", "tinyblob", "blob", "mediumblob", "longblob"];
+/// Character sets whose ASCII characters have the same bytes in UTF-8.
+const ASCII_SETS: [&str; 10] = [
+    "latin1", "latin2", "latin5", "latin7", "cp1250", "cp1251", "cp1256", "cp1257", "koi8r",
+    "koi8u",
+];
 
 /// Makes MySQL list generated primary keys, whose columns are in the log. MariaDB does not execute
 /// the comment.
@@ -342,6 +347,7 @@ fn column_row(row: &Row) -> ColumnRow {
             name: text_of(row, 0),
             unsigned: column_type.contains("unsigned"),
             readable,
+            ascii: ASCII_SETS.contains(&set.as_str()),
             collation: text_of(row, 4).parse().ok(),
             labels: match data_type.as_str() {
                 "enum" | "set" => labels(&data_type, &text_of(row, 2)),
