@@ -12,6 +12,9 @@ use crate::graph::execute;
 use crate::support::fleet::SHARDS;
 use crate::support::{post_id, user_id};
 
+/// With more posts, the next step deletes one.
+const POSTS_MAX: usize = 60;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum List {
     Follows,
@@ -24,6 +27,7 @@ impl History<'_> {
         self.steps += 1;
         let by_others = self.chance.random_bool(0.4);
         let done = match self.chance.random_range(0..20) {
+            _ if self.world.posts.len() > POSTS_MAX => self.delete(by_others).await,
             0..7 => self.change_list(by_others).await,
             7..12 if by_others => self.insert().await,
             7..12 => self.publish().await,
