@@ -1,6 +1,7 @@
 //! `tributary feed USER`: prints a home timeline, as readable text or as JSON.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -10,7 +11,7 @@ use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
 use tributary_server::page_json;
 
 use crate::terminal::{Colours, Look, visible};
-use crate::{DEMO_FOLDER, DataSource, Outcome, say};
+use crate::{DATA_FOLDER, DEMO_FOLDER, DataSource, Outcome, say};
 
 /// The page of a home timeline that a command reads.
 #[derive(Args, Debug)]
@@ -34,9 +35,11 @@ impl PageArgs {
         Ok(PageRequest::default().from(cursor).limit(limit))
     }
 
-    /// The configuration of the shards, by default those of `tributary demo`.
+    /// The configuration of the shards: by default those of `serve` and `import`, or else those of
+    /// `demo`.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        self.source.load(DEMO_FOLDER)
+        let has_data = Path::new(DATA_FOLDER).is_dir();
+        self.source.load(if has_data { DATA_FOLDER } else { DEMO_FOLDER })
     }
 }
 

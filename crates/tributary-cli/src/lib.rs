@@ -36,9 +36,10 @@ use tributary_server::KeysError;
 
 use crate::dsn::DsnError;
 
-/// The default folder of `tributary demo`, `tributary feed` and `tributary explain`.
+/// The default folder of `tributary demo`; also that of `feed` and `explain` if the other one does
+/// not exist.
 const DEMO_FOLDER: &str = "tributary-demo";
-/// The default folder of `serve`, `import` and `migrate`.
+/// The default folder of all other commands.
 const DATA_FOLDER: &str = "tributary-data";
 
 // Exit codes. In addition, 0 is success.

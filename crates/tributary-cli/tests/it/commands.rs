@@ -120,7 +120,7 @@ impl Drop for Serving {
 #[test]
 fn the_demo_starts_quickly_and_reuses_its_data() {
     let dir = scratch();
-    let data = dir.path().join("demo");
+    let data = dir.path().join("tributary-demo");
     let with_slash = format!("{}/", data.display());
     let demo = || tributary(&["demo", "--listen", "127.0.0.1:0", "--data", &with_slash]);
     let start = Instant::now();
@@ -155,6 +155,16 @@ fn the_demo_starts_quickly_and_reuses_its_data() {
         second.get("/v1/users/1/feed?limit=5").split("\r\n\r\n").nth(1),
         answer.split("\r\n\r\n").nth(1)
     );
+    drop(second);
+
+    // Without a flag, a page is that of the folder that `serve` uses, or else of the demo.
+    let feed_is_read = || {
+        let (code, text, error) = output(tributary(&["feed", "1"]).current_dir(dir.path()));
+        assert!(code == 0 && text.contains("Home timeline of user 1"), "{text}{error}");
+    };
+    feed_is_read();
+    std::fs::rename(&data, dir.path().join("tributary-data")).unwrap();
+    feed_is_read();
 }
 
 #[test]
