@@ -220,6 +220,8 @@ export type Marker = {
 
 export type NamedUser = {
   handle: string;
+  /** The display name. Absent if there is none. */
+  name?: string;
   user_id: Id;
 };
 
@@ -322,6 +324,8 @@ export type Post = {
   /** Present if the configuration names a table of users and the author is in it. */
   author_handle?: string;
   author_id: Id;
+  /** Present if the table of users has a display name of the author. */
+  author_name?: string;
   content: string;
   /** UTC with milliseconds. */
   created_at: string;

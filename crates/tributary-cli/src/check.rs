@@ -328,6 +328,9 @@ fn tables_text(tables: &Tables) -> String {
             quoted(&users.id),
             quoted(&users.handle)
         );
+        if let Some(column) = &users.display_name {
+            let _ = writeln!(text, "display_name = {}", quoted(column));
+        }
     }
     text
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use tributary::internal::folders::FolderRows;
 use tributary::internal::now_ms;
 use tributary::{OpenError, Tributary, UserId};
-use tributary_bench::demo::{NetworkSize, follows, handles, posts};
+use tributary_bench::demo::{NetworkSize, follows, names, posts};
 use tributary_server::Web;
 
 use crate::serve::{Listen, cursor_keys, serve};
@@ -88,9 +88,9 @@ fn make(data: &Path, size: NetworkSize) -> Result<(), OpenError> {
     let bar = progress(0, "rows", "generating a social graph");
     let rows = || {
         let graph = follows(size);
-        let (posts, handles) = (posts(size, &graph, now_ms()), handles(size));
-        bar.set_length((graph.len() + posts.len() + handles.len()) as u64);
-        FolderRows { shards: size.shards, follows: graph, posts, handles }
+        let (posts, names) = (posts(size, &graph, now_ms()), names(size));
+        bar.set_length((graph.len() + posts.len() + names.len()) as u64);
+        FolderRows { shards: size.shards, follows: graph, posts, names }
     };
     FolderRows::build(data, MARKER_FILE, rows, |added| bar.inc(added as u64))?;
     bar.finish_and_clear();

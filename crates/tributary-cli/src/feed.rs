@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::Args;
 use tributary::config::ConfigError;
+use tributary::graph::UserNames;
 use tributary::internal::{Draft, PostTimes, fleet, now_ms, rfc3339_ms};
 use tributary::{Config, Cursor, Limit, Page, PageRequest, Tributary, UserId};
 use tributary_server::page_json;
@@ -86,7 +87,7 @@ fn readable(
     let mut text = format!("{}\n\n", colours.apply(Look::Bold, &title));
     let now = now_ms();
     let heads = page.posts.iter().map(|post| {
-        let author = name(post.key.author, page.handles.get(&post.key.author));
+        let author = name(post.key.author, page.names.get(&post.key.author));
         PostHead::new(author, times.epoch_ms(post.key.time), now)
     });
     let heads: Vec<PostHead> = heads.collect();
@@ -110,12 +111,14 @@ fn readable(
     text
 }
 
-/// The name of an author: the handle, else the id.
-fn name(author: UserId, handle: Option<&String>) -> String {
-    match handle {
-        Some(handle) => format!("@{handle}").chars().map(visible).collect(),
-        None => format!("user {author}"),
-    }
+/// The display name and the handle of an author, else the id.
+fn name(author: UserId, names: Option<&UserNames>) -> String {
+    let Some(names) = names else { return format!("user {author}") };
+    let text = match names.name() {
+        Some(name) => format!("{name} @{}", names.handle()),
+        None => format!("@{}", names.handle()),
+    };
+    text.chars().map(visible).collect()
 }
 
 /// The line above the text of a post. Its parts are columns of all posts of a page.
@@ -178,7 +181,7 @@ mod tests {
     #[test]
     fn posts_are_aligned_and_have_no_control_characters() {
         let content = "one\n\u{1b}[2Jtwo\u{202e} 🎉";
-        let author = name(UserId::from(7), Some(&"ann\t".to_owned()));
+        let author = name(UserId::from(7), Some(&UserNames::new("ann\t", None)));
         let heads =
             [PostHead::new(author, 1_000, 7_201_000), PostHead::new("user 12345".into(), 0, 9)];
         let widths = PostHead::widths(&heads);

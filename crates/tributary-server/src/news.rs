@@ -206,7 +206,7 @@ pub(super) fn push_event(
 
 fn push_post_event(json: &mut Vec<u8>, kind: &str, post: &NewsPost) -> serde_json::Result<()> {
     json.extend(format!(r#"{{"type":"{kind}","post":"#).as_bytes());
-    push_post(json, post.json(), post.handle())?;
+    push_post(json, post.json(), post.names())?;
     json.push(b'}');
     Ok(())
 }

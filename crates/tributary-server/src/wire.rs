@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use tributary::config::TimeUnit;
-use tributary::graph::{self, Count};
+use tributary::graph::{self, Count, UserNames};
 use tributary::internal::stats::{LogStats, NewsStats, QueueStats};
 use tributary::internal::tasks::TaskStats;
 use tributary::internal::{Draft, DraftPost, Fleet, LogPosition, PostJson, PostTimes, rfc3339_ms};
@@ -128,13 +128,18 @@ struct NamedUser<'a> {
     #[schema(value_type = Id)]
     user_id: String,
     handle: &'a str,
+    /// The display name. Absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    name: Option<&'a str>,
 }
 
 impl<'a> FoundUsers<'a> {
     pub(super) fn new(found: &'a graph::FoundUsers, fleet: &'a Fleet) -> Self {
         let named = |user: &'a graph::NamedUser| NamedUser {
             user_id: user.id.to_string(),
-            handle: &user.handle,
+            handle: user.names.handle(),
+            name: user.names.name(),
         };
         Self {
             users: found.users.iter().map(named).collect(),
@@ -553,13 +558,12 @@ pub(super) fn posts_json(
         }
         match entry {
             DraftPost::FromDatabase(post) => {
-                let author_handle = draft.handles.get(&post.key.author).map(String::as_str);
-                let mut post = PostJson::new(post, fleet.times());
-                post.author_handle = author_handle;
+                let names = draft.names.get(&post.key.author);
+                let post = PostJson::new(post, fleet.times()).named(names);
                 serde_json::to_writer(&mut json, &post)?;
             }
             DraftPost::FromMemory(found) => {
-                push_post(&mut json, found.body(), found.handle())?;
+                push_post(&mut json, found.body(), found.names())?;
             }
         }
     }
@@ -595,17 +599,21 @@ pub(super) fn push_field(json: &mut Vec<u8>, name: &str, value: &[u8]) {
     json.push(b'}');
 }
 
-/// Copies a post that is already JSON, and adds its author's handle.
+/// Copies a post that is already JSON, and adds its author's names.
 pub(super) fn push_post(
     json: &mut Vec<u8>,
     body: &str,
-    handle: Option<&str>,
+    names: Option<&UserNames>,
 ) -> serde_json::Result<()> {
     json.extend(body.as_bytes());
-    if let Some(handle) = handle {
+    if let Some(names) = names {
         json.pop();
         json.extend(br#","author_handle":"#);
-        serde_json::to_writer(&mut *json, handle)?;
+        serde_json::to_writer(&mut *json, names.handle())?;
+        if let Some(name) = names.name() {
+            json.extend(br#","author_name":"#);
+            serde_json::to_writer(&mut *json, name)?;
+        }
         json.push(b'}');
     }
     Ok(())

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use crate::model::UserNames;
 use crate::model::{Follow, ShardId, UserId, UserList};
 pub use crate::publish::Unfollowed;
 use crate::publish::WriteError;
 pub use crate::shard::NotStored;
 use crate::shard::{Deadline, Fleet, Shard, Turn};
 use crate::timeline::Limit;
-pub use crate::users::{FoundUsers, Handles, NamedUser, USERS_FOUND_MAX};
+pub use crate::users::{FoundUsers, NamedUser, Names, USERS_FOUND_MAX};
 
 /// The most users of one call of [`crate::Tributary::relationships`].
 pub const RELATIONSHIPS_MAX: usize = 100;

@@ -438,10 +438,10 @@ impl Tributary {
         users::find(&self.0.fleet, prefix).await
     }
 
-    /// The handles of these users: from memory, or else by one wave of queries.
-    pub async fn handles(&self, users: &[UserId]) -> graph::Handles {
-        let (by_user, queried) = timeline::handles(&self.view(), users, Turn::First).await;
-        graph::Handles { by_user, queried }
+    /// The handles and display names of these users: from memory, or else by one wave of queries.
+    pub async fn names(&self, users: &[UserId]) -> graph::Names {
+        let (by_user, queried) = timeline::names(&self.view(), users, Turn::First).await;
+        graph::Names { by_user, queried }
     }
 
     /// Stores a post and returns when it is committed. Every page that requires

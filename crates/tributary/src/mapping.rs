@@ -120,6 +120,8 @@ pub struct UsersTable {
     pub id: String,
     /// The column of the user's handle.
     pub handle: String,
+    /// The column of the user's display name, if there is one. NULL and an empty text are none.
+    pub display_name: Option<String>,
 }
 
 /// `[tables.mutes]`: one row for each muted user, on the shard of the user who mutes.
@@ -477,9 +479,17 @@ impl Default for ReadMarkersTable {
     }
 }
 
+impl UsersTable {
+    /// The columns that are read.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &String> {
+        [&self.id, &self.handle].into_iter().chain(&self.display_name)
+    }
+}
+
 impl Default for UsersTable {
     fn default() -> Self {
-        Self { name: "users".into(), id: "user_id".into(), handle: "handle".into() }
+        let [name, id, handle] = ["users", "user_id", "handle"].map(str::to_owned);
+        Self { name, id, handle, display_name: None }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -209,6 +210,38 @@ pub struct Post {
 pub(crate) fn edit_time(stored: Option<i64>) -> Option<i64> {
     const END_MS: i64 = 253_402_207_200_000;
     stored.filter(|ms| (0..END_MS).contains(ms))
+}
+
+/// The handle of a user, and the display name if there is one. A clone is cheap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserNames {
+    /// The handle, then the display name: memory keeps many of these.
+    text: Arc<str>,
+    /// The number of bytes of the handle.
+    split: usize,
+}
+
+impl UserNames {
+    /// An empty display name is none.
+    pub fn new(handle: &str, name: Option<&str>) -> Self {
+        let text = [handle, name.unwrap_or_default()].concat().into();
+        Self { text, split: handle.len() }
+    }
+
+    /// The handle (user name), without a sign in front of it.
+    pub fn handle(&self) -> &str {
+        &self.text[..self.split]
+    }
+
+    /// The display name, which need not be unique.
+    pub fn name(&self) -> Option<&str> {
+        Some(&self.text[self.split..]).filter(|name| !name.is_empty())
+    }
+
+    /// The number of bytes of both.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
 }
 
 /// The posts that a post refers to. They may not exist.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{epoch_ms, rfc3339_ms};
-use crate::model::{Post, PostAddress, PostKey, References};
+use crate::model::{Post, PostAddress, PostKey, References, UserNames};
 use crate::moment::PostTimes;
 
 /// A post as the API shows it.
@@ -20,9 +20,11 @@ pub struct PostJson<'a> {
     reply_to: Option<AddressJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repost_of: Option<AddressJson>,
-    /// Memory stores this name beside the JSON: it may change without a change of the post.
+    /// Memory stores the names beside the JSON: they may change without a change of the post.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub author_handle: Option<&'a str>,
+    author_handle: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author_name: Option<&'a str>,
 }
 
 /// The address of a post in JSON.
@@ -54,7 +56,7 @@ struct StoredPost {
 }
 
 impl<'a> PostJson<'a> {
-    /// The JSON of a post without its author's handle.
+    /// The JSON of a post without its author's names.
     pub fn new(post: &'a Post, times: &PostTimes) -> Self {
         Self {
             post_id: post.key.post.to_string(),
@@ -65,7 +67,16 @@ impl<'a> PostJson<'a> {
             reply_to: post.references.reply_to.map(AddressJson::new),
             repost_of: post.references.repost_of.map(AddressJson::new),
             author_handle: None,
+            author_name: None,
         }
+    }
+
+    /// Adds the names of the author.
+    #[must_use]
+    pub fn named(self, names: Option<&'a UserNames>) -> Self {
+        let (author_handle, author_name) =
+            (names.map(UserNames::handle), names.and_then(UserNames::name));
+        Self { author_handle, author_name, ..self }
     }
 }
 

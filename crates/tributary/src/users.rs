@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{ShardId, UserId};
+use crate::model::{ShardId, UserId, UserNames};
 use crate::shard::{Deadline, Fleet, NotStored, Shard, Turn};
 
 /// The most users of one call of [`crate::Tributary::find_users`].
@@ -15,8 +15,8 @@ pub const USERS_FOUND_MAX: usize = 20;
 pub struct NamedUser {
     /// The user.
     pub id: UserId,
-    /// The handle, without a sign in front of it.
-    pub handle: String,
+    /// The handle and the display name.
+    pub names: UserNames,
 }
 
 /// Users whose handles begin alike.
@@ -30,12 +30,12 @@ pub struct FoundUsers {
     pub missing: BTreeSet<ShardId>,
 }
 
-/// The handles of users.
+/// The handles and display names of users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Handles {
-    /// By user. Users without a handle, and those of a shard that does not answer, are absent.
-    pub by_user: BTreeMap<UserId, Arc<str>>,
+pub struct Names {
+    /// By user. Users without a row, and those of a shard that does not answer, are absent.
+    pub by_user: BTreeMap<UserId, UserNames>,
     /// Whether a database was queried.
     pub queried: bool,
 }
@@ -59,8 +59,8 @@ pub(crate) async fn find(fleet: &Fleet, prefix: &str) -> Result<FoundUsers, NotS
     let work = fleet.shard_ids().map(|id| (id, id)).collect();
     let gathered = fleet.scatter(work, Turn::First, fleet.read_deadline(), of_shard).await;
     let found = gathered.answers.into_iter().flatten();
-    let mut users: Vec<NamedUser> = found.map(|(id, handle)| NamedUser { id, handle }).collect();
-    users.sort_by_cached_key(|user| (user.handle.to_lowercase(), user.id));
+    let mut users: Vec<NamedUser> = found.map(|(id, names)| NamedUser { id, names }).collect();
+    users.sort_by_cached_key(|user| (user.names.handle().to_lowercase(), user.id));
     users.truncate(USERS_FOUND_MAX);
     Ok(FoundUsers { users, missing: gathered.missing })
 }

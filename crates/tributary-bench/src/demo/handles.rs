@@ -1,6 +1,7 @@
-//! Generates the handles of users from pairs of words.
+//! Generates the handles and display names of users from pairs of words.
 
 use tributary::UserId;
+use tributary::graph::UserNames;
 
 use super::NetworkSize;
 
@@ -22,9 +23,24 @@ const SECOND: [&str; 50] = [
 /// A number without a common factor with the number of pairs, so that neighbours get other words.
 const STEP: usize = 789;
 
-/// The handle of each user; no two are equal.
-pub fn handles(size: NetworkSize) -> Vec<(UserId, String)> {
-    (1..=size.users).map(|user| (UserId::from(user), handle(user))).collect()
+/// The names of each user; no two handles are equal. Every eighth user has no display name.
+pub fn names(size: NetworkSize) -> Vec<(UserId, UserNames)> {
+    let names = |user: u32| {
+        let handle = handle(user);
+        let name = (user % 8 != 0).then(|| display_name(&handle));
+        (UserId::from(user), UserNames::new(&handle, name.as_deref()))
+    };
+    (1..=size.users).map(names).collect()
+}
+
+/// The words of a handle with capital letters, without its number.
+fn display_name(handle: &str) -> String {
+    let words = handle.trim_end_matches(|letter: char| letter.is_ascii_digit()).split('_');
+    let capital = |word: &str| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    };
+    words.map(capital).collect::<Vec<_>>().join(" ")
 }
 
 /// The handle of a user. Users beyond the number of pairs have a number in it.
@@ -48,8 +64,9 @@ mod tests {
     #[test]
     fn handles_are_distinct() {
         let size = NetworkSize { users: 10_000, posts: 0, shards: 4 };
-        let all = handles(size);
-        let distinct: HashSet<&String> = all.iter().map(|(_, handle)| handle).collect();
+        let all = names(size);
+        let distinct: HashSet<&str> = all.iter().map(|(_, names)| names.handle()).collect();
+        assert_eq!(display_name("polite_spruce3"), "Polite Spruce");
         assert_eq!((all.len(), distinct.len()), (10_000, 10_000));
     }
 }

@@ -1,4 +1,4 @@
-//! Generator of an artificial social network: follows, posts and handles. The same arguments
+//! Generator of an artificial social network: follows, posts and names of users. The same arguments
 //! always give the same network. Pure: the demo command stores the rows, and the benchmark uses
 //! the same distributions.
 
@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use self::follows::follows;
-pub use self::handles::handles;
+pub use self::handles::names;
 pub use self::posts::posts;
 pub(crate) use self::posts::{activity, burst, delay_ms, demo_post_id};
 

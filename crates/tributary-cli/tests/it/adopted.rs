@@ -44,7 +44,8 @@ impl Team {
              [tables.posts]\nname = \"status`es\"\nid = \"id\"\nauthor = \"account\"\n\
              content = \"select\"\ntime = \"when\"\nunit = \"{}\"\nzone = \"{}\"\n\
              visible = {{ column = \"state\", value = \"it's public\", hidden = \"gone\" }}\n\
-             [tables.users]\nname = \"accounts\"\nid = \"id\"\nhandle = \"name\"\n",
+             [tables.users]\nname = \"accounts\"\nid = \"id\"\nhandle = \"name\"\n\
+             display_name = \"shown\"\n",
             self.unit, self.zone
         )
     }
@@ -65,7 +66,8 @@ impl Team {
             // No handle has a letter outside latin1, and an index of full texts has no order.
             format!(
                 "CREATE TABLE {database}.accounts (ID INT PRIMARY KEY, \
-                 Name VARCHAR(50) CHARACTER SET latin1, FULLTEXT KEY by_words (Name))"
+                 Name VARCHAR(50) CHARACTER SET latin1, Shown TEXT, \
+                 FULLTEXT KEY by_words (Name))"
             ),
         ]
     }
@@ -135,7 +137,14 @@ pub(crate) async fn adopt(servers: &[Arc<Database>], team: &Team, world: &World)
             insert(format!("-{}", id + 1), account, "no id", when, "it''s public");
         }
         for user in (0..12).filter(|user| user % SHARDS == shard && *user != 5) {
-            statements.push(format!("INSERT INTO {database}.accounts VALUES ({user}, 'u{user}é')"));
+            // Every second user has a display name; an empty one is none.
+            let name = match user % 4 {
+                0 => "NULL".to_owned(),
+                2 => "''".to_owned(),
+                _ => format!("'Name {user} ü'"),
+            };
+            let row = format!("({user}, 'u{user}é', {name})");
+            statements.push(format!("INSERT INTO {database}.accounts VALUES {row}"));
         }
         server.execute(&statements).await;
     }
@@ -179,7 +188,11 @@ async fn check_json(tributary: &Tributary, oracle: &Oracle, team: &Team) {
         assert_eq!(shown["created_at"], when, "{}", team.unit);
         match post.key.author.get() {
             5 => assert!(shown.get("author_handle").is_none()),
-            author => assert_eq!(shown["author_handle"], format!("u{author}é")),
+            author => {
+                assert_eq!(shown["author_handle"], format!("u{author}é"));
+                let name = (author % 2 == 1).then(|| format!("Name {author} ü").into());
+                assert_eq!(shown.get("author_name"), name.as_ref());
+            }
         }
         let timestamp = &express["feed"][index]["timestamp"];
         match times.unit {

@@ -11,7 +11,7 @@ use serde_json::json;
 use tributary::internal::folders::FolderRows;
 use tributary::internal::{mysql_tables, now_ms};
 use tributary::{Config, Tributary, UserId};
-use tributary_bench::demo::{NetworkSize, follows, handles, posts};
+use tributary_bench::demo::{NetworkSize, follows, names, posts};
 use tributary_server::{RouterOptions, Scope, Web};
 
 use crate::graph::configure_hides;
@@ -134,7 +134,7 @@ async fn demo() -> (TestServer, tempfile::TempDir) {
     let rows = || {
         let graph = follows(DEMO);
         let posts = posts(DEMO, &graph, now_ms());
-        FolderRows { shards: DEMO.shards, follows: graph, posts, handles: handles(DEMO) }
+        FolderRows { shards: DEMO.shards, follows: graph, posts, names: names(DEMO) }
     };
     FolderRows::build(&data, "demo", rows, |_| ()).unwrap();
     (serve(Tributary::open(&Config::embedded(&data)).await.unwrap()).await, dir)

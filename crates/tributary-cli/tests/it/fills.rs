@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use mysql_async::Error;
 use mysql_async::prelude::Queryable;
+use tributary::graph::UserNames;
 use tributary::internal::{Bounds, FillAnswer, FillRequest, LogPosition, TestLog, mysql_tables};
 use tributary::{Post, PostKey, Tributary, UserId};
 
@@ -131,7 +132,7 @@ fn shown(writer: u64, answers: &[FillAnswer]) -> u64 {
         FillAnswer::Follows(followees_now.collect::<Vec<_>>().into()),
         "{label}"
     );
-    let all = FillAnswer::Tail { posts, complete: true, handle: None, blocks: Vec::new() };
+    let all = FillAnswer::Tail { posts, complete: true, names: None, blocks: Vec::new() };
     assert_eq!(*whole, all, "{label}");
     n
 }
@@ -341,9 +342,11 @@ fn adopted_tables_are_filled_as_they_are_read() {
                         let complete = posts.len() <= depth as usize;
                         posts.truncate(depth as usize);
                         let named = author < 12 && author != 5;
-                        let handle = named.then(|| format!("u{author}é"));
+                        let name = (author % 2 == 1).then(|| format!("Name {author} ü"));
+                        let names =
+                            named.then(|| UserNames::new(&format!("u{author}é"), name.as_deref()));
                         let blocks = Vec::new();
-                        let expected = FillAnswer::Tail { posts, complete, handle, blocks };
+                        let expected = FillAnswer::Tail { posts, complete, names, blocks };
                         assert_eq!(answer, expected, "{}, {author}, {depth}", team.unit);
                     }
                 }

@@ -406,6 +406,8 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Wat
         format!("UPDATE {posts} SET id = 3999 WHERE id = 306"),
         format!("DELETE FROM {posts} WHERE id = 307"),
         format!("UPDATE {accounts} SET Name = 'called otherwise' WHERE ID = 3"),
+        format!("UPDATE {accounts} SET Shown = 'Another Name' WHERE ID = 3"),
+        format!("UPDATE {accounts} SET Shown = NULL WHERE ID = 1"),
         format!("DELETE FROM {accounts} WHERE ID = 7"),
         format!("DELETE FROM {graph} WHERE `from` = 3 AND `to` = 3"),
         format!("INSERT IGNORE INTO {graph} (`from`, `to`) VALUES (3, 3), (3, 7), (3, 5)"),
@@ -419,7 +421,7 @@ async fn changes_of_a_team(fleet: &TestFleet, tributary: &Tributary, watch: &Wat
             let expected =
                 plain.home_timeline(user_id(reader), &at_least(&token, limit)).await.unwrap();
             assert!(page.fresh_enough, "{unit}: {sql}");
-            let parts = |page: &Page| (page.posts.clone(), page.handles.clone());
+            let parts = |page: &Page| (page.posts.clone(), page.names.clone());
             assert_eq!(parts(&page), parts(&expected), "{unit}: {sql}");
             watch.check_newest_page(user_id(reader), &token, limit, &page).await;
         }

@@ -1,9 +1,10 @@
 //! The pages for people over HTTP: who may see them, and that they can be read without scripts.
 
 use std::fs;
+use std::time::Duration;
 
 use hyper::{Method, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 use tributary::Tributary;
 use tributary_server::{RouterOptions, Scope, Web};
 
@@ -267,7 +268,35 @@ fn name_users(fleet: &TestFleet, users: &[(u64, &str)]) {
         let file = format!("{folder}/shard-{}.sqlite", user % SHARDS);
         let row = (i64::try_from(*user).unwrap(), handle);
         let file = rusqlite::Connection::open(file).unwrap();
-        file.execute("INSERT INTO users VALUES (?, ?)", row).unwrap();
+        file.execute("INSERT INTO users (user_id, handle) VALUES (?, ?)", row).unwrap();
+    }
+}
+
+async fn a_display_name_appears_while_the_server_runs(fleet: &TestFleet, server: &TestServer) {
+    let before = server.get("/v1/users/1/feed?limit=100").await.json();
+    assert!(before["posts"].as_array().unwrap().iter().all(|post| post["author_name"].is_null()));
+    let [_, folder] = fleet.source_args();
+    let file = rusqlite::Connection::open(format!("{folder}/shard-2.sqlite")).unwrap();
+    file.execute("UPDATE users SET name = 'Adam <é>' WHERE user_id = 2", []).unwrap();
+    let named = async || {
+        let page = server.get("/v1/users/1/feed?limit=100").await.json();
+        let of_adam = |post: &&Value| post["author_id"] == "2";
+        let mut posts = page["posts"].as_array().unwrap().iter().filter(of_adam);
+        posts.all(|post| post["author_name"] == "Adam <é>" && post["author_handle"] == "Adam")
+    };
+    for _ in 0..500 {
+        if named().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(named().await);
+    let found = server.get("/v1/users?handle=ad").await.json();
+    let adam = json!({"user_id": "2", "handle": "Adam", "name": "Adam <é>"});
+    assert_eq!(found["users"], json!([{"user_id": "1", "handle": "ada"}, adam]));
+    let both = "<bdi>Adam &#60;é&#62;</bdi> <bdi class=\"handle\">@Adam</bdi>";
+    for path in ["/home/1", "/home/1/following", "/home/1/open?user=ad"] {
+        assert!(open(server, path, "").await.body.contains(both), "{path}");
     }
 }
 
@@ -307,6 +336,7 @@ fn users_are_found_by_the_beginning_of_their_handles() {
         assert!(none.contains("No handle begins with “&#60;b&#62;”"), "{none}");
         let following = open(&server, "/home/1/following", "").await.body;
         assert!(following.contains("@bobby") && following.contains("<span>@ada</span>"));
+        a_display_name_appears_while_the_server_runs(&fleet, &server).await;
     });
 }
 

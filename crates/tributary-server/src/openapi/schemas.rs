@@ -246,6 +246,9 @@ pub(crate) struct Post {
     /// Present if the configuration names a table of users and the author is in it.
     #[schema(nullable = false)]
     author_handle: Option<String>,
+    /// Present if the table of users has a display name of the author.
+    #[schema(nullable = false)]
+    author_name: Option<String>,
 }
 
 /// A page of a timeline.

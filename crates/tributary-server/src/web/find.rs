@@ -130,11 +130,12 @@ impl FindPage {
         path: impl Fn(UserId) -> String,
     ) -> Result<Response, ApiError> {
         let lower = prefix.to_lowercase();
-        let mut whole = found.users.iter().filter(|user| user.handle.to_lowercase() == lower);
+        let mut whole =
+            found.users.iter().filter(|user| user.names.handle().to_lowercase() == lower);
         if let (Some(user), None, true) = (whole.next(), whole.next(), found.missing.is_empty()) {
             return see_other(&path(user.id));
         }
-        let person = |user: &NamedUser| (Person::new(user.id, Some(&user.handle)), path(user.id));
+        let person = |user: &NamedUser| (Person::new(user.id, Some(&user.names)), path(user.id));
         let template = Self {
             query: prefix,
             found: found.users.iter().map(person).collect(),

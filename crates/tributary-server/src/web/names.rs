@@ -1,34 +1,34 @@
-//! The users that a page names, with their handles.
+//! The users that a page names, with their handles and display names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use tributary::graph::UserNames;
 use tributary::{Tributary, UserId};
 
 use super::view::Person;
 use crate::limits::Cost;
 
-/// The handles of the users on a page.
+/// The names of the users on a page.
 #[derive(Default)]
 pub(super) struct Names {
-    handles: BTreeMap<UserId, Arc<str>>,
+    by_user: BTreeMap<UserId, UserNames>,
     queried: bool,
 }
 
 impl Names {
     /// The names of these users.
     pub(super) async fn of(tributary: &Tributary, users: &[UserId]) -> Self {
-        let found = tributary.handles(users).await;
-        Self { handles: found.by_user, queried: found.queried }
+        let found = tributary.names(users).await;
+        Self { by_user: found.by_user, queried: found.queried }
     }
 
-    /// Adds handles that are known already.
-    pub(super) fn add(&mut self, known: impl IntoIterator<Item = (UserId, String)>) {
-        self.handles.extend(known.into_iter().map(|(user, handle)| (user, handle.into())));
+    /// Adds names that are known already.
+    pub(super) fn add(&mut self, known: impl IntoIterator<Item = (UserId, UserNames)>) {
+        self.by_user.extend(known);
     }
 
     pub(super) fn person(&self, user: UserId) -> Person {
-        Person::new(user, self.handles.get(&user).map(AsRef::as_ref))
+        Person::new(user, self.by_user.get(&user))
     }
 
     /// The cost of finding the names.

@@ -301,7 +301,7 @@ impl Timeline {
         let mut page = draft.into_page();
         let further = author.iter().map(|author| author.person.id);
         let mut referred = Referred::read(tributary, reader, &page.posts, further).await;
-        referred.names.add(std::mem::take(&mut page.handles));
+        referred.names.add(std::mem::take(&mut page.names));
         let names = &referred.names;
         if let Some(author) = &mut author {
             author.person = names.person(author.person.id);

@@ -1,6 +1,7 @@
 //! The values in the templates: names, posts, times, avatars and notices. Pure.
 
 use axum::http::HeaderMap;
+use tributary::graph::UserNames;
 use tributary::internal::{PostTimes, rfc3339_ms};
 use tributary::posts::{PostAddress, References};
 use tributary::{Post, PostId, UserId};
@@ -88,18 +89,23 @@ impl Frame {
 /// A user as pages show it.
 pub(super) struct Person {
     pub(super) id: UserId,
+    /// The display name; else the handle, else the id.
     pub(super) name: String,
+    /// The handle, if it is not the name.
+    pub(super) handle: Option<String>,
     pub(super) avatar: Avatar,
 }
 
 impl Person {
-    /// A user with this handle. Without one, its id is the name.
-    pub(super) fn new(id: UserId, handle: Option<&str>) -> Self {
-        let name = match handle {
-            Some(handle) => format!("@{handle}"),
-            None => format!("User {id}"),
+    /// A user with these names.
+    pub(super) fn new(id: UserId, names: Option<&UserNames>) -> Self {
+        let handle = names.map(|names| format!("@{}", names.handle()));
+        let (name, handle) = match (names.and_then(UserNames::name), handle) {
+            (Some(name), handle) => (name.to_owned(), handle),
+            (None, Some(handle)) => (handle, None),
+            (None, None) => (format!("User {id}"), None),
         };
-        Self { id, name, avatar: Avatar::of(id) }
+        Self { id, name, handle, avatar: Avatar::of(id) }
     }
 }
 

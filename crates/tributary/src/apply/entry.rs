@@ -99,8 +99,8 @@ pub(super) enum Difference {
     Posts { count: usize, first: TailKey },
     /// Followees, mutes and blocks that only one copy has: their number and one of the users.
     Listed { count: usize, first: Slot },
-    /// The author's handle.
-    Handle,
+    /// The author's handle or display name.
+    Names,
     /// The users that the author blocks.
     Blocks,
     /// The copies are of different kinds.
@@ -117,7 +117,7 @@ impl Difference {
             Self::Listed { count, first } => {
                 format!("{count} followees, mutes or blocks, one of them is {}", user(*first))
             }
-            Self::Handle => "the handle".into(),
+            Self::Names => "the handle or the display name".into(),
             Self::Blocks => "the blocked users".into(),
             Self::Kind => "the kind of value".into(),
         }
@@ -155,9 +155,9 @@ impl CachedEntry {
                     of_one.map(|(key, _)| key).chain(of_other).copied().collect();
                 let posts = keys.iter().max().map(|first| (keys.len(), *first));
                 let posts = posts.map(|(count, first)| Difference::Posts { count, first });
-                let handle = (one.handle() != other.handle()).then_some(Difference::Handle);
+                let names = (one.names() != other.names()).then_some(Difference::Names);
                 let blocks = (one.blocks() != other.blocks()).then_some(Difference::Blocks);
-                posts.or(handle).or(blocks)
+                posts.or(names).or(blocks)
             }
             (Self::Follows(one), Self::Follows(other))
                 if one.is_too_long() != other.is_too_long() =>

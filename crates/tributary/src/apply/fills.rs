@@ -499,14 +499,14 @@ impl Applier {
     ) -> Option<CachedEntry> {
         let is_cut = is_cut(request, &answer);
         match answer {
-            FillAnswer::Tail { posts, complete, handle, mut blocks } => {
+            FillAnswer::Tail { posts, complete, names, mut blocks } => {
                 // Each post is dropped as soon as it is encoded.
                 let rows = posts.into_iter().map(|post| self.memory.tail_post(&post)).collect();
                 let bytes = self.memory.budget().fill_rows_bytes();
                 // A deeper fill of large posts would have no more of them.
                 let depth = if is_cut { TAIL_DEPTH_MAX } else { depth_of(request) };
                 let limits = TailLimits { depth: depth as usize, bytes };
-                let tail = Tail::new(rows, complete, limits, handle.map(Into::into));
+                let tail = Tail::new(rows, complete, limits, names);
                 blocks.retain(|user| *user != request.user);
                 let tail = tail.blocking(blocks);
                 Some(CachedEntry::Tail(Arc::new(tail)))

@@ -203,7 +203,7 @@ impl Server {
                 let complete = posts.len() <= depth as usize;
                 posts.truncate(depth as usize);
                 let blocks = rows.hidden(user.0, UserList::Blocks);
-                FillAnswer::Tail { posts, complete, handle: None, blocks }
+                FillAnswer::Tail { posts, complete, names: None, blocks }
             }
             FillTarget::Follows { .. } => {
                 let all = rows.follows.get(&user.0).into_iter().flatten();

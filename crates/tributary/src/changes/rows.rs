@@ -6,7 +6,7 @@ use super::bytes::Bytes;
 use super::columns::{Cell, ColumnFormat, TableMap, image};
 use super::metadata::LoggedColumn;
 use super::pending::Pending;
-use crate::mapping::{CONDITIONS_MAX, Condition, Mark, Tables};
+use crate::mapping::{CONDITIONS_MAX, Condition, Mark, Tables, UsersTable};
 use crate::model::{
     Follow, Hide, ID_MAX, Post, PostId, PostKey, REFERENCE_COLUMNS, References, ShardId, UserId,
     UserList, edit_time,
@@ -131,7 +131,7 @@ impl TablePlan {
             }
             Role::Users => {
                 let users = tables.users.iter();
-                (users.flat_map(|users| [&users.id, &users.handle]).collect(), &[][..])
+                (users.flat_map(UsersTable::columns).collect(), &[][..])
             }
         };
         if conditions.len() > CONDITIONS_MAX {

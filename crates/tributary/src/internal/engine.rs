@@ -77,7 +77,7 @@ impl<'a> EngineMemory<'a> {
     /// they do not fit.
     pub fn fill_tail(&mut self, author: UserId, posts: Vec<Post>, complete: bool) -> Option<()> {
         let depth = u32::try_from(posts.len()).unwrap_or(u32::MAX);
-        let answer = FillAnswer::Tail { posts, complete, handle: None, blocks: Vec::new() };
+        let answer = FillAnswer::Tail { posts, complete, names: None, blocks: Vec::new() };
         self.fill(author, FillTarget::Tail { depth }, answer)
     }
 

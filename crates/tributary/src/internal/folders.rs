@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::OpenError;
-use crate::model::{Follow, Post, ShardId, UserId};
+use crate::model::{Follow, Post, ShardId, UserId, UserNames};
 use crate::placement::Placement;
-use crate::shard::{
-    Access, Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
-};
+use crate::shard::{Access, Folder, OpenedFile, insert_follows, insert_names, insert_posts, lock};
 pub use crate::shard::{CopiedShard, back_up, restore};
 
 /// Rows of one transaction. Large ones are faster, and nothing else writes to the folder.
@@ -25,8 +23,8 @@ pub struct FolderRows {
     pub follows: Vec<Follow>,
     /// All posts, each id once per shard.
     pub posts: Vec<Post>,
-    /// The handles of users.
-    pub handles: Vec<(UserId, String)>,
+    /// The handles and display names of users.
+    pub names: Vec<(UserId, UserNames)>,
 }
 
 impl FolderRows {
@@ -52,12 +50,12 @@ impl FolderRows {
             let _lock = lock(&building)?;
             fs::remove_dir_all(&building).map_err(|error| failed(&building, error))?;
         }
-        let Self { shards, follows, posts, handles } = rows();
+        let Self { shards, follows, posts, names } = rows();
         let folder = Folder::open(&building, shards, Access::Own)?;
         let placement = Placement::modulo(shards.into()).map_err(|error| failed(dir, error))?;
         let mut follows_of = placement.group(follows, |follow| follow.follower);
         let mut posts_of = placement.group(posts, |post| post.key.author);
-        let mut handles_of = placement.group(handles, |(user, _)| *user);
+        let mut names_of = placement.group(names, |(user, _)| *user);
         thread::scope(|scope| {
             let threads: Vec<_> = folder
                 .shard_files()
@@ -68,7 +66,7 @@ impl FolderRows {
                         shards,
                         follows: follows_of.remove(&shard).unwrap_or_default(),
                         posts: posts_of.remove(&shard).unwrap_or_default(),
-                        handles: handles_of.remove(&shard).unwrap_or_default(),
+                        names: names_of.remove(&shard).unwrap_or_default(),
                     };
                     let (added, folder) = (&added, &folder);
                     scope.spawn(move || fill(folder.open_shard(number)?, &path, &rows, added))
@@ -99,7 +97,7 @@ impl FolderRows {
 fn fill(
     opened: OpenedFile,
     path: &Path,
-    FolderRows { follows, posts, handles, .. }: &FolderRows,
+    FolderRows { follows, posts, names, .. }: &FolderRows,
     added: &impl Fn(usize),
 ) -> Result<(), OpenError> {
     let OpenedFile { mut connection, file } = opened;
@@ -114,8 +112,8 @@ fn fill(
             insert_posts(&mut connection, rows)?;
             added(rows.len());
         }
-        for rows in handles.chunks(ROWS_PER_COMMIT) {
-            insert_handles(&mut connection, rows)?;
+        for rows in names.chunks(ROWS_PER_COMMIT) {
+            insert_names(&mut connection, rows)?;
             added(rows.len());
         }
         Ok::<(), rusqlite::Error>(())

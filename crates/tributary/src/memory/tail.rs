@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::UserId;
+use crate::model::{UserId, UserNames};
 
 /// A post's key among the posts of its author: (time, post id).
 pub(crate) type TailKey = (i64, u64);
@@ -45,8 +45,8 @@ pub(crate) struct Tail {
     /// The lowest key that the tail answers for. `None` if it holds all posts.
     floor: Option<TailKey>,
     limits: TailLimits,
-    /// The author's display name, if the shards have one.
-    handle: Option<Arc<str>>,
+    /// The author's names, if the shards have them.
+    names: Option<UserNames>,
     /// Size of the bodies in bytes.
     bytes: usize,
 }
@@ -80,7 +80,7 @@ impl Clone for Tail {
             blocks: self.blocks.clone(),
             floor: self.floor,
             limits: self.limits,
-            handle: self.handle.clone(),
+            names: self.names.clone(),
             bytes: self.bytes,
         }
     }
@@ -100,13 +100,13 @@ impl TailLimits {
 
 impl Tail {
     /// A tail filled with `rows`, the newest posts, newest first. `complete` means that the author
-    /// has no other posts. Rows beyond the limits are dropped. `handle` is the author's display
-    /// name.
+    /// has no other posts. Rows beyond the limits are dropped. `names` are the
+    /// author's.
     pub(crate) fn new(
         mut rows: Vec<TailPost>,
         complete: bool,
         limits: TailLimits,
-        handle: Option<Arc<str>>,
+        names: Option<UserNames>,
     ) -> Self {
         let fitting = limits.fitting(rows.iter().map(|row| &row.body));
         let complete = complete && fitting == rows.len();
@@ -114,7 +114,7 @@ impl Tail {
         let floor = if complete { None } else { rows.last().map(|row| row.key) };
         let bytes = rows.iter().map(|row| TEXT_BYTES + row.body.len()).sum();
         rows.shrink_to_fit();
-        Self { posts: rows, blocks: None, floor, limits, handle, bytes }
+        Self { posts: rows, blocks: None, floor, limits, names, bytes }
     }
 
     /// The same tail of an author who blocks these users, in ascending order.
@@ -217,9 +217,9 @@ impl Tail {
         self.floor
     }
 
-    /// The author's display name, if the shards have one.
-    pub(crate) fn handle(&self) -> Option<&Arc<str>> {
-        self.handle.as_ref()
+    /// The author's names, if the shards have them.
+    pub(crate) fn names(&self) -> Option<&UserNames> {
+        self.names.as_ref()
     }
 
     /// The users that the author blocks, in ascending order.
@@ -244,9 +244,9 @@ impl Tail {
     /// Approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let posts = self.posts.capacity() * size_of::<TailPost>();
-        let handle = self.handle.as_ref().map_or(0, |handle| TEXT_BYTES + handle.len());
+        let names = self.names.as_ref().map_or(0, |names| TEXT_BYTES + names.bytes());
         let blocks = size_of_val(self.blocks());
-        MAPS_BYTES + size_of::<Self>() + posts + self.bytes + handle + blocks
+        MAPS_BYTES + size_of::<Self>() + posts + self.bytes + names + blocks
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Fleet {
     read_deadline: Duration,
     times: PostTimes,
     horizon: Horizon,
-    stores_handles: bool,
+    stores_names: bool,
     /// The lists whose tables the shards have.
     lists: Vec<UserList>,
     sources: Vec<Arc<Source>>,
@@ -150,7 +150,7 @@ impl Fleet {
             .build(&shards.iter().map(Shard::name).collect::<Vec<_>>())
             .map_err(|error| OpenError::Prerequisite(error.to_string()))?;
         let read_deadline = config.request.deadline();
-        let (times, stores_handles, lists) = match &config.fleet {
+        let (times, stores_names, lists) = match &config.fleet {
             FleetConfig::Embedded(_) => (PostTimes::MILLISECONDS, true, UserList::ALL.to_vec()),
             FleetConfig::Servers(servers) => {
                 let tables = &servers.tables;
@@ -178,7 +178,7 @@ impl Fleet {
             read_deadline,
             horizon: Horizon::new(hides_future, times.clone()),
             times,
-            stores_handles,
+            stores_names,
             lists,
             sources,
             cold_pages: ColdPages::default(),
@@ -236,8 +236,8 @@ impl Fleet {
     }
 
     /// Whether the shards have a table of handles.
-    pub fn stores_handles(&self) -> bool {
-        self.stores_handles
+    pub fn stores_names(&self) -> bool {
+        self.stores_names
     }
 
     /// Whether the shards have the table of a list.

@@ -121,6 +121,7 @@ const TIME: &[&str] = &[
 const USERS: &[&str] = &["users", "accounts", "profiles", "members", "user"];
 const USER_ID: &[&str] = &["userid", "accountid", "id", "uid"];
 const HANDLE: &[&str] = &["handle", "username", "screenname", "nickname", "login", "name"];
+const DISPLAY_NAME: &[&str] = &["displayname", "name"];
 
 pub(super) const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
 const TEXTS: &[&str] = &[
@@ -260,7 +261,13 @@ fn posts_of(shape: &TableShape) -> Option<PostsTable> {
 fn users_of(shape: &TableShape) -> Option<UsersTable> {
     let id = column(shape, USER_ID, INTEGERS, &[])?;
     let handle = column(shape, HANDLE, NAMES, &[])?;
-    Some(UsersTable { name: shape.name.clone(), id: id.name.clone(), handle: handle.name.clone() })
+    let display_name = column(shape, DISPLAY_NAME, NAMES, &[handle]);
+    Some(UsersTable {
+        name: shape.name.clone(),
+        id: id.name.clone(),
+        handle: handle.name.clone(),
+        display_name: display_name.map(|column| column.name.clone()),
+    })
 }
 
 /// The column with the likeliest name among those with one of the types `kinds`, except `others`.
@@ -311,7 +318,7 @@ mod tests {
     fn tables_are_recognized_by_names_and_types() {
         let shapes = [
             table("Account", "id bigint, userName varchar"),
-            table("users", "id bigint, email varchar, username varchar"),
+            table("users", "id bigint, email varchar, name varchar, username varchar"),
             table(
                 "follows",
                 "id bigint, account_id bigint, target_account_id bigint, created_at datetime",
@@ -335,7 +342,11 @@ mod tests {
             ["statuses", "id", "accountId", "text", "created_at"]
         );
         assert_eq!(posts.unit, TimeUnit::DateTime { digits: 3 });
-        assert_eq!(tables.users.unwrap().handle, "username");
+        let users = tables.users.unwrap();
+        assert_eq!(
+            (users.handle.as_str(), users.display_name.as_deref()),
+            ("username", Some("name"))
+        );
         assert!(notes.is_empty());
         let polymorphic = "followable_type varchar, followable_id bigint, follower_type varchar, \
              follower_id bigint, blocked tinyint";

@@ -10,7 +10,6 @@ mod finding;
 mod fleet;
 mod follow;
 mod gate;
-mod handles;
 #[cfg(feature = "mysql")]
 mod infer;
 mod joint;
@@ -23,6 +22,7 @@ mod marks;
 mod migrate;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod names;
 mod queue;
 mod read_cost;
 mod references;
@@ -66,7 +66,7 @@ use self::sqlite::SqliteShard;
 pub use self::sqlite::{CopiedShard, back_up, restore};
 #[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::{
-    Folder, OpenedFile, insert_follows, insert_handles, insert_posts, lock,
+    Folder, OpenedFile, insert_follows, insert_names, insert_posts, lock,
 };
 #[cfg(all(test, feature = "sqlite"))]
 pub(crate) use self::sqlite::{HeldReads, HeldTables};

@@ -8,7 +8,11 @@ pub(super) const OUR_TABLES: [&str; 6] =
     ["followers", "tweets", WRITES_TABLE, "mutes", "blocks", "read_markers"];
 /// The table of idempotency keys. It is ours even if all other tables are adopted.
 pub(super) const WRITES_TABLE: &str = "tributary_writes";
-/// The table of handles in an embedded shard. On servers it is always a table of the team.
+/// Longest handle that is read from a table of a team, in characters. The rest is cut off.
+pub(super) const HANDLE_CHARS_MAX: usize = 255;
+/// Longest display name, in characters. The rest is cut off.
+pub(super) const DISPLAY_NAME_CHARS_MAX: usize = 100;
+/// The table of handles and names in an embedded shard. On servers it is a table of the team.
 pub(super) const SQLITE_USERS: &str = "users";
 /// The further tables of an embedded shard: its log, and the identity of this log.
 pub(super) const SQLITE_LOG_TABLES: [&str; 2] = ["tributary_log", "tributary_history"];
@@ -58,7 +62,8 @@ CREATE TABLE IF NOT EXISTS blocks (
 CREATE INDEX IF NOT EXISTS blocks_by_blocked ON blocks (blocked_user_id, blocker_user_id);
 CREATE TABLE IF NOT EXISTS users (
     user_id INTEGER PRIMARY KEY,
-    handle TEXT NOT NULL COLLATE NOCASE CHECK (length(handle) BETWEEN 1 AND 64)
+    handle TEXT NOT NULL COLLATE NOCASE CHECK (length(handle) BETWEEN 1 AND 64),
+    name TEXT CHECK (length(name) <= 100)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS users_by_handle ON users (handle);
 CREATE TABLE IF NOT EXISTS read_markers (
@@ -76,6 +81,10 @@ CREATE INDEX IF NOT EXISTS read_markers_by_author ON read_markers (post_user_id)
 pub(super) const SQLITE_POST_COLUMNS: [&str; REFERENCE_COLUMNS + 1] =
     ["reply_to_user_id", "reply_to_tweet_id", "repost_of_user_id", "repost_of_tweet_id", EDITED_AT];
 
+/// The column of display names, which the table of an older release does not have.
+pub(super) const SQLITE_NAME_COLUMN: &str = "
+ALTER TABLE users ADD COLUMN name TEXT CHECK (length(name) <= 100)";
+
 /// The indexes for counting and erasing references. They have no rows of other posts.
 pub(super) const SQLITE_REFERENCE_INDEXES: &str = "
 CREATE INDEX IF NOT EXISTS tweets_by_reply ON tweets (reply_to_user_id, reply_to_tweet_id)
@@ -89,7 +98,7 @@ CREATE INDEX IF NOT EXISTS tweets_by_repost ON tweets (repost_of_user_id, repost
 /// - 1: a post was stored; 2: a post may be gone; 5: a post has another text.
 /// - 3: a follow was stored; 4: a follow may be gone.
 /// - 6: a mute was stored; 7: a mute may be gone. 8: a block was stored; 9: a block may be gone.
-/// - 10: the handle of a user may have changed. The row names the user twice.
+/// - 10: the handle or the name of a user may have changed. The row names the user twice.
 ///
 /// A row replaced by `INSERT OR REPLACE` or `UPDATE OR REPLACE` fires no delete trigger. So a
 /// `BEFORE` trigger logs the post that already has the new id. A follow, mute or block can only be

@@ -13,7 +13,7 @@ use super::queue::ConnectionStats;
 use super::sqlite::SqliteSource;
 use super::{Deadline, ShardError};
 use crate::changes::{Bounds, FeedEvent, LogIdentity, LogPosition};
-use crate::model::{Post, ShardId, UserId, UserList};
+use crate::model::{Post, ShardId, UserId, UserList, UserNames};
 use crate::problems::{ProblemCause, Problems};
 
 /// A database process or file with one log: a server with all of its shards, or one SQLite file.
@@ -85,8 +85,8 @@ pub enum FillAnswer {
         posts: Vec<Post>,
         /// Whether the author has no further posts.
         complete: bool,
-        /// The author's handle, if the shard has a users table with this author.
-        handle: Option<String>,
+        /// The author's names, if the shard has a users table with this author.
+        names: Option<UserNames>,
         /// The users that the author blocks, by rising id, each once.
         blocks: Vec<UserId>,
     },

@@ -119,7 +119,7 @@ impl Filling {
     fn add(&mut self, from: Cursor, more: Draft) {
         let all = &mut self.draft;
         all.stale.extend(more.stale.iter().map(|(shard, as_of)| (*shard, *as_of)));
-        all.handles.extend(more.handles.iter().map(|(user, handle)| (*user, handle.clone())));
+        all.names.extend(more.names.iter().map(|(user, names)| (*user, names.clone())));
         all.queried.extend(&more.queried);
         (all.waves, all.reads) = (all.waves + more.waves, all.reads + 1);
         all.authors = all.authors.max(more.authors);

@@ -7,7 +7,7 @@ use super::warm::FoundPost;
 use crate::cursor::{Cursor, Edge, Seen};
 use crate::freshness::Freshness;
 use crate::memory::Version;
-use crate::model::{Direction, Post, PostAddress, PostKey, ShardId, UserId};
+use crate::model::{Direction, Post, PostAddress, PostKey, ShardId, UserId, UserNames};
 use crate::post_json::{decode, may_be_repost, text_bytes};
 use crate::timeline::Page;
 
@@ -16,8 +16,8 @@ use crate::timeline::Page;
 pub(super) const PAGE_JSON_MAX: usize = 1 << 20;
 /// About the bytes of the JSON of a post without its text.
 const FIELD_BYTES: usize = 128;
-/// About the bytes of a handle in the JSON of a post, without its text.
-const HANDLE_BYTES: usize = 24;
+/// About the bytes of the fields of names in the JSON of a post, without their texts.
+const NAMES_BYTES: usize = 48;
 
 /// A post on a page, by where it was read.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ impl DraftPost {
         match self {
             Self::FromDatabase(post) => text_bytes(&post.content) + FIELD_BYTES,
             Self::FromMemory(found) => {
-                let handle = found.handle().map_or(0, |handle| handle.len() + HANDLE_BYTES);
-                found.body().len() + handle + 1
+                let names = found.names().map_or(0, |names| names.bytes() + NAMES_BYTES);
+                found.body().len() + names + 1
             }
         }
     }
@@ -80,7 +80,7 @@ pub struct Draft {
     pub prev: Cursor,
     pub missing: BTreeSet<ShardId>,
     pub stale: BTreeMap<ShardId, i64>,
-    pub handles: BTreeMap<UserId, String>,
+    pub names: BTreeMap<UserId, UserNames>,
     pub waves: u32,
     /// The plain pages that were read for it: more than one if reposts are collapsed.
     pub reads: usize,
@@ -234,7 +234,7 @@ impl Draft {
             prev: self.prev,
             missing: self.missing.into_iter().chain(lower.missing).collect(),
             stale: self.stale.into_iter().chain(lower.stale).collect(),
-            handles: self.handles.into_iter().chain(lower.handles).collect(),
+            names: self.names.into_iter().chain(lower.names).collect(),
             waves: self.waves + lower.waves,
             reads: self.reads + lower.reads,
             queried: self.queried.into_iter().chain(lower.queried).collect(),
@@ -279,7 +279,7 @@ impl Draft {
             prev,
             missing,
             stale: BTreeMap::new(),
-            handles: BTreeMap::new(),
+            names: BTreeMap::new(),
             waves: 0,
             reads: 1,
             queried: BTreeSet::new(),
@@ -309,12 +309,11 @@ impl Draft {
 
     /// The page, with the texts of posts from memory decoded from their JSON.
     pub fn into_page(self) -> Page {
-        let mut handles = self.handles;
+        let mut names = self.names;
         let posts = self.posts.into_iter().map(|entry| match entry {
             DraftPost::FromDatabase(post) => post,
             DraftPost::FromMemory(found) => {
-                let handle = found.handle().map(|handle| (found.key.author, handle.to_owned()));
-                handles.extend(handle);
+                names.extend(found.names().map(|names| (found.key.author, names.clone())));
                 decode(found.key, found.body())
             }
         });
@@ -324,7 +323,7 @@ impl Draft {
             prev: self.prev,
             missing: self.missing,
             stale: self.stale,
-            handles,
+            names,
             waves: self.waves,
             freshness: self.freshness,
             fresh_enough: self.fresh_enough,

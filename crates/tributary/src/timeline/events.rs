@@ -7,7 +7,7 @@ use super::Limit;
 use super::hidden::Blockers;
 use crate::freshness::Freshness;
 use crate::memory::TailPost;
-use crate::model::{Post, PostId, PostKey, ShardId, UserId};
+use crate::model::{Post, PostId, PostKey, ShardId, UserId, UserNames};
 use crate::post_json::decode;
 
 /// Names the changes of a home timeline that are asked for. The default asks for the token to
@@ -67,7 +67,7 @@ pub struct News {
     pub stale: BTreeMap<ShardId, i64>,
     /// The followees whose changes were looked up.
     pub authors: usize,
-    /// Whether a database was queried, for the follow list or for handles.
+    /// Whether a database was queried, for the follow list or for names.
     pub queried: bool,
     /// When the next hidden post of a followee becomes visible, in milliseconds since 1970 (UTC):
     /// ask again then, even if no log has changed.
@@ -140,7 +140,7 @@ pub enum NewsEvent {
 pub struct NewsPost {
     pub(super) key: PostKey,
     pub(super) json: Arc<str>,
-    pub(super) handle: Option<Arc<str>>,
+    pub(super) names: Option<UserNames>,
 }
 
 impl NewsEvent {
@@ -155,7 +155,7 @@ impl NewsEvent {
 
 impl NewsPost {
     pub(super) fn new(author: UserId, post: TailPost) -> Self {
-        Self { key: post_key(author, &post), json: post.body, handle: None }
+        Self { key: post_key(author, &post), json: post.body, names: None }
     }
 
     /// The post's time, id and author.
@@ -168,14 +168,14 @@ impl NewsPost {
         decode(self.key, &self.json)
     }
 
-    /// The JSON of the post, without its author's handle.
+    /// The JSON of the post, without its author's names.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// The author's handle, if the shards store handles.
-    pub fn handle(&self) -> Option<&str> {
-        self.handle.as_deref()
+    /// The author's names, if the shards store names.
+    pub fn names(&self) -> Option<&UserNames> {
+        self.names.as_ref()
     }
 }
 

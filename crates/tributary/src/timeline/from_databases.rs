@@ -11,7 +11,7 @@ use super::view::{Followees, View};
 use super::warm::{FoundPost, MemoryPosts, Older, Span};
 use super::{Attempt, PageRequest, ReadError, Timeline};
 use crate::cursor::{AuthorEdge, Cursor, Edge};
-use crate::model::{Direction, Follow, Post, PostKey, ShardId, UserId, UserList};
+use crate::model::{Direction, Follow, Post, PostKey, ShardId, UserId, UserList, UserNames};
 use crate::shard::{
     Cut, Deadline, Shard, ShardError, SpanPosts, TailQuery, Turn, joint_heads, joint_posts_until,
     joint_tail_posts, read_alone,
@@ -60,7 +60,7 @@ async fn page_once(
         asked: BTreeSet::new(),
         blockers: BTreeSet::new(),
         texts: HashMap::new(),
-        handles: BTreeMap::new(),
+        names: BTreeMap::new(),
         waves: 0,
         rows: if plan.queried.is_some() { plan.authors() } else { 0 },
         queried: BTreeSet::from_iter(plan.queried),
@@ -74,9 +74,9 @@ async fn page_once(
     let is_missing = |author: &&UserId| draft.missing.contains(&placement.shard_of(**author));
     draft.missing_authors = plan.from_databases.iter().filter(is_missing).count();
     draft.stale = plan.stale;
-    draft.handles = reading.handles;
+    draft.names = reading.names;
     let authors: BTreeSet<UserId> = draft.posts.iter().map(|post| post.key().author).collect();
-    draft.handles.retain(|author, _| authors.contains(author));
+    draft.names.retain(|author, _| authors.contains(author));
     draft.waves = reading.waves;
     view.fleet().cold_pages().count(reading.waves, u64::try_from(reading.rows).unwrap_or(u64::MAX));
     draft.queried = reading.queried;
@@ -107,7 +107,7 @@ struct Reading<'a> {
     blockers: BTreeSet<UserId>,
     /// Posts that were read with their texts.
     texts: HashMap<PostKey, Post>,
-    handles: BTreeMap<UserId, String>,
+    names: BTreeMap<UserId, UserNames>,
     waves: u32,
     /// Rows that the databases returned.
     rows: usize,
@@ -271,18 +271,18 @@ impl Reading<'_> {
             };
             let keys: Vec<PostKey> = posts.iter().map(|post| post.key).collect();
             let authors = keys.iter().map(|key| key.author).collect();
-            let handles = shard.handles(authors, until).await?;
-            Ok((queries, span, keys, posts, handles))
+            let names = shard.names(authors, until).await?;
+            Ok((queries, span, keys, posts, names))
         };
         let answers = self.wave((kind, asked), by_shard, (joint, call)).await;
-        for (queries, span, keys, posts, handles) in answers {
-            self.rows += posts.len() + handles.len();
+        for (queries, span, keys, posts, names) in answers {
+            self.rows += posts.len() + names.len();
             match span {
                 Some(complete_above) => merge.admit_span(&queries, keys, complete_above),
                 None => merge.admit(&queries, &keys),
             }
             self.texts.extend(posts.into_iter().map(|post| (post.key, post)));
-            self.handles.extend(handles);
+            self.names.extend(names);
         }
     }
 
@@ -342,16 +342,16 @@ impl Reading<'_> {
         let call = |shard: Arc<Shard>, (keys, probe): Work, _, until| async move {
             let posts = shard.posts(&keys, until).await?;
             let authors = keys.iter().map(|key| key.author).collect();
-            let handles = shard.handles(authors, until).await?;
+            let names = shard.names(authors, until).await?;
             let found = shard.tails(Direction::Older, &probe, until).await?;
-            Ok((posts, handles, !found.is_empty()))
+            Ok((posts, names, !found.is_empty()))
         };
         let answers = self.wave((WaveKind::Texts, asked), work, (read_alone, call)).await;
         let mut found_older = false;
-        for (posts, handles, found) in answers {
+        for (posts, names, found) in answers {
             found_older |= found;
-            self.rows += posts.len() + handles.len();
-            self.handles.extend(handles);
+            self.rows += posts.len() + names.len();
+            self.names.extend(names);
             by_key.extend(posts.into_iter().map(|post| (post.key, DraftPost::FromDatabase(post))));
         }
         // A shard that did not answer starts again at the edge of this page. Its posts from memory

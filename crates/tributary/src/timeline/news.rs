@@ -22,9 +22,9 @@ use super::draft::PAGE_JSON_MAX;
 use super::due::{Due, DueRange, due};
 use super::events::post_key;
 pub use super::events::{News, NewsEvent, NewsPost, NewsRequest};
-use super::handles::handles;
 use super::hidden::Blockers;
 pub use super::live::{SubscribeError, Subscription};
+use super::names::names;
 use super::view::View;
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::freshness::Freshness;
@@ -78,7 +78,7 @@ pub(super) async fn with_authors(
         }
     };
     news.drop_posts_of(&blockers);
-    news.queried |= blockers.queried | add_handles(view, &mut news.events).await;
+    news.queried |= blockers.queried | add_names(view, &mut news.events).await;
     Ok((News { freshness_lost, ..news }, Some(asked.authors)))
 }
 
@@ -480,7 +480,7 @@ impl Answer {
             return false;
         }
         self.news.freshness.set_horizon(Some(key));
-        self.push(NewsEvent::Post(NewsPost { key, json, handle: None }));
+        self.push(NewsEvent::Post(NewsPost { key, json, names: None }));
         true
     }
 
@@ -581,13 +581,13 @@ fn subjects(memory: &Memory, reader: UserId, authors: &[UserId]) -> Vec<(usize, 
     logs.into_iter().map(|((_, index), subjects)| (index, subjects)).collect()
 }
 
-/// Adds the handles of the authors: from memory, or else by one wave of queries. Returns whether
+/// Adds the names of the authors: from memory, or else by one wave of queries. Returns whether
 /// there was one.
-async fn add_handles(view: &View<'_>, events: &mut [NewsEvent]) -> bool {
+async fn add_names(view: &View<'_>, events: &mut [NewsEvent]) -> bool {
     let authors: Vec<UserId> = posts_of(events).map(|post| post.key.author).collect();
-    let (known, queried) = handles(view, &authors, Turn::Next).await;
+    let (known, queried) = names(view, &authors, Turn::Next).await;
     for post in posts_of(events) {
-        post.handle = known.get(&post.key.author).cloned();
+        post.names = known.get(&post.key.author).cloned();
     }
     queried
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cursor::Cursor;
 use crate::freshness::Freshness;
-use crate::model::{Post, ShardId, UserId};
+use crate::model::{Post, ShardId, UserId, UserNames};
 
 /// Upper bound for the number of posts on a page, from 1 to [`Limit::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,8 +124,8 @@ pub struct Page {
     /// Shards that did not answer and whose posts come from memory, with the time that memory
     /// reflects, in milliseconds since 1970 (UTC).
     pub stale: BTreeMap<ShardId, i64>,
-    /// The handles of the authors on the page, if the shards store them.
-    pub handles: BTreeMap<UserId, String>,
+    /// The handles and display names of the authors on the page, if the shards store them.
+    pub names: BTreeMap<UserId, UserNames>,
     /// Waves of simultaneous shard queries that the page took, not counting those of the follow
     /// list and of blocks.
     pub waves: u32,

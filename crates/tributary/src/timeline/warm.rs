@@ -13,7 +13,7 @@ use super::PageRequest;
 use super::merge::Unread;
 use crate::cursor::{AuthorEdge, Cursor, Edge};
 use crate::memory::{Memory, Miss, NO_POSTS, Slot, Tail};
-use crate::model::{Direction, PostId, PostKey, UserId};
+use crate::model::{Direction, PostId, PostKey, UserId, UserNames};
 
 /// Bytes that the processor loads at a time.
 const CACHE_LINE: usize = 64;
@@ -28,7 +28,7 @@ pub struct FoundPost {
 }
 
 impl FoundPost {
-    /// The encoded post, without its author's handle.
+    /// The encoded post, without its author's names.
     pub fn body(&self) -> &str {
         &self.tail.posts()[self.row as usize].body
     }
@@ -39,9 +39,9 @@ impl FoundPost {
         black_box(lines.fold(0, |sum: u8, line| sum.wrapping_add(line.first().map_or(0, |b| *b))));
     }
 
-    /// The author's handle, if the shards store handles.
-    pub fn handle(&self) -> Option<&str> {
-        self.tail.handle().map(|handle| &**handle)
+    /// The author's names, if the shards store names.
+    pub fn names(&self) -> Option<&UserNames> {
+        self.tail.names()
     }
 }
 

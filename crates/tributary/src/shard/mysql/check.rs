@@ -127,7 +127,8 @@ async fn unreadable(
         faults.extend(unreadable_table(connection, name, table, Some(&create)).await?);
     }
     if let Some(users) = &tables.users {
-        let table = (users.name.as_str(), &[&users.id, &users.handle][..]);
+        let columns: Vec<&String> = users.columns().collect();
+        let table = (users.name.as_str(), columns.as_slice());
         faults.extend(unreadable_table(connection, name, table, None).await?);
     }
     Ok(faults)

@@ -196,7 +196,7 @@ fn mapped(tables: &Tables) -> Vec<(&str, Vec<&str>)> {
     of_posts.extend(posts.conditions().iter().map(|condition| condition.column.as_str()));
     let mut mapped = vec![(follows.name.as_str(), of_follows), (posts.name.as_str(), of_posts)];
     mapped.extend(
-        tables.users.iter().map(|u| (u.name.as_str(), vec![u.id.as_str(), u.handle.as_str()])),
+        tables.users.iter().map(|u| (u.name.as_str(), u.columns().map(String::as_str).collect())),
     );
     mapped
 }

@@ -13,8 +13,8 @@ use mysql_async::Value;
 
 use super::check::Indexes;
 use super::conditions::{self, NewColumns};
-use super::handles::HandleStatements;
 use super::lists::ListStatements;
+use super::names::{self, NameStatements};
 use super::references::{self, ReferenceStatements};
 use crate::cursor::AuthorEdge;
 use crate::mapping::{FollowsTable, PostsTable, Tables};
@@ -76,7 +76,7 @@ pub(super) struct Statements {
     /// `posts_at` reads one row of each post. Otherwise it may read all posts of the author.
     pub(super) has_address_index: bool,
     /// `None` if the mapping has no users table.
-    pub(super) handles: Option<HandleStatements>,
+    pub(super) names: Option<NameStatements>,
     /// (values of a post) for each.
     pub(super) insert_posts: Chunked,
     pub(super) references: ReferenceStatements,
@@ -93,7 +93,7 @@ pub(super) struct Fills {
     tail: Arm,
     lists: BTreeMap<UserList, Arm>,
     /// The text before and after the list of users.
-    handles: Option<[String; 2]>,
+    names: Option<[String; 2]>,
     /// () -> author, newest time. Hidden posts count too, so that the index alone answers.
     pub(super) heads: String,
 }
@@ -175,7 +175,7 @@ impl Statements {
             posts_at: union_all(&at_address),
             post_to_edit: format!("{at_address} FOR UPDATE"),
             has_address_index: indexes.addresses.is_some(),
-            handles: HandleStatements::new(&database, tables, indexes.handles.as_deref()),
+            names: NameStatements::new(&database, tables, indexes.handles.as_deref()),
             insert_posts: posts.insert(&database, &tables.posts),
             references: references::statements(&database, &tables.posts, &indexes.references),
             fills: Fills::new(&database, tables, &indexes, &posts),
@@ -203,7 +203,7 @@ impl Statements {
             (one(&self.posts), key),
             (one(&self.posts_at), vec![none.clone(), none.clone()]),
         ]);
-        reads.extend(self.handles.iter().flat_map(HandleStatements::reads));
+        reads.extend(self.names.iter().flat_map(NameStatements::reads));
         reads
     }
 
@@ -256,10 +256,10 @@ impl Fills {
                      ORDER BY {time} DESC, {id} DESC LIMIT "
                 ),
             ]),
-            handles: tables.users.as_ref().map(|table| {
-                let (id, handle) = (quoted(&table.id), quoted(&table.handle));
+            names: tables.users.as_ref().map(|table| {
+                let (id, columns) = (quoted(&table.id), names::columns(table));
                 let from = format!("{database}.{}", quoted(&table.name));
-                [format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ("), ")".into()]
+                [format!("SELECT {columns} FROM {from} WHERE {id} IN ("), ")".into()]
             }),
             heads: format!("SELECT {author}, MAX({time}) FROM {from} GROUP BY {author}"),
         }
@@ -277,9 +277,10 @@ impl Fills {
         Some(self.lists.get(&list)?.union_all(owners))
     }
 
-    /// The handles of these users -> user, handle; `None` if the mapping has no users table.
-    pub(super) fn handles(&self, users: &[(UserId, u64)]) -> Option<String> {
-        let [before, after] = self.handles.as_ref()?;
+    /// The names of these users -> user, handle, display name; `None` if the mapping has no users
+    /// table.
+    pub(super) fn names(&self, users: &[(UserId, u64)]) -> Option<String> {
+        let [before, after] = self.names.as_ref()?;
         let users: Vec<String> = users.iter().map(|(user, _)| user.to_string()).collect();
         Some(format!("{before}{}{after}", users.join(", ")))
     }

@@ -4,12 +4,12 @@ mod copy;
 mod erasure;
 mod file;
 mod folder;
-mod handles;
 #[cfg(test)]
 mod held;
 mod lists;
 mod log;
 mod markers;
+mod names;
 mod references;
 mod source;
 mod tails;
@@ -30,9 +30,9 @@ use self::file::ShardFile;
 pub(super) use self::folder::tables;
 use self::folder::unusable;
 pub(crate) use self::folder::{Folder, OpenedFile, lock};
-pub(crate) use self::handles::insert_handles;
 #[cfg(test)]
 pub(crate) use self::held::{HeldReads, HeldTables};
+pub(crate) use self::names::insert_names;
 pub(super) use self::source::SqliteSource;
 pub(crate) use self::write::{insert_follows, insert_posts};
 use self::writer::Writer;
@@ -303,8 +303,10 @@ fn text_of(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 fn check_release(connection: &Connection) -> Result<(), String> {
     let posts = format!("SELECT {TEXTS} FROM tweets LIMIT 0");
     let markers = "SELECT user_id FROM read_markers LIMIT 0";
-    let prepared = connection.prepare(&posts).and_then(|_| connection.prepare(markers));
-    prepared.map(drop).map_err(|error| {
+    let names = "SELECT name FROM users LIMIT 0";
+    let tables = [&posts, markers, names];
+    let prepared = tables.iter().try_for_each(|sql| connection.prepare(sql).map(drop));
+    prepared.map_err(|error| {
         format!("{error}; an older release made the folder, so open it for writing once")
     })
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
-use super::handles::handle_of;
 use super::lists::listed;
 use super::log::{self, Bookmark, LogRead, ReadPosition};
+use super::names::names_of;
 use super::write::reading_only;
 use super::{Readers, SqliteShard, TEXTS, post_of, signed, unsigned};
 use crate::backoff::Backoff;
@@ -248,7 +248,7 @@ fn tail(
     if blocks.len() > FOLLOWEES_MAX || !bytes.take_users(UserList::Blocks, blocks.len()) {
         return Ok(FillAnswer::TooLarge);
     }
-    let handle = handle_of(snapshot, author)?;
+    let names = names_of(snapshot, author)?;
     let mut statement = snapshot.prepare_cached(&format!(
         "SELECT timestamp, tweet_id, {TEXTS} FROM tweets WHERE user_id = ?
          ORDER BY timestamp DESC, tweet_id DESC LIMIT ?"
@@ -271,7 +271,7 @@ fn tail(
         }
         posts.push(post);
     }
-    Ok(FillAnswer::Tail { posts, complete, handle, blocks })
+    Ok(FillAnswer::Tail { posts, complete, names, blocks })
 }
 
 /// The lists of a reader.

@@ -17,7 +17,9 @@ use super::file::ShardFile;
 use super::log::{self, SqliteLog};
 use super::{BUSY_TIMEOUT, SQLITE_LOG, SQLITE_SCHEMA, failed};
 use crate::problems::{ProblemCause, Problems};
-use crate::shard::schema::{SQLITE_POST_COLUMNS, SQLITE_REFERENCE_INDEXES};
+use crate::shard::schema::{
+    SQLITE_NAME_COLUMN, SQLITE_POST_COLUMNS, SQLITE_REFERENCE_INDEXES, SQLITE_USERS,
+};
 use crate::shard::{Deadline, OpenError, ShardError};
 use crate::tasks::Tasks;
 
@@ -344,19 +346,21 @@ fn prepare_writer(mut connection: Connection) -> rusqlite::Result<Connection> {
     // One transaction saves commits. It takes the write lock only if something is missing.
     let transaction = connection.transaction()?;
     transaction.execute_batch(SQLITE_SCHEMA)?;
-    add_post_columns(&transaction)?;
+    add_columns(&transaction)?;
     transaction.execute_batch(SQLITE_LOG)?;
     log::ensure_identity(&transaction)?;
     transaction.commit()?;
     Ok(connection)
 }
 
-/// Adds the columns of references and edits to the table of an older release.
-fn add_post_columns(connection: &Connection) -> rusqlite::Result<()> {
-    let mut column =
-        connection.prepare("SELECT 1 FROM pragma_table_info('tweets') WHERE name = ?")?;
+/// Adds the columns that the tables of an older release do not have.
+fn add_columns(connection: &Connection) -> rusqlite::Result<()> {
+    let mut column = connection.prepare("SELECT 1 FROM pragma_table_info(?) WHERE name = ?")?;
+    if !column.exists([SQLITE_USERS, "name"])? {
+        connection.execute_batch(SQLITE_NAME_COLUMN)?;
+    }
     for name in SQLITE_POST_COLUMNS {
-        if !column.exists([name])? {
+        if !column.exists(["tweets", name])? {
             connection.execute_batch(&format!("ALTER TABLE tweets ADD COLUMN {name} INTEGER"))?;
         }
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use mysql_async::Row;
 
-use crate::model::{FOLLOWEES_MAX, Post, ShardId, UserId, UserList};
+use crate::model::{FOLLOWEES_MAX, Post, ShardId, UserId, UserList, UserNames};
 use crate::moment::TimeUnit;
 use crate::shard::ShardError;
 use crate::shard::mysql::database::Database;
+use crate::shard::mysql::names::named;
 use crate::shard::mysql::statements::{AUTHORS_PER_STATEMENT, Statements};
-use crate::shard::mysql::{field, post_of, text_of};
+use crate::shard::mysql::{field, post_of};
 use crate::shard::source::{FillAnswer, FillRequest, FillTarget, RowBytes, UserLists};
 
 /// The statements that answer a batch of fill requests.
@@ -25,7 +26,7 @@ pub(super) struct FillPlan {
 enum StatementKind {
     Tails(TimeUnit),
     Listed(UserList),
-    Handles,
+    Names,
 }
 
 /// The requests to one shard: users, each with the number of rows to read. That is one row more
@@ -54,7 +55,7 @@ pub(super) struct FillRows<'a> {
     lists: HashMap<(ShardId, UserId), UserLists>,
     /// Whether all rows of lists were within the limit.
     are_lists_whole: bool,
-    handles: HashMap<(ShardId, UserId), String>,
+    names: HashMap<(ShardId, UserId), UserNames>,
 }
 
 impl FillPlan {
@@ -89,7 +90,7 @@ impl FillPlan {
 
     fn add(&mut self, shard: ShardId, statements: &Statements, requests: ShardRequests) {
         let Statements { fills, unit, .. } = statements;
-        // Lists and handles are read before the posts, which may exceed the limit.
+        // Lists and names are read before the posts, which may exceed the limit.
         for (list, owners) in requests.lists {
             let owners: Vec<_> = owners.into_iter().collect();
             for owners in owners.chunks(AUTHORS_PER_STATEMENT) {
@@ -100,8 +101,8 @@ impl FillPlan {
         }
         let tails: Vec<_> = requests.tails.into_iter().collect();
         for users in tails.chunks(AUTHORS_PER_STATEMENT) {
-            if let Some(sql) = fills.handles(users) {
-                self.push(shard, StatementKind::Handles, sql);
+            if let Some(sql) = fills.names(users) {
+                self.push(shard, StatementKind::Names, sql);
             }
             self.push(shard, StatementKind::Tails(*unit), fills.tails(users));
         }
@@ -125,7 +126,7 @@ impl FillPlan {
             posts: HashMap::new(),
             lists: HashMap::new(),
             are_lists_whole: true,
-            handles: HashMap::new(),
+            names: HashMap::new(),
         }
     }
 }
@@ -155,8 +156,9 @@ impl FillRows<'_> {
                 let lists = self.lists.entry((shard, UserId(field(row, 0)?))).or_default();
                 lists.of(list).push(UserId(field(row, 1)?));
             }
-            StatementKind::Handles => {
-                self.handles.insert((shard, UserId(field(row, 0)?)), text_of(row, 1));
+            StatementKind::Names => {
+                let (user, names) = named(row)?;
+                self.names.insert((shard, user), names);
             }
         }
         Ok(self.is_whole)
@@ -191,8 +193,8 @@ impl FillRows<'_> {
                 if blocks.len() > FOLLOWEES_MAX {
                     return FillAnswer::TooLarge;
                 }
-                let handle = self.handles.get(&user).cloned();
-                FillAnswer::Tail { posts, complete, handle, blocks }
+                let names = self.names.get(&user).cloned();
+                FillAnswer::Tail { posts, complete, names, blocks }
             }
             FillTarget::Follows { max } => match self.lists.get(&user) {
                 Some(lists) if lists.is_longer_than(to_usize(max)) => FillAnswer::TooLong,

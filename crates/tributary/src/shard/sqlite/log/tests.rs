@@ -452,12 +452,13 @@ async fn a_changed_handle_makes_its_author_unknown_and_is_in_the_next_fill() {
     let tributary = Tributary::open(&config(dir.path())).await.unwrap();
     let mut listener = Listener::new(&tributary.0.fleet, 0).await;
     let other = other_program(dir.path(), 0);
-    for (sql, users, handle) in [
-        ("INSERT INTO users VALUES (2, 'ada')", &[2][..], Some("ada")),
-        ("INSERT OR REPLACE INTO users VALUES (2, 'eve')", &[2], Some("eve")),
-        ("UPDATE users SET handle = 'bob'", &[2], Some("bob")),
+    for (sql, users, names) in [
+        ("INSERT INTO users VALUES (2, 'ada', NULL)", &[2][..], Some(("ada", None))),
+        ("INSERT OR REPLACE INTO users VALUES (2, 'eve', '')", &[2], Some(("eve", None))),
+        ("UPDATE users SET name = 'Eve É'", &[2], Some(("eve", Some("Eve É")))),
+        ("UPDATE users SET handle = 'bob'", &[2], Some(("bob", Some("Eve É")))),
         ("UPDATE users SET user_id = 4", &[2, 4], None),
-        ("UPDATE users SET user_id = 2", &[4, 2], Some("bob")),
+        ("UPDATE users SET user_id = 2", &[4, 2], Some(("bob", Some("Eve É")))),
         ("DELETE FROM users", &[2], None),
     ] {
         other.execute(sql, []).unwrap();
@@ -467,8 +468,9 @@ async fn a_changed_handle_makes_its_author_unknown_and_is_in_the_next_fill() {
         let target = FillTarget::Tail { depth: 1 };
         let request = FillRequest { shard: ShardId(0), user: UserId(2), target };
         let filled = listener.source.fill(&[request], usize::MAX, soon()).await.unwrap();
-        let [FillAnswer::Tail { handle: found, .. }] = &filled.answers[..] else { panic!("{sql}") };
-        assert_eq!(found.as_deref(), handle, "{sql}");
+        let [FillAnswer::Tail { names: found, .. }] = &filled.answers[..] else { panic!("{sql}") };
+        let found = found.as_ref().map(|found| (found.handle(), found.name()));
+        assert_eq!(found, names, "{sql}");
     }
 }
 
@@ -599,7 +601,7 @@ async fn fills_return_at_most_the_requested_depth() {
     let source = &tributary.0.fleet.sources()[0];
     let filled = source.fill(&requests, usize::MAX, soon()).await.unwrap();
     let tail =
-        |posts, complete| FillAnswer::Tail { posts, complete, handle: None, blocks: Vec::new() };
+        |posts, complete| FillAnswer::Tail { posts, complete, names: None, blocks: Vec::new() };
     let expected = [
         tail(vec![post(4), post(2)], false),
         tail(vec![post(4), post(2), post(0)], true),

@@ -1,33 +1,33 @@
-//! The handles of users in a database on a server.
+//! The handles and display names of users in a database on a server.
 
 use mysql_async::{Row, Value};
 
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS};
 use super::{MySqlShard, field, run_padded, text_of};
 use crate::mapping::{Tables, UsersTable};
-use crate::model::{ID_MAX, UserId};
+use crate::model::{ID_MAX, UserId, UserNames};
 use crate::shard::gate::Progress;
-use crate::shard::schema::quoted;
+use crate::shard::schema::{DISPLAY_NAME_CHARS_MAX, HANDLE_CHARS_MAX, quoted};
 use crate::shard::{Deadline, ShardError};
 
-/// The statements for handles.
+/// The statements for names.
 #[derive(Debug)]
-pub(super) struct HandleStatements {
-    /// (user) for each -> user, handle.
+pub(super) struct NameStatements {
+    /// (user) for each -> user, handle, display name.
     of_users: Chunked,
-    /// (pattern, max) -> user, handle; by handle. `None` if the index is missing.
+    /// (pattern, max) -> user, handle, display name; by handle. `None` if the index is missing.
     find: Option<String>,
 }
 
-impl HandleStatements {
+impl NameStatements {
     /// `database` is quoted. `None` if the mapping has no users table.
     pub(super) fn new(database: &str, tables: &Tables, index: Option<&str>) -> Option<Self> {
         let table = tables.users.as_ref()?;
-        let (id, handle) = (quoted(&table.id), quoted(&table.handle));
+        let (id, handle, columns) = (quoted(&table.id), quoted(&table.handle), columns(table));
         let from = format!("{database}.{}", quoted(&table.name));
         let find = |index: &str| {
             format!(
-                "SELECT {id}, {handle} FROM {from} FORCE INDEX ({})
+                "SELECT {columns} FROM {from} FORCE INDEX ({})
                  WHERE {handle} LIKE ? ESCAPE '|' AND {id} BETWEEN 0 AND {ID_MAX}
                  ORDER BY {handle} LIMIT ?",
                 quoted(index)
@@ -36,7 +36,7 @@ impl HandleStatements {
         Some(Self {
             of_users: Chunked::new(UNION_ARMS, |users| {
                 let values = vec!["?"; users].join(", ");
-                format!("SELECT {id}, {handle} FROM {from} WHERE {id} IN ({values})")
+                format!("SELECT {columns} FROM {from} WHERE {id} IN ({values})")
             }),
             find: index.map(find),
         })
@@ -51,21 +51,21 @@ impl HandleStatements {
 }
 
 impl MySqlShard {
-    /// The handles of these users. Users without a handle are skipped.
-    pub(in crate::shard) async fn handles(
+    /// The names of these users. Users without a row are skipped.
+    pub(in crate::shard) async fn names(
         &self,
         users: &[UserId],
         until: Deadline,
-    ) -> Result<Vec<(UserId, String)>, ShardError> {
+    ) -> Result<Vec<(UserId, UserNames)>, ShardError> {
         let statements = self.statements()?;
-        let Some(HandleStatements { of_users, .. }) = &statements.handles else {
+        let Some(NameStatements { of_users, .. }) = &statements.names else {
             return Ok(Vec::new());
         };
         let progress = Progress::default();
         let run = async {
             let mut connection = self.server.read_connection().await?;
             let counter = self.count_rows(&mut connection).await?;
-            let mut handles = Vec::with_capacity(users.len());
+            let mut names = Vec::with_capacity(users.len());
             for chunk in users.chunks(AUTHORS_PER_STATEMENT) {
                 let parameters = |user: &UserId| vec![user.0.into()];
                 let padding = parameters(&chunk[0]);
@@ -73,11 +73,11 @@ impl MySqlShard {
                     run_padded(&mut connection, of_users, chunk, parameters, padding).await?;
                 progress.note_rows(rows.len());
                 for row in &rows {
-                    handles.push(named(row)?);
+                    names.push(named(row)?);
                 }
             }
             self.end_count(counter, &mut connection).await?;
-            Ok(handles)
+            Ok(names)
         };
         self.pass(until, &progress, run).await
     }
@@ -89,14 +89,14 @@ impl MySqlShard {
         prefix: &str,
         max: usize,
         until: Deadline,
-    ) -> Result<Vec<(UserId, String)>, ShardError> {
+    ) -> Result<Vec<(UserId, UserNames)>, ShardError> {
         let statements = self.statements()?;
         let no_index = || ShardError::Faulty("the table of users has no index of handles".into());
-        let find = statements.handles.as_ref().and_then(|handles| handles.find.as_ref());
+        let find = statements.names.as_ref().and_then(|names| names.find.as_ref());
         match self.rows(find.ok_or_else(no_index)?, (pattern(prefix), max), until).await {
             // The character set of the column has no such letter, so no handle has it.
             Err(ShardError::Refused(_)) => Ok(Vec::new()),
-            rows => rows?.iter().map(named).collect(),
+            rows => rows?.iter().map(|row| Ok(named(row)?)).collect(),
         }
     }
 
@@ -104,7 +104,7 @@ impl MySqlShard {
     /// none, and whether it is the table.
     pub(in crate::shard) fn missing_handles(&self) -> Option<(String, bool)> {
         let Some(UsersTable { name, handle, .. }) = &self.database.tables().users else {
-            let UsersTable { name, id, handle } = UsersTable::default();
+            let UsersTable { name, id, handle, .. } = UsersTable::default();
             let [name, id, handle] = [name, id, handle].map(|name| quoted(&name));
             let create = format!(
                 "CREATE TABLE {name} (
@@ -117,15 +117,25 @@ impl MySqlShard {
         };
         // A database that is out of service is reported as missing.
         let statements = self.database.statements().ok()?;
-        let has_index = statements.handles.as_ref().is_some_and(|handles| handles.find.is_some());
+        let has_index = statements.names.as_ref().is_some_and(|names| names.find.is_some());
         let [name, handle] = [name, handle].map(|name| quoted(name));
         (!has_index)
             .then(|| (format!("CREATE INDEX tributary_handles ON {name} ({handle})"), false))
     }
 }
 
-fn named(row: &Row) -> Result<(UserId, String), ShardError> {
-    Ok((UserId(field(row, 0)?), text_of(row, 1)))
+/// The columns of a user: id, handle, and display name or NULL. The texts are bounded.
+pub(super) fn columns(table: &UsersTable) -> String {
+    let text = |column: &String, max: usize| format!("LEFT({}, {max})", quoted(column));
+    let name = table.display_name.as_ref();
+    let name = name.map_or("NULL".to_owned(), |column| text(column, DISPLAY_NAME_CHARS_MAX));
+    format!("{}, {}, {name}", quoted(&table.id), text(&table.handle, HANDLE_CHARS_MAX))
+}
+
+/// The user of a row with these [`columns`].
+pub(super) fn named(row: &Row) -> Result<(UserId, UserNames), mysql_async::Error> {
+    let names = UserNames::new(&text_of(row, 1), Some(&text_of(row, 2)));
+    Ok((UserId(field(row, 0)?), names))
 }
 
 /// The pattern of `LIKE` for texts that begin with `prefix`; `|` escapes.

@@ -1,15 +1,15 @@
-//! The handles of users on a shard.
+//! The handles and display names of users on a shard.
 
 use super::{Deadline, Fleet, NotStored, Shard, ShardError, Store};
-use crate::model::UserId;
+use crate::model::{UserId, UserNames};
 
 impl Shard {
-    /// The handles (user names) of these users. Users without a handle are skipped.
-    pub async fn handles(
+    /// The names of these users. Users without a row are skipped.
+    pub async fn names(
         &self,
         mut users: Vec<UserId>,
         until: Deadline,
-    ) -> Result<Vec<(UserId, String)>, ShardError> {
+    ) -> Result<Vec<(UserId, UserNames)>, ShardError> {
         users.sort_unstable();
         users.dedup();
         if users.is_empty() {
@@ -18,11 +18,11 @@ impl Shard {
         match &self.store {
             #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => {
-                let handles = shard.handles(&users, until).await;
-                handles.inspect(|handles| self.count(users.len(), handles.len()))
+                let names = shard.names(&users, until).await;
+                names.inspect(|names| self.count(users.len(), names.len()))
             }
             #[cfg(feature = "mysql")]
-            Store::MySql(shard) => shard.handles(&users, until).await,
+            Store::MySql(shard) => shard.names(&users, until).await,
         }
     }
 
@@ -32,7 +32,7 @@ impl Shard {
         prefix: &str,
         max: usize,
         until: Deadline,
-    ) -> Result<Vec<(UserId, String)>, ShardError> {
+    ) -> Result<Vec<(UserId, UserNames)>, ShardError> {
         match &self.store {
             #[cfg(feature = "sqlite")]
             Store::Sqlite(shard) => shard.find_handles(prefix, max, until).await,
