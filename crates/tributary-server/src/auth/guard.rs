@@ -2,6 +2,7 @@
 //! so it works with authorized ids only.
 
 use std::marker::PhantomData;
+use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::Uri;
@@ -75,47 +76,35 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P> {
     }
 }
 
-impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, PostId> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let principal = known_principal(parts)?;
-        let (user, post) = two_ids(parts, state).await?;
-        let post = post.parse().map_err(|_| ApiError::BadPostId)?;
-        Self::check(parts, &principal, (user, post))
-    }
+/// A second id in the path of a request.
+pub(crate) trait SecondId: FromStr {
+    /// The error of a text that is no such id.
+    const INVALID: ApiError;
 }
 
-impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, PostAddress> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let principal = known_principal(parts)?;
-        let (user, post) = two_ids(parts, state).await?;
-        let post = post.parse().map_err(|_| ApiError::BadPostId)?;
-        Self::check(parts, &principal, (user, post))
-    }
+impl SecondId for PostId {
+    const INVALID: ApiError = ApiError::BadPostId;
 }
 
-impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P, UserId> {
+impl SecondId for PostAddress {
+    const INVALID: ApiError = ApiError::BadPostId;
+}
+
+impl SecondId for UserId {
+    const INVALID: ApiError = ApiError::BadUserId;
+}
+
+impl<S: Send + Sync, P: Permission, T: SecondId> FromRequestParts<S> for Allowed<P, T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let principal = known_principal(parts)?;
-        let (user, other) = two_ids(parts, state).await?;
-        let other = other.parse().map_err(|_| ApiError::BadUserId)?;
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
+        let user = user.parse().map_err(|_| ApiError::BadUserId)?;
+        let other = other.parse().map_err(|_| T::INVALID)?;
         Self::check(parts, &principal, (user, other))
     }
-}
-
-/// The user id, and the text of the second id.
-async fn two_ids<S: Send + Sync>(
-    parts: &mut Parts,
-    state: &S,
-) -> Result<(UserId, String), ApiError> {
-    let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-    let Path((user, other)) = path.map_err(|_| ApiError::BadUserId)?;
-    Ok((user.parse().map_err(|_| ApiError::BadUserId)?, other))
 }
 
 /// The action `P` on this process is authorized.
