@@ -40,7 +40,7 @@ pub use self::reload::Reload;
 use self::request::RequestKeys;
 pub use self::show::{Setting, settings};
 use self::source::{
-    ENV_PREFIX, explain, number, read_text, set_from_environment, suggestion, switch,
+    ENV_PREFIX, Mistake, document, number, read_text, set_from_environment, suggestion, switch,
 };
 pub use self::source::{environment, password_variable};
 pub use self::timeline::{Future, Timeline};
@@ -422,8 +422,7 @@ impl Document {
     }
 
     fn from_table(table: Table) -> Result<Self, ConfigError> {
-        let document = Self::deserialize(Value::Table(table));
-        document.map_err(|error| ConfigError(explain(error.message())))
+        document(table).map_err(Mistake::of_environment)
     }
 
     fn check(self, mut warnings: Vec<String>) -> Result<Config, ConfigError> {

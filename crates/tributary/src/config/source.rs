@@ -4,9 +4,11 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::defaults::SECTION;
+use super::show::MASKED;
 use super::{ConfigError, Document, fail};
 
 /// Prefix of the environment variables that set a key: `TRIBUTARY_HTTP__LISTEN`.
@@ -32,8 +34,8 @@ pub(super) fn read_text(
 ) -> Result<Table, ConfigError> {
     // The message and the line number only: the line itself may contain a password.
     let located = |error: &toml::de::Error| {
-        let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let line = error.span().map(|span| format!("line {}: ", line_of(text, span.start)));
+        let line = line.unwrap_or_default();
         at(&format!("{line}{}", explain(error.message())))
     };
     let table: Table = toml::from_str(text).map_err(|error| located(&error))?;
@@ -47,8 +49,18 @@ pub(super) fn read_text(
         return Err(at(&misplaced(SECTION, "TRIBUTARY_SERVER_DEFAULTS__PASSWORD")));
     }
     // Checked here as well as after the environment, because only this error has a line number.
-    toml::from_str::<Document>(text).map_err(|error| located(&error))?;
+    toml::from_str::<Document>(text).map_err(|error| match document(table.clone()) {
+        Err(Mistake { key, value: Some(value), message }) => {
+            let line = error.span().map_or(0, |span| line_of(text, span.start));
+            at(&format!("line {line}: {key} = {value}: {message}"))
+        }
+        _ => located(&error),
+    })?;
     Ok(table)
+}
+
+fn line_of(text: &str, byte: usize) -> usize {
+    text[..byte].matches('\n').count() + 1
 }
 
 fn misplaced(section: &str, variable: &str) -> String {
@@ -114,6 +126,53 @@ fn set_from_variable(
     }
     table.insert(last.clone(), Value::String(text));
     Ok(())
+}
+
+/// A key that is unknown, or whose value cannot be used.
+pub(super) struct Mistake {
+    /// The key, such as `admin.listen`.
+    key: String,
+    /// The value, if it is wrong and a single one.
+    value: Option<String>,
+    message: String,
+}
+
+/// The keys of a file, or of a file and the environment.
+pub(super) fn document(table: Table) -> Result<Document, Mistake> {
+    let all = Value::Table(table);
+    serde_path_to_error::deserialize(all.clone()).map_err(|error| {
+        let (path, message) = (error.path(), explain(error.inner().message()));
+        let value = path.iter().try_fold(&all, |value, segment| match segment {
+            Segment::Seq { index } => value.get(*index),
+            Segment::Map { key } => value.get(key),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        });
+        let is_single = |value: &&Value| !value.is_table() && !value.is_array();
+        let value = value.filter(|_| !message.starts_with("unknown key")).filter(is_single);
+        let key = path.to_string();
+        let shown = |value: &Value| match key.ends_with(".password") {
+            true => MASKED.to_owned(),
+            false => value.to_string(),
+        };
+        let value = value.map(shown);
+        Mistake { key, value, message }
+    })
+}
+
+impl Mistake {
+    /// The error if the file alone is valid, so that a variable must have set the value.
+    pub(super) fn of_environment(self) -> ConfigError {
+        let Self { key, value, message } = self;
+        let name = key.replace('.', ENV_SEPARATOR).replace('-', "_").to_uppercase();
+        let variable = format!("{ENV_PREFIX}{name}");
+        ConfigError(match value {
+            Some(value) => {
+                format!("{variable}: {key} = {value}: {message}; correct the variable or remove it")
+            }
+            None if name == ENV_SEPARATOR => message,
+            None => format!("{variable}: {message}"),
+        })
+    }
 }
 
 /// Sections that are still read but not offered as known keys.

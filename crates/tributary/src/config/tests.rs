@@ -54,7 +54,7 @@ fn the_environment_overrides_the_file_and_the_file_the_defaults() {
 #[test]
 fn mistakes_are_reported_with_their_location_and_a_fix() {
     type Case<'a> = (String, &'a [(&'a str, &'a str)], &'a str);
-    let cases: [Case<'_>; 13] = [
+    let cases: [Case<'_>; 15] = [
         (format!("[htp]\n{FLEET}"), &[], "FILE: line 1: unknown key `htp`; did you mean `http`?"),
         (
             format!("[http]\nlistn = 1\n{FLEET}"),
@@ -64,9 +64,23 @@ fn mistakes_are_reported_with_their_location_and_a_fix() {
         (
             FLEET.into(),
             &[("TRIBUTARY_REQUEST__DEADLINE", "1")],
-            "unknown key `deadline`; did you mean `deadline_ms`?",
+            "TRIBUTARY_REQUEST__DEADLINE: unknown key `deadline`; did you mean `deadline_ms`?",
         ),
-        (FLEET.into(), &[("TRIBUTARY_REQUEST__DEADLINE_MS", "soon")], "not a whole number"),
+        (
+            FLEET.into(),
+            &[("TRIBUTARY_REQUEST__DEADLINE_MS", "soon")],
+            "TRIBUTARY_REQUEST__DEADLINE_MS: request.deadline_ms = \"soon\": not a whole number",
+        ),
+        (
+            FLEET.into(),
+            &[("TRIBUTARY_ADMIN__LISTEN", "")],
+            "TRIBUTARY_ADMIN__LISTEN: admin.listen = \"\": invalid socket address syntax; correct",
+        ),
+        (
+            format!("[admin]\nlisten = \"here\"\n{FLEET}"),
+            &[],
+            "line 2: admin.listen = \"here\": invalid socket address syntax",
+        ),
         (format!("[request]\ndeadline_ms = 0\n{FLEET}"), &[], "at least 1"),
         (
             FLEET.into(),
@@ -93,6 +107,27 @@ fn mistakes_are_reported_with_their_location_and_a_fix() {
         let error = load(&text, environment).unwrap_err();
         assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
     }
+}
+
+/// A text that is no value of most keys.
+#[test]
+fn an_error_about_a_value_names_its_key_and_its_variable() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), FLEET).unwrap();
+    let mut refused = 0;
+    let settings = settings(file.path(), []).unwrap();
+    // Variables cannot set parts of lists.
+    for Setting { key, .. } in settings.into_iter().filter(|setting| !setting.key.contains('[')) {
+        let variable = format!("TRIBUTARY_{}", key.replace('.', "__").to_uppercase());
+        let Err(error) = load(FLEET, &[(variable.as_str(), "~ ~")]) else { continue };
+        // Later checks have texts of their own.
+        if error.contains("= \"~ ~\"") {
+            assert!(error.starts_with(&format!("{variable}: {key} = ")), "{key}: {error}");
+            refused += 1;
+        }
+        assert!(error.contains(key.rsplit('.').next().unwrap()), "{key}: {error}");
+    }
+    assert!(refused > 20, "{refused}");
 }
 
 #[test]
