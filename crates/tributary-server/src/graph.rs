@@ -120,6 +120,7 @@ pub(super) async fn blocks(
 }
 
 fn start(parameters: &Parameters, purpose: Purpose) -> Result<UserId, ApiError> {
+    parameters.refuse_those_of_home()?;
     Ok(parameters.cursor(purpose)?.map_or(UserId::from(0), |FollowingCursor(from)| from))
 }
 

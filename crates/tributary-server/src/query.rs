@@ -43,7 +43,7 @@ const JSON_DEPTH_MAX: usize = 8;
 /// Longest error text about an invalid body. The text may quote field names that the client chose.
 const PROBLEM_CHARACTERS: usize = 200;
 
-/// The checked parameters of the routes for timelines and follow lists. Unknown parameters are
+/// The checked parameters of the routes for timelines and lists of users. Unknown parameters are
 /// ignored.
 #[derive(Debug)]
 pub(super) struct Parameters {
@@ -131,6 +131,16 @@ impl Parameters {
         let request = request.at_least(self.at_least.clone());
         let request = if self.include_self { request.include_self() } else { request };
         Ok(if self.collapse_reposts { request.collapse_reposts() } else { request })
+    }
+
+    /// Refuses the parameters of home timelines: an answer of another route would look as if it
+    /// heeded them.
+    pub(super) fn refuse_those_of_home(&self) -> Result<(), ApiError> {
+        if self.include_self || self.collapse_reposts || self.around.is_some() {
+            let text = "`include_self`, `reposts` and `around` are for home timelines only";
+            return Err(ApiError::BadQuery(text));
+        }
+        Ok(())
     }
 
     /// The parameters that the addresses of the pages before and after this one have, too.

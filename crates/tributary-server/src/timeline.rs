@@ -161,6 +161,7 @@ pub(super) async fn posts(
     Allowed { user: author, viewer, .. }: Allowed<ReadAuthor>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
+    parameters.refuse_those_of_home()?;
     let (purpose, keys) = (Purpose::Author { author, viewer }, &parameters.cursor_keys);
     let request = parameters.page(purpose)?;
     let page = Draft::author(&tributary, author, &request).await;
@@ -218,6 +219,7 @@ pub(super) async fn following(
     Allowed { user, .. }: Allowed<ReadFollowing>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
+    parameters.refuse_those_of_home()?;
     let (purpose, limit) = (Purpose::Following(user), parameters.limit);
     let from = parameters.cursor(purpose)?.map_or(UserId::from(0), |FollowingCursor(from)| from);
     let page = tributary.following(user, from, limit).await?;
@@ -317,6 +319,9 @@ pub(super) fn set_freshness_lost(headers: &mut HeaderMap) {
     headers.insert(FRESHNESS_LOST_HEADER, HeaderValue::from_static("true"));
 }
 
+/// Longest value of a `Link` header. Many proxies refuse answers with 4 KiB of headers, and the
+/// body has the cursors too.
+const LINKS_BYTES_MAX: usize = 2_048;
 /// Allowance in characters for one link.
 const LINK_CHARACTERS: usize = 128;
 
@@ -363,9 +368,9 @@ fn links(path: &str, limit: Limit, cursors: &[(&str, Option<&str>)]) -> String {
     links
 }
 
-/// Sets the `Link` header, unless there are no links.
+/// Sets the `Link` header, unless there are no links or they are too long.
 fn set_link_header(headers: &mut HeaderMap, links: Bytes) {
-    if !links.is_empty()
+    if (1..=LINKS_BYTES_MAX).contains(&links.len())
         && let Ok(links) = HeaderValue::from_maybe_shared(links)
     {
         headers.insert(header::LINK, links);
@@ -387,4 +392,18 @@ pub(super) fn json_bytes(body: Bytes) -> Response {
     let mut response = ([(header::CONTENT_TYPE, json)], body).into_response();
     tag.set(response.headers_mut());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_proxies_may_refuse_are_left_out() {
+        for (bytes, is_set) in [(0, false), (1, true), (2_048, true), (2_049, false)] {
+            let mut headers = HeaderMap::new();
+            set_link_header(&mut headers, "l".repeat(bytes).into());
+            assert_eq!(headers.contains_key(header::LINK), is_set, "{bytes}");
+        }
+    }
 }

@@ -278,6 +278,9 @@ fn the_routes_of_the_graph_answer() {
             ("/v1/users/1/relationships", "invalid_query"),
             ("/v1/users/1/relationships?users=x", "invalid_user_id"),
             ("/v1/users/1/feed?include_self=2", "invalid_query"),
+            ("/v1/users/1/posts?reposts=collapse", "invalid_query"),
+            ("/v1/users/1/following?include_self=1", "invalid_query"),
+            ("/v1/users/1/blocks?around=1:2", "invalid_query"),
         ] {
             assert_eq!(server.get(path).await.problem(), (400, code.to_owned()), "{path}");
         }
