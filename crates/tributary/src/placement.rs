@@ -79,6 +79,11 @@ impl Placement {
         self.map[bucket]
     }
 
+    /// The owning shard of each bucket. The bucket of a user is its id modulo their number.
+    pub(crate) fn buckets(&self) -> &[ShardId] {
+        &self.map
+    }
+
     /// Groups items by the shard that owns their user. Items of a shard keep their order.
     pub fn group<T>(
         &self,

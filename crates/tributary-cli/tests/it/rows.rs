@@ -28,8 +28,8 @@ const READER: u64 = 1_000_000;
 /// waves on four shards. Two thousand followees do not need more statements than fifty.
 const STATEMENTS_MAX: u64 = 1 + 5 * SHARDS;
 /// The statements of a newest page if every followee posts all the time and they are not too many:
-/// each reads all shards of the server.
-const STATEMENTS_JOINT: u64 = 3;
+/// the follow list with the heads, and the texts, each of all shards of the server.
+const STATEMENTS_JOINT: u64 = 2;
 
 /// How authors post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

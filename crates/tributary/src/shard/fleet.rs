@@ -39,7 +39,7 @@ const EXPIRE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Shards of a server that one statement reads at most. Each set of shards needs another prepared
 /// statement, and four have eleven sets.
-const JOINT_SHARDS_MAX: usize = 4;
+pub(super) const JOINT_SHARDS_MAX: usize = 4;
 
 /// Pause between two looks at the files of SQLite shards.
 #[cfg(feature = "sqlite")]

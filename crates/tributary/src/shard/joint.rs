@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 #[cfg(feature = "mysql")]
 use super::mysql::joint::{self, Part};
-use super::{Cut, Deadline, Shard, SpanPosts, TailQuery};
-use crate::model::{Direction, Post, PostKey};
+#[cfg(feature = "mysql")]
+use super::mysql::lists_with_heads::lists_with_heads;
+use super::{Cut, Deadline, KnownHeads, Shard, SpanPosts, TailQuery, UserLists};
+use crate::model::{Direction, Post, PostKey, UserId};
 
 /// Shards, and the queries for each.
 type Parts = [(Arc<Shard>, Vec<TailQuery>)];
@@ -45,6 +47,26 @@ pub(crate) async fn joint_tail_posts(
 ) -> Option<Vec<Vec<Post>>> {
     #[cfg(feature = "mysql")]
     return joint::tail_posts(&databases(parts)?, direction, until).await;
+    #[cfg(not(feature = "mysql"))]
+    None
+}
+
+/// [`Shard::lists`], and the newest posts of the first users on the follow list. A user's posts are
+/// on `shards[id % shards.len()]`. `None` if one statement cannot read that.
+pub(crate) async fn joint_lists(
+    own: &Shard,
+    shards: &[Arc<Shard>],
+    (owner, max): (UserId, usize),
+    until: Deadline,
+) -> Option<(UserLists, KnownHeads)> {
+    #[cfg(feature = "mysql")]
+    return lists_with_heads(
+        own.store.database()?,
+        &shards.iter().map(|shard| shard.store.database()).collect::<Option<Vec<_>>>()?,
+        (owner, max),
+        until,
+    )
+    .await;
     #[cfg(not(feature = "mysql"))]
     None
 }

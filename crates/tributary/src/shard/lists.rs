@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::fleet::FolloweesError;
+use super::fleet::{FolloweesError, JOINT_SHARDS_MAX};
+use super::joint::joint_lists;
 use super::{
-    CostLog, Deadline, Fleet, FollowOutcome, Shard, ShardError, Store, Turn, UserLists, Written,
+    CostLog, Deadline, Fleet, FollowOutcome, KnownHeads, Shard, ShardError, Store, Turn, UserLists,
+    Written,
 };
 use crate::model::{Follow, ShardId, UserId, UserList};
 
@@ -168,6 +170,40 @@ impl Fleet {
         match lists.await {
             Ok(lists) if lists.is_longer_than(max) => Err(FolloweesError::TooMany),
             Ok(lists) => Ok(lists.shown()),
+            Err(shard) => Err(FolloweesError::Missing(shard)),
+        }
+    }
+
+    /// As [`Fleet::followees`], with the newest posts of some of them if that takes no further
+    /// statement.
+    pub(crate) async fn followees_and_heads(
+        &self,
+        reader: UserId,
+        max: usize,
+        deadline: Deadline,
+    ) -> Result<(Vec<UserId>, KnownHeads), FolloweesError> {
+        let buckets = self.placement().buckets();
+        let shards: Vec<Arc<Shard>> = match buckets.len() {
+            ..=JOINT_SHARDS_MAX => {
+                buckets.iter().map(|id| Arc::clone(&self.shards()[id.index()])).collect()
+            }
+            _ => Vec::new(),
+        };
+        let read = self.query_owner(reader, deadline, None, |own, until| {
+            let shards = shards.clone();
+            async move {
+                if !shards.is_empty()
+                    && let Some(read) =
+                        joint_lists(&own, &shards, (reader, max + 1), until.half()).await
+                {
+                    return Ok(read);
+                }
+                Ok((own.lists(reader, max + 1, until).await?, KnownHeads::new()))
+            }
+        });
+        match read.await {
+            Ok((lists, _)) if lists.is_longer_than(max) => Err(FolloweesError::TooMany),
+            Ok((lists, heads)) => Ok((lists.shown(), heads)),
             Err(shard) => Err(FolloweesError::Missing(shard)),
         }
     }

@@ -32,6 +32,7 @@ mod source;
 mod sqlite;
 mod write;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -116,6 +117,9 @@ pub struct Cut {
     /// Whether a part of the posts is of use if there are more.
     pub takes_part: bool,
 }
+
+/// The newest post of each of these users, or `None` if the user has no posts.
+pub(crate) type KnownHeads = HashMap<UserId, Option<PostKey>>;
 
 /// The posts of a span, in any order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,7 +44,7 @@ async fn page_once(
     let cursor = &request.cursor.within(horizon);
     let plan = match timeline {
         Timeline::Author(author) => view.plan(&[author], cursor),
-        Timeline::Home(home) => match view.followees(home, cursor, attempt).await {
+        Timeline::Home(home) => match view.followees(home, request, attempt).await {
             Followees::Known(plan) => plan,
             Followees::TooMany => return Err(ReadError::TooManyFollowees),
             Followees::Missing(shard) => return Ok(page_without_follows(shard, request)),
@@ -62,7 +62,7 @@ async fn page_once(
         texts: HashMap::new(),
         names: BTreeMap::new(),
         waves: 0,
-        rows: if plan.queried.is_some() { plan.authors() } else { 0 },
+        rows: if plan.queried.is_some() { plan.authors() + plan.heads.len() } else { 0 },
         queried: BTreeSet::from_iter(plan.queried),
     };
     let mut draft = match cursor.direction {
@@ -174,6 +174,7 @@ impl Reading<'_> {
         let mut merge = Merge::new(direction, starts, span.need);
         if span.is_newest {
             merge.start_at_horizon(span.edge);
+            merge.admit_heads(&plan.heads);
         }
         let (authors, reads_heads) = (merge.authors(), merge.reads_heads());
         let cold_pages = self.view.fleet().cold_pages();

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use crate::cursor::{AuthorEdge, Edge};
 use crate::model::{Direction, PostKey, UserId};
-use crate::shard::{Cut, TailQuery};
+use crate::shard::{Cut, KnownHeads, TailQuery};
 
 /// Posts that are read of an author at first, at least. The sum of the steps is 101: a page of 100
 /// posts by one author, and one more that shows whether another page follows. Growing by a factor
@@ -166,6 +166,19 @@ impl Merge {
                 None => self.known.push(key),
             }
         }
+    }
+
+    /// Adds heads that are known before the first wave, if the heads are read first.
+    pub(crate) fn admit_heads(&mut self, heads: &KnownHeads) {
+        if !self.reads_heads() {
+            return;
+        }
+        let is_known =
+            |query: &TailQuery| query.from == AuthorEdge::Top && heads.contains_key(&query.author);
+        let queries: Vec<TailQuery> = self.heads().into_iter().filter(is_known).collect();
+        let rows: Vec<PostKey> =
+            queries.iter().filter_map(|query| *heads.get(&query.author)?).collect();
+        self.admit(&queries, &rows);
     }
 
     /// The next wave; `None` if the page is complete.
@@ -565,6 +578,11 @@ mod tests {
         keys
     }
 
+    fn heads_below(world: &[PostKey], end: UserId) -> KnownHeads {
+        let head = |author| world.iter().filter(|key| key.author == author).max().copied();
+        (0..end.0).map(UserId).map(|author| (author, head(author))).collect()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
         #[test]
@@ -580,6 +598,8 @@ mod tests {
             known in prop::option::of(0i64..9),
             // Whether newer posts than those above the start are hidden.
             at_horizon in any::<bool>(),
+            // The heads of the authors below this one are read with the follow list.
+            listed in 0u64..13,
             expected in prop::sample::select(vec![1usize, 3, 8, 200]),
         ) {
             let make = |(time, post, author)| PostKey {
@@ -603,6 +623,7 @@ mod tests {
             let at_horizon = at_horizon && !newer;
             if at_horizon {
                 merge.start_at_horizon(edge);
+                merge.admit_heads(&heads_below(&world, UserId(listed)));
             }
             let (mut rows_read, mut waves) = (0, 0);
             while let Some(wave) = merge.next_wave() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::memory::{FollowList, Slot};
 use crate::model::{ShardId, UserId};
+use crate::shard::KnownHeads;
 
 /// The authors of a page, by where their posts are read.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Plan {
     /// Shards whose authors are read from memory that may be stale, and since when (ms since
     /// 1970).
     pub(super) stale: BTreeMap<ShardId, i64>,
+    /// The newest posts of authors that were read with the follow list.
+    pub(super) heads: KnownHeads,
     /// The shard that was queried for the follow list, if one was.
     pub(super) queried: Option<ShardId>,
 }

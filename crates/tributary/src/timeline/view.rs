@@ -22,13 +22,13 @@ use super::recent;
 use super::recorder::Recorder;
 use super::required::Required;
 use super::warm::{self, MemoryPosts, Older, Span};
-use super::{Attempt, Home, Timeline, TimelineFlights};
+use super::{Attempt, Home, PageRequest, Timeline, TimelineFlights};
 use crate::changes::{ChangePosition, LogIdentity, LogPosition};
 use crate::cursor::{Cursor, Edge};
 use crate::freshness::Freshness;
 use crate::memory::{FollowList, FollowedLog, LogSet, Memory, Miss, Version};
 use crate::model::{Direction, FOLLOWEES_MAX, PostKey, ShardId, UserId};
-use crate::shard::{CostLog, Deadline, Fleet, FolloweesError, Source};
+use crate::shard::{CostLog, Deadline, Fleet, FolloweesError, KnownHeads, Source};
 
 /// The fleet and memory, as one request may use them.
 pub(crate) struct View<'a> {
@@ -495,9 +495,10 @@ impl<'a> View<'a> {
     pub(super) async fn followees(
         &self,
         home: Home,
-        cursor: &Cursor,
+        request: &PageRequest,
         attempt: Attempt,
     ) -> Followees {
+        let cursor = &request.cursor.within(self.horizon);
         if let Some(plan) = self.plan_from_memory(home, cursor) {
             return Followees::Known(plan);
         }
@@ -509,17 +510,14 @@ impl<'a> View<'a> {
         if attempt == Attempt::MemoryOnly {
             return Followees::Missing(own);
         }
-        let costs = self.costs();
-        let list = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, costs.as_ref()).await;
-        self.end_wave(WaveKind::FollowList, 1, costs);
-        match list {
-            Ok(mut followees) => {
+        match self.query_followees(home, request).await {
+            Ok((mut followees, heads)) => {
                 self.request_follows_fill(reader, followees.is_empty());
                 if includes_self && !followees.contains(&reader) {
                     followees.push(reader);
                 }
                 let plan = self.plan(&followees, cursor);
-                Followees::Known(Plan { reader: Some(reader), queried: Some(own), ..plan })
+                Followees::Known(Plan { reader: Some(reader), queried: Some(own), heads, ..plan })
             }
             Err(FolloweesError::TooMany) => {
                 // Memory then knows that the list is too long.
@@ -528,6 +526,29 @@ impl<'a> View<'a> {
             }
             Err(FolloweesError::Missing(shard)) => Followees::Missing(shard),
         }
+    }
+
+    /// The follow list, and the heads of some followees if the page needs them. Memory has better
+    /// ones. The costs of a page that is explained are known for each wave alone.
+    async fn query_followees(
+        &self,
+        Home { reader, includes_self }: Home,
+        request: &PageRequest,
+    ) -> Result<(Vec<UserId>, KnownHeads), FolloweesError> {
+        let cursor = request.cursor.within(self.horizon);
+        let is_newest = cursor.direction == Direction::Older
+            && cursor.shard_edges.is_empty()
+            && Span::of(request, &cursor, None).is_newest;
+        let has_memory = self.memory.is_some_and(|memory| {
+            (0..memory.logs().len()).any(|log| self.trust_at(log) != Trust::Nothing)
+        });
+        if is_newest && !includes_self && !has_memory && !self.is_explained() {
+            return self.fleet.followees_and_heads(reader, FOLLOWEES_MAX, self.deadline).await;
+        }
+        let costs = self.costs();
+        let list = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, costs.as_ref()).await;
+        self.end_wave(WaveKind::FollowList, 1, costs);
+        Ok((list?, KnownHeads::new()))
     }
 
     /// Whether memory knows that the follow list is too long.

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::statements::{AUTHORS_PER_STATEMENT, Heads, Statements};
 use super::tails::{cut_of, head_of, span_values};
-use super::{MySqlShard, execute, post_of};
+use super::{MySqlShard, Server, execute, field, post_of};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostKey, UserId};
 use crate::shard::gate::Progress;
@@ -27,7 +27,7 @@ const AUTHORS_MAX: usize = 200;
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// A statement with its values.
-enum Sql {
+pub(super) enum Sql {
     Prepared(String, Vec<Value>),
     Text(String, Vec<Value>),
 }
@@ -72,12 +72,13 @@ pub(in crate::shard) async fn heads(
     let statements = readable(parts)?;
     let unit = statements.first()?.unit;
     let heads: Option<Vec<&Heads>> = statements.iter().map(|of| of.heads.as_ref()).collect();
-    let sql = Heads::joint(heads?.into_iter());
+    let sql = Heads::joint(&heads?);
     let pairs: Vec<String> =
         asks(parts).map(|(place, ask)| format!("[{place},{}]", ask.author)).collect();
     let values = vec![format!("[{}]", pairs.join(",")).into()];
     let sql = Sql::Prepared(sql, values);
-    let keys = read(parts, sql, until, |row| head_of(unit, row)).await?;
+    let decode = |row: &Row| head_of(unit, row, (UserId(field(row, 0)?), 1));
+    let keys = read(server(parts)?, sql, until, decode).await?;
     Some(by_part(parts, keys.into_iter().flatten(), |key| key.author))
 }
 
@@ -106,7 +107,7 @@ pub(in crate::shard) async fn posts_until(
         values.extend(span_values(asks, authors, (&times, unit), rows_max));
     }
     let sql = Sql::Prepared(arms.join(" UNION ALL "), values);
-    let posts = read(parts, sql, until, |row| post_of(unit, row)).await?;
+    let posts = read(server(parts)?, sql, until, |row| post_of(unit, row)).await?;
     let posts = by_part(parts, posts.into_iter(), |post| post.key.author);
     let cut = cut_of(direction, cut);
     let posts = posts.into_iter().zip(parts);
@@ -129,7 +130,7 @@ pub(in crate::shard) async fn tail_posts(
         Some(sql) => sql,
         None => arms(&statements, parts, direction)?,
     };
-    let posts = read(parts, sql, until, |row| post_of(unit, row)).await?;
+    let posts = read(server(parts)?, sql, until, |row| post_of(unit, row)).await?;
     let mut posts = by_part(parts, posts.into_iter(), |post| post.key.author);
     for posts in &mut posts {
         // A server may return the parts of a `UNION ALL` in any order.
@@ -169,6 +170,10 @@ fn arms(statements: &[Arc<Statements>], parts: &[Part<'_>], direction: Direction
     is_suitable.then(|| Sql::Text(arms.join(" UNION ALL "), values))
 }
 
+fn server<'a>(parts: &[Part<'a>]) -> Option<&'a Server> {
+    parts.first().map(|(shard, _)| &*shard.server)
+}
+
 /// The statements of the databases, if one statement may read all of them. Their costs could
 /// not be separated, so pages that are explained read each database alone.
 fn readable(parts: &[Part<'_>]) -> Option<Vec<Arc<Statements>>> {
@@ -205,13 +210,12 @@ fn by_part<T>(
 
 /// Runs a statement for several databases, unless a pause is on. A failure is not reported to the
 /// gate: it says nothing about a single database, and each of them is then read alone.
-async fn read<T>(
-    parts: &[Part<'_>],
+pub(super) async fn read<T>(
+    server: &Server,
     sql: Sql,
     until: Deadline,
     decode: impl Fn(&Row) -> Result<T, Error>,
 ) -> Option<Vec<T>> {
-    let (MySqlShard { server, .. }, _) = parts.first()?;
     if !server.joint_reads().may_try() {
         return None;
     }

@@ -6,6 +6,7 @@ use mysql_async::{Conn, Row, Value};
 
 use super::check::{self, Indexes};
 use super::conditions::{self, NewColumns};
+use super::lists_with_heads::WithHeads;
 use super::statements::{AUTHORS_PER_STATEMENT, Chunked, UNION_ARMS, insert};
 use super::{MySqlShard, execute, field, run_padded};
 use crate::mapping::{FollowsTable, Tables};
@@ -20,6 +21,8 @@ pub(super) struct ListStatements {
     by_list: BTreeMap<UserList, OneList>,
     /// (owner, max) for each list -> the index of the list, user.
     all: String,
+    /// `None` if the plan is not bounded.
+    pub(super) with_heads: Option<WithHeads>,
     /// `None` if the index is missing.
     followers: Option<Followers>,
 }
@@ -59,7 +62,8 @@ impl ListStatements {
         }
         let followers = indexes.followers.as_deref();
         let followers = followers.map(|key| Followers::new(database, &tables.follows, key));
-        Self { by_list, all: arms.join(" UNION ALL "), followers }
+        let with_heads = WithHeads::new(database, tables, indexes);
+        Self { by_list, all: arms.join(" UNION ALL "), with_heads, followers }
     }
 
     pub(super) fn of(&self, list: UserList) -> Result<&OneList, ShardError> {
@@ -87,7 +91,7 @@ impl ListStatements {
 }
 
 /// The table with a forced index, and the condition of its visible rows.
-fn from(database: &str, table: &FollowsTable, index: &str) -> (String, String) {
+pub(super) fn from(database: &str, table: &FollowsTable, index: &str) -> (String, String) {
     let name = quoted(&table.name);
     let from = format!("{database}.{name} FORCE INDEX ({})", quoted(index));
     (from, conditions::all(table.conditions()))

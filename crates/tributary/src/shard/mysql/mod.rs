@@ -12,6 +12,7 @@ mod fleet_check;
 mod follows;
 pub(super) mod joint;
 mod lists;
+pub(super) mod lists_with_heads;
 mod log_check;
 mod login;
 mod markers;

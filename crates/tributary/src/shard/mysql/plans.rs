@@ -50,6 +50,15 @@ impl Statements {
         if !newest.is_some_and(|newest| is_head(&newest, index)) {
             self.newest = None;
         }
+        let with_heads = match (&self.lists.with_heads, &self.heads) {
+            (Some(lists), Some(heads)) => {
+                explain(connection, &lists.first(&[heads]), vec![1.into()]).await?
+            }
+            _ => None,
+        };
+        if !with_heads.is_some_and(|head| is_head(&head, index)) {
+            self.lists.with_heads = None;
+        }
         if author_bytes.is_none() {
             self.heads = None;
         }

@@ -37,7 +37,7 @@ pub(super) const REMOVED_ROWS: [usize; LENGTHS] = [1, 4, 16, 64, 256, REMOVED_RO
 pub(super) const REMOVED_ROWS_MAX: usize = 1_000;
 /// Number of prepared statements of one shard. A connection caches this many for each shard of its
 /// server.
-pub(super) const STATEMENTS_PER_SHARD: usize = 11 + (10 + 2 + 2 + 5 + 3 + 1 + 2) * LENGTHS;
+pub(super) const STATEMENTS_PER_SHARD: usize = 12 + (10 + 2 + 2 + 5 + 3 + 1 + 2) * LENGTHS;
 /// The lengths in which a span statement exists, in authors. Two at least, so that the optimizer
 /// cannot choose to read the whole tail of a single author.
 const SPAN_AUTHORS: [usize; LENGTHS] = [2, 4, 8, 16, 32, AUTHORS_PER_STATEMENT];
@@ -107,8 +107,8 @@ struct Arm([String; 2]);
 pub(super) struct Heads {
     /// (JSON array of authors) -> author, newest key as text.
     pub(super) statement: String,
-    /// The newest key of `authors.id` as text.
-    key: String,
+    /// The newest key of an author as text: the SQL before and after the author.
+    key: [String; 2],
 }
 
 /// Reads of the posts of some authors in a span of time, up to a limit, from the greatest id of an
@@ -223,17 +223,25 @@ impl Statements {
 }
 
 impl Heads {
-    fn new(key: String) -> Self {
-        Self { statement: format!("SELECT authors.id, {key} FROM {AUTHORS}"), key }
+    fn new(key: [String; 2]) -> Self {
+        let statement = format!("SELECT authors.id, {} FROM {AUTHORS}", key.join("authors.id"));
+        Self { statement, key }
+    }
+
+    /// The newest key of `author` as text. It is in the database with the number `place`.
+    pub(super) fn choose(databases: &[&Self], place: &str, author: &str) -> String {
+        let key =
+            |(number, of): (usize, &&Self)| format!(" WHEN {number} THEN {}", of.key.join(author));
+        let keys: String = databases.iter().enumerate().map(key).collect();
+        format!("CASE {place}{keys} END")
     }
 
     /// As [`Heads::statement`], for several databases: (JSON array of pairs of the number of the
     /// database and the author) -> author, newest key as text.
-    pub(super) fn joint<'a>(databases: impl Iterator<Item = &'a Self>) -> String {
-        let key = |(number, of): (usize, &Self)| format!(" WHEN {number} THEN {}", of.key);
-        let keys: String = databases.enumerate().map(key).collect();
+    pub(super) fn joint(databases: &[&Self]) -> String {
+        let key = Self::choose(databases, "authors.place", "authors.id");
         format!(
-            "SELECT authors.id, CASE authors.place{keys} END
+            "SELECT authors.id, {key}
              FROM JSON_TABLE(?, '$[*]' COLUMNS (place INT PATH '$[0]',
                id BIGINT UNSIGNED PATH '$[1]')) AS authors"
         )
@@ -375,12 +383,13 @@ impl Posts {
         let Self { from, id, author, content, time, visible, clustered, .. } = self;
         let empty =
             if *clustered { format!(", IFNULL(LEFT({content}, 0), '')") } else { String::new() };
-        Heads::new(format!(
-            "(SELECT CONCAT({time}, ' ', {id}{empty}) FROM {from}
-               WHERE {author} = authors.id AND {time} IS NOT NULL
-                 AND {id} BETWEEN 0 AND {ID_MAX}{visible}
-               ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT 1)"
-        ))
+        Heads::new([
+            format!("(SELECT CONCAT({time}, ' ', {id}{empty}) FROM {from} WHERE {author} = "),
+            format!(
+                " AND {time} IS NOT NULL AND {id} BETWEEN 0 AND {ID_MAX}{visible}
+                 ORDER BY {author} DESC, {time} DESC, {id} DESC LIMIT 1)"
+            ),
+        ])
     }
 
     /// As [`Posts::heads`], for several posts of each author.

@@ -258,16 +258,19 @@ async fn read_heads(
     let rows: Vec<Row> = execute::rows(connection, statement, vec![ids(asks)]).await?;
     progress.note_rows(rows.len());
     for row in &rows {
-        keys.extend(head_of(statements.unit, row)?);
+        keys.extend(head_of(statements.unit, row, (UserId(field(row, 0)?), 1))?);
     }
     Ok(())
 }
 
 /// The newest key in the columns 0 and 1: the author, and the rest as text. `None` if the author
 /// has no posts.
-pub(super) fn head_of(unit: TimeUnit, row: &Row) -> Result<Option<PostKey>, Error> {
-    let author = UserId(field(row, 0)?);
-    let Some(Value::Bytes(head)) = row.as_ref(1) else { return Ok(None) };
+pub(super) fn head_of(
+    unit: TimeUnit,
+    row: &Row,
+    (author, column): (UserId, usize),
+) -> Result<Option<PostKey>, Error> {
+    let Some(Value::Bytes(head)) = row.as_ref(column) else { return Ok(None) };
     let head = str::from_utf8(head).ok().and_then(|head| parse_head(unit, head));
     let (time, post) = head.ok_or_else(|| unreadable(row))?;
     Ok(Some(PostKey { time, post, author }))
