@@ -384,7 +384,7 @@ fn pages_and_news_of_random_histories_equal_the_oracle() {
         for (number, (backend, fleet)) in (0..).zip(every_backend().await) {
             let mut history = History::new(&fleet, number).await;
             let noise = Noise::begin(&fleet);
-            for _ in 0..size(30, 2_000) {
+            for _ in 0..size(30, 500) {
                 for _ in 0..4 {
                     history.step().await;
                 }
