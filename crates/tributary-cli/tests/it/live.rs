@@ -23,7 +23,7 @@ use crate::access::protected_fleet;
 use crate::commands::{Serving, post};
 use crate::news::{CHANGING, DUE_MAX, STEADY, Writers, execute, prepare, whole, write};
 use crate::support::credentials::TestCredentials;
-use crate::support::database::Database;
+use crate::support::database::{Database, Kind};
 use crate::support::events::{Event, Stream, WAIT_MAX, path};
 use crate::support::fleet::{Backend, SHARDS, Tables, TestFleet, every_backend};
 use crate::support::http::TestServer;
@@ -380,16 +380,15 @@ fn marker(shard: u64) -> u64 {
     1_000 * SHARDS + shard
 }
 
-/// A fleet on a server of its own, which can be killed.
-async fn killable() -> TestFleet {
-    let servers = Database::start_mariadb(1);
-    let fleet = TestFleet::on(&servers);
+/// A fleet on a server of its own, which can be killed. `None` if the server is not installed.
+async fn killable(kind: Kind) -> Option<TestFleet> {
+    let fleet = TestFleet::on(&[Arc::new(Database::start(kind)?)]);
     for (server, database) in &fleet.databases {
         let mut statements = vec![format!("CREATE DATABASE {database}")];
         statements.extend(mysql_tables(database));
         server.execute(&statements).await;
     }
-    fleet
+    Some(fleet)
 }
 
 /// Begins new log files, and kills the server now and then, until the writers end. A server that is
@@ -506,7 +505,11 @@ fn a_stream_that_is_cut_loses_and_doubles_nothing() {
 #[test]
 fn a_stream_survives_the_kill_of_its_server() {
     run(async {
-        cut_streams(Backend::MariaDb, &killable().await, true, size(60, 1_000)).await;
+        let kinds = [(Backend::MariaDb, Kind::MariaDb), (Backend::MySql, Kind::MySql)];
+        for (backend, kind) in kinds.into_iter().take(size(1, 2)) {
+            let Some(fleet) = killable(kind).await else { continue };
+            cut_streams(backend, &fleet, true, size(60, 1_000)).await;
+        }
     });
 }
 
