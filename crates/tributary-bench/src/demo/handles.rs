@@ -27,7 +27,7 @@ const STEP: usize = 789;
 pub fn names(size: NetworkSize) -> Vec<(UserId, UserNames)> {
     let names = |user: u32| {
         let handle = handle(user);
-        let name = (user % 8 != 0).then(|| display_name(&handle));
+        let name = (!user.is_multiple_of(8)).then(|| display_name(&handle));
         (UserId::from(user), UserNames::new(&handle, name.as_deref()))
     };
     (1..=size.users).map(names).collect()
