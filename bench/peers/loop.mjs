@@ -48,7 +48,8 @@ async function feed(user, limit) {
 }
 
 const app = express();
-app.get('/user/feed/:userId', async (request, response) => {
+// The second path is that of `tributary bench`.
+app.get(['/user/feed/:userId', '/v1/users/:userId/feed'], async (request, response) => {
   if (!/^\d{1,19}$/.test(request.params.userId)) return response.status(400).end();
   const limit = Math.min(Math.max(Number(request.query.limit) || 20, 1), 100);
   response.json({ feed: await feed(request.params.userId, limit) });
