@@ -124,8 +124,12 @@ impl Parameters {
         self.cursor.as_deref().unwrap_or_default()
     }
 
-    /// The requested page of a timeline, whose cursors have this purpose.
+    /// The requested page of a timeline, whose cursors have this purpose. The route that heeds
+    /// `around` takes it out first.
     pub(super) fn page(&self, purpose: Purpose) -> Result<PageRequest, ApiError> {
+        if self.around.is_some() {
+            return Err(ApiError::BadQuery("`around` is for `GET /v1/users/{user_id}/feed` only"));
+        }
         let cursor = self.cursor(purpose)?.unwrap_or_else(Cursor::newest);
         let request = PageRequest::default().from(cursor).limit(self.limit);
         let request = request.at_least(self.at_least.clone());

@@ -167,7 +167,8 @@ impl BoundServer {
         let cors = Cors::of(&self.limits.cors_origins);
         let limit = files_limit();
         let files = files_for_connections(limit);
-        let streams = Streams::new(self.options.streams_max.min(limit / 2));
+        let streams_max = self.options.streams_max.min(limit / 2).min(files / 4 * 3);
+        let streams = Streams::new(streams_max);
         let connections = Connections::new((files.min(CONNECTIONS_MAX), files), self.limits);
         let clients = Some(Arc::clone(&connections));
         let certificate = self.certificate;

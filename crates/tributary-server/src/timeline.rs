@@ -90,10 +90,11 @@ pub(super) async fn express_feed(
 pub(super) async fn feed(
     State(tributary): State<Tributary>,
     Allowed { user, viewer, .. }: Allowed<ReadFeed>,
-    parameters: Parameters,
+    mut parameters: Parameters,
     ExplainParameter(explained): ExplainParameter,
 ) -> Result<Response, ApiError> {
-    if let (Some(_), Some(_)) = (explained, parameters.around) {
+    let around = parameters.around.take();
+    if let (Some(_), Some(_)) = (explained, around) {
         return Err(ApiError::BadQuery("`around` and `explain` exclude each other"));
     }
     if explained.is_some() && parameters.collapse_reposts {
@@ -104,7 +105,7 @@ pub(super) async fn feed(
     }
     let (purpose, keys) = (Purpose::Home(user), &parameters.cursor_keys);
     let request = parameters.page(purpose)?;
-    let page = match parameters.around {
+    let page = match around {
         None => Draft::home(&tributary, user, &request).await?,
         Some(post) => {
             let page = Draft::around(&tributary, user, post, &request).await?;

@@ -25,7 +25,7 @@ const VERSION: u8 = 1;
 const VERSION_WITH_CHANGES: u8 = 2;
 const VERSION_WITH_HORIZON: u8 = 3;
 /// Encoded instead of a number of changes, of which there are fewer, if it is not known which
-/// changes are reflected.
+/// changes are reflected and the position is the begin of its log.
 const NOT_KNOWN: u64 = 1 << 32;
 
 /// A set of log positions, at most one for each log identity. The default has none.
@@ -174,8 +174,12 @@ impl Freshness {
                 continue;
             };
             push_number(bytes, index);
-            push_number(bytes, seen.map_or(0, |seen| at.0.saturating_sub(seen.after.0)));
-            push_number(bytes, seen.map_or(NOT_KNOWN, |seen| seen.changes.into()));
+            // The first number of a position that is not known is that of the begin of the log:
+            // earlier releases read such tokens too.
+            push_number(bytes, at.0 - seen.map_or(0, |seen| seen.after.0.min(at.0)));
+            let is_begin = at.0 == 0;
+            let not_known = if is_begin { NOT_KNOWN } else { 0 };
+            push_number(bytes, seen.map_or(not_known, |seen| seen.changes.into()));
         }
     }
 
@@ -185,9 +189,10 @@ impl Freshness {
             let index = usize::try_from(take_number(&mut bytes)?).ok()?;
             let (identity, at) = *self.positions.get(index)?;
             let after = LogPosition(at.0.checked_sub(take_number(&mut bytes)?)?);
-            let seen = match take_number(&mut bytes)? {
-                NOT_KNOWN => None,
-                changes => {
+            let seen = match (after.0, take_number(&mut bytes)?) {
+                (_, NOT_KNOWN) => None,
+                (0, 0) if at.0 > 0 => None,
+                (_, changes) => {
                     let changes = u32::try_from(changes).ok()?;
                     Some(ChangePosition { after, changes })
                 }
@@ -362,6 +367,8 @@ mod tests {
                 let seen = seen.map(|(after, changes)| {
                     ChangePosition { after: LogPosition(after.min(at)), changes }
                 });
+                // The begin of a log that has gone on is written like a position that is not known.
+                let seen = seen.filter(|seen| *seen != ChangePosition::default() || at == 0);
                 token.set(LogIdentity(identity), seen, LogPosition(at));
             }
             let horizon = horizon.map(|(time, exact)| match exact {

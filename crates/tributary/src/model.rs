@@ -1,5 +1,6 @@
 //! Ids, posts, and the one order of posts. Pure data; no I/O.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -352,6 +353,16 @@ pub enum Direction {
     Older,
     /// Towards larger keys: the previous page.
     Newer,
+}
+
+impl Direction {
+    /// The order in which posts are read in this direction.
+    pub(crate) fn compare(self, a: &PostKey, b: &PostKey) -> Ordering {
+        match self {
+            Self::Older => b.cmp(a),
+            Self::Newer => a.cmp(b),
+        }
+    }
 }
 
 #[cfg(test)]

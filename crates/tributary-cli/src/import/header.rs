@@ -117,7 +117,7 @@ pub(super) fn resolve(
         let mut found = (0..header.len()).filter(|index| header[*index] == name);
         match (found.next(), found.next()) {
             (Some(index), None) => Ok(Some(index)),
-            (None, _) if column.is_optional() => Ok(None),
+            (None, _) if column.is_optional() && name == column.name() => Ok(None),
             (Some(_), Some(_)) => {
                 Err(format!("has two columns `{name}` in its header line; rename one of them"))
             }

@@ -120,8 +120,9 @@ fn fits(text: &[u8], column: Option<Column>, is_time: &dyn Fn(&str) -> bool) -> 
     let Ok(text) = std::str::from_utf8(text) else { return false };
     let text = text.trim_matches(['"', '\'']);
     match column {
-        Some(optional) if optional.is_optional() && text.is_empty() => true,
-        Some(Column::Time | Column::EditedAt) => is_time(text),
+        // It may be NULL, which is written in several ways.
+        Some(optional) if optional.is_optional() => true,
+        Some(Column::Time) => is_time(text),
         Some(Column::Content | Column::Account) | None => true,
         Some(_) => text.parse::<UserId>().is_ok(),
     }

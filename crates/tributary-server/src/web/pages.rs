@@ -212,6 +212,7 @@ pub(super) async fn author(
     mut parameters: Parameters,
 ) -> Result<Response, ApiError> {
     visit.require_written(&mut parameters);
+    parameters.refuse_those_of_home()?;
     let purpose = Purpose::Author { author, viewer };
     let draft = Draft::author(&tributary, author, &parameters.page(purpose)?).await;
     let is_reader = author == reader;

@@ -107,6 +107,11 @@ impl Person {
         };
         Self { id, name, handle, avatar: Avatar::of(id) }
     }
+
+    /// The handle, which no other user has; else the id.
+    pub(super) fn unique_name(&self) -> &str {
+        self.handle.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A picture that follows from the id: a symmetric pattern of five by five squares.

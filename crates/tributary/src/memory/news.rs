@@ -299,7 +299,8 @@ impl News {
     }
 
     /// Whether one of the authors stopped blocking the reader in a transaction up to `until`, after
-    /// the position `since`. The author's earlier posts then became visible.
+    /// the position `since`, or whether that is not known any more. The author's earlier posts then
+    /// became visible.
     pub(crate) fn is_unblocked_by(
         &self,
         authors: &[UserId],
@@ -308,10 +309,16 @@ impl News {
     ) -> bool {
         let (changes, mut numbers) = (self.read(), Vec::new());
         changes.chain(Subject::Blocked(reader), since, until, &mut numbers);
-        numbers
-            .iter()
-            .filter_map(|number| changes.item(*number))
-            .any(|item| matches!(item.kind, Kind::Unhide(_, author) if authors.contains(&author)))
+        if since < changes.floor || numbers.len() > WALK_MAX {
+            return true;
+        }
+        let blocker = |item: &Item| match item.kind {
+            Kind::Unhide(_, author) => Some(author),
+            _ => None,
+        };
+        let items = numbers.iter().filter_map(|number| changes.item(*number));
+        let blockers: HashSet<UserId> = items.filter_map(blocker).collect();
+        !blockers.is_empty() && authors.iter().any(|author| blockers.contains(author))
     }
 
     /// The changes of a range, oldest first. Cost: a look-up for each subject, and the changes of

@@ -165,7 +165,7 @@ impl View<'_> {
         let found = self.fleet().scatter(work, Turn::Next, self.deadline(), nearest).await;
         let keys: Vec<PostKey> = found.answers.into_iter().flatten().collect();
         let are_hidden = keys.iter().all(|key| *key > range.until);
-        if !are_hidden || !found.missing.is_empty() || self.is_any_lost_after_reads() {
+        if !are_hidden || !found.missing.is_empty() || self.required_after_reads().is_any_lost() {
             return Err(Gap);
         }
         Ok(keys.iter().map(|key| key.time).min())

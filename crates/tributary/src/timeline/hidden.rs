@@ -66,6 +66,15 @@ impl Blockers {
         if unknown.is_empty() {
             return Ok(());
         }
+        // A server that is down would delay the answers of the others.
+        let fleet = view.fleet();
+        let shard_of = |author: &UserId| fleet.placement().shard_of(*author);
+        let is_down = |author: &UserId| fleet.shard(shard_of(author)).health().is_err();
+        let (down, unknown): (BTreeSet<_>, BTreeSet<_>) = unknown.into_iter().partition(is_down);
+        let mut missing: BTreeSet<ShardId> = down.iter().map(shard_of).collect();
+        if unknown.is_empty() {
+            return Err(missing);
+        }
         self.queried = true;
         // A block that has ended at the positions would hide a post that no later answer has.
         let logs = unknown.iter().filter_map(|author| memory.log_of(*author).position());
@@ -78,15 +87,21 @@ impl Blockers {
             shard.entries(UserList::Blocks, &entries, until).await
         };
         let found = view.fleet().scatter(work, Turn::Next, view.deadline(), entries).await;
-        let is_lost = view.is_any_lost_after_reads();
+        let shown: Vec<_> = view.required_after_reads().reached().map(|(log, _)| log).collect();
+        let is_shown = |author: &UserId| {
+            let log = memory.log_of(*author).position();
+            log.is_some_and(|(identity, _)| shown.contains(&identity))
+        };
         let shard_of = |author: &UserId| view.fleet().placement().shard_of(*author);
-        if is_lost {
-            return Err(unknown.iter().map(shard_of).collect());
-        }
-        let has_answered = |author: &UserId| !found.missing.contains(&shard_of(author));
-        self.known.extend(unknown.into_iter().filter(has_answered));
-        self.authors.extend(found.answers.into_iter().flatten().map(|entry| entry.follower));
-        if found.missing.is_empty() { Ok(()) } else { Err(found.missing) }
+        let has_answered =
+            |author: &UserId| is_shown(author) && !found.missing.contains(&shard_of(author));
+        let (known, others): (BTreeSet<_>, BTreeSet<_>) =
+            unknown.into_iter().partition(has_answered);
+        let blockers = found.answers.into_iter().flatten().map(|entry| entry.follower);
+        self.authors.extend(blockers.filter(|author| known.contains(author)));
+        self.known.extend(known);
+        missing.extend(others.iter().map(shard_of));
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 
     /// Reads the blocks of the authors whose tails memory has, or has soon. Returns the others.

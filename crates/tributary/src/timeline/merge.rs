@@ -9,10 +9,10 @@
 //! is expected to suffice, down to the last of their heads, the *cut*. If they do not fill the
 //! page, or are too many to be read at once, another wave reads the rest down to the last post of
 //! the page. With few authors, the first wave reads several posts of each. Later
-//! waves read an author deeper only while all its known posts are on the page. This reads at most
-//! `followees + 16 x need` rows in at most five waves, for any distribution of posts.
+//! waves read an author deeper only while all its known posts are on the page. This reads about
+//! `followees + 16 x need` rows at most, in five waves; `docs/decisions/0003-read-plan.md` has the
+//! exceptions.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::cursor::{AuthorEdge, Edge};
@@ -411,7 +411,7 @@ impl Merge {
         mut rows: Vec<PostKey>,
         complete_above: Option<UserId>,
     ) {
-        rows.sort_unstable_by(|a, b| reading_order(self.direction, a, b));
+        rows.sort_unstable_by(|a, b| self.direction.compare(a, b));
         rows.into_iter().for_each(|key| self.add(key));
         self.is_part |= complete_above.is_some();
         for query in queries {
@@ -442,7 +442,7 @@ impl Merge {
     pub(crate) fn page(&self) -> Vec<PostKey> {
         let read = self.tails.values().flat_map(|tail| &tail.known);
         let mut keys: Vec<PostKey> = read.chain(&self.known).copied().collect();
-        let order = |a: &PostKey, b: &PostKey| reading_order(self.direction, a, b);
+        let order = |a: &PostKey, b: &PostKey| self.direction.compare(a, b);
         if keys.len() > self.need {
             keys.select_nth_unstable_by(self.need, order);
             keys.truncate(self.need);
@@ -486,13 +486,6 @@ fn positions(page: &[PostKey]) -> HashMap<UserId, (usize, usize)> {
 
 fn count_of(posts: usize) -> u16 {
     u16::try_from(posts).unwrap_or(u16::MAX)
-}
-
-fn reading_order(direction: Direction, a: &PostKey, b: &PostKey) -> Ordering {
-    match direction {
-        Direction::Older => b.cmp(a),
-        Direction::Newer => a.cmp(b),
-    }
 }
 
 /// Whether the key is among the posts that are read from this edge on.

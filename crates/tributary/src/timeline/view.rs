@@ -409,12 +409,12 @@ impl<'a> View<'a> {
         Some((identity, seen, at))
     }
 
-    /// Whether a position of the token is lost, or the rows came from another server than its log.
-    pub(super) fn is_any_lost_after_reads(&mut self) -> bool {
+    /// The required positions. Those are lost whose rows came from another server than their log.
+    pub(super) fn required_after_reads(&mut self) -> &Required {
         if let Some(memory) = self.memory {
             self.required.check_after_reads(memory);
         }
-        self.required.is_any_lost()
+        &self.required
     }
 
     /// The end of all waits together.
@@ -468,7 +468,7 @@ impl<'a> View<'a> {
         let followees = self.fleet.followees(reader, FOLLOWEES_MAX, self.deadline, None).await?;
         self.request_follows_fill(reader, followees.is_empty());
         // The list that was queried may be older than the position.
-        match self.is_any_lost_after_reads() {
+        match self.required_after_reads().is_any_lost() {
             true => Err(FolloweesError::Missing(own)),
             false => Ok((followees, true)),
         }

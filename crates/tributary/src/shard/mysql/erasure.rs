@@ -55,7 +55,7 @@ impl MySqlShard {
         self.attempt(until, &Attempt::default(), run).await
     }
 
-    /// A statement that reads the whole table keeps no locks on the rows that it does not delete.
+    /// A statement that also reads other rows than the user's keeps no locks on them.
     pub(in crate::shard) async fn delete_user_rows(
         &self,
         column: &UserColumn,
@@ -75,7 +75,7 @@ impl MySqlShard {
         };
         let sql = format!("{change} WHERE {condition} LIMIT {max}");
         let mut options = TxOpts::default();
-        if column.scanned.is_some() {
+        if column.scanned.is_some() || column.text.is_some() {
             options.with_isolation_level(IsolationLevel::ReadCommitted);
         }
         let run = async {

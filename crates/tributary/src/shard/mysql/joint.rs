@@ -18,7 +18,7 @@ use super::{MySqlShard, Server, execute, field, post_of};
 use crate::cursor::AuthorEdge;
 use crate::model::{Direction, Post, PostKey, UserId};
 use crate::shard::gate::Progress;
-use crate::shard::{Cut, Deadline, SpanPosts, TailQuery};
+use crate::shard::{Cut, Deadline, ShardError, SpanPosts, TailQuery};
 
 /// Authors that one statement reads at most, in all databases together. With more authors the fixed
 /// time hardly counts, and statements that run at the same time are faster.
@@ -134,10 +134,7 @@ pub(in crate::shard) async fn tail_posts(
     let mut posts = by_part(parts, posts.into_iter(), |post| post.key.author);
     for posts in &mut posts {
         // A server may return the parts of a `UNION ALL` in any order.
-        posts.sort_unstable_by(|a, b| match direction {
-            Direction::Older => b.key.cmp(&a.key),
-            Direction::Newer => a.key.cmp(&b.key),
-        });
+        posts.sort_unstable_by(|a, b| direction.compare(&a.key, &b.key));
     }
     Some(posts)
 }
@@ -231,7 +228,9 @@ pub(super) async fn read<T>(
         Ok(decoded?)
     };
     let outcome = server.gate().attempt(until, &progress, work).await;
-    server.joint_reads().note(outcome.is_err());
+    // The other readers need not wait because of a row that cannot be read.
+    let is_row = matches!(outcome, Err(ShardError::Unreadable(_)));
+    server.joint_reads().note(outcome.is_err() && !is_row);
     if let Err(error) = &outcome {
         let server = server.gate().server();
         debug!(server, %error, "One statement for several databases failed; reading each alone");

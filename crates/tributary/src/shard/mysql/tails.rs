@@ -83,6 +83,8 @@ impl MySqlShard {
                 let rows: Vec<Row> = execute::rows(&mut connection, sql, values).await?;
                 progress.note_rows(rows.len());
                 rows.iter().try_for_each(&mut take)?;
+                // SQL gives no order of the rows of a derived table.
+                posts.sort_unstable_by(|a, b| direction.compare(&a.key, &b.key));
             } else {
                 let arms = statements.tails_with_texts(direction);
                 read_arms(&mut connection, (arms, unit), asks, &progress, take).await?;

@@ -15,7 +15,7 @@ use super::reach::reach;
 use crate::changes::rows::{DeclaredColumn, Role, ServedTable, Unfollowable};
 use crate::changes::tables::Exclusion;
 use crate::changes::{FeedEvent, LogPosition};
-use crate::mapping::{Condition, Tables};
+use crate::mapping::{Condition, Tables, UsersTable};
 use crate::model::ShardId;
 use crate::shard::mysql::connections::Class;
 use crate::shard::mysql::{check, execute, field, text_of};
@@ -327,10 +327,7 @@ fn mapped_columns(role: Role, tables: &Tables) -> Vec<String> {
         Role::List(list) => tables.list(list).map_or_else(Vec::new, |table| {
             with([&table.follower, &table.followed], table.conditions())
         }),
-        Role::Users => tables
-            .users
-            .as_ref()
-            .map_or_else(Vec::new, |users| with([&users.id, &users.handle], &[])),
+        Role::Users => tables.users.iter().flat_map(UsersTable::columns).cloned().collect(),
     }
 }
 
@@ -400,6 +397,14 @@ mod tests {
         let optional: Vec<&String> = tables.posts.optional_columns().collect();
         assert_eq!(optional.len(), 5);
         assert!(optional.into_iter().all(|column| columns.contains(column)), "{columns:?}");
+    }
+
+    #[test]
+    fn the_names_are_mapped_columns_of_users() {
+        let display_name = Some("shown".to_owned());
+        let users = Some(UsersTable { display_name, ..UsersTable::default() });
+        let tables = Tables { users, ..Tables::with_all() };
+        assert_eq!(mapped_columns(Role::Users, &tables), ["user_id", "handle", "shown"]);
     }
 
     #[test]
