@@ -83,6 +83,8 @@ impl Freshness {
         seen: Option<ChangePosition>,
         at: LogPosition,
     ) {
+        // The begin of a log that has gone on is encoded like a position that is not known.
+        let seen = seen.filter(|seen| at.0 == 0 || *seen != ChangePosition::default());
         match self.positions.iter_mut().find(|(known, _)| *known == identity) {
             Some((_, position)) => *position = at,
             None => self.positions.push((identity, at)),
@@ -189,10 +191,9 @@ impl Freshness {
             let index = usize::try_from(take_number(&mut bytes)?).ok()?;
             let (identity, at) = *self.positions.get(index)?;
             let after = LogPosition(at.0.checked_sub(take_number(&mut bytes)?)?);
-            let seen = match (after.0, take_number(&mut bytes)?) {
-                (_, NOT_KNOWN) => None,
-                (0, 0) if at.0 > 0 => None,
-                (_, changes) => {
+            let seen = match take_number(&mut bytes)? {
+                NOT_KNOWN => None,
+                changes => {
                     let changes = u32::try_from(changes).ok()?;
                     Some(ChangePosition { after, changes })
                 }
@@ -367,8 +368,6 @@ mod tests {
                 let seen = seen.map(|(after, changes)| {
                     ChangePosition { after: LogPosition(after.min(at)), changes }
                 });
-                // The begin of a log that has gone on is written like a position that is not known.
-                let seen = seen.filter(|seen| *seen != ChangePosition::default() || at == 0);
                 token.set(LogIdentity(identity), seen, LogPosition(at));
             }
             let horizon = horizon.map(|(time, exact)| match exact {
