@@ -24,9 +24,10 @@ pub(crate) const FRESHNESS_TEXT_MAX: usize = 8_192;
 const VERSION: u8 = 1;
 const VERSION_WITH_CHANGES: u8 = 2;
 const VERSION_WITH_HORIZON: u8 = 3;
-/// Encoded instead of a number of changes, of which there are fewer, if it is not known which
-/// changes are reflected and the position is the begin of its log.
-const NOT_KNOWN: u64 = 1 << 32;
+/// A number that is more than any number of changes. The begin of a log is encoded with it if the
+/// log has gone on. Without it, the begin means that it is not known which changes are reflected, as
+/// in tokens of earlier releases. For a log that has not gone on, it is the other way round.
+const BEGIN: u64 = 1 << 32;
 
 /// A set of log positions, at most one for each log identity. The default has none.
 ///
@@ -83,8 +84,6 @@ impl Freshness {
         seen: Option<ChangePosition>,
         at: LogPosition,
     ) {
-        // The begin of a log that has gone on is encoded like a position that is not known.
-        let seen = seen.filter(|seen| at.0 == 0 || *seen != ChangePosition::default());
         match self.positions.iter_mut().find(|(known, _)| *known == identity) {
             Some((_, position)) => *position = at,
             None => self.positions.push((identity, at)),
@@ -176,12 +175,15 @@ impl Freshness {
                 continue;
             };
             push_number(bytes, index);
-            // The first number of a position that is not known is that of the begin of the log:
-            // earlier releases read such tokens too.
+            let has_gone_on = at.0 > 0;
+            let changes = match seen {
+                None if has_gone_on => 0,
+                Some(seen) if *seen == ChangePosition::default() && has_gone_on => BEGIN,
+                None => BEGIN,
+                Some(seen) => seen.changes.into(),
+            };
             push_number(bytes, at.0 - seen.map_or(0, |seen| seen.after.0.min(at.0)));
-            let is_begin = at.0 == 0;
-            let not_known = if is_begin { NOT_KNOWN } else { 0 };
-            push_number(bytes, seen.map_or(not_known, |seen| seen.changes.into()));
+            push_number(bytes, changes);
         }
     }
 
@@ -191,12 +193,11 @@ impl Freshness {
             let index = usize::try_from(take_number(&mut bytes)?).ok()?;
             let (identity, at) = *self.positions.get(index)?;
             let after = LogPosition(at.0.checked_sub(take_number(&mut bytes)?)?);
-            let seen = match take_number(&mut bytes)? {
-                NOT_KNOWN => None,
-                changes => {
-                    let changes = u32::try_from(changes).ok()?;
-                    Some(ChangePosition { after, changes })
-                }
+            let (has_gone_on, changes) = (at.0 > 0, take_number(&mut bytes)?);
+            let seen = match (after.0, changes) {
+                (0, BEGIN) => has_gone_on.then(ChangePosition::default),
+                (0, 0) if has_gone_on => None,
+                _ => Some(ChangePosition { after, changes: u32::try_from(changes).ok()? }),
             };
             self.set(identity, seen, at);
         }
@@ -428,6 +429,17 @@ mod tests {
         known.merge(&token);
         assert_eq!(known.position(LogIdentity(2)), Some(LogPosition(9)));
         assert_eq!(known.changes_seen(LogIdentity(2)), None);
+    }
+
+    #[test]
+    fn the_begin_of_a_log_is_not_a_position_that_is_not_known() {
+        let log = LogIdentity(1);
+        for (seen, at) in [(None, 0), (None, 5), (Some(ChangePosition::default()), 5)] {
+            let mut token = Freshness::default();
+            token.set(log, seen, LogPosition(at));
+            assert_eq!(token.to_string().parse(), Ok(token.clone()));
+            assert_eq!(token.changes_seen(log), seen);
+        }
     }
 
     #[test]
