@@ -25,8 +25,8 @@ const VERSION: u8 = 1;
 const VERSION_WITH_CHANGES: u8 = 2;
 const VERSION_WITH_HORIZON: u8 = 3;
 /// A number that is more than any number of changes. The begin of a log is encoded with it if the
-/// log has gone on. Without it, the begin means that it is not known which changes are reflected, as
-/// in tokens of earlier releases. For a log that has not gone on, it is the other way round.
+/// log has gone on. Without it, the begin means that it is not known which changes are reflected,
+/// as in tokens of earlier releases. For a log that has not gone on, it is the other way round.
 const BEGIN: u64 = 1 << 32;
 
 /// A set of log positions, at most one for each log identity. The default has none.
