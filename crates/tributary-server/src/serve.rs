@@ -167,6 +167,7 @@ impl BoundServer {
         let cors = Cors::of(&self.limits.cors_origins);
         let limit = files_limit();
         let files = files_for_connections(limit);
+        // Streams are never closed to make room, so other connections need a part of their own.
         let streams_max = self.options.streams_max.min(limit / 2).min(files / 4 * 3);
         let streams = Streams::new(streams_max);
         let connections = Connections::new((files.min(CONNECTIONS_MAX), files), self.limits);
@@ -231,7 +232,7 @@ fn files_limit() -> usize {
 }
 
 /// The number of files for connections, which leaves a quarter of those that the process may still
-/// open to the databases. Streams can take half of the limit, so others have some left.
+/// open to the databases.
 fn files_for_connections(limit: usize) -> usize {
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     (limit.saturating_sub(open) / 4 * 3).max(1)

@@ -175,14 +175,13 @@ impl Freshness {
                 continue;
             };
             push_number(bytes, index);
-            let has_gone_on = at.0 > 0;
-            let changes = match seen {
-                None if has_gone_on => 0,
-                Some(seen) if *seen == ChangePosition::default() && has_gone_on => BEGIN,
-                None => BEGIN,
-                Some(seen) => seen.changes.into(),
+            let (after, changes) = match (*seen, at.0 > 0) {
+                (Some(ChangePosition { after: LogPosition(0), changes: 0 }), true) => (0, BEGIN),
+                (None, false) => (0, BEGIN),
+                (None, true) => (0, 0),
+                (Some(seen), _) => (seen.after.0, seen.changes.into()),
             };
-            push_number(bytes, at.0 - seen.map_or(0, |seen| seen.after.0.min(at.0)));
+            push_number(bytes, at.0.saturating_sub(after));
             push_number(bytes, changes);
         }
     }

@@ -100,8 +100,7 @@ impl TailLimits {
 
 impl Tail {
     /// A tail filled with `rows`, the newest posts, newest first. `complete` means that the author
-    /// has no other posts. Rows beyond the limits are dropped. `names` are the
-    /// author's.
+    /// has no other posts. Rows beyond the limits are dropped. `names` are those of the author.
     pub(crate) fn new(
         mut rows: Vec<TailPost>,
         complete: bool,

@@ -81,18 +81,16 @@ impl Blockers {
         view.has_reached(&reached.only(logs.map(|(identity, _)| identity)));
         view.wait_until_visible().await;
         let entry = |author: &UserId| Follow { follower: *author, followee: self.reader };
-        let placement = view.fleet().placement();
-        let work = placement.group(unknown.iter().map(entry), |entry| entry.follower);
+        let work = fleet.placement().group(unknown.iter().map(entry), |entry| entry.follower);
         let entries = |shard: Arc<Shard>, entries: Vec<Follow>, until: Deadline| async move {
             shard.entries(UserList::Blocks, &entries, until).await
         };
-        let found = view.fleet().scatter(work, Turn::Next, view.deadline(), entries).await;
+        let found = fleet.scatter(work, Turn::Next, view.deadline(), entries).await;
         let shown: Vec<_> = view.required_after_reads().reached().map(|(log, _)| log).collect();
         let is_shown = |author: &UserId| {
             let log = memory.log_of(*author).position();
             log.is_some_and(|(identity, _)| shown.contains(&identity))
         };
-        let shard_of = |author: &UserId| view.fleet().placement().shard_of(*author);
         let has_answered =
             |author: &UserId| is_shown(author) && !found.missing.contains(&shard_of(author));
         let (known, others): (BTreeSet<_>, BTreeSet<_>) =

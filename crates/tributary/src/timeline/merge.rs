@@ -134,7 +134,7 @@ impl Merge {
         self.tails.len()
     }
 
-    /// Whether the authors are so many that their heads are read first.
+    /// Whether the heads of the authors are read first, which is cheaper with many authors.
     pub(crate) fn reads_heads(&self) -> bool {
         self.tails.len() > self.need / HEADS_FROM
     }

@@ -243,7 +243,7 @@ impl<'a> View<'a> {
         self.memory.map_or(0, Memory::frees)
     }
 
-    pub(super) fn fleet(&self) -> &Fleet {
+    pub(super) fn fleet(&self) -> &'a Fleet {
         self.fleet
     }
 
